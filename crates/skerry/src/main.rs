@@ -1,0 +1,2 @@
+//! Skerry: disks in a bucket.
+fn main() {}
