@@ -1,1 +1,34 @@
-//! Skerry core.
+//! The IO-free heart of Skerry: ids, formats, and the functions that decide.
+//!
+//! Nothing here knows a file, a socket, a clock or a source of randomness; what needs them is handed
+//! in through [`env`]. Formats are described byte by byte in `docs/format.md`; the planners and
+//! protocols ([`takeover`], [`hold`], [`batch`]) turn what was observed into what to do, and leave
+//! the doing to `skerry-store` and `skerry-volume`.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod descriptor;
+pub mod entry;
+pub mod env;
+pub mod envelope;
+pub mod extents;
+pub mod frame;
+pub mod hold;
+pub mod id;
+pub mod liveness;
+pub mod name;
+pub mod names;
+pub mod node;
+pub mod ops;
+pub mod overlay;
+pub mod position;
+pub mod record;
+pub mod refs;
+pub mod root;
+pub mod seal;
+pub mod segment;
+pub mod size;
+pub mod takeover;
+pub mod wire;
+
+pub use wire::FormatError;

@@ -1,0 +1,95 @@
+//! Where a block is: the entry of a map leaf, and how it is packed in memory.
+
+use crate::position::{Number, SegmentKey};
+
+/// Says which frame holds a block: enough to fetch it alone. The frame's header tells which of its blocks it is, by the slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BlockEntry {
+    /// The segment.
+    pub segment: SegmentKey,
+    /// Where the frame begins in it, bytes.
+    pub offset: u32,
+    /// The frame's length, header and payload, bytes; below 2^24.
+    pub len: u32,
+    /// The block's slot in the segment.
+    pub slot: u16,
+}
+
+impl BlockEntry {
+    /// The name of this block's content: entries with equal places are the same block, in whatever volume.
+    pub fn place(&self) -> BlockPlace {
+        BlockPlace { segment: self.segment, slot: self.slot }
+    }
+}
+
+/// Names a stored block: a slot of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockPlace {
+    /// The segment.
+    pub segment: SegmentKey,
+    /// The slot in it.
+    pub slot: u16,
+}
+
+/// An entry of 20 bytes: the stream is a place in a table beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackedEntry {
+    stream: u32,
+    offset: u32,
+    len_slot_low: u32,
+    number_low: u32,
+    number_high_slot_high: u32,
+}
+
+impl PackedEntry {
+    /// Packs an entry whose stream is number `stream` of a table.
+    pub fn pack(entry: &BlockEntry, stream: u32) -> Self {
+        let number = entry.segment.number.0;
+        let slot = u32::from(entry.slot);
+        Self {
+            stream,
+            offset: entry.offset,
+            len_slot_low: (entry.len & 0xff_ffff) | ((slot & 0xff) << 24),
+            number_low: number as u32,
+            number_high_slot_high: ((number >> 32) as u32 & 0xffff) | ((slot >> 8) << 16),
+        }
+    }
+
+    /// The place of the stream in the table.
+    pub fn stream(&self) -> u32 {
+        self.stream
+    }
+
+    /// Unpacks, given the stream.
+    pub fn unpack(&self, stream: crate::id::StreamId) -> BlockEntry {
+        let number =
+            u64::from(self.number_low) | (u64::from(self.number_high_slot_high & 0xffff) << 32);
+        let slot = (self.len_slot_low >> 24) | ((self.number_high_slot_high >> 16) << 8);
+        BlockEntry {
+            segment: SegmentKey { stream, number: Number(number) },
+            offset: self.offset,
+            len: self.len_slot_low & 0xff_ffff,
+            slot: slot as u16,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::StreamId;
+
+    #[test]
+    fn packing_loses_nothing() {
+        let stream = StreamId([9; 16]);
+        for (number, offset, len, slot) in [
+            (1, 0, 1, 0),
+            ((1 << 48) - 1, u32::MAX, (1 << 24) - 1, u16::MAX),
+            (1 << 47, 77, 4184, 300),
+        ] {
+            let segment = SegmentKey { stream, number: Number(number) };
+            let entry = BlockEntry { segment, offset, len, slot };
+            assert_eq!(PackedEntry::pack(&entry, 3).unpack(stream), entry);
+        }
+    }
+}

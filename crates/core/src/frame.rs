@@ -1,0 +1,273 @@
+//! Frames: up to 64 KiB of consecutive blocks with a header of their own, so that one ranged GET
+//! brings something that verifies itself.
+
+use crate::entry::BlockEntry;
+use crate::id::StreamId;
+use crate::position::{Number, SegmentKey};
+use crate::size::BlockSize;
+use crate::wire::{FormatError, Hash16, Reader, hash16};
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// The most raw bytes in one frame.
+pub const FRAME_RAW_BYTES_MAX: usize = 1 << 16;
+/// Bytes of the fixed part of a frame's header.
+pub const FRAME_HEAD: usize = 64;
+/// Bytes for each block in a frame's header.
+pub const FRAME_BLOCK: usize = 24;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"SKFR");
+const VERSION: u8 = 1;
+const CODEC_RAW: u8 = 0;
+const CODEC_LZ4: u8 = 1;
+const CRC_AT: usize = 60;
+const WHAT: &str = "frame";
+
+/// Bytes of the header of a frame of `blocks` blocks.
+pub fn head_len(blocks: usize) -> usize {
+    FRAME_HEAD + FRAME_BLOCK * blocks
+}
+
+/// Where a frame stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FramePlace {
+    /// The segment.
+    pub segment: SegmentKey,
+    /// Where the frame begins in it, bytes.
+    pub offset: u32,
+    /// The slot of its first block.
+    pub first_slot: u16,
+}
+
+/// Compresses `raw` with LZ4 if that saves at least an eighth. A sample of the first blocks decides
+/// whether to try at all, so that incompressible data costs next to nothing.
+fn compress(raw: &[u8]) -> Option<Vec<u8>> {
+    const SAMPLE: usize = 2048;
+    let worth = |packed: usize, plain: usize| packed <= plain - plain / 8;
+    if raw.len() > SAMPLE {
+        let sample = lz4_flex::block::compress(&raw[..SAMPLE]);
+        let tail = &raw[raw.len() - SAMPLE..];
+        if !worth(sample.len(), SAMPLE) && !worth(lz4_flex::block::compress(tail).len(), SAMPLE) {
+            return None;
+        }
+    }
+    let packed = lz4_flex::block::compress(raw);
+    worth(packed.len(), raw.len()).then_some(packed)
+}
+
+/// Encodes a frame of blocks; `table` gives index and hash of each, `raw` their bytes one after another.
+pub fn encode(place: FramePlace, block: BlockSize, table: &[(u64, Hash16)], raw: &[u8]) -> Bytes {
+    let packed = compress(raw);
+    let payload = packed.as_deref().unwrap_or(raw);
+    let mut out = BytesMut::with_capacity(head_len(table.len()) + payload.len());
+    out.put_u32_le(MAGIC);
+    out.put_u8(VERSION);
+    out.put_u8(if packed.is_some() { CODEC_LZ4 } else { CODEC_RAW });
+    out.put_u8(block.shift());
+    out.put_u8(0);
+    out.put_slice(&place.segment.stream.0);
+    out.put_u64_le(place.segment.number.0);
+    out.put_u32_le(place.offset);
+    out.put_u16_le(place.first_slot);
+    out.put_u16_le(table.len() as u16);
+    out.put_u32_le(raw.len() as u32);
+    out.put_u32_le(payload.len() as u32);
+    out.put_bytes(0, CRC_AT - 48);
+    out.put_u32_le(0);
+    for (index, hash) in table {
+        out.put_u64_le(*index);
+        out.put_slice(hash);
+    }
+    let crc = head_crc(&out);
+    out[CRC_AT..FRAME_HEAD].copy_from_slice(&crc.to_le_bytes());
+    out.put_slice(payload);
+    out.freeze()
+}
+
+fn head_crc(head: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&head[..CRC_AT]), &head[FRAME_HEAD..])
+}
+
+/// A frame's header, checked.
+#[derive(Debug, Clone)]
+pub struct FrameHead {
+    place: FramePlace,
+    codec: u8,
+    block: BlockSize,
+    raw_len: u32,
+    stored_len: u32,
+    table: Vec<(u64, Hash16)>,
+}
+
+impl FrameHead {
+    /// Reads the header at the start of `bytes`, which may go on beyond it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut reader = Reader::new(WHAT, bytes);
+        if reader.u32()? != MAGIC {
+            return Err(FormatError::BadMagic { what: WHAT });
+        }
+        let (version, codec, shift, _) = (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
+        let segment =
+            SegmentKey { stream: StreamId(reader.array()?), number: Number(reader.u64()?) };
+        let place = FramePlace { segment, offset: reader.u32()?, first_slot: reader.u16()? };
+        let count = usize::from(reader.u16()?);
+        let (raw_len, stored_len, key) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        reader.u64()?;
+        let crc = reader.u32()?;
+        let table_bytes = reader.bytes(FRAME_BLOCK * count)?;
+        if head_crc(&bytes[..head_len(count)]) != crc {
+            return Err(FormatError::BadChecksum { what: WHAT });
+        }
+        if version > VERSION || codec > CODEC_LZ4 || key != 0 {
+            return Err(FormatError::Newer { what: WHAT, version: u32::from(version) });
+        }
+        let block =
+            BlockSize::from_shift(shift).map_err(|e| FormatError::invalid(WHAT, e.to_string()))?;
+        if raw_len as usize != count * block.bytes() || raw_len as usize > FRAME_RAW_BYTES_MAX {
+            return Err(FormatError::invalid(WHAT, "its lengths don't fit its blocks"));
+        }
+        let mut table = Vec::with_capacity(count);
+        let mut entries = Reader::new(WHAT, table_bytes);
+        for _ in 0..count {
+            table.push((entries.u64()?, entries.array()?));
+        }
+        Ok(Self { place, codec, block, raw_len, stored_len, table })
+    }
+
+    /// Where the frame says that it stands.
+    pub fn place(&self) -> FramePlace {
+        self.place
+    }
+
+    /// How many blocks it holds.
+    pub fn blocks(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The block size.
+    pub fn block_size(&self) -> BlockSize {
+        self.block
+    }
+
+    /// The index that a block was written with.
+    pub fn index(&self, at: usize) -> Option<u64> {
+        self.table.get(at).map(|(index, _)| *index)
+    }
+
+    /// Bytes of the whole frame.
+    pub fn frame_len(&self) -> usize {
+        head_len(self.table.len()) + self.stored_len as usize
+    }
+
+    /// True if blocks stand in the payload as they are, so that one can be read alone.
+    pub fn is_raw(&self) -> bool {
+        self.codec == CODEC_RAW
+    }
+
+    /// Where a block of a raw frame stands within the frame, bytes.
+    pub fn raw_block_at(&self, at: usize) -> usize {
+        head_len(self.table.len()) + at * self.block.bytes()
+    }
+
+    /// Checks that this is the frame that a map entry means, and gives the block's place in it.
+    pub fn locate(&self, entry: &BlockEntry) -> Result<usize, FormatError> {
+        let at = usize::from(entry.slot).wrapping_sub(usize::from(self.place.first_slot));
+        let here = self.place.segment == entry.segment
+            && self.place.offset == entry.offset
+            && self.frame_len() == entry.len as usize;
+        if !here || at >= self.table.len() {
+            return Err(FormatError::invalid(WHAT, "it is not the frame that the map means"));
+        }
+        Ok(at)
+    }
+
+    /// Checks one plain block against the table.
+    pub fn verify_block(&self, at: usize, plain: &[u8]) -> Result<(), FormatError> {
+        match self.table.get(at) {
+            Some((_, hash)) if hash16(plain) == *hash => Ok(()),
+            _ => Err(FormatError::BadChecksum { what: "block" }),
+        }
+    }
+
+    /// Decompresses the payload of the frame `frame` (header included) without looking at hashes.
+    pub fn unpack(&self, frame: &Bytes) -> Result<Bytes, FormatError> {
+        let head = head_len(self.table.len());
+        if frame.len() != self.frame_len() {
+            return Err(FormatError::Truncated { what: WHAT });
+        }
+        let payload = frame.slice(head..);
+        if self.is_raw() {
+            if payload.len() != self.raw_len as usize {
+                return Err(FormatError::Truncated { what: WHAT });
+            }
+            return Ok(payload);
+        }
+        let mut raw = vec![0; self.raw_len as usize];
+        let n = lz4_flex::block::decompress_into(&payload, &mut raw)
+            .map_err(|e| FormatError::invalid(WHAT, format!("its payload does not unpack: {e}")))?;
+        if n != raw.len() {
+            return Err(FormatError::Truncated { what: WHAT });
+        }
+        Ok(raw.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> FramePlace {
+        let segment = SegmentKey { stream: StreamId([1; 16]), number: Number(2) };
+        FramePlace { segment, offset: 300, first_slot: 40 }
+    }
+
+    fn frame(raw: &[u8]) -> Bytes {
+        let block = BlockSize::default();
+        let table: Vec<_> =
+            raw.chunks(block.bytes()).enumerate().map(|(i, b)| (7 + i as u64, hash16(b))).collect();
+        encode(place(), block, &table, raw)
+    }
+
+    #[test]
+    fn frames_read_back_raw_and_compressed() {
+        let noise: Vec<u8> =
+            (0..8192u32).map(|i| (blake3::hash(&i.to_le_bytes()).as_bytes())[0]).collect();
+        let text = b"skerry ".repeat(2000)[..8192].to_vec();
+        for (raw, is_raw) in [(noise, true), (text, false)] {
+            let bytes = frame(&raw);
+            let head = FrameHead::parse(&bytes).expect("a frame");
+            assert_eq!(head.is_raw(), is_raw);
+            let entry = BlockEntry {
+                segment: place().segment,
+                offset: 300,
+                len: bytes.len() as u32,
+                slot: 41,
+            };
+            assert_eq!(head.locate(&entry), Ok(1));
+            let plain = head.unpack(&bytes).expect("unpacks");
+            assert_eq!(plain, raw);
+            assert_eq!(head.verify_block(1, &plain[4096..]), Ok(()));
+            assert!(head.verify_block(0, &plain[4096..]).is_err());
+            assert!(head.locate(&BlockEntry { slot: 42, ..entry }).is_err());
+            assert!(head.locate(&BlockEntry { offset: 0, ..entry }).is_err());
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let good = frame(&[5; 8192]);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let bad = Bytes::from(bad);
+            let ok = FrameHead::parse(&bad).and_then(|head| {
+                let plain = head.unpack(&bad)?;
+                (0..2).try_for_each(|i| head.verify_block(i, &plain[i * 4096..(i + 1) * 4096]))
+            });
+            // A flipped bit may still unpack to the right bytes; it must never unpack to wrong ones.
+            if ok.is_ok() {
+                let head = FrameHead::parse(&bad).expect("parsed before");
+                assert_eq!(head.unpack(&bad).expect("unpacked before"), vec![5; 8192], "bit {bit}");
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The names of everything in a bucket. No other file builds one.
+
+use crate::id::{PinId, SnapshotId, StreamId, VolumeId};
+use crate::name::Name;
+use crate::position::{Number, Position, SegmentKey};
+
+/// The bucket's descriptor.
+pub const BUCKET: &str = "bucket";
+/// Under which probes race.
+pub const PROBE: &str = "probe";
+/// Under which all names stand.
+pub const NAMES: &str = "names";
+/// Under which all volumes stand.
+pub const VOLUMES: &str = "volumes";
+/// Under which all streams stand.
+pub const STREAMS: &str = "streams";
+
+/// One number of a name.
+pub fn name(name: &Name, number: u64) -> String {
+    format!("{NAMES}/{name}/{number:016x}")
+}
+
+/// All numbers of a name.
+pub fn name_prefix(name: &Name) -> String {
+    format!("{NAMES}/{name}")
+}
+
+/// Everything of a volume but its segments.
+pub fn volume_prefix(volume: VolumeId) -> String {
+    format!("{VOLUMES}/{volume}")
+}
+
+/// A volume's descriptor.
+pub fn volume_desc(volume: VolumeId) -> String {
+    format!("{VOLUMES}/{volume}/desc")
+}
+
+/// Whether a volume's descriptor is ready or withdrawn.
+pub fn volume_state(volume: VolumeId) -> String {
+    format!("{VOLUMES}/{volume}/state")
+}
+
+/// A volume's tombstone.
+pub fn volume_gone(volume: VolumeId) -> String {
+    format!("{VOLUMES}/{volume}/gone")
+}
+
+/// One incarnation of a volume's writer.
+pub fn life(volume: VolumeId, epoch: u64, stream: StreamId) -> String {
+    format!("{VOLUMES}/{volume}/life/{epoch:016x}-{stream}")
+}
+
+/// All incarnations of a volume's writers.
+pub fn life_prefix(volume: VolumeId) -> String {
+    format!("{VOLUMES}/{volume}/life")
+}
+
+/// A head ref.
+pub fn head(volume: VolumeId, at: &Position) -> String {
+    format!("{VOLUMES}/{volume}/head/{:016x}-{}-{:016x}", at.epoch, at.stream, at.number.0)
+}
+
+/// All head refs of a volume.
+pub fn head_prefix(volume: VolumeId) -> String {
+    format!("{VOLUMES}/{volume}/head")
+}
+
+/// A snapshot's ref.
+pub fn snapshot(volume: VolumeId, snapshot: SnapshotId) -> String {
+    format!("{VOLUMES}/{volume}/snap/{snapshot}/ref")
+}
+
+/// A snapshot's tombstone.
+pub fn snapshot_gone(volume: VolumeId, snapshot: SnapshotId) -> String {
+    format!("{VOLUMES}/{volume}/snap/{snapshot}/gone")
+}
+
+/// All snapshots of a volume.
+pub fn snapshot_prefix(volume: VolumeId) -> String {
+    format!("{VOLUMES}/{volume}/snap")
+}
+
+/// One renewal of a pin.
+pub fn pin(volume: VolumeId, pin: PinId, renewal: u64) -> String {
+    format!("{VOLUMES}/{volume}/pin/{pin}/{renewal:016x}")
+}
+
+/// A segment, or the seal in its place.
+pub fn segment(key: SegmentKey) -> String {
+    format!("{STREAMS}/{}/{:016x}", key.stream, key.number.0)
+}
+
+/// All segments and seals of a stream.
+pub fn stream_prefix(stream: StreamId) -> String {
+    format!("{STREAMS}/{stream}")
+}
+
+fn hex(text: &str) -> Option<u64> {
+    (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten()
+}
+
+/// What an object's name says it is: the inverse of the functions above.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    /// The bucket's descriptor.
+    Bucket,
+    /// A probe's left-over.
+    Probe,
+    /// One number of a name.
+    Name(String, u64),
+    /// A volume's descriptor.
+    VolumeDesc(VolumeId),
+    /// A volume's state.
+    VolumeState(VolumeId),
+    /// A volume's tombstone.
+    VolumeGone(VolumeId),
+    /// An incarnation: epoch and stream.
+    Life(VolumeId, u64, StreamId),
+    /// A head ref: epoch, stream and number.
+    Head(VolumeId, u64, StreamId, Number),
+    /// A snapshot's ref.
+    Snapshot(VolumeId, SnapshotId),
+    /// A snapshot's tombstone.
+    SnapshotGone(VolumeId, SnapshotId),
+    /// A pin and the number of its renewal.
+    Pin(VolumeId, PinId, u64),
+    /// A segment or a seal.
+    Segment(SegmentKey),
+    /// Nothing of Skerry's.
+    Foreign,
+}
+
+/// Reads an object's name.
+pub fn parse(path: &str) -> Object {
+    parse_known(path).unwrap_or(Object::Foreign)
+}
+
+fn parse_known(path: &str) -> Option<Object> {
+    let parts: Vec<&str> = path.split('/').collect();
+    Some(match parts.as_slice() {
+        [BUCKET] => Object::Bucket,
+        [PROBE, _] => Object::Probe,
+        [NAMES, name, number] => Object::Name((*name).to_owned(), hex(number)?),
+        [STREAMS, stream, number] => Object::Segment(SegmentKey {
+            stream: stream.parse().ok()?,
+            number: Number(hex(number)?),
+        }),
+        [VOLUMES, volume, rest @ ..] => parse_volume(volume.parse().ok()?, rest)?,
+        _ => return None,
+    })
+}
+
+fn parse_volume(volume: VolumeId, rest: &[&str]) -> Option<Object> {
+    Some(match rest {
+        ["desc"] => Object::VolumeDesc(volume),
+        ["state"] => Object::VolumeState(volume),
+        ["gone"] => Object::VolumeGone(volume),
+        ["life", life] => {
+            let (epoch, stream) = life.split_once('-')?;
+            Object::Life(volume, hex(epoch)?, stream.parse().ok()?)
+        }
+        ["head", head] => {
+            let mut parts = head.split('-');
+            let (epoch, stream) = (hex(parts.next()?)?, parts.next()?.parse().ok()?);
+            Object::Head(volume, epoch, stream, Number(hex(parts.next()?)?))
+        }
+        ["snap", snapshot, "ref"] => Object::Snapshot(volume, snapshot.parse().ok()?),
+        ["snap", snapshot, "gone"] => Object::SnapshotGone(volume, snapshot.parse().ok()?),
+        ["pin", pin, renewal] => Object::Pin(volume, pin.parse().ok()?, hex(renewal)?),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back() {
+        let (v, s) = (VolumeId([1; 16]), StreamId([2; 16]));
+        let at = Position { epoch: 3, stream: s, number: Number(4), ..Position::default() };
+        let key = SegmentKey { stream: s, number: Number::node(9) };
+        let cases = [
+            (BUCKET.to_owned(), Object::Bucket),
+            (volume_desc(v), Object::VolumeDesc(v)),
+            (volume_state(v), Object::VolumeState(v)),
+            (volume_gone(v), Object::VolumeGone(v)),
+            (life(v, 3, s), Object::Life(v, 3, s)),
+            (head(v, &at), Object::Head(v, 3, s, Number(4))),
+            (snapshot(v, SnapshotId([5; 16])), Object::Snapshot(v, SnapshotId([5; 16]))),
+            (snapshot_gone(v, SnapshotId([5; 16])), Object::SnapshotGone(v, SnapshotId([5; 16]))),
+            (pin(v, PinId([6; 16]), 7), Object::Pin(v, PinId([6; 16]), 7)),
+            (segment(key), Object::Segment(key)),
+            ("something/else".to_owned(), Object::Foreign),
+        ];
+        for (path, object) in cases {
+            assert_eq!(parse(&path), object, "{path}");
+        }
+    }
+}
