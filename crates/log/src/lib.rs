@@ -1,1 +1,53 @@
-//! Skerry log.
+//! An append log on preallocated, zero-filled, reused files, with group commit.
+//!
+//! A record is a kind (one byte), a group (a small number that owns the record, for low-water
+//! accounting) and a payload; all three mean something to the caller only. The log knows neither
+//! volumes nor jobs, has no clock and no random source of its own, and spawns nothing but the one
+//! committer thread that [`Log::spawn_committer`] asks for.
+//!
+//! What holds:
+//! - A record is durable when [`Log::wait_durable`] of its position has returned; then it survives
+//!   loss of power, as long as the medium keeps what an fdatasync has confirmed.
+//! - What recovery gives is an exact prefix of what was appended, with everything durable in it,
+//!   less what was trimmed. A record that one recovery did not give is never given by a later one.
+//! - A bad record that is known to have been durable is an error ([`ErrorKind::Damaged`]), never an
+//!   end of the log.
+//! - After a failed write or fdatasync nothing more is written, and every call says why.
+//! - Positions only ever grow, over the whole life of a log.
+//!
+//! Every byte at rest is described in `docs/log-format.md`.
+#![forbid(unsafe_code)]
+
+mod commit;
+mod counters;
+mod disk;
+mod error;
+mod files;
+mod format;
+mod log;
+mod position;
+mod read;
+mod recover;
+mod recovery;
+mod scan;
+mod settings;
+pub mod sim;
+mod tail;
+mod thread;
+mod wait;
+
+pub use commit::Progress;
+pub use counters::{Counters, LATENCY_BUCKETS, Snapshot};
+pub use disk::{Disk, DiskFile, FileDisk, MemDisk};
+pub use error::{Error, ErrorKind, Failure, FullReason, Result};
+pub use format::{
+    FILE_FORMAT_VERSION, MAX_LIVE_FILES, RECORD_ALIGN_BYTES, RECORD_FORMAT_VERSION,
+    RECORD_HEADER_BYTES, RECORDS_START,
+};
+pub use log::{Appended, Log, LogId};
+pub use position::Position;
+pub use read::{ReadOutcome, Verified, VerifiedRecord};
+pub use recovery::{Recovered, Recovery};
+pub use settings::{Entropy, Env, Settings};
+pub use thread::CommitterThread;
+pub use wait::{WaitDurable, WaitRoom};

@@ -1,0 +1,244 @@
+//! The committer: carries out what the tail has gathered, and makes files ready ahead of time.
+//!
+//! It has no policy but the order of disk operations, which is what durability rests on:
+//! 1. a file is synced before its successor's header is written, so a whole header proves that
+//!    everything before it is durable;
+//! 2. a header is synced before any record of its use is written;
+//! 3. the durable position moves only after a sync that covers it.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use crate::{
+    Disk, Entropy, Error, Position, Result,
+    counters::Counters,
+    error::Failure,
+    files::LogFile,
+    format::{FileHeader, Predecessor, RECORDS_START, slot_name},
+    log::Inner,
+    tail::{Chunk, Prepared, State, Step, Switch},
+};
+
+/// Whether a call of `commit_once` found something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It did something; there may be more.
+    Worked,
+    /// There was nothing.
+    Idle,
+}
+
+/// What only the committer knows: the file that is being written.
+pub(crate) struct Committer {
+    pub(crate) file: Arc<LogFile>,
+    pub(crate) nonce: u64,
+    /// Up to here the file has been written.
+    pub(crate) written: Position,
+    /// Whether something was written since the last sync.
+    pub(crate) dirty: bool,
+    pub(crate) entropy: Box<dyn Entropy>,
+    pub(crate) zeros: Vec<u8>,
+}
+
+impl Committer {
+    pub(crate) fn step(&mut self, inner: &Inner) -> Result<Progress> {
+        let (batch, closing) = {
+            let mut tail = inner.tail.lock();
+            match &tail.state {
+                State::Failed(cause) => return Err(Error::Failed { cause: Arc::clone(cause) }),
+                State::Closed => return Ok(Progress::Idle),
+                State::Recovering | State::Open => (tail.take_batch(), false),
+                State::Closing => (tail.take_batch(), true),
+            }
+        };
+        let busy = !batch.steps.is_empty() || batch.sync || batch.quiet;
+        let mut outcome = self.carry_out(inner, batch.steps, batch.sync);
+        if outcome.is_ok() && (batch.quiet || closing) {
+            outcome = self.mark(inner);
+        }
+        if outcome.is_ok() && closing {
+            let mut tail = inner.tail.lock();
+            tail.state = State::Closed;
+            inner.wake_changed(tail);
+            return Ok(Progress::Worked);
+        }
+        let maintained = outcome.and_then(|()| self.maintain(inner, !busy));
+        match maintained {
+            Ok(more) if more || busy => Ok(Progress::Worked),
+            Ok(_) => Ok(Progress::Idle),
+            Err(failure) => Err(inner.fail(failure)),
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        inner: &Inner,
+        steps: impl IntoIterator<Item = Step>,
+        sync: bool,
+    ) -> Result<(), Failure> {
+        for step in steps {
+            match step {
+                Step::Write(chunk) => self.write(inner, chunk)?,
+                Step::Switch(switch) => self.switch(inner, switch)?,
+            }
+        }
+        if sync { self.sync(inner) } else { Ok(()) }
+    }
+
+    fn write(&mut self, inner: &Inner, chunk: Arc<Chunk>) -> Result<(), Failure> {
+        let end = chunk.end();
+        self.fill_to(inner, end.offset().into())?;
+        self.file.write(chunk.start.offset(), &chunk.bytes)?;
+        self.dirty = true;
+        self.written = end;
+        inner.written.store(end.as_u64(), Ordering::Release);
+        Counters::count(&inner.counters.writes, 1);
+        Counters::count(&inner.counters.written_bytes, chunk.bytes.len() as u64);
+        let mut tail = inner.tail.lock();
+        tail.written(chunk);
+        if !tail.change_waiters.is_empty() {
+            inner.wake_changed(tail);
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, inner: &Inner) -> Result<(), Failure> {
+        if !self.dirty {
+            return Ok(());
+        }
+        let begin_ns = (inner.clock_ns)();
+        self.file.sync()?;
+        inner.counters.synced((inner.clock_ns)().saturating_sub(begin_ns));
+        self.dirty = false;
+        inner.publish(self.written);
+        Ok(())
+    }
+
+    /// Closes the file and opens the next: two syncs, in this order.
+    fn switch(&mut self, inner: &Inner, switch: Switch) -> Result<(), Failure> {
+        self.sync(inner)?;
+        let sequence = switch.end.sequence() + 1;
+        let predecessor = Predecessor {
+            sequence: switch.end.sequence(),
+            end: switch.end.offset(),
+            nonce: self.nonce,
+        };
+        let (live, freed) = {
+            let mut files = inner.files.write();
+            if let Some(closed) = files.live.get_mut(&predecessor.sequence) {
+                closed.closed = true;
+            }
+            let freed = files.release();
+            (files.live_before(sequence), freed)
+        };
+        let header = FileHeader {
+            sequence,
+            log_id: inner.id.0,
+            nonce: switch.nonce,
+            file_bytes: inner.settings.file_bytes,
+            first_number: switch.first_number,
+            predecessor: Some(predecessor),
+            live,
+        };
+        self.file = switch.file;
+        self.nonce = switch.nonce;
+        self.begin_use(inner, &header)?;
+        if freed {
+            inner.released();
+        }
+        Ok(())
+    }
+
+    /// Writes and syncs the header of the committer's file; everything before it is durable.
+    pub(crate) fn begin_use(&mut self, inner: &Inner, header: &FileHeader) -> Result<(), Failure> {
+        self.fill_to(inner, RECORDS_START.into())?;
+        self.file.write_header(header)?;
+        Counters::count(&inner.counters.switches, 1);
+        self.dirty = false;
+        self.written = Position::new(header.sequence, RECORDS_START);
+        inner.written.store(self.written.as_u64(), Ordering::Release);
+        inner.publish(self.written);
+        Ok(())
+    }
+
+    /// Makes everything durable and, if nothing else has come, says so in a record of its own.
+    fn mark(&mut self, inner: &Inner) -> Result<(), Failure> {
+        self.sync(inner)?;
+        let batch = {
+            let mut tail = inner.tail.lock();
+            tail.append_mark(&inner.files);
+            tail.take_batch()
+        };
+        self.carry_out(inner, batch.steps, true)
+    }
+
+    /// Fills the present file with zeros as far as a write needs it, without a sync of its own.
+    fn fill_to(&mut self, inner: &Inner, offset: u64) -> Result<(), Failure> {
+        if !inner.disk.wants_zero_fill() {
+            return Ok(());
+        }
+        while self.file.filled() < offset {
+            let count = self.file.fill(inner.settings.file_bytes, &self.zeros)?;
+            Counters::count(&inner.counters.filled_bytes, count);
+        }
+        Ok(())
+    }
+
+    /// One piece of making files ready; says whether there was one. Between two commits only what
+    /// will be needed soon is done; the rest waits for an idle moment.
+    fn maintain(&mut self, inner: &Inner, idle: bool) -> Result<bool, Failure> {
+        let spare = inner.tail.lock().prepared.as_ref().map(|next| Arc::clone(&next.file));
+        let Some(spare) = spare else { return self.prepare(inner) };
+        if !inner.disk.wants_zero_fill() {
+            return Ok(false);
+        }
+        let file_bytes = inner.settings.file_bytes;
+        let place = u64::from(self.written.offset());
+        let ahead = (place + inner.settings.fill_ahead_bytes).min(file_bytes);
+        let (own, other) = (self.file.filled(), spare.filled());
+        let file = if own < ahead || (idle && own < file_bytes) {
+            &self.file
+        } else if other < place || (idle && other < file_bytes) {
+            &spare
+        } else {
+            return Ok(false);
+        };
+        let count = file.fill(file_bytes, &self.zeros)?;
+        Counters::count(&inner.counters.filled_bytes, count);
+        // Here, so that no commit's sync has to carry the zeros.
+        file.sync()?;
+        Ok(true)
+    }
+
+    /// Finds or creates the file of the next use, if the cap allows one.
+    fn prepare(&mut self, inner: &Inner) -> Result<bool, Failure> {
+        let slot = {
+            let mut files = inner.files.write();
+            if files.live.len() >= inner.settings.max_files() {
+                return Ok(false);
+            }
+            match files.free.pop() {
+                Some(file) => Ok(file),
+                None => {
+                    files.next_slot += 1;
+                    Err(files.next_slot - 1)
+                }
+            }
+        };
+        let file = match slot {
+            Ok(file) => file,
+            Err(number) => create(&*inner.disk, number)?,
+        };
+        let mut tail = inner.tail.lock();
+        tail.prepared = Some(Prepared { file, nonce: self.entropy.next_u64() });
+        inner.wake_changed(tail);
+        Ok(true)
+    }
+}
+
+/// Creates the file of a slot, empty, its name durable.
+pub(crate) fn create(disk: &dyn Disk, number: u32) -> Result<Arc<LogFile>, Failure> {
+    let name = slot_name(number);
+    let file = disk.create(&name).map_err(|e| Failure::new(&name, "the creation", e))?;
+    disk.sync_dir().map_err(|e| Failure::new(&name, "the directory's fsync", e))?;
+    Ok(Arc::new(LogFile::new(name, file, 0)))
+}

@@ -1,0 +1,52 @@
+//! The little that the log needs of a disk, so that a simulated one can take its place.
+//!
+//! Every implementation must hold: what `sync` has confirmed survives; a file created or removed
+//! is so for good once `sync_dir` has returned; `read_at` sees every earlier `write_at`.
+
+mod file;
+pub(crate) mod mem;
+
+use std::io;
+
+pub use file::FileDisk;
+pub use mem::MemDisk;
+
+/// A flat directory of files, for one log and one process.
+pub trait Disk: Send + Sync {
+    /// Names of all files, the log's and others, in any order.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Creates an empty file; an error if there is one.
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens an existing file for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes creations and removals durable.
+    fn sync_dir(&self) -> io::Result<()>;
+    /// Whether writing zeros beforehand makes later syncs cheaper.
+    fn wants_zero_fill(&self) -> bool {
+        true
+    }
+}
+
+/// An open file. Many threads read while one writes.
+pub trait DiskFile: Send + Sync {
+    /// Bytes of the file.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Fills `buf` from `offset` on; fewer bytes only where the file ends.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+    /// Writes all of `bytes` at `offset`, making the file longer where needed.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes all earlier writes durable (fdatasync).
+    fn sync(&self) -> io::Result<()>;
+    /// Drops clean cached bytes of a range (`bytes` 0 means to the end), so that the next read
+    /// comes from the medium: after an earlier process's failed sync the cache may hold what the
+    /// medium does not.
+    fn forget_cached(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+}

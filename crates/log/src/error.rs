@@ -1,0 +1,162 @@
+//! What can go wrong, and what the caller has to do about it.
+
+use std::{fmt, io, sync::Arc};
+
+/// The result of every call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the caller has to do about an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Durable bytes are wrong or gone. Open nothing; restore the file or give the log up.
+    Damaged,
+    /// The disk refused something. The log takes nothing more; reopen it when the disk is well.
+    Failed,
+    /// No room now. Wait with `wait_room`, trim, or raise the cap.
+    Full,
+    /// Written by a newer version. Use that version.
+    UnsupportedFormat,
+    /// The call or the settings are wrong, or the log is closed or not recovered yet.
+    Invalid,
+}
+
+/// Why an append found no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FullReason {
+    /// The files up to the cap are all pinned by records that are not trimmed, or the next file is
+    /// being made ready at this moment.
+    Files,
+    /// The buffers in memory are waiting to be written.
+    Buffers,
+}
+
+/// The first failed disk operation of a log: the cause of every later refusal.
+#[derive(Debug)]
+pub struct Failure {
+    /// Name of the file, or of the directory's operation.
+    pub file: String,
+    /// What was being done.
+    pub operation: &'static str,
+    /// What the disk said.
+    pub source: io::Error,
+}
+
+impl Failure {
+    pub(crate) fn new(file: &str, operation: &'static str, source: io::Error) -> Self {
+        Self { file: file.to_owned(), operation, source }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of log file {} failed: {}", self.operation, self.file, self.source)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// An error of the log. Cheap to clone: every waiter gets the same one.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Bytes that were durable are wrong or missing.
+    #[error(
+        "log file {file} is damaged at byte {offset}: {reason}; nothing was changed: restore the \
+         file, or move the log away to go on without what it holds"
+    )]
+    Damaged {
+        /// Name of the file, or the sequence of a missing one.
+        file: String,
+        /// Byte offset of the first bad place.
+        offset: u64,
+        /// How it is known to be damage, and not a torn end.
+        reason: &'static str,
+    },
+    /// A disk operation failed; the log is closed for good.
+    #[error("the log is out of service: {cause}; repair the disk and open the log again")]
+    Failed {
+        /// The first failure.
+        #[source]
+        cause: Arc<Failure>,
+    },
+    /// There is no room at the moment.
+    #[error("the log is full ({reason:?}): wait for room, trim, or raise its cap")]
+    Full {
+        /// What is used up.
+        reason: FullReason,
+    },
+    /// A file of a newer format.
+    #[error(
+        "log file {file} has format version {version}, which this program can't read: use the one that wrote it"
+    )]
+    UnsupportedFormat {
+        /// Name of the file.
+        file: String,
+        /// Version found in it.
+        version: u16,
+    },
+    /// The payload is longer than a record may be.
+    #[error("a record of {payload_bytes} bytes is over the log's limit of {limit_bytes}: split it")]
+    TooLong {
+        /// Length asked for.
+        payload_bytes: usize,
+        /// Longest payload with the present settings.
+        limit_bytes: usize,
+    },
+    /// The position was never handed out, or not for a record.
+    #[error("no record of the log is at {position}")]
+    NoSuchPosition {
+        /// The position given.
+        position: crate::Position,
+    },
+    /// The log was closed.
+    #[error("the log is closed")]
+    Closed,
+    /// Recovered records have not been read to the end.
+    #[error("the log is still being recovered: read its Recovery to the end first")]
+    Recovering,
+    /// A setting is out of range.
+    #[error("log setting {setting} is out of range: {reason}")]
+    Setting {
+        /// Field of `Settings`.
+        setting: &'static str,
+        /// What it must be.
+        reason: &'static str,
+    },
+    /// A file of another log lies in the directory.
+    #[error("log file {file} belongs to another log than {other}: move one of them away")]
+    Foreign {
+        /// One file.
+        file: String,
+        /// The other.
+        other: String,
+    },
+}
+
+impl Error {
+    /// What the caller has to do.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Damaged { .. } => ErrorKind::Damaged,
+            Self::Failed { .. } => ErrorKind::Failed,
+            Self::Full { .. } => ErrorKind::Full,
+            Self::UnsupportedFormat { .. } => ErrorKind::UnsupportedFormat,
+            Self::TooLong { .. }
+            | Self::NoSuchPosition { .. }
+            | Self::Closed
+            | Self::Recovering
+            | Self::Setting { .. }
+            | Self::Foreign { .. } => ErrorKind::Invalid,
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Failed { cause: Arc::new(failure) }
+    }
+}

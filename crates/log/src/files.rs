@@ -1,0 +1,219 @@
+//! Which files hold records that are still needed, which are free, and which use each is in.
+//!
+//! A file keeps its name over all its uses; a use has a sequence that is never given twice. A use
+//! is *live* from the moment that records go to it until none of its records is needed.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    DiskFile, Error, Position, Result,
+    error::Failure,
+    format::{FILE_HEADER_BYTES, FileHeader, LiveEntry, RECORDS_START, Unreadable},
+};
+
+/// A file of the log, open for the life of the process.
+pub(crate) struct LogFile {
+    pub(crate) name: String,
+    disk: Box<dyn DiskFile>,
+    /// Sequence of the present use; 0 while free. A reader checks it after it has read.
+    sequence: AtomicU32,
+    /// Bytes from the beginning that have been written at least once. Only the committer changes it.
+    filled: AtomicU64,
+    /// Which copy of the header is the newest whole one; the next use takes the other.
+    newest_copy: AtomicU8,
+}
+
+impl LogFile {
+    /// A free file whose first `filled` bytes have been written before.
+    pub(crate) fn new(name: String, disk: Box<dyn DiskFile>, filled: u64) -> Self {
+        Self {
+            name,
+            disk,
+            sequence: AtomicU32::new(0),
+            filled: AtomicU64::new(filled),
+            // The first use takes the other copy, which is the first.
+            newest_copy: AtomicU8::new(1),
+        }
+    }
+
+    /// The header of the newest use, from the medium; `None` if neither copy is whole.
+    pub(crate) fn load_header(&self) -> Result<Option<FileHeader>> {
+        self.forget_cached(RECORDS_START.into())?;
+        let mut bytes = [0; RECORDS_START as usize];
+        self.read(0, &mut bytes)?;
+        let mut newest: Option<FileHeader> = None;
+        for (copy, bytes) in (0..).zip(bytes.chunks(FILE_HEADER_BYTES)) {
+            match FileHeader::decode(bytes) {
+                Ok(header) => {
+                    if newest.as_ref().is_none_or(|other| other.sequence < header.sequence) {
+                        newest = Some(header);
+                        self.newest_copy.store(copy, Ordering::Relaxed);
+                    }
+                }
+                Err(Unreadable::Bad) => {}
+                Err(Unreadable::Version(version)) => {
+                    return Err(Error::UnsupportedFormat { file: self.name.clone(), version });
+                }
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Drops clean cached bytes before `bytes`, or all for 0.
+    pub(crate) fn forget_cached(&self, bytes: u64) -> Result<(), Failure> {
+        self.disk.forget_cached(0, bytes).map_err(|e| self.failure("fadvise", e))
+    }
+
+    pub(crate) fn filled(&self) -> u64 {
+        self.filled.load(Ordering::Relaxed)
+    }
+
+    /// Whether the file is still in the use `sequence`.
+    pub(crate) fn is_in_use(&self, sequence: u32) -> bool {
+        self.sequence.load(Ordering::SeqCst) == sequence
+    }
+
+    pub(crate) fn set_use(&self, sequence: u32) {
+        self.sequence.store(sequence, Ordering::SeqCst);
+    }
+
+    /// Reads, with zeros where the file has no bytes yet.
+    pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Failure> {
+        let done = self.disk.read_at(offset, buf).map_err(|e| self.failure("a read", e))?;
+        buf[done..].fill(0);
+        Ok(())
+    }
+
+    pub(crate) fn write(&self, offset: u32, bytes: &[u8]) -> Result<(), Failure> {
+        self.disk.write_at(offset.into(), bytes).map_err(|e| self.failure("a write", e))
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), Failure> {
+        self.disk.sync().map_err(|e| self.failure("fdatasync", e))
+    }
+
+    /// Writes zeros after those that are there, at most to `limit`; says how many.
+    pub(crate) fn fill(&self, limit: u64, zeros: &[u8]) -> Result<u64, Failure> {
+        let from = self.filled();
+        let count = limit.saturating_sub(from).min(zeros.len() as u64);
+        self.disk
+            .write_at(from, &zeros[..count as usize])
+            .map_err(|e| self.failure("zero-filling", e))?;
+        self.filled.store(from + count, Ordering::Relaxed);
+        Ok(count)
+    }
+
+    /// Writes and syncs the header of a new use. It goes to the copy that does not hold the use
+    /// before, so that a torn write leaves that one readable.
+    pub(crate) fn write_header(&self, header: &FileHeader) -> Result<(), Failure> {
+        let copy = 1 - self.newest_copy.load(Ordering::Relaxed);
+        self.write(u32::from(copy) * FILE_HEADER_BYTES as u32, &header.encode())?;
+        self.sync()?;
+        self.newest_copy.store(copy, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn failure(&self, operation: &'static str, source: io::Error) -> Failure {
+        Failure::new(&self.name, operation, source)
+    }
+}
+
+/// One use of a file that holds records which may be needed.
+pub(crate) struct Live {
+    pub(crate) file: Arc<LogFile>,
+    pub(crate) nonce: u64,
+    /// For each group with a record here that is needed: the offset of its last one.
+    pub(crate) groups: HashMap<u32, u32>,
+    /// Where its records end; `None` while records are appended to it.
+    pub(crate) end: Option<u32>,
+    /// Everything in it is durable, and a later use has begun.
+    pub(crate) closed: bool,
+    /// Its groups are known. Not so for a recovered use whose records were not read yet.
+    pub(crate) known: bool,
+}
+
+impl Live {
+    /// A use that records can be appended to.
+    pub(crate) fn open(file: Arc<LogFile>, nonce: u64) -> Self {
+        Self { file, nonce, groups: HashMap::new(), end: None, closed: false, known: true }
+    }
+
+    /// A use of an earlier process, which ended at `end`.
+    pub(crate) fn recovered(file: Arc<LogFile>, nonce: u64, end: u32) -> Self {
+        Self { file, nonce, groups: HashMap::new(), end: Some(end), closed: true, known: false }
+    }
+}
+
+/// All files of a log.
+#[derive(Default)]
+pub(crate) struct Files {
+    pub(crate) live: BTreeMap<u32, Live>,
+    /// Ready to be used again. None of them is touched before its next use's header is written.
+    pub(crate) free: Vec<Arc<LogFile>>,
+    /// Number of the next file to be created.
+    pub(crate) next_slot: u32,
+}
+
+impl Files {
+    /// Ends the use `sequence` at `end` and begins the next one.
+    pub(crate) fn switch(
+        &mut self,
+        sequence: u32,
+        groups: HashMap<u32, u32>,
+        end: u32,
+        next: Live,
+    ) {
+        if let Some(live) = self.live.get_mut(&sequence) {
+            live.groups = groups;
+            live.end = Some(end);
+        }
+        next.file.set_use(sequence + 1);
+        self.live.insert(sequence + 1, next);
+    }
+
+    /// Forgets `group` where its last record is before `below`.
+    pub(crate) fn trim(&mut self, group: u32, below: Position) {
+        for (&sequence, live) in self.live.range_mut(..=below.sequence()) {
+            let last = live.groups.get(&group).copied();
+            if last.is_some_and(|last| Position::new(sequence, last) < below) {
+                live.groups.remove(&group);
+            }
+        }
+    }
+
+    /// Frees every closed use that holds nothing needed; says whether there was one.
+    pub(crate) fn release(&mut self) -> bool {
+        let idle =
+            self.live.extract_if(.., |_, live| live.closed && live.known && live.groups.is_empty());
+        let freed: Vec<_> = idle.map(|(_, live)| live.file).collect();
+        for file in &freed {
+            // Before anything overwrites it: a reader that still sees the old use read old bytes.
+            file.set_use(0);
+        }
+        let any = !freed.is_empty();
+        self.free.extend(freed);
+        any
+    }
+
+    /// The live list for the header of the use `sequence`.
+    pub(crate) fn live_before(&self, sequence: u32) -> Vec<LiveEntry> {
+        let needed = |live: &Live| !live.known || !live.groups.is_empty();
+        self.live
+            .range(..sequence)
+            .filter(|(_, live)| needed(live))
+            .filter_map(|(&sequence, live)| Some(LiveEntry { sequence, end: live.end? }))
+            .collect()
+    }
+
+    /// Bytes pinned by ended uses, each counted as a whole file.
+    pub(crate) fn pinned_bytes(&self, file_bytes: u64) -> u64 {
+        self.live.values().filter(|live| live.end.is_some()).count() as u64 * file_bytes
+    }
+}

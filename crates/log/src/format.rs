@@ -1,0 +1,318 @@
+//! Every byte at rest: file header, record header, file names. `docs/log-format.md` is its text.
+//!
+//! Pure functions over byte arrays: no IO, no policy. All numbers are little-endian; every checksum
+//! is CRC32C.
+
+use crate::Position;
+
+/// Version in a file's header.
+pub const FILE_FORMAT_VERSION: u16 = 1;
+/// Version in a record's header.
+pub const RECORD_FORMAT_VERSION: u8 = 1;
+/// Records start on multiples of this many bytes.
+pub const RECORD_ALIGN_BYTES: u32 = 512;
+/// Bytes of a record's header; the payload follows at once.
+pub const RECORD_HEADER_BYTES: u32 = 64;
+/// Offset of the first record: two copies of the header come before it.
+pub const RECORDS_START: u32 = 2 * FILE_HEADER_BYTES as u32;
+/// Most file uses that a header can list: what is left of its 4096 bytes.
+pub const MAX_LIVE_FILES: usize = (FILE_CRC_AT - FILE_LIVE_AT) / 8;
+
+/// Bytes of one copy of a file's header.
+pub(crate) const FILE_HEADER_BYTES: usize = 4096;
+const FILE_MAGIC: [u8; 8] = *b"SKRYLOGF";
+const FILE_LIVE_AT: usize = 128;
+const FILE_CRC_AT: usize = FILE_HEADER_BYTES - 4;
+
+const RECORD_MAGIC: [u8; 4] = *b"SKLR";
+const RECORD_CRC_AT: usize = 60;
+/// Flag of a record that the log wrote for itself, to carry `synced_to`.
+const FLAG_MARK: u8 = 1;
+
+/// One use of a file: what its header says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FileHeader {
+    pub(crate) sequence: u32,
+    pub(crate) log_id: u128,
+    pub(crate) nonce: u64,
+    pub(crate) file_bytes: u64,
+    pub(crate) first_number: u64,
+    pub(crate) predecessor: Option<Predecessor>,
+    pub(crate) live: Vec<LiveEntry>,
+}
+
+/// The use before, and where its records end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Predecessor {
+    pub(crate) sequence: u32,
+    pub(crate) end: u32,
+    pub(crate) nonce: u64,
+}
+
+/// A use that still holds records that are needed, and where they end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LiveEntry {
+    pub(crate) sequence: u32,
+    pub(crate) end: u32,
+}
+
+/// Why bytes are not a header that can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// Not a header, or a torn one, or a damaged one.
+    Bad,
+    /// Whole, but of another version.
+    Version(u16),
+}
+
+impl FileHeader {
+    /// The bytes of one copy. `live` has at most [`MAX_LIVE_FILES`] entries; settings see to it.
+    pub(crate) fn encode(&self) -> [u8; FILE_HEADER_BYTES] {
+        let mut out = [0; FILE_HEADER_BYTES];
+        put(&mut out, 0, &FILE_MAGIC);
+        put(&mut out, 8, &FILE_FORMAT_VERSION.to_le_bytes());
+        put(&mut out, 12, &self.sequence.to_le_bytes());
+        put(&mut out, 16, &self.log_id.to_le_bytes());
+        put(&mut out, 32, &self.nonce.to_le_bytes());
+        put(&mut out, 40, &self.file_bytes.to_le_bytes());
+        put(&mut out, 48, &self.first_number.to_le_bytes());
+        if let Some(before) = self.predecessor {
+            put(&mut out, 56, &before.sequence.to_le_bytes());
+            put(&mut out, 60, &before.end.to_le_bytes());
+            put(&mut out, 64, &before.nonce.to_le_bytes());
+        }
+        put(&mut out, 72, &(self.live.len() as u32).to_le_bytes());
+        for (index, entry) in self.live.iter().enumerate() {
+            put(&mut out, FILE_LIVE_AT + index * 8, &entry.sequence.to_le_bytes());
+            put(&mut out, FILE_LIVE_AT + index * 8 + 4, &entry.end.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&out[..FILE_CRC_AT]);
+        put(&mut out, FILE_CRC_AT, &crc.to_le_bytes());
+        out
+    }
+
+    /// Reads one copy. Magic, version and checksum keep their places in every version.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        if bytes.len() < FILE_HEADER_BYTES || bytes[..8] != FILE_MAGIC {
+            return Err(Unreadable::Bad);
+        }
+        if u32_at(bytes, FILE_CRC_AT) != crc32c::crc32c(&bytes[..FILE_CRC_AT]) {
+            return Err(Unreadable::Bad);
+        }
+        let version = u16_at(bytes, 8);
+        if version != FILE_FORMAT_VERSION {
+            return Err(Unreadable::Version(version));
+        }
+        let count = u32_at(bytes, 72) as usize;
+        let before = u32_at(bytes, 56);
+        if count > MAX_LIVE_FILES {
+            return Err(Unreadable::Bad);
+        }
+        Ok(Self {
+            sequence: u32_at(bytes, 12),
+            log_id: u128_at(bytes, 16),
+            nonce: u64_at(bytes, 32),
+            file_bytes: u64_at(bytes, 40),
+            first_number: u64_at(bytes, 48),
+            predecessor: (before != 0).then(|| Predecessor {
+                sequence: before,
+                end: u32_at(bytes, 60),
+                nonce: u64_at(bytes, 64),
+            }),
+            live: (0..count).map(|index| live_at(bytes, index)).collect(),
+        })
+    }
+}
+
+fn live_at(bytes: &[u8], index: usize) -> LiveEntry {
+    let at = FILE_LIVE_AT + index * 8;
+    LiveEntry { sequence: u32_at(bytes, at), end: u32_at(bytes, at + 4) }
+}
+
+/// What stands before a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordHeader {
+    /// Written by the log itself, without payload; not the caller's.
+    pub(crate) mark: bool,
+    pub(crate) kind: u8,
+    pub(crate) group: u32,
+    pub(crate) nonce: u64,
+    pub(crate) position: Position,
+    pub(crate) number: u64,
+    pub(crate) synced_to: Position,
+    pub(crate) payload_bytes: u32,
+    pub(crate) payload_crc: u32,
+}
+
+impl RecordHeader {
+    pub(crate) fn encode(&self) -> [u8; RECORD_HEADER_BYTES as usize] {
+        let mut out = [0; RECORD_HEADER_BYTES as usize];
+        put(&mut out, 0, &RECORD_MAGIC);
+        out[4] = RECORD_FORMAT_VERSION;
+        out[5] = if self.mark { FLAG_MARK } else { 0 };
+        out[6] = self.kind;
+        put(&mut out, 8, &self.nonce.to_le_bytes());
+        put(&mut out, 16, &self.position.as_u64().to_le_bytes());
+        put(&mut out, 24, &self.number.to_le_bytes());
+        put(&mut out, 32, &self.synced_to.as_u64().to_le_bytes());
+        put(&mut out, 40, &self.payload_bytes.to_le_bytes());
+        put(&mut out, 44, &self.group.to_le_bytes());
+        put(&mut out, 48, &self.payload_crc.to_le_bytes());
+        let crc = crc32c::crc32c(&out[..RECORD_CRC_AT]);
+        put(&mut out, RECORD_CRC_AT, &crc.to_le_bytes());
+        out
+    }
+
+    /// Reads a header and verifies its own checksum, not the payload's.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        if bytes.len() < RECORD_HEADER_BYTES as usize || bytes[..4] != RECORD_MAGIC {
+            return Err(Unreadable::Bad);
+        }
+        if u32_at(bytes, RECORD_CRC_AT) != crc32c::crc32c(&bytes[..RECORD_CRC_AT]) {
+            return Err(Unreadable::Bad);
+        }
+        if bytes[4] != RECORD_FORMAT_VERSION {
+            return Err(Unreadable::Version(bytes[4].into()));
+        }
+        Ok(Self {
+            mark: bytes[5] & FLAG_MARK != 0,
+            kind: bytes[6],
+            group: u32_at(bytes, 44),
+            nonce: u64_at(bytes, 8),
+            position: Position::from_u64(u64_at(bytes, 16)),
+            number: u64_at(bytes, 24),
+            synced_to: Position::from_u64(u64_at(bytes, 32)),
+            payload_bytes: u32_at(bytes, 40),
+            payload_crc: u32_at(bytes, 48),
+        })
+    }
+}
+
+/// Bytes that a record takes in a file, padding included; `None` if no file could hold it.
+pub(crate) fn record_bytes(payload_bytes: usize) -> Option<u32> {
+    let whole = u32::try_from(payload_bytes).ok()?.checked_add(RECORD_HEADER_BYTES)?;
+    whole.checked_next_multiple_of(RECORD_ALIGN_BYTES)
+}
+
+/// The name of the file in slot `number`. A slot keeps its name over all its uses.
+pub(crate) fn slot_name(number: u32) -> String {
+    format!("slot-{number:06}.log")
+}
+
+/// The number of a slot's file name; `None` for files that are none of the log's.
+pub(crate) fn slot_number(name: &str) -> Option<u32> {
+    let digits = name.strip_prefix("slot-")?.strip_suffix(".log")?;
+    let number = digits.parse().ok()?;
+    (slot_name(number) == name).then_some(number)
+}
+
+fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
+    out[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(array_at(bytes, at))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(array_at(bytes, at))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(array_at(bytes, at))
+}
+
+fn u128_at(bytes: &[u8], at: usize) -> u128 {
+    u128::from_le_bytes(array_at(bytes, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> FileHeader {
+        FileHeader {
+            sequence: 7,
+            log_id: 1 << 100,
+            nonce: 0x1234_5678_9abc_def0,
+            file_bytes: 1 << 26,
+            first_number: 99,
+            predecessor: Some(Predecessor { sequence: 6, end: 9216, nonce: 5 }),
+            live: (1..=MAX_LIVE_FILES as u32)
+                .map(|sequence| LiveEntry { sequence, end: 8192 })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn file_header_round_trips_with_the_longest_list() {
+        assert_eq!(FileHeader::decode(&header().encode()), Ok(header()));
+        let first = FileHeader { predecessor: None, live: Vec::new(), ..header() };
+        assert_eq!(FileHeader::decode(&first.encode()), Ok(first));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_header_is_seen() {
+        let bytes = header().encode();
+        for at in (0..bytes.len()).step_by(3) {
+            let mut bad = bytes;
+            bad[at] ^= 1 << (at % 8);
+            assert_eq!(FileHeader::decode(&bad), Err(Unreadable::Bad), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_told_apart_from_damage() {
+        let mut bytes = header().encode();
+        bytes[8] = 2;
+        let crc = crc32c::crc32c(&bytes[..FILE_CRC_AT]);
+        put(&mut bytes, FILE_CRC_AT, &crc.to_le_bytes());
+        assert_eq!(FileHeader::decode(&bytes), Err(Unreadable::Version(2)));
+    }
+
+    #[test]
+    fn record_header_round_trips_and_sees_flips() {
+        let record = RecordHeader {
+            mark: false,
+            kind: 9,
+            group: 77,
+            nonce: 42,
+            position: Position::new(3, 8192),
+            number: 12,
+            synced_to: Position::new(2, 512),
+            payload_bytes: 4136,
+            payload_crc: 0xdead_beef,
+        };
+        let bytes = record.encode();
+        assert_eq!(RecordHeader::decode(&bytes), Ok(record));
+        for at in 0..bytes.len() {
+            let mut bad = bytes;
+            bad[at] ^= 0x10;
+            assert_eq!(RecordHeader::decode(&bad), Err(Unreadable::Bad), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn slot_names_are_exact() {
+        assert_eq!(slot_number(&slot_name(12)), Some(12));
+        for foreign in
+            ["slot-12.log", "slot-000012.log~", "slot--00001.log", "lock", "slot-+00012.log"]
+        {
+            assert_eq!(slot_number(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn records_are_padded_to_whole_sectors() {
+        assert_eq!(record_bytes(0), Some(512));
+        assert_eq!(record_bytes(448), Some(512));
+        assert_eq!(record_bytes(449), Some(1024));
+        assert_eq!(record_bytes(usize::MAX), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! Sizes and limits of a log, and what is passed in from outside: randomness and time.
+//!
+//! Settings may change between two openings of the same log; what is at rest says its own sizes.
+
+use std::sync::Arc;
+
+use crate::{
+    Error, Result,
+    format::{MAX_LIVE_FILES, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, RECORDS_START},
+};
+
+/// Most files of a log: below what a header can list, so that an opening over the cap still fits.
+pub(crate) const MAX_FILES: u64 = MAX_LIVE_FILES as u64 - 15;
+/// Largest file: an offset has 32 bits, and a file is the unit in which room comes back.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+/// Smallest file: room for a record of 7.5 KiB. Only tests want it.
+const MIN_FILE_BYTES: u64 = 16 << 10;
+
+/// Where random numbers come from. 64 random bits per call.
+pub trait Entropy: Send {
+    /// The next 64 random bits.
+    fn next_u64(&mut self) -> u64;
+}
+
+impl<F: FnMut() -> u64 + Send> Entropy for F {
+    fn next_u64(&mut self) -> u64 {
+        self()
+    }
+}
+
+/// What the log takes from outside instead of asking the system.
+pub struct Env {
+    /// For the log's id and the nonce of each use of a file: must not repeat after a restart.
+    pub entropy: Box<dyn Entropy>,
+    /// Nanoseconds of a clock that never goes back, for the latency counters only.
+    pub clock_ns: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Env {
+    /// From an entropy source and a clock.
+    pub fn new(
+        entropy: impl Entropy + 'static,
+        clock_ns: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Self {
+        Self { entropy: Box::new(entropy), clock_ns: Arc::new(clock_ns) }
+    }
+}
+
+/// Sizes and limits of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes of a file: the unit of preallocation and of room that comes back. 16 KiB to 1 GiB, a
+    /// multiple of 512. A smaller file comes back sooner, and is switched more often (two syncs).
+    pub file_bytes: u64,
+    /// Bytes of all files together; rounded down to whole files. At least two files, at most 480.
+    pub cap_bytes: u64,
+    /// Bytes of one buffer in memory: the largest single write, and an upper bound of a record.
+    pub buffer_bytes: usize,
+    /// Number of buffers: one being written, one being filled, and some for a change of file.
+    /// `buffers * buffer_bytes` bounds the memory of the log. At least two.
+    pub buffers: usize,
+    /// Without anybody waiting, what has been appended is written out when it is this many bytes:
+    /// large enough to make a good write, small enough to leave buffers free.
+    pub write_threshold_bytes: usize,
+    /// How far a new file is zero-filled ahead of the place where records are written.
+    pub fill_ahead_bytes: u64,
+    /// Bytes that are zero-filled at once, between two commits: bounds how long a commit waits.
+    pub fill_piece_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            file_bytes: 64 << 20,
+            cap_bytes: 8 << 30,
+            buffer_bytes: 4 << 20,
+            buffers: 4,
+            write_threshold_bytes: 1 << 20,
+            fill_ahead_bytes: 8 << 20,
+            fill_piece_bytes: 1 << 20,
+        }
+    }
+}
+
+impl Settings {
+    /// The longest payload that a record can have with these settings.
+    pub fn max_payload_bytes(&self) -> usize {
+        let file = self.file_bytes as usize - RECORDS_START as usize;
+        let buffer = self.buffer_bytes - self.buffer_bytes % RECORD_ALIGN_BYTES as usize;
+        file.min(buffer) - RECORD_HEADER_BYTES as usize
+    }
+
+    /// How many files the cap allows.
+    pub(crate) fn max_files(&self) -> usize {
+        (self.cap_bytes / self.file_bytes) as usize
+    }
+
+    /// Bytes of a file as an offset; validated to fit.
+    pub(crate) fn file_end(&self) -> u32 {
+        self.file_bytes as u32
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let check = |good: bool, setting, reason| {
+            if good { Ok(()) } else { Err(Error::Setting { setting, reason }) }
+        };
+        check(
+            (MIN_FILE_BYTES..=MAX_FILE_BYTES).contains(&self.file_bytes)
+                && self.file_bytes.is_multiple_of(RECORD_ALIGN_BYTES.into()),
+            "file_bytes",
+            "16 KiB to 1 GiB, a multiple of 512",
+        )?;
+        let files = self.cap_bytes / self.file_bytes;
+        check((2..=MAX_FILES).contains(&files), "cap_bytes", "room for 2 to 480 files")?;
+        check(
+            (4096..=MAX_FILE_BYTES as usize).contains(&self.buffer_bytes),
+            "buffer_bytes",
+            "4 KiB to 1 GiB",
+        )?;
+        check((2..=1024).contains(&self.buffers), "buffers", "2 to 1024")?;
+        check(self.write_threshold_bytes > 0, "write_threshold_bytes", "more than 0")?;
+        check(
+            (512..=MAX_FILE_BYTES as usize).contains(&self.fill_piece_bytes),
+            "fill_piece_bytes",
+            "512 bytes to 1 GiB",
+        )
+    }
+}

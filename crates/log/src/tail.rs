@@ -1,0 +1,372 @@
+//! The end of the log in memory: buffers, the next position, and who waits for what.
+//!
+//! One mutex holds all of it, and is held for a reservation and a copy, never during IO. The
+//! committer takes what has gathered as a list of steps; it alone carries them out.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    task::Waker,
+};
+
+use parking_lot::RwLock;
+
+use crate::{
+    Error, FullReason, Position, Result, Settings,
+    error::Failure,
+    files::{Files, Live, LogFile},
+    format::{RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, RECORDS_START, RecordHeader},
+};
+
+/// What the log does with calls.
+#[derive(Clone)]
+pub(crate) enum State {
+    /// Recovered records have not all been read.
+    Recovering,
+    Open,
+    /// No more appends; the committer still has to write the last mark.
+    Closing,
+    Closed,
+    Failed(Arc<Failure>),
+}
+
+/// Records one after the other in one file.
+pub(crate) struct Chunk {
+    pub(crate) start: Position,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Chunk {
+    pub(crate) fn end(&self) -> Position {
+        self.start.plus(self.bytes.len() as u32)
+    }
+
+    /// The bytes from `position` on, if they are here.
+    pub(crate) fn from(&self, position: Position) -> Option<&[u8]> {
+        let inside = self.start <= position && position < self.end();
+        inside.then(|| &self.bytes[(position.as_u64() - self.start.as_u64()) as usize..])
+    }
+}
+
+/// A file that the next use may begin in.
+pub(crate) struct Prepared {
+    pub(crate) file: Arc<LogFile>,
+    pub(crate) nonce: u64,
+}
+
+/// The change from one file to the next.
+pub(crate) struct Switch {
+    pub(crate) end: Position,
+    pub(crate) file: Arc<LogFile>,
+    pub(crate) nonce: u64,
+    pub(crate) first_number: u64,
+}
+
+/// One thing for the committer to do.
+pub(crate) enum Step {
+    Write(Arc<Chunk>),
+    Switch(Switch),
+}
+
+/// What the committer took at once.
+pub(crate) struct Batch {
+    pub(crate) steps: VecDeque<Step>,
+    /// Somebody waits for durability.
+    pub(crate) sync: bool,
+    /// A mark is wanted if nothing else comes.
+    pub(crate) quiet: bool,
+}
+
+/// The record to append, but for its place.
+pub(crate) struct NewRecord<'a> {
+    pub(crate) mark: bool,
+    pub(crate) group: u32,
+    pub(crate) kind: u8,
+    pub(crate) parts: &'a [&'a [u8]],
+    pub(crate) payload_bytes: u32,
+    pub(crate) payload_crc: u32,
+    /// With header and padding.
+    pub(crate) record_bytes: u32,
+}
+
+/// What has to happen before a record has its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plan {
+    switch: bool,
+    fresh_buffer: bool,
+}
+
+/// The end of the log in memory.
+pub(crate) struct Tail {
+    pub(crate) state: State,
+    /// Sequence and nonce of the file that the next record goes to.
+    sequence: u32,
+    nonce: u64,
+    file_end: u32,
+    buffer_bytes: usize,
+    threshold_bytes: usize,
+    /// More uses are live than the cap allows (the cap was lowered, or the log was reopened full).
+    pub(crate) over_cap: bool,
+    groups: HashMap<u32, u32>,
+    pub(crate) next: Position,
+    number: u64,
+    pub(crate) durable: Position,
+    /// Up to here a mark says that everything is durable.
+    marked_to: Position,
+    active: Option<Chunk>,
+    queue: VecDeque<Step>,
+    /// Every chunk that is not in its file yet, for readers; oldest first.
+    unwritten: VecDeque<Arc<Chunk>>,
+    pool: Vec<Vec<u8>>,
+    pub(crate) prepared: Option<Prepared>,
+    sync_wanted: Option<Position>,
+    quiet_wanted: bool,
+    pub(crate) kick: bool,
+    pub(crate) stop: bool,
+    pub(crate) parked: bool,
+    next_waiter: u64,
+    pub(crate) durable_waiters: BTreeMap<(Position, u64), Waker>,
+    /// Those who wait for room, or for the log to be closed.
+    pub(crate) change_waiters: BTreeMap<u64, Waker>,
+}
+
+impl Tail {
+    /// The tail of a log whose newest use is `sequence`, without records yet.
+    pub(crate) fn new(settings: &Settings, sequence: u32, nonce: u64, number: u64) -> Self {
+        let start = Position::new(sequence, RECORDS_START);
+        Self {
+            state: State::Recovering,
+            sequence,
+            nonce,
+            file_end: settings.file_end(),
+            buffer_bytes: settings.buffer_bytes,
+            threshold_bytes: settings.write_threshold_bytes,
+            over_cap: false,
+            groups: HashMap::new(),
+            next: start,
+            number,
+            durable: start,
+            marked_to: start,
+            active: None,
+            queue: VecDeque::new(),
+            unwritten: VecDeque::new(),
+            pool: (0..settings.buffers).map(|_| Vec::new()).collect(),
+            prepared: None,
+            sync_wanted: None,
+            quiet_wanted: false,
+            kick: false,
+            stop: false,
+            parked: false,
+            next_waiter: 0,
+            durable_waiters: BTreeMap::new(),
+            change_waiters: BTreeMap::new(),
+        }
+    }
+
+    /// An error unless records may be appended.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        match &self.state {
+            State::Open => Ok(()),
+            State::Recovering => Err(Error::Recovering),
+            State::Closing | State::Closed => Err(Error::Closed),
+            State::Failed(cause) => Err(Error::Failed { cause: Arc::clone(cause) }),
+        }
+    }
+
+    /// Whether a record of so many bytes would find room now.
+    pub(crate) fn check_room(&self, record_bytes: u32) -> Result<(), FullReason> {
+        if self.over_cap {
+            return Err(FullReason::Files);
+        }
+        self.plan(record_bytes).map(drop)
+    }
+
+    fn plan(&self, record_bytes: u32) -> Result<Plan, FullReason> {
+        let switch = self.file_end - self.next.offset() < record_bytes;
+        if switch && self.prepared.is_none() {
+            return Err(FullReason::Files);
+        }
+        let fits = |chunk: &Chunk| chunk.bytes.len() + record_bytes as usize <= self.buffer_bytes;
+        let fresh_buffer = switch || !self.active.as_ref().is_some_and(fits);
+        if fresh_buffer && self.pool.is_empty() {
+            return Err(FullReason::Buffers);
+        }
+        Ok(Plan { switch, fresh_buffer })
+    }
+
+    /// Gives a record its place and copies it there.
+    pub(crate) fn append(
+        &mut self,
+        record: &NewRecord<'_>,
+        files: &RwLock<Files>,
+    ) -> Result<Position, FullReason> {
+        let plan = self.plan(record.record_bytes)?;
+        if plan.fresh_buffer {
+            self.seal();
+        }
+        if plan.switch {
+            self.switch(files);
+        }
+        let position = self.next;
+        let header = self.header_of(record, position).encode();
+        let chunk = match &mut self.active {
+            Some(chunk) => chunk,
+            None => {
+                let mut bytes = self.pool.pop().unwrap_or_default();
+                bytes.reserve_exact(self.buffer_bytes);
+                self.active.insert(Chunk { start: position, bytes })
+            }
+        };
+        push_record(&mut chunk.bytes, &header, record.parts);
+        if !record.mark {
+            self.groups.insert(record.group, position.offset());
+        }
+        self.next = position.plus(record.record_bytes);
+        self.number += 1;
+        Ok(position)
+    }
+
+    fn header_of(&self, record: &NewRecord<'_>, position: Position) -> RecordHeader {
+        RecordHeader {
+            mark: record.mark,
+            kind: record.kind,
+            group: record.group,
+            nonce: self.nonce,
+            position,
+            number: self.number,
+            synced_to: self.durable,
+            payload_bytes: record.payload_bytes,
+            payload_crc: record.payload_crc,
+        }
+    }
+
+    fn switch(&mut self, files: &RwLock<Files>) {
+        let Some(Prepared { file, nonce }) = self.prepared.take() else { return };
+        let live = Live::open(Arc::clone(&file), nonce);
+        let groups = std::mem::take(&mut self.groups);
+        files.write().switch(self.sequence, groups, self.next.offset(), live);
+        let end = self.next;
+        self.queue.push_back(Step::Switch(Switch { end, file, nonce, first_number: self.number }));
+        self.sequence += 1;
+        self.nonce = nonce;
+        self.next = Position::new(self.sequence, RECORDS_START);
+    }
+
+    fn seal(&mut self) {
+        if let Some(chunk) = self.active.take() {
+            let chunk = Arc::new(chunk);
+            self.unwritten.push_back(Arc::clone(&chunk));
+            self.queue.push_back(Step::Write(chunk));
+        }
+    }
+
+    /// Writes a mark if nothing came since the last sync, and there is no mark yet.
+    pub(crate) fn append_mark(&mut self, files: &RwLock<Files>) {
+        if self.next != self.durable || self.next == self.marked_to {
+            return;
+        }
+        // A file that is full to the last byte needs no mark: its successor's header says as much.
+        if self.file_end - self.next.offset() < RECORD_ALIGN_BYTES {
+            return;
+        }
+        let mark = NewRecord {
+            mark: true,
+            group: 0,
+            kind: 0,
+            parts: &[],
+            payload_bytes: 0,
+            payload_crc: 0,
+            record_bytes: RECORD_ALIGN_BYTES,
+        };
+        if self.append(&mark, files).is_ok() {
+            self.marked_to = self.next;
+        }
+    }
+
+    /// Everything that has gathered.
+    pub(crate) fn take_batch(&mut self) -> Batch {
+        self.seal();
+        self.kick = false;
+        Batch {
+            steps: std::mem::take(&mut self.queue),
+            sync: self.wants_sync(),
+            quiet: std::mem::take(&mut self.quiet_wanted),
+        }
+    }
+
+    fn wants_sync(&self) -> bool {
+        self.sync_wanted.is_some_and(|position| position >= self.durable)
+    }
+
+    /// Whether the committer has something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        let gathered = self.active.as_ref().map_or(0, |chunk| chunk.bytes.len());
+        !self.queue.is_empty()
+            || gathered >= self.threshold_bytes
+            || self.quiet_wanted
+            || self.kick
+            || self.wants_sync()
+    }
+
+    /// Asks that the record at `position`, or the last one if there is none, be made durable.
+    pub(crate) fn want_sync(&mut self, position: Position) {
+        let last = Position::from_u64(self.next.as_u64() - 1);
+        self.sync_wanted = self.sync_wanted.max(Some(position.min(last)));
+    }
+
+    /// Asks for a mark once everything is durable.
+    pub(crate) fn want_mark(&mut self) {
+        if self.next != self.marked_to {
+            self.want_sync(Position::MAX);
+        }
+        self.quiet_wanted = true;
+    }
+
+    /// Takes back the buffer of the oldest chunk, which is now in its file.
+    pub(crate) fn written(&mut self, chunk: Arc<Chunk>) {
+        self.unwritten.pop_front();
+        // A reader may still hold it; then its memory goes with the reader.
+        let mut bytes = Arc::try_unwrap(chunk).map(|chunk| chunk.bytes).unwrap_or_default();
+        bytes.clear();
+        self.pool.push(bytes);
+    }
+
+    /// The sealed chunk that holds `position`.
+    pub(crate) fn sealed_with(&self, position: Position) -> Option<Arc<Chunk>> {
+        self.unwritten.iter().find(|chunk| chunk.from(position).is_some()).cloned()
+    }
+
+    /// The bytes from `position` on in the buffer that is being filled.
+    pub(crate) fn active_from(&self, position: Position) -> Option<&[u8]> {
+        self.active.as_ref()?.from(position)
+    }
+
+    /// Forgets `group` in the file that is being appended to, if its last record is before `below`.
+    pub(crate) fn trim(&mut self, group: u32, below: Position) {
+        let last = self.groups.get(&group).copied();
+        if last.is_some_and(|last| Position::new(self.sequence, last) < below) {
+            self.groups.remove(&group);
+        }
+    }
+
+    /// Moves the durable position; gives back whom that satisfies.
+    pub(crate) fn publish(&mut self, durable: Position) -> BTreeMap<(Position, u64), Waker> {
+        self.durable = durable;
+        let rest = self.durable_waiters.split_off(&(durable, 0));
+        std::mem::replace(&mut self.durable_waiters, rest)
+    }
+
+    /// A number that no other waiter has.
+    pub(crate) fn waiter_id(&mut self) -> u64 {
+        self.next_waiter += 1;
+        self.next_waiter
+    }
+}
+
+fn push_record(out: &mut Vec<u8>, header: &[u8; RECORD_HEADER_BYTES as usize], parts: &[&[u8]]) {
+    out.extend_from_slice(header);
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out.resize(out.len().next_multiple_of(RECORD_ALIGN_BYTES as usize), 0);
+}

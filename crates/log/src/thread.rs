@@ -1,0 +1,81 @@
+//! The committer's thread: calls `commit_once` while there is something to do, and is parked
+//! otherwise. The only thread that the log ever starts.
+
+use std::{
+    io,
+    thread::{Builder, JoinHandle},
+};
+
+use crate::{Log, Progress, tail::State};
+
+/// The running committer. Dropping it stops the thread after the commit under way; what was
+/// appended and not made durable stays in memory, so close the log first.
+#[derive(Debug)]
+pub struct CommitterThread {
+    log: LogRef,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct LogRef(Log);
+
+impl std::fmt::Debug for LogRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.id().fmt(f)
+    }
+}
+
+impl Log {
+    /// Starts the thread that writes and syncs. One is enough; a second only waits for the first.
+    ///
+    /// # Errors
+    /// If the system has no thread to give.
+    pub fn spawn_committer(&self) -> io::Result<CommitterThread> {
+        let log = self.clone();
+        self.inner.tail.lock().stop = false;
+        let thread = Builder::new().name("log-committer".to_owned()).spawn(move || run(&log))?;
+        Ok(CommitterThread { log: LogRef(self.clone()), thread: Some(thread) })
+    }
+
+    /// Waits for work. False when the thread is to end.
+    fn park(&self) -> bool {
+        let inner = &self.inner;
+        let mut tail = inner.tail.lock();
+        loop {
+            if tail.stop || matches!(tail.state, State::Closed | State::Failed(_)) {
+                return false;
+            }
+            if tail.has_work() {
+                return true;
+            }
+            tail.parked = true;
+            inner.work.wait(&mut tail);
+            tail.parked = false;
+        }
+    }
+}
+
+/// An error ends the thread: the log is out of service, and everybody has been told.
+fn run(log: &Log) {
+    loop {
+        match log.commit_once() {
+            Ok(Progress::Worked) if !log.inner.tail.lock().stop => {}
+            Ok(_) => {
+                if !log.park() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+impl Drop for CommitterThread {
+    fn drop(&mut self) {
+        self.log.0.inner.tail.lock().stop = true;
+        self.log.0.inner.work.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was printed there; there is nothing to add here.
+            let _ = thread.join();
+        }
+    }
+}
