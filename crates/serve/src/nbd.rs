@@ -1,0 +1,25 @@
+//! The NBD server: fixed newstyle negotiation, structured replies, `base:allocation`.
+//!
+//! In layers, each of which knows only those above it in this list:
+//!
+//! - [`wire`]: every number and message of the protocol, as pure encoding and decoding;
+//! - `check`: which requests are well formed, as a pure function of request and export;
+//! - `negotiate`: from the first byte of a connection to an opened export;
+//! - `session`: requests and replies;
+//! - `server`: listeners, limits, counting, shutting down.
+//!
+//! Not here: TLS (`STARTTLS` is answered with "unsupported"; negotiation and session run over any
+//! `AsyncRead + AsyncWrite`, which is the seam for it), extended headers, the oldstyle handshake.
+
+mod budget;
+mod check;
+mod control;
+mod input;
+mod limits;
+mod negotiate;
+mod server;
+mod session;
+pub mod wire;
+
+pub use limits::Limits;
+pub use server::{Drained, Server};

@@ -1,0 +1,197 @@
+//! Which requests are well formed: a pure function of the request and of what is served.
+//!
+//! Whatever passes lies inside the export, is aligned, and is allowed on it; nothing that is
+//! refused has any effect. The order of the checks is the order in which a client would want to
+//! know: what it asks for, whether it may, whether it fits.
+
+use super::wire::{PAYLOAD_BYTES_MAX, Request, command, command_flag as flag};
+use crate::export::{ExportInfo, IoError, IoErrorKind, ZeroesOptions};
+
+/// What a request is checked against.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) size_bytes: u64,
+    pub(crate) align_bytes: u32,
+    pub(crate) read_only: bool,
+    /// Structured replies were negotiated.
+    pub(crate) structured: bool,
+    /// `base:allocation` was selected for this export.
+    pub(crate) allocation: bool,
+}
+
+impl Shape {
+    pub(crate) fn new(info: &ExportInfo, structured: bool, allocation: bool) -> Self {
+        Self {
+            size_bytes: info.size_bytes,
+            align_bytes: info.block_bytes_min.max(1),
+            read_only: info.read_only,
+            structured,
+            allocation,
+        }
+    }
+}
+
+/// A request that may be given to the export. Offset and length stay in the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    Read,
+    Write { fua: bool },
+    Disconnect,
+    Flush,
+    Trim { fua: bool },
+    Cache,
+    WriteZeroes(ZeroesOptions),
+    BlockStatus { one: bool },
+}
+
+/// Checks `request`, or says what the client is told.
+pub(crate) fn check(request: &Request, shape: &Shape) -> Result<Command, IoError> {
+    let fua = request.flags & flag::FUA != 0;
+    let (command, allowed_flags) = match request.command {
+        command::READ => (Command::Read, if shape.structured { flag::DF } else { 0 }),
+        command::WRITE => (Command::Write { fua }, 0),
+        command::DISC => return Ok(Command::Disconnect),
+        command::FLUSH => (Command::Flush, 0),
+        command::TRIM => (Command::Trim { fua }, 0),
+        command::CACHE => (Command::Cache, 0),
+        command::WRITE_ZEROES => {
+            let options = ZeroesOptions {
+                fua,
+                punch_hole: request.flags & flag::NO_HOLE == 0,
+                fast_only: request.flags & flag::FAST_ZERO != 0,
+            };
+            (Command::WriteZeroes(options), flag::NO_HOLE | flag::FAST_ZERO)
+        }
+        command::BLOCK_STATUS if shape.allocation => {
+            let one = request.flags & flag::REQ_ONE != 0;
+            (Command::BlockStatus { one }, flag::REQ_ONE)
+        }
+        command::BLOCK_STATUS => return Err(invalid("no metadata context was selected")),
+        _ => return Err(invalid("unknown command")),
+    };
+    // FUA is allowed with every command, and means nothing to those that don't write.
+    if request.flags & !(allowed_flags | flag::FUA) != 0 {
+        return Err(invalid("unknown flags for this command"));
+    }
+    let writes =
+        matches!(command, Command::Write { .. } | Command::Trim { .. } | Command::WriteZeroes(_));
+    if writes && shape.read_only {
+        return Err(IoError::new(IoErrorKind::ReadOnly, "the export is read-only"));
+    }
+    if command != Command::Flush {
+        check_range(request, shape, command)?;
+    }
+    Ok(command)
+}
+
+fn check_range(request: &Request, shape: &Shape, command: Command) -> Result<(), IoError> {
+    let carries_payload = matches!(command, Command::Read | Command::Write { .. });
+    if carries_payload && request.len > PAYLOAD_BYTES_MAX {
+        return Err(invalid("longer than the maximum of 32 MiB"));
+    }
+    let align = u64::from(shape.align_bytes);
+    if !request.offset.is_multiple_of(align) || !u64::from(request.len).is_multiple_of(align) {
+        return Err(invalid("offset or length is no multiple of the minimum block size"));
+    }
+    let inside = request
+        .offset
+        .checked_add(u64::from(request.len))
+        .is_some_and(|end| end <= shape.size_bytes);
+    if !inside {
+        let grows = matches!(command, Command::Write { .. } | Command::WriteZeroes(_));
+        let kind = if grows { IoErrorKind::NoSpace } else { IoErrorKind::Invalid };
+        return Err(IoError::new(kind, "past the end of the export"));
+    }
+    if matches!(command, Command::BlockStatus { .. }) && request.len == 0 {
+        return Err(invalid("a block status of nothing"));
+    }
+    Ok(())
+}
+
+fn invalid(message: &'static str) -> IoError {
+    IoError::new(IoErrorKind::Invalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    const SHAPE: Shape = Shape {
+        size_bytes: 1 << 20,
+        align_bytes: 512,
+        read_only: false,
+        structured: true,
+        allocation: true,
+    };
+
+    fn kind(command: u16, flags: u16, offset: u64, len: u32, shape: Shape) -> Option<IoErrorKind> {
+        let request = Request { flags, command, cookie: 0, offset, len };
+        check(&request, &shape).err().map(|e| e.kind)
+    }
+
+    #[test]
+    fn whatever_passes_is_inside_aligned_and_allowed() {
+        const SEED: u64 = 0x5eed_0002;
+        let mut rng = StdRng::seed_from_u64(SEED);
+        let mut passed = 0;
+        for _ in 0..100_000 {
+            let shape = Shape { read_only: rng.random(), ..SHAPE };
+            let near_end = rng.random_range(0..4096) * 512;
+            let request = Request {
+                flags: rng.random_range(0..64),
+                command: rng.random_range(0..10),
+                cookie: 0,
+                offset: if rng.random() { near_end } else { rng.random() },
+                len: if rng.random() { rng.random_range(0..64) * 512 } else { rng.random() },
+            };
+            let Ok(command) = check(&request, &shape) else { continue };
+            passed += 1;
+            if matches!(command, Command::Flush | Command::Disconnect) {
+                continue;
+            }
+            let end = request.offset + u64::from(request.len);
+            assert!(end <= shape.size_bytes, "seed {SEED}: {request:?}");
+            assert!(
+                request.offset.is_multiple_of(512) && request.len.is_multiple_of(512),
+                "seed {SEED}"
+            );
+            let reads =
+                matches!(command, Command::Read | Command::Cache | Command::BlockStatus { .. });
+            assert!(reads || !shape.read_only, "seed {SEED}: {request:?}");
+        }
+        assert!(passed > 1000, "the test tests something: {passed}");
+    }
+
+    #[test]
+    fn ends_and_overflows() {
+        let size = SHAPE.size_bytes;
+        assert_eq!(kind(command::READ, 0, size, 0, SHAPE), None);
+        assert_eq!(kind(command::READ, 0, size, 512, SHAPE), Some(IoErrorKind::Invalid));
+        assert_eq!(kind(command::WRITE, 0, size, 512, SHAPE), Some(IoErrorKind::NoSpace));
+        assert_eq!(kind(command::WRITE_ZEROES, 0, size, 512, SHAPE), Some(IoErrorKind::NoSpace));
+        assert_eq!(kind(command::TRIM, 0, size, 512, SHAPE), Some(IoErrorKind::Invalid));
+        let last = u64::MAX - 511;
+        assert_eq!(kind(command::READ, 0, last, 512, SHAPE), Some(IoErrorKind::Invalid));
+        let big = Shape { size_bytes: 1 << 40, ..SHAPE };
+        assert_eq!(kind(command::READ, 0, 0, PAYLOAD_BYTES_MAX, big), None);
+        let over = PAYLOAD_BYTES_MAX + 512;
+        assert_eq!(kind(command::READ, 0, 0, over, big), Some(IoErrorKind::Invalid));
+        assert_eq!(kind(command::TRIM, 0, 0, u32::MAX - 511, big), None);
+    }
+
+    #[test]
+    fn flags_belong_to_commands() {
+        assert_eq!(kind(command::READ, flag::DF, 0, 512, SHAPE), None);
+        let simple = Shape { structured: false, ..SHAPE };
+        assert_eq!(kind(command::READ, flag::DF, 0, 512, simple), Some(IoErrorKind::Invalid));
+        assert_eq!(kind(command::READ, flag::FUA, 0, 512, SHAPE), None);
+        assert_eq!(kind(command::TRIM, flag::NO_HOLE, 0, 512, SHAPE), Some(IoErrorKind::Invalid));
+        assert_eq!(kind(command::FLUSH, flag::FUA, 7, 7, SHAPE), None);
+        assert_eq!(kind(8, 0, 0, 512, SHAPE), Some(IoErrorKind::Invalid));
+        let without = Shape { allocation: false, ..SHAPE };
+        assert_eq!(kind(command::BLOCK_STATUS, 0, 0, 512, without), Some(IoErrorKind::Invalid));
+    }
+}

@@ -1,0 +1,66 @@
+//! What the server tells a connection: go on, drain, or stop at once. Orders only ever rise.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Waker};
+
+use futures::task::AtomicWaker;
+
+/// The state that a connection is to be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Order {
+    /// Serve requests.
+    Serve = 0,
+    /// Finish what was begun, refuse what is new, then close.
+    Drain = 1,
+    /// Close the socket now; what was begun still runs to its end.
+    Kill = 2,
+}
+
+/// One connection's order, with the one task that waits for it to change.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    order: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl Control {
+    /// Raises the order; a lower one than given before is ignored.
+    pub(crate) fn give(&self, order: Order) {
+        self.order.fetch_max(order as u8, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// The order now; the connection's task is woken when it rises afterwards.
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Order {
+        self.register(cx.waker());
+        self.now()
+    }
+
+    /// The order now.
+    pub(crate) fn now(&self) -> Order {
+        match self.order.load(Ordering::Acquire) {
+            0 => Order::Serve,
+            1 => Order::Drain,
+            _ => Order::Kill,
+        }
+    }
+
+    fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_only_rise() {
+        let control = Control::default();
+        assert_eq!(control.now(), Order::Serve);
+        control.give(Order::Kill);
+        control.give(Order::Drain);
+        assert_eq!(control.now(), Order::Kill);
+    }
+}

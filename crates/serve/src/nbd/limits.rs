@@ -1,0 +1,40 @@
+//! Every limit of the NBD server that somebody may want to set, with its reason.
+
+use std::time::Duration;
+
+/// Bounds on what clients can make the server hold or wait for.
+///
+/// Memory is bounded by `server_bytes_in_flight_max` plus, for each connection, one request
+/// (32 MiB at most) and about 9 MiB of buffers that are kept for reuse.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at once; more are closed at once. Each may cost a descriptor and its buffers.
+    pub connections_max: usize,
+    /// Requests of one connection that wait for the export; past it, reading from that connection
+    /// pauses. Well above the queue depth of any client (QEMU: 16, the kernel: 128).
+    pub requests_in_flight_max: usize,
+    /// Bytes of payload, both ways, that one connection may have the server hold before reading
+    /// from it pauses. Enough for two requests of the largest size.
+    pub bytes_in_flight_max: usize,
+    /// The same over all connections. Past it, a connection goes on with one request at a time,
+    /// so that nobody starves, whatever the others hold.
+    pub server_bytes_in_flight_max: usize,
+    /// How long the client may take over the whole negotiation; time that opening an export takes
+    /// isn't counted. A client that connects and says nothing must not hold a place for ever.
+    pub handshake_time_max: Duration,
+    /// How long replies may take to be accepted by a client that has said that it is done.
+    pub linger_time_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1024,
+            requests_in_flight_max: 256,
+            bytes_in_flight_max: 64 << 20,
+            server_bytes_in_flight_max: 128 << 20,
+            handshake_time_max: Duration::from_secs(20),
+            linger_time_max: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Listeners and connections: who is connected, how many may be, and how it all ends.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
+
+use super::budget::{Budget, Share};
+use super::control::{Control, Order};
+use super::limits::Limits;
+use super::negotiate::{NegotiateError, negotiate};
+use super::session::Session;
+use crate::export::{ClientInfo, Exports, Purpose};
+
+/// How long accepting pauses when the system has no descriptors left: long enough not to spin,
+/// short enough that a client's connect doesn't time out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A TCP client that is silent for this long is asked whether it is still there, as a guest whose
+/// host has died must not stay a connected client for ever.
+const TCP_KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// How a shutdown went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that ended in time, with every reply that they were owed.
+    pub finished: usize,
+    /// Connections that were cut off when the time was up.
+    pub cut: usize,
+}
+
+/// An NBD server. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    exports: Arc<dyn Exports>,
+    limits: Limits,
+    budget: Arc<Budget>,
+    seats: Mutex<Seats>,
+    /// Changes whenever a connection ends.
+    departures: watch::Sender<u64>,
+    closing: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Seats {
+    last_number: u64,
+    taken: HashMap<u64, Seat>,
+}
+
+struct Seat {
+    control: Arc<Control>,
+    /// The export's own name, once there is one.
+    export: Option<String>,
+}
+
+impl Server {
+    /// A server of `exports`, with nothing listening yet.
+    #[must_use]
+    pub fn new(exports: Arc<dyn Exports>, limits: Limits) -> Self {
+        let budget = Budget::new(limits.server_bytes_in_flight_max);
+        let shared = Shared {
+            exports,
+            limits,
+            budget,
+            seats: Mutex::default(),
+            departures: watch::Sender::new(0),
+            closing: watch::Sender::new(false),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Accepts clients from a Unix socket until [`shutdown`](Self::shutdown) is called.
+    pub async fn serve_unix(&self, listener: UnixListener) {
+        self.accept_all(
+            || listener.accept(),
+            |accepted| {
+                let (stream, _) = accepted;
+                let peer = unix_peer(&stream);
+                self.welcome(stream, peer);
+            },
+        )
+        .await;
+    }
+
+    /// Accepts clients from a TCP socket until [`shutdown`](Self::shutdown) is called.
+    pub async fn serve_tcp(&self, listener: TcpListener) {
+        self.accept_all(
+            || listener.accept(),
+            |accepted| {
+                let (stream, address) = accepted;
+                if let Err(error) = prepare_tcp(&stream) {
+                    tracing::debug!(%error, %address, "options of a TCP connection can't be set");
+                }
+                self.welcome(stream, address.to_string());
+            },
+        )
+        .await;
+    }
+
+    /// Serves one connection that somebody else has accepted (or wrapped, say in TLS), until its
+    /// client has gone. `peer` names the other end for people.
+    pub async fn serve_stream<S>(&self, stream: S, peer: String)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Some(place) = self.take_place() else {
+            tracing::warn!(%peer, "turned a client away: too many connections, or shutting down");
+            return;
+        };
+        serve(place, stream, peer).await;
+    }
+
+    /// How many clients each export has, by the export's own name.
+    #[must_use]
+    pub fn clients(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for seat in self.shared.seats.lock().taken.values() {
+            if let Some(name) = &seat.export {
+                *counts.entry(name.clone()).or_insert(0) += 1;
+            }
+        }
+        counts
+    }
+
+    /// Closes every connection to the export of this name, without further replies, and waits
+    /// until what they had begun has ended. Returns how many there were. A client that connects
+    /// meanwhile isn't affected: whoever must keep clients out refuses to open the export.
+    pub async fn disconnect(&self, export: &str) -> usize {
+        let mut departures = self.shared.departures.subscribe();
+        let killed = self.give_order(Order::Kill, |seat| seat.export.as_deref() == Some(export));
+        let gone = |_: &u64| {
+            let seats = self.shared.seats.lock();
+            killed.iter().all(|number| !seats.taken.contains_key(number))
+        };
+        // Can't fail: the sender lives as long as this server.
+        let _ = departures.wait_for(gone).await;
+        killed.len()
+    }
+
+    /// Stops accepting, lets the requests in flight end and their replies go out, and refuses new
+    /// ones; connections that aren't done after `drain_time_max` are cut off.
+    pub async fn shutdown(&self, drain_time_max: Duration) -> Drained {
+        let mut departures = self.shared.departures.subscribe();
+        self.shared.closing.send_replace(true);
+        let told = self.give_order(Order::Drain, |_| true).len();
+        let empty = |_: &u64| self.shared.seats.lock().taken.is_empty();
+        let drained = tokio::time::timeout(drain_time_max, departures.wait_for(empty)).await;
+        if drained.is_ok() {
+            return Drained { finished: told, cut: 0 };
+        }
+        let cut = self.give_order(Order::Kill, |_| true).len();
+        tracing::warn!(cut, "connections weren't done in time and were cut off");
+        Drained { finished: told.saturating_sub(cut), cut }
+    }
+
+    fn give_order(&self, order: Order, which: impl Fn(&Seat) -> bool) -> Vec<u64> {
+        let seats = self.shared.seats.lock();
+        let chosen = seats.taken.iter().filter(|(_, seat)| which(seat));
+        chosen
+            .map(|(number, seat)| {
+                seat.control.give(order);
+                *number
+            })
+            .collect()
+    }
+
+    async fn accept_all<T, F>(&self, mut accept: impl FnMut() -> F, welcome: impl Fn(T))
+    where
+        F: Future<Output = io::Result<T>>,
+    {
+        let mut closing = self.shared.closing.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = closing.wait_for(|closing| *closing) => return,
+                accepted = accept() => accepted,
+            };
+            match accepted {
+                Ok(accepted) => welcome(accepted),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection can't be accepted; trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn welcome<S>(&self, stream: S, peer: String)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let server = self.clone();
+        tokio::spawn(async move { server.serve_stream(stream, peer).await });
+    }
+
+    fn take_place(&self) -> Option<Place> {
+        let mut seats = self.shared.seats.lock();
+        let full = seats.taken.len() >= self.shared.limits.connections_max;
+        // Asked under the lock, so that a shutdown tells everybody who has a seat.
+        if full || *self.shared.closing.borrow() {
+            return None;
+        }
+        seats.last_number += 1;
+        let number = seats.last_number;
+        let control = Arc::new(Control::default());
+        seats.taken.insert(number, Seat { control: control.clone(), export: None });
+        Some(Place { shared: self.shared.clone(), number, control })
+    }
+}
+
+/// A connection's entry among the seats; given up when it is dropped.
+struct Place {
+    shared: Arc<Shared>,
+    number: u64,
+    control: Arc<Control>,
+}
+
+impl Place {
+    fn serves(&self, export: &str) {
+        if let Some(seat) = self.shared.seats.lock().taken.get_mut(&self.number) {
+            seat.export = Some(export.to_owned());
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.seats.lock().taken.remove(&self.number);
+        self.shared.departures.send_modify(|count| *count += 1);
+    }
+}
+
+/// One connection, from its first byte to its last.
+async fn serve<S>(place: Place, mut stream: S, peer: String)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shared = &place.shared;
+    let connection = place.number;
+    let client = ClientInfo { connection, peer: peer.clone(), purpose: Purpose::Describe };
+    let time_max = shared.limits.handshake_time_max;
+    let exports = &*shared.exports;
+    let agreed = match negotiate(&mut stream, exports, client, &place.control, time_max).await {
+        Ok(agreed) => agreed,
+        Err(NegotiateError::Left | NegotiateError::ShuttingDown) => return,
+        Err(error) => {
+            tracing::warn!(connection, %peer, %error, "no export was agreed on");
+            return;
+        }
+    };
+    let export = agreed.info.name.clone();
+    place.serves(&export);
+    tracing::info!(connection, %peer, %export, read_only = agreed.info.read_only, "connected");
+    let share = Share::new(shared.budget.clone());
+    let session = Session::new(stream, agreed, shared.limits.clone(), place.control.clone(), share);
+    let failures = session.run().await;
+    tracing::info!(connection, %peer, %export, failures, "disconnected");
+}
+
+fn unix_peer(stream: &UnixStream) -> String {
+    match stream.peer_cred().ok().and_then(|cred| cred.pid()) {
+        Some(pid) => format!("unix (pid {pid})"),
+        None => "unix".to_owned(),
+    }
+}
+
+fn prepare_tcp(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    rustix::net::sockopt::set_socket_keepalive(stream, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(stream, TCP_KEEPALIVE_IDLE)?;
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! One connection after its negotiation: requests in, replies out, on one task.
+//!
+//! The task takes what has arrived, gives every whole request to the export's fast path, and
+//! writes all replies with one call; only then does it look for more. So a busy connection costs
+//! two system calls for as many requests as came together. A request that would have to wait
+//! becomes a future, driven from the same task ([`slow`]), and its reply joins the same queue.
+//!
+//! What must hold:
+//! - a request is given to the export after every reply that was sent before it arrived was
+//!   decided: requests are taken in order, and a reply is never sent before the export's answer;
+//! - futures of the export are driven to their end, also when the client has gone;
+//! - what is held for the client is bounded: past a limit nothing more is read.
+
+mod dispatch;
+mod output;
+mod slow;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use self::dispatch::Incoming;
+use self::output::Output;
+use self::slow::SlowFuture;
+use super::budget::Share;
+use super::check::Shape;
+use super::control::{Control, Order};
+use super::input::Input;
+use super::limits::Limits;
+use super::negotiate::Agreed;
+use crate::export::Export;
+
+/// While more than this waits to be written, no further request is taken: the first replies of a
+/// batch must not wait for the last, and what is written should still be in the processor's cache.
+const OUTPUT_PAUSE_BYTES: usize = 256 << 10;
+
+/// A connection that serves requests.
+pub(crate) struct Session<S> {
+    /// Gone once nothing can be sent or received any more.
+    stream: Option<S>,
+    export: Arc<dyn Export>,
+    shape: Shape,
+    limits: Limits,
+    control: Arc<Control>,
+    share: Share,
+    input: Input,
+    incoming: Incoming,
+    output: Output,
+    slow: FuturesUnordered<SlowFuture>,
+    slow_bytes: usize,
+    /// False once the client has said or shown that it sends nothing more.
+    input_open: bool,
+    linger: Option<Pin<Box<Sleep>>>,
+    failures: u64,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    pub(crate) fn new(
+        stream: S,
+        agreed: Agreed,
+        limits: Limits,
+        control: Arc<Control>,
+        share: Share,
+    ) -> Self {
+        Self {
+            stream: Some(stream),
+            export: agreed.export,
+            shape: agreed.shape,
+            limits,
+            control,
+            share,
+            input: agreed.input,
+            incoming: Incoming::Header,
+            output: Output::default(),
+            slow: FuturesUnordered::new(),
+            slow_bytes: 0,
+            input_open: true,
+            linger: None,
+            failures: 0,
+        }
+    }
+
+    /// Serves until the client has gone and everything that it began has ended. Returns the
+    /// number of requests that failed for reasons other than the client's own.
+    pub(crate) async fn run(mut self) -> u64 {
+        poll_fn(|cx| self.poll_run(cx)).await;
+        self.failures
+    }
+
+    fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.control.poll(cx) == Order::Kill {
+                self.hang_up();
+            }
+            let mut busy = self.poll_slow(cx);
+            busy |= self.take_requests();
+            busy |= self.poll_output(cx);
+            busy |= self.poll_input(cx);
+            self.share.set(self.held_bytes());
+            if busy {
+                continue;
+            }
+            if self.is_over() {
+                return Poll::Ready(());
+            }
+            if !self.poll_linger(cx) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Whether nothing is left to be done. Only asked when nothing could be done just now.
+    fn is_over(&self) -> bool {
+        let ends = !self.input_open || self.control.now() != Order::Serve;
+        ends && self.slow.is_empty() && self.output.is_empty()
+    }
+
+    /// Everything that is held for this client and grows with what it asks for, in bytes.
+    fn held_bytes(&self) -> usize {
+        self.slow_bytes + self.output.len() + self.incoming.held_bytes()
+    }
+
+    /// Whether another request may be taken.
+    fn may_take(&self) -> bool {
+        let held = self.held_bytes();
+        let alone = held == 0 && self.slow.is_empty();
+        let fits = held < self.limits.bytes_in_flight_max
+            && self.slow.len() < self.limits.requests_in_flight_max
+            && !self.share.is_exhausted();
+        self.output.len() < OUTPUT_PAUSE_BYTES && (alone || fits)
+    }
+
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while let Poll::Ready(Some(finished)) = self.slow.poll_next_unpin(cx) {
+            self.finish(finished);
+            any = true;
+        }
+        any
+    }
+
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        if self.output.is_empty() {
+            return false;
+        }
+        match self.output.poll_write(cx, stream) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(%error, "the client can't be written to");
+                self.hang_up();
+                true
+            }
+        }
+    }
+
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        if !self.input_open {
+            return false;
+        }
+        let read = if let Some(room) = self.incoming.room() {
+            let mut room = ReadBuf::new(room);
+            let polled = Pin::new(stream).poll_read(cx, &mut room);
+            let n = room.filled().len();
+            self.incoming.arrived(n);
+            polled.map_ok(|()| n)
+        } else if self.may_take() && !self.input.is_full() {
+            let Some(stream) = &mut self.stream else { return false };
+            self.input.poll_fill(cx, stream)
+        } else {
+            return false;
+        };
+        match read {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(0)) => self.input_open = false,
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(%error, "the client can't be read from");
+                self.hang_up();
+            }
+        }
+        true
+    }
+
+    /// Takes nothing more from the client; what has been begun is still answered.
+    fn stop_reading(&mut self) {
+        self.input_open = false;
+        self.input.consume(usize::MAX / 2);
+        self.incoming = Incoming::Header;
+    }
+
+    /// Closes the socket. What the export is doing goes on.
+    fn hang_up(&mut self) {
+        self.stop_reading();
+        self.stream = None;
+        self.output.clear();
+    }
+
+    /// Gives a client that sends nothing more a bounded time to take its replies. True when that
+    /// time is over, and the connection was closed for it.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> bool {
+        let blocked = !self.input_open && !self.output.is_empty();
+        if !blocked {
+            self.linger = None;
+            return false;
+        }
+        let time_max = self.limits.linger_time_max;
+        let linger = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(time_max)));
+        if linger.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        tracing::warn!("a client that had said goodbye didn't take its replies; closed it");
+        self.hang_up();
+        true
+    }
+}

@@ -1,0 +1,216 @@
+//! Replies on their way out: a queue of buffers, written with one vectored write.
+//!
+//! Small replies are packed into shared buffers. Data of large reads stays in the buffer that the
+//! export filled, so that it is copied once, by the kernel. Buffers are kept and reused: they are
+//! always initialised over their whole length, so nothing is zeroed twice.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
+
+use super::super::wire::OFFSET_DATA_HEADER_BYTES;
+
+/// Replies up to this length are packed together; longer ones have their own buffer.
+pub(super) const PACKED_BYTES_MAX: usize = 32 << 10;
+/// Length of a buffer of packed replies. Larger ones would fall out of the second-level cache
+/// before they are written.
+const PACK_BYTES: usize = 128 << 10;
+/// Buffers are made in multiples of this, so that those of similar size can stand in for another.
+const BUFFER_STEP_BYTES: usize = 64 << 10;
+/// Larger buffers than this aren't kept.
+const KEPT_BUFFER_BYTES_MAX: usize = 2 << 20;
+/// At most this much is kept for reuse on a connection.
+const KEPT_BYTES_MAX: usize = 8 << 20;
+/// Slices in one vectored write: more than fit a socket's buffer anyway.
+const SLICES_MAX: usize = 32;
+
+/// Initialised buffers for reuse; bounded by [`KEPT_BYTES_MAX`].
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    kept: Vec<Vec<u8>>,
+    kept_bytes: usize,
+}
+
+impl Pool {
+    /// A buffer of `len` bytes or more, of any content.
+    pub(super) fn take(&mut self, len: usize) -> Vec<u8> {
+        let fits = |buf: &Vec<u8>| buf.len() >= len && buf.len() <= len.max(PACK_BYTES) * 2;
+        if let Some(at) = self.kept.iter().rposition(fits) {
+            let buf = self.kept.swap_remove(at);
+            self.kept_bytes -= buf.len();
+            return buf;
+        }
+        vec![0; len.next_multiple_of(BUFFER_STEP_BYTES)]
+    }
+
+    /// Gives a buffer back.
+    pub(super) fn give(&mut self, buf: Vec<u8>) {
+        let fits = self.kept_bytes + buf.len() <= KEPT_BYTES_MAX;
+        if fits && (BUFFER_STEP_BYTES..=KEPT_BUFFER_BYTES_MAX).contains(&buf.len()) {
+            self.kept_bytes += buf.len();
+            self.kept.push(buf);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Piece {
+    buf: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+/// What has still to be written, in order.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+    pub(super) pool: Pool,
+}
+
+impl Output {
+    /// How much is waiting, in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Room for a reply of `len` bytes (at most [`PACKED_BYTES_MAX`]), which counts only once it
+    /// is [committed](Self::commit).
+    pub(super) fn room(&mut self, len: usize) -> &mut [u8] {
+        let fits = self.pieces.back().is_some_and(|piece| piece.buf.len() - piece.end >= len);
+        if !fits {
+            let buf = self.pool.take(PACK_BYTES.max(len));
+            self.pieces.push_back(Piece { buf, start: 0, end: 0 });
+        }
+        match self.pieces.back_mut() {
+            Some(piece) => &mut piece.buf[piece.end..piece.end + len],
+            None => &mut [], // never: one was pushed above
+        }
+    }
+
+    /// Makes the first `len` bytes of the last [`room`](Self::room) part of the output.
+    pub(super) fn commit(&mut self, len: usize) {
+        if let Some(piece) = self.pieces.back_mut() {
+            piece.end += len;
+            self.bytes += len;
+        }
+    }
+
+    /// Appends a short message.
+    pub(super) fn append(&mut self, message: &[u8]) {
+        self.room(message.len()).copy_from_slice(message);
+        self.commit(message.len());
+    }
+
+    /// Appends `buf[start..end]`, taking over the buffer.
+    pub(super) fn push(&mut self, buf: Vec<u8>, start: usize, end: usize) {
+        self.bytes += end - start;
+        self.pieces.push_back(Piece { buf, start, end });
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&mut self) {
+        self.pieces.clear();
+        self.bytes = 0;
+    }
+
+    /// Writes once.
+    pub(super) fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+    ) -> Poll<io::Result<()>> {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut used = 0;
+        let filled = self.pieces.iter().filter(|piece| piece.start < piece.end);
+        for (slice, piece) in slices.iter_mut().zip(filled) {
+            *slice = IoSlice::new(&piece.buf[piece.start..piece.end]);
+            used += 1;
+        }
+        let stream = Pin::new(stream);
+        let written = match &slices[..used] {
+            [only] => ready!(stream.poll_write(cx, only))?,
+            several => ready!(stream.poll_write_vectored(cx, several))?,
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.advance(written);
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.bytes -= written;
+        while let Some(piece) = self.pieces.front_mut() {
+            let here = written.min(piece.end - piece.start);
+            piece.start += here;
+            written -= here;
+            if piece.start < piece.end {
+                return;
+            }
+            // Also drops pieces in which room was taken and nothing committed.
+            if let Some(piece) = self.pieces.pop_front() {
+                self.pool.give(piece.buf);
+            }
+        }
+    }
+}
+
+/// Where the data of a read begins in a buffer of its own: every header fits in front.
+pub(super) const HEADROOM_BYTES: usize = OFFSET_DATA_HEADER_BYTES;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_queued_comes_out_in_order_and_buffers_are_reused() {
+        let (mut ours, mut theirs) = tokio::io::duplex(1000);
+        let mut output = Output::default();
+        let mut expected = Vec::new();
+        for round in 0..50u8 {
+            let message = vec![round; 100 * usize::from(round)];
+            if round % 3 == 0 {
+                output.push(message.clone(), 0, message.len());
+            } else {
+                output.append(&message);
+            }
+            output.room(64); // never committed
+            expected.extend_from_slice(&message);
+        }
+        assert_eq!(output.len(), expected.len());
+        let reader = tokio::spawn(async move {
+            let mut got = Vec::new();
+            theirs.read_to_end(&mut got).await.expect("read");
+            got
+        });
+        while !output.is_empty() {
+            std::future::poll_fn(|cx| output.poll_write(cx, &mut ours)).await.expect("write");
+        }
+        drop(ours);
+        assert_eq!(reader.await.expect("joined"), expected);
+        assert!(output.pieces.is_empty());
+        assert!(output.pool.kept_bytes > 0);
+    }
+
+    #[test]
+    fn the_pool_keeps_no_more_than_it_may() {
+        let mut pool = Pool::default();
+        for _ in 0..100 {
+            pool.give(vec![0; 1 << 20]);
+        }
+        pool.give(vec![0; KEPT_BUFFER_BYTES_MAX + 1]);
+        assert_eq!(pool.kept_bytes, KEPT_BYTES_MAX);
+        assert!(pool.take(4096).len() >= 4096);
+        assert_eq!(pool.take(1 << 20).len(), 1 << 20);
+    }
+}

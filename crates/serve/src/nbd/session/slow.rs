@@ -1,0 +1,138 @@
+//! Requests that have to wait: each is a future that the connection's task drives.
+//!
+//! Flushes and writes wait for another task (the log's), and run on the connection's own task: a
+//! hop to another would be the larger part of their cost. Everything else may have work to do
+//! (fetch, decompress, walk a map), and runs on a task of its own, so that it neither delays the
+//! connection's fast path nor is confined to one processor.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::super::wire::Request;
+use super::Session;
+use super::output::HEADROOM_BYTES;
+use crate::export::{Content, Export, IoError, IoErrorKind, StatusExtent, ZeroesOptions};
+
+/// A request in flight.
+pub(super) type SlowFuture = Pin<Box<dyn Future<Output = Finished> + Send>>;
+
+/// What the export is asked to do. Offset and length are the request's.
+pub(super) enum Work {
+    /// Data goes to `buf` from [`HEADROOM_BYTES`] on.
+    Read {
+        buf: Vec<u8>,
+    },
+    Write {
+        data: Bytes,
+        fua: bool,
+    },
+    Flush,
+    Trim {
+        fua: bool,
+    },
+    Cache,
+    Zeroes(ZeroesOptions),
+    Status {
+        one: bool,
+    },
+}
+
+impl Work {
+    /// The memory that is held until it has ended.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Read { buf } => buf.len(),
+            Self::Write { data, .. } => data.len(),
+            _ => 0,
+        }
+    }
+
+    fn runs_here(&self) -> bool {
+        matches!(self, Self::Write { .. } | Self::Flush)
+    }
+}
+
+/// A request that has ended.
+pub(super) struct Finished {
+    request: Request,
+    held_bytes: usize,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Plain(Result<(), IoError>),
+    Wrote(Result<(), IoError>, Option<Vec<u8>>),
+    Read(Vec<u8>, Result<Content, IoError>),
+    Status(bool, Result<Vec<StatusExtent>, IoError>),
+}
+
+/// Begins `work`.
+pub(super) fn start(
+    export: Arc<dyn Export>,
+    request: Request,
+    work: Work,
+    held_bytes: usize,
+) -> SlowFuture {
+    if work.runs_here() {
+        return Box::pin(async move {
+            let outcome = perform(export, request, work).await;
+            Finished { request, held_bytes, outcome }
+        });
+    }
+    let task = tokio::spawn(perform(export, request, work));
+    Box::pin(async move {
+        let outcome = task.await.unwrap_or_else(|error| {
+            let text = format!("the request's task ended without an answer: {error}");
+            Outcome::Plain(Err(IoError::new(IoErrorKind::Failed, text)))
+        });
+        Finished { request, held_bytes, outcome }
+    })
+}
+
+async fn perform(export: Arc<dyn Export>, request: Request, work: Work) -> Outcome {
+    let Request { offset, len, .. } = request;
+    let len_bytes = u64::from(len);
+    match work {
+        Work::Read { mut buf } => {
+            let room = &mut buf[HEADROOM_BYTES..HEADROOM_BYTES + len as usize];
+            let result = export.read(offset, room).await;
+            Outcome::Read(buf, result)
+        }
+        Work::Write { data, fua } => {
+            let result = export.write(offset, data.clone(), fua).await;
+            // If the export has kept nothing, the buffer can be used again.
+            Outcome::Wrote(result, data.try_into_mut().ok().map(BytesMut::into))
+        }
+        Work::Flush => Outcome::Plain(export.flush().await),
+        Work::Trim { fua } => Outcome::Plain(export.trim(offset, len_bytes, fua).await),
+        Work::Cache => Outcome::Plain(export.cache(offset, len_bytes).await),
+        Work::Zeroes(options) => {
+            Outcome::Plain(export.write_zeroes(offset, len_bytes, options).await)
+        }
+        Work::Status { one } => Outcome::Status(one, export.block_status(offset, len_bytes).await),
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// Answers a request that has ended.
+    pub(super) fn finish(&mut self, finished: Finished) {
+        let Finished { request, held_bytes, outcome } = finished;
+        self.slow_bytes -= held_bytes;
+        if self.stream.is_none() {
+            return;
+        }
+        match outcome {
+            Outcome::Plain(result) => self.answer(&request, result),
+            Outcome::Wrote(result, buf) => {
+                self.output.pool.give(buf.unwrap_or_default());
+                self.answer(&request, result);
+            }
+            Outcome::Read(buf, result) => self.answer_read(&request, buf, result),
+            Outcome::Status(one, result) => self.answer_status(&request, one, result),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! How connections end: by the client, by the server, and with requests in flight.
+
+use std::time::Duration;
+
+use skerry_serve::nbd::Drained;
+use skerry_serve::nbd::wire::command;
+
+use crate::client::{Client, DISK_BYTES, memory_server, serving};
+use crate::gate::Gate;
+
+const ESHUTDOWN: u32 = 108;
+/// Long enough that only a hang reaches it.
+const DRAIN: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn replies_overtake_a_request_that_waits() {
+    let gate = Gate::shut("disk", DISK_BYTES);
+    let server = serving(vec![gate.clone()]);
+    let mut client = Client::open(&server, "disk", false).await;
+    let waits = client.send(command::FLUSH, 0, 0, 0, &[]).await;
+    gate.wait_until(|p| p.arrived == 1).await;
+    let refused = client.call(command::READ, 0, 1, 512, &[]).await;
+    assert_eq!(refused.errno, 22);
+    gate.let_pass(1);
+    assert_eq!(client.reply().await.cookie, waits);
+}
+
+#[tokio::test]
+async fn disconnecting_answers_what_was_asked_before() {
+    let gate = Gate::shut("disk", DISK_BYTES);
+    let server = serving(vec![gate.clone()]);
+    let mut client = Client::open(&server, "disk", false).await;
+    let cookie = client.send(command::WRITE, 0, 0, 512, &[5; 512]).await;
+    client.send(command::DISC, 0, 0, 0, &[]).await;
+    gate.wait_until(|p| p.arrived == 1).await;
+    gate.let_pass(1);
+    let reply = client.reply().await;
+    assert_eq!((reply.cookie, reply.errno), (cookie, 0));
+    assert!(client.is_closed().await);
+    client.task.await.expect("ended");
+}
+
+#[tokio::test]
+async fn what_a_vanished_client_had_begun_runs_to_its_end() {
+    let gate = Gate::shut("disk", DISK_BYTES);
+    let server = serving(vec![gate.clone()]);
+    let mut client = Client::open(&server, "disk", false).await;
+    client.send(command::WRITE, 0, 0, 512, &[5; 512]).await;
+    gate.wait_until(|p| p.arrived == 1).await;
+    drop(client.stream);
+    gate.let_pass(1);
+    client.task.await.expect("ended");
+    assert_eq!(gate.passed().left, 1);
+    gate.let_pass(1);
+    let mut next = Client::open(&server, "disk", false).await;
+    assert_eq!(next.read(0, 512).await, [5; 512]);
+}
+
+#[tokio::test]
+async fn while_draining_new_requests_are_refused_and_begun_ones_answered() {
+    let gate = Gate::shut("disk", DISK_BYTES);
+    let server = serving(vec![gate.clone()]);
+    let mut client = Client::open(&server, "disk", true).await;
+    let begun = client.send(command::FLUSH, 0, 0, 0, &[]).await;
+    gate.wait_until(|p| p.arrived == 1).await;
+    let stopping = server.shutdown(DRAIN);
+    let talking = async {
+        for command in [command::READ, command::FLUSH, command::TRIM] {
+            let reply = client.call(command, 0, 0, 512, &[]).await;
+            assert_eq!(reply.errno, ESHUTDOWN);
+        }
+        let write = client.call(command::WRITE, 0, 0, 512, &[1; 512]).await;
+        assert_eq!(write.errno, ESHUTDOWN);
+        gate.let_pass(1);
+        let reply = client.reply().await;
+        assert_eq!((reply.cookie, reply.errno), (begun, 0));
+        assert!(client.is_closed().await);
+    };
+    // The shutdown is polled first, so its order is given before the first request is sent.
+    let (drained, ()) = tokio::join!(biased; stopping, talking);
+    assert_eq!(drained, Drained { finished: 1, cut: 0 });
+    assert_eq!(gate.passed().left, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_cuts_off_who_is_not_done_in_time() {
+    let gate = Gate::shut("disk", DISK_BYTES);
+    let server = serving(vec![gate.clone()]);
+    let mut stuck = Client::open(&server, "disk", false).await;
+    stuck.send(command::FLUSH, 0, 0, 0, &[]).await;
+    gate.wait_until(|p| p.arrived == 1).await;
+    let _idle = Client::open(&server, "disk", false).await;
+    let drained = server.shutdown(Duration::from_secs(5)).await;
+    assert_eq!(drained, Drained { finished: 1, cut: 1 });
+    assert!(stuck.is_closed().await);
+    gate.let_pass(1);
+    stuck.task.await.expect("ended once its request had");
+}
+
+#[tokio::test]
+async fn after_a_shutdown_nobody_is_let_in() {
+    let server = memory_server();
+    assert_eq!(server.shutdown(DRAIN).await, Drained { finished: 0, cut: 0 });
+    let (_stream, task) = crate::client::connect(&server);
+    task.await.expect("closed at once");
+}
+
+#[tokio::test]
+async fn one_exports_clients_can_be_counted_and_disconnected() {
+    let (a, b) = (Gate::shut("a", DISK_BYTES), Gate::open("b", DISK_BYTES));
+    let server = serving(vec![a.clone(), b]);
+    let mut first = Client::open(&server, "", false).await;
+    let mut second = Client::open(&server, "a", false).await;
+    let mut other = Client::open(&server, "b", false).await;
+    first.send(command::FLUSH, 0, 0, 0, &[]).await;
+    a.wait_until(|p| p.arrived == 1).await;
+    let counts = server.clients();
+    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("a".into(), 2), ("b".into(), 1)]);
+
+    let closing = async {
+        assert!(first.is_closed().await, "without a reply to its flush");
+        assert!(second.is_closed().await);
+        a.let_pass(1);
+    };
+    let (killed, ()) = tokio::join!(server.disconnect("a"), closing);
+    assert_eq!(killed, 2);
+    assert_eq!(a.passed().left, 1, "what was begun has ended when disconnect returns");
+    assert_eq!(server.clients().into_iter().collect::<Vec<_>>(), [("b".into(), 1)]);
+    assert_eq!(other.read(0, 512).await, [0; 512]);
+    assert_eq!(server.disconnect("nono").await, 0);
+}
