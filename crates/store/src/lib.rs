@@ -1,1 +1,17 @@
-//! Skerry store.
+//! What Skerry keeps in an object store, and how it gets there and back.
+//!
+//! The lower half talks to the store: [`bucket`] is the one door (conditional creates, bounded
+//! retries, ranged reads), [`url`] opens it, [`probe`] refuses a store that cannot be trusted,
+//! [`meter`] counts and [`faulty`] breaks it on purpose; [`nodes`] and [`blocks`] fetch and cache
+//! what is immutable, and believe nothing that they have not verified.
+//!
+//! Nothing here reads a clock, an environment variable or a source of randomness of its own.
+#![forbid(unsafe_code)]
+
+pub mod bucket;
+pub mod error;
+
+#[cfg(test)]
+mod testing;
+
+pub use error::{Error, ErrorKind, Result};

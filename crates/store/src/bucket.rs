@@ -1,0 +1,474 @@
+//! The one door to an object store: create-if-absent, ranged reads, listing, deletion.
+//!
+//! Nothing above this file calls the store itself. Here is the only retry policy: reads and
+//! deletions are repeated a bounded number of times; a create is repeated *with the same bytes*, and
+//! "exists" is then told apart by comparing what is there. A bucket is never updated in place.
+//!
+//! Must hold: a [`Created`] is only given when what stands under the name is known; every other
+//! outcome is an error, after which the object may or may not be there, now or later.
+
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use futures::StreamExt;
+use object_store::path::Path;
+use object_store::{
+    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
+use skerry_core::descriptor::BucketDesc;
+use skerry_core::env::{Clock, Entropy};
+use skerry_core::id::BucketId;
+use skerry_core::names::{self, Object};
+use skerry_core::{FormatError, envelope};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The largest object that [`Bucket::get`] brings whole, bytes: twice the largest that Skerry writes.
+pub const OBJECT_BYTES_MAX: u64 = 2 * envelope::ENVELOPE_BYTES_MAX as u64;
+
+/// Objects up to this size are compared whole after an uncertain create, bytes.
+const COMPARE_WHOLE_BYTES_MAX: usize = 1 << 20;
+/// Of larger ones, this much of either end is compared, bytes.
+const COMPARE_END_BYTES: usize = 64 << 10;
+
+/// Time and randomness, as they are handed in.
+#[derive(Clone)]
+pub struct Env {
+    /// Reads the time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes ids, nonces and jitter.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// How often and how long a bucket tries.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How often a read, a listing or a deletion is tried.
+    pub read_tries: u32,
+    /// How often a create is tried within one call; who must not give up calls again.
+    pub create_tries: u32,
+    /// The longest wait before the second try; it doubles with every further one.
+    pub backoff_first: Duration,
+    /// The longest wait before any try.
+    pub backoff_max: Duration,
+    /// After this long without an answer a call counts as failed. Long enough for 32 MiB on a slow line.
+    pub call_timeout: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            read_tries: 3,
+            create_tries: 4,
+            backoff_first: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(2),
+            call_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Whose object stands under a name after a create.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Created {
+    /// The bytes that were given.
+    Ours,
+    /// Something else.
+    Theirs,
+}
+
+/// One object of a listing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// Its whole name, as [`Bucket::get`] takes it.
+    pub name: String,
+    /// Its size, bytes.
+    pub size: u64,
+}
+
+struct Inner {
+    store: Arc<dyn ObjectStore>,
+    env: Env,
+    patience: Patience,
+    id: BucketId,
+}
+
+/// A bucket that has been opened: checked to be one of ours, in a format that is known.
+#[derive(Clone)]
+pub struct Bucket {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bucket({} in {})", self.inner.id, self.inner.store)
+    }
+}
+
+impl Bucket {
+    /// Opens the bucket that `store` holds, with the default patience; makes one of an empty place if `create`.
+    ///
+    /// # Errors
+    /// [`Error::NoBucket`] for an empty place unless `create`, [`Error::Foreign`] for a place that
+    /// holds something else, [`Error::Format`] for a damaged descriptor or a newer format.
+    pub async fn open(store: Arc<dyn ObjectStore>, env: Env, create: bool) -> Result<Self> {
+        Self::open_with(store, env, create, Patience::default()).await
+    }
+
+    /// As [`Bucket::open`], with a patience of one's own.
+    pub async fn open_with(
+        store: Arc<dyn ObjectStore>,
+        env: Env,
+        create: bool,
+        patience: Patience,
+    ) -> Result<Self> {
+        let unnamed = Inner { store, env, patience, id: BucketId::NONE };
+        let id = match unnamed.get(names::BUCKET).await? {
+            Some(bytes) => unnamed.decode_desc(&bytes)?,
+            None => unnamed.create_desc(create).await?,
+        };
+        Ok(Self { inner: Arc::new(Inner { id, ..unnamed }) })
+    }
+
+    /// Which bucket this is.
+    pub fn id(&self) -> BucketId {
+        self.inner.id
+    }
+
+    /// The source of randomness that was handed in.
+    pub fn entropy(&self) -> &Arc<dyn Entropy> {
+        &self.inner.env.entropy
+    }
+
+    /// The clock that was handed in.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.env.clock
+    }
+
+    /// Clock and randomness together.
+    pub fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
+    /// Sixteen fresh random bytes, for an object that is about to be created.
+    pub fn nonce(&self) -> [u8; 16] {
+        self.inner.env.entropy.id_bytes()
+    }
+
+    /// Creates an object unless something is there. Give a nonce within the first 64 KiB (every
+    /// envelope and segment has one): it is what tells two writers' objects apart.
+    /// Calling again with the same bytes after an error is safe, and is how one finds out.
+    ///
+    /// # Errors
+    /// Kind `Unavailable` after the last try: the object may be there, now or later.
+    pub async fn create(&self, name: &str, payload: impl Into<PutPayload>) -> Result<Created> {
+        self.inner.create(name, payload.into()).await
+    }
+
+    /// The whole object, or nothing if it isn't there.
+    pub async fn get(&self, name: &str) -> Result<Option<Bytes>> {
+        self.inner.get(name).await
+    }
+
+    /// The bytes of `range` that the object has: less than asked for at its end, none beyond it.
+    /// `None` if there is no such object.
+    pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        self.inner.get_range(name, range).await
+    }
+
+    /// True if there is such an object.
+    pub async fn exists(&self, name: &str) -> Result<bool> {
+        Ok(self.size(name).await?.is_some())
+    }
+
+    /// The object's size in bytes, if it is there.
+    pub async fn size(&self, name: &str) -> Result<Option<u64>> {
+        self.inner.size(name).await
+    }
+
+    /// Everything whose name begins with `prefix/`, sorted by name.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        self.inner.list(prefix).await
+    }
+
+    /// Deletes an object; it is fine if there is none.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        self.inner.delete(name).await
+    }
+}
+
+/// What a failed try means.
+fn failure(action: &'static str, name: &str, error: &object_store::Error) -> Error {
+    Error::from_store(action, name, error)
+}
+
+impl Inner {
+    fn decode_desc(&self, bytes: &[u8]) -> Result<BucketId> {
+        match BucketDesc::decode(bytes) {
+            Ok(desc) => Ok(desc.id),
+            Err(FormatError::BadMagic { .. }) => Err(Error::Foreign {
+                place: self.store.to_string(),
+                found: format!("{:?}, which Skerry did not write", names::BUCKET),
+            }),
+            Err(error) => {
+                Err(Error::format(format!("{:?} in {}", names::BUCKET, self.store), error))
+            }
+        }
+    }
+
+    async fn create_desc(&self, create: bool) -> Result<BucketId> {
+        let place = self.store.to_string();
+        if let Some(found) = self.first_object().await? {
+            return Err(Error::Foreign { place, found });
+        }
+        if !create {
+            return Err(Error::NoBucket { place });
+        }
+        let desc = BucketDesc {
+            id: BucketId::random(&*self.env.entropy),
+            reader_features: 0,
+            writer_features: 0,
+            ignorable_features: 0,
+            created_ms: self.env.clock.wall_ms(),
+        };
+        let bytes = desc.encode(self.env.entropy.id_bytes());
+        match self.create(names::BUCKET, bytes.into()).await? {
+            Created::Ours => Ok(desc.id),
+            // Somebody else made the bucket between our read and our create: it is theirs, and good.
+            Created::Theirs => {
+                let bytes = self.get(names::BUCKET).await?;
+                self.decode_desc(&bytes.ok_or_else(|| Error::not_found(names::BUCKET))?)
+            }
+        }
+    }
+
+    /// An object that is no left-over of a probe, if there is any: the place is not empty.
+    async fn first_object(&self) -> Result<Option<String>> {
+        let mut stream = self.store.list(None);
+        while let Some(meta) = self.next(&mut stream, "").await? {
+            let name = meta.location.to_string();
+            if names::parse(&name) != Object::Probe {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn create(&self, name: &str, payload: PutPayload) -> Result<Created> {
+        let path = parse(name)?;
+        let options = PutOptions::from(PutMode::Create);
+        let mut tries = 0;
+        loop {
+            let put = self.store.put_opts(&path, payload.clone(), options.clone());
+            let error = match self.timed("creating", name, put).await {
+                Ok(_) => return Ok(Created::Ours),
+                // An earlier try, of this call or of one before it, may have been ours.
+                Err(Error::Exists { .. }) => match self.compare(name, &payload).await {
+                    Ok(Some(created)) => return Ok(created),
+                    // It was there and is not any more: nobody deletes what is being created, but
+                    // a store may answer late. Try again like after any other failure.
+                    Ok(None) => Error::Unavailable {
+                        action: "creating",
+                        object: name.to_owned(),
+                        detail: "it was said to exist and then could not be found".to_owned(),
+                    },
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            tries += 1;
+            if !error.is_transient() || tries >= self.patience.create_tries {
+                return Err(error);
+            }
+            tracing::debug!(object = name, %error, tries, "a create is tried again");
+            self.back_off(tries).await;
+        }
+    }
+
+    /// Whether what stands under `name` is `payload`.
+    ///
+    /// Up to 1 MiB all of it is compared. Of more, the length and 64 KiB at either end are: only
+    /// segments are that large, their head begins with a random nonce that is drawn once for each
+    /// build, and what a build holds does not change; so an equal nonce means equal bytes. The other
+    /// end is compared to notice a store that mangles what it was given.
+    async fn compare(&self, name: &str, payload: &PutPayload) -> Result<Option<Created>> {
+        let len = payload.content_length();
+        let Some(there) = self.size(name).await? else { return Ok(None) };
+        if there != len as u64 {
+            return Ok(Some(Created::Theirs));
+        }
+        let ends = if len <= COMPARE_WHOLE_BYTES_MAX {
+            vec![0..len]
+        } else {
+            vec![0..COMPARE_END_BYTES, len - COMPARE_END_BYTES..len]
+        };
+        for range in ends {
+            let wide = range.start as u64..range.end as u64;
+            let Some(bytes) = self.get_range(name, wide).await? else { return Ok(None) };
+            if !slice_equals(payload, range, &bytes) {
+                return Ok(Some(Created::Theirs));
+            }
+        }
+        Ok(Some(Created::Ours))
+    }
+
+    async fn get(&self, name: &str) -> Result<Option<Bytes>> {
+        let path = parse(name)?;
+        self.retried(|| async {
+            let fetch = async {
+                let got = self.store.get(&path).await?;
+                if got.meta.size > OBJECT_BYTES_MAX {
+                    return Ok(Err(got.meta.size));
+                }
+                got.bytes().await.map(Ok)
+            };
+            match self.timed("reading", name, fetch).await? {
+                Ok(bytes) => Ok(bytes),
+                Err(size) => Err(too_large(name, size)),
+            }
+        })
+        .await
+    }
+
+    async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        if range.start >= range.end {
+            return Ok(self.size(name).await?.map(|_| Bytes::new()));
+        }
+        let path = parse(name)?;
+        self.retried(|| async {
+            let wanted = GetOptions::new().with_range(Some(GetRange::Bounded(range.clone())));
+            let fetch = async { self.store.get_opts(&path, wanted).await?.bytes().await };
+            match self.timed("reading", name, fetch).await {
+                // Stores answer a range that begins beyond the end with errors of their own kinds.
+                Err(error) if range.start > 0 && error.is_transient() => {
+                    match self.size_once(&path, name).await {
+                        Ok(size) if size <= range.start => Ok(Bytes::new()),
+                        _ => Err(error),
+                    }
+                }
+                other => other,
+            }
+        })
+        .await
+    }
+
+    async fn size(&self, name: &str) -> Result<Option<u64>> {
+        let path = parse(name)?;
+        self.retried(|| self.size_once(&path, name)).await
+    }
+
+    async fn size_once(&self, path: &Path, name: &str) -> Result<u64> {
+        Ok(self.timed("looking for", name, self.store.head(path)).await?.size)
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let path = parse(prefix)?;
+        let listed = self.retried(|| self.list_once(&path, prefix)).await?;
+        Ok(listed.unwrap_or_default())
+    }
+
+    async fn list_once(&self, path: &Path, prefix: &str) -> Result<Vec<Listed>> {
+        let mut stream = self.store.list(Some(path));
+        let mut found = Vec::new();
+        while let Some(meta) = self.next(&mut stream, prefix).await? {
+            found.push(Listed { name: meta.location.to_string(), size: meta.size });
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    async fn delete(&self, name: &str) -> Result<()> {
+        let path = parse(name)?;
+        self.retried(|| self.timed("deleting", name, self.store.delete(&path))).await?;
+        Ok(())
+    }
+
+    async fn next<T>(
+        &self,
+        stream: &mut (impl futures::Stream<Item = object_store::Result<T>> + Unpin),
+        prefix: &str,
+    ) -> Result<Option<T>> {
+        let next = async { stream.next().await.transpose() };
+        self.timed("listing", prefix, next).await
+    }
+
+    /// One call to the store, with a bound on how long it may take.
+    async fn timed<T>(
+        &self,
+        action: &'static str,
+        name: &str,
+        call: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T> {
+        match tokio::time::timeout(self.patience.call_timeout, call).await {
+            Ok(done) => done.map_err(|error| failure(action, name, &error)),
+            Err(_) => Err(Error::Unavailable {
+                action,
+                object: name.to_owned(),
+                detail: format!("no answer within {:?}", self.patience.call_timeout),
+            }),
+        }
+    }
+
+    /// Tries a read until it answers, one way or the other; an object that isn't there is an answer.
+    async fn retried<T, F>(&self, mut call: impl FnMut() -> F) -> Result<Option<T>>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut tries = 0;
+        loop {
+            let error = match call().await {
+                Ok(value) => return Ok(Some(value)),
+                Err(Error::NotFound { .. }) => return Ok(None),
+                Err(error) => error,
+            };
+            tries += 1;
+            if !error.is_transient() || tries >= self.patience.read_tries {
+                return Err(error);
+            }
+            tracing::debug!(%error, tries, "a call is tried again");
+            self.back_off(tries).await;
+        }
+    }
+
+    /// Waits before the next try: doubling, and by a random half, so that many don't come back at once.
+    async fn back_off(&self, tries: u32) {
+        let doubled = self.patience.backoff_first.saturating_mul(1 << (tries - 1).min(16));
+        let longest = doubled.min(self.patience.backoff_max);
+        let mut random = [0; 2];
+        self.env.entropy.fill(&mut random);
+        let share = f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX);
+        tokio::time::sleep(longest.mul_f64(0.5 + share / 2.0)).await;
+    }
+}
+
+fn parse(name: &str) -> Result<Path> {
+    Path::parse(name).map_err(|error| Error::invalid(format!("{name:?}"), error.to_string()))
+}
+
+fn too_large(name: &str, size: u64) -> Error {
+    let detail = format!("it has {size} bytes, more than Skerry ever writes");
+    Error::format(name, FormatError::invalid("object", detail))
+}
+
+/// True if `payload[range]` is `bytes`.
+fn slice_equals(payload: &PutPayload, range: Range<usize>, bytes: &[u8]) -> bool {
+    if bytes.len() != range.len() {
+        return false;
+    }
+    let (mut at, mut rest) = (0, bytes);
+    for chunk in payload.iter() {
+        let from = range.start.clamp(at, at + chunk.len()) - at;
+        let to = range.end.clamp(at, at + chunk.len()) - at;
+        let (head, tail) = rest.split_at(to - from);
+        if head != &chunk[from..to] {
+            return false;
+        }
+        (at, rest) = (at + chunk.len(), tail);
+    }
+    rest.is_empty()
+}
+
+#[cfg(test)]
+#[path = "bucket/tests.rs"]
+mod tests;

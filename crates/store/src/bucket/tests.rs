@@ -1,0 +1,127 @@
+use super::*;
+use crate::error::ErrorKind;
+use crate::testing::{bucket_in, env, memory_bucket};
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+
+/// What every bucket must do, whatever store it is in.
+async fn conforms(bucket: &Bucket) {
+    let body = Bytes::from_static(b"0123456789");
+    assert_eq!(bucket.get("a/b").await.expect("get"), None);
+    assert_eq!(bucket.get_range("a/b", 0..4).await.expect("get"), None);
+    assert_eq!(bucket.get_range("a/b", 4..4).await.expect("get"), None);
+    assert!(!bucket.exists("a/b").await.expect("exists"));
+    assert_eq!(bucket.list("a").await.expect("list"), vec![]);
+    bucket.delete("a/b").await.expect("delete of nothing");
+
+    assert_eq!(bucket.create("a/b", body.clone()).await.expect("create"), Created::Ours);
+    assert_eq!(
+        bucket.create("a/b", Bytes::from_static(b"9876543210")).await.expect("create"),
+        Created::Theirs
+    );
+    assert_eq!(
+        bucket.create("a/b", Bytes::from_static(b"short")).await.expect("create"),
+        Created::Theirs
+    );
+    assert_eq!(bucket.get("a/b").await.expect("get"), Some(body.clone()));
+    // Again with the same bytes, as after an error of the first call: it is ours.
+    let pieces = PutPayload::from_iter([body.slice(..3), body.slice(3..)]);
+    assert_eq!(bucket.create("a/b", pieces).await.expect("create"), Created::Ours);
+
+    for (range, expected) in
+        [(2..5, 2..5), (0..10, 0..10), (8..99, 8..10), (10..11, 0..0), (50..99, 0..0), (3..3, 0..0)]
+    {
+        let got = bucket.get_range("a/b", range.clone()).await.expect("get");
+        assert_eq!(got, Some(body.slice(expected)), "{range:?}");
+    }
+
+    for name in ["a/c", "a/d/e", "ab/c"] {
+        assert_eq!(bucket.create(name, body.clone()).await.expect("create"), Created::Ours);
+    }
+    let names: Vec<_> = bucket.list("a").await.expect("list");
+    let names: Vec<_> = names.iter().map(|l| (l.name.as_str(), l.size)).collect();
+    assert_eq!(names, vec![("a/b", 10), ("a/c", 10), ("a/d/e", 10)]);
+
+    bucket.delete("a/b").await.expect("delete");
+    bucket.delete("a/b").await.expect("delete twice");
+    assert_eq!(bucket.get("a/b").await.expect("get"), None);
+    assert_eq!(bucket.create("a/b", body).await.expect("create"), Created::Ours);
+    let bad = bucket.get("a//b").await.expect_err("no such name is possible");
+    assert_eq!(bad.kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_conforms() {
+    conforms(&memory_bucket(1).await).await;
+}
+
+#[tokio::test]
+async fn local_directory_conforms() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = LocalFileSystem::new_with_prefix(dir.path()).expect("a store").with_fsync(true);
+    conforms(&bucket_in(Arc::new(store), 2).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_objects_are_compared_at_both_ends() {
+    let bucket = memory_bucket(3).await;
+    let ours = vec![7u8; 3 << 20];
+    assert_eq!(bucket.create("x", ours.clone()).await.expect("create"), Created::Ours);
+    assert_eq!(bucket.create("x", ours.clone()).await.expect("create"), Created::Ours);
+    for at in [0, (64 << 10) - 1, (3 << 20) - 1] {
+        let mut theirs = ours.clone();
+        theirs[at] = 8;
+        assert_eq!(bucket.create("x", theirs).await.expect("create"), Created::Theirs, "{at}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn buckets_open_again_and_others_are_refused() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let none = Bucket::open(store.clone(), env(1), false).await.expect_err("nothing is there");
+    assert!(matches!(none, Error::NoBucket { .. }));
+    let id = Bucket::open(store.clone(), env(1), true).await.expect("made").id();
+    for create in [true, false] {
+        assert_eq!(Bucket::open(store.clone(), env(2), create).await.expect("opens").id(), id);
+    }
+    assert!(!id.is_none());
+
+    let good = store.get(&Path::from("bucket")).await.expect("there").bytes().await.expect("read");
+    for (what, bytes) in [
+        ("damaged", [&good[..good.len() - 1], &[!good[good.len() - 1]]].concat()),
+        ("cut short", good[..20].to_vec()),
+    ] {
+        store.put(&Path::from("bucket"), bytes.into()).await.expect("put");
+        let error = Bucket::open(store.clone(), env(1), true).await.expect_err(what);
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
+    }
+    store.put(&Path::from("bucket"), "some file of mine".into()).await.expect("put");
+    let error = Bucket::open(store.clone(), env(1), true).await.expect_err("foreign");
+    assert!(matches!(error, Error::Foreign { .. }), "{error}");
+    store.delete(&Path::from("bucket")).await.expect("delete");
+    store.put(&Path::from("photos/1.jpg"), "x".into()).await.expect("put");
+    let error = Bucket::open(store.clone(), env(1), true).await.expect_err("not empty");
+    assert!(error.to_string().contains("photos/1.jpg"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_bucket_is_refused_as_newer() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let desc = BucketDesc {
+        id: BucketId([1; 16]),
+        reader_features: 1 << 40,
+        writer_features: 0,
+        ignorable_features: 0,
+        created_ms: 0,
+    };
+    store.put(&Path::from("bucket"), desc.encode([0; 16]).into()).await.expect("put");
+    let error = Bucket::open(store, env(1), true).await.expect_err("newer");
+    assert!(error.to_string().contains("newer Skerry"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn left_overs_of_a_probe_make_no_place_foreign() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    store.put(&Path::from("probe/0123"), "x".into()).await.expect("put");
+    Bucket::open(store, env(1), true).await.expect("as good as empty");
+}

@@ -1,0 +1,289 @@
+//! The error of everything in this crate: it names the object and says what to do about it.
+//!
+//! It is cloneable, since everybody who waits for the same fetch gets the same answer.
+
+use skerry_core::FormatError;
+use std::io;
+use std::sync::Arc;
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the caller can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// It is not there: nothing to retry.
+    NotFound,
+    /// Something is there already: choose another name.
+    Exists,
+    /// Somebody else owns this now: stop writing.
+    Fenced,
+    /// The request or the setting makes no sense: correct it.
+    Invalid,
+    /// The bucket cannot be reached, denies, or is full: try again later. Whether a write happened is not known.
+    Unavailable,
+    /// Stored bytes are not what was written: restore them, and look at the medium.
+    Corrupt,
+    /// A defect of Skerry.
+    Internal,
+}
+
+/// Why an operation on a bucket failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An object that should be there is not.
+    #[error("{object} is not in the bucket")]
+    NotFound {
+        /// The object's name.
+        object: String,
+    },
+    /// Something is there already.
+    #[error("{object} exists already")]
+    Exists {
+        /// What exists.
+        object: String,
+    },
+    /// Somebody else has taken over.
+    #[error("{object} has another owner now: {detail}")]
+    Fenced {
+        /// What was taken over.
+        object: String,
+        /// By whom, or how that was noticed.
+        detail: String,
+    },
+    /// A request, name or setting that cannot be.
+    #[error("{what} is not valid: {detail}")]
+    Invalid {
+        /// What was given.
+        what: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// There is no bucket at this place.
+    #[error("{place} is not a Skerry bucket: it is empty; create a bucket there first")]
+    NoBucket {
+        /// The place.
+        place: String,
+    },
+    /// Something else lives at this place.
+    #[error(
+        "{place} is not a Skerry bucket and not empty (it holds {found}); choose an empty place"
+    )]
+    Foreign {
+        /// The place.
+        place: String,
+        /// One of the objects there.
+        found: String,
+    },
+    /// The store does not do what everything here rests on.
+    #[error("{place} cannot be used: {detail}")]
+    Unfit {
+        /// The place.
+        place: String,
+        /// What it did wrong.
+        detail: String,
+    },
+    /// The bucket says no.
+    #[error("the bucket denies {action} {object}: {detail}; check its credentials and permissions")]
+    Denied {
+        /// What was tried.
+        action: &'static str,
+        /// On which object.
+        object: String,
+        /// What the store said.
+        detail: String,
+    },
+    /// The disk of a local bucket or of the cache is full.
+    #[error("disk full {action} {object}; free some space, it is tried again")]
+    DiskFull {
+        /// What was tried.
+        action: &'static str,
+        /// On which object.
+        object: String,
+    },
+    /// The bucket did not answer, or not with sense.
+    #[error("the bucket failed {action} {object}: {detail}")]
+    Unavailable {
+        /// What was tried.
+        action: &'static str,
+        /// On which object.
+        object: String,
+        /// What the store said, after the last try.
+        detail: String,
+    },
+    /// Stored bytes are not what was written, or a newer Skerry wrote them.
+    #[error("{object}{}: {source}", at_offset(.offset))]
+    Format {
+        /// The object's name.
+        object: String,
+        /// Where in it, bytes.
+        offset: Option<u64>,
+        /// What is wrong.
+        source: FormatError,
+    },
+    /// An I/O error of a local file that is not an object.
+    #[error("{action} {path}: {source}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: String,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// A defect of Skerry.
+    #[error("{object}: {detail}; this is a defect of Skerry")]
+    Internal {
+        /// What was worked on.
+        object: String,
+        /// What went wrong.
+        detail: String,
+    },
+}
+
+fn at_offset(offset: &Option<u64>) -> String {
+    offset.map_or(String::new(), |at| format!(" at byte {at}"))
+}
+
+impl Error {
+    /// What the caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } | Self::NoBucket { .. } => ErrorKind::NotFound,
+            Self::Exists { .. } => ErrorKind::Exists,
+            Self::Fenced { .. } => ErrorKind::Fenced,
+            Self::Invalid { .. } | Self::Foreign { .. } | Self::Unfit { .. } => ErrorKind::Invalid,
+            Self::Denied { .. }
+            | Self::DiskFull { .. }
+            | Self::Unavailable { .. }
+            | Self::File { .. } => ErrorKind::Unavailable,
+            Self::Format { source: FormatError::Newer { .. }, .. } => ErrorKind::Invalid,
+            Self::Format { .. } => ErrorKind::Corrupt,
+            Self::Internal { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// An [`Error::NotFound`].
+    pub fn not_found(object: impl Into<String>) -> Self {
+        Self::NotFound { object: object.into() }
+    }
+
+    /// An [`Error::Exists`].
+    pub fn exists(object: impl Into<String>) -> Self {
+        Self::Exists { object: object.into() }
+    }
+
+    /// An [`Error::Fenced`].
+    pub fn fenced(object: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Fenced { object: object.into(), detail: detail.into() }
+    }
+
+    /// An [`Error::Invalid`].
+    pub fn invalid(what: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into(), detail: detail.into() }
+    }
+
+    /// An [`Error::Internal`].
+    pub fn internal(object: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Internal { object: object.into(), detail: detail.into() }
+    }
+
+    /// A format error of an object, without a place in it.
+    pub fn format(object: impl Into<String>, source: FormatError) -> Self {
+        Self::Format { object: object.into(), offset: None, source }
+    }
+
+    /// A format error at a byte of an object.
+    pub fn format_at(object: impl Into<String>, offset: u64, source: FormatError) -> Self {
+        Self::Format { object: object.into(), offset: Some(offset), source }
+    }
+
+    /// An object whose checksums are right and whose content makes no sense where it stands.
+    pub fn corrupt(object: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::format(object, FormatError::invalid("its content", detail))
+    }
+
+    /// An error of a local file that is not an object.
+    pub fn file(action: &'static str, path: &std::path::Path, source: io::Error) -> Self {
+        let path = path.display().to_string();
+        if source.kind() == io::ErrorKind::StorageFull {
+            return Self::DiskFull { action, object: path };
+        }
+        Self::File { action, path, source: Arc::new(source) }
+    }
+
+    /// What a store's error means for `object`.
+    pub fn from_store(action: &'static str, object: &str, error: &object_store::Error) -> Self {
+        use object_store::Error as E;
+        let (object, detail) = (object.to_owned(), error.to_string());
+        match error {
+            E::NotFound { .. } => Self::NotFound { object },
+            E::AlreadyExists { .. } => Self::Exists { object },
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+                Self::Denied { action, object, detail }
+            }
+            E::InvalidPath { .. } => Self::Invalid { what: object, detail },
+            E::NotImplemented { .. }
+            | E::NotSupported { .. }
+            | E::UnknownConfigurationKey { .. } => Self::Unfit { place: object, detail },
+            _ => match io_kind(error) {
+                Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                    Self::DiskFull { action, object }
+                }
+                Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+                    Self::Denied { action, object, detail }
+                }
+                _ => Self::Unavailable { action, object, detail },
+            },
+        }
+    }
+
+    /// True if the same call may succeed a moment later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
+/// The kind of the first `io::Error` among the sources: what a local directory or a socket said.
+fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if let Some(io) = current.downcast_ref::<io::Error>() {
+            return Some(io.kind());
+        }
+        next = current.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(kind: io::ErrorKind) -> object_store::Error {
+        object_store::Error::Generic { store: "test", source: Box::new(io::Error::from(kind)) }
+    }
+
+    #[test]
+    fn errors_of_the_store_keep_the_object_and_say_what_to_do() {
+        let full = Error::from_store("writing", "streams/x", &generic(io::ErrorKind::StorageFull));
+        assert!(full.to_string().starts_with("disk full writing streams/x"), "{full}");
+        assert_eq!(full.kind(), ErrorKind::Unavailable);
+        let denied = generic(io::ErrorKind::PermissionDenied);
+        let denied = Error::from_store("reading", "streams/x", &denied);
+        assert!(denied.to_string().starts_with("the bucket denies reading streams/x"), "{denied}");
+        assert!(!denied.is_transient());
+        let reset = generic(io::ErrorKind::ConnectionReset);
+        assert!(Error::from_store("reading", "x", &reset).is_transient());
+    }
+
+    #[test]
+    fn a_newer_format_is_not_called_damage() {
+        let newer = Error::format("bucket", FormatError::Newer { what: "bucket", version: 9 });
+        assert_eq!(newer.kind(), ErrorKind::Invalid);
+        let bad = Error::format_at("streams/x", 7, FormatError::BadChecksum { what: "frame" });
+        assert_eq!(bad.kind(), ErrorKind::Corrupt);
+        assert!(bad.to_string().starts_with("streams/x at byte 7: "), "{bad}");
+    }
+}
