@@ -209,8 +209,13 @@ impl Committer {
         Ok(true)
     }
 
-    /// Finds or creates the file of the next use, if the cap allows one.
+    /// Finds or creates the file of the next use, if the cap allows one. Not before the tail's
+    /// present use has its header: positions run ahead of durable headers by one use at most,
+    /// which is what recovery leaves out.
     fn prepare(&mut self, inner: &Inner) -> Result<bool, Failure> {
+        if inner.tail.lock().next.sequence() != self.written.sequence() {
+            return Ok(false);
+        }
         let slot = {
             let mut files = inner.files.write();
             if files.live.len() >= inner.settings.max_files() {

@@ -78,6 +78,8 @@ fn load_slots(disk: &dyn Disk) -> Result<Vec<Slot>> {
         let header = file.load_header()?;
         slots.push(Slot { number, file, header });
     }
+    // A file that is here may have been created without its name being durable yet.
+    disk.sync_dir().map_err(|e| Failure::new("(directory)", "fsync", e))?;
     // So that everything that follows is the same on every disk.
     slots.sort_by_key(|slot| slot.number);
     Ok(slots)
@@ -209,7 +211,8 @@ fn find_end(slot: &Slot, header: &FileHeader) -> Result<End> {
 }
 
 /// A file that no header vouches for must not hold newer records than the log does: then its own
-/// header is what was damaged. The first record suffices: it is there as long as any is.
+/// header is what was damaged, since a header is durable before any record of its use is written.
+/// The first record suffices: it is there as long as any is.
 fn check_unlisted(slots: &[Slot], past: &Past) -> Result<()> {
     let end = past.end();
     for slot in slots.iter().filter(|slot| !past.is_live(slot)) {
@@ -219,8 +222,8 @@ fn check_unlisted(slots: &[Slot], past: &Past) -> Result<()> {
         }
         let mut bytes = [0; RECORD_HEADER_BYTES as usize];
         slot.file.read(RECORDS_START.into(), &mut bytes)?;
-        if RecordHeader::decode(&bytes).is_ok_and(|record| record.synced_to > end) {
-            let reason = "its header is not whole, but there are durable records in it";
+        if RecordHeader::decode(&bytes).is_ok_and(|record| record.position > end) {
+            let reason = "its header is not whole, but it holds newer records than any other file";
             return Err(damaged(&slot.file.name, 0, reason));
         }
     }
@@ -235,10 +238,7 @@ fn begin(
     slots: Vec<Slot>,
     past: Past,
 ) -> Result<(Log, Recovery)> {
-    let last = past.predecessor.map_or(0, |before| before.sequence);
-    let exhausted = Error::Setting { setting: "(log)", reason: "its 2^32 file uses are used up" };
-    let sequence = last.checked_add(1).filter(|_| past.uses.len() < MAX_LIVE_FILES);
-    let sequence = sequence.ok_or(exhausted)?;
+    let sequence = next_sequence(&past)?;
     let header = FileHeader {
         sequence,
         log_id: past.log_id.unwrap_or_else(|| random_id(&mut env)),
@@ -283,6 +283,20 @@ fn begin(
     remove_surplus(&inner)?;
     let recovery = Recovery::new(Arc::clone(&inner), VecDeque::from(past.uses));
     Ok((Log { inner }, recovery))
+}
+
+/// The sequence of the new use. The process before may have given out positions in one use more
+/// than it had written the header of (never two: see `Committer::prepare`); they are left out, so
+/// that no position is given out twice, whoever still has it.
+fn next_sequence(past: &Past) -> Result<u32> {
+    let next = match past.predecessor {
+        Some(last) => last.sequence.checked_add(2),
+        None => Some(1),
+    };
+    next.filter(|_| past.uses.len() < MAX_LIVE_FILES).ok_or(Error::Setting {
+        setting: "cap_bytes",
+        reason: "the log has used up its 2^32 file uses, or holds more files than a header lists",
+    })
 }
 
 fn random_id(env: &mut Env) -> u128 {

@@ -113,12 +113,10 @@ impl SimDisk {
         state.fail_at = None;
     }
 
-    /// The process ends, the machine stays up: nothing is lost, but open files are closed.
+    /// The process ends, the machine stays up: nothing is lost, but open files are closed. What was
+    /// told to stop or to fail still does; see [`Self::repair`].
     pub fn kill(&self) {
-        let mut state = self.state.lock();
-        state.cycle += 1;
-        state.stop_after = None;
-        state.fail_at = None;
+        self.state.lock().cycle += 1;
     }
 
     /// Loss of power: of what was not synced, an arbitrary part survives, sector by sector and in
@@ -126,6 +124,7 @@ impl SimDisk {
     pub fn crash(&self, seed: u64) {
         let mut rng = SimRng::new(seed);
         self.kill();
+        self.repair();
         let mut state = self.state.lock();
         let state = &mut *state;
         for file in state.files.values_mut() {

@@ -1,0 +1,297 @@
+//! What callers rely on while the log is open: room, waiting, low-water marks, reuse, failure, and
+//! what each of these costs in disk operations.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::{Record, append_durable, drive, open_with, poll_now, recover, settle, small};
+use skerry_log::{
+    Disk, Error, ErrorKind, FullReason, Log, MemDisk, Position, Progress, ReadOutcome, Settings,
+    Verified, sim::SimDisk,
+};
+
+fn record(group: u32, bytes: usize) -> Record {
+    Record { group, kind: 0, payload: vec![group as u8; bytes] }
+}
+
+fn fresh() -> (SimDisk, Log) {
+    let disk = SimDisk::new();
+    let (log, _) = recover(&disk, 1).unwrap();
+    settle(&log).unwrap();
+    (disk, log)
+}
+
+/// Appends until the log is full for want of files, everything durable.
+fn fill(log: &Log, group: u32) -> Vec<Position> {
+    let mut positions = Vec::new();
+    loop {
+        match record(group, 3000).append(log) {
+            Ok(position) => positions.push(position),
+            Err(Error::Full { .. }) => {
+                settle(log).unwrap();
+                if poll_now(log.wait_room(3000).unwrap()).is_pending() {
+                    return positions;
+                }
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_durable_append_is_one_write_and_one_sync() {
+    let (disk, log) = fresh();
+    append_durable(&log, &record(0, 700));
+    settle(&log).unwrap();
+    let before = disk.operations();
+    append_durable(&log, &record(0, 700));
+    assert_eq!(disk.operations() - before, 2);
+    let before = disk.operations();
+    let last = (0..4).map(|_| record(0, 100).append(&log).unwrap()).last().unwrap();
+    drive(&log, log.wait_durable(last)).unwrap();
+    assert_eq!(disk.operations() - before, 2, "four appends share a commit");
+}
+
+#[test]
+fn a_change_of_file_costs_two_syncs_and_a_header() {
+    let (disk, log) = fresh();
+    append_durable(&log, &record(0, 7600));
+    settle(&log).unwrap();
+    let (before, switches) = (disk.operations(), log.counters().switches);
+    let second = record(0, 7600).append(&log).unwrap();
+    let done = log.wait_durable(second);
+    log.commit_once().unwrap();
+    assert_eq!(log.counters().switches, switches + 1);
+    // Header write and sync, record write; then the maintenance that the commit ended with.
+    assert!(disk.operations() - before <= 3 + 4, "{}", disk.operations() - before);
+    drive(&log, done).unwrap();
+}
+
+#[test]
+fn an_idle_log_does_nothing() {
+    let (disk, log) = fresh();
+    append_durable(&log, &record(0, 10));
+    settle(&log).unwrap();
+    let before = disk.operations();
+    assert_eq!(log.commit_once().unwrap(), Progress::Idle);
+    assert_eq!(disk.operations(), before);
+}
+
+#[test]
+fn it_is_full_at_its_cap_and_has_room_again_after_a_trim() {
+    let (disk, log) = fresh();
+    let positions = fill(&log, 1);
+    let files = small().cap_bytes / small().file_bytes;
+    assert_eq!(disk.list().unwrap().len() as u64, files, "the cap is on files too");
+    assert!(log.used_bytes() > log.cap_bytes() - small().file_bytes);
+    let full = record(1, 3000).append(&log).unwrap_err();
+    assert!(matches!(full, Error::Full { reason: FullReason::Files }), "{full}");
+    assert_eq!(full.kind(), ErrorKind::Full);
+
+    log.trim(1, positions[positions.len() / 2]);
+    let (_, ()) = ((), drive(&log, log.wait_room(3000).unwrap()).unwrap());
+    append_durable(&log, &record(1, 3000));
+    assert_eq!(disk.list().unwrap().len() as u64, files, "files are used again");
+}
+
+#[test]
+fn one_stuck_group_pins_only_the_files_that_hold_its_records() {
+    let (_disk, log) = fresh();
+    let stuck = append_durable(&log, &record(7, 100));
+    let mut cycled = 0;
+    for _ in 0..200 {
+        let position = drive(&log, log.append_waiting(1, 0, &[&[1; 3000]])).unwrap().position;
+        drive(&log, log.wait_durable(position)).unwrap();
+        log.trim(1, position);
+        cycled += 1;
+    }
+    assert_eq!(cycled, 200, "50 times the log's cap went through");
+    let mut buf = [0; 100];
+    assert_eq!(log.read(stuck, 0, &mut buf).unwrap(), ReadOutcome::Read);
+    assert_eq!(buf, [7; 100]);
+}
+
+#[test]
+fn files_in_the_middle_may_be_gone_at_recovery() {
+    let (disk, log) = fresh();
+    let oldest = append_durable(&log, &record(7, 100));
+    let mut newest = oldest;
+    for _ in 0..100 {
+        newest = drive(&log, log.append_waiting(1, 0, &[&[1; 3000]])).unwrap().position;
+        drive(&log, log.wait_durable(newest)).unwrap();
+        log.trim(1, newest);
+    }
+    disk.crash(5);
+    let (log, found) = recover(&disk, 2).unwrap();
+    assert_eq!(found.first().map(|(position, _)| *position), Some(oldest));
+    assert_eq!(found.last().map(|(position, _)| *position), Some(newest));
+    assert!(found.len() < 20, "the middle is gone: {}", found.len());
+    log.trim(1, newest);
+    log.trim(7, Position::MAX);
+    assert!(matches!(log.read_verified(oldest), Ok(Verified::Recycled)));
+}
+
+#[test]
+fn a_trim_lets_go_of_what_was_appended_and_no_more() {
+    let (disk, log) = fresh();
+    append_durable(&log, &record(1, 3000));
+    log.trim(1, Position::MAX);
+    let later = append_durable(&log, &record(1, 3000));
+    log.trim(1, later);
+    fill(&log, 2);
+    let mut buf = [0; 3000];
+    assert_eq!(log.read(later, 0, &mut buf).unwrap(), ReadOutcome::Read);
+    disk.crash(1);
+    let (_, found) = recover(&disk, 3).unwrap();
+    assert!(found.iter().any(|(position, _)| *position == later));
+}
+
+#[test]
+fn reads_say_when_a_file_was_recycled() {
+    let (_disk, log) = fresh();
+    let first = append_durable(&log, &record(1, 3000));
+    let mut buf = [0; 8];
+    for _ in 0..6 {
+        append_durable(&log, &record(1, 3000));
+    }
+    assert_eq!(log.read(first, 2, &mut buf).unwrap(), ReadOutcome::Read);
+    log.trim(1, Position::MAX);
+    assert_eq!(log.read(first, 2, &mut buf).unwrap(), ReadOutcome::Recycled);
+    assert_eq!(log.read_verified(first).unwrap(), Verified::Recycled);
+    let nowhere = log.read(log.end_position(), 0, &mut buf).unwrap_err();
+    assert_eq!(nowhere.kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn records_are_read_from_memory_before_they_are_written() {
+    let (disk, log) = fresh();
+    let before = disk.operations();
+    let positions: Vec<_> = (1..6).map(|group| record(group, 2000).append(&log).unwrap()).collect();
+    for (group, position) in (1..6).zip(&positions) {
+        let mut buf = [0; 500];
+        assert_eq!(log.read(*position, 1500, &mut buf).unwrap(), ReadOutcome::Read);
+        assert_eq!(buf, [group; 500]);
+        let Verified::Record(whole) = log.read_verified(*position).unwrap() else { panic!() };
+        assert_eq!(whole.payload, [group; 2000]);
+    }
+    assert_eq!(disk.operations(), before, "nothing was written for it");
+}
+
+#[test]
+fn memory_is_bounded_by_the_buffers() {
+    let (_disk, log) = fresh();
+    let mut bytes = 0;
+    let full = loop {
+        match record(0, 1000).append(&log) {
+            Ok(_) => bytes += 1536,
+            Err(error) => break error,
+        }
+    };
+    // The change of file comes first here, so it is either limit; never more than the buffers.
+    assert_eq!(full.kind(), ErrorKind::Full);
+    assert!(bytes <= small().buffers * small().buffer_bytes);
+    let room = log.wait_room(1000).unwrap();
+    settle(&log).unwrap();
+    assert!(poll_now(room).is_ready());
+}
+
+#[test]
+fn a_failed_operation_closes_the_log_and_its_cause_is_kept() {
+    for (operations, what) in [(0, "write"), (1, "fdatasync")] {
+        let (disk, log) = fresh();
+        let durable = append_durable(&log, &record(0, 10));
+        settle(&log).unwrap();
+        let lost = record(0, 700).append(&log).unwrap();
+        let waiting = log.wait_durable(lost);
+        let room = log.wait_room(1).unwrap();
+        disk.fail_after(operations, 3);
+        let error = drive(&log, waiting).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Failed);
+        assert!(error.to_string().contains(what), "{error}");
+        let begun = disk.operations();
+        for refused in [
+            log.append(0, 0, &[]).map(drop).unwrap_err(),
+            drive(&log, room).unwrap_err(),
+            drive(&log, log.wait_durable(lost)).unwrap_err(),
+            drive(&log, log.close()).unwrap_err(),
+            log.commit_once().map(drop).unwrap_err(),
+        ] {
+            assert_eq!(refused.to_string(), error.to_string());
+        }
+        assert_eq!(disk.operations(), begun, "nothing is written any more");
+        drive(&log, log.wait_durable(durable)).unwrap();
+        let mut buf = [0; 700];
+        let _ = log.read(lost, 0, &mut buf).unwrap();
+        assert_eq!(log.read(durable, 0, &mut buf[..10]).unwrap(), ReadOutcome::Read);
+    }
+}
+
+#[test]
+fn dropped_waiters_are_forgotten_and_wrong_positions_refused() {
+    let (_disk, log) = fresh();
+    let position = record(0, 10).append(&log).unwrap();
+    assert!(poll_now(log.wait_durable(position)).is_pending());
+    let wrong = drive(&log, log.wait_durable(log.end_position())).unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::Invalid);
+    drive(&log, log.wait_durable(position)).unwrap();
+}
+
+#[test]
+fn too_long_a_record_and_bad_settings_are_refused() {
+    let (_disk, log) = fresh();
+    let longest = small().max_payload_bytes();
+    append_durable(&log, &record(0, longest));
+    assert!(matches!(record(0, longest + 1).append(&log), Err(Error::TooLong { .. })));
+    assert!(matches!(log.wait_room(longest + 1), Err(Error::TooLong { .. })));
+    for bad in [
+        Settings { file_bytes: 1000, ..small() },
+        Settings { cap_bytes: 16 << 10, ..small() },
+        Settings { cap_bytes: u64::MAX, ..small() },
+        Settings { buffers: 1, ..small() },
+        Settings { buffer_bytes: 0, ..small() },
+        Settings { fill_piece_bytes: 0, ..small() },
+    ] {
+        let error = open_with(&SimDisk::new(), bad.clone(), 1).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{bad:?}");
+    }
+    assert!(Settings::default().max_payload_bytes() >= 1 << 20);
+}
+
+#[test]
+fn settings_may_change_between_openings() {
+    let (disk, log) = fresh();
+    let positions = fill(&log, 1);
+    drive(&log, log.close()).unwrap();
+    disk.kill();
+    let larger = Settings { file_bytes: 32 << 10, cap_bytes: 64 << 10, ..small() };
+    let (log, mut recovery) = open_with(&disk, larger, 2).unwrap();
+    let mut found = Vec::new();
+    while let Some(record) = recovery.next().unwrap() {
+        found.push(record.position);
+    }
+    assert_eq!(found, positions);
+    assert!(matches!(record(1, 10).append(&log), Err(Error::Full { .. })), "it is over its cap");
+    log.trim(1, Position::MAX);
+    append_durable(&log, &record(1, 5000));
+    drive(&log, log.close()).unwrap();
+    disk.kill();
+    let smaller = Settings { cap_bytes: 32 << 10, ..small() };
+    let (log, mut recovery) = open_with(&disk, smaller, 3).unwrap();
+    while recovery.next().unwrap().is_some() {}
+    log.trim(1, Position::MAX);
+    append_durable(&log, &record(1, 5000));
+}
+
+#[test]
+fn a_disk_in_memory_serves_while_the_process_lives() {
+    let disk = std::sync::Arc::new(MemDisk::new());
+    let (log, _) = Log::open(disk.clone(), small(), common::env(1)).unwrap();
+    let positions = fill(&log, 3);
+    drive(&log, log.close()).unwrap();
+    let (_, mut recovery) = Log::open(disk, small(), common::env(2)).unwrap();
+    let mut found = 0;
+    while recovery.next().unwrap().is_some() {
+        found += 1;
+    }
+    assert_eq!(found, positions.len());
+}

@@ -1,0 +1,250 @@
+//! What the tests of the log share: opening on a simulated disk, seeds, and a naïve reference.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "shared by tests only")]
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use skerry_log::{
+    Disk, Env, Error, Log, Position, Progress, Recovery, Settings,
+    sim::{SimDisk, SimRng},
+};
+
+/// Small files and buffers, so that everything that is rare happens often.
+pub(crate) fn small() -> Settings {
+    Settings {
+        file_bytes: 16 << 10,
+        cap_bytes: 80 << 10,
+        buffer_bytes: 8 << 10,
+        buffers: 3,
+        write_threshold_bytes: 4 << 10,
+        fill_ahead_bytes: 4 << 10,
+        fill_piece_bytes: 2 << 10,
+    }
+}
+
+pub(crate) fn env(seed: u64) -> Env {
+    let mut rng = SimRng::new(seed);
+    Env::new(move || rng.next_u64(), || 0)
+}
+
+pub(crate) fn open(disk: &SimDisk, seed: u64) -> Result<(Log, Recovery), Error> {
+    open_with(disk, small(), seed)
+}
+
+pub(crate) fn open_with(
+    disk: &SimDisk,
+    settings: Settings,
+    seed: u64,
+) -> Result<(Log, Recovery), Error> {
+    Log::open(Arc::new(disk.clone()) as Arc<dyn Disk>, settings, env(seed))
+}
+
+/// Opens, reads everything, and gives what was read.
+pub(crate) fn recover(disk: &SimDisk, seed: u64) -> Result<(Log, Vec<(Position, Record)>), Error> {
+    let (log, mut recovery) = open(disk, seed)?;
+    let mut found = Vec::new();
+    while let Some(record) = recovery.next()? {
+        let (group, kind) = (record.group, record.kind);
+        found.push((record.position, Record { group, kind, payload: record.payload.to_vec() }));
+    }
+    Ok((log, found))
+}
+
+/// A record as the caller sees it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) group: u32,
+    pub(crate) kind: u8,
+    pub(crate) payload: Vec<u8>,
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "(group {} kind {} {} bytes)", self.group, self.kind, self.payload.len())
+    }
+}
+
+impl Record {
+    pub(crate) fn random(rng: &mut SimRng, longest: u64) -> Self {
+        let length = match rng.below(8) {
+            0 => 0,
+            1 => 448,
+            2..=5 => rng.below(longest.min(1200) + 1),
+            _ => rng.below(longest + 1),
+        };
+        let mut payload = vec![0; length as usize];
+        payload.chunks_mut(8).for_each(|chunk| {
+            let random = rng.next_u64().to_le_bytes();
+            chunk.copy_from_slice(&random[..chunk.len()]);
+        });
+        Self { group: rng.below(4) as u32, kind: rng.below(256) as u8, payload }
+    }
+
+    /// Appends it, cut into parts at a place that depends on its content.
+    pub(crate) fn append(&self, log: &Log) -> Result<Position, Error> {
+        let cut = self.payload.len() / 3;
+        let (head, rest) = self.payload.split_at(cut);
+        log.append(self.group, self.kind, &[head, rest]).map(|done| done.position)
+    }
+}
+
+/// Polls once, with a waker that does nothing.
+pub(crate) fn poll_now<T>(future: impl Future<Output = T>) -> Poll<T> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Steps the committer until there is nothing left to do.
+pub(crate) fn settle(log: &Log) -> Result<(), Error> {
+    while log.commit_once()? == Progress::Worked {}
+    Ok(())
+}
+
+/// Drives a future of a log by stepping its committer.
+pub(crate) fn drive<T>(
+    log: &Log,
+    future: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return done;
+        }
+        let _ = log.commit_once();
+    }
+}
+
+/// Every append that was made durable before this returns.
+pub(crate) fn append_durable(log: &Log, record: &Record) -> Position {
+    let position = record.append(log).unwrap();
+    drive(log, log.wait_durable(position)).unwrap();
+    position
+}
+
+/// The name of the file that holds `position`, found by what is at rest.
+pub(crate) fn file_of(disk: &SimDisk, position: Position) -> (String, u64) {
+    let offset = position.as_u64() & 0xffff_ffff;
+    for name in disk.list().unwrap() {
+        let bytes = disk.contents(&name).unwrap();
+        let at = offset as usize + 16;
+        if bytes.get(at..at + 8) == Some(&position.as_u64().to_le_bytes()) {
+            return (name, offset);
+        }
+    }
+    panic!("no file holds {position}");
+}
+
+/// The seeds to run: `SKERRY_SEED` alone, or `SKERRY_SEEDS` of them (`default` otherwise), going on
+/// for `SKERRY_TEST_SECONDS` if that is set.
+pub(crate) fn for_seeds(name: &str, default: u64, mut test: impl FnMut(u64)) {
+    let number = |key: &str| std::env::var(key).ok().map(|text| text.parse::<u64>().unwrap());
+    if let Some(seed) = number("SKERRY_SEED") {
+        return test(seed);
+    }
+    #[allow(clippy::disallowed_methods, reason = "only bounds how long seeds are tried")]
+    let started = std::time::Instant::now();
+    let seconds = number("SKERRY_TEST_SECONDS").unwrap_or(0);
+    let count = number("SKERRY_SEEDS").unwrap_or(default);
+    let mut seed = 0;
+    while seed < count || started.elapsed().as_secs() < seconds {
+        let guard = SeedGuard { name, seed };
+        test(seed);
+        std::mem::forget(guard);
+        seed += 1;
+    }
+}
+
+struct SeedGuard<'a> {
+    name: &'a str,
+    seed: u64,
+}
+
+impl Drop for SeedGuard<'_> {
+    fn drop(&mut self) {
+        eprintln!("{} failed: replay with SKERRY_SEED={}", self.name, self.seed);
+    }
+}
+
+/// A naïve reference: everything appended in this history, in order.
+#[derive(Default)]
+pub(crate) struct Reference {
+    pub(crate) records: BTreeMap<Position, Record>,
+    pub(crate) marks: BTreeMap<u32, Position>,
+    /// Records before this position must survive.
+    pub(crate) durable: Position,
+    /// Positions that a recovery did not give. None may ever come back.
+    gone: HashSet<Position>,
+    /// End of the newest position ever handed out.
+    newest: Position,
+}
+
+impl Reference {
+    pub(crate) fn appended(&mut self, position: Position, record: Record) {
+        assert!(position > self.newest, "{position} is not after {}", self.newest);
+        assert!(!self.gone.contains(&position), "{position} was used before");
+        self.newest = position;
+        self.records.insert(position, record);
+    }
+
+    pub(crate) fn trim(&mut self, group: u32, below: Position) {
+        let mark = self.marks.entry(group).or_default();
+        *mark = (*mark).max(below);
+    }
+
+    pub(crate) fn is_trimmed(&self, position: Position, record: &Record) -> bool {
+        self.marks.get(&record.group).is_some_and(|mark| position < *mark)
+    }
+
+    /// Compares what a recovery gave with what it may give, and takes it as the new history.
+    pub(crate) fn recovered(&mut self, found: &[(Position, Record)]) {
+        let mut before = Position::ZERO;
+        for (position, record) in found {
+            assert!(*position > before, "{position} after {before}: out of order, or twice");
+            before = *position;
+            assert!(!self.gone.contains(position), "{position} has come back");
+            let known = self.records.get(position);
+            assert!(known == Some(record), "{position}: found {record:?}, appended {known:?}");
+        }
+        let found: BTreeMap<_, _> = found.iter().cloned().collect();
+        let last = found.keys().next_back().copied().unwrap_or_default();
+        for (position, record) in &self.records {
+            if found.contains_key(position) {
+                continue;
+            }
+            let inside = *position <= last || *position < self.durable;
+            let excused = !inside || self.is_trimmed(*position, record);
+            assert!(
+                excused,
+                "{position} {record:?} is lost (durable {}, last {last})",
+                self.durable
+            );
+            self.gone.insert(*position);
+        }
+        self.records = found;
+        self.durable = Position::MAX;
+    }
+
+    /// Reads every record that is not trimmed back, in both ways.
+    pub(crate) fn check_reads(&self, log: &Log, rng: &mut SimRng) {
+        use skerry_log::{ReadOutcome, Verified};
+        for (position, record) in &self.records {
+            let from = rng.below(record.payload.len() as u64 + 1) as usize;
+            let mut buf = vec![0; record.payload.len() - from];
+            let outcome = log.read(*position, from as u32, &mut buf).unwrap();
+            let verified = log.read_verified(*position).unwrap();
+            if self.is_trimmed(*position, record) && outcome == ReadOutcome::Recycled {
+                continue;
+            }
+            assert_eq!(outcome, ReadOutcome::Read, "{position}");
+            assert!(buf == record.payload[from..], "{position} reads otherwise");
+            let Verified::Record(whole) = verified else { panic!("{position} is gone") };
+            assert!(whole.payload == record.payload);
+            assert_eq!((whole.group, whole.kind), (record.group, record.kind));
+        }
+    }
+}
