@@ -8,6 +8,7 @@
 //! outcome is an error, after which the object may or may not be there, now or later.
 
 use crate::error::{Error, Result};
+use crate::local::LocalDir;
 use bytes::Bytes;
 use futures::StreamExt;
 use object_store::path::Path;
@@ -18,6 +19,7 @@ use skerry_core::descriptor::BucketDesc;
 use skerry_core::env::{Clock, Entropy};
 use skerry_core::id::BucketId;
 use skerry_core::names::{self, Object};
+use skerry_core::position::SegmentKey;
 use skerry_core::{FormatError, envelope};
 use std::fmt;
 use std::ops::Range;
@@ -78,6 +80,28 @@ pub enum Created {
     Theirs,
 }
 
+/// The bytes of an object to be, in one or many pieces; cloning it copies nothing.
+#[derive(Debug, Clone)]
+pub struct Payload(PutPayload);
+
+macro_rules! payload_from {
+    ($($from:ty => $how:expr),* $(,)?) => {$(
+        impl From<$from> for Payload {
+            fn from(from: $from) -> Self {
+                Self($how(from))
+            }
+        }
+    )*};
+}
+
+payload_from! {
+    PutPayload => |whole| whole,
+    Bytes => PutPayload::from,
+    Vec<u8> => PutPayload::from,
+    &'static [u8] => PutPayload::from,
+    Vec<Bytes> => PutPayload::from_iter,
+}
+
 /// One object of a listing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Listed {
@@ -98,6 +122,7 @@ struct Inner {
 #[derive(Clone)]
 pub struct Bucket {
     inner: Arc<Inner>,
+    local: Option<Arc<LocalDir>>,
 }
 
 impl fmt::Debug for Bucket {
@@ -128,7 +153,17 @@ impl Bucket {
             Some(bytes) => unnamed.decode_desc(&bytes)?,
             None => unnamed.create_desc(create).await?,
         };
-        Ok(Self { inner: Arc::new(Inner { id, ..unnamed }) })
+        Ok(Self { inner: Arc::new(Inner { id, ..unnamed }), local: None })
+    }
+
+    /// Says that the bucket is this local directory, so that segments are read from its files.
+    pub fn with_local_dir(self, dir: Arc<LocalDir>) -> Self {
+        Self { local: Some(dir), ..self }
+    }
+
+    /// The local directory that this bucket is, if it is one and that was said.
+    pub fn local_dir(&self) -> Option<&Arc<LocalDir>> {
+        self.local.as_ref()
     }
 
     /// Which bucket this is.
@@ -162,8 +197,8 @@ impl Bucket {
     ///
     /// # Errors
     /// Kind `Unavailable` after the last try: the object may be there, now or later.
-    pub async fn create(&self, name: &str, payload: impl Into<PutPayload>) -> Result<Created> {
-        self.inner.create(name, payload.into()).await
+    pub async fn create(&self, name: &str, payload: impl Into<Payload>) -> Result<Created> {
+        self.inner.create(name, payload.into().0).await
     }
 
     /// The whole object, or nothing if it isn't there.
@@ -194,7 +229,19 @@ impl Bucket {
 
     /// Deletes an object; it is fine if there is none.
     pub async fn delete(&self, name: &str) -> Result<()> {
+        if let (Some(dir), Object::Segment(key)) = (&self.local, names::parse(name)) {
+            dir.forget(key);
+        }
         self.inner.delete(name).await
+    }
+
+    /// Bytes of a segment that must be there; fewer than asked for only at its end.
+    pub(crate) async fn segment_range(&self, key: SegmentKey, range: Range<u64>) -> Result<Bytes> {
+        if let Some(dir) = &self.local {
+            return dir.read(key, range).await;
+        }
+        let name = names::segment(key);
+        self.get_range(&name, range).await?.ok_or(Error::NotFound { object: name })
     }
 }
 

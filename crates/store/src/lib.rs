@@ -9,7 +9,10 @@
 #![forbid(unsafe_code)]
 
 pub mod bucket;
+pub mod cache;
 pub mod error;
+pub mod local;
+pub mod nodes;
 
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,1 @@
+//! The disk cache: frames as they were fetched, in a ring of files.

@@ -1,0 +1,132 @@
+//! A bucket that is a local directory: its segments as open files, read at a position.
+//!
+//! This is a way around the object store for reading only, worth it because a block that the kernel
+//! has in memory then costs a system call instead of a trip through a thread pool. Segments never
+//! change, so an open file stays right; what was deleted is forgotten, so that its space comes free.
+
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use quick_cache::sync::Cache;
+use rustix::io::{Errno, ReadWriteFlags};
+use skerry_core::names;
+use skerry_core::position::SegmentKey;
+use std::fs::File;
+use std::io::IoSliceMut;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How many segments are kept open: a quarter of the usual limit of 1024 files for a process.
+pub const OPEN_FILES_MAX: usize = 256;
+
+/// The files of a local bucket.
+pub struct LocalDir {
+    root: PathBuf,
+    files: Cache<SegmentKey, Arc<File>>,
+}
+
+impl std::fmt::Debug for LocalDir {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LocalDir({})", self.root.display())
+    }
+}
+
+impl LocalDir {
+    /// The bucket at `root`, which keeps at most `open_files_max` files open.
+    pub fn new(root: PathBuf, open_files_max: usize) -> Self {
+        Self { root, files: Cache::new(open_files_max) }
+    }
+
+    /// A segment's file, if it is open.
+    pub(crate) fn opened(&self, key: SegmentKey) -> Option<Arc<File>> {
+        self.files.get(&key)
+    }
+
+    /// A segment's file; opened by a thread that may wait if it isn't open.
+    pub(crate) async fn open(&self, key: SegmentKey) -> Result<Arc<File>> {
+        if let Some(file) = self.opened(key) {
+            return Ok(file);
+        }
+        let name = names::segment(key);
+        let path = self.root.join(&name);
+        let opened = blocking(move || File::open(path)).await?;
+        let file = Arc::new(opened.map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::NotFound { object: name.clone() },
+            _ => Error::file("opening", &self.root.join(&name), error),
+        })?);
+        self.files.insert(key, file.clone());
+        Ok(file)
+    }
+
+    /// Closes a segment that is being deleted.
+    pub fn forget(&self, key: SegmentKey) {
+        self.files.remove(&key);
+    }
+
+    /// Bytes of a segment; fewer than asked for only at its end.
+    pub(crate) async fn read(&self, key: SegmentKey, range: Range<u64>) -> Result<Bytes> {
+        let file = self.open(key).await?;
+        let len = range.end.saturating_sub(range.start) as usize;
+        let read = read_at(file, range.start, len).await?;
+        read.map_err(|error| Error::file("reading", &self.root.join(names::segment(key)), error))
+    }
+}
+
+/// Runs something that may wait for a disk, off the runtime's own threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::internal("a read of a local file", error.to_string()))
+}
+
+/// Up to `len` bytes from `at`, without a thread if the kernel has them in memory.
+pub(crate) async fn read_at(
+    file: Arc<File>,
+    at: u64,
+    len: usize,
+) -> Result<std::io::Result<Bytes>> {
+    let mut buffer = vec![0; len];
+    if try_read_exact_at(&file, at, &mut [IoSliceMut::new(&mut buffer)], len) {
+        return Ok(Ok(buffer.into()));
+    }
+    blocking(move || {
+        let mut filled = 0;
+        while filled < len {
+            match file.read_at(&mut buffer[filled..], at + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        buffer.truncate(filled);
+        Ok(buffer.into())
+    })
+    .await
+}
+
+/// Set once a file system has said that it cannot read without waiting, so that it isn't asked again.
+static NOWAIT_UNSUPPORTED: AtomicBool = AtomicBool::new(false);
+
+/// Fills `buffers`, `len` bytes in all, if that needs no waiting for a disk; false if it would, or at the end of the file.
+pub(crate) fn try_read_exact_at(
+    file: &File,
+    at: u64,
+    buffers: &mut [IoSliceMut<'_>],
+    len: usize,
+) -> bool {
+    if NOWAIT_UNSUPPORTED.load(Ordering::Relaxed) {
+        return false;
+    }
+    match rustix::io::preadv2(file, buffers, at, ReadWriteFlags::NOWAIT) {
+        Ok(n) => n == len,
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+            NOWAIT_UNSUPPORTED.store(true, Ordering::Relaxed);
+            false
+        }
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,269 @@
+//! Nodes of maps and pages of liveness: fetched, verified against their pointers, kept in memory.
+//!
+//! Must hold: nothing is given out whose bytes did not hash to the checksum in the pointer, and the
+//! cache never holds more than its budget. Nodes never change, so nothing here is ever invalidated.
+
+use crate::bucket::Bucket;
+use crate::cache::flight::Flights;
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use skerry_core::FormatError;
+use skerry_core::names;
+use skerry_core::node::{MapNode, NodePtr};
+use skerry_core::position::SegmentKey;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Memory for nodes unless told otherwise, bytes: the leaves of 10 GiB of scattered 4 KiB blocks.
+pub const NODE_CACHE_BYTES: u64 = 64 << 20;
+/// Who asks for nodes one after another is given this much at once, bytes.
+const AHEAD_BYTES: u64 = 64 << 10;
+/// Inner nodes stand behind their children, so this much in front of one is read with it, bytes.
+const BEFORE_BYTES: u64 = 16 << 10;
+/// The longest node that is believed, bytes; a liveness page may be long.
+const NODE_BYTES_MAX: u32 = 16 << 20;
+/// How many stretches that were read ahead are kept until their nodes are asked for: a walk meets
+/// the segments of a few checkpoints at a time. At most 64 KiB each.
+const STRETCHES_MAX: usize = 16;
+/// Memory that an entry costs besides its bytes, about.
+const ENTRY_BYTES: u64 = 160;
+
+type Key = (SegmentKey, u32);
+
+/// Something verified.
+#[derive(Clone)]
+enum Cached {
+    Node(Arc<MapNode>),
+    Page(Bytes),
+}
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<Key, Cached> for Weigh {
+    fn weight(&self, _: &Key, cached: &Cached) -> u64 {
+        let len = match cached {
+            Cached::Node(node) => node.len_bytes(),
+            Cached::Page(bytes) => bytes.len(),
+        };
+        len as u64 + ENTRY_BYTES
+    }
+}
+
+/// Bytes of a segment that were read and of which not every node has been asked for; not verified.
+struct Stretch {
+    segment: SegmentKey,
+    start: u64,
+    bytes: Bytes,
+}
+
+impl Stretch {
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
+}
+
+/// How often nodes were found and fetched.
+#[derive(Debug, Default)]
+pub struct NodeCounters {
+    /// Found in memory.
+    pub hits: AtomicU64,
+    /// Not found in memory.
+    pub misses: AtomicU64,
+    /// Reads of the bucket.
+    pub fetches: AtomicU64,
+    /// Bytes of those.
+    pub fetched_bytes: AtomicU64,
+}
+
+struct Inner {
+    bucket: Bucket,
+    cache: Cache<Key, Cached, Weigh>,
+    flights: Flights<Key, Result<Cached>>,
+    stretches: Mutex<VecDeque<Stretch>>,
+    counters: NodeCounters,
+}
+
+/// Fetches and keeps nodes. Clones share everything.
+#[derive(Clone)]
+pub struct Nodes {
+    inner: Arc<Inner>,
+}
+
+impl Nodes {
+    /// Nodes of `bucket`, with at most `cache_bytes` of them in memory.
+    pub fn new(bucket: Bucket, cache_bytes: u64) -> Self {
+        let items = (cache_bytes / 2048).max(16) as usize;
+        let inner = Inner {
+            bucket,
+            cache: Cache::with_weighter(items, cache_bytes, Weigh),
+            flights: Flights::new(),
+            stretches: Mutex::new(VecDeque::new()),
+            counters: NodeCounters::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A node, if it is in memory.
+    pub fn try_get(&self, ptr: &NodePtr) -> Option<Arc<MapNode>> {
+        match self.inner.cache.get(&(ptr.segment, ptr.offset)) {
+            Some(Cached::Node(node)) => {
+                self.inner.counters.hits.fetch_add(1, Ordering::Relaxed);
+                Some(node)
+            }
+            _ => None,
+        }
+    }
+
+    /// A node.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the segment's name and the node's offset if it is not what the pointer means.
+    pub async fn get(&self, ptr: &NodePtr) -> Result<Arc<MapNode>> {
+        if let Some(node) = self.try_get(ptr) {
+            return Ok(node);
+        }
+        match self.inner.fetch(ptr, true).await? {
+            Cached::Node(node) => Ok(node),
+            Cached::Page(_) => Err(corrupt(ptr, FormatError::BadMagic { what: "map node" })),
+        }
+    }
+
+    /// The bytes of a liveness page, verified.
+    pub async fn get_page(&self, ptr: &NodePtr) -> Result<Bytes> {
+        if let Some(Cached::Page(bytes)) = self.inner.cache.get(&(ptr.segment, ptr.offset)) {
+            self.inner.counters.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(bytes);
+        }
+        match self.inner.fetch(ptr, false).await? {
+            Cached::Page(bytes) => Ok(bytes),
+            Cached::Node(_) => Err(corrupt(ptr, FormatError::BadMagic { what: "liveness page" })),
+        }
+    }
+
+    /// Remembers a node that was just made; `bytes` must be what `ptr` was made from.
+    pub fn insert(&self, ptr: &NodePtr, bytes: Bytes) {
+        let cached = match MapNode::parse(bytes.clone()) {
+            Ok(node) => Cached::Node(Arc::new(node)),
+            Err(_) => Cached::Page(bytes),
+        };
+        self.inner.cache.insert((ptr.segment, ptr.offset), cached);
+    }
+
+    /// Bytes in memory, about.
+    pub fn cached_bytes(&self) -> u64 {
+        self.inner.cache.weight()
+    }
+
+    /// How often nodes were found and fetched.
+    pub fn counters(&self) -> &NodeCounters {
+        &self.inner.counters
+    }
+}
+
+fn corrupt(ptr: &NodePtr, source: FormatError) -> Error {
+    Error::format_at(names::segment(ptr.segment), u64::from(ptr.offset), source)
+}
+
+impl Inner {
+    async fn fetch(&self, ptr: &NodePtr, node: bool) -> Result<Cached> {
+        self.counters.misses.fetch_add(1, Ordering::Relaxed);
+        let key = (ptr.segment, ptr.offset);
+        let fetched = self.flights.run(key, async {
+            let cached = self.fetch_alone(ptr, node).await?;
+            self.cache.insert(key, cached.clone());
+            Ok(cached)
+        });
+        fetched.await
+    }
+
+    async fn fetch_alone(&self, ptr: &NodePtr, node: bool) -> Result<Cached> {
+        if ptr.len > NODE_BYTES_MAX {
+            return Err(corrupt(ptr, FormatError::invalid("map node", "it is too long")));
+        }
+        let bytes = match self.from_stretches(ptr) {
+            Some(bytes) => bytes,
+            None => self.from_bucket(ptr).await?,
+        };
+        if !node {
+            return Ok(Cached::Page(bytes));
+        }
+        let node = MapNode::parse(bytes).map_err(|error| corrupt(ptr, error))?;
+        if node.level() != ptr.level {
+            return Err(corrupt(ptr, FormatError::invalid("map node", "it has another level")));
+        }
+        Ok(Cached::Node(Arc::new(node)))
+    }
+
+    async fn from_bucket(&self, ptr: &NodePtr) -> Result<Bytes> {
+        let (start, end) = (u64::from(ptr.offset), u64::from(ptr.offset) + u64::from(ptr.len));
+        let wide = self.widen(ptr, start..end);
+        let from = wide.start;
+        let bytes = self.bucket.segment_range(ptr.segment, wide).await?;
+        self.counters.fetches.fetch_add(1, Ordering::Relaxed);
+        self.counters.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let (at, to) = ((start - from) as usize, (end - from) as usize);
+        if bytes.len() < to {
+            return Err(corrupt(ptr, FormatError::Truncated { what: "segment" }));
+        }
+        let own = bytes.slice(at..to);
+        ptr.verify(&own).map_err(|error| corrupt(ptr, error))?;
+        // Even an exact read is remembered: it is how the next one is seen to follow on.
+        self.remember(Stretch { segment: ptr.segment, start: from, bytes });
+        // A copy, so that a small node in the cache doesn't keep the whole stretch in memory.
+        Ok(Bytes::copy_from_slice(&own))
+    }
+
+    /// How much to read for a node: more after it for who reads on, more before it for who descends.
+    fn widen(&self, ptr: &NodePtr, exact: Range<u64>) -> Range<u64> {
+        let reads_on = self.stretches.lock().iter().any(|s| {
+            s.segment == ptr.segment && (s.start..=s.end() + AHEAD_BYTES / 4).contains(&exact.start)
+        });
+        if reads_on {
+            return exact.start..exact.end.max(exact.start + AHEAD_BYTES);
+        }
+        if ptr.level > 0 {
+            return exact.start.saturating_sub(BEFORE_BYTES)..exact.end;
+        }
+        exact
+    }
+
+    fn from_stretches(&self, ptr: &NodePtr) -> Option<Bytes> {
+        let (start, end) = (u64::from(ptr.offset), u64::from(ptr.offset) + u64::from(ptr.len));
+        let stretches = self.stretches.lock();
+        let holds = |s: &&Stretch| s.segment == ptr.segment && s.start <= start && end <= s.end();
+        let own = stretches.iter().find(holds).map(|s| {
+            Bytes::copy_from_slice(&s.bytes[(start - s.start) as usize..(end - s.start) as usize])
+        })?;
+        drop(stretches);
+        // Damage in what was read ahead is no error: the node is read again, alone.
+        ptr.verify(&own).ok().map(|()| own)
+    }
+
+    fn remember(&self, stretch: Stretch) {
+        // A long liveness page is asked for once and as a whole; keeping it here would be waste.
+        let keep = stretch.bytes.len() as u64 <= 2 * AHEAD_BYTES;
+        let stretch = if keep {
+            stretch
+        } else {
+            Stretch { start: stretch.end(), bytes: Bytes::new(), ..stretch }
+        };
+        let mut stretches = self.stretches.lock();
+        stretches.retain(|s| {
+            s.segment != stretch.segment || s.end() < stretch.start || s.start > stretch.end()
+        });
+        if stretches.len() >= STRETCHES_MAX {
+            stretches.pop_front();
+        }
+        stretches.push_back(stretch);
+    }
+}
+
+#[cfg(test)]
+#[path = "nodes/tests.rs"]
+mod tests;
