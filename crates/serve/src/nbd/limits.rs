@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Bounds on what clients can make the server hold or wait for.
 ///
 /// Memory is bounded by `server_bytes_in_flight_max` plus, for each connection, one request
-/// (32 MiB at most) and about 9 MiB of buffers that are kept for reuse.
+/// (32 MiB at most) and buffers that are kept for reuse (2 MiB while it is idle, 9 MiB while not).
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections at once; more are closed at once. Each may cost a descriptor and its buffers.
@@ -29,7 +29,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 1024,
+            connections_max: 256,
             requests_in_flight_max: 256,
             bytes_in_flight_max: 64 << 20,
             server_bytes_in_flight_max: 128 << 20,

@@ -109,6 +109,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if self.is_over() {
                 return Poll::Ready(());
             }
+            if self.held_bytes() == 0 && self.slow.is_empty() {
+                self.output.pool.trim();
+            }
             if !self.poll_linger(cx) {
                 return Poll::Pending;
             }

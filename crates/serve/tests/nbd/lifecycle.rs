@@ -129,3 +129,16 @@ async fn one_exports_clients_can_be_counted_and_disconnected() {
     assert_eq!(other.read(0, 512).await, [0; 512]);
     assert_eq!(server.disconnect("nono").await, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_goodbye_and_takes_no_replies_is_cut_off() {
+    let server = memory_server();
+    let mut client = Client::open(&server, "disk", false).await;
+    client.write(0, &[1; 64 << 10]).await;
+    client.send(command::READ, 0, 0, 64 << 10, &[]).await;
+    client.send(command::DISC, 0, 0, 0, &[]).await;
+    // The connection holds less than the reply, and we don't read.
+    let before = tokio::time::Instant::now();
+    (&mut client.task).await.expect("ended");
+    assert_eq!(before.elapsed(), skerry_serve::nbd::Limits::default().linger_time_max);
+}

@@ -227,3 +227,25 @@ async fn foreign_protocols_are_dropped() {
         task.await.expect("the connection ended");
     }
 }
+
+/// Takes a minute to open its disk.
+struct Tardy;
+
+#[async_trait]
+impl Exports for Tardy {
+    async fn list(&self) -> Result<Vec<String>, OpenError> {
+        Ok(vec!["disk".into()])
+    }
+
+    async fn open(&self, name: &str, _client: &ClientInfo) -> Result<Arc<dyn Export>, OpenError> {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Ok(Arc::new(MemoryExport::new(name, DISK_BYTES)))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_that_opening_takes_is_not_the_clients() {
+    let limits = Limits { handshake_time_max: Duration::from_secs(3), ..Limits::default() };
+    let mut client = Client::open(&serving_with(Arc::new(Tardy), limits), "disk", true).await;
+    assert_eq!(client.read(0, 512).await, [0; 512]);
+}

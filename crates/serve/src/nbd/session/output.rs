@@ -22,8 +22,11 @@ const PACK_BYTES: usize = 128 << 10;
 const BUFFER_STEP_BYTES: usize = 64 << 10;
 /// Larger buffers than this aren't kept.
 const KEPT_BUFFER_BYTES_MAX: usize = 2 << 20;
-/// At most this much is kept for reuse on a connection.
+/// At most this much is kept for reuse on a connection that has requests in flight.
 const KEPT_BYTES_MAX: usize = 8 << 20;
+/// At most this much is kept while nothing is in flight: a buffer for a request of 1 MiB, and some
+/// for small ones. Many connections are idle, and few are busy.
+const KEPT_IDLE_BYTES_MAX: usize = 3 << 19;
 /// Slices in one vectored write: more than fit a socket's buffer anyway.
 const SLICES_MAX: usize = 32;
 
@@ -52,6 +55,13 @@ impl Pool {
         if fits && (BUFFER_STEP_BYTES..=KEPT_BUFFER_BYTES_MAX).contains(&buf.len()) {
             self.kept_bytes += buf.len();
             self.kept.push(buf);
+        }
+    }
+
+    /// Lets go of what an idle connection needn't keep, oldest first.
+    pub(super) fn trim(&mut self) {
+        while self.kept_bytes > KEPT_IDLE_BYTES_MAX && !self.kept.is_empty() {
+            self.kept_bytes -= self.kept.remove(0).len();
         }
     }
 }
@@ -210,7 +220,10 @@ mod tests {
         }
         pool.give(vec![0; KEPT_BUFFER_BYTES_MAX + 1]);
         assert_eq!(pool.kept_bytes, KEPT_BYTES_MAX);
-        assert!(pool.take(4096).len() >= 4096);
+        pool.trim();
+        assert_eq!(pool.kept_bytes, 1 << 20);
         assert_eq!(pool.take(1 << 20).len(), 1 << 20);
+        assert_eq!(pool.kept_bytes, 0);
+        assert!(pool.take(4096).len() >= 4096);
     }
 }
