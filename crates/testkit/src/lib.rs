@@ -1,1 +1,68 @@
-//! Skerry testkit.
+//! What the tests of the whole program stand on: processes, nodes, an NBD client, a crash-proof
+//! record of what was written, mounts and guests. Never shipped.
+//!
+//! It knows the program only from outside: its command line, its `ready` line, its NBD exports. So
+//! whatever serves NBD can stand in for it. It is synchronous, waits on events instead of sleeping,
+//! and ends every process it started by its pid, also when a test fails half-way.
+//!
+//! A test that needs a tool asks for it with [`require!`], and is skipped visibly when it is missing.
+
+#![forbid(unsafe_code)]
+
+pub mod guest;
+pub mod history;
+pub mod load;
+pub mod mount;
+pub mod nbd;
+pub mod node;
+pub mod process;
+pub mod skip;
+pub mod stamp;
+pub mod stand_in;
+pub mod tool;
+pub mod uri;
+
+pub use history::{Bounds, History};
+pub use load::{Load, LoadSettings};
+pub use nbd::NbdClient;
+pub use node::{NodeSettings, SkerryNode};
+pub use process::Process;
+pub use uri::NbdUri;
+
+use std::time::Duration;
+
+/// How long a test waits for something that normally takes moments, before it calls it hung.
+///
+/// Generous on purpose: it is only reached by a defect, never by a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The number in environment variable `name`, or `default`; tests are scaled with it.
+///
+/// # Panics
+/// When the variable is set to something that is no number: a soak must not silently run short.
+#[must_use]
+pub fn scale(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => match text.parse() {
+            Ok(number) => number,
+            Err(_) => panic!("{name}={text} is no number"),
+        },
+        Err(_) => default,
+    }
+}
+
+/// The seed of a test run: `SKERRY_SEED` to replay one, else one from the process's identity.
+///
+/// It is printed, so that a failure can be replayed.
+#[must_use]
+pub fn seed(test: &str) -> u64 {
+    let seed = scale("SKERRY_SEED", fresh_seed());
+    eprintln!("{test}: SKERRY_SEED={seed}");
+    seed
+}
+
+/// A seed that differs from run to run.
+fn fresh_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) >> 16
+}

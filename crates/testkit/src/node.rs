@@ -1,0 +1,307 @@
+//! A node of Skerry's own: the binary, a data directory, its command line.
+//!
+//! It is known only by what the command line promises: `serve` prints one `ready` line that says
+//! where it serves, other commands find it by `--data`, and exit with a status that has a meaning.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use serde_json::Value;
+
+use crate::process::Process;
+use crate::uri::NbdUri;
+
+/// How a node is started; it can be started again with the same.
+#[derive(Debug, Clone)]
+pub struct NodeSettings {
+    bin: PathBuf,
+    data: PathBuf,
+    wrapper: Vec<OsString>,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+}
+
+impl NodeSettings {
+    /// The binary `bin` (`SKERRY_BIN` overrides it) on the data directory `data`, serving NBD on a
+    /// Unix socket in it.
+    #[must_use]
+    pub fn new(bin: impl AsRef<Path>, data: impl AsRef<Path>) -> NodeSettings {
+        let bin = std::env::var_os("SKERRY_BIN").map_or(bin.as_ref().to_path_buf(), PathBuf::from);
+        let data = data.as_ref().to_path_buf();
+        let mut nbd = OsString::from("unix:");
+        nbd.push(data.join("nbd.sock"));
+        let settings = NodeSettings { bin, data, wrapper: vec![], args: vec![], env: vec![] };
+        settings.arg("--nbd").arg(nbd)
+    }
+
+    /// Adds a word to `serve`'s command line.
+    #[must_use]
+    pub fn arg(mut self, word: impl Into<OsString>) -> NodeSettings {
+        self.args.push(word.into());
+        self
+    }
+
+    /// Keeps the bucket in the local directory `dir`, which other nodes may share.
+    #[must_use]
+    pub fn bucket_dir(self, dir: impl AsRef<Path>) -> NodeSettings {
+        let mut url = OsString::from("file://");
+        url.push(dir.as_ref());
+        self.arg("--bucket").arg(url)
+    }
+
+    /// Sets an environment variable of the node.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> NodeSettings {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Starts the node by this command, which must end in executing its arguments in its own process
+    /// (as `setpriv` and `strace -D` do), so that its pid is the node's.
+    #[must_use]
+    pub fn wrapper(mut self, words: &[&str]) -> NodeSettings {
+        self.wrapper = words.iter().map(OsString::from).collect();
+        self
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Starts the node, and waits until it serves.
+    ///
+    /// # Errors
+    /// When it ends instead; the error holds what it said.
+    pub fn start(&self) -> io::Result<SkerryNode> {
+        let process = Process::spawn(&mut self.serve_command())?;
+        let line = process.wait_line(|line| line.starts_with("ready "))?;
+        let ready = Ready::parse(&line)?;
+        Ok(SkerryNode { settings: self.clone(), process, ready })
+    }
+
+    /// Starts the node, which must refuse to serve, and returns its status and what it said.
+    ///
+    /// # Errors
+    /// When it serves, or does not end.
+    pub fn start_refused(&self) -> io::Result<(i32, String)> {
+        let process = Process::spawn(&mut self.serve_command())?;
+        match process.wait_line(|line| line.starts_with("ready ")) {
+            Ok(line) => Err(io::Error::other(format!("the node serves, and must not: {line}"))),
+            Err(_) => {
+                let status = process.wait()?;
+                let code = status
+                    .code()
+                    .ok_or_else(|| io::Error::other(format!("the node died: {status}")))?;
+                Ok((code, process.stderr_tail()))
+            }
+        }
+    }
+
+    /// Runs another command of the binary on this data directory.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn cli(&self, words: &[&str]) -> io::Result<CliOutput> {
+        let output = Command::new(&self.bin).arg("--data").arg(&self.data).args(words).output()?;
+        Ok(CliOutput {
+            command: words.join(" "),
+            status: output.status,
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    fn serve_command(&self) -> Command {
+        let mut words = self.wrapper.iter().cloned().chain([self.bin.clone().into_os_string()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).arg("serve").arg("--data").arg(&self.data).args(&self.args);
+        command.envs(self.env.iter().cloned());
+        command
+    }
+}
+
+/// Where a node serves, as it said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// The Unix socket of its exports.
+    pub nbd_unix: Option<PathBuf>,
+    /// The TCP address of its exports.
+    pub nbd_tcp: Option<SocketAddr>,
+    /// The Unix socket of its control interface.
+    pub api_unix: Option<PathBuf>,
+}
+
+impl Ready {
+    /// Reads the `ready` line. Words that it doesn't know are passed over.
+    ///
+    /// # Errors
+    /// When an address makes no sense.
+    pub fn parse(line: &str) -> io::Result<Ready> {
+        let mut ready = Ready::default();
+        for word in line.split_ascii_whitespace() {
+            match word.split_once(':') {
+                Some(("nbd=unix", path)) => ready.nbd_unix = Some(PathBuf::from(path)),
+                Some(("api=unix", path)) => ready.api_unix = Some(PathBuf::from(path)),
+                Some(("nbd=tcp", address)) => {
+                    let address = address.parse().map_err(|error| {
+                        io::Error::other(format!("the ready line names {address}: {error}"))
+                    })?;
+                    ready.nbd_tcp = Some(address);
+                }
+                _ => {}
+            }
+        }
+        Ok(ready)
+    }
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct CliOutput {
+    command: String,
+    status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl CliOutput {
+    /// Its exit status, -1 if a signal ended it.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or(-1)
+    }
+
+    /// This, if it succeeded.
+    ///
+    /// # Errors
+    /// When it failed; the error holds what it said.
+    pub fn ok(self) -> io::Result<CliOutput> {
+        if self.status.success() { Ok(self) } else { Err(self.unexpected("succeed")) }
+    }
+
+    /// What it said, if it failed with `code`.
+    ///
+    /// # Errors
+    /// When it ended otherwise.
+    pub fn refused(self, code: i32) -> io::Result<String> {
+        if self.code() == code && !self.stderr.is_empty() {
+            return Ok(self.stderr);
+        }
+        Err(self.unexpected(&format!("exit with {code} and say why")))
+    }
+
+    fn unexpected(&self, expected: &str) -> io::Error {
+        io::Error::other(format!(
+            "`skerry {}` should {expected}; it ended with {}:\n{}{}",
+            self.command, self.status, self.stdout, self.stderr
+        ))
+    }
+}
+
+/// A node that serves.
+#[derive(Debug)]
+pub struct SkerryNode {
+    settings: NodeSettings,
+    process: Process,
+    ready: Ready,
+}
+
+impl SkerryNode {
+    /// Its process, to suspend, resume or look at.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// How it was started.
+    #[must_use]
+    pub fn settings(&self) -> &NodeSettings {
+        &self.settings
+    }
+
+    /// Where it serves.
+    #[must_use]
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// The export of a volume, or of `volume@snapshot`.
+    #[must_use]
+    pub fn uri(&self, export: &str) -> NbdUri {
+        let socket = self.ready.nbd_unix.clone();
+        NbdUri::unix(socket.unwrap_or_else(|| self.settings.data.join("nbd.sock")), export)
+    }
+
+    /// Runs a command against the node; it must succeed.
+    ///
+    /// # Errors
+    /// When it fails; the error holds what it said.
+    pub fn cli(&self, words: &[&str]) -> io::Result<String> {
+        Ok(self.settings.cli(words)?.ok()?.stdout)
+    }
+
+    /// Runs a command with `--json` against the node; it must succeed.
+    ///
+    /// # Errors
+    /// When it fails or prints no JSON.
+    pub fn json(&self, words: &[&str]) -> io::Result<Value> {
+        let words = [&["--json"], words].concat();
+        let stdout = self.cli(&words)?;
+        serde_json::from_str(&stdout).map_err(|error| {
+            io::Error::other(format!("`skerry {}`: {error}: {stdout}", words.join(" ")))
+        })
+    }
+
+    /// Creates a volume.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn create(&self, name: &str, size: &str, more: &[&str]) -> io::Result<NbdUri> {
+        self.cli(&[&["volume", "create", name, "--size", size], more].concat())?;
+        Ok(self.uri(name))
+    }
+
+    /// Kills the node (SIGKILL), and returns how to start it again.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn kill(self) -> io::Result<NodeSettings> {
+        self.process.kill()?;
+        Ok(self.settings)
+    }
+
+    /// Asks the node to end (SIGTERM); it must drain and succeed.
+    ///
+    /// # Errors
+    /// When it fails, or does not end.
+    pub fn stop(self) -> io::Result<NodeSettings> {
+        let status = self.process.terminate()?;
+        if status.success() {
+            return Ok(self.settings);
+        }
+        let said = self.process.stderr_tail();
+        Err(io::Error::other(format!("the node ended with {status} when asked to end:\n{said}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ready_line_is_read_and_unknown_words_are_passed_over() {
+        let line = "ready nbd=unix:/d/nbd.sock nbd=tcp:127.0.0.1:10809 api=unix:/d/api.sock x=y";
+        let ready = Ready::parse(line).unwrap();
+        assert_eq!(ready.nbd_unix.as_deref(), Some(Path::new("/d/nbd.sock")));
+        assert_eq!(ready.nbd_tcp, Some("127.0.0.1:10809".parse().unwrap()));
+        assert_eq!(ready.api_unix.as_deref(), Some(Path::new("/d/api.sock")));
+        assert!(Ready::parse("ready nbd=tcp:nowhere").is_err());
+    }
+}
