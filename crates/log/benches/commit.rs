@@ -157,7 +157,7 @@ fn durable_appends(log: &Log, waiters: usize, lasts: Duration) -> f64 {
                 let position = append(&log, &block);
                 block_on(log.wait_durable(position)).unwrap();
                 turns += 1;
-                if turns % 1024 == 0 {
+                if turns.is_multiple_of(1024) {
                     log.trim(0, log.durable_position());
                 }
             }
