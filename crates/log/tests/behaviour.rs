@@ -47,7 +47,8 @@ fn a_durable_append_is_one_write_and_one_sync() {
     append_durable(&log, &record(0, 700));
     assert_eq!(disk.operations() - before, 2);
     let before = disk.operations();
-    let last = (0..4).map(|_| record(0, 100).append(&log).unwrap()).last().unwrap();
+    let positions: Vec<_> = (0..4).map(|_| record(0, 100).append(&log).unwrap()).collect();
+    let last = positions[3];
     drive(&log, log.wait_durable(last)).unwrap();
     assert_eq!(disk.operations() - before, 2, "four appends share a commit");
 }
