@@ -8,11 +8,15 @@
 //! Nothing here reads a clock, an environment variable or a source of randomness of its own.
 #![forbid(unsafe_code)]
 
+pub mod blocks;
 pub mod bucket;
 pub mod cache;
 pub mod error;
+pub mod faulty;
 pub mod local;
+pub mod meter;
 pub mod nodes;
+pub mod probe;
 
 #[cfg(test)]
 mod testing;

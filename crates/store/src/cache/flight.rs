@@ -1,47 +1,90 @@
 //! Single flight: of many who want the same thing at once, one fetches it and all get it.
 //!
-//! If the one who fetches gives up, another one takes over; nothing is spawned. Not a cache: as soon
-//! as the last one has it, it is forgotten.
+//! If the one who fetches gives up, the others see that and start over; nothing is spawned. Not a
+//! cache: what has landed is forgotten. Must hold: who has claimed several things finishes them
+//! before waiting for anybody else's, so that nobody waits in a circle.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
-use tokio::sync::OnceCell;
+use tokio::sync::watch;
 
-/// The fetches under way, by what they fetch. At most as many as there are callers.
-pub(crate) struct Flights<K, V> {
-    cells: Mutex<HashMap<K, Arc<OnceCell<V>>>>,
+/// The fetches under way, by what they fetch. At most as many as their callers have claimed.
+pub(crate) struct Flights<K: Eq + Hash + Clone, V> {
+    under_way: Mutex<HashMap<K, watch::Receiver<Option<V>>>>,
 }
+
+/// Who fetches.
+pub(crate) enum Claim<'a, K: Eq + Hash + Clone, V> {
+    /// The caller does, and lands it.
+    Mine(Flight<'a, K, V>),
+    /// Somebody else does.
+    Theirs(Landing<V>),
+}
+
+/// A fetch that is the caller's to do.
+pub(crate) struct Flight<'a, K: Eq + Hash + Clone, V> {
+    flights: &'a Flights<K, V>,
+    key: K,
+    sender: watch::Sender<Option<V>>,
+}
+
+/// A fetch that somebody else does.
+pub(crate) struct Landing<V>(watch::Receiver<Option<V>>);
 
 impl<K: Eq + Hash + Clone, V: Clone> Flights<K, V> {
     pub(crate) fn new() -> Self {
-        Self { cells: Mutex::new(HashMap::new()) }
+        Self { under_way: Mutex::new(HashMap::new()) }
+    }
+
+    /// Takes on the fetch of `key`, unless somebody has.
+    pub(crate) fn claim(&self, key: K) -> Claim<'_, K, V> {
+        let mut under_way = self.under_way.lock();
+        if let Some(theirs) = under_way.get(&key) {
+            return Claim::Theirs(Landing(theirs.clone()));
+        }
+        let (sender, receiver) = watch::channel(None);
+        under_way.insert(key.clone(), receiver);
+        Claim::Mine(Flight { flights: self, key, sender })
     }
 
     /// Waits for whoever fetches `key` already, or fetches it.
     pub(crate) async fn run(&self, key: K, fetch: impl Future<Output = V>) -> V {
-        let cell = self.cells.lock().entry(key.clone()).or_default().clone();
-        let seat = Seat { flights: self, key, cell };
-        seat.cell.get_or_init(|| fetch).await.clone()
+        loop {
+            match self.claim(key.clone()) {
+                Claim::Mine(flight) => {
+                    let value = fetch.await;
+                    flight.land(value.clone());
+                    return value;
+                }
+                Claim::Theirs(landing) => {
+                    if let Some(value) = landing.wait().await {
+                        return value;
+                    }
+                }
+            }
+        }
     }
 }
 
-/// One caller's part in a flight; the last one to leave, or the first to leave with the result, ends it.
-struct Seat<'a, K: Eq + Hash, V> {
-    flights: &'a Flights<K, V>,
-    key: K,
-    cell: Arc<OnceCell<V>>,
+impl<K: Eq + Hash + Clone, V> Flight<'_, K, V> {
+    /// Gives the result to everybody who waits.
+    pub(crate) fn land(self, value: V) {
+        self.sender.send_replace(Some(value));
+    }
 }
 
-impl<K: Eq + Hash, V> Drop for Seat<'_, K, V> {
+impl<K: Eq + Hash + Clone, V> Drop for Flight<'_, K, V> {
     fn drop(&mut self) {
-        let mut cells = self.flights.cells.lock();
-        let ours = cells.get(&self.key).is_some_and(|cell| Arc::ptr_eq(cell, &self.cell));
-        // Two owners are left: the table and this seat.
-        if ours && (self.cell.initialized() || Arc::strong_count(&self.cell) <= 2) {
-            cells.remove(&self.key);
-        }
+        self.flights.under_way.lock().remove(&self.key);
+    }
+}
+
+impl<V: Clone> Landing<V> {
+    /// What was fetched, or nothing if whoever fetched gave up.
+    pub(crate) async fn wait(mut self) -> Option<V> {
+        let landed = self.0.wait_for(Option::is_some).await.ok()?;
+        landed.clone()
     }
 }
 
@@ -62,7 +105,7 @@ mod tests {
         };
         assert_eq!(tokio::join!(one(), one(), one()), (40, 40, 40));
         assert_eq!(one().await, 41, "a flight that has landed is not a cache");
-        assert!(flights.cells.lock().is_empty());
+        assert!(flights.under_way.lock().is_empty());
     }
 
     #[tokio::test]
@@ -74,9 +117,6 @@ mod tests {
         assert!(futures::poll!(&mut other).is_pending());
         drop(gives_up);
         assert_eq!(other.await, 9);
-        let mut alone = Box::pin(flights.run(2, std::future::pending()));
-        assert!(futures::poll!(&mut alone).is_pending());
-        drop(alone);
-        assert!(flights.cells.lock().is_empty());
+        assert!(flights.under_way.lock().is_empty());
     }
 }

@@ -1,0 +1,245 @@
+//! Blocks of volumes: read from memory, from local files or from the bucket, verified, kept.
+//!
+//! A block comes from the first of: memory (decoded blocks); the segment's own file, if the bucket is
+//! a local directory; the disk cache, if it is not; the bucket, by one ranged GET for each run of
+//! adjacent frames. The kernel is asked first whether it has the bytes in memory; only otherwise
+//! does a thread wait for the disk. Without a local directory and a disk cache no thread is used.
+//!
+//! Must hold: no byte is given out that did not hash to the sum in its frame's header, in a frame
+//! that says that it is the one the map means; memory never holds more than its budget; of many who
+//! want a frame from the bucket at once, one fetches it.
+
+mod file;
+mod many;
+mod piece;
+mod ram;
+mod remote;
+
+use crate::bucket::Bucket;
+use crate::cache::disk::{DiskCache, FrameKey};
+use crate::cache::flight::Flights;
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use file::{FileError, Wait};
+use ram::Ram;
+use skerry_core::entry::BlockEntry;
+use skerry_core::segment::BuiltSegment;
+use skerry_core::size::BlockSize;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Semaphore;
+
+/// Memory for decoded blocks unless told otherwise, bytes.
+pub const RAM_BYTES: u64 = 256 << 20;
+/// How many GETs of blocks may be under way at a time, with at most [`RUN_BYTES_MAX`] each: this
+/// bounds the memory for what is being fetched to 64 MiB.
+pub const FETCHES_MAX: usize = 32;
+/// The most that one GET brings, bytes.
+pub const RUN_BYTES_MAX: u64 = 2 << 20;
+
+/// What a cache of blocks may use.
+#[derive(Debug)]
+pub struct BlocksSettings {
+    /// Memory for decoded blocks, bytes.
+    pub ram_bytes: u64,
+    /// The disk cache; ignored if the bucket is a local directory.
+    pub disk: Option<DiskCache>,
+}
+
+impl Default for BlocksSettings {
+    fn default() -> Self {
+        Self { ram_bytes: RAM_BYTES, disk: None }
+    }
+}
+
+/// A part of a block, and where it goes.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The block.
+    pub entry: BlockEntry,
+    /// Which of its bytes.
+    pub within: Range<usize>,
+    /// Where in the output they go, bytes.
+    pub at: usize,
+}
+
+/// Where blocks came from.
+#[derive(Debug, Default)]
+pub struct BlockCounters {
+    /// Blocks found decoded in memory.
+    pub ram_hits: AtomicU64,
+    /// Blocks not found in memory.
+    pub ram_misses: AtomicU64,
+    /// Blocks read from the files of a local bucket.
+    pub local_blocks: AtomicU64,
+    /// Blocks read from the disk cache.
+    pub disk_hits: AtomicU64,
+    /// Frames looked for in the disk cache and not found, or found damaged.
+    pub disk_misses: AtomicU64,
+    /// GETs of the bucket.
+    pub fetches: AtomicU64,
+    /// Bytes of those.
+    pub fetched_bytes: AtomicU64,
+    /// Frames that were not what they should be and were read again.
+    pub reread: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, n: usize) {
+    counter.fetch_add(n as u64, Ordering::Relaxed);
+}
+
+struct Inner {
+    bucket: Bucket,
+    ram: Ram,
+    disk: Option<DiskCache>,
+    flights: Flights<FrameKey, Result<Bytes>>,
+    fetches: Semaphore,
+    counters: BlockCounters,
+}
+
+/// Reads and keeps blocks. Clones share everything.
+#[derive(Clone)]
+pub struct Blocks {
+    inner: Arc<Inner>,
+}
+
+impl Blocks {
+    /// Blocks of `bucket`.
+    pub fn new(bucket: Bucket, settings: BlocksSettings) -> Self {
+        let disk = settings.disk.filter(|_| bucket.local_dir().is_none());
+        let inner = Inner {
+            bucket,
+            ram: Ram::new(settings.ram_bytes),
+            disk,
+            flights: Flights::new(),
+            fetches: Semaphore::new(FETCHES_MAX),
+            counters: BlockCounters::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Copies `within` of a block to `out`, which has the same length, if no waiting is needed for
+    /// it: from memory, or from a local file that the kernel has in memory. False otherwise, also if
+    /// the block is damaged: [`Blocks::read`] says so.
+    pub fn try_read(
+        &self,
+        entry: &BlockEntry,
+        block: BlockSize,
+        within: Range<usize>,
+        out: &mut [u8],
+    ) -> bool {
+        let inner = &*self.inner;
+        if within.end > block.bytes() || within.len() != out.len() {
+            return false;
+        }
+        if inner.ram.copy(entry, within.clone(), out) {
+            add(&inner.counters.ram_hits, 1);
+            return true;
+        }
+        let Some(plain) = inner.try_file(entry, block) else { return false };
+        add(&inner.counters.ram_misses, 1);
+        out.copy_from_slice(&plain[within]);
+        inner.ram.insert(entry.place(), plain);
+        true
+    }
+
+    /// One whole block.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] with the segment's name if it is gone, [`Error::Format`] with name and
+    /// offset if it is damaged.
+    pub async fn read(&self, entry: &BlockEntry, block: BlockSize) -> Result<Bytes> {
+        let mut out = vec![0; block.bytes()];
+        let wanted = [Wanted { entry: *entry, within: 0..block.bytes(), at: 0 }];
+        self.read_many(&wanted, block, &mut out).await?;
+        Ok(out.into())
+    }
+
+    /// Reads many blocks, or parts of them, into `out`: frames are fetched once each, adjacent ones
+    /// together, several runs at a time. Ascending order and whole frames cost the fewest copies.
+    ///
+    /// # Errors
+    /// As [`Blocks::read`]; what `out` then holds is undefined.
+    pub async fn read_many(
+        &self,
+        wanted: &[Wanted],
+        block: BlockSize,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let fits = |w: &Wanted| {
+            w.within.end <= block.bytes()
+                && w.within.start <= w.within.end
+                && w.at.checked_add(w.within.len()).is_some_and(|end| end <= out.len())
+        };
+        if !wanted.iter().all(fits) {
+            return Err(Error::internal("a read of blocks", "it does not fit its buffer"));
+        }
+        self.inner.read_many(wanted, block, out).await
+    }
+
+    /// Brings blocks near, so that a read that follows does not wait. Errors are left to that read.
+    /// The caller decides how much, and where this runs.
+    pub async fn prefetch(&self, entries: &[BlockEntry], block: BlockSize) {
+        self.inner.prefetch(entries, block).await;
+    }
+
+    /// Keeps the frames of a segment that was just created in the disk cache, if there is one. Only
+    /// for segments that are known to be in the bucket.
+    pub fn admit(&self, built: &BuiltSegment) {
+        let Some(disk) = &self.inner.disk else { return };
+        let mut at = 0;
+        let mut frames = Vec::with_capacity(built.chunks.len().saturating_sub(1));
+        for (i, chunk) in built.chunks.iter().enumerate() {
+            if i > 0 {
+                frames.push(((built.key, at as u32), chunk.clone()));
+            }
+            at += chunk.len();
+        }
+        disk.offer(frames);
+    }
+
+    /// Bytes of decoded blocks in memory, with what they cost besides, about.
+    pub fn cached_bytes(&self) -> u64 {
+        self.inner.ram.bytes()
+    }
+
+    /// Where blocks came from.
+    pub fn counters(&self) -> &BlockCounters {
+        &self.inner.counters
+    }
+
+    /// The disk cache, if there is one in use.
+    pub fn disk(&self) -> Option<&DiskCache> {
+        self.inner.disk.as_ref()
+    }
+}
+
+impl Inner {
+    /// A block from a local file, if that needs no waiting.
+    fn try_file(&self, entry: &BlockEntry, block: BlockSize) -> Option<Bytes> {
+        if let Some(dir) = self.bucket.local_dir() {
+            let file = dir.opened(entry.segment)?;
+            let plain = file::block(&file, u64::from(entry.offset), entry, block, Wait::No).ok()?;
+            add(&self.counters.local_blocks, 1);
+            return Some(plain);
+        }
+        let disk = self.disk.as_ref()?;
+        let key = (entry.segment, entry.offset);
+        let placed = disk.find(key)?;
+        match file::block(&placed.file, placed.at, entry, block, Wait::No) {
+            Ok(plain) => {
+                add(&self.counters.disk_hits, 1);
+                Some(plain)
+            }
+            Err(FileError::WouldWait) => None,
+            Err(_) => {
+                disk.forget(key);
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! Frames in local files, be they segments of a local bucket or files of the disk cache.
+//!
+//! Blocks of a raw frame are read alone; the length of a frame tells how many blocks it has if it is
+//! raw, and its header, which is read too, tells whether that was so.
+
+use super::Wanted;
+use super::piece::Piece;
+use crate::local::try_read_exact_at;
+use bytes::Bytes;
+use skerry_core::FormatError;
+use skerry_core::entry::BlockEntry;
+use skerry_core::frame::{FRAME_BLOCK, FRAME_HEAD, FRAME_RAW_BYTES_MAX, FrameHead, head_len};
+use skerry_core::size::BlockSize;
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
+
+/// The longest header of a frame, bytes.
+pub(super) const HEAD_MAX: usize = FRAME_HEAD + FRAME_BLOCK * (FRAME_RAW_BYTES_MAX / 4096);
+/// The longest frame, bytes.
+pub(super) const FRAME_MAX: usize = HEAD_MAX + FRAME_RAW_BYTES_MAX;
+
+/// Whether the disk may be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    No,
+    Yes,
+}
+
+/// Why nothing could be read from a file.
+#[derive(Debug)]
+pub(super) enum FileError {
+    /// The bytes are not in memory, and the disk must not be waited for.
+    WouldWait,
+    /// The system says no.
+    Io(io::Error),
+    /// The bytes are not what they should be.
+    Format(FormatError),
+}
+
+impl From<FormatError> for FileError {
+    fn from(error: FormatError) -> Self {
+        Self::Format(error)
+    }
+}
+
+fn read_exact(file: &File, at: u64, buffer: &mut [u8], wait: Wait) -> Result<(), FileError> {
+    let len = buffer.len();
+    if try_read_exact_at(file, at, &mut [IoSliceMut::new(buffer)], len) {
+        return Ok(());
+    }
+    if wait == Wait::No {
+        return Err(FileError::WouldWait);
+    }
+    file.read_exact_at(buffer, at).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => FormatError::Truncated { what: "frame" }.into(),
+        _ => FileError::Io(error),
+    })
+}
+
+/// How many blocks a frame of this length has if it is raw.
+pub(super) fn raw_blocks(frame_len: u32, block: BlockSize) -> Option<usize> {
+    let blocks = (frame_len as usize).checked_sub(FRAME_HEAD)?;
+    let each = FRAME_BLOCK + block.bytes();
+    let n = blocks / each;
+    (blocks.is_multiple_of(each) && (1..=block.blocks_per_frame()).contains(&n)).then_some(n)
+}
+
+/// One block of the frame at `at` in `file`, verified, in memory of its own.
+pub(super) fn block(
+    file: &File,
+    at: u64,
+    entry: &BlockEntry,
+    block: BlockSize,
+    wait: Wait,
+) -> Result<Bytes, FileError> {
+    if let Some(blocks) = raw_blocks(entry.len, block)
+        && let Some(plain) = raw_block(file, at, entry, block, blocks, wait)?
+    {
+        return Ok(plain);
+    }
+    let stored = stored(file, at, entry.len, wait)?;
+    let frame = Frame::open(entry, stored, block)?;
+    Ok(Bytes::copy_from_slice(frame.block(entry)?))
+}
+
+/// A block of a frame that has the length of a raw one; nothing if it is compressed all the same.
+fn raw_block(
+    file: &File,
+    at: u64,
+    entry: &BlockEntry,
+    block: BlockSize,
+    blocks: usize,
+    wait: Wait,
+) -> Result<Option<Bytes>, FileError> {
+    let mut head = [0; HEAD_MAX];
+    let head = &mut head[..head_len(blocks)];
+    let mut plain = vec![0; block.bytes()];
+    let both = head.len() + plain.len();
+    let mut buffers = [IoSliceMut::new(head), IoSliceMut::new(&mut plain)];
+    // The only block of a frame stands right behind its header: one call reads both.
+    let whole = blocks == 1 && try_read_exact_at(file, at, &mut buffers, both);
+    if !whole {
+        read_exact(file, at, head, wait)?;
+    }
+    let parsed = FrameHead::parse(head)?;
+    let i = check(&parsed, entry, block)?;
+    if !parsed.is_raw() || parsed.blocks() != blocks {
+        return Ok(None);
+    }
+    if !whole {
+        read_exact(file, at + parsed.raw_block_at(i) as u64, &mut plain, wait)?;
+    }
+    parsed.verify_block(i, &plain)?;
+    Ok(Some(plain.into()))
+}
+
+/// The stored bytes of a frame.
+pub(super) fn stored(file: &File, at: u64, len: u32, wait: Wait) -> Result<Bytes, FileError> {
+    if len as usize > FRAME_MAX {
+        return Err(FormatError::invalid("map entry", "its frame is too long").into());
+    }
+    let mut bytes = vec![0; len as usize];
+    read_exact(file, at, &mut bytes, wait)?;
+    Ok(bytes.into())
+}
+
+/// Checks that a header is the one that the map means, and gives the block's place in the frame.
+fn check(head: &FrameHead, entry: &BlockEntry, block: BlockSize) -> Result<usize, FormatError> {
+    if head.block_size() != block {
+        return Err(FormatError::invalid("frame", "it has another block size"));
+    }
+    head.locate(entry)
+}
+
+/// A frame that was read whole.
+pub(super) struct Frame {
+    head: FrameHead,
+    plain: Bytes,
+    block: BlockSize,
+}
+
+impl Frame {
+    /// Checks the header and unpacks the payload; blocks are verified when they are taken out.
+    pub(super) fn open(
+        entry: &BlockEntry,
+        stored: Bytes,
+        block: BlockSize,
+    ) -> Result<Self, FormatError> {
+        let head = FrameHead::parse(&stored)?;
+        check(&head, entry, block)?;
+        let plain = head.unpack(&stored)?;
+        Ok(Self { head, plain, block })
+    }
+
+    /// A block of it, verified.
+    pub(super) fn block(&self, entry: &BlockEntry) -> Result<&[u8], FormatError> {
+        let i = self.head.locate(entry)?;
+        self.nth(i)
+    }
+
+    /// The `i`-th block, verified.
+    pub(super) fn nth(&self, i: usize) -> Result<&[u8], FormatError> {
+        let size = self.block.bytes();
+        let plain = self.plain.get(i * size..(i + 1) * size);
+        let plain = plain.ok_or(FormatError::Truncated { what: "frame" })?;
+        self.head.verify_block(i, plain)?;
+        Ok(plain)
+    }
+
+    /// How many blocks it has.
+    pub(super) fn blocks(&self) -> usize {
+        self.head.blocks()
+    }
+
+    /// The slot of its first block.
+    pub(super) fn first_slot(&self) -> u16 {
+        self.head.place().first_slot
+    }
+}
+
+/// Reads whole raw frames that follow one another in a file straight to where their blocks go, in one
+/// call, without waiting. `pieces` are in ascending order in file and output, and each is
+/// [`Piece::whole`]. Gives, for each, whether its blocks are there and verified.
+pub(super) fn scatter(
+    file: &File,
+    pieces: &[&Piece],
+    wanted: &[Wanted],
+    block: BlockSize,
+    out: &mut [u8],
+) -> Option<Vec<bool>> {
+    let places: Vec<_> = pieces.iter().filter_map(|p| Some((p.placed_at()?, p.whole?))).collect();
+    let first = places.first()?.0;
+    let heads_len: usize = places.iter().map(|(_, w)| head_len(w.blocks)).sum();
+    let gaps: usize = places.len() * GAP_MAX as usize;
+    let mut scratch = vec![0; heads_len + gaps];
+    let mut buffers = Vec::with_capacity(3 * places.len());
+    let (mut free, mut rest, mut out_at) = (scratch.as_mut_slice(), &mut *out, 0);
+    let mut file_at = first;
+    for (at, whole) in &places {
+        let gap = at.checked_sub(file_at).filter(|gap| *gap <= GAP_MAX)? as usize;
+        let (gap_bytes, behind) = free.split_at_mut(gap);
+        let (head, behind) = behind.split_at_mut(head_len(whole.blocks));
+        free = behind;
+        let len = whole.blocks * block.bytes();
+        let skip = whole.out_at.checked_sub(out_at)?;
+        let (payload, behind) = rest.split_at_mut(skip).1.split_at_mut(len);
+        (rest, out_at) = (behind, whole.out_at + len);
+        file_at = at + (head.len() + len) as u64;
+        if gap > 0 {
+            buffers.push(IoSliceMut::new(gap_bytes));
+        }
+        buffers.push(IoSliceMut::new(head));
+        buffers.push(IoSliceMut::new(payload));
+    }
+    if !try_read_exact_at(file, first, &mut buffers, (file_at - first) as usize) {
+        return None;
+    }
+    Some(verify_scattered(pieces, &places, wanted, block, &scratch, out))
+}
+
+/// The largest gap between two frames that are read together: the disk cache aligns them so.
+pub(super) const GAP_MAX: u64 = 63;
+
+fn verify_scattered(
+    pieces: &[&Piece],
+    places: &[(u64, super::piece::Whole)],
+    wanted: &[Wanted],
+    block: BlockSize,
+    scratch: &[u8],
+    out: &[u8],
+) -> Vec<bool> {
+    let mut scratch_at = 0;
+    let mut file_at = places.first().map_or(0, |(at, _)| *at);
+    let mut good = Vec::with_capacity(pieces.len());
+    for (piece, (at, whole)) in pieces.iter().zip(places) {
+        scratch_at += (at - file_at) as usize;
+        let head = &scratch[scratch_at..scratch_at + head_len(whole.blocks)];
+        scratch_at += head.len();
+        let len = whole.blocks * block.bytes();
+        file_at = at + (head.len() + len) as u64;
+        let payload = &out[whole.out_at..whole.out_at + len];
+        let first = &wanted[piece.members[0]].entry;
+        good.push(verify_whole(head, first, whole.blocks, block, payload).is_ok());
+    }
+    good
+}
+
+fn verify_whole(
+    head: &[u8],
+    first: &BlockEntry,
+    blocks: usize,
+    block: BlockSize,
+    payload: &[u8],
+) -> Result<(), FormatError> {
+    let head = FrameHead::parse(head)?;
+    let i = check(&head, first, block)?;
+    if i != 0 || head.blocks() != blocks || !head.is_raw() {
+        return Err(FormatError::invalid("frame", "it is not read whole"));
+    }
+    let mut plain = payload.chunks_exact(block.bytes()).enumerate();
+    plain.try_for_each(|(i, plain)| head.verify_block(i, plain))
+}

@@ -1,0 +1,125 @@
+//! What is still wanted after memory has been asked, by frame; and which frames are read together.
+
+use super::Wanted;
+use super::file::{FRAME_MAX, raw_blocks};
+use crate::cache::disk::{FrameKey, Placed};
+use crate::error::{Error, Result};
+use skerry_core::FormatError;
+use skerry_core::entry::BlockEntry;
+use skerry_core::names;
+use skerry_core::size::BlockSize;
+use std::ops::Range;
+
+/// All blocks of a raw frame are wanted, one after another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whole {
+    pub(super) blocks: usize,
+    pub(super) out_at: usize,
+}
+
+/// A frame, and which of the wanted blocks are in it.
+pub(super) struct Piece {
+    /// The entry of one of its blocks.
+    pub(super) entry: BlockEntry,
+    /// Which of the wanted ones are in it, by slot. None, if it is only brought near.
+    pub(super) members: Vec<usize>,
+    /// Set if, going by its length, it is raw and wanted as a whole.
+    pub(super) whole: Option<Whole>,
+    /// Where it is in a local file, if it is in one.
+    pub(super) placed: Option<Placed>,
+}
+
+impl Piece {
+    pub(super) fn key(&self) -> FrameKey {
+        (self.entry.segment, self.entry.offset)
+    }
+
+    pub(super) fn placed_at(&self) -> Option<u64> {
+        self.placed.as_ref().map(|placed| placed.at)
+    }
+
+    /// Where it stands in its segment.
+    pub(super) fn range(&self) -> Range<u64> {
+        let start = u64::from(self.entry.offset);
+        start..start + u64::from(self.entry.len)
+    }
+
+    /// An error of this frame, with its name and place.
+    pub(super) fn corrupt(&self, error: FormatError) -> Error {
+        Error::format_at(names::segment(self.entry.segment), u64::from(self.entry.offset), error)
+    }
+}
+
+/// Groups what is wanted (`which` of it) by frame, in the order of segments and offsets.
+pub(super) fn group(
+    wanted: &[Wanted],
+    mut which: Vec<usize>,
+    block: BlockSize,
+) -> Result<Vec<Piece>> {
+    which.sort_by_key(|&i| {
+        let entry = &wanted[i].entry;
+        (entry.segment, entry.offset, entry.slot, wanted[i].at)
+    });
+    let mut pieces: Vec<Piece> = Vec::new();
+    for i in which {
+        let entry = wanted[i].entry;
+        match pieces.last_mut() {
+            Some(last)
+                if last.key() == (entry.segment, entry.offset) && last.entry.len == entry.len =>
+            {
+                last.members.push(i);
+            }
+            _ => pieces.push(Piece { entry, members: vec![i], whole: None, placed: None }),
+        }
+    }
+    for piece in &mut pieces {
+        if piece.entry.len as usize > FRAME_MAX {
+            return Err(piece.corrupt(FormatError::invalid("map entry", "its frame is too long")));
+        }
+        piece.whole = whole(piece, wanted, block);
+    }
+    Ok(pieces)
+}
+
+fn whole(piece: &Piece, wanted: &[Wanted], block: BlockSize) -> Option<Whole> {
+    let blocks = raw_blocks(piece.entry.len, block)?;
+    let first = &wanted[*piece.members.first()?];
+    let in_order = piece.members.iter().enumerate().all(|(n, &i)| {
+        let w = &wanted[i];
+        w.within == (0..block.bytes())
+            && usize::from(w.entry.slot) == usize::from(first.entry.slot) + n
+            && w.at == first.at + n * block.bytes()
+    });
+    (in_order && piece.members.len() == blocks).then_some(Whole { blocks, out_at: first.at })
+}
+
+/// Cuts a list into runs of at most `count_max`, where `joins(a, b)` says whether `b` may be read
+/// together with `a` before it, and `len` bounds the bytes of a run.
+pub(super) fn runs<T>(
+    list: &[T],
+    count_max: usize,
+    bytes_max: u64,
+    len: impl Fn(&T) -> u64,
+    joins: impl Fn(&T, &T) -> bool,
+) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    let mut bytes = 0;
+    for (i, item) in list.iter().enumerate() {
+        let more = len(item);
+        match runs.last_mut() {
+            Some(run)
+                if run.len() < count_max
+                    && bytes + more <= bytes_max
+                    && joins(&list[i - 1], item) =>
+            {
+                run.end = i + 1;
+                bytes += more;
+            }
+            _ => {
+                runs.push(i..i + 1);
+                bytes = more;
+            }
+        }
+    }
+    runs
+}

@@ -1,0 +1,413 @@
+//! A store that goes wrong on purpose, for simulators: by seed, so that a run can be repeated.
+//!
+//! A call may fail before it does anything, fail after it did (the response is lost), be slow, and a
+//! PUT or DELETE whose response was lost may take effect only later. A store may die, for a while or
+//! for good, or after its n-th call. What is stored is never wrong: that is for other tests.
+//!
+//! It spawns nothing: what is to land late lands just before a later call of anybody, or at
+//! [`Faults::land_all`]. Same seed and same calls, in the same order, give the same faults.
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How likely each fault is: so many of a thousand calls.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FaultPlan {
+    /// Calls that fail and do nothing.
+    pub error_before: u32,
+    /// Calls that do what they should and then report failure.
+    pub response_lost: u32,
+    /// Of a thousand writes whose response is lost: how many take effect only later.
+    pub late: u32,
+    /// Calls that are slow.
+    pub slow: u32,
+    /// How slow, milliseconds.
+    pub slow_ms: Range<u64>,
+    /// After how many further calls of anybody a late write lands, at the most.
+    pub late_calls_max: u32,
+    /// After this many calls everything fails, until [`Faults::revive`].
+    pub stop_after: Option<u64>,
+}
+
+impl FaultPlan {
+    /// Some of everything, in a tenth of all calls.
+    pub fn rough() -> Self {
+        Self {
+            error_before: 40,
+            response_lost: 40,
+            late: 500,
+            slow: 50,
+            slow_ms: 1..5_000,
+            late_calls_max: 20,
+            stop_after: None,
+        }
+    }
+}
+
+/// A write that has not landed.
+enum Late {
+    Put(Path, PutPayload, PutOptions),
+    Delete(Path),
+}
+
+struct State {
+    plan: FaultPlan,
+    rng: StdRng,
+    calls: u64,
+    dead: bool,
+    late: Vec<(u64, Late)>,
+    faults: u64,
+}
+
+/// What happens to one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fate {
+    slow: Option<Duration>,
+    /// Do it now.
+    happens: bool,
+    /// Do it later, after this call.
+    happens_after: Option<u64>,
+    /// Tell the caller.
+    answers: bool,
+}
+
+impl State {
+    fn draw(&mut self, of_thousand: u32) -> bool {
+        of_thousand > 0 && self.rng.random_range(0..1000) < of_thousand
+    }
+
+    fn fate(&mut self, writes: bool) -> Fate {
+        self.calls += 1;
+        let stopped = self.plan.stop_after.is_some_and(|n| self.calls > n);
+        let mut fate = Fate { slow: None, happens: true, happens_after: None, answers: true };
+        if self.dead || stopped {
+            return Fate { happens: false, answers: false, ..fate };
+        }
+        if self.draw(self.plan.slow) && !self.plan.slow_ms.is_empty() {
+            let ms = self.rng.random_range(self.plan.slow_ms.clone());
+            fate.slow = Some(Duration::from_millis(ms));
+        }
+        if self.draw(self.plan.error_before) {
+            (fate.happens, fate.answers) = (false, false);
+        } else if self.draw(self.plan.response_lost) {
+            fate.answers = false;
+            if writes && self.draw(self.plan.late) {
+                let after = self.rng.random_range(1..=self.plan.late_calls_max.max(1));
+                fate.happens = false;
+                fate.happens_after = Some(self.calls + u64::from(after));
+            }
+        }
+        self.faults += u64::from(!fate.answers);
+        fate
+    }
+
+    fn due(&mut self, all: bool) -> Vec<Late> {
+        let calls = self.calls;
+        let (due, later) = std::mem::take(&mut self.late)
+            .into_iter()
+            .partition(|(after, _)| all || *after <= calls);
+        self.late = later;
+        let due: Vec<(u64, Late)> = due;
+        due.into_iter().map(|(_, late)| late).collect()
+    }
+}
+
+/// The handle on a faulty store's faults. Clones share everything.
+#[derive(Clone)]
+pub struct Faults {
+    store: Arc<dyn ObjectStore>,
+    state: Arc<Mutex<State>>,
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        write!(f, "Faults({} calls, {} failed)", state.calls, state.faults)
+    }
+}
+
+impl Faults {
+    /// Changes the plan from the next call on.
+    pub fn set_plan(&self, plan: FaultPlan) {
+        self.state.lock().plan = plan;
+    }
+
+    /// From now on everything fails and nothing happens.
+    pub fn kill(&self) {
+        self.state.lock().dead = true;
+    }
+
+    /// The store works again; also after [`FaultPlan::stop_after`], which is taken out of the plan.
+    pub fn revive(&self) {
+        let mut state = self.state.lock();
+        state.dead = false;
+        state.plan.stop_after = None;
+    }
+
+    /// Calls so far.
+    pub fn calls(&self) -> u64 {
+        self.state.lock().calls
+    }
+
+    /// Calls that were made to fail.
+    pub fn failed(&self) -> u64 {
+        self.state.lock().faults
+    }
+
+    /// Makes all writes land that are late.
+    pub async fn land_all(&self) {
+        let due = self.state.lock().due(true);
+        self.land(due).await;
+    }
+
+    async fn land(&self, due: Vec<Late>) {
+        for late in due {
+            // Nobody waits for the answer; "exists" and "not found" are as good as any.
+            let _ = match late {
+                Late::Put(path, payload, opts) => {
+                    self.store.put_opts(&path, payload, opts).await.map(drop)
+                }
+                Late::Delete(path) => self.store.delete(&path).await,
+            };
+        }
+    }
+
+    /// Decides about a call, after what is due has landed and the slowness is over.
+    async fn begin(&self, writes: bool) -> Fate {
+        let due = self.state.lock().due(false);
+        self.land(due).await;
+        let fate = self.state.lock().fate(writes);
+        if let Some(slow) = fate.slow {
+            tokio::time::sleep(slow).await;
+        }
+        fate
+    }
+
+    fn later(&self, after: Option<u64>, late: Late) {
+        if let Some(after) = after {
+            self.state.lock().late.push((after, late));
+        }
+    }
+
+    async fn delete_one(&self, path: Path) -> Result<Path> {
+        let fate = self.begin(true).await;
+        self.later(fate.happens_after, Late::Delete(path.clone()));
+        let result = if fate.happens { self.store.delete(&path).await } else { Ok(()) };
+        if fate.answers { result.map(|()| path) } else { Err(lost()) }
+    }
+}
+
+/// A store with faults.
+pub struct Faulty {
+    faults: Faults,
+}
+
+impl Faulty {
+    /// Puts faults in front of `store`.
+    pub fn new(store: Arc<dyn ObjectStore>, seed: u64, plan: FaultPlan) -> Self {
+        let state = State {
+            plan,
+            rng: StdRng::seed_from_u64(seed),
+            calls: 0,
+            dead: false,
+            late: Vec::new(),
+            faults: 0,
+        };
+        Self { faults: Faults { store, state: Arc::new(Mutex::new(state)) } }
+    }
+
+    /// The handle on its faults.
+    pub fn faults(&self) -> Faults {
+        self.faults.clone()
+    }
+}
+
+/// An error that says nothing about whether something happened.
+fn lost() -> Error {
+    let source = "the connection was lost (on purpose)".into();
+    Error::Generic { store: "faulty", source }
+}
+
+impl fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Faulty({:?})", self.faults.store)
+    }
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.faults.store.fmt(f)
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
+        let fate = self.faults.begin(true).await;
+        let late = Late::Put(location.clone(), payload.clone(), opts.clone());
+        self.faults.later(fate.happens_after, late);
+        if !fate.happens {
+            return Err(lost());
+        }
+        let result = self.faults.store.put_opts(location, payload, opts).await;
+        if fate.answers { result } else { Err(lost()) }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        _location: &Path,
+        _opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        Err(Error::NotSupported { source: "nobody here uploads in parts".into() })
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let fate = self.faults.begin(false).await;
+        if !fate.answers {
+            return Err(lost());
+        }
+        self.faults.store.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let faults = self.faults.clone();
+        let deleted = locations.then(move |location| {
+            let faults = faults.clone();
+            async move { faults.delete_one(location?).await }
+        });
+        deleted.boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (faults, prefix) = (self.faults.clone(), prefix.cloned());
+        let listed = async move {
+            let fate = faults.begin(false).await;
+            if !fate.answers {
+                return futures::stream::once(async { Err(lost()) }).boxed();
+            }
+            faults.store.list(prefix.as_ref())
+        };
+        futures::stream::once(listed).flatten().boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let fate = self.faults.begin(false).await;
+        if !fate.answers {
+            return Err(lost());
+        }
+        self.faults.store.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, _from: &Path, _to: &Path, _options: CopyOptions) -> Result<()> {
+        Err(Error::NotSupported { source: "nobody here copies".into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bucket::{Bucket, Created, Patience};
+    use crate::error::ErrorKind;
+    use crate::testing::env;
+    use object_store::memory::InMemory;
+
+    async fn rough_bucket(seed: u64) -> (Bucket, Faults) {
+        let faulty = Faulty::new(Arc::new(InMemory::new()), seed, FaultPlan::default());
+        let faults = faulty.faults();
+        let bucket = Bucket::open(Arc::new(faulty), env(seed), true).await.expect("a bucket");
+        faults.set_plan(FaultPlan::rough());
+        (bucket, faults)
+    }
+
+    /// Two writers race for numbers; whoever is told "ours" must be the one that is read back.
+    async fn race(seed: u64) -> Vec<(Created, bool)> {
+        let (bucket, faults) = rough_bucket(seed).await;
+        let mut told = Vec::new();
+        for number in 0..40 {
+            let name = format!("streams/race/{number}");
+            let claim = async |who: u8| loop {
+                match bucket.create(&name, vec![who; 100]).await {
+                    Ok(created) => break created,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+                }
+            };
+            let (one, two) = tokio::join!(claim(1), claim(2));
+            assert_ne!(one, two, "seed {seed}: one winner, not none and not two");
+            faults.land_all().await;
+            let there = loop {
+                if let Ok(there) = bucket.get(&name).await {
+                    break there.expect("somebody won");
+                }
+            };
+            assert_eq!(one == Created::Ours, there[0] == 1, "seed {seed}, number {number}");
+            told.push((one, there[0] == 1));
+        }
+        assert!(faults.failed() > 0, "seed {seed}: nothing went wrong");
+        told
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_create_never_mistakes_whose_object_it_is() {
+        for seed in 0..50 {
+            race(seed).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_seed_gives_the_same_run() {
+        assert_eq!(race(7).await, race(7).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_store_does_nothing_until_it_is_revived() {
+        let (bucket, faults) = rough_bucket(1).await;
+        faults.set_plan(FaultPlan { stop_after: Some(faults.calls() + 1), ..FaultPlan::default() });
+        assert_eq!(bucket.create("a/1", vec![1]).await.expect("the last call"), Created::Ours);
+        let error = bucket.create("a/2", vec![1]).await.expect_err("dead");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(bucket.get("a/1").await.is_err());
+        faults.revive();
+        assert_eq!(bucket.get("a/2").await.expect("alive"), None);
+        faults.kill();
+        let before = faults.calls();
+        assert!(bucket.list("a").await.is_err());
+        assert_eq!(faults.calls() - before, u64::from(Patience::default().read_tries));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_write_lands() {
+        let (bucket, faults) = rough_bucket(2).await;
+        let late = FaultPlan {
+            response_lost: 1000,
+            late: 1000,
+            late_calls_max: 1000,
+            ..FaultPlan::default()
+        };
+        faults.set_plan(late);
+        assert!(bucket.create("a/1", vec![1]).await.is_err());
+        faults.set_plan(FaultPlan::default());
+        assert_eq!(bucket.get("a/1").await.expect("get"), None);
+        faults.land_all().await;
+        assert!(bucket.get("a/1").await.expect("get").is_some());
+    }
+}
