@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 const BUCKET: Kind = Kind { tag: *b"BUCK", what: "bucket descriptor", known: &[1, 2, 3, 4, 5] };
 const VOLUME: Kind =
-    Kind { tag: *b"VOLD", what: "volume descriptor", known: &[1, 2, 3, 4, 5, 6, 7, 8] };
+    Kind { tag: *b"VOLD", what: "volume descriptor", known: &[1, 2, 3, 4, 5, 6, 7, 8, 9] };
 const STATE: Kind = Kind { tag: *b"VOLS", what: "volume state", known: &[1] };
 const NAME: Kind = Kind { tag: *b"NAME", what: "name", known: &[1] };
 const TOMB: Kind = Kind { tag: *b"TOMB", what: "tombstone", known: &[1] };
@@ -89,6 +89,8 @@ pub struct VolumeDesc {
     pub created_ms: u64,
     /// The name that it was made with.
     pub name: String,
+    /// The size that it was made with, bytes; a clone's may be larger than its base's.
+    pub size_bytes: u64,
     /// A stream that nobody ever writes: the first writer seals it, like any predecessor's.
     pub genesis: StreamId,
     /// What it holds before the first write.
@@ -115,6 +117,7 @@ impl VolumeDesc {
             .put(6, &self.genesis.0)
             .put(7, &self.base.encode())
             .put_some(8, parent)
+            .put_u64(9, self.size_bytes)
             .finish();
         envelope::seal(VOLUME, nonce, &sections)
     }
@@ -143,6 +146,7 @@ impl VolumeDesc {
             flush,
             created_ms: sections.need(4)?.u64()?,
             name: sections.need(5)?.text()?,
+            size_bytes: sections.need(9)?.u64()?,
             genesis: StreamId(sections.need(6)?.array()?),
             base: Base::decode(base.bytes(base.remaining())?)?,
             parent,
@@ -315,6 +319,7 @@ mod tests {
             flush: FlushLevel::Bucket,
             created_ms: 5,
             name: "d".into(),
+            size_bytes: 8192,
             genesis: StreamId([2; 16]),
             base: base.clone(),
             parent: Some((VolumeId([3; 16]), SnapshotId([4; 16]))),

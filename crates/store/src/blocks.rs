@@ -21,6 +21,7 @@ use crate::cache::flight::Flights;
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use file::{FileError, Wait};
+use futures::FutureExt;
 use ram::Ram;
 use skerry_core::entry::BlockEntry;
 use skerry_core::segment::BuiltSegment;
@@ -175,13 +176,13 @@ impl Blocks {
         if !wanted.iter().all(fits) {
             return Err(Error::internal("a read of blocks", "it does not fit its buffer"));
         }
-        self.inner.read_many(wanted, block, out).await
+        self.inner.read_many(wanted, block, out).boxed().await
     }
 
     /// Brings blocks near, so that a read that follows does not wait. Errors are left to that read.
     /// The caller decides how much, and where this runs.
     pub async fn prefetch(&self, entries: &[BlockEntry], block: BlockSize) {
-        self.inner.prefetch(entries, block).await;
+        self.inner.prefetch(entries, block).boxed().await;
     }
 
     /// Keeps the frames of a segment that was just created in the disk cache, if there is one. Only

@@ -10,6 +10,7 @@
 use crate::error::{Error, Result};
 use crate::local::LocalDir;
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{
@@ -198,18 +199,18 @@ impl Bucket {
     /// # Errors
     /// Kind `Unavailable` after the last try: the object may be there, now or later.
     pub async fn create(&self, name: &str, payload: impl Into<Payload>) -> Result<Created> {
-        self.inner.create(name, payload.into().0).await
+        self.inner.create(name, payload.into().0).boxed().await
     }
 
     /// The whole object, or nothing if it isn't there.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>> {
-        self.inner.get(name).await
+        self.inner.get(name).boxed().await
     }
 
     /// The bytes of `range` that the object has: less than asked for at its end, none beyond it.
     /// `None` if there is no such object.
     pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Option<Bytes>> {
-        self.inner.get_range(name, range).await
+        self.inner.get_range(name, range).boxed().await
     }
 
     /// True if there is such an object.
@@ -219,12 +220,12 @@ impl Bucket {
 
     /// The object's size in bytes, if it is there.
     pub async fn size(&self, name: &str) -> Result<Option<u64>> {
-        self.inner.size(name).await
+        self.inner.size(name).boxed().await
     }
 
     /// Everything whose name begins with `prefix/`, sorted by name.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
-        self.inner.list(prefix).await
+        self.inner.list(prefix).boxed().await
     }
 
     /// Deletes an object; it is fine if there is none.
@@ -232,7 +233,7 @@ impl Bucket {
         if let (Some(dir), Object::Segment(key)) = (&self.local, names::parse(name)) {
             dir.forget(key);
         }
-        self.inner.delete(name).await
+        self.inner.delete(name).boxed().await
     }
 
     /// Bytes of a segment that must be there; fewer than asked for only at its end.

@@ -11,12 +11,22 @@
 pub mod blocks;
 pub mod bucket;
 pub mod cache;
+pub mod catalog;
+pub mod checkpoint;
+pub mod claim;
+pub mod collect;
 pub mod error;
 pub mod faulty;
 pub mod local;
 pub mod meter;
+pub mod node_writer;
 pub mod nodes;
 pub mod probe;
+pub mod segment_io;
+pub mod tree;
+pub mod update;
+pub mod url;
+pub mod view;
 
 #[cfg(test)]
 mod testing;

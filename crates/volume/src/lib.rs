@@ -1,1 +1,36 @@
-//! Skerry volume.
+//! The engine: every volume of one data folder.
+//!
+//! It knows the node's log and the bucket; it does not know sockets, protocols or configuration
+//! files. [`Node`] is the registry, [`volume::Volume`] a volume that this node writes,
+//! [`Device`] what a protocol attaches to.
+#![forbid(unsafe_code)]
+
+pub mod context;
+pub mod device;
+pub mod error;
+pub mod info;
+pub mod node;
+pub mod settings;
+pub mod tail;
+pub mod volume;
+
+mod checkin;
+mod destage;
+mod extents;
+mod fence;
+mod open;
+mod reading;
+mod refs;
+mod snaps;
+mod snapshots;
+mod state;
+mod volumes;
+
+pub use device::Device;
+pub use error::{Error, ErrorKind, Result};
+pub use info::{
+    CreateVolume, DiffRange, FsckReport, NodeStatus, Released, SnapshotState, SnapshotView,
+    StatusRange, VolumeInfo,
+};
+pub use node::{Node, NodeParts};
+pub use settings::EngineSettings;

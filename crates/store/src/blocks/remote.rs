@@ -8,7 +8,9 @@ use crate::cache::disk::FrameKey;
 use crate::cache::flight::{Claim, Flight};
 use crate::error::{Error, Result};
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use skerry_core::FormatError;
 use skerry_core::entry::BlockPlace;
 use skerry_core::names;
@@ -56,8 +58,12 @@ impl Inner {
         let mut mine = mine.into_iter();
         let runs: Vec<Vec<Mine<'_>>> =
             runs.into_iter().map(|run| mine.by_ref().take(run.len()).collect()).collect();
-        let mut fetches = futures::stream::iter(runs.into_iter().map(|run| self.fetch_run(run)))
-            .buffer_unordered(READ_FETCHES_MAX);
+        // Boxed one by one: a closure over borrowed runs would keep this future from being `Send`.
+        let mut fetches: Vec<BoxFuture<'_, _>> = Vec::with_capacity(runs.len());
+        for run in runs {
+            fetches.push(self.fetch_run(run).boxed());
+        }
+        let mut fetches = futures::stream::iter(fetches).buffer_unordered(READ_FETCHES_MAX);
         while let Some(fetched) = fetches.next().await {
             let mut good = Vec::new();
             for (piece, stored) in fetched {

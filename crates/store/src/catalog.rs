@@ -1,0 +1,229 @@
+//! The catalogue: which names there are, which volumes they name, and what those volumes are.
+//!
+//! Names are numbered create-if-absent objects; the highest number counts. Nothing here knows a log or an owner's memory.
+
+use crate::bucket::{Bucket, Created};
+use crate::error::{Error, Result};
+use parking_lot::Mutex;
+use skerry_core::descriptor::{NameRecord, Tombstone, VolumeDesc, VolumeState};
+use skerry_core::id::{SnapshotId, VolumeId};
+use skerry_core::name::Name;
+use skerry_core::names::{self, Object};
+use skerry_core::refs::Ref;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// A volume's descriptor and what has become of it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The descriptor.
+    pub desc: Arc<VolumeDesc>,
+    /// True if the head is deleted; snapshots may be left.
+    pub gone: bool,
+}
+
+/// Reads and writes names and descriptors. Descriptors never change and are kept in memory.
+#[derive(Debug)]
+pub struct Catalog {
+    bucket: Bucket,
+    descs: Mutex<HashMap<VolumeId, Arc<VolumeDesc>>>,
+    names: Mutex<HashMap<(String, u64), Option<VolumeId>>>,
+}
+
+/// The most names and descriptors that are remembered each; beyond it they are read again.
+const REMEMBERED_MAX: usize = 65_536;
+
+impl Catalog {
+    /// The catalogue of a bucket.
+    pub fn new(bucket: Bucket) -> Self {
+        Self { bucket, descs: Mutex::default(), names: Mutex::default() }
+    }
+
+    async fn read_name(&self, name: &str, number: u64) -> Result<Option<VolumeId>> {
+        let key = (name.to_owned(), number);
+        if let Some(known) = self.names.lock().get(&key) {
+            return Ok(*known);
+        }
+        let object = format!("{}/{name}/{number:016x}", names::NAMES);
+        let bytes = self.bucket.get(&object).await?.ok_or_else(|| Error::not_found(&object))?;
+        let record = NameRecord::decode(&bytes).map_err(|e| Error::format(&object, e))?;
+        let mut names = self.names.lock();
+        if names.len() >= REMEMBERED_MAX {
+            names.clear();
+        }
+        names.insert(key, record.volume);
+        Ok(record.volume)
+    }
+
+    /// The newest number of a name, and whom it names.
+    async fn newest(&self, name: &Name) -> Result<Option<(u64, Option<VolumeId>)>> {
+        let listed = self.bucket.list(&names::name_prefix(name)).await?;
+        let number = listed.iter().filter_map(|o| match names::parse(&o.name) {
+            Object::Name(_, number) => Some(number),
+            _ => None,
+        });
+        match number.max() {
+            Some(number) => Ok(Some((number, self.read_name(name.as_str(), number).await?))),
+            None => Ok(None),
+        }
+    }
+
+    /// The volume of this name.
+    pub async fn resolve(&self, name: &Name) -> Result<Option<VolumeId>> {
+        Ok(self.newest(name).await?.and_then(|(_, volume)| volume))
+    }
+
+    /// All names in use, and whom they name.
+    pub async fn all(&self) -> Result<BTreeMap<String, VolumeId>> {
+        let mut newest: BTreeMap<String, u64> = BTreeMap::new();
+        for object in self.bucket.list(names::NAMES).await? {
+            if let Object::Name(name, number) = names::parse(&object.name) {
+                let highest = newest.entry(name).or_insert(number);
+                *highest = (*highest).max(number);
+            }
+        }
+        let mut out = BTreeMap::new();
+        for (name, number) in newest {
+            if let Some(volume) = self.read_name(&name, number).await? {
+                out.insert(name, volume);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Claims a free name for a volume.
+    pub async fn claim(&self, name: &Name, volume: VolumeId) -> Result<()> {
+        let next = match self.newest(name).await? {
+            Some((_, Some(holder))) if holder == volume => return Ok(()),
+            Some((_, Some(_))) => return Err(Error::exists(format!("volume {name}"))),
+            Some((number, None)) => number + 1,
+            None => 1,
+        };
+        let record = NameRecord { volume: Some(volume) }.encode(self.bucket.nonce());
+        match self.bucket.create(&names::name(name, next), vec![record]).await? {
+            Created::Ours => Ok(()),
+            Created::Theirs => Err(Error::exists(format!("volume {name}"))),
+        }
+    }
+
+    /// Frees a name if it still names this volume.
+    pub async fn free(&self, name: &Name, volume: VolumeId) -> Result<()> {
+        if let Some((number, Some(holder))) = self.newest(name).await?
+            && holder == volume
+        {
+            let record = NameRecord { volume: None }.encode(self.bucket.nonce());
+            // Losing the race means that somebody else freed it.
+            let _ = self.bucket.create(&names::name(name, number + 1), vec![record]).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a volume's descriptor: pending, it holds its base and is no volume yet.
+    pub async fn propose(&self, desc: &VolumeDesc) -> Result<()> {
+        let bytes = desc.encode(self.bucket.nonce());
+        match self.bucket.create(&names::volume_desc(desc.id), vec![bytes]).await? {
+            Created::Ours => Ok(()),
+            Created::Theirs => Err(Error::exists(format!("volume id {}", desc.id))),
+        }
+    }
+
+    /// Settles a pending descriptor; gives what was decided, which may be the other one.
+    pub async fn settle(&self, volume: VolumeId, state: VolumeState) -> Result<VolumeState> {
+        let name = names::volume_state(volume);
+        match self.bucket.create(&name, vec![state.encode(self.bucket.nonce())]).await? {
+            Created::Ours => Ok(state),
+            Created::Theirs => self.state(volume).await?.ok_or_else(|| Error::not_found(&name)),
+        }
+    }
+
+    /// What became of a descriptor; none while it is pending.
+    pub async fn state(&self, volume: VolumeId) -> Result<Option<VolumeState>> {
+        let name = names::volume_state(volume);
+        match self.bucket.get(&name).await? {
+            Some(bytes) => {
+                VolumeState::decode(&bytes).map(Some).map_err(|e| Error::format(&name, e))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// A volume's descriptor.
+    pub async fn desc(&self, volume: VolumeId) -> Result<Arc<VolumeDesc>> {
+        if let Some(desc) = self.descs.lock().get(&volume) {
+            return Ok(desc.clone());
+        }
+        let name = names::volume_desc(volume);
+        let bytes = self.bucket.get(&name).await?.ok_or_else(|| Error::not_found(&name))?;
+        let desc = Arc::new(VolumeDesc::decode(&bytes).map_err(|e| Error::format(&name, e))?);
+        let mut descs = self.descs.lock();
+        if descs.len() >= REMEMBERED_MAX {
+            descs.clear();
+        }
+        descs.insert(volume, desc.clone());
+        Ok(desc)
+    }
+
+    /// A volume's descriptor, and whether its head is deleted.
+    pub async fn entry(&self, volume: VolumeId) -> Result<Entry> {
+        let desc = self.desc(volume).await?;
+        let gone = self.bucket.exists(&names::volume_gone(volume)).await?;
+        Ok(Entry { desc, gone })
+    }
+
+    /// Writes a tombstone; true if nobody had before.
+    pub async fn bury(&self, object: &str) -> Result<()> {
+        let tomb = Tombstone { at_ms: self.bucket.clock().wall_ms() };
+        self.bucket.create(object, vec![tomb.encode(self.bucket.nonce())]).await.map(drop)
+    }
+
+    /// The refs of a volume's snapshots that aren't deleted, oldest first.
+    pub async fn snapshots(&self, volume: VolumeId) -> Result<Vec<Ref>> {
+        let (mut refs, mut gone) = (Vec::new(), Vec::new());
+        for object in self.bucket.list(&names::snapshot_prefix(volume)).await? {
+            match names::parse(&object.name) {
+                Object::Snapshot(_, id) => refs.push(id),
+                Object::SnapshotGone(_, id) => gone.push(id),
+                _ => {}
+            }
+        }
+        let mut out = Vec::new();
+        for id in refs.into_iter().filter(|id| !gone.contains(id)) {
+            out.extend(self.snapshot(volume, id).await?);
+        }
+        out.sort_by_key(|r| r.snapshot.as_ref().map_or(0, |s| s.created_ms));
+        Ok(out)
+    }
+
+    /// A snapshot's ref, if it is there.
+    pub async fn snapshot(&self, volume: VolumeId, id: SnapshotId) -> Result<Option<Ref>> {
+        read_ref(&self.bucket, &names::snapshot(volume, id)).await
+    }
+}
+
+/// Reads a ref.
+pub async fn read_ref(bucket: &Bucket, name: &str) -> Result<Option<Ref>> {
+    match bucket.get(name).await? {
+        Some(bytes) => Ref::decode(&bytes).map(Some).map_err(|e| Error::format(name, e)),
+        None => Ok(None),
+    }
+}
+
+/// The places of a volume's head refs, newest last.
+pub async fn list_heads(
+    bucket: &Bucket,
+    volume: VolumeId,
+) -> Result<Vec<(String, skerry_core::takeover::RefOrder)>> {
+    let mut heads: Vec<_> = bucket
+        .list(&names::head_prefix(volume))
+        .await?
+        .into_iter()
+        .filter_map(|object| match names::parse(&object.name) {
+            Object::Head(_, epoch, stream, number) => {
+                Some((object.name, skerry_core::takeover::RefOrder { epoch, stream, number }))
+            }
+            _ => None,
+        })
+        .collect();
+    heads.sort_by_key(|(_, order)| *order);
+    Ok(heads)
+}

@@ -1,0 +1,276 @@
+//! Opening a volume's head: to read what was last published, or to take its stream over.
+//!
+//! The decisions are `skerry_core::takeover`'s; this carries them out.
+
+use crate::bucket::{Bucket, Created};
+use crate::catalog;
+use crate::error::{Error, Result};
+use crate::segment_io;
+use crate::view::{self, Journey, View};
+use skerry_core::descriptor::{Life, VolumeDesc};
+use skerry_core::id::{StreamId, VolumeId};
+use skerry_core::names::{self, Object};
+use skerry_core::position::{Position, SegmentKey};
+use skerry_core::seal::{Owner, Seal};
+use skerry_core::takeover::{Found, RefOrder, Step, Takeover};
+
+/// A volume as it was found, without taking anything over.
+#[derive(Debug)]
+pub struct Peek {
+    /// The state at the end of what is published.
+    pub view: View,
+    /// Who writes it, if anybody.
+    pub owner: Option<Owner>,
+    /// The first node number that the newest ref left unused, if the ref is of the last stream.
+    pub next_node: u64,
+    /// Barriers and seals on the way.
+    pub journey: Journey,
+    /// True if the volume's own head has no ref yet and its base was rolled forward from elsewhere.
+    pub unsettled_base: bool,
+    /// The names of the head refs that were listed.
+    pub heads: Vec<String>,
+    /// The position of the ref that was started from.
+    pub started: Position,
+}
+
+/// Where to start: the newest head ref, or the descriptor's base.
+async fn start(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek> {
+    let heads = catalog::list_heads(bucket, desc.id).await?;
+    let names: Vec<String> = heads.iter().map(|(name, _)| name.clone()).collect();
+    if let Some((name, _)) = heads.last() {
+        let found = catalog::read_ref(bucket, name).await?.ok_or_else(|| Error::not_found(name))?;
+        let started = found.base.at;
+        let view = View::of_root(desc.id, found.base.root, started);
+        return Ok(Peek {
+            view,
+            started,
+            owner: None,
+            next_node: found.next_node,
+            journey: Journey::default(),
+            unsettled_base: false,
+            heads: names,
+        });
+    }
+    // A clone's base is rolled forward along its parent's streams; its own history begins at its genesis.
+    let unsettled_base = desc.base.at.order() != desc.base.end.order();
+    let mut view = view::open(bucket, desc.base_volume(), &desc.base).await?;
+    view.volume = desc.id;
+    view.at = Position::start(0, desc.genesis, 0);
+    view.root_at = view.at;
+    // A clone has a name of its own, and may be larger than what it was made from.
+    view.size_bytes = desc.size_bytes;
+    view.name.clone_from(&desc.name);
+    Ok(Peek {
+        started: view.at,
+        view,
+        owner: None,
+        next_node: 0,
+        journey: Journey::default(),
+        unsettled_base,
+        heads: names,
+    })
+}
+
+/// Reads a volume's newest published state, and who owns it. A number that is missing may have been
+/// collected rather than never written: the refs are listed again, and a newer one is started from.
+pub async fn peek(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek> {
+    loop {
+        let peek = peek_once(bucket, desc).await?;
+        let taker = Takeover::new(peek.started, desc.genesis);
+        let listed = list_orders(bucket, desc.id).await?;
+        if matches!(taker.refs(&listed), Step::Own(_)) {
+            return Ok(peek);
+        }
+    }
+}
+
+async fn list_orders(bucket: &Bucket, volume: VolumeId) -> Result<Vec<RefOrder>> {
+    Ok(catalog::list_heads(bucket, volume).await?.into_iter().map(|(_, order)| order).collect())
+}
+
+async fn peek_once(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek> {
+    let mut peek = start(bucket, desc).await?;
+    let began = peek.view.at.stream;
+    view::roll_to_end(bucket, &mut peek.view, &mut peek.journey).await?;
+    peek.owner = match peek.journey.seals.last() {
+        Some(seal) => seal.owner.clone(),
+        None => owner_of(bucket, desc.id, &peek.view.at).await?,
+    };
+    if peek.view.at.stream != began {
+        peek.next_node = 0;
+    }
+    Ok(peek)
+}
+
+/// Who writes the stream at a position.
+async fn owner_of(bucket: &Bucket, volume: VolumeId, at: &Position) -> Result<Option<Owner>> {
+    if at.epoch == 0 {
+        return Ok(None);
+    }
+    let name = names::life(volume, at.epoch, at.stream);
+    let bytes = bucket.get(&name).await?.ok_or_else(|| Error::not_found(&name))?;
+    Ok(Life::decode(&bytes).map_err(|e| Error::format(&name, e))?.owner)
+}
+
+/// A stream that is ours to write.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The state at its beginning, placed there.
+    pub view: View,
+    /// Barriers and seals on the way.
+    pub journey: Journey,
+    /// Who wrote before, if anybody.
+    pub before: Option<Owner>,
+    /// True if a checkpoint must be written before anything else.
+    pub must_checkpoint: bool,
+    /// The names of the head refs that were listed.
+    pub heads: Vec<String>,
+}
+
+/// How a take-over may go.
+#[derive(Debug, Clone)]
+pub struct ClaimOptions {
+    /// Who will write; nobody, to release the volume.
+    pub owner: Option<Owner>,
+    /// True if the present owner is not asked.
+    pub force: bool,
+}
+
+fn may_take(owner: Option<&Owner>, options: &ClaimOptions) -> bool {
+    let same = match (owner, &options.owner) {
+        (Some(now), Some(me)) => now.node == me.node,
+        (Some(_), None) => false,
+        (None, _) => true,
+    };
+    same || options.force
+}
+
+/// Takes the volume's stream over, unless somebody else owns it and `force` is not set.
+pub async fn claim(bucket: &Bucket, desc: &VolumeDesc, options: &ClaimOptions) -> Result<Claimed> {
+    loop {
+        let peek = peek(bucket, desc).await?;
+        if !may_take(peek.owner.as_ref(), options) {
+            let host = peek.owner.map(|o| o.host).unwrap_or_default();
+            return Err(Error::fenced(
+                format!("volume {}", peek.view.name),
+                format!(
+                    "it is written by host {host}; stop it there, or release it with \
+                     `skerry volume release {} --force`",
+                    peek.view.name
+                ),
+            ));
+        }
+        if let Some(claimed) = try_claim(bucket, desc, options, peek).await? {
+            return Ok(claimed);
+        }
+    }
+}
+
+/// One attempt; none if the seal turned out to be void, or somebody else was first.
+async fn try_claim(
+    bucket: &Bucket,
+    desc: &VolumeDesc,
+    options: &ClaimOptions,
+    peek: Peek,
+) -> Result<Option<Claimed>> {
+    let Peek { mut view, owner: mut before, mut journey, unsettled_base, heads, started, .. } =
+        peek;
+    let successor = StreamId::random(bucket.entropy().as_ref());
+    let mut taker = Takeover::new(started, successor);
+    let mut step = taker.found(&Found::Segment(view.at));
+    loop {
+        step = match step {
+            Step::Read(key) => found(bucket, key, &mut view, &mut journey, &mut taker).await?,
+            Step::Seal(key) => {
+                let seal = new_seal(&taker, successor, options, before.as_ref());
+                write_life(bucket, desc.id, &seal).await?;
+                let bytes = seal.encode(bucket.nonce());
+                match bucket.create(&names::segment(key), vec![bytes]).await? {
+                    Created::Ours => taker.sealed(),
+                    Created::Theirs => {
+                        found(bucket, key, &mut view, &mut journey, &mut taker).await?
+                    }
+                }
+            }
+            Step::ListRefs => taker.refs(&list_orders(bucket, desc.id).await?),
+            Step::Restart(_) => return Ok(None),
+            Step::Own(at) => {
+                view.at = at;
+                if view.applied == 0 {
+                    view.root_at = at;
+                }
+                let must_checkpoint = view.must_checkpoint || unsettled_base;
+                return Ok(Some(Claimed { view, journey, before, must_checkpoint, heads }));
+            }
+        };
+        // Somebody else took it meanwhile: whether we may take it from them is a new question.
+        if let Some(seal) = journey.seals.last()
+            && seal.owner != before
+        {
+            before.clone_from(&seal.owner);
+            if !may_take(before.as_ref(), options) {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+fn new_seal(
+    taker: &Takeover,
+    successor: StreamId,
+    options: &ClaimOptions,
+    before: Option<&Owner>,
+) -> Seal {
+    let other =
+        before.is_some_and(|now| options.owner.as_ref().is_none_or(|me| me.node != now.node));
+    Seal {
+        successor,
+        epoch: taker.epoch(),
+        owner: options.owner.clone(),
+        forced: options.force && other,
+    }
+}
+
+/// Reads a number, applies or follows what stands there, and asks what is next.
+async fn found(
+    bucket: &Bucket,
+    key: SegmentKey,
+    view: &mut View,
+    journey: &mut Journey,
+    taker: &mut Takeover,
+) -> Result<Step> {
+    Ok(match segment_io::read(bucket, key).await? {
+        Found::Missing => taker.found(&Found::Missing),
+        Found::Segment(head) => {
+            journey.barriers.extend(view.apply(bucket, &head).await?);
+            taker.found(&Found::Segment(view.at))
+        }
+        Found::Seal(seal) => {
+            let step = taker.found(&Found::Seal(seal.clone()));
+            view.at = *taker.at();
+            journey.seals.push(seal);
+            step
+        }
+    })
+}
+
+async fn write_life(bucket: &Bucket, volume: VolumeId, seal: &Seal) -> Result<()> {
+    let life = Life { epoch: seal.epoch, stream: seal.successor, owner: seal.owner.clone() };
+    let name = names::life(volume, life.epoch, life.stream);
+    bucket.create(&name, vec![life.encode(bucket.nonce())]).await.map(drop)
+}
+
+/// All incarnations of a volume, oldest first.
+pub async fn lives(bucket: &Bucket, volume: VolumeId) -> Result<Vec<Life>> {
+    let mut out = Vec::new();
+    for object in bucket.list(&names::life_prefix(volume)).await? {
+        if !matches!(names::parse(&object.name), Object::Life(..)) {
+            continue;
+        }
+        if let Some(bytes) = bucket.get(&object.name).await? {
+            out.push(Life::decode(&bytes).map_err(|e| Error::format(&object.name, e))?);
+        }
+    }
+    out.sort_by_key(|life| life.epoch);
+    Ok(out)
+}

@@ -1,0 +1,108 @@
+//! Writes map nodes: collects them into segments of a stream's node lane and puts those.
+
+use crate::bucket::{Bucket, Created};
+use crate::error::{Error, Result};
+use crate::nodes::Nodes;
+use bytes::Bytes;
+use skerry_core::id::{StreamId, VolumeId};
+use skerry_core::names;
+use skerry_core::node::NodePtr;
+use skerry_core::position::{Number, SegmentKey};
+use skerry_core::segment::{NodesBuilder, SegmentId, SegmentKind};
+use skerry_core::size::BlockSize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A segment of nodes is put when it holds this many bytes: large enough that a checkpoint is few
+/// PUTs, small enough to be held in memory twice.
+pub const NODES_SEGMENT_BYTES: usize = 8 << 20;
+
+/// Who writes nodes, and under which numbers.
+#[derive(Debug, Clone)]
+pub struct NodeLane {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The stream.
+    pub stream: StreamId,
+    /// The stream's epoch.
+    pub epoch: u64,
+    /// The block size, for the head.
+    pub block: BlockSize,
+    /// The next number of the lane, counted from zero. A number is used up by the attempt to put it:
+    /// what became of a PUT that failed is not known.
+    pub next: Arc<AtomicU64>,
+}
+
+/// Collects nodes and puts them.
+pub struct NodeWriter<'a> {
+    bucket: &'a Bucket,
+    nodes: &'a Nodes,
+    lane: NodeLane,
+    builder: Option<NodesBuilder>,
+}
+
+impl<'a> NodeWriter<'a> {
+    /// A writer that goes on with a lane's next number.
+    pub fn new(bucket: &'a Bucket, nodes: &'a Nodes, lane: NodeLane) -> Self {
+        Self { bucket, nodes, lane, builder: None }
+    }
+
+    /// The nodes' birth.
+    pub fn epoch(&self) -> u64 {
+        self.lane.epoch
+    }
+
+    /// The reader of nodes.
+    pub fn nodes(&self) -> &'a Nodes {
+        self.nodes
+    }
+
+    fn begin(&mut self) -> NodesBuilder {
+        let number = Number::node(self.lane.next.fetch_add(1, Ordering::Relaxed));
+        let key = SegmentKey { stream: self.lane.stream, number };
+        NodesBuilder::new(SegmentId {
+            kind: SegmentKind::Nodes,
+            block: self.lane.block,
+            volume: self.lane.volume,
+            key,
+            epoch: self.lane.epoch,
+            predecessor: [0; 16],
+            vseq_from: 0,
+            vseq_to: 0,
+            nonce: self.bucket.nonce(),
+        })
+    }
+
+    /// Adds a node; its segment is put at the latest by [`Self::finish`].
+    pub async fn push(&mut self, level: u8, live: u64, node: Bytes) -> Result<NodePtr> {
+        if self
+            .builder
+            .as_ref()
+            .is_some_and(|b| b.is_full() || b.len_bytes() >= NODES_SEGMENT_BYTES)
+        {
+            self.put().await?;
+        }
+        let mut builder = self.builder.take().unwrap_or_else(|| self.begin());
+        let ptr = builder.push(level, live, &node);
+        self.builder = Some(builder);
+        self.nodes.insert(&ptr, node);
+        Ok(ptr)
+    }
+
+    async fn put(&mut self) -> Result<()> {
+        let Some(builder) = self.builder.take() else { return Ok(()) };
+        let built = builder.finish();
+        let name = names::segment(built.key);
+        match self.bucket.create(&name, built.chunks).await? {
+            Created::Ours => Ok(()),
+            Created::Theirs => {
+                Err(Error::fenced(&name, "somebody else writes this volume's nodes"))
+            }
+        }
+    }
+
+    /// Puts what is left.
+    pub async fn finish(mut self) -> Result<()> {
+        self.put().await
+    }
+}

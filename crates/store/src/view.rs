@@ -1,0 +1,173 @@
+//! A view: a root and the changes on top of it, as rolled forward; a readable state of a volume.
+
+use crate::bucket::Bucket;
+use crate::error::Result;
+use crate::segment_io;
+use skerry_core::id::VolumeId;
+use skerry_core::ops::{Barrier, Op};
+use skerry_core::overlay::Overlay;
+use skerry_core::position::Position;
+use skerry_core::root::{Base, Root};
+use skerry_core::seal::Seal;
+use skerry_core::segment::SegmentHead;
+use skerry_core::takeover::{Found, follow, next_key};
+use std::future::Future;
+use std::pin::Pin;
+
+/// A barrier that was passed while rolling forward, and the state's coordinates at it.
+#[derive(Debug, Clone)]
+pub struct PassedBarrier {
+    /// The snapshot.
+    pub barrier: Barrier,
+    /// What the snapshot is: the root below and the range up to the barrier.
+    pub base: Base,
+    /// The volume's size at it, bytes.
+    pub size_bytes: u64,
+}
+
+/// A state of a volume.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The root below.
+    pub root: Root,
+    /// The place of the root.
+    pub root_at: Position,
+    /// Changes since the root.
+    pub overlay: Overlay,
+    /// The place reached.
+    pub at: Position,
+    /// The volume's size there, bytes.
+    pub size_bytes: u64,
+    /// The volume's name there.
+    pub name: String,
+    /// How many segments were applied.
+    pub applied: u64,
+    /// True after a rollback: the root below is an old one, so that a checkpoint must come before
+    /// anything else begins at this place.
+    pub must_checkpoint: bool,
+}
+
+impl View {
+    /// The state that a root holds.
+    pub fn of_root(volume: VolumeId, root: Root, at: Position) -> Self {
+        Self {
+            volume,
+            size_bytes: root.size_bytes,
+            name: root.name.clone(),
+            root,
+            root_at: at,
+            overlay: Overlay::new(),
+            at,
+            applied: 0,
+            must_checkpoint: false,
+        }
+    }
+
+    /// The base that denotes this state.
+    pub fn base(&self) -> Base {
+        Base { root: self.root.clone(), at: self.root_at, end: self.at }
+    }
+
+    /// Applies the changes of a segment but for a rollback: what its operations and extents say.
+    fn apply_changes(&mut self, head: &SegmentHead) {
+        for op in &head.ops {
+            if let Op::Zero { first, blocks } = op {
+                self.overlay.zero(*first..first.saturating_add(*blocks));
+            }
+        }
+        for (index, entry) in head.entries() {
+            self.overlay.set(index, &entry);
+        }
+    }
+
+    /// Applies a segment that follows this state; gives the barrier that it ends with, if any.
+    pub async fn apply(
+        &mut self,
+        bucket: &Bucket,
+        head: &SegmentHead,
+    ) -> Result<Option<PassedBarrier>> {
+        segment_io::check_follows(head, &self.at, self.volume)?;
+        self.apply_changes(head);
+        self.at = segment_io::after(head, &self.at);
+        self.applied += 1;
+        let mut passed = None;
+        for op in &head.ops {
+            match op {
+                Op::Zero { .. } => {}
+                Op::Resize(size) => self.size_bytes = *size,
+                Op::Rename(name) => self.name.clone_from(name),
+                Op::Barrier(barrier) => {
+                    passed = Some(PassedBarrier {
+                        barrier: barrier.clone(),
+                        base: self.base(),
+                        size_bytes: self.size_bytes,
+                    });
+                }
+                Op::Rollback(base) => self.roll_back(bucket, base).await?,
+            }
+        }
+        Ok(passed)
+    }
+
+    /// Becomes what `base` denotes, at the place already reached, keeping the name.
+    async fn roll_back(&mut self, bucket: &Bucket, base: &Base) -> Result<()> {
+        let old = open_boxed(bucket, self.volume, base).await?;
+        self.root = old.root;
+        self.overlay = old.overlay;
+        self.size_bytes = old.size_bytes;
+        self.root_at = old.root_at;
+        self.must_checkpoint = true;
+        Ok(())
+    }
+}
+
+fn open_boxed<'a>(
+    bucket: &'a Bucket,
+    volume: VolumeId,
+    base: &'a Base,
+) -> Pin<Box<dyn Future<Output = Result<View>> + Send + 'a>> {
+    Box::pin(open(bucket, volume, base))
+}
+
+/// Opens what a base denotes: its root, rolled forward to its end.
+pub async fn open(bucket: &Bucket, volume: VolumeId, base: &Base) -> Result<View> {
+    let mut view = View::of_root(volume, base.root.clone(), base.at);
+    while view.at.order() != base.end.order() {
+        match segment_io::read(bucket, next_key(&view.at)).await? {
+            Found::Segment(head) => {
+                view.apply(bucket, &head).await?;
+            }
+            Found::Seal(seal) => view.at = follow(&view.at, &seal),
+            Found::Missing => {
+                let name = skerry_core::names::segment(next_key(&view.at));
+                return Err(segment_io::corrupt(&name, "it is missing, and a snapshot needs it"));
+            }
+        }
+    }
+    Ok(view)
+}
+
+/// What rolling forward to the end met on its way.
+#[derive(Debug, Default)]
+pub struct Journey {
+    /// Barriers, in order.
+    pub barriers: Vec<PassedBarrier>,
+    /// Seals that were followed, in order.
+    pub seals: Vec<Seal>,
+}
+
+/// Rolls a view forward as far as there are segments and seals.
+pub async fn roll_to_end(bucket: &Bucket, view: &mut View, journey: &mut Journey) -> Result<()> {
+    loop {
+        match segment_io::read(bucket, next_key(&view.at)).await? {
+            Found::Missing => return Ok(()),
+            Found::Segment(head) => journey.barriers.extend(view.apply(bucket, &head).await?),
+            Found::Seal(seal) => {
+                view.at = follow(&view.at, &seal);
+                journey.seals.push(seal);
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Checkpoints of a volume that is being written: freeze the overlay, write the tree, publish the head.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::volume::Volume;
+use skerry_core::overlay::Overlay;
+use skerry_core::position::Position;
+use skerry_core::root::{Base, Root};
+use skerry_store::checkpoint::{self, Checkpoint, Facts};
+use skerry_store::node_writer::NodeLane;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a checkpoint is made of, cut between two segments.
+pub(crate) struct Frozen {
+    root: Arc<Root>,
+    before: Position,
+    at: Position,
+    overlay: Arc<Overlay>,
+    facts: Facts,
+    ticket: u64,
+}
+
+impl Volume {
+    /// Freezes the overlay if a checkpoint is due.
+    pub(crate) fn freeze(&self) -> Option<Frozen> {
+        let ticket = self.checkpoints_wanted.load(Ordering::Acquire);
+        let mut state = self.state.lock();
+        let due = state.overlay.bytes() >= self.ctx.overlay_share_bytes()
+            || state.applied >= self.ctx.settings.checkpoint_segments_max
+            || ticket > *self.checkpoints_done.borrow();
+        if !due || state.frozen.is_some() {
+            return None;
+        }
+        let overlay = Arc::new(std::mem::take(&mut state.overlay));
+        state.frozen = Some(overlay.clone());
+        state.applied = 0;
+        Some(Frozen {
+            root: state.root.clone(),
+            before: state.root_at,
+            at: state.at,
+            overlay,
+            facts: Facts { size_bytes: state.size_at, name: state.name_at.clone() },
+            ticket,
+        })
+    }
+
+    /// Writes what was frozen, and publishes the new head.
+    pub(crate) async fn check_in(&self, job: Frozen) -> Result<()> {
+        let made = self.write_tree(&job).await?;
+        let mut keeper = self.refs.lock().await;
+        let base = Base::exact(made.root.clone(), job.at);
+        self.publish_head(&mut keeper, base, job.before, made.dropped).await?;
+        {
+            let mut state = self.state.lock();
+            state.root = Arc::new(made.root);
+            state.root_at = job.at;
+            state.frozen = None;
+        }
+        if let Err(error) = self.collect(&mut keeper, false).await {
+            tracing::warn!(volume = %self.name(), %error, "collection stopped; the next checkpoint tries again");
+        }
+        drop(keeper);
+        self.checkpoints_done.send_modify(|done| *done = (*done).max(job.ticket));
+        self.work.notify_one();
+        Ok(())
+    }
+
+    async fn write_tree(&self, job: &Frozen) -> Result<Checkpoint> {
+        let lane = NodeLane {
+            volume: self.desc.id,
+            stream: self.stream,
+            epoch: self.epoch,
+            block: self.desc.block,
+            next: self.refs.lock().await.next_node.clone(),
+        };
+        let (bucket, nodes) = (&self.ctx.bucket, &self.ctx.nodes);
+        loop {
+            let facts = job.facts.clone();
+            match checkpoint::write(bucket, nodes, lane.clone(), &job.root, &job.overlay, facts)
+                .await
+            {
+                Ok(made) => return Ok(made),
+                Err(e) if e.is_transient() => self.wait_for_store(&e).await?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Makes everything that is in the bucket now part of the tree, and waits for it.
+    pub async fn checkpoint(&self) -> Result<()> {
+        let ticket = self.checkpoints_wanted.fetch_add(1, Ordering::AcqRel) + 1;
+        self.work.notify_one();
+        let mut done = self.checkpoints_done.subscribe();
+        let mut progress = self.progress.subscribe();
+        tokio::select! {
+            reached = done.wait_for(|done| *done >= ticket) => match reached {
+                Ok(_) => Ok(()),
+                Err(_) => Err(Error::new(ErrorKind::Unavailable, "the node is shutting down")),
+            },
+            failed = progress.wait_for(|p| p.failure.is_some()) => match failed {
+                Ok(p) => Err(p.failure.clone().unwrap_or_else(|| {
+                    Error::new(ErrorKind::Internal, "a volume failed without a reason")
+                })),
+                Err(_) => Err(Error::new(ErrorKind::Unavailable, "the node is shutting down")),
+            },
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What all volumes of a node share: the bucket, the caches, the log, the settings.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::settings::EngineSettings;
+use skerry_core::env::Clock;
+use skerry_core::id::{LogId, NodeId};
+use skerry_core::seal::Owner;
+use skerry_log::Log;
+use skerry_store::blocks::Blocks;
+use skerry_store::bucket::Bucket;
+use skerry_store::catalog::Catalog;
+use skerry_store::collect::Collector;
+use skerry_store::nodes::Nodes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What all volumes of a node share.
+pub struct Context {
+    /// The bucket.
+    pub bucket: Bucket,
+    /// Map nodes.
+    pub nodes: Nodes,
+    /// Blocks.
+    pub blocks: Blocks,
+    /// Names and descriptors.
+    pub catalog: Catalog,
+    /// The collector.
+    pub collector: Collector,
+    /// The node's log.
+    pub log: Log,
+    /// Limits.
+    pub settings: EngineSettings,
+    /// The node.
+    pub node: NodeId,
+    /// The host's name.
+    pub host: String,
+    /// How many volumes are open for writing: the overlay's budget is shared among them.
+    pub volumes_open: AtomicUsize,
+}
+
+impl Context {
+    /// The clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        self.bucket.clock()
+    }
+
+    /// The log's id as seals name it.
+    pub fn log_id(&self) -> LogId {
+        LogId(self.log.id().as_u128().to_be_bytes())
+    }
+
+    /// This node as an owner.
+    pub fn owner(&self) -> Owner {
+        Owner { node: self.node, log: self.log_id(), host: self.host.clone() }
+    }
+
+    /// One volume's share of the overlay budget, bytes.
+    pub fn overlay_share_bytes(&self) -> usize {
+        self.settings.overlay_bytes_max / self.volumes_open.load(Ordering::Relaxed).max(1) / 2
+    }
+
+    /// Runs heavy computing off the tasks that serve clients.
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        if self.settings.inline_cpu {
+            return Ok(work());
+        }
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("a computing task failed: {e}")))
+    }
+}

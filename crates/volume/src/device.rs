@@ -1,0 +1,158 @@
+//! A device: one attached volume or snapshot, as protocols see it.
+
+use crate::context::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::extents::Layers;
+use crate::info::StatusRange;
+use crate::reading::Reading;
+use crate::volume::{Attempt, Volume};
+use bytes::Bytes;
+use skerry_core::size::SECTOR_BYTES;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+enum Kind {
+    Head { volume: Arc<Volume>, generation: u64 },
+    Reading(Arc<Reading>),
+}
+
+/// An attached volume or snapshot. Dropping it detaches.
+pub struct Device {
+    ctx: Arc<Context>,
+    name: String,
+    size_bytes: u64,
+    kind: Kind,
+}
+
+impl Device {
+    /// Attaches to a volume that this node writes.
+    pub(crate) fn head(volume: Arc<Volume>, name: String) -> Self {
+        volume.clients.fetch_add(1, Ordering::Relaxed);
+        let (size_bytes, generation) = {
+            let state = volume.state.lock();
+            (state.size_bytes, state.generation)
+        };
+        let ctx = volume.ctx.clone();
+        Self { ctx, name, size_bytes, kind: Kind::Head { volume, generation } }
+    }
+
+    /// Attaches to a state that is only read.
+    pub(crate) fn reading(ctx: Arc<Context>, reading: Arc<Reading>, name: String) -> Self {
+        let size_bytes = reading.state.size_bytes;
+        Self { ctx, name, size_bytes, kind: Kind::Reading(reading) }
+    }
+
+    /// What it was attached as.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The size when it was attached, bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// The block size, bytes.
+    pub fn block_size_bytes(&self) -> u64 {
+        match &self.kind {
+            Kind::Head { volume, .. } => volume.desc.block.bytes() as u64,
+            Kind::Reading(reading) => reading.state.block.bytes() as u64,
+        }
+    }
+
+    /// True if writes are refused.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self.kind, Kind::Reading(_))
+    }
+
+    fn head_of(&self) -> Result<(&Arc<Volume>, u64)> {
+        match &self.kind {
+            Kind::Head { volume, generation } => Ok((volume, *generation)),
+            Kind::Reading(_) => {
+                Err(Error::new(ErrorKind::InUse, format!("{} is read-only here", self.name)))
+            }
+        }
+    }
+
+    /// Reads without waiting; none if that is not possible.
+    pub fn try_read(&self, offset: u64, buf: &mut [u8]) -> Option<Result<()>> {
+        let done = match &self.kind {
+            Kind::Head { volume, generation } => {
+                volume.try_read(offset, buf, *generation).map(|a| matches!(a, Attempt::Done))
+            }
+            Kind::Reading(reading) => reading.try_read(offset, buf),
+        };
+        match done {
+            Ok(true) => Some(Ok(())),
+            Ok(false) => None,
+            Err(e) => Some(Err(e)),
+        }
+    }
+
+    /// Writes without waiting; none if that is not possible.
+    pub fn try_write(&self, offset: u64, data: &[u8]) -> Option<Result<()>> {
+        let attempt =
+            self.head_of().and_then(|(v, generation)| v.try_write(offset, data, generation));
+        match attempt {
+            Ok(Attempt::Done) => Some(Ok(())),
+            Ok(Attempt::Wait) => None,
+            Err(e) => Some(Err(e)),
+        }
+    }
+
+    /// Reads.
+    pub async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
+        match &self.kind {
+            Kind::Head { volume, generation } => volume.read(offset, len, *generation).await,
+            Kind::Reading(reading) => reading.read(offset, len).await,
+        }
+    }
+
+    /// Writes.
+    pub async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
+        let (volume, generation) = self.head_of()?;
+        volume.write(offset, &data, generation).await
+    }
+
+    /// Makes a range read as zeros.
+    pub async fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        let (volume, generation) = self.head_of()?;
+        volume.zero(offset, len, generation).await
+    }
+
+    /// Makes what was acknowledged durable, as the volume's flush level promises.
+    pub async fn flush(&self) -> Result<()> {
+        match &self.kind {
+            Kind::Head { volume, .. } => volume.flush().await,
+            Kind::Reading(_) => Ok(()),
+        }
+    }
+
+    /// Which parts of a range hold data; neighbours differ.
+    pub async fn status(&self, offset: u64, len: u64) -> Result<Vec<StatusRange>> {
+        let range = offset / SECTOR_BYTES..(offset + len).div_ceil(SECTOR_BYTES);
+        let layers = match &self.kind {
+            Kind::Head { volume, .. } => Layers::of(&volume.state.lock(), range),
+            Kind::Reading(reading) => Layers::of(&reading.state, range),
+        };
+        layers.ranges(&self.ctx).await
+    }
+
+    /// Brings a range near, so that reads that follow don't wait.
+    pub async fn prefetch(&self, offset: u64, len: u64) {
+        let len = len.min(PREFETCH_BYTES_MAX).min(self.size_bytes.saturating_sub(offset));
+        // What can't be read now is the business of the read that follows.
+        drop(self.read(offset, len as usize).await);
+    }
+}
+
+/// The most that one prefetch brings near.
+const PREFETCH_BYTES_MAX: u64 = 4 << 20;
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Kind::Head { volume, .. } = &self.kind {
+            volume.clients.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

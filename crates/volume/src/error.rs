@@ -1,0 +1,91 @@
+//! The one error of the engine that callers see: what kind it is, and a sentence that names the object and says what to do.
+
+use std::fmt;
+
+/// What a caller does about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// A bug: report it.
+    Internal,
+    /// There is no such thing.
+    NotFound,
+    /// The name is taken.
+    Exists,
+    /// Somebody uses it, or somebody else owns it (fenced).
+    InUse,
+    /// The request can't be carried out as it stands.
+    Invalid,
+    /// The bucket, the disk or the node can't serve now; try again later.
+    Unavailable,
+    /// Data is damaged or of a format that isn't known.
+    Corrupt,
+}
+
+/// An error of the engine.
+#[derive(Debug, Clone)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+}
+
+impl Error {
+    /// An error of this kind; the message names the object and says what to do.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// What a caller does about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The sentence.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// A result of the engine.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<skerry_store::Error> for Error {
+    fn from(e: skerry_store::Error) -> Self {
+        use skerry_store::ErrorKind as Store;
+        let kind = match e.kind() {
+            Store::NotFound => ErrorKind::NotFound,
+            Store::Exists => ErrorKind::Exists,
+            Store::Fenced => ErrorKind::InUse,
+            Store::Invalid => ErrorKind::Invalid,
+            Store::Unavailable => ErrorKind::Unavailable,
+            Store::Corrupt => ErrorKind::Corrupt,
+            Store::Internal => ErrorKind::Internal,
+        };
+        Self::new(kind, e.to_string())
+    }
+}
+
+impl From<skerry_log::Error> for Error {
+    fn from(e: skerry_log::Error) -> Self {
+        use skerry_log::ErrorKind as Log;
+        let kind = match e.kind() {
+            Log::Damaged | Log::UnsupportedFormat => ErrorKind::Corrupt,
+            Log::Full | Log::Failed => ErrorKind::Unavailable,
+            Log::Invalid => ErrorKind::Internal,
+        };
+        Self::new(kind, e.to_string())
+    }
+}
+
+impl From<skerry_core::FormatError> for Error {
+    fn from(e: skerry_core::FormatError) -> Self {
+        Self::new(ErrorKind::Corrupt, e.to_string())
+    }
+}

@@ -1,0 +1,110 @@
+//! Whether this node still owns a volume's stream.
+//!
+//! A node that was suspended may have been declared dead meanwhile. After any gap of its boot-time
+//! clock, and at regular intervals while the store answers, the owner looks at every number from the
+//! lowest not known to be durable to the next unused, before it acknowledges or serves reads.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::volume::Volume;
+use skerry_core::env::Clock;
+use skerry_core::position::{Number, SegmentKey};
+use skerry_core::takeover::Found;
+use skerry_store::segment_io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What a volume knows of its ownership.
+#[derive(Debug)]
+pub(crate) struct Fence {
+    gap: Duration,
+    /// When this was last asked, nanoseconds of the boot-time clock.
+    seen_ns: AtomicU64,
+    suspect: AtomicBool,
+    delayed: AtomicBool,
+    /// The first data number that was never used.
+    pub(crate) next_number: AtomicU64,
+    checking: tokio::sync::Mutex<()>,
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Fence {
+    pub(crate) fn new(clock: &Arc<dyn Clock>, gap: Duration) -> Self {
+        Self {
+            gap,
+            seen_ns: AtomicU64::new(nanos(clock.boot())),
+            suspect: AtomicBool::new(false),
+            delayed: AtomicBool::new(false),
+            next_number: AtomicU64::new(1),
+            checking: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// True if the stream must be looked at before anything is acknowledged or served.
+    pub(crate) fn must_check(&self, clock: &Arc<dyn Clock>) -> bool {
+        let now = nanos(clock.boot());
+        let seen = self.seen_ns.load(Ordering::Acquire);
+        if now.saturating_sub(seen) > nanos(self.gap) {
+            // First the suspicion, then the time: who sees the new time sees the suspicion.
+            self.suspect.store(true, Ordering::Release);
+        }
+        self.seen_ns.store(now, Ordering::Release);
+        self.suspect.load(Ordering::Acquire)
+    }
+
+    /// Notes how full the log is.
+    pub(crate) fn note_pressure(&self, percent: u64, from_percent: u64) {
+        self.delayed.store(percent > from_percent, Ordering::Relaxed);
+    }
+
+    /// True if writers are to be delayed.
+    pub(crate) fn is_delayed(&self) -> bool {
+        self.delayed.load(Ordering::Relaxed)
+    }
+}
+
+impl Volume {
+    /// Looks at the stream if there is a suspicion; fails if it was sealed.
+    pub(crate) async fn check_fence(&self) -> Result<()> {
+        if !self.fence.must_check(self.ctx.clock()) {
+            return Ok(());
+        }
+        let _one = self.fence.checking.lock().await;
+        if !self.fence.suspect.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.look_for_seal().await?;
+        self.fence.suspect.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Looks at every number from the lowest not known to be durable to the next unused.
+    pub(crate) async fn look_for_seal(&self) -> Result<()> {
+        let from = self.state.lock().at;
+        let first = if from.stream == self.stream { from.number.0 + 1 } else { 1 };
+        let next = self.fence.next_number.load(Ordering::Acquire);
+        for number in first..=next.max(first) {
+            let key = SegmentKey { stream: self.stream, number: Number(number) };
+            if let Found::Seal(seal) = segment_io::read(&self.ctx.bucket, key).await? {
+                return Err(self.sealed_by(&seal));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the volume out of service because somebody else took it.
+    pub(crate) fn fenced(&self, by: &str) -> Error {
+        let error = Error::new(
+            ErrorKind::InUse,
+            format!(
+                "volume {} was taken over by {by}; what this node had not destaged is kept aside and never merged",
+                self.name()
+            ),
+        );
+        self.fail(error.clone());
+        error
+    }
+}

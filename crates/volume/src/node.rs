@@ -1,0 +1,278 @@
+//! The engine of one node: which volumes are open, and how they come and go.
+//!
+//! What is done *to* volumes is in `volumes` and `snaps`; this keeps the registry.
+
+use crate::context::Context;
+use crate::device::Device;
+use crate::error::{Error, ErrorKind, Result};
+use crate::info::NodeStatus;
+use crate::open;
+use crate::reading::Reading;
+use crate::settings::EngineSettings;
+use crate::tail::{self, Tails};
+use crate::volume::Volume;
+use parking_lot::Mutex;
+use skerry_core::descriptor::{VolumeDesc, VolumeState};
+use skerry_core::id::{NodeId, VolumeId};
+use skerry_core::name::{Name, Target};
+use skerry_log::{Log, Recovery};
+use skerry_store::blocks::Blocks;
+use skerry_store::bucket::Bucket;
+use skerry_store::catalog::Catalog;
+use skerry_store::collect::Collector;
+use skerry_store::nodes::Nodes;
+use skerry_store::{claim, view};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What a node's engine is made of.
+pub struct NodeParts {
+    /// The bucket, opened and probed.
+    pub bucket: Bucket,
+    /// Its URL, for people, without secrets.
+    pub bucket_url: String,
+    /// The reader of map nodes.
+    pub nodes: Nodes,
+    /// The reader of blocks.
+    pub blocks: Blocks,
+    /// The log, opened.
+    pub log: Log,
+    /// What survived in it.
+    pub recovery: Recovery,
+    /// True if the log is on a disk; without one, the default flush level is `bucket`.
+    pub has_log: bool,
+    /// The node.
+    pub node: NodeId,
+    /// The host's name.
+    pub host: String,
+    /// Limits.
+    pub settings: EngineSettings,
+}
+
+/// The engine of one node.
+pub struct Node {
+    pub(crate) ctx: Arc<Context>,
+    pub(crate) has_log: bool,
+    bucket_url: String,
+    registry: tokio::sync::Mutex<HashMap<VolumeId, Arc<Volume>>>,
+    /// Copies of the registry for those who only look.
+    pub(crate) open_now: Mutex<HashMap<VolumeId, Arc<Volume>>>,
+    tails: Mutex<Tails>,
+    parked: Mutex<Vec<String>>,
+}
+
+impl Node {
+    /// Opens the engine: reads the log, and brings every volume with a tail back into service.
+    pub async fn open(parts: NodeParts) -> Result<Arc<Self>> {
+        let tails = tail::read(parts.recovery)?;
+        let ctx = Arc::new(Context {
+            catalog: Catalog::new(parts.bucket.clone()),
+            collector: Collector::new(parts.bucket.clone(), parts.nodes.clone()),
+            bucket: parts.bucket,
+            nodes: parts.nodes,
+            blocks: parts.blocks,
+            log: parts.log,
+            settings: parts.settings,
+            node: parts.node,
+            host: parts.host,
+            volumes_open: AtomicUsize::new(0),
+        });
+        let node = Arc::new(Self {
+            ctx,
+            has_log: parts.has_log,
+            bucket_url: parts.bucket_url,
+            registry: tokio::sync::Mutex::default(),
+            open_now: Mutex::default(),
+            tails: Mutex::new(tails),
+            parked: Mutex::default(),
+        });
+        node.recover().await?;
+        Ok(node)
+    }
+
+    async fn recover(&self) -> Result<()> {
+        let mut volumes: Vec<VolumeId> = self.tails.lock().by_volume.keys().copied().collect();
+        volumes.sort_unstable();
+        for id in volumes {
+            let entry = self.ctx.catalog.entry(id).await?;
+            if entry.gone {
+                self.drop_tail(id);
+                continue;
+            }
+            match self.open_for_writing(id, false).await {
+                Ok(_) => {}
+                Err(e) if e.kind() == ErrorKind::InUse => self.park(id, e.message()),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_tail(&self, id: VolumeId) {
+        if let Some(tail) = self.tails.lock().by_volume.remove(&id) {
+            self.ctx.log.trim(tail.group, skerry_log::Position::MAX);
+        }
+    }
+
+    /// Notes that a tail will never be merged. Its records stay in the log.
+    fn park(&self, id: VolumeId, why: &str) {
+        let records = self.tails.lock().by_volume.get(&id).map_or(0, |tail| tail.records.len());
+        let line = format!("volume {id}: {records} log records are kept aside: {why}");
+        tracing::error!("{line}");
+        self.parked.lock().push(line);
+    }
+
+    /// A volume that this node writes, claimed if need be.
+    pub(crate) async fn open_for_writing(&self, id: VolumeId, force: bool) -> Result<Arc<Volume>> {
+        let mut registry = self.registry.lock().await;
+        if let Some(volume) = registry.get(&id) {
+            return Ok(volume.clone());
+        }
+        let desc = self.ctx.catalog.desc(id).await?;
+        let (group, tail) = {
+            let mut tails = self.tails.lock();
+            match tails.by_volume.get(&id) {
+                Some(tail) => (tail.group, Some(tail.clone())),
+                None => {
+                    tails.next_group += 1;
+                    (tails.next_group - 1, None)
+                }
+            }
+        };
+        let opened = open::open(self.ctx.clone(), desc, group, tail.as_ref(), force).await?;
+        match opened.parked {
+            Some(why) => self.park(id, &why),
+            None => drop(self.tails.lock().by_volume.remove(&id)),
+        }
+        registry.insert(id, opened.volume.clone());
+        self.open_now.lock().insert(id, opened.volume.clone());
+        Ok(opened.volume)
+    }
+
+    /// Takes a volume out of the registry; its destager ends.
+    pub(crate) async fn close_volume(&self, id: VolumeId, why: &str) {
+        let removed = self.registry.lock().await.remove(&id);
+        self.open_now.lock().remove(&id);
+        if let Some(volume) = removed {
+            let name = volume.name();
+            volume.fail(Error::new(ErrorKind::InUse, format!("volume {name} {why}")));
+            self.ctx.volumes_open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The volume of this name.
+    pub(crate) async fn resolve(&self, name: &Name) -> Result<VolumeId> {
+        let missing = || Error::new(ErrorKind::NotFound, format!("there is no volume {name}"));
+        let id = self.ctx.catalog.resolve(name).await?.ok_or_else(missing)?;
+        if self.ctx.catalog.state(id).await? != Some(VolumeState::Ready) {
+            return Err(missing());
+        }
+        Ok(id)
+    }
+
+    /// The volume of this name, open for writing.
+    pub(crate) async fn writable(&self, name: &Name) -> Result<Arc<Volume>> {
+        let id = self.resolve(name).await?;
+        if self.ctx.catalog.entry(id).await?.gone {
+            let detail = format!("volume {name} is deleted; only its snapshots are left");
+            return Err(Error::new(ErrorKind::NotFound, detail));
+        }
+        let volume = self.open_for_writing(id, false).await?;
+        let failure = volume.state.lock().failure.clone();
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(volume),
+        }
+    }
+
+    /// Attaches a volume or a snapshot. A volume that another node writes is served read-only.
+    pub async fn open_device(&self, target: &Target) -> Result<Arc<Device>> {
+        let id = self.resolve(&target.volume).await?;
+        match &target.snapshot {
+            Some(snapshot) => self.open_snapshot(id, target, snapshot).await,
+            None => self.open_head(id, target).await,
+        }
+    }
+
+    async fn open_head(&self, id: VolumeId, target: &Target) -> Result<Arc<Device>> {
+        match self.writable(&target.volume).await {
+            Ok(volume) => Ok(Arc::new(Device::head(volume, target.to_string()))),
+            Err(e) if e.kind() == ErrorKind::InUse && self.open_now.lock().get(&id).is_none() => {
+                tracing::info!(volume = %target, reason = %e, "served read-only");
+                self.open_read_only(id, target).await
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn open_read_only(&self, id: VolumeId, target: &Target) -> Result<Arc<Device>> {
+        let desc = self.ctx.catalog.desc(id).await?;
+        let peek = claim::peek(&self.ctx.bucket, &desc).await?;
+        Ok(self.attach_view(&desc, peek.view, target))
+    }
+
+    fn attach_view(&self, desc: &VolumeDesc, view: view::View, target: &Target) -> Arc<Device> {
+        let reading = Arc::new(Reading::new(self.ctx.clone(), desc, view));
+        Arc::new(Device::reading(self.ctx.clone(), reading, target.to_string()))
+    }
+
+    async fn open_snapshot(
+        &self,
+        id: VolumeId,
+        target: &Target,
+        snapshot: &Name,
+    ) -> Result<Arc<Device>> {
+        let found = self.published(id, &target.volume, snapshot).await?;
+        let desc = self.ctx.catalog.desc(id).await?;
+        let view = view::open(&self.ctx.bucket, id, &found.base).await?;
+        Ok(self.attach_view(&desc, view, target))
+    }
+
+    /// All volumes that are open here.
+    pub fn open_volumes(&self) -> Vec<Arc<Volume>> {
+        self.open_now.lock().values().cloned().collect()
+    }
+
+    /// What all volumes share.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    /// The node, for people.
+    pub fn status(&self) -> NodeStatus {
+        NodeStatus {
+            node: self.ctx.node,
+            bucket: self.ctx.bucket.id(),
+            bucket_url: self.bucket_url.clone(),
+            has_log: self.has_log,
+            log_used_bytes: self.ctx.log.used_bytes(),
+            log_cap_bytes: self.ctx.log.cap_bytes(),
+            log_failure: None,
+            volumes_open: self.open_now.lock().len() as u64,
+            parked: self.parked.lock().clone(),
+            bucket_failure: None,
+        }
+    }
+
+    /// Puts everything into the bucket and stops. What the bucket does not take stays in the log.
+    pub async fn shutdown(&self) -> Result<()> {
+        for volume in self.open_volumes() {
+            let drained = tokio::time::timeout(self.ctx.settings.shutdown_drain, async {
+                volume.drain().await?;
+                volume.checkpoint().await
+            });
+            match drained.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(volume = %volume.name(), %error, "left in the log at shutdown");
+                }
+                Err(_) => {
+                    tracing::warn!(volume = %volume.name(), "left in the log at shutdown: the bucket is too slow")
+                }
+            }
+        }
+        self.ctx.log.close().await?;
+        Ok(())
+    }
+}

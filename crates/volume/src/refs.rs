@@ -1,0 +1,140 @@
+//! The refs of a volume that this node writes: snapshots' refs, head refs, and what may be collected after them.
+
+use crate::error::Result;
+use crate::volume::Volume;
+use skerry_core::descriptor::Life;
+use skerry_core::names;
+use skerry_core::position::{Number, Position, SegmentKey};
+use skerry_core::refs::{Ref, SnapshotInfo};
+use skerry_core::root::Base;
+use skerry_core::takeover::RefOrder;
+use skerry_store::bucket::Created;
+use skerry_store::collect::Owned;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A pass of collection is worth its listing from this many candidates on.
+const CANDIDATES_MIN: usize = 64;
+
+/// What is known of a volume's refs; held under one lock, so that a root in use never loses its last ref.
+#[derive(Debug)]
+pub(crate) struct RefKeeper {
+    /// The names of head refs that exist.
+    pub(crate) heads: Vec<String>,
+    /// The newest of them, if this incarnation wrote it.
+    pub(crate) own_head: Option<RefOrder>,
+    /// All incarnations of the volume.
+    pub(crate) lives: Vec<Life>,
+    /// Segments that may be free.
+    pub(crate) candidates: BTreeSet<SegmentKey>,
+    /// The node lane.
+    pub(crate) next_node: Arc<AtomicU64>,
+    /// The first node number that the newest ref does not cover.
+    pub(crate) covered_node: u64,
+}
+
+impl Volume {
+    /// Creates a snapshot's ref, again and again until the store takes it or the volume is out of service.
+    pub(crate) async fn publish_snapshot(&self, info: SnapshotInfo) -> Result<()> {
+        let keeper = self.refs.lock().await;
+        let id = info.id;
+        let name = names::snapshot(self.desc.id, id);
+        if !self.snapshots.lock().has(id) {
+            return Ok(());
+        }
+        // Under the lock: a checkpoint that ends now must not take away the root that this one names.
+        let base = self.state.lock().base();
+        let made = Ref {
+            volume: self.desc.id,
+            base,
+            snapshot: Some(info),
+            next_node: keeper.next_node.load(Ordering::Relaxed),
+        };
+        self.create_persistently(&name, made.encode(self.ctx.bucket.nonce())).await?;
+        self.snapshots.lock().published(id);
+        Ok(())
+    }
+
+    /// Creates an object that only this node would create; "exists" is then an earlier attempt's doing.
+    pub(crate) async fn create_persistently(&self, name: &str, bytes: bytes::Bytes) -> Result<()> {
+        loop {
+            match self.ctx.bucket.create(name, bytes.clone()).await {
+                Ok(Created::Ours | Created::Theirs) => return Ok(()),
+                Err(e) if e.is_transient() => self.wait_for_store(&e).await?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Waits before the store is tried again; fails if the volume went out of service meanwhile.
+    pub(crate) async fn wait_for_store(&self, error: &skerry_store::Error) -> Result<()> {
+        tracing::warn!(volume = %self.name(), %error, "the bucket does not answer; trying again");
+        tokio::time::sleep(self.ctx.settings.retry_interval).await;
+        match &self.state.lock().failure {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Creates a head ref, forgets the older ones, and notes what may be free now.
+    pub(crate) async fn publish_head(
+        &self,
+        keeper: &mut RefKeeper,
+        base: Base,
+        before: Position,
+        dropped: Vec<SegmentKey>,
+    ) -> Result<()> {
+        let next_node = keeper.next_node.load(Ordering::Relaxed);
+        let name = names::head(self.desc.id, &base.at);
+        let at = base.at;
+        let made = Ref { volume: self.desc.id, base, snapshot: None, next_node };
+        self.create_persistently(&name, made.encode(self.ctx.bucket.nonce())).await?;
+        keeper.covered_node = next_node;
+        keeper.own_head = Some(RefOrder::of(&at));
+        keeper.candidates.extend(dropped);
+        let first = if before.stream == at.stream { before.number.0 + 1 } else { 1 };
+        keeper.candidates.extend(
+            (first..=at.number.0).map(|n| SegmentKey { stream: at.stream, number: Number(n) }),
+        );
+        for old in std::mem::take(&mut keeper.heads) {
+            if old == name {
+                continue;
+            }
+            if let Err(error) = self.ctx.bucket.delete(&old).await {
+                // It holds more than is needed, and is tried again after the next checkpoint.
+                tracing::warn!(object = %old, %error, "an old head ref can't be deleted now");
+                keeper.heads.push(old);
+            }
+        }
+        keeper.heads.push(name);
+        Ok(())
+    }
+
+    /// Deletes what may be free and is, if there is enough of it or `always`; gives how many segments.
+    pub(crate) async fn collect(&self, keeper: &mut RefKeeper, always: bool) -> Result<usize> {
+        if keeper.candidates.len() < if always { 1 } else { CANDIDATES_MIN } {
+            return Ok(0);
+        }
+        let owned = Owned {
+            volume: self.desc.id,
+            writing: Some((self.stream, Number::node(keeper.covered_node))),
+            head: keeper.own_head,
+        };
+        let collector = &self.ctx.collector;
+        let free = collector.free(&owned, &keeper.lives, &keeper.candidates).await?;
+        // Between deciding and deleting: somebody who took the stream over may rely on what is here.
+        self.look_for_seal().await?;
+        collector.delete(&free).await?;
+        keeper.candidates.clear();
+        Ok(free.len())
+    }
+
+    /// Looks at every object of the volume's streams and deletes what nothing holds.
+    pub async fn sweep(&self) -> Result<usize> {
+        let mut keeper = self.refs.lock().await;
+        let candidates = self.ctx.collector.sweep_candidates(&keeper.lives).await?;
+        keeper.candidates.extend(candidates);
+        self.collect(&mut keeper, true).await
+    }
+}

@@ -1,0 +1,65 @@
+//! The engine's limits, named. Plain data; the binary fills it in.
+
+use skerry_core::descriptor::FlushLevel;
+use std::time::Duration;
+
+/// Limits and levels of a node's engine.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// The flush level of volumes that are created without one.
+    pub default_flush: FlushLevel,
+    /// A batch is cut when its records hold this many bytes: one segment. Large enough that a PUT's fixed cost
+    /// is small beside it, small enough that several are built and put within the memory budget.
+    pub segment_bytes: usize,
+    /// A batch is cut when it has this many records, so that its slots fit 16 bits.
+    pub segment_records_max: usize,
+    /// How many segments of one volume may be on their way at once.
+    pub puts_in_flight_max: usize,
+    /// How old undestaged data of an idle volume may grow; a goal, never a reason to delay a write.
+    pub dirty_age: Duration,
+    /// Bytes of the live index of one volume, beyond which writers wait for destage.
+    pub index_bytes_max: usize,
+    /// Bytes of overlays in the whole node: a volume checks in when it has its share of it.
+    pub overlay_bytes_max: usize,
+    /// A volume checks in after this many segments, so that opening it reads no more than as many.
+    pub checkpoint_segments_max: u64,
+    /// The longest record of a write; longer writes are cut.
+    pub record_bytes_max: usize,
+    /// A gap in the boot-time clock longer than this makes the node look whether it still owns its volumes.
+    pub suspend_gap: Duration,
+    /// How often an owner looks whether its stream was sealed, while the store answers.
+    pub fence_interval: Duration,
+    /// From this share of the log's cap on, writers are delayed in proportion, percent.
+    pub delay_from_percent: u64,
+    /// The longest such delay.
+    pub delay_max: Duration,
+    /// How long a PUT that the store refuses for the moment waits before it is tried again.
+    pub retry_interval: Duration,
+    /// How long a clean stop waits for one volume to get into the bucket; the rest stays in the log.
+    pub shutdown_drain: Duration,
+    /// True if heavy computing is done where it is called, for simulators; else on blocking threads.
+    pub inline_cpu: bool,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            default_flush: FlushLevel::Local,
+            segment_bytes: 16 << 20,
+            segment_records_max: 32_768,
+            puts_in_flight_max: 3,
+            dirty_age: Duration::from_secs(30),
+            index_bytes_max: 128 << 20,
+            overlay_bytes_max: 64 << 20,
+            checkpoint_segments_max: 64,
+            record_bytes_max: 1 << 20,
+            suspend_gap: Duration::from_secs(3),
+            fence_interval: Duration::from_secs(60),
+            delay_from_percent: 75,
+            delay_max: Duration::from_millis(20),
+            retry_interval: Duration::from_millis(500),
+            shutdown_drain: Duration::from_secs(30),
+            inline_cpu: false,
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! What is done with snapshots: take, list, delete, compare, clone, roll back to.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extents;
+use crate::info::{DiffRange, SnapshotState, SnapshotView, VolumeInfo};
+use crate::node::Node;
+use crate::open::state_of;
+use crate::volume::Volume;
+use skerry_core::descriptor::{FlushLevel, VolumeDesc};
+use skerry_core::id::{GroupId, SnapshotId, StreamId, VolumeId};
+use skerry_core::name::Name;
+use skerry_core::names;
+use skerry_core::ops::{Barrier, Op};
+use skerry_core::position::{Position, SegmentKey};
+use skerry_core::record::Action;
+use skerry_core::refs::Ref;
+use skerry_core::root::Base;
+use skerry_core::segment::build;
+use skerry_core::size::check_volume;
+use skerry_store::view;
+use std::sync::Arc;
+
+fn missing(volume: &Name, snapshot: &Name) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no snapshot {volume}@{snapshot}"))
+}
+
+/// `YYYYMMDDThhmmssZ`.
+pub(crate) fn timestamp_name(wall_ms: u64) -> String {
+    jiff::Timestamp::from_millisecond(wall_ms as i64)
+        .map(|t| t.strftime("%Y%m%dT%H%M%SZ").to_string())
+        .unwrap_or_else(|_| format!("at-{wall_ms}"))
+}
+
+impl Volume {
+    /// Takes a snapshot of everything acknowledged so far; durable as the volume's flush level promises.
+    pub(crate) async fn snapshot(&self, name: Option<&Name>) -> Result<SnapshotView> {
+        self.check_fence().await?;
+        let created_ms = self.ctx.clock().wall_ms();
+        let barrier = {
+            let snapshots = self.snapshots.lock();
+            let name = match name {
+                Some(name) => name.to_string(),
+                None => free_name(&timestamp_name(created_ms), |n| snapshots.get(n).is_some()),
+            };
+            if snapshots.get(&name).is_some() {
+                let detail = format!("snapshot {}@{name} exists already", self.name());
+                return Err(Error::new(ErrorKind::Exists, detail));
+            }
+            let id = SnapshotId::random(self.ctx.bucket.entropy().as_ref());
+            Barrier { id, group: GroupId::NONE, created_ms, name }
+        };
+        let generation = self.state.lock().generation;
+        let action = Action::Barrier(barrier.clone());
+        self.append_waiting(generation, action.clone(), |state, at, now| {
+            self.take(state, &action, at, now);
+        })
+        .await?;
+        self.work.notify_one();
+        self.flush().await?;
+        let views = self.snapshots.lock().views(&self.name());
+        views.into_iter().find(|v| v.id == barrier.id).ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("snapshot {} was deleted at once", barrier.name),
+            )
+        })
+    }
+
+    /// Waits until a snapshot is in the bucket.
+    async fn wait_published(&self, name: &Name) -> Result<()> {
+        let known = self.snapshots.lock().get(name.as_str()).cloned();
+        match known {
+            Some(known) if known.state == SnapshotState::Pending => {
+                self.wait_bucket(known.vseq).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes a snapshot: a pending one by a record that cancels it, a published one by its tombstone.
+    pub(crate) async fn delete_snapshot(&self, name: &Name) -> Result<()> {
+        let _admin = self.admin.lock().await;
+        let known = self.snapshots.lock().get(name.as_str()).cloned();
+        let known = known.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("there is no snapshot {}@{name}", self.name()))
+        })?;
+        if known.state == SnapshotState::Pending {
+            let generation = self.state.lock().generation;
+            let action = Action::Cancel(known.id);
+            self.append_waiting(generation, action.clone(), |state, at, now| {
+                self.take(state, &action, at, now);
+            })
+            .await?;
+            self.flush().await?;
+        }
+        // A barrier that was on its way may have been published all the same: the tombstone decides.
+        let mut keeper = self.refs.lock().await;
+        self.snapshots.lock().remove(name.as_str());
+        let object = names::snapshot(self.desc.id, known.id);
+        if known.state == SnapshotState::Pending && !self.ctx.bucket.exists(&object).await? {
+            return Ok(());
+        }
+        self.ctx.catalog.bury(&names::snapshot_gone(self.desc.id, known.id)).await?;
+        if let Some(found) = self.ctx.catalog.snapshot(self.desc.id, known.id).await? {
+            let nodes = &self.ctx.nodes;
+            for page in &found.base.root.liveness {
+                let listed = skerry_store::checkpoint::load_page(nodes, page).await?;
+                keeper.candidates.extend(listed.segments().map(|(key, _)| *key));
+                keeper.candidates.insert(page.ptr.segment);
+            }
+            self.add_range(&mut keeper.candidates, &found.base);
+        }
+        self.ctx.bucket.delete(&object).await?;
+        if let Err(error) = self.collect(&mut keeper, true).await {
+            tracing::warn!(volume = %self.name(), %error, "collection stopped; a later one tries again");
+        }
+        Ok(())
+    }
+
+    /// Data segments between a base's root and its end, where they are of one stream; others wait for the sweep.
+    fn add_range(&self, candidates: &mut std::collections::BTreeSet<SegmentKey>, base: &Base) {
+        let first = if base.at.stream == base.end.stream { base.at.number.0 + 1 } else { 1 };
+        candidates.extend((first..=base.end.number.0).map(|n| SegmentKey {
+            stream: base.end.stream,
+            number: skerry_core::position::Number(n),
+        }));
+    }
+
+    /// Becomes what a snapshot is. Writers are kept out; clients of before get errors from now on.
+    async fn roll_back(&self, base: &Base) -> Result<()> {
+        self.state.lock().paused = true;
+        let done = self.roll_back_paused(base).await;
+        self.state.lock().paused = false;
+        self.room.notify_waiters();
+        done
+    }
+
+    async fn roll_back_paused(&self, base: &Base) -> Result<()> {
+        self.state.lock().generation += 1;
+        self.drain().await?;
+        let target = view::open(&self.ctx.bucket, self.desc.id, base).await?;
+        self.checkpoint().await?;
+        let at = self.publish_rollback(base).await?;
+        {
+            let mut state = self.state.lock();
+            let (block, generation) = (state.block, state.generation);
+            let (last_record, name) = (state.last_record, state.name.clone());
+            let root_at = state.root_at;
+            let mut next = state_of(view::View { at, name, ..target }, block);
+            next.generation = generation;
+            next.last_record = last_record;
+            next.root_at = root_at;
+            next.paused = true;
+            *state = next;
+        }
+        self.progress.send_modify(|progress| progress.vseq = at.vseq);
+        // The root below is an old one: nothing may begin at this place before it has one of its own.
+        self.checkpoint().await
+    }
+
+    /// Puts a segment that holds nothing but the rollback.
+    async fn publish_rollback(&self, base: &Base) -> Result<Position> {
+        let vseq = self.state.lock().at.vseq;
+        let id = self.next_segment(vseq, vseq + 1);
+        let built = build(&id, &[Op::Rollback(Box::new(base.clone()))], &[]);
+        self.note_built(&built);
+        self.put_segment(&built).await?;
+        let (epoch, stream, number) = (self.epoch, self.stream, built.key.number);
+        Ok(Position { epoch, stream, number, vseq: vseq + 1, hash: built.hash })
+    }
+}
+
+/// `name`, or `name-2`, `name-3`, … whichever is free.
+fn free_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
+    if !taken(name) {
+        return name.to_owned();
+    }
+    (2u32..).map(|n| format!("{name}-{n}")).find(|n| !taken(n)).unwrap_or_else(|| name.to_owned())
+}
+
+impl Node {
+    /// Takes a snapshot. Without a name it is called after the time.
+    pub async fn create_snapshot(
+        &self,
+        volume: &Name,
+        snapshot: Option<&Name>,
+    ) -> Result<SnapshotView> {
+        let volume = self.writable(volume).await?;
+        let _admin = volume.admin.lock().await;
+        volume.snapshot(snapshot).await
+    }
+
+    /// All snapshots of a volume, oldest first; of a volume that another node writes, the published ones.
+    pub async fn list_snapshots(&self, volume: &Name) -> Result<Vec<SnapshotView>> {
+        let id = self.resolve(volume).await?;
+        if let Some(open) = self.open_now.lock().get(&id) {
+            return Ok(open.snapshots.lock().views(volume.as_str()));
+        }
+        let refs = self.ctx.catalog.snapshots(id).await?;
+        Ok(crate::snapshots::Snapshots::of_refs(&refs).views(volume.as_str()))
+    }
+
+    /// The ref of a snapshot, once it is in the bucket.
+    pub(crate) async fn published(
+        &self,
+        id: VolumeId,
+        volume: &Name,
+        snapshot: &Name,
+    ) -> Result<Ref> {
+        let open = self.open_now.lock().get(&id).cloned();
+        if let Some(open) = open {
+            if open.snapshots.lock().get(snapshot.as_str()).is_none() {
+                return Err(missing(volume, snapshot));
+            }
+            open.wait_published(snapshot).await?;
+        }
+        let refs = self.ctx.catalog.snapshots(id).await?;
+        refs.into_iter()
+            .find(|r| r.snapshot.as_ref().is_some_and(|s| s.name == snapshot.as_str()))
+            .ok_or_else(|| missing(volume, snapshot))
+    }
+
+    /// Deletes a snapshot. Nothing depends on it.
+    pub async fn delete_snapshot(&self, volume: &Name, snapshot: &Name) -> Result<()> {
+        let id = self.resolve(volume).await?;
+        let entry = self.ctx.catalog.entry(id).await?;
+        if !entry.gone {
+            return self.writable(volume).await?.delete_snapshot(snapshot).await;
+        }
+        let found = self.published(id, volume, snapshot).await?;
+        let info = found.snapshot.ok_or_else(|| missing(volume, snapshot))?;
+        self.ctx.catalog.bury(&names::snapshot_gone(id, info.id)).await?;
+        self.ctx.bucket.delete(&names::snapshot(id, info.id)).await?;
+        self.finish_deletion(id, volume).await
+    }
+
+    /// In which ranges two snapshots of a volume differ.
+    pub async fn diff_snapshots(
+        &self,
+        volume: &Name,
+        from: &Name,
+        to: &Name,
+    ) -> Result<Vec<DiffRange>> {
+        let id = self.resolve(volume).await?;
+        let a = self.published(id, volume, from).await?;
+        let b = self.published(id, volume, to).await?;
+        let a = view::open(&self.ctx.bucket, id, &a.base).await?;
+        let b = view::open(&self.ctx.bucket, id, &b.base).await?;
+        extents::diff(&self.ctx, &a, &b).await
+    }
+
+    /// Makes a writable volume from a snapshot, sharing everything.
+    pub async fn clone_volume(
+        &self,
+        volume: &Name,
+        snapshot: &Name,
+        new: &Name,
+        size_bytes: Option<u64>,
+    ) -> Result<VolumeInfo> {
+        let parent = self.resolve(volume).await?;
+        let found = self.published(parent, volume, snapshot).await?;
+        let info = found.snapshot.as_ref().ok_or_else(|| missing(volume, snapshot))?;
+        let size_bytes = size_bytes.unwrap_or(info.size_bytes);
+        check_volume(size_bytes).map_err(|e| Error::new(ErrorKind::Invalid, e.to_string()))?;
+        if size_bytes < info.size_bytes {
+            let detail = format!(
+                "a clone can't be smaller than its parent: {volume}@{snapshot} has {} bytes; clone it, then shrink",
+                info.size_bytes
+            );
+            return Err(Error::new(ErrorKind::Invalid, detail));
+        }
+        let entropy = self.ctx.bucket.entropy();
+        let desc = VolumeDesc {
+            id: VolumeId::random(entropy.as_ref()),
+            block: found.base.root.block,
+            flush: self.ctx.catalog.desc(parent).await?.flush,
+            created_ms: self.ctx.clock().wall_ms(),
+            name: new.to_string(),
+            size_bytes,
+            genesis: StreamId::random(entropy.as_ref()),
+            base: found.base.clone(),
+            parent: Some((parent, info.id)),
+        };
+        let gone = names::snapshot_gone(parent, info.id);
+        self.introduce(desc, new, Some(&gone)).await
+    }
+
+    /// Makes a volume what a snapshot of it is; first keeps the present state as a snapshot, which it gives.
+    pub async fn rollback_volume(
+        &self,
+        name: &Name,
+        snapshot: &Name,
+        force: bool,
+    ) -> Result<SnapshotView> {
+        let volume = self.writable(name).await?;
+        let _admin = volume.admin.lock().await;
+        self.refuse_clients(&volume, force)?;
+        let found = self.published(volume.desc.id, name, snapshot).await?;
+        let kept: Name = {
+            let snapshots = volume.snapshots.lock();
+            let stamp = timestamp_name(self.ctx.clock().wall_ms());
+            let free =
+                free_name(&format!("before-rollback-{stamp}"), |n| snapshots.get(n).is_some());
+            free.parse().map_err(|e: skerry_core::name::NameError| {
+                Error::new(ErrorKind::Internal, e.to_string())
+            })?
+        };
+        let view = volume.snapshot(Some(&kept)).await?;
+        volume.roll_back(&found.base).await?;
+        Ok(view)
+    }
+
+    /// Refuses while clients are attached, unless forced.
+    pub(crate) fn refuse_clients(&self, volume: &Arc<Volume>, force: bool) -> Result<()> {
+        let clients = volume.clients.load(std::sync::atomic::Ordering::Relaxed);
+        if clients == 0 || force {
+            return Ok(());
+        }
+        let detail = format!(
+            "volume {} has {clients} client(s) attached; detach them, or use --force (they will get errors)",
+            volume.name()
+        );
+        Err(Error::new(ErrorKind::InUse, detail))
+    }
+
+    /// The flush level of a volume that is created without one.
+    pub(crate) fn default_flush(&self) -> FlushLevel {
+        if self.has_log { self.ctx.settings.default_flush } else { FlushLevel::Bucket }
+    }
+}

@@ -1,0 +1,100 @@
+//! The snapshots of a volume that this node writes, as its owner knows them.
+
+use crate::info::{SnapshotState, SnapshotView};
+use skerry_core::id::SnapshotId;
+use skerry_core::ops::Barrier;
+use skerry_core::refs::Ref;
+use std::collections::BTreeMap;
+
+/// A snapshot that the owner knows.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) id: SnapshotId,
+    pub(crate) created_ms: u64,
+    pub(crate) size_bytes: u64,
+    pub(crate) state: SnapshotState,
+    /// The sequence number after its barrier, while it is pending.
+    pub(crate) vseq: u64,
+}
+
+/// All snapshots of a volume, by name. Only the owner creates, so that memory is the truth.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshots {
+    by_name: BTreeMap<String, Known>,
+}
+
+impl Snapshots {
+    /// What the bucket lists.
+    pub(crate) fn of_refs(refs: &[Ref]) -> Self {
+        let mut all = Self::default();
+        for info in refs.iter().filter_map(|r| r.snapshot.as_ref()) {
+            let known = Known {
+                id: info.id,
+                created_ms: info.created_ms,
+                size_bytes: info.size_bytes,
+                state: SnapshotState::Published,
+                vseq: 0,
+            };
+            all.by_name.insert(info.name.clone(), known);
+        }
+        all
+    }
+
+    /// A barrier was written.
+    pub(crate) fn add(&mut self, barrier: &Barrier, size_bytes: u64, vseq: u64) {
+        let known = Known {
+            id: barrier.id,
+            created_ms: barrier.created_ms,
+            size_bytes,
+            state: SnapshotState::Pending,
+            vseq,
+        };
+        self.by_name.insert(barrier.name.clone(), known);
+    }
+
+    /// Its ref is in the bucket.
+    pub(crate) fn published(&mut self, id: SnapshotId) {
+        for known in self.by_name.values_mut().filter(|known| known.id == id) {
+            known.state = SnapshotState::Published;
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Known> {
+        self.by_name.get(name)
+    }
+
+    /// True if a snapshot is still wanted: deleting a pending one takes it out.
+    pub(crate) fn has(&self, id: SnapshotId) -> bool {
+        self.by_name.values().any(|known| known.id == id)
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Known> {
+        self.by_name.remove(name)
+    }
+
+    pub(crate) fn remove_id(&mut self, id: SnapshotId) {
+        self.by_name.retain(|_, known| known.id != id);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// All of them, oldest first.
+    pub(crate) fn views(&self, volume: &str) -> Vec<SnapshotView> {
+        let mut out: Vec<_> = self
+            .by_name
+            .iter()
+            .map(|(name, known)| SnapshotView {
+                name: name.clone(),
+                id: known.id,
+                volume: volume.to_owned(),
+                created_ms: known.created_ms,
+                size_bytes: known.size_bytes,
+                state: known.state,
+            })
+            .collect();
+        out.sort_by_key(|view| (view.created_ms, view.name.clone()));
+        out
+    }
+}

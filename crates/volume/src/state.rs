@@ -1,0 +1,228 @@
+//! The state of a volume in memory: live index, batches, overlay, root. No IO, no waiting.
+//!
+//! A range is looked up in the live index of the log, then in the overlay, then in the overlay that
+//! a checkpoint is writing, then in the tree.
+
+use crate::error::Error;
+use skerry_core::entry::BlockEntry;
+use skerry_core::extents::{EXTENT_BYTES, ExtentMap, Source};
+use skerry_core::node::NodePtr;
+use skerry_core::ops::Op;
+use skerry_core::overlay::{Overlaid, Overlay};
+use skerry_core::position::Position;
+use skerry_core::root::{Base, Root};
+use skerry_core::size::{BlockSize, SECTOR_BYTES};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skerry_core::batch::Span;
+
+/// A batch being filled, or cut and waiting.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Records of content, in log order.
+    pub(crate) spans: Vec<Span>,
+    /// What ends the batch besides them.
+    pub(crate) ops: Vec<Op>,
+    /// Bytes of content.
+    pub(crate) bytes: usize,
+    /// The first sequence number in it.
+    pub(crate) vseq_from: u64,
+    /// The first after it.
+    pub(crate) vseq_to: u64,
+    /// The log position of its last record.
+    pub(crate) last_record: u64,
+    /// The volume's size before it, bytes.
+    pub(crate) size_before: u64,
+    /// The volume's size after it, bytes.
+    pub(crate) size_after: u64,
+    /// When its first record was written, on the boot-time clock.
+    pub(crate) since: Option<Duration>,
+}
+
+impl Batch {
+    /// True if it holds no record.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.vseq_from == self.vseq_to
+    }
+}
+
+/// Where a part of a read comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum From {
+    /// A log record, and how far into its data, bytes.
+    Log {
+        /// The record.
+        at: u64,
+        /// Bytes into its data.
+        skip: u64,
+    },
+    /// Zeros.
+    Zero,
+    /// A stored block, and how far into it, bytes.
+    Block(BlockEntry, usize),
+    /// A block that only the tree knows of, and how far into it, bytes.
+    Tree(u64, usize),
+}
+
+/// A part of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// How many bytes.
+    pub(crate) len: usize,
+    /// Where they come from.
+    pub(crate) from: From,
+}
+
+/// What a volume holds, apart from what is in its tree.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// The block size.
+    pub(crate) block: BlockSize,
+    /// The size, bytes.
+    pub(crate) size_bytes: u64,
+    /// The true name.
+    pub(crate) name: String,
+    /// The next sequence number.
+    pub(crate) vseq: u64,
+    /// The log position of the last record, zero if none.
+    pub(crate) last_record: u64,
+    /// What the log says of each sector that is not in the bucket yet.
+    pub(crate) live: ExtentMap,
+    /// The batch being filled.
+    pub(crate) open: Batch,
+    /// Batches that were cut and wait to be built.
+    pub(crate) cut: VecDeque<Batch>,
+    /// Bytes of content that are not in the bucket.
+    pub(crate) undestaged_bytes: u64,
+    /// Records that are not in the bucket.
+    pub(crate) undestaged_records: usize,
+    /// Map changes since the last checkpoint began.
+    pub(crate) overlay: Overlay,
+    /// Map changes that a checkpoint is writing.
+    pub(crate) frozen: Option<Arc<Overlay>>,
+    /// The root below.
+    pub(crate) root: Arc<Root>,
+    /// The place of the root.
+    pub(crate) root_at: Position,
+    /// The place up to which everything is in the bucket and applied.
+    pub(crate) at: Position,
+    /// Segments applied since the root.
+    pub(crate) applied: u64,
+    /// The size at `at`, bytes.
+    pub(crate) size_at: u64,
+    /// The name at `at`.
+    pub(crate) name_at: String,
+    /// Why nothing is served any more.
+    pub(crate) failure: Option<Error>,
+    /// Counts rollbacks: who attached before one gets errors.
+    pub(crate) generation: u64,
+    /// True while writers must wait: a rollback is under way.
+    pub(crate) paused: bool,
+}
+
+impl State {
+    /// Looks `range` (bytes, whole sectors) up in everything but the tree.
+    pub(crate) fn resolve(&self, range: Range<u64>, out: &mut Vec<Part>) {
+        let sectors = range.start / SECTOR_BYTES..range.end / SECTOR_BYTES;
+        let mut cursor = sectors.start;
+        for (extent, source) in self.live.within(sectors.clone()) {
+            self.resolve_below(cursor..extent.start, out);
+            let len = ((extent.end - extent.start) * SECTOR_BYTES) as usize;
+            let from = if source.is_zero() {
+                From::Zero
+            } else {
+                From::Log { at: source.at, skip: u64::from(source.skip) * SECTOR_BYTES }
+            };
+            out.push(Part { len, from });
+            cursor = extent.end;
+        }
+        self.resolve_below(cursor..sectors.end, out);
+    }
+
+    fn resolve_below(&self, sectors: Range<u64>, out: &mut Vec<Part>) {
+        let (mut at, end) = (sectors.start * SECTOR_BYTES, sectors.end * SECTOR_BYTES);
+        while at < end {
+            let index = self.block.index(at);
+            let within = (at - self.block.offset(index)) as usize;
+            let len = (self.block.bytes() - within).min((end - at) as usize);
+            let from = match self.overlaid(index) {
+                Overlaid::Data(entry) => From::Block(entry, within),
+                Overlaid::Zero => From::Zero,
+                Overlaid::Below => From::Tree(index, within),
+            };
+            out.push(Part { len, from });
+            at += len as u64;
+        }
+    }
+
+    /// What the overlays say of a block.
+    pub(crate) fn overlaid(&self, index: u64) -> Overlaid {
+        match (self.overlay.get(index), &self.frozen) {
+            (Overlaid::Below, Some(frozen)) => frozen.get(index),
+            (said, _) => said,
+        }
+    }
+
+    /// The top of the tree.
+    pub(crate) fn top(&self) -> Option<NodePtr> {
+        self.root.top
+    }
+
+    /// Takes a record of content into the live index and the open batch.
+    pub(crate) fn content(&mut self, range: Range<u64>, at: u64, zero: bool, now: Duration) {
+        let sectors = range.start / SECTOR_BYTES..range.end / SECTOR_BYTES;
+        let skip = if zero { Source::ZERO } else { 0 };
+        let source = Source { at, skip };
+        self.live.insert(sectors.clone(), source);
+        let bytes = if zero { 0 } else { (range.end - range.start) as usize };
+        self.open.spans.push(Span { start: sectors.start, end: sectors.end, source });
+        self.open.bytes += bytes;
+        self.undestaged_bytes += bytes as u64;
+        self.record(at, now);
+    }
+
+    /// Takes the sequence number for a record at `at`.
+    pub(crate) fn record(&mut self, at: u64, now: Duration) {
+        self.vseq += 1;
+        self.last_record = at;
+        self.open.vseq_to = self.vseq;
+        self.open.last_record = at;
+        self.open.since.get_or_insert(now);
+        self.undestaged_records += 1;
+    }
+
+    /// Ends the open batch, if it holds anything.
+    pub(crate) fn cut(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let next = Batch {
+            vseq_from: self.vseq,
+            vseq_to: self.vseq,
+            size_before: self.size_bytes,
+            size_after: self.size_bytes,
+            ..Batch::default()
+        };
+        let mut batch = std::mem::replace(&mut self.open, next);
+        batch.size_after = self.size_bytes;
+        self.cut.push_back(batch);
+    }
+
+    /// Bytes that the live index and the batches take in memory, about.
+    pub(crate) fn index_bytes(&self) -> usize {
+        self.live.len() * EXTENT_BYTES + self.undestaged_records * size_of::<Span>()
+    }
+
+    /// What this state is, as far as it is in the bucket.
+    pub(crate) fn base(&self) -> Base {
+        Base { root: (*self.root).clone(), at: self.root_at, end: self.at }
+    }
+
+    /// When the oldest record that is not in the bucket was written.
+    pub(crate) fn dirty_since(&self) -> Option<Duration> {
+        self.cut.front().and_then(|batch| batch.since).or(self.open.since)
+    }
+}

@@ -1,0 +1,539 @@
+//! A volume that this node writes: reads, writes, flushes.
+//!
+//! A write is acknowledged when its record is in the log's memory and the live index knows it; a
+//! flush when the log (or, at level `bucket`, the bucket) has it. Sequence number, log position and
+//! index entry are assigned in one critical section, so that a replay gives what was read.
+
+use crate::context::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fence::Fence;
+use crate::snapshots::Snapshots;
+use crate::state::{From, Part, State};
+use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
+use skerry_core::descriptor::{FlushLevel, VolumeDesc};
+use skerry_core::id::StreamId;
+use skerry_core::position::Number;
+use skerry_core::record::{Action, RECORD_HEAD, RECORD_KIND, Record};
+use skerry_core::size::SECTOR_BYTES;
+use skerry_core::wire::Hash16;
+use skerry_log::{Position as LogPosition, ReadOutcome};
+use skerry_store::blocks::Wanted;
+use skerry_store::tree::{self, Lookup};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{Notify, watch};
+
+/// How often a read is resolved anew when what it found was moved meanwhile.
+const RESOLVE_TRIES_MAX: usize = 16;
+
+/// How far the bucket has got.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// Everything below this sequence number is in the bucket, contiguous, and applied.
+    pub vseq: u64,
+    /// Why it goes no further, if it does not.
+    pub failure: Option<Error>,
+}
+
+/// I/O counts of a volume, for metrics.
+#[derive(Debug, Default)]
+pub struct IoCounts {
+    /// Reads.
+    pub reads: AtomicU64,
+    /// Bytes read.
+    pub read_bytes: AtomicU64,
+    /// Writes.
+    pub writes: AtomicU64,
+    /// Bytes written.
+    pub written_bytes: AtomicU64,
+    /// Flushes.
+    pub flushes: AtomicU64,
+    /// Trims and zeroes.
+    pub zeroes: AtomicU64,
+}
+
+/// A volume that this node writes.
+pub struct Volume {
+    /// What all volumes share.
+    pub ctx: Arc<Context>,
+    /// What it is.
+    pub desc: Arc<VolumeDesc>,
+    /// Its stream.
+    pub stream: StreamId,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its group in the log.
+    pub group: u32,
+    pub(crate) state: Mutex<State>,
+    pub(crate) snapshots: Mutex<Snapshots>,
+    /// Wakes the destager.
+    pub(crate) work: Notify,
+    /// Wakes writers that wait for room or for a rollback to end.
+    pub(crate) room: Notify,
+    pub(crate) progress: watch::Sender<Progress>,
+    /// The sequence number up to which somebody waits for the bucket.
+    pub(crate) wanted_vseq: AtomicU64,
+    /// How many checkpoints were asked for.
+    pub(crate) checkpoints_wanted: AtomicU64,
+    /// Up to which of them have been served.
+    pub(crate) checkpoints_done: watch::Sender<u64>,
+    /// Held while refs are written or deleted, so that a root in use never loses its last ref.
+    pub(crate) refs: tokio::sync::Mutex<crate::refs::RefKeeper>,
+    /// Held by operations that change what the volume is.
+    pub(crate) admin: tokio::sync::Mutex<()>,
+    pub(crate) fence: Fence,
+    /// The number and the head's hash that the next segment follows.
+    pub(crate) last_built: Mutex<(Number, Hash16)>,
+    /// Counts of I/O.
+    pub io: IoCounts,
+    /// Attached clients.
+    pub clients: AtomicU64,
+}
+
+/// What an attempt that may not wait came to.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is done.
+    Done,
+    /// It would have to wait.
+    Wait,
+}
+
+impl Volume {
+    /// The name, for messages.
+    pub fn name(&self) -> String {
+        self.state.lock().name.clone()
+    }
+
+    /// The size, bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.state.lock().size_bytes
+    }
+
+    /// Takes the volume out of service; the first reason stays.
+    pub(crate) fn fail(&self, error: Error) {
+        let mut state = self.state.lock();
+        if state.failure.is_none() {
+            tracing::error!(volume = %state.name, %error, "the volume is out of service");
+            state.failure = Some(error.clone());
+        }
+        drop(state);
+        self.progress.send_modify(|progress| {
+            progress.failure.get_or_insert(error);
+        });
+        self.room.notify_waiters();
+        self.work.notify_one();
+    }
+
+    /// Fails unless the volume may be served to somebody who attached at `generation`.
+    fn admit<'a>(&'a self, range: &Range<u64>, generation: u64) -> Result<MutexGuard<'a, State>> {
+        let state = self.state.lock();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        if state.generation != generation {
+            return Err(Error::new(
+                ErrorKind::InUse,
+                format!(
+                    "volume {} was rolled back under this connection; attach again",
+                    state.name
+                ),
+            ));
+        }
+        if range.end > state.size_bytes || range.start > range.end {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "volume {} ends at byte {}, and this goes to {}",
+                    state.name, state.size_bytes, range.end
+                ),
+            ));
+        }
+        if !range.start.is_multiple_of(SECTOR_BYTES) || !range.end.is_multiple_of(SECTOR_BYTES) {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("volume {} is read and written in whole sectors of 512 bytes", state.name),
+            ));
+        }
+        Ok(state)
+    }
+
+    fn record(&self, vseq: u64, action: Action) -> Record {
+        Record { volume: self.desc.id, stream: self.stream, vseq, action }
+    }
+
+    /// Reads without waiting, if that is possible.
+    pub fn try_read(&self, offset: u64, buf: &mut [u8], generation: u64) -> Result<Attempt> {
+        if self.fence.must_check(self.ctx.clock()) {
+            return Ok(Attempt::Wait);
+        }
+        let range = offset..offset.saturating_add(buf.len() as u64);
+        let mut parts = Vec::new();
+        let top = {
+            let state = self.admit(&range, generation)?;
+            state.resolve(range, &mut parts);
+            state.top()
+        };
+        let mut rest = &mut buf[..];
+        for part in parts {
+            let (out, tail) = rest.split_at_mut(part.len);
+            rest = tail;
+            if !self.try_part(part, top, out)? {
+                return Ok(Attempt::Wait);
+            }
+        }
+        self.count_read(buf.len());
+        Ok(Attempt::Done)
+    }
+
+    fn try_part(
+        &self,
+        part: Part,
+        top: Option<skerry_core::node::NodePtr>,
+        out: &mut [u8],
+    ) -> Result<bool> {
+        let (entry, within) = match part.from {
+            From::Zero => {
+                out.fill(0);
+                return Ok(true);
+            }
+            From::Log { at, skip } => return self.read_log(at, skip, out),
+            From::Block(entry, within) => (entry, within),
+            From::Tree(index, within) => match tree::try_lookup(&self.ctx.nodes, top, index) {
+                Lookup::Found(Some(entry)) => (entry, within),
+                Lookup::Found(None) => {
+                    out.fill(0);
+                    return Ok(true);
+                }
+                Lookup::Wait => return Ok(false),
+            },
+        };
+        let range = within..within + out.len();
+        Ok(self.ctx.blocks.try_read(&entry, self.desc.block, range, out))
+    }
+
+    /// Reads from a log record; false if its file was let go, so that the data is in the bucket by now.
+    pub(crate) fn read_log(&self, at: u64, skip: u64, out: &mut [u8]) -> Result<bool> {
+        let offset = (RECORD_HEAD as u64 + skip) as u32;
+        let outcome = self.ctx.log.read(LogPosition::from_u64(at), offset, out)?;
+        Ok(matches!(outcome, ReadOutcome::Read))
+    }
+
+    fn count_read(&self, bytes: usize) {
+        self.io.reads.fetch_add(1, Ordering::Relaxed);
+        self.io.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Reads, waiting for what is not at hand.
+    pub async fn read(&self, offset: u64, len: usize, generation: u64) -> Result<Bytes> {
+        self.check_fence().await?;
+        let range = offset..offset.saturating_add(len as u64);
+        let mut last = None;
+        for _ in 0..RESOLVE_TRIES_MAX {
+            let (mut parts, top) = {
+                let state = self.admit(&range, generation)?;
+                let mut parts = Vec::new();
+                state.resolve(range.clone(), &mut parts);
+                (parts, state.top())
+            };
+            let mut out = vec![0; len];
+            match self.read_parts(&mut parts, top, &mut out).await {
+                Ok(true) => {
+                    self.count_read(len);
+                    return Ok(out.into());
+                }
+                Ok(false) => {}
+                // A segment that was collected while this read was under way: look again.
+                Err(e) if e.kind() == ErrorKind::NotFound => last = Some(e),
+                Err(e) => return Err(e),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            Error::new(
+                ErrorKind::Unavailable,
+                format!("volume {}: a read was overtaken too often", self.name()),
+            )
+        }))
+    }
+
+    /// Carries a resolved read out; false if a log record was let go meanwhile.
+    async fn read_parts(
+        &self,
+        parts: &mut [Part],
+        top: Option<skerry_core::node::NodePtr>,
+        out: &mut [u8],
+    ) -> Result<bool> {
+        let mut blocks: Vec<Wanted> = Vec::new();
+        let mut at = 0;
+        for part in parts {
+            let here = at..at + part.len;
+            at = here.end;
+            if let From::Tree(index, within) = part.from {
+                part.from = match tree::lookup(&self.ctx.nodes, top, index).await? {
+                    Some(entry) => From::Block(entry, within),
+                    None => From::Zero,
+                };
+            }
+            match part.from {
+                From::Log { at, skip } => {
+                    if !self.read_log(at, skip, &mut out[here])? {
+                        return Ok(false);
+                    }
+                }
+                From::Block(entry, within) => {
+                    blocks.push(Wanted {
+                        entry,
+                        within: within..within + part.len,
+                        at: here.start,
+                    });
+                }
+                From::Zero | From::Tree(..) => {}
+            }
+        }
+        self.ctx.blocks.read_many(&blocks, self.desc.block, out).await?;
+        Ok(true)
+    }
+
+    /// Reads one whole block of the state that is in the bucket: what batches are merged with.
+    pub(crate) async fn read_base_block(&self, index: u64) -> Result<Option<Bytes>> {
+        let (said, top) = {
+            let state = self.state.lock();
+            (state.overlaid(index), state.top())
+        };
+        let entry = match said {
+            skerry_core::overlay::Overlaid::Data(entry) => Some(entry),
+            skerry_core::overlay::Overlaid::Zero => None,
+            skerry_core::overlay::Overlaid::Below => {
+                tree::lookup(&self.ctx.nodes, top, index).await?
+            }
+        };
+        match entry {
+            Some(entry) => Ok(Some(self.ctx.blocks.read(&entry, self.desc.block).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes without waiting, if there is room.
+    pub fn try_write(&self, offset: u64, data: &[u8], generation: u64) -> Result<Attempt> {
+        if data.len() > self.ctx.settings.record_bytes_max
+            || self.fence.must_check(self.ctx.clock())
+        {
+            return Ok(Attempt::Wait);
+        }
+        if self.fence.is_delayed() {
+            return Ok(Attempt::Wait);
+        }
+        self.append_write(offset, data, generation)
+    }
+
+    fn append_write(&self, offset: u64, data: &[u8], generation: u64) -> Result<Attempt> {
+        let range = offset..offset.saturating_add(data.len() as u64);
+        let now = self.ctx.clock().boot();
+        let mut state = self.admit(&range, generation)?;
+        if data.is_empty() {
+            return Ok(Attempt::Done);
+        }
+        if state.paused || state.index_bytes() > self.ctx.settings.index_bytes_max {
+            return Ok(Attempt::Wait);
+        }
+        let head =
+            self.record(state.vseq, Action::Write { offset, len: data.len() as u64 }).encode();
+        let appended = match self.ctx.log.append(self.group, RECORD_KIND, &[&head, data]) {
+            Ok(appended) => appended,
+            Err(skerry_log::Error::Full { .. }) => return Ok(Attempt::Wait),
+            Err(e) => return Err(self.log_failed(state, e)),
+        };
+        state.content(range, appended.position.as_u64(), false, now);
+        self.after_append(state);
+        self.io.writes.fetch_add(1, Ordering::Relaxed);
+        self.io.written_bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        Ok(Attempt::Done)
+    }
+
+    /// A log that failed takes the volume out of service.
+    fn log_failed(&self, state: MutexGuard<'_, State>, error: skerry_log::Error) -> Error {
+        drop(state);
+        let error = Error::from(error);
+        if error.kind() != ErrorKind::Internal {
+            self.fail(error.clone());
+        }
+        error
+    }
+
+    /// Cuts the batch when it is full, and wakes the destager.
+    fn after_append(&self, mut state: MutexGuard<'_, State>) {
+        let settings = &self.ctx.settings;
+        let full = state.open.bytes >= settings.segment_bytes
+            || state.open.spans.len() >= settings.segment_records_max;
+        let first = state.open.spans.len() == 1;
+        if full {
+            state.cut();
+        }
+        if state.undestaged_records.is_multiple_of(64) {
+            self.fence.note_pressure(self.log_percent(), settings.delay_from_percent);
+        }
+        drop(state);
+        if full || first {
+            self.work.notify_one();
+        }
+    }
+
+    fn log_percent(&self) -> u64 {
+        self.ctx.log.used_bytes() * 100 / self.ctx.log.cap_bytes().max(1)
+    }
+
+    /// Writes, waiting for room where there is none.
+    pub async fn write(&self, offset: u64, data: &[u8], generation: u64) -> Result<()> {
+        self.check_fence().await?;
+        self.delay().await;
+        for (i, piece) in data.chunks(self.ctx.settings.record_bytes_max).enumerate() {
+            let offset = offset + (i * self.ctx.settings.record_bytes_max) as u64;
+            loop {
+                let room = self.room.notified();
+                tokio::pin!(room);
+                room.as_mut().enable();
+                match self.append_write(offset, piece, generation)? {
+                    Attempt::Done => break,
+                    Attempt::Wait => self.wait_room(room, piece.len()).await?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a writer may try again: for the log, for the index, or for a rollback to end.
+    async fn wait_room(
+        &self,
+        room: std::pin::Pin<&mut tokio::sync::futures::Notified<'_>>,
+        len: usize,
+    ) -> Result<()> {
+        let own = {
+            let mut state = self.state.lock();
+            let own = state.paused || state.index_bytes() > self.ctx.settings.index_bytes_max;
+            if !state.paused {
+                state.cut();
+            }
+            own
+        };
+        self.work.notify_one();
+        if own {
+            room.await;
+            return Ok(());
+        }
+        self.ctx.log.wait_room(RECORD_HEAD + len)?.await.map_err(Error::from)
+    }
+
+    /// When the log is nearly full, writers are delayed in proportion before they have to wait.
+    async fn delay(&self) {
+        let settings = &self.ctx.settings;
+        let percent = self.log_percent().min(100);
+        self.fence.note_pressure(percent, settings.delay_from_percent);
+        if percent > settings.delay_from_percent {
+            let over = (percent - settings.delay_from_percent) as u32;
+            let span = (100 - settings.delay_from_percent).max(1) as u32;
+            tokio::time::sleep(settings.delay_max * over / span).await;
+        }
+    }
+
+    /// Makes a range read as zeros.
+    pub async fn zero(&self, offset: u64, len: u64, generation: u64) -> Result<()> {
+        self.check_fence().await?;
+        if len == 0 {
+            return Ok(());
+        }
+        let range = offset..offset.saturating_add(len);
+        drop(self.admit(&range, generation)?);
+        self.append_waiting(generation, Action::Zero { offset, len }, |state, at, now| {
+            state.content(range.clone(), at, true, now);
+        })
+        .await?;
+        self.io.zeroes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Appends a record that has no data, waiting for room; `apply` takes it into the state.
+    pub(crate) async fn append_waiting(
+        &self,
+        generation: u64,
+        action: Action,
+        apply: impl Fn(&mut State, u64, std::time::Duration),
+    ) -> Result<()> {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            let now = self.ctx.clock().boot();
+            {
+                let mut state = self.admit(&(0..0), generation)?;
+                if !state.paused {
+                    let head = self.record(state.vseq, action.clone()).encode();
+                    match self.ctx.log.append(self.group, RECORD_KIND, &[&head]) {
+                        Ok(appended) => {
+                            apply(&mut state, appended.position.as_u64(), now);
+                            self.after_append(state);
+                            return Ok(());
+                        }
+                        Err(skerry_log::Error::Full { .. }) => {}
+                        Err(e) => return Err(self.log_failed(state, e)),
+                    }
+                }
+            }
+            self.wait_room(room, 0).await?;
+        }
+    }
+
+    /// Makes everything that was acknowledged durable, as the volume's flush level promises.
+    pub async fn flush(&self) -> Result<()> {
+        self.io.flushes.fetch_add(1, Ordering::Relaxed);
+        let (record, vseq) = {
+            let state = self.state.lock();
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            (state.last_record, state.vseq)
+        };
+        match self.desc.flush {
+            FlushLevel::Local => self.wait_log(record).await?,
+            FlushLevel::Bucket => self.wait_bucket(vseq).await?,
+        }
+        self.check_fence().await
+    }
+
+    /// Waits until a record is durable in the log.
+    pub(crate) async fn wait_log(&self, record: u64) -> Result<()> {
+        if record == 0 {
+            return Ok(());
+        }
+        match self.ctx.log.wait_durable(LogPosition::from_u64(record)).await {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                let error = Error::from(e);
+                self.fail(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until everything below a sequence number is in the bucket.
+    pub async fn wait_bucket(&self, vseq: u64) -> Result<()> {
+        self.wanted_vseq.fetch_max(vseq, Ordering::AcqRel);
+        self.work.notify_one();
+        let mut progress = self.progress.subscribe();
+        let reached = progress
+            .wait_for(|p| p.vseq >= vseq || p.failure.is_some())
+            .await
+            .map_err(|_| Error::new(ErrorKind::Unavailable, "the node is shutting down"))?;
+        match &reached.failure {
+            Some(failure) if reached.vseq < vseq => Err(failure.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts everything written so far into the bucket.
+    pub async fn drain(&self) -> Result<()> {
+        let vseq = self.state.lock().vseq;
+        self.wait_bucket(vseq).await
+    }
+}

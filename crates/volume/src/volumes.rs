@@ -1,0 +1,334 @@
+//! What is done with volumes: create, list, resize, rename, delete, release.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::info::{CreateVolume, Released, VolumeInfo};
+use crate::node::Node;
+use crate::volume::Volume;
+use skerry_core::descriptor::{VolumeDesc, VolumeState};
+use skerry_core::id::{StreamId, VolumeId};
+use skerry_core::name::Name;
+use skerry_core::names;
+use skerry_core::position::Position;
+use skerry_core::record::Action;
+use skerry_core::root::{Base, Root};
+use skerry_core::size::{BlockSize, check_volume};
+use skerry_store::claim::{self, ClaimOptions};
+use skerry_store::collect::Owned;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+fn invalid(e: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Invalid, e.to_string())
+}
+
+impl Node {
+    /// Creates a volume.
+    pub async fn create_volume(&self, new: CreateVolume) -> Result<VolumeInfo> {
+        let size_bytes = check_volume(new.size_bytes).map_err(invalid)?;
+        let block = BlockSize::from_bytes(new.block_size_bytes).map_err(invalid)?;
+        let entropy = self.ctx.bucket.entropy();
+        let genesis = StreamId::random(entropy.as_ref());
+        let root = Root::empty(size_bytes, block, new.name.as_str());
+        let desc = VolumeDesc {
+            id: VolumeId::random(entropy.as_ref()),
+            block,
+            flush: new.flush.unwrap_or_else(|| self.default_flush()),
+            created_ms: self.ctx.clock().wall_ms(),
+            name: new.name.to_string(),
+            size_bytes,
+            genesis,
+            base: Base::exact(root, Position::start(0, genesis, 0)),
+            parent: None,
+        };
+        self.introduce(desc, &new.name, None).await
+    }
+
+    /// Makes a descriptor a volume: propose, see that what it hangs on is still there, take the name, settle.
+    pub(crate) async fn introduce(
+        &self,
+        desc: VolumeDesc,
+        name: &Name,
+        parent_gone: Option<&str>,
+    ) -> Result<VolumeInfo> {
+        let catalog = &self.ctx.catalog;
+        if catalog.resolve(name).await?.is_some() && self.resolve(name).await.is_ok() {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                format!("volume {name} exists already; choose another name"),
+            ));
+        }
+        catalog.propose(&desc).await?;
+        let id = desc.id;
+        let named = async {
+            if let Some(gone) = parent_gone
+                && self.ctx.bucket.exists(gone).await?
+            {
+                let detail =
+                    format!("the snapshot that {name} was to be cloned from was deleted meanwhile");
+                return Err(Error::new(ErrorKind::NotFound, detail));
+            }
+            self.withdraw_stale(name).await?;
+            catalog.claim(name, id).await.map_err(|e| match e.kind() {
+                skerry_store::ErrorKind::Exists => Error::new(
+                    ErrorKind::Exists,
+                    format!("volume {name} exists already; choose another name"),
+                ),
+                _ => Error::from(e),
+            })
+        };
+        let state = if let Err(e) = named.await {
+            catalog.settle(id, VolumeState::Withdrawn).await?;
+            return Err(e);
+        } else {
+            catalog.settle(id, VolumeState::Ready).await?
+        };
+        if state != VolumeState::Ready {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("somebody else was creating {name}; try again"),
+            ));
+        }
+        self.show_volume(name).await
+    }
+
+    /// Frees a name whose volume was never settled: its creator died half-way.
+    async fn withdraw_stale(&self, name: &Name) -> Result<()> {
+        let catalog = &self.ctx.catalog;
+        if let Some(holder) = catalog.resolve(name).await?
+            && catalog.settle(holder, VolumeState::Withdrawn).await? == VolumeState::Withdrawn
+        {
+            catalog.free(name, holder).await?;
+        }
+        Ok(())
+    }
+
+    /// All volumes, by name.
+    pub async fn list_volumes(&self) -> Result<Vec<VolumeInfo>> {
+        let mut out = Vec::new();
+        for (name, id) in self.ctx.catalog.all().await? {
+            if self.ctx.catalog.state(id).await? == Some(VolumeState::Ready) {
+                out.push(self.info(&name, id).await?);
+            }
+        }
+        Ok(out)
+    }
+
+    /// One volume.
+    pub async fn show_volume(&self, name: &Name) -> Result<VolumeInfo> {
+        let id = self.resolve(name).await?;
+        self.info(name.as_str(), id).await
+    }
+
+    async fn info(&self, name: &str, id: VolumeId) -> Result<VolumeInfo> {
+        let open = self.open_now.lock().get(&id).cloned();
+        if let Some(volume) = open {
+            return Ok(self.info_here(name, &volume));
+        }
+        let entry = self.ctx.catalog.entry(id).await?;
+        let desc = entry.desc;
+        let snapshots = self.ctx.catalog.snapshots(id).await?.len() as u64;
+        let mut info = VolumeInfo {
+            name: name.to_owned(),
+            id,
+            size_bytes: desc.size_bytes,
+            block_size_bytes: desc.block.bytes() as u64,
+            flush: desc.flush,
+            created_ms: desc.created_ms,
+            clients: 0,
+            undestaged_bytes: 0,
+            undestaged_age_ms: 0,
+            snapshots,
+            owner: None,
+            owned_here: false,
+            deleted: entry.gone,
+            failure: None,
+        };
+        if !entry.gone {
+            let peek = claim::peek(&self.ctx.bucket, &desc).await?;
+            info.size_bytes = peek.view.size_bytes;
+            info.owner = peek.owner.map(|owner| owner.host);
+        }
+        Ok(info)
+    }
+
+    fn info_here(&self, name: &str, volume: &Volume) -> VolumeInfo {
+        let now = self.ctx.clock().boot();
+        let state = volume.state.lock();
+        let age =
+            state.dirty_since().map_or(0, |since| now.saturating_sub(since).as_millis() as u64);
+        VolumeInfo {
+            name: name.to_owned(),
+            id: volume.desc.id,
+            size_bytes: state.size_bytes,
+            block_size_bytes: volume.desc.block.bytes() as u64,
+            flush: volume.desc.flush,
+            created_ms: volume.desc.created_ms,
+            clients: volume.clients.load(Ordering::Relaxed),
+            undestaged_bytes: state.undestaged_bytes,
+            undestaged_age_ms: age,
+            snapshots: volume.snapshots.lock().len() as u64,
+            owner: Some(self.ctx.host.clone()),
+            owned_here: true,
+            deleted: false,
+            failure: state.failure.as_ref().map(|e| e.message().to_owned()),
+        }
+    }
+
+    /// Changes a volume's size. Shrinking needs leave, and what is cut off is gone for good.
+    pub async fn resize_volume(
+        &self,
+        name: &Name,
+        size_bytes: u64,
+        shrink: bool,
+    ) -> Result<VolumeInfo> {
+        check_volume(size_bytes).map_err(invalid)?;
+        let volume = self.writable(name).await?;
+        let _admin = volume.admin.lock().await;
+        let now = volume.size_bytes();
+        if size_bytes < now && !shrink {
+            let detail = format!(
+                "volume {name} has {now} bytes: making it smaller destroys what lies beyond; say --shrink if that is meant"
+            );
+            return Err(Error::new(ErrorKind::Invalid, detail));
+        }
+        volume.resize(size_bytes).await?;
+        volume.flush().await?;
+        Ok(self.info_here(name.as_str(), &volume))
+    }
+
+    /// Gives a volume another name.
+    pub async fn rename_volume(&self, name: &Name, new: &Name) -> Result<VolumeInfo> {
+        let volume = self.writable(name).await?;
+        let _admin = volume.admin.lock().await;
+        self.withdraw_stale_name(new).await?;
+        self.ctx.catalog.claim(new, volume.desc.id).await?;
+        let generation = volume.state.lock().generation;
+        let action = Action::Rename(new.to_string());
+        volume
+            .append_waiting(generation, action.clone(), |state, at, now| {
+                volume.take(state, &action, at, now);
+            })
+            .await?;
+        volume.flush().await?;
+        self.ctx.catalog.free(name, volume.desc.id).await?;
+        Ok(self.info_here(new.as_str(), &volume))
+    }
+
+    async fn withdraw_stale_name(&self, name: &Name) -> Result<()> {
+        match self.ctx.catalog.resolve(name).await? {
+            Some(_) => self.withdraw_stale(name).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes a volume. Its snapshots stay, and keep its name, unless they are to go too.
+    pub async fn delete_volume(&self, name: &Name, snapshots: bool, force: bool) -> Result<()> {
+        let id = self.resolve(name).await?;
+        if !self.ctx.catalog.entry(id).await?.gone {
+            let volume = self.open_for_writing(id, false).await?;
+            let _admin = volume.admin.lock().await;
+            self.refuse_clients(&volume, force)?;
+            // Snapshots that are pending must not be lost with the head.
+            if !snapshots {
+                volume.drain().await?;
+            }
+            self.ctx.catalog.bury(&names::volume_gone(id)).await?;
+            self.close_volume(id, "was deleted").await;
+            self.ctx.log.trim(volume.group, skerry_log::Position::MAX);
+            let heads = skerry_store::catalog::list_heads(&self.ctx.bucket, id).await?;
+            for (head, _) in heads {
+                self.ctx.bucket.delete(&head).await?;
+            }
+        }
+        if snapshots {
+            for found in self.ctx.catalog.snapshots(id).await? {
+                if let Some(info) = found.snapshot {
+                    self.ctx.catalog.bury(&names::snapshot_gone(id, info.id)).await?;
+                    self.ctx.bucket.delete(&names::snapshot(id, info.id)).await?;
+                }
+            }
+        }
+        self.finish_deletion(id, name).await
+    }
+
+    /// Frees the name of a deleted volume that has no snapshots left, and deletes what nothing holds.
+    pub(crate) async fn finish_deletion(&self, id: VolumeId, name: &Name) -> Result<()> {
+        if self.ctx.catalog.snapshots(id).await?.is_empty() {
+            self.ctx.catalog.free(name, id).await?;
+        }
+        let lives = claim::lives(&self.ctx.bucket, id).await?;
+        let candidates: BTreeSet<_> =
+            self.ctx.collector.sweep_candidates(&lives).await?.into_iter().collect();
+        let owned = Owned { volume: id, writing: None, head: None };
+        let collector = &self.ctx.collector;
+        let deleted =
+            async { collector.delete(&collector.free(&owned, &lives, &candidates).await?).await };
+        if let Err(error) = deleted.await {
+            tracing::warn!(volume = %name, %error, "a deleted volume's segments stay until the next sweep");
+        }
+        Ok(())
+    }
+
+    /// Gives a volume up, so that another node may write it; by force, takes it from the node that has it.
+    pub async fn release_volume(&self, name: &Name, force: bool) -> Result<Released> {
+        let id = self.resolve(name).await?;
+        let open = self.open_now.lock().get(&id).cloned();
+        let desc = self.ctx.catalog.desc(id).await?;
+        let Some(volume) = open else { return self.release_elsewhere(&desc, name, force).await };
+        let _admin = volume.admin.lock().await;
+        self.refuse_clients(&volume, force)?;
+        volume.drain().await?;
+        volume.checkpoint().await?;
+        self.seal_for_nobody(&desc, true).await?;
+        self.close_volume(id, "was released").await;
+        Ok(Released { held_by: Some(self.ctx.host.clone()), may_lose: false })
+    }
+
+    async fn release_elsewhere(
+        &self,
+        desc: &Arc<VolumeDesc>,
+        name: &Name,
+        force: bool,
+    ) -> Result<Released> {
+        let peek = claim::peek(&self.ctx.bucket, desc).await?;
+        let Some(owner) = peek.owner else {
+            return Ok(Released { held_by: None, may_lose: false });
+        };
+        if owner.node != self.ctx.node && !force {
+            let detail = format!(
+                "volume {name} is held by host {}; release it there, or say --force: what that host has not \
+                 destaged is lost then",
+                owner.host
+            );
+            return Err(Error::new(ErrorKind::InUse, detail));
+        }
+        self.seal_for_nobody(desc, true).await?;
+        let may_lose = desc.flush == skerry_core::descriptor::FlushLevel::Local;
+        Ok(Released { held_by: Some(owner.host), may_lose })
+    }
+
+    async fn seal_for_nobody(&self, desc: &VolumeDesc, force: bool) -> Result<()> {
+        let options = ClaimOptions { owner: None, force };
+        claim::claim(&self.ctx.bucket, desc, &options).await?;
+        Ok(())
+    }
+}
+
+impl Volume {
+    /// Changes the size: a shrink first zeroes what is cut off, so that growing never brings it back.
+    async fn resize(&self, size_bytes: u64) -> Result<()> {
+        let (now, generation) = {
+            let state = self.state.lock();
+            (state.size_bytes, state.generation)
+        };
+        if size_bytes < now {
+            self.zero(size_bytes, now - size_bytes, generation).await?;
+        }
+        let action = Action::Resize(size_bytes);
+        self.append_waiting(generation, action.clone(), |state, at, now| {
+            self.take(state, &action, at, now);
+        })
+        .await
+    }
+}
