@@ -45,8 +45,12 @@ impl Committer {
             let mut tail = inner.tail.lock();
             match &tail.state {
                 State::Failed(cause) => return Err(Error::Failed { cause: Arc::clone(cause) }),
-                State::Closed => return Ok(Progress::Idle),
-                State::Recovering | State::Open => (tail.take_batch(), false),
+                // Nothing may be written before every record was read and found good.
+                State::Recovering | State::Closed => {
+                    tail.kick = false;
+                    return Ok(Progress::Idle);
+                }
+                State::Open => (tail.take_batch(), false),
                 State::Closing => (tail.take_batch(), true),
             }
         };

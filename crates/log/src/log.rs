@@ -145,7 +145,7 @@ impl Log {
     /// other process has it open.
     ///
     /// Until the [`Recovery`] has been read to its end, the log can be read from but not appended
-    /// to, and no file is reused.
+    /// to, and nothing that is at rest is changed.
     ///
     /// # Errors
     /// `Damaged` if a durable place is bad in the newest file or a live file is missing (older

@@ -1,5 +1,6 @@
-//! Opening a log: find the newest use and where it ends, tell damage from a torn end, and begin a
-//! new use whose header settles all of that for good.
+//! Opening a log: find the newest use and where it ends, tell damage from a torn end, and make a new
+//! use ready. Its header, which settles all of that for good, is written when every record has been
+//! read and found good: a log with damage in it is left as it is.
 //!
 //! Order matters. What is read is made durable first (an earlier process may have left it in the
 //! page cache only) and read again from the medium (an earlier failed sync may have left in the
@@ -22,7 +23,7 @@ use crate::{
     log::Inner,
     recovery::PastUse,
     scan::Scanner,
-    tail::{State, Tail},
+    tail::Tail,
 };
 
 /// A file of the directory and the newest use that its header tells of.
@@ -230,7 +231,7 @@ fn check_unlisted(slots: &[Slot], past: &Past) -> Result<()> {
     Ok(())
 }
 
-/// Begins the new use, and so the life of the log in this process.
+/// Makes the new use ready, and with it the log of this process.
 fn begin(
     disk: Arc<dyn Disk>,
     settings: Settings,
@@ -254,9 +255,6 @@ fn begin(
     files.live.insert(sequence, Live::open(Arc::clone(&file), header.nonce));
     let mut tail = Tail::new(&settings, sequence, header.nonce, header.first_number);
     tail.over_cap = files.live.len() > settings.max_files();
-    if past.uses.is_empty() {
-        tail.state = State::Open;
-    }
     let start = AtomicU64::new(tail.next.as_u64());
     let committer = Committer {
         file,
@@ -279,9 +277,11 @@ fn begin(
         counters: Counters::default(),
         settings,
     });
-    inner.committer.lock().begin_use(&inner, &header)?;
-    remove_surplus(&inner)?;
-    let recovery = Recovery::new(Arc::clone(&inner), VecDeque::from(past.uses));
+    let nothing = past.uses.is_empty();
+    let mut recovery = Recovery::new(Arc::clone(&inner), VecDeque::from(past.uses), header);
+    if nothing {
+        recovery.finish()?;
+    }
     Ok((Log { inner }, recovery))
 }
 
@@ -329,7 +329,7 @@ fn take_file(disk: &dyn Disk, files: &mut Files) -> Result<Arc<LogFile>> {
 
 /// Removes free files that the cap has no room for, or that are longer than files are now. Only
 /// after the new header is durable: the one before it may still have listed them.
-fn remove_surplus(inner: &Inner) -> Result<()> {
+pub(crate) fn remove_surplus(inner: &Inner) -> Result<(), Failure> {
     let mut files = inner.files.write();
     let room = inner.settings.max_files().saturating_sub(files.live.len());
     let (mut keep, mut surplus): (Vec<_>, Vec<_>) = std::mem::take(&mut files.free)

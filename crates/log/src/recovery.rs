@@ -9,8 +9,9 @@ use std::{
 use crate::{
     Error, Position, Result,
     files::LogFile,
-    format::{RECORD_HEADER_BYTES, RECORDS_START, RecordHeader, record_bytes},
+    format::{FileHeader, RECORD_HEADER_BYTES, RECORDS_START, RecordHeader, record_bytes},
     log::Inner,
+    recover::remove_surplus,
     scan::Scanner,
     tail::State,
 };
@@ -54,12 +55,14 @@ pub struct Recovery {
     uses: VecDeque<PastUse>,
     cursor: Option<Cursor>,
     total_bytes: u64,
+    /// Of the use that begins when all have been read.
+    header: Option<FileHeader>,
 }
 
 impl Recovery {
-    pub(crate) fn new(inner: Arc<Inner>, uses: VecDeque<PastUse>) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, uses: VecDeque<PastUse>, header: FileHeader) -> Self {
         let total_bytes = uses.iter().map(|past| u64::from(past.end - RECORDS_START)).sum();
-        Self { inner, uses, cursor: None, total_bytes }
+        Self { inner, uses, cursor: None, total_bytes, header: Some(header) }
     }
 
     /// Bytes of all records that are to be read, for a progress bar.
@@ -77,7 +80,7 @@ impl Recovery {
         let header = loop {
             if self.cursor.is_none() {
                 let Some(past) = self.uses.pop_front() else {
-                    self.finish();
+                    self.finish()?;
                     return Ok(None);
                 };
                 self.cursor = Some(Cursor::new(past));
@@ -112,7 +115,11 @@ impl Recovery {
         }
     }
 
-    fn finish(&mut self) {
+    /// Begins the new use, and opens the log for appends.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        let Some(header) = self.header.take() else { return Ok(()) };
+        let begun = self.inner.committer.lock().begin_use(&self.inner, &header);
+        begun.and_then(|()| remove_surplus(&self.inner)).map_err(|e| self.inner.fail(e))?;
         self.inner.files.write().release();
         let mut tail = self.inner.tail.lock();
         if matches!(tail.state, State::Recovering) {
@@ -120,6 +127,7 @@ impl Recovery {
         }
         drop(tail);
         self.inner.released();
+        Ok(())
     }
 }
 

@@ -238,3 +238,21 @@ fn a_verified_read_sees_what_a_plain_one_does_not_look_for() {
     assert!(u64::from(RECORDS_START) <= offset);
     let _: &Log = &log;
 }
+
+#[test]
+fn a_damaged_log_is_left_as_it_is() {
+    let (disk, positions) = several_files();
+    let (name, offset) = file_of(&disk, positions[2]);
+    disk.flip_bit(&name, offset + 300, 4).unwrap();
+    let images = |disk: &SimDisk| -> Vec<_> {
+        disk.list().unwrap().iter().map(|name| disk.contents(name).unwrap()).collect()
+    };
+    let before: Vec<_> = images(&disk).into_iter().filter(|bytes| !bytes.is_empty()).collect();
+    for _ in 0..3 {
+        assert_damaged_at(&disk, &name, offset, "an old record");
+    }
+    let after: Vec<_> = images(&disk).into_iter().filter(|bytes| !bytes.is_empty()).collect();
+    assert!(before == after);
+    disk.flip_bit(&name, offset + 300, 4).unwrap();
+    assert_eq!(positions_of(&disk), positions);
+}

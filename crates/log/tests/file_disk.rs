@@ -18,7 +18,7 @@ fn it_survives_a_clean_stop_and_a_dropped_process() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("LOCK"), b"not the log's").unwrap();
     let mut expected: Vec<(Position, Vec<u8>)> = Vec::new();
-    for life in 0..6_u8 {
+    for life in 0..4_u8 {
         let (log, mut recovery) = open(dir.path(), small(), life.into());
         let mut found = Vec::new();
         while let Some(record) = recovery.next().unwrap() {
