@@ -2,10 +2,20 @@
 //!
 //! A segment of a volume is *held* if a root lists it, or if it stands in a range that somebody will
 //! still read: above a head's checkpoint, or between a snapshot's root and the snapshot's own place.
-//! The collector lists its candidates first, refs and pins afterwards; what it can't place stays.
+//!
+//! A pass of the collector, in this order (`docs/protocols.md` says what goes wrong in any other):
+//!
+//! 1. list the incarnations, then the candidates; what can't be placed stays;
+//! 2. list head refs and tombstones; go on only if [`may_collect`];
+//! 3. list snapshot refs, descriptors with their states, and pins. Tombstones that this listing shows
+//!    and the one before did not don't count. A pending descriptor holds its base, unless its parent
+//!    is gone *and* the collector's own `withdrawn` was the first state;
+//! 4. look for a seal in the owner's own stream ([`look`](crate::takeover::look)); if there is one, stop;
+//! 5. delete [`Held::free`].
 
 use crate::id::{StreamId, VolumeId};
 use crate::position::{Number, Position, SegmentKey};
+use crate::takeover::RefOrder;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A place in a volume's history that may be compared over streams: seals make epochs unique along the chain.
@@ -51,6 +61,17 @@ pub struct Held {
     pub ranges: Vec<HeldRange>,
     /// Of each stream with a live writer, the first node number that was not used at its last ref.
     pub open_nodes: BTreeMap<StreamId, Number>,
+    /// Candidates that are seals. They are never deleted: a number that was sealed and is free again
+    /// would let a stale writer acknowledge. A name does not tell a seal from a segment: whatever is
+    /// small enough to be one has to be looked at.
+    pub seals: BTreeSet<SegmentKey>,
+}
+
+/// True if the pass of an owner's collector may go on: `own` is the last head ref that it wrote in its
+/// own stream, and the newest of those `listed`. An owner that has written none yet stands on its
+/// predecessor's root, which no listing need show: a late ref of the predecessor may have replaced it.
+pub fn may_collect(own: Option<RefOrder>, listed: &[RefOrder]) -> bool {
+    own.is_some() && own == listed.iter().max().copied()
 }
 
 /// A segment that might be deleted.
@@ -67,7 +88,7 @@ impl Held {
     pub fn holds(&self, candidate: &Candidate) -> bool {
         let Some((volume, epoch)) = candidate.stream else { return true };
         let number = candidate.key.number;
-        if self.listed.contains(&candidate.key) {
+        if self.listed.contains(&candidate.key) || self.seals.contains(&candidate.key) {
             return true;
         }
         if number.is_node() {
@@ -92,6 +113,30 @@ mod tests {
     fn candidate(epoch: u64, number: Number) -> Candidate {
         let stream = StreamId([epoch as u8; 16]);
         Candidate { key: SegmentKey { stream, number }, stream: Some((V, epoch)) }
+    }
+
+    #[test]
+    fn seals_stay() {
+        let sealed = candidate(1, Number(4));
+        let mut held = Held::default();
+        assert_eq!(held.free(&[sealed]), [sealed.key]);
+        held.seals.insert(sealed.key);
+        assert_eq!(held.free(&[sealed]), []);
+    }
+
+    #[test]
+    fn a_collector_needs_the_newest_ref_to_be_its_own() {
+        let order = |epoch, number| RefOrder {
+            epoch,
+            stream: StreamId([epoch as u8; 16]),
+            number: Number(number),
+        };
+        let own = Some(order(2, 5));
+        assert!(may_collect(own, &[order(1, 9), order(2, 5), order(2, 3)]));
+        assert!(!may_collect(own, &[order(2, 5), order(3, 0)]));
+        assert!(!may_collect(own, &[order(1, 9)]), "its own must be seen");
+        assert!(!may_collect(None, &[order(1, 9)]));
+        assert!(!may_collect(None, &[]));
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub struct SegmentKey {
 }
 
 /// A place in a volume's history: everything up to and including segment `number` of `stream`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Position {
     /// The stream's epoch.
     pub epoch: u64,

@@ -10,14 +10,19 @@
 //!
 //! 1. From the newest ref, read the stream contiguously. At the first missing number, create a seal.
 //! 2. If a segment or a seal turns up there instead, apply or follow it, and try again.
-//! 3. With the seal created, and before anything is written or acknowledged, list the refs again: one
-//!    that stands at or past the sealed place shows that the missing number had been collected, not
-//!    unwritten. The seal is void; start over from that ref.
+//! 3. With the seal created, and before anything is written or acknowledged, list the refs again. If
+//!    there is a newer one than the one that was started from, start over from it, with a successor
+//!    stream that was never named before. A ref past the sealed place, or past a seal that was followed,
+//!    shows that the missing number had been collected, not unwritten: that seal is void. A ref below
+//!    the seal shows that the old owner may be collecting what only the older root lists.
 //!
-//! These are pure functions; `skerry-store` does what they say, and the model checker in the test
-//! kit explores them with every interleaving at a small scope.
+//! A *reader* that takes nothing goes the same way without creating seals: told to seal, it lists the
+//! refs again, and [`Takeover::refs`] says whether it has reached the end or must start over.
+//!
+//! These are pure functions; `skerry-store` does what they say, and `tests/protocol` explores them
+//! with every interleaving at a small scope. `docs/protocols.md` says what goes wrong without each rule.
 
-use crate::id::StreamId;
+use crate::id::{LogId, StreamId};
 use crate::position::{Number, Position, SegmentKey};
 use crate::seal::Seal;
 
@@ -43,7 +48,7 @@ pub fn follow(at: &Position, seal: &Seal) -> Position {
 }
 
 /// What the taker does next.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Read this number; then [`Takeover::found`].
     Read(SegmentKey),
@@ -51,9 +56,10 @@ pub enum Step {
     Seal(SegmentKey),
     /// List the refs again; then [`Takeover::refs`].
     ListRefs,
-    /// Start over from this ref's position: the seal was void.
+    /// Start over from this ref, with a new [`Takeover`] and a new successor: what was started from
+    /// is no longer the newest.
     Restart(RefOrder),
-    /// The successor stream is the taker's, from this place.
+    /// The successor stream is the taker's, from this place. To a reader: the end has been reached.
     Own(Position),
 }
 
@@ -76,17 +82,19 @@ impl RefOrder {
 }
 
 /// A take-over under way.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Takeover {
+    started: RefOrder,
     at: Position,
     successor: StreamId,
-    sealed: bool,
 }
 
 impl Takeover {
-    /// Begins at the newest ref's position; `successor` is a new random stream.
+    /// Begins at the newest ref's position (of a volume without one: the start of its genesis stream).
+    /// `successor` is a new random stream, another one for each attempt: a void seal goes on naming
+    /// the stream of the attempt that made it.
     pub fn new(at: Position, successor: StreamId) -> Self {
-        Self { at, successor, sealed: false }
+        Self { started: RefOrder::of(&at), at, successor }
     }
 
     /// The place that has been reached.
@@ -120,33 +128,46 @@ impl Takeover {
         }
     }
 
-    /// The seal was created.
+    /// The seal was created. A create whose outcome is not known must be repeated until it is.
     pub fn sealed(&mut self) -> Step {
-        self.sealed = true;
         Step::ListRefs
     }
 
-    /// The refs were listed again, after the seal.
+    /// The head refs were listed again, after the seal (by a reader: after the missing number).
     pub fn refs(&self, listed: &[RefOrder]) -> Step {
-        let newest = listed.iter().max().copied();
-        match newest {
-            Some(newest) if self.is_past_seal(newest) => Step::Restart(newest),
+        match listed.iter().max() {
+            Some(&newest) if newest > self.started => Step::Restart(newest),
             _ => Step::Own(Position::start(self.epoch(), self.successor, self.at.vseq)),
         }
     }
+}
 
-    /// A ref at or past the sealed place shows that the place had been written and collected.
-    fn is_past_seal(&self, listed: RefOrder) -> bool {
-        let sealed = next_key(&self.at);
-        listed.epoch > self.at.epoch
-            || (listed.epoch == self.at.epoch
-                && (listed.stream != sealed.stream || listed.number >= sealed.number))
-    }
+/// The numbers at which an owner looks for somebody else's seal, before it acknowledges or serves
+/// anything after a gap of its clock, and before its collector deletes: from the first that it does
+/// not know to be durable (`durable` is the last of the contiguous ones) to `unused`, the next that it
+/// would write. All of them: the taker's seal stands at the first that was missing, which need not be
+/// the last.
+pub fn look(durable: &Position, unused: Number) -> impl Iterator<Item = SegmentKey> + use<> {
+    let stream = durable.stream;
+    (durable.number.0 + 1..=unused.0).map(move |n| SegmentKey { stream, number: Number(n) })
+}
+
+/// True if the undestaged tail of a log may be replayed on top of `at`: nobody else can have written
+/// the volume since. `epoch` is that of the stream that the tail was written for; `seals` are those on
+/// the chain from it to `at`'s stream, in order. One that is not known is a gap in the epochs, and
+/// answers no. Records below `at.vseq` are in the bucket already: the caller skips them; the first that
+/// it doesn't skip must be `at.vseq` itself.
+pub fn tail_replays(epoch: u64, seals: &[Seal], at: &Position, log: LogId) -> bool {
+    let ours = |seal: &Seal| seal.owner.as_ref().is_some_and(|o| !log.is_none() && o.log == log);
+    let unbroken = seals.iter().zip(epoch + 1..).all(|(seal, next)| seal.epoch == next);
+    unbroken && seals.iter().all(ours) && epoch + seals.len() as u64 == at.epoch
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::NodeId;
+    use crate::seal::Owner;
 
     fn at(epoch: u64, stream: u8, number: u64) -> Position {
         let stream = StreamId([stream; 16]);
@@ -165,6 +186,56 @@ mod tests {
             let newer = RefOrder::of(&newer);
             assert_eq!(takeover.refs(&[old, newer]), Step::Restart(newer));
         }
+    }
+
+    #[test]
+    fn a_newer_ref_below_the_seal_is_started_from() {
+        let mut takeover = Takeover::new(at(3, 1, 5), StreamId([9; 16]));
+        takeover.found(&Found::Segment(at(3, 1, 6)));
+        takeover.found(&Found::Segment(at(3, 1, 7)));
+        takeover.sealed();
+        let newer = RefOrder::of(&at(3, 1, 6));
+        assert_eq!(takeover.refs(&[RefOrder::of(&at(3, 1, 5)), newer]), Step::Restart(newer));
+    }
+
+    #[test]
+    fn a_ref_past_a_seal_that_was_followed_voids_it() {
+        let mut takeover = Takeover::new(at(3, 1, 5), StreamId([9; 16]));
+        let seal = Seal { successor: StreamId([5; 16]), epoch: 4, owner: None, forced: false };
+        takeover.found(&Found::Seal(seal));
+        takeover.sealed();
+        let newer = RefOrder::of(&at(3, 1, 8));
+        assert_eq!(takeover.refs(&[newer]), Step::Restart(newer));
+    }
+
+    #[test]
+    fn a_suspended_owner_looks_at_all_that_is_open() {
+        let numbers: Vec<u64> = look(&at(3, 1, 4), Number(7)).map(|key| key.number.0).collect();
+        assert_eq!(numbers, [5, 6, 7]);
+    }
+
+    #[test]
+    fn a_tail_is_replayed_only_over_seals_that_name_its_log() {
+        let seal = |epoch, log: Option<u8>| {
+            let owner =
+                |log| Owner { node: NodeId([1; 16]), log: LogId([log; 16]), host: String::new() };
+            Seal { successor: StreamId([5; 16]), epoch, owner: log.map(owner), forced: false }
+        };
+        let ours = LogId([7; 16]);
+        for (seals, replays) in [
+            (vec![], false),
+            (vec![seal(4, Some(7)), seal(5, Some(7))], true),
+            (vec![seal(4, Some(8)), seal(5, Some(7))], false),
+            (vec![seal(4, Some(7)), seal(5, None)], false),
+            (vec![seal(5, Some(7))], false),
+            (vec![seal(4, Some(7))], false),
+            (vec![seal(4, Some(7)), seal(5, Some(7)), seal(6, Some(7))], false),
+        ] {
+            assert_eq!(tail_replays(3, &seals, &at(5, 2, 0), ours), replays, "{seals:?}");
+        }
+        assert!(tail_replays(5, &[], &at(5, 2, 0), ours), "the stream is still open");
+        let none = [seal(4, Some(0)), seal(5, Some(0))];
+        assert!(!tail_replays(3, &none, &at(5, 2, 0), LogId::NONE), "no log, no tail");
     }
 
     #[test]
