@@ -35,6 +35,8 @@ pub(crate) struct Committer {
     pub(crate) written: Position,
     /// Whether something was written since the last sync.
     pub(crate) dirty: bool,
+    /// The disk had no room for another file. Tried again when somebody asks for room.
+    pub(crate) starved: bool,
     pub(crate) entropy: Box<dyn Entropy>,
     pub(crate) zeros: Vec<u8>,
 }
@@ -54,6 +56,7 @@ impl Committer {
                 State::Closing => (tail.take_batch(), true),
             }
         };
+        self.starved &= !batch.kicked;
         let busy = !batch.steps.is_empty() || batch.sync || batch.quiet;
         let mut outcome = self.carry_out(inner, batch.steps, batch.sync);
         if outcome.is_ok() && (batch.quiet || closing) {
@@ -217,25 +220,18 @@ impl Committer {
     /// present use has its header: positions run ahead of durable headers by one use at most,
     /// which is what recovery leaves out.
     fn prepare(&mut self, inner: &Inner) -> Result<bool, Failure> {
-        if inner.tail.lock().next.sequence() != self.written.sequence() {
+        if self.starved || inner.tail.lock().next.sequence() != self.written.sequence() {
             return Ok(false);
         }
-        let slot = {
-            let mut files = inner.files.write();
-            if files.live.len() >= inner.settings.max_files() {
+        let file = match next_file(inner) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Ok(false),
+            // A full disk is a lower cap; nothing that was taken needs this file.
+            Err(failure) if failure.is_full() => {
+                self.starved = true;
                 return Ok(false);
             }
-            match files.free.pop() {
-                Some(file) => Ok(file),
-                None => {
-                    files.next_slot += 1;
-                    Err(files.next_slot - 1)
-                }
-            }
-        };
-        let file = match slot {
-            Ok(file) => file,
-            Err(number) => create(&*inner.disk, number)?,
+            Err(failure) => return Err(failure),
         };
         let mut tail = inner.tail.lock();
         tail.prepared = Some(Prepared { file, nonce: self.entropy.next_u64() });
@@ -244,10 +240,41 @@ impl Committer {
     }
 }
 
-/// Creates the file of a slot, empty, its name durable.
-pub(crate) fn create(disk: &dyn Disk, number: u32) -> Result<Arc<LogFile>, Failure> {
+/// A free file, or a new one if the cap allows it, with room on the medium for all of it.
+fn next_file(inner: &Inner) -> Result<Option<Arc<LogFile>>, Failure> {
+    let (free, number) = {
+        let mut files = inner.files.write();
+        if files.live.len() >= inner.settings.max_files() {
+            return Ok(None);
+        }
+        let free = files.free.pop();
+        files.next_slot += u32::from(free.is_none());
+        (free, files.next_slot)
+    };
+    let file_bytes = inner.settings.file_bytes;
+    let Some(file) = free else {
+        return create(&*inner.disk, number - 1, file_bytes).map(Some);
+    };
+    let reserved = file.reserve(file_bytes);
+    if reserved.is_err() {
+        inner.files.write().free.push(Arc::clone(&file));
+    }
+    reserved.map(|()| Some(file))
+}
+
+/// Creates the file of a slot, empty, its name durable, with room on the medium for all of it.
+pub(crate) fn create(
+    disk: &dyn Disk,
+    number: u32,
+    file_bytes: u64,
+) -> Result<Arc<LogFile>, Failure> {
     let name = slot_name(number);
     let file = disk.create(&name).map_err(|e| Failure::new(&name, "the creation", e))?;
+    if let Err(error) = file.reserve(file_bytes) {
+        // If it stays, the next opening takes it as a free file.
+        let _ = disk.remove(&name);
+        return Err(Failure::new(&name, "reserving space", error));
+    }
     disk.sync_dir().map_err(|e| Failure::new(&name, "the directory's fsync", e))?;
     Ok(Arc::new(LogFile::new(name, file, 0)))
 }

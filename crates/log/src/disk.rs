@@ -43,6 +43,11 @@ pub trait DiskFile: Send + Sync {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes all earlier writes durable (fdatasync).
     fn sync(&self) -> io::Result<()>;
+    /// Takes room on the medium for `bytes` from the beginning, without changing length or content,
+    /// so that a full disk is met here and not by a record. Nothing where it can't be had.
+    fn reserve(&self, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Drops clean cached bytes of a range (`bytes` 0 means to the end), so that the next read
     /// comes from the medium: after an earlier process's failed sync the cache may hold what the
     /// medium does not.

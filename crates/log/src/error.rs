@@ -23,8 +23,8 @@ pub enum ErrorKind {
 /// Why an append found no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FullReason {
-    /// The files up to the cap are all pinned by records that are not trimmed, or the next file is
-    /// being made ready at this moment.
+    /// The files up to the cap are all pinned by records that are not trimmed, or the disk has no
+    /// room for another one, or the next file is being made ready at this moment.
     Files,
     /// The buffers in memory are waiting to be written.
     Buffers,
@@ -44,6 +44,11 @@ pub struct Failure {
 impl Failure {
     pub(crate) fn new(file: &str, operation: &'static str, source: io::Error) -> Self {
         Self { file: file.to_owned(), operation, source }
+    }
+
+    /// Whether the disk has no room, as opposed to being broken.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 }
 

@@ -99,6 +99,14 @@ impl LogFile {
         self.disk.sync().map_err(|e| self.failure("fdatasync", e))
     }
 
+    /// Takes room on the medium for the whole file.
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<(), Failure> {
+        if self.filled() >= bytes {
+            return Ok(());
+        }
+        self.disk.reserve(bytes).map_err(|e| self.failure("reserving space", e))
+    }
+
     /// Writes zeros after those that are there, at most to `limit`; says how many.
     pub(crate) fn fill(&self, limit: u64, zeros: &[u8]) -> Result<u64, Failure> {
         let from = self.filled();

@@ -250,7 +250,7 @@ fn begin(
         live: past.uses.iter().map(|p| LiveEntry { sequence: p.sequence, end: p.end }).collect(),
     };
     let mut files = collect_files(slots, &past);
-    let file = take_file(&*disk, &mut files)?;
+    let file = take_file(&*disk, &mut files, settings.file_bytes)?;
     file.set_use(sequence);
     files.live.insert(sequence, Live::open(Arc::clone(&file), header.nonce));
     let mut tail = Tail::new(&settings, sequence, header.nonce, header.first_number);
@@ -261,6 +261,7 @@ fn begin(
         nonce: header.nonce,
         written: tail.next,
         dirty: false,
+        starved: false,
         entropy: env.entropy,
         zeros: vec![0; settings.fill_piece_bytes],
     };
@@ -319,12 +320,13 @@ fn collect_files(slots: Vec<Slot>, past: &Past) -> Files {
     files
 }
 
-fn take_file(disk: &dyn Disk, files: &mut Files) -> Result<Arc<LogFile>> {
+fn take_file(disk: &dyn Disk, files: &mut Files, file_bytes: u64) -> Result<Arc<LogFile>> {
     if let Some(file) = files.free.pop() {
+        file.reserve(file_bytes)?;
         return Ok(file);
     }
     files.next_slot += 1;
-    Ok(create(disk, files.next_slot - 1)?)
+    Ok(create(disk, files.next_slot - 1, file_bytes)?)
 }
 
 /// Removes free files that the cap has no room for, or that are longer than files are now. Only

@@ -66,6 +66,7 @@ struct State {
     operations: u64,
     stop_after: Option<u64>,
     fail_at: Option<(u64, u64)>,
+    full: bool,
 }
 
 /// A simulated disk. A handle: clones are the same disk.
@@ -104,6 +105,11 @@ impl SimDisk {
     pub fn fail_after(&self, count: u64, seed: u64) {
         let mut state = self.state.lock();
         state.fail_at = Some((state.operations + count + 1, seed));
+    }
+
+    /// From now on there is no room for more, or there is again: files can't be created or reserved.
+    pub fn set_full(&self, full: bool) {
+        self.state.lock().full = full;
     }
 
     /// Lets all operations succeed again, without loss of power.
@@ -276,6 +282,9 @@ impl Disk for SimDisk {
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        if state.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let file = state.next_file;
         state.next_file += 1;
         state.files.insert(file, SimFile::default());
@@ -353,6 +362,15 @@ impl DiskFile for SimHandle {
                 policy.apply(&mut file.medium, index, offset, &bytes, &mut rng);
             }
             half.map_or(Ok(()), |_| Err(simulated()))
+        })
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.disk.state.lock();
+        let full = state.full;
+        self.with(&mut state, |file| {
+            let more = bytes > file.seen.len() as u64;
+            if full && more { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         })
     }
 

@@ -75,6 +75,8 @@ pub(crate) struct Batch {
     pub(crate) sync: bool,
     /// A mark is wanted if nothing else comes.
     pub(crate) quiet: bool,
+    /// Somebody found no room, or some was made.
+    pub(crate) kicked: bool,
 }
 
 /// The record to append, but for its place.
@@ -286,11 +288,11 @@ impl Tail {
     /// Everything that has gathered.
     pub(crate) fn take_batch(&mut self) -> Batch {
         self.seal();
-        self.kick = false;
         Batch {
             steps: std::mem::take(&mut self.queue),
             sync: self.wants_sync(),
             quiet: std::mem::take(&mut self.quiet_wanted),
+            kicked: std::mem::take(&mut self.kick),
         }
     }
 

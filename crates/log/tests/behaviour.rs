@@ -96,6 +96,34 @@ fn it_is_full_at_its_cap_and_has_room_again_after_a_trim() {
 }
 
 #[test]
+fn a_full_disk_is_a_full_log_until_it_has_room_again() {
+    let (disk, log) = fresh();
+    disk.set_full(true);
+    let positions = fill(&log, 1);
+    assert_eq!(disk.list().unwrap().len(), 2, "the present file and the next were there already");
+    drive(&log, log.wait_durable(*positions.last().unwrap())).unwrap();
+    let operations = disk.operations();
+    settle(&log).unwrap();
+    assert_eq!(disk.operations(), operations, "it does not go on trying by itself");
+    disk.set_full(false);
+    drive(&log, log.wait_room(3000).unwrap()).unwrap();
+    append_durable(&log, &record(1, 3000));
+    assert!(fill(&log, 1).len() > positions.len());
+}
+
+#[test]
+fn a_full_disk_needs_no_more_than_what_a_trim_gives_back() {
+    let (disk, log) = fresh();
+    disk.set_full(true);
+    for _ in 0..50 {
+        let position = drive(&log, log.append_waiting(1, 0, &[&[1; 3000]])).unwrap().position;
+        drive(&log, log.wait_durable(position)).unwrap();
+        log.trim(1, Position::MAX);
+    }
+    assert_eq!(disk.list().unwrap().len(), 2);
+}
+
+#[test]
 fn one_stuck_group_pins_only_the_files_that_hold_its_records() {
     let (_disk, log) = fresh();
     let stuck = append_durable(&log, &record(7, 100));
@@ -145,6 +173,27 @@ fn a_trim_lets_go_of_what_was_appended_and_no_more() {
     disk.crash(1);
     let (_, found) = recover(&disk, 3).unwrap();
     assert!(found.iter().any(|(position, _)| *position == later));
+}
+
+#[test]
+fn a_trim_during_recovery_lets_go_of_nothing_that_was_not_read_yet() {
+    let (disk, log) = fresh();
+    let positions = fill(&log, 1);
+    drive(&log, log.close()).unwrap();
+    disk.kill();
+    let (log, mut recovery) = open_with(&disk, small(), 2).unwrap();
+    let first = recovery.next().unwrap().unwrap().position;
+    log.trim(1, first);
+    log.trim(2, Position::MAX);
+    let mut found = vec![first];
+    let mut buf = [0; 3000];
+    while let Some(record) = recovery.next().unwrap() {
+        found.push(record.position);
+    }
+    assert_eq!(found, positions);
+    for position in positions {
+        assert_eq!(log.read(position, 0, &mut buf).unwrap(), ReadOutcome::Read);
+    }
 }
 
 #[test]

@@ -256,3 +256,16 @@ fn a_damaged_log_is_left_as_it_is() {
     disk.flip_bit(&name, offset + 300, 4).unwrap();
     assert_eq!(positions_of(&disk), positions);
 }
+
+#[test]
+fn a_whole_record_with_the_wrong_number_is_damage() {
+    let (disk, positions) = written(4);
+    let (name, offset) = file_of(&disk, positions[1]);
+    let mut bytes = disk.contents(&name).unwrap();
+    let header = &mut bytes[offset as usize..offset as usize + 64];
+    header[24] += 1;
+    let crc = crc32c::crc32c(&header[..60]).to_le_bytes();
+    header[60..].copy_from_slice(&crc);
+    disk.install(&name, &bytes);
+    assert_damaged_at(&disk, &name, offset, "renumbered");
+}
