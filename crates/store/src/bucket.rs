@@ -293,14 +293,17 @@ impl Inner {
 
     /// An object that is no left-over of a probe, if there is any: the place is not empty.
     async fn first_object(&self) -> Result<Option<String>> {
-        let mut stream = self.store.list(None);
-        while let Some(meta) = self.next(&mut stream, "").await? {
-            let name = meta.location.to_string();
-            if names::parse(&name) != Object::Probe {
-                return Ok(Some(name));
+        let looked = self.retried(|| async {
+            let mut stream = self.store.list(None);
+            while let Some(meta) = self.next(&mut stream, "the whole bucket").await? {
+                let name = meta.location.to_string();
+                if names::parse(&name) != Object::Probe {
+                    return Ok(Some(name));
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        });
+        Ok(looked.await?.flatten())
     }
 
     async fn create(&self, name: &str, payload: PutPayload) -> Result<Created> {
@@ -346,13 +349,12 @@ impl Inner {
         if there != len as u64 {
             return Ok(Some(Created::Theirs));
         }
-        let ends = if len <= COMPARE_WHOLE_BYTES_MAX {
-            vec![0..len]
-        } else {
-            vec![0..COMPARE_END_BYTES, len - COMPARE_END_BYTES..len]
-        };
-        for range in ends {
+        let end = if len <= COMPARE_WHOLE_BYTES_MAX { len } else { COMPARE_END_BYTES };
+        for range in [0..end, (len - COMPARE_END_BYTES.min(len)).max(end)..len] {
             let wide = range.start as u64..range.end as u64;
+            if wide.is_empty() {
+                continue;
+            }
             let Some(bytes) = self.get_range(name, wide).await? else { return Ok(None) };
             if !slice_equals(payload, range, &bytes) {
                 return Ok(Some(Created::Theirs));

@@ -123,7 +123,7 @@ pub(crate) fn try_read_exact_at(
     }
     match rustix::io::preadv2(file, buffers, at, ReadWriteFlags::NOWAIT) {
         Ok(n) => n == len,
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
             NOWAIT_UNSUPPORTED.store(true, Ordering::Relaxed);
             false
         }

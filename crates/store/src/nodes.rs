@@ -186,9 +186,9 @@ impl Inner {
         if ptr.len > NODE_BYTES_MAX {
             return Err(corrupt(ptr, FormatError::invalid("map node", "it is too long")));
         }
-        let bytes = match self.from_stretches(ptr) {
+        let bytes = match self.take_ahead(ptr) {
             Some(bytes) => bytes,
-            None => self.from_bucket(ptr).await?,
+            None => self.read_bucket(ptr).await?,
         };
         if !node {
             return Ok(Cached::Page(bytes));
@@ -200,7 +200,7 @@ impl Inner {
         Ok(Cached::Node(Arc::new(node)))
     }
 
-    async fn from_bucket(&self, ptr: &NodePtr) -> Result<Bytes> {
+    async fn read_bucket(&self, ptr: &NodePtr) -> Result<Bytes> {
         let (start, end) = (u64::from(ptr.offset), u64::from(ptr.offset) + u64::from(ptr.len));
         let wide = self.widen(ptr, start..end);
         let from = wide.start;
@@ -233,7 +233,7 @@ impl Inner {
         exact
     }
 
-    fn from_stretches(&self, ptr: &NodePtr) -> Option<Bytes> {
+    fn take_ahead(&self, ptr: &NodePtr) -> Option<Bytes> {
         let (start, end) = (u64::from(ptr.offset), u64::from(ptr.offset) + u64::from(ptr.len));
         let stretches = self.stretches.lock();
         let holds = |s: &&Stretch| s.segment == ptr.segment && s.start <= start && end <= s.end();

@@ -63,9 +63,9 @@ impl Inner {
         let mut target = Target { wanted, block, out, keep };
         let mut pieces = piece::group(wanted, missing, block)?;
         self.place(&mut pieces).await?;
-        self.from_files_at_once(&mut pieces, &mut target).await;
-        self.from_files(&mut pieces, &mut target).await?;
-        self.from_bucket(pieces, &mut target).await
+        self.read_files_at_once(&mut pieces, &mut target).await;
+        self.read_files(&mut pieces, &mut target).await?;
+        self.read_bucket(pieces, &mut target).await
     }
 
     /// Finds out which frames are in local files.
@@ -93,7 +93,7 @@ impl Inner {
     }
 
     /// Reads what the kernel has in memory: whole frames straight to their place, others by block.
-    async fn from_files_at_once(&self, pieces: &mut Vec<Piece>, target: &mut Target<'_>) {
+    async fn read_files_at_once(&self, pieces: &mut Vec<Piece>, target: &mut Target<'_>) {
         let placed: Vec<usize> =
             (0..pieces.len()).filter(|&i| pieces[i].placed.is_some()).collect();
         if placed.is_empty() {
@@ -163,7 +163,7 @@ impl Inner {
 
     /// Reads what is left in local files with threads that may wait for the disk. What the disk cache
     /// does not have after all is left for the bucket; a local bucket's damage is an error.
-    async fn from_files(&self, pieces: &mut Vec<Piece>, target: &mut Target<'_>) -> Result<()> {
+    async fn read_files(&self, pieces: &mut Vec<Piece>, target: &mut Target<'_>) -> Result<()> {
         let (placed, mut left): (Vec<Piece>, Vec<Piece>) =
             std::mem::take(pieces).into_iter().partition(|piece| piece.placed.is_some());
         let len = |piece: &Piece| u64::from(piece.entry.len);
@@ -267,7 +267,7 @@ impl Inner {
             let _ = rustix::fs::fadvise(&first.file, first.at, len, rustix::fs::Advice::WillNeed);
         }
         let mut target = Target { wanted: &[], block, out: &mut [], keep: true };
-        self.from_bucket(frames, &mut target).await
+        self.read_bucket(frames, &mut target).await
     }
 }
 

@@ -22,7 +22,7 @@ type Mine<'a> = (Piece, Flight<'a, FrameKey, Result<Bytes>>);
 
 impl Inner {
     /// Reads frames from the bucket; ascending by segment and offset.
-    pub(super) async fn from_bucket(
+    pub(super) async fn read_bucket(
         &self,
         mut pieces: Vec<Piece>,
         target: &mut Target<'_>,

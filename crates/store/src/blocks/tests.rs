@@ -316,6 +316,22 @@ async fn what_was_created_can_be_admitted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_whole_segment_of_the_largest_size_is_admitted() {
+    let (bucket, _) = metered(8).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = DiskCache::open(dir.path(), 1 << 30, bucket.id()).expect("a disk cache");
+    let blocks = Blocks::new(bucket, BlocksSettings { ram_bytes: 0, disk: Some(disk) });
+    let (built, _) = segment(1, &(0..32 << 8).map(|i| i * 64).collect::<Vec<_>>(), 1);
+    assert!(built.len_bytes() > 32 << 20);
+    blocks.admit(&built);
+    settle(&blocks);
+    let counters = blocks.disk().expect("a disk cache").counters();
+    // Two frames may share an entry of the index: one in a million or so.
+    assert!(count(&counters.frames) > 8190);
+    assert_eq!(count(&counters.dropped), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn flipped_bits_in_the_disk_cache_are_misses() {
     let (bucket, calls) = metered(9).await;
     let built = some_segments();

@@ -1,5 +1,6 @@
 use super::*;
 use crate::error::ErrorKind;
+use crate::faulty::{FaultPlan, Faulty};
 use crate::testing::{bucket_in, env, memory_bucket};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -60,6 +61,41 @@ async fn local_directory_conforms() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = LocalFileSystem::new_with_prefix(dir.path()).expect("a store").with_fsync(true);
     conforms(&bucket_in(Arc::new(store), 2).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shaky_store_conforms_given_patience() {
+    for seed in 0..30 {
+        let plan = FaultPlan { error_before: 150, response_lost: 150, ..FaultPlan::default() };
+        let faulty = Faulty::new(Arc::new(InMemory::new()), seed, plan);
+        let faults = faulty.faults();
+        let patience = Patience { read_tries: 30, create_tries: 30, ..Patience::default() };
+        let bucket = Bucket::open_with(Arc::new(faulty), env(seed), true, patience).await;
+        conforms(&bucket.unwrap_or_else(|error| panic!("seed {seed}: {error}"))).await;
+        assert!(faults.failed() > 0, "seed {seed}: nothing went wrong");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tries_are_counted_and_calls_are_timed() {
+    let faulty = Faulty::new(Arc::new(InMemory::new()), 1, FaultPlan::default());
+    let faults = faulty.faults();
+    let bucket = bucket_in(Arc::new(faulty), 1).await;
+    let tries = |before: u64| faults.calls() - before;
+    faults.kill();
+    let before = faults.calls();
+    let error = bucket.create("a/b", vec![1]).await.expect_err("dead");
+    assert!(error.to_string().contains("creating a/b"), "{error}");
+    assert_eq!(tries(before), u64::from(Patience::default().create_tries));
+    let before = faults.calls();
+    assert!(bucket.delete("a/b").await.is_err());
+    assert_eq!(tries(before), u64::from(Patience::default().read_tries));
+    faults.revive();
+    let hang = FaultPlan { slow: 1000, slow_ms: 3_600_000..3_600_001, ..FaultPlan::default() };
+    faults.set_plan(hang);
+    let error = bucket.get("a/b").await.expect_err("an hour is too long");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("no answer within 60s"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

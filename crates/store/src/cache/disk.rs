@@ -22,7 +22,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 /// Size of the disk cache unless told otherwise, bytes.
@@ -34,8 +34,11 @@ pub const FRAME_BYTES_MIN: u64 = 2048;
 /// How many batches may wait to be written: many, since each may be one small frame; what they
 /// cost together is bounded by [`QUEUE_BYTES_MAX`].
 const QUEUE_LEN: usize = 1024;
-/// How many bytes may wait to be written; more is dropped, since memory is dearer than a second fetch.
-const QUEUE_BYTES_MAX: u64 = 16 << 20;
+/// How many bytes may wait to be written: one segment of the largest size. More is dropped, since
+/// memory is dearer than a second fetch.
+const QUEUE_BYTES_MAX: u64 = 36 << 20;
+/// Frames are queued in batches of about this many bytes, so that overload costs only some of them.
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Which frame: its segment, and where it begins there.
 pub(crate) type FrameKey = (SegmentKey, u32);
@@ -124,19 +127,27 @@ impl DiskCache {
         self.shared.index.remove(key);
     }
 
-    /// Hands over frames to be written; drops them if too many are waiting already.
-    pub(crate) fn offer(&self, frames: Vec<(FrameKey, Bytes)>) {
-        let bytes: u64 = frames.iter().map(|(_, frame)| frame.len() as u64).sum();
+    /// Hands over frames to be written; drops those for which there is no room in the queue.
+    pub(crate) fn offer(&self, frames: impl IntoIterator<Item = (FrameKey, Bytes)>) {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for (key, frame) in frames {
+            bytes += frame.len();
+            batch.push((key, frame));
+            if bytes >= BATCH_BYTES {
+                self.offer_batch(std::mem::take(&mut batch), std::mem::take(&mut bytes) as u64);
+            }
+        }
+        if !batch.is_empty() {
+            self.offer_batch(batch, bytes as u64);
+        }
+    }
+
+    fn offer_batch(&self, frames: Vec<(FrameKey, Bytes)>, bytes: u64) {
         let count = frames.len() as u64;
         let Some(jobs) = &self.jobs else { return };
         let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let full = queued + bytes > QUEUE_BYTES_MAX;
-        let failed = full
-            || matches!(
-                jobs.try_send(Job::Write(frames)),
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_))
-            );
-        if failed {
+        if full || jobs.try_send(Job::Write(frames)).is_err() {
             self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.shared.counters.dropped.fetch_add(count, Ordering::Relaxed);
         }
