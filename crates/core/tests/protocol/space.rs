@@ -652,7 +652,7 @@ fn crash(state: &mut State) {
 fn making(making: Making, what: &str) -> String {
     match making {
         Making::Idle => format!("reads {what} and sends a copy"),
-        Making::Sent(_) => "'s copy lands".to_owned(),
+        Making::Sent(_) => "sees its copy land".to_owned(),
         Making::There(_) => "looks whether it came too late".to_owned(),
         Making::State(_, true) => "creates its state: ready".to_owned(),
         Making::State(_, false) => "creates its state: withdrawn".to_owned(),

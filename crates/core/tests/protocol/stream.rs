@@ -797,7 +797,7 @@ const READER: Budget = Budget { reads_only: true, ..budget(0, 0, 0) };
 
 /// An owner that writes, checkpoints and collects, and a taker that does so too.
 fn two_writers(off: Option<Rule>) -> Stream {
-    Stream { off, budgets: vec![budget(3, 2, 1), budget(1, 1, 1)], copies: 0 }
+    Stream { off, budgets: vec![budget(3, 1, 1), budget(1, 1, 1)], copies: 0 }
 }
 
 /// The same, and one PUT may turn up twice.
