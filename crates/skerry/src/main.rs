@@ -1,2 +1,39 @@
-//! Skerry: disks in a bucket.
-fn main() {}
+//! `skerry`: the daemon of a node, and the commands that ask it for something.
+//!
+//! Wiring only: settings, clock and randomness are read here and handed on; what is decided and
+//! what is stored is elsewhere. [`cli`] says what may be typed, [`commands`] asks a node,
+//! [`serve`] is one.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod control;
+mod engine;
+mod env;
+mod exit;
+mod exports;
+#[cfg(test)]
+mod fake;
+mod identity;
+mod layout;
+mod listen;
+mod lock;
+mod metrics;
+mod node_engine;
+mod node_metrics;
+mod output;
+mod progress;
+mod scrape;
+mod serve;
+mod settings;
+mod sparse;
+#[cfg(test)]
+mod tests;
+mod values;
+mod wiring;
+
+fn main() -> std::process::ExitCode {
+    let variable = |name: &str| std::env::var(name).ok();
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    commands::main(std::env::args_os(), &variable, &mut out, &mut err).into()
+}

@@ -112,6 +112,13 @@ impl Volume {
         self.state.lock().size_bytes
     }
 
+    /// Bytes that are not in the bucket, and for how long the oldest of them have waited.
+    pub fn undestaged(&self, now: std::time::Duration) -> (u64, std::time::Duration) {
+        let state = self.state.lock();
+        let age = state.dirty_since().map_or_else(Default::default, |since| now.saturating_sub(since));
+        (state.undestaged_bytes, age)
+    }
+
     /// Takes the volume out of service; the first reason stays.
     pub(crate) fn fail(&self, error: Error) {
         let mut state = self.state.lock();

@@ -1,0 +1,342 @@
+//! What may be typed: commands, flags, and the help that teaches them.
+//!
+//! Values that can be wrong in themselves (names, sizes) are texts here and are checked by
+//! [`crate::values`]: what the words mean is not a question of usage. The help of every command is
+//! committed under `tests/help`; a test compares.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use skerry_api::Address;
+
+use crate::exit;
+
+/// Disks in a bucket: volumes for virtual machines, kept in object storage, served over NBD.
+///
+/// `skerry serve` starts a node; every other command asks a node that runs. A node keeps its volumes
+/// in a bucket (a directory, S3, GCS or Azure) and what isn't there yet in a log on its own disk.
+#[derive(Debug, Parser)]
+#[command(
+    name = "skerry",
+    version,
+    after_help = TOP_EXAMPLES,
+    after_long_help = const_str(TOP_EXAMPLES),
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  skerry serve &                            start a node, with everything in ./skerry-data
+  skerry volume create db --size 10G        make a volume
+  qemu-system-x86_64 … -drive file=nbd:unix:skerry-data/nbd.sock:exportname=db,format=raw
+  skerry snapshot create db@before-upgrade  take a snapshot, while db is in use
+  skerry volume clone db@before-upgrade test
+  skerry volume rollback db@before-upgrade
+
+Names have 1 to 128 of A-Z a-z 0-9 . _ - and don't start with . or -; sizes are bytes, or a number
+with K, M, G, T or P (powers of 1024).";
+
+/// The help that `--help` adds to that of `-h`: the exit codes.
+fn const_str(examples: &str) -> String {
+    format!("{examples}\n\n{}", exit::HELP)
+}
+
+/// Flags that every command has.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// The node's data directory [default: $SKERRY_DATA, or ./skerry-data]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// The node's control API: unix:PATH or HOST:PORT [default: $SKERRY_API, or api.sock in the
+    /// data directory]; for `serve`, where to listen, as often as needed
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub(crate) api: Vec<Address>,
+
+    /// Print one JSON document: bytes as integers, times in RFC 3339, UTC
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node
+    #[command(long_about = SERVE_ABOUT)]
+    Serve(ServeArgs),
+    /// Make and manage volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Take and manage snapshots
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Write a raw image file into a volume
+    Import(ImportArgs),
+    /// Write a volume or a snapshot into a raw image file
+    Export(ExportArgs),
+    /// Show how the node is
+    Status,
+    /// Check everything that the bucket holds
+    #[command(after_help = "Nothing is changed. Exit code 8 if anything is wrong.")]
+    Fsck,
+    /// Print a shell's completions
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  skerry completions bash > ~/.local/share/bash-completion/completions/skerry
+  skerry completions zsh > ~/.zfunc/_skerry";
+
+/// `serve`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = SERVE_EXAMPLES,
+    after_long_help = format!("{SERVE_EXAMPLES}\n\nThe settings file:\n\n{}", indented(crate::settings::EXAMPLE))
+)]
+pub(crate) struct ServeArgs {
+    /// The bucket: file:///…, s3://…, gs://…, az://… or memory:// [default: bucket/ in the data
+    /// directory]
+    #[arg(long, value_name = "URL")]
+    pub(crate) bucket: Option<String>,
+
+    /// The directory of the write-ahead log [default: log/ in the data directory]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_log")]
+    pub(crate) log: Option<PathBuf>,
+
+    /// Keep no log: every flush waits for the bucket
+    #[arg(long)]
+    pub(crate) no_log: bool,
+
+    /// Where NBD clients connect: unix:PATH or HOST:PORT, as often as needed; replaces the defaults
+    /// [default: nbd.sock in the data directory, and 127.0.0.1:10809]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) nbd: Vec<Address>,
+
+    /// Where Prometheus scrapes /metrics [default: nowhere]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) metrics: Option<Address>,
+
+    /// The settings file; flags override it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+const SERVE_ABOUT: &str = "\
+Run a node.
+
+Prints one line that starts with \"ready\" when volumes can be used. SIGTERM or SIGINT ends it: clients \
+get the replies that they are owed, and everything is made durable first; a second signal ends it at \
+once, which loses nothing that was flushed. SKERRY_LOG says what is logged to standard error, such as \
+\"debug\" or \"info,skerry_serve=debug\".
+
+There is no login yet: whoever reaches a socket of the node has every volume.";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  skerry serve
+  skerry serve --data /var/lib/skerry --metrics 127.0.0.1:9464
+  skerry serve --bucket s3://disks/host-1 --log /nvme/skerry-log
+  skerry serve --no-log --nbd unix:/run/skerry/nbd.sock --api unix:/run/skerry/api.sock";
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", format!("  {line}").trim_end())).collect()
+}
+
+/// What a completed flush promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Flush {
+    /// Survives a crash and power loss of the host; needs the host's disk
+    Local,
+    /// Also survives the loss of the host
+    Bucket,
+}
+
+/// `volume …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeCommand {
+    /// Make an empty volume
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create {
+        /// Its name
+        name: String,
+        /// Its size: a multiple of 512, up to 1 EiB; space is taken only by what is written
+        #[arg(long, allow_hyphen_values = true)]
+        size: String,
+        /// The size of its blocks, 4K to 64K [default: 4K]
+        #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+        block_size: Option<String>,
+        /// What a completed flush promises [default: local if the node has a log, else bucket]
+        #[arg(long)]
+        flush: Option<Flush>,
+    },
+    /// List all volumes of the bucket
+    List,
+    /// Show one volume
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Change a volume's size; clients that connect from then on see it
+    Resize {
+        /// Its name
+        name: String,
+        /// The size that it is to have
+        #[arg(allow_hyphen_values = true)]
+        size: String,
+        /// Allow that what lies past the new end is lost
+        #[arg(long)]
+        shrink: bool,
+    },
+    /// Give a volume another name
+    Rename {
+        /// Its name
+        name: String,
+        /// The name that it is to have
+        new: String,
+    },
+    /// Delete a volume; its snapshots stay, and so does the name, until they are deleted too
+    Delete {
+        /// Its name
+        name: String,
+        /// Delete its snapshots too; clones are never affected
+        #[arg(long)]
+        snapshots: bool,
+    },
+    /// Give a volume up, or take it from a node that is gone
+    #[command(long_about = RELEASE_ABOUT)]
+    Release {
+        /// Its name
+        name: String,
+        /// Take it even from another node, and lose what that one has not brought to the bucket
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make a writable volume out of a snapshot, at once and without copying
+    #[command(after_help = CLONE_EXAMPLES)]
+    Clone {
+        /// The snapshot, as VOLUME@SNAPSHOT
+        #[arg(value_name = "NAME@SNAP")]
+        snapshot: String,
+        /// The clone's name
+        new: String,
+        /// The clone's size, at least the snapshot's [default: the snapshot's]
+        #[arg(long, allow_hyphen_values = true)]
+        size: Option<String>,
+    },
+    /// Put a volume back to a snapshot; the present state is kept as a snapshot first
+    Rollback {
+        /// The snapshot, as VOLUME@SNAPSHOT
+        #[arg(value_name = "NAME@SNAP")]
+        snapshot: String,
+        /// Do it even under a connected writer, whose requests then fail
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  skerry volume create db --size 10G
+  skerry volume create archive --size 20T --block-size 64K --flush bucket";
+
+const CLONE_EXAMPLES: &str = "\
+Example:
+  skerry volume clone golden@v1 web-1 --size 40G";
+
+const RELEASE_ABOUT: &str = "\
+Give a volume up, or take it from a node that is gone.
+
+A volume is written by one node, which holds it from its first writable attachment on. Without --force \
+the node that is asked gives up what it holds itself. With --force it takes the volume from whoever \
+holds it: that node is fenced, and what it has acknowledged but not brought to the bucket is lost; the \
+command says who held it and whether anything may be lost.";
+
+/// `snapshot …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Take a snapshot of a volume, while it is in use or not
+    #[command(after_help = SNAPSHOT_EXAMPLES)]
+    Create {
+        /// The volume, and the snapshot's name [default: the time, as YYYYMMDDThhmmssZ]
+        #[arg(value_name = "NAME[@SNAP]")]
+        target: String,
+    },
+    /// List a volume's snapshots, the oldest first
+    List {
+        /// The volume
+        name: String,
+    },
+    /// Delete a snapshot; neither other snapshots nor clones are affected
+    Delete {
+        /// The snapshot, as VOLUME@SNAPSHOT
+        #[arg(value_name = "NAME@SNAP")]
+        snapshot: String,
+    },
+    /// List the ranges in which two snapshots of a volume differ
+    Diff {
+        /// The one to start from
+        #[arg(value_name = "NAME@A")]
+        from: String,
+        /// The one to get to, of the same volume
+        #[arg(value_name = "NAME@B")]
+        to: String,
+    },
+}
+
+const SNAPSHOT_EXAMPLES: &str = "\
+Holds every write that was acknowledged before the command began, flushed or not.
+
+Examples:
+  skerry snapshot create db
+  skerry snapshot create db@before-upgrade";
+
+/// `import`.
+#[derive(Debug, Args)]
+#[command(after_help = IMPORT_EXAMPLES)]
+pub(crate) struct ImportArgs {
+    /// The raw image
+    pub(crate) file: PathBuf,
+    /// The volume: made if there is none of this name, else written over from its start
+    pub(crate) name: String,
+}
+
+const IMPORT_EXAMPLES: &str = "\
+Holes and zeros take no space. A volume that exists must be large enough and have no clients; what \
+lies behind the image's end stays as it is.
+
+Examples:
+  skerry import debian.raw golden
+  qemu-img convert -n -O raw debian.qcow2 nbd:unix:skerry-data/nbd.sock:exportname=golden  (qcow2)";
+
+/// `export`.
+#[derive(Debug, Args)]
+#[command(after_help = EXPORT_EXAMPLES)]
+pub(crate) struct ExportArgs {
+    /// The volume or snapshot; export a snapshot if the volume is being written
+    #[arg(value_name = "NAME[@SNAP]")]
+    pub(crate) target: String,
+    /// The file to make: sparse, of the volume's size
+    pub(crate) file: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+const EXPORT_EXAMPLES: &str = "\
+Example:
+  skerry export db@before-upgrade db.raw";

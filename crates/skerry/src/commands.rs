@@ -1,0 +1,112 @@
+//! The commands: each asks a node for one thing and prints what it answers.
+
+mod export;
+mod import;
+mod node;
+mod snapshot;
+mod volume;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser as _};
+use skerry_api::{Address, Client, Error, ErrorKind, Result};
+
+use crate::cli::{Cli, Command, Global};
+use crate::exit;
+use crate::layout::Layout;
+use crate::output::Output;
+use crate::settings::{API_VARIABLE, DATA_DEFAULT, DATA_VARIABLE, Settings, Variable};
+use crate::values::invalid;
+
+/// Runs the program with its arguments and environment; returns what it ends with.
+pub(crate) fn main(
+    args: impl IntoIterator<Item = OsString>,
+    variable: Variable<'_>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let outcome = match Cli::try_parse_from(args) {
+        Ok(cli) => run(cli, variable, out),
+        Err(error) => return exit::report_usage(&error, err),
+    };
+    match outcome {
+        Ok(()) => exit::DONE,
+        Err(error) => exit::report(&error, err),
+    }
+}
+
+fn run(cli: Cli, variable: Variable<'_>, out: &mut dyn Write) -> Result<()> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Serve(flags) => {
+            let settings = Settings::of_serve(&flags, global.data, &global.api, variable)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+            runtime.map_err(no_runtime)?.block_on(crate::serve::main(settings, variable, out))
+        }
+        Command::Completions { shell } => completions(shell, out),
+        command => {
+            let output = Output { json: global.json, out };
+            let context = Context { address: address(&global, variable)?, output };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(no_runtime)?.block_on(ask(context, command))
+        }
+    }
+}
+
+/// What every command that asks a node has.
+pub(crate) struct Context<'a> {
+    address: Address,
+    output: Output<'a>,
+}
+
+impl Context<'_> {
+    /// Connects to the node.
+    async fn client(&self) -> Result<Client> {
+        Client::connect(&self.address).await
+    }
+}
+
+/// Asks the node.
+pub(crate) async fn ask(mut context: Context<'_>, command: Command) -> Result<()> {
+    let context = &mut context;
+    match command {
+        Command::Volume(command) => volume::run(context, command).await,
+        Command::Snapshot(command) => snapshot::run(context, command).await,
+        Command::Import(args) => import::run(context, args).await,
+        Command::Export(args) => export::run(context, args).await,
+        Command::Status => node::status(context).await,
+        Command::Fsck => node::fsck(context).await,
+        Command::Serve(_) | Command::Completions { .. } => {
+            Err(invalid("no node is asked for this"))
+        }
+    }
+}
+
+/// Where the node is: what a flag says, or the environment, or the data directory.
+fn address(global: &Global, variable: Variable<'_>) -> Result<Address> {
+    match global.api.as_slice() {
+        [] => {}
+        [one] => return Ok(one.clone()),
+        _ => return Err(invalid("--api was given more than once: one node can be asked")),
+    }
+    let data = global.data.clone();
+    if let (None, Some(api)) = (&data, variable(API_VARIABLE)) {
+        return api.parse().map_err(|error| invalid(format!("in {API_VARIABLE}: {error}")));
+    }
+    let data = data.or_else(|| variable(DATA_VARIABLE).map(PathBuf::from));
+    Ok(Layout::new(&data.unwrap_or_else(|| DATA_DEFAULT.into()))?.api_socket())
+}
+
+fn completions(shell: clap_complete::Shell, out: &mut dyn Write) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "skerry", &mut script);
+    // A reader that has gone needs no completions.
+    let _ = out.write_all(&script);
+    Ok(())
+}
+
+fn no_runtime(error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("the system gives no threads: {error}"))
+}

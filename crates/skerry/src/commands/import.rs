@@ -1,0 +1,106 @@
+//! `skerry import`: a raw image into a volume.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use indicatif::ProgressBar;
+use serde_json::json;
+use skerry_api::client::Piece;
+use skerry_api::v1::import_volume_request::Message;
+use skerry_api::{Error, ErrorKind, Result, v1};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Context;
+use crate::cli::ImportArgs;
+use crate::progress;
+use crate::sparse::{Reader, extent};
+use crate::values::{self, human_bytes};
+
+/// Pieces that are read ahead of the node: enough that reading and sending overlap.
+const PIECES_AHEAD: usize = 4;
+
+/// Writes the file into the volume.
+pub(super) async fn run(context: &mut Context<'_>, args: ImportArgs) -> Result<()> {
+    let name = values::name(&args.name)?.to_string();
+    let reader = open(&args.file).map_err(|error| unreadable(&args.file, &error))?;
+    let size_bytes = values::volume_bytes(reader.size_bytes())
+        .map_err(|error| values::invalid(format!("{}: {error}", args.file.display())))?;
+    let client = context.client().await?;
+    let bar = progress::bar("importing", size_bytes);
+    let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
+    let head = v1::ImportHead { name: name.clone(), size_bytes };
+    let reading = tokio::task::spawn_blocking({
+        let bar = bar.clone();
+        move || send(reader, head, &sender, &bar)
+    });
+    let answered = client.import_volume(ReceiverStream::new(receiver)).await;
+    bar.finish_and_clear();
+    if let Ok(Err(error)) = reading.await {
+        let hint = format!("volume {name} may be incomplete: import again, or delete it");
+        let error = unreadable(&args.file, &error);
+        return Err(Error::new(error.kind(), format!("{error}; {hint}")));
+    }
+    print(context, &answered?, size_bytes)
+}
+
+fn open(path: &Path) -> io::Result<Reader> {
+    if path.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    }
+    Reader::new(File::open(path)?)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory => ErrorKind::Invalid,
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, format!("{} can't be read: {error}", path.display()))
+}
+
+/// Sends all of it, until the node has had enough; what it says then is what counts.
+fn send(
+    reader: Reader,
+    head: v1::ImportHead,
+    sender: &mpsc::Sender<v1::ImportVolumeRequest>,
+    bar: &ProgressBar,
+) -> io::Result<()> {
+    let message = |message| v1::ImportVolumeRequest { message: Some(message) };
+    if sender.blocking_send(message(Message::Head(head))).is_err() {
+        return Ok(());
+    }
+    for piece in reader {
+        let piece = piece?;
+        let (_, length) = extent(&piece);
+        let piece = match piece {
+            Piece::Data(data) => Message::Data(data),
+            Piece::Hole(hole) => Message::Hole(hole),
+        };
+        if sender.blocking_send(message(piece)).is_err() {
+            return Ok(());
+        }
+        bar.inc(length);
+    }
+    Ok(())
+}
+
+fn print(
+    context: &mut Context<'_>,
+    answer: &v1::ImportVolumeResponse,
+    size_bytes: u64,
+) -> Result<()> {
+    let name = answer.volume.as_ref().map_or("", |volume| &volume.name);
+    let done = if answer.created { "created volume" } else { "wrote over the start of volume" };
+    let (size, data) = (human_bytes(size_bytes), human_bytes(answer.data_bytes));
+    let text = format!("{done} {name}: {size}, of which {data} are data\n");
+    let document = json!({
+        "volume": name,
+        "created": answer.created,
+        "size_bytes": size_bytes,
+        "data_bytes": answer.data_bytes,
+    });
+    context.output.print(&document, &text)
+}

@@ -1,0 +1,122 @@
+//! From the engine's types to the API's.
+
+use skerry_api::{Error, ErrorKind, v1};
+use skerry_core::descriptor::FlushLevel;
+use skerry_volume::{DiffRange, FsckReport, NodeStatus, SnapshotState, SnapshotView, VolumeInfo};
+
+use crate::values::invalid;
+
+/// The most problems that one report carries; more than anybody reads, and they fit one message.
+const PROBLEMS_MAX: usize = 10_000;
+/// The most bytes of all of them, for the same reason.
+const PROBLEM_BYTES_MAX: usize = 2 << 20;
+
+/// An error of the engine, as the API's.
+pub(crate) fn error(error: skerry_volume::Error) -> Error {
+    use skerry_volume::ErrorKind as Engine;
+    let kind = match error.kind() {
+        Engine::Internal => ErrorKind::Internal,
+        Engine::NotFound => ErrorKind::NotFound,
+        Engine::Exists => ErrorKind::Exists,
+        Engine::InUse => ErrorKind::InUse,
+        Engine::Invalid => ErrorKind::Invalid,
+        Engine::Unavailable => ErrorKind::Unavailable,
+        Engine::Corrupt => ErrorKind::Corrupt,
+    };
+    if kind == ErrorKind::Internal {
+        // Whoever asked can do nothing about it.
+        tracing::error!(%error, "internal error");
+    }
+    Error::new(kind, error.message())
+}
+
+pub(super) fn flush_level(level: v1::FlushLevel) -> Option<FlushLevel> {
+    match level {
+        v1::FlushLevel::Unspecified => None,
+        v1::FlushLevel::Local => Some(FlushLevel::Local),
+        v1::FlushLevel::Bucket => Some(FlushLevel::Bucket),
+    }
+}
+
+pub(super) fn volume(info: VolumeInfo) -> v1::Volume {
+    let flush = match info.flush {
+        FlushLevel::Local => v1::FlushLevel::Local,
+        FlushLevel::Bucket => v1::FlushLevel::Bucket,
+    };
+    v1::Volume {
+        name: info.name,
+        id: info.id.to_string(),
+        size_bytes: info.size_bytes,
+        block_size_bytes: info.block_size_bytes,
+        flush: flush.into(),
+        created_ms: info.created_ms,
+        clients: info.clients,
+        undestaged_bytes: info.undestaged_bytes,
+        undestaged_age_ms: info.undestaged_age_ms,
+        snapshots: info.snapshots,
+        owner: info.owner,
+        owned_here: info.owned_here,
+        deleted: info.deleted,
+        failure: info.failure,
+    }
+}
+
+pub(super) fn snapshot(view: SnapshotView) -> v1::Snapshot {
+    let state = match view.state {
+        SnapshotState::Pending => v1::SnapshotState::Pending,
+        SnapshotState::Published => v1::SnapshotState::Published,
+        SnapshotState::Materialised => v1::SnapshotState::Materialised,
+    };
+    v1::Snapshot {
+        name: view.name,
+        id: view.id.to_string(),
+        volume: view.volume,
+        created_ms: view.created_ms,
+        size_bytes: view.size_bytes,
+        state: state.into(),
+    }
+}
+
+pub(super) fn diff_range(range: DiffRange) -> v1::DiffRange {
+    v1::DiffRange { offset: range.offset, length: range.length, zero: range.zero }
+}
+
+pub(super) fn status(status: NodeStatus) -> v1::GetStatusResponse {
+    v1::GetStatusResponse {
+        node: status.node.to_string(),
+        bucket: status.bucket.to_string(),
+        bucket_url: status.bucket_url,
+        has_log: status.has_log,
+        log_used_bytes: status.log_used_bytes,
+        log_cap_bytes: status.log_cap_bytes,
+        log_failure: status.log_failure,
+        volumes_open: status.volumes_open,
+        parked: status.parked,
+        bucket_failure: status.bucket_failure,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+pub(super) fn fsck_report(report: FsckReport) -> v1::FsckResponse {
+    let problems_total = report.problems.len() as u64;
+    let mut bytes = 0;
+    let fits = |problem: &String| {
+        bytes += problem.len();
+        bytes <= PROBLEM_BYTES_MAX
+    };
+    let problems = report.problems.into_iter().take(PROBLEMS_MAX).take_while(fits).collect();
+    v1::FsckResponse {
+        volumes: report.volumes,
+        refs: report.refs,
+        segments: report.segments,
+        blocks: report.blocks,
+        orphans: report.orphans,
+        problems,
+        problems_total,
+    }
+}
+
+/// A message of an import that makes no sense where it stands.
+pub(super) fn out_of_order(what: &str) -> Error {
+    invalid(format!("the import's messages are out of order: {what}"))
+}

@@ -1,0 +1,166 @@
+//! Volumes and snapshots as exports: between what block protocols ask for and what the engine can.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use skerry_core::name::Target;
+use skerry_core::size::SECTOR_BYTES;
+use skerry_serve::{
+    Attempt, ClientInfo, Content, Export, ExportInfo, Exports, IoError, IoErrorKind, OpenError,
+    StatusExtent, ZeroesOptions,
+};
+use skerry_volume::{Error, ErrorKind};
+
+use crate::engine::{Engine, EngineDevice};
+
+/// Extents that one question gets as an answer: a client asks again from where they end.
+const EXTENTS_MAX: usize = 1024;
+
+/// All volumes and snapshots of an engine, by name: `VOLUME` and `VOLUME@SNAPSHOT`.
+pub(crate) struct EngineExports {
+    engine: Arc<dyn Engine>,
+}
+
+impl EngineExports {
+    /// Exports of this engine.
+    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
+        Self { engine }
+    }
+}
+
+#[async_trait]
+impl Exports for EngineExports {
+    async fn list(&self) -> Result<Vec<String>, OpenError> {
+        let unavailable = |error: Error| OpenError::Unavailable(error.message().to_owned());
+        let mut names = Vec::new();
+        for volume in self.engine.list_volumes().await.map_err(unavailable)? {
+            if volume.snapshots > 0
+                && let Ok(name) = volume.name.parse()
+            {
+                let all = self.engine.list_snapshots(&name).await.map_err(unavailable)?;
+                names.extend(all.iter().map(|one| format!("{}@{}", volume.name, one.name)));
+            }
+            if !volume.deleted {
+                names.push(volume.name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    async fn open(&self, name: &str, _client: &ClientInfo) -> Result<Arc<dyn Export>, OpenError> {
+        // Only what has the form of a name can be one.
+        let not_found = || OpenError::NotFound { name: name.to_owned() };
+        let target: Target = name.parse().map_err(|_| not_found())?;
+        let device =
+            self.engine.open_device(&target).await.map_err(|error| match error.kind() {
+                ErrorKind::NotFound => not_found(),
+                ErrorKind::Unavailable => OpenError::Unavailable(error.message().to_owned()),
+                _ => OpenError::Denied(error.message().to_owned()),
+            })?;
+        Ok(Arc::new(DeviceExport { device }))
+    }
+}
+
+struct DeviceExport {
+    device: Arc<dyn EngineDevice>,
+}
+
+impl DeviceExport {
+    async fn flush_if(&self, fua: bool) -> Result<(), IoError> {
+        if fua { self.flush().await } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Export for DeviceExport {
+    fn info(&self) -> ExportInfo {
+        let block = u32::try_from(self.device.block_size_bytes()).unwrap_or(u32::MAX);
+        ExportInfo {
+            name: self.device.name(),
+            description: String::new(),
+            size_bytes: self.device.size_bytes(),
+            read_only: self.device.is_read_only(),
+            block_bytes_min: SECTOR_BYTES as u32,
+            block_bytes_preferred: block,
+        }
+    }
+
+    fn try_read(&self, offset: u64, buf: &mut [u8]) -> Attempt<Content> {
+        attempt(self.device.try_read(offset, buf), Content::Data)
+    }
+
+    fn try_write(&self, offset: u64, data: &[u8]) -> Attempt<()> {
+        attempt(self.device.try_write(offset, data), ())
+    }
+
+    async fn read(&self, offset: u64, buf: &mut [u8]) -> Result<Content, IoError> {
+        let bytes = self.device.read(offset, buf.len()).await.map_err(io_error)?;
+        buf.copy_from_slice(&bytes);
+        Ok(Content::Data)
+    }
+
+    async fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<(), IoError> {
+        self.device.write(offset, data).await.map_err(io_error)?;
+        self.flush_if(fua).await
+    }
+
+    async fn flush(&self) -> Result<(), IoError> {
+        self.device.flush().await.map_err(io_error)
+    }
+
+    async fn trim(&self, offset: u64, len: u64, fua: bool) -> Result<(), IoError> {
+        self.device.zero(offset, len).await.map_err(io_error)?;
+        self.flush_if(fua).await
+    }
+
+    async fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        options: ZeroesOptions,
+    ) -> Result<(), IoError> {
+        // Always fast. Space is never reserved, so a range that must stay allocated gets none
+        // either: like any other write, a later one to it needs room in the bucket.
+        self.device.zero(offset, len).await.map_err(io_error)?;
+        self.flush_if(options.fua).await
+    }
+
+    async fn cache(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        self.device.prefetch(offset, len);
+        Ok(())
+    }
+
+    async fn block_status(&self, offset: u64, len: u64) -> Result<Vec<StatusExtent>, IoError> {
+        let found = self.device.status(offset, len, EXTENTS_MAX).await.map_err(io_error)?;
+        let extents = found.into_iter().map(|range| StatusExtent {
+            len_bytes: range.length,
+            hole: range.hole,
+            zero: range.hole,
+        });
+        Ok(extents.collect())
+    }
+}
+
+fn attempt<T>(outcome: Option<Result<(), Error>>, done: T) -> Attempt<T> {
+    match outcome {
+        None => Attempt::WouldBlock,
+        Some(Ok(())) => Attempt::Done(done),
+        Some(Err(error)) => Attempt::Failed(io_error(error)),
+    }
+}
+
+/// What a client is to make of an error of the engine.
+fn io_error(error: Error) -> IoError {
+    let kind = match error.kind() {
+        ErrorKind::Invalid => IoErrorKind::Invalid,
+        ErrorKind::NotFound
+        | ErrorKind::Exists
+        | ErrorKind::InUse
+        | ErrorKind::Unavailable
+        | ErrorKind::Corrupt
+        | ErrorKind::Internal => IoErrorKind::Failed,
+    };
+    IoError::new(kind, error.message().to_owned())
+}

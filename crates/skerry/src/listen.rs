@@ -1,0 +1,224 @@
+//! Listeners: Unix sockets that only the node's own user reaches, and TCP.
+//!
+//! There is no authentication yet, so that reaching a socket is having every volume. Unix sockets
+//! are therefore closed to other users before anybody can connect, and TCP defaults to loopback.
+
+use std::fmt;
+use std::fs::Permissions;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use skerry_api::{Address, Error, ErrorKind, Result};
+use tokio::net::{TcpListener, UnixListener, UnixSocket, UnixStream};
+
+use crate::layout::Layout;
+use crate::settings::{Listen, NBD_TCP_DEFAULT, Settings};
+use crate::values::invalid;
+
+/// Only the node's own user may connect.
+const SOCKET_MODE: u32 = 0o600;
+/// Clients that wait to be accepted: enough for a host's guests that all reconnect at once.
+const BACKLOG: u32 = 1024;
+
+/// Something that listens.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    /// A Unix socket; its file goes when this is dropped.
+    Unix(UnixListener, SocketFile),
+    /// TCP.
+    Tcp(TcpListener, Address),
+}
+
+/// The file of a Unix socket.
+#[derive(Debug)]
+pub(crate) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // If it can't be removed, the next start finds that nobody answers there.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(_, file) => write!(f, "unix:{}", file.0.display()),
+            Self::Tcp(_, address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// Everything that a node listens on.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    /// NBD.
+    pub(crate) nbd: Vec<Listener>,
+    /// The control API.
+    pub(crate) api: Vec<Listener>,
+    /// Prometheus.
+    pub(crate) metrics: Option<Listener>,
+}
+
+impl Listeners {
+    /// Binds what the settings ask for, or else the defaults.
+    pub(crate) async fn bind(settings: &Settings, layout: &Layout) -> Result<Self> {
+        let nbd = match &settings.nbd.listen {
+            Some(asked) => all(asked).await?,
+            None => nbd_defaults(layout).await?,
+        };
+        let api = match &settings.api.listen {
+            Some(asked) => all(asked).await?,
+            None => vec![bind(&layout.api_socket()).await?],
+        };
+        let metrics = match &settings.metrics.listen {
+            Some(Listen(asked)) => Some(bind(asked).await?),
+            None => None,
+        };
+        Ok(Self { nbd, api, metrics })
+    }
+}
+
+async fn all(asked: &[Listen]) -> Result<Vec<Listener>> {
+    let mut bound = Vec::with_capacity(asked.len());
+    for Listen(address) in asked {
+        bound.push(bind(address).await?);
+    }
+    Ok(bound)
+}
+
+/// The socket in the data directory and the protocol's own port, which somebody else may have.
+async fn nbd_defaults(layout: &Layout) -> Result<Vec<Listener>> {
+    let mut bound = vec![bind(&layout.nbd_socket()).await?];
+    match bind(&Address::Tcp(NBD_TCP_DEFAULT.to_owned())).await {
+        Ok(listener) => bound.push(listener),
+        Err(error) => tracing::warn!("{error}; going on without it"),
+    }
+    Ok(bound)
+}
+
+/// Listens at an address.
+pub(crate) async fn bind(address: &Address) -> Result<Listener> {
+    address.check().map_err(invalid)?;
+    match address {
+        Address::Unix(path) => bind_unix(path).await,
+        Address::Tcp(text) => bind_tcp(address, text).await,
+    }
+}
+
+async fn bind_unix(path: &Path) -> Result<Listener> {
+    let path = std::path::absolute(path).map_err(|error| no_listener(path.display(), &error))?;
+    let address = Address::Unix(path.clone());
+    address.check().map_err(invalid)?;
+    remove_stale(&path).await?;
+    let listener = listen_privately(&path).map_err(|error| no_listener(&address, &error))?;
+    Ok(Listener::Unix(listener, SocketFile(path)))
+}
+
+/// Connecting is refused until `listen`, and by then only this user may.
+fn listen_privately(path: &Path) -> io::Result<UnixListener> {
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
+    socket.listen(BACKLOG)
+}
+
+/// Removes the socket that a killed process left behind; anything else is left alone.
+async fn remove_stale(path: &Path) -> Result<()> {
+    let shown = path.display();
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(no_listener(format!("unix:{shown}"), &error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            let message =
+                format!("{shown} exists and is no socket: remove it, or listen elsewhere");
+            return Err(Error::new(ErrorKind::Exists, message));
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            let removed = std::fs::remove_file(path);
+            removed.map_err(|error| no_listener(format!("unix:{shown}"), &error))
+        }
+        Err(error) => Err(no_listener(format!("unix:{shown}"), &error)),
+        Ok(_) => {
+            let message = format!("somebody else listens at unix:{shown}: choose another address");
+            Err(Error::new(ErrorKind::InUse, message))
+        }
+    }
+}
+
+async fn bind_tcp(address: &Address, text: &str) -> Result<Listener> {
+    let listener = TcpListener::bind(text).await.map_err(|error| no_listener(address, &error))?;
+    let local = listener.local_addr().map_err(|error| no_listener(address, &error))?;
+    if !local.ip().is_loopback() {
+        tracing::warn!(%local, "whoever reaches this address has every volume: there is no login");
+    }
+    Ok(Listener::Tcp(listener, Address::Tcp(local.to_string())))
+}
+
+fn no_listener(address: impl fmt::Display, error: &io::Error) -> Error {
+    let (kind, what_to_do) = match error.kind() {
+        io::ErrorKind::AddrInUse => (ErrorKind::InUse, ": choose another address"),
+        io::ErrorKind::PermissionDenied => {
+            (ErrorKind::Unavailable, ": choose a place that is open to this user")
+        }
+        _ => (ErrorKind::Unavailable, ""),
+    };
+    Error::new(kind, format!("nothing can listen at {address}: {error}{what_to_do}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(dir: &tempfile::TempDir) -> PathBuf {
+        dir.path().join("a.sock")
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_private_and_goes_with_its_listener() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = socket(&dir);
+        let listener = bind(&Address::Unix(path.clone())).await.expect("bound");
+        assert_eq!(listener.to_string(), format!("unix:{}", path.display()));
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, SOCKET_MODE);
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_replaced_only_if_nobody_answers() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = socket(&dir);
+        let address = Address::Unix(path.clone());
+        let living = bind(&address).await.expect("bound");
+        let error = bind(&address).await.expect_err("taken");
+        assert_eq!(error.kind(), ErrorKind::InUse);
+        drop(living);
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a stale socket"));
+        assert!(path.exists());
+        drop(bind(&address).await.expect("replaced"));
+        std::fs::write(&path, "precious").expect("a file");
+        assert_eq!(bind(&address).await.expect_err("a file").kind(), ErrorKind::Exists);
+        assert_eq!(std::fs::read(&path).expect("still there"), b"precious");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_was_asked_for_and_is_taken_is_an_error() {
+        let holder = bind(&Address::Tcp("127.0.0.1:0".to_owned())).await.expect("bound");
+        let Listener::Tcp(_, address) = &holder else { panic!("not TCP") };
+        assert_eq!(bind(address).await.expect_err("taken").kind(), ErrorKind::InUse);
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_too_long_says_what_to_do() {
+        let path = PathBuf::from("/").join("x".repeat(120));
+        let error = bind(&Address::Unix(path)).await.expect_err("too long");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().contains("--data"), "{error}");
+    }
+}

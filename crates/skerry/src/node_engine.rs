@@ -1,0 +1,180 @@
+//! The engine of a real node, behind the seam.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use skerry_core::name::{Name, Target};
+use skerry_store::meter;
+use skerry_volume::{
+    CreateVolume, Device, DiffRange, FsckReport, Node, NodeStatus, Released, Result, SnapshotView,
+    StatusRange, VolumeInfo,
+};
+
+use crate::engine::{Engine, EngineDevice};
+use crate::metrics::Metric;
+use crate::node_metrics;
+
+/// A node, the counters of its store, and what goes on beside it.
+pub(crate) struct NodeEngine {
+    pub(crate) node: Arc<Node>,
+    pub(crate) store: Arc<meter::Counters>,
+    /// Commits the log; ends with the engine.
+    pub(crate) _committer: skerry_log::CommitterThread,
+}
+
+#[async_trait]
+impl Engine for NodeEngine {
+    async fn create_volume(&self, new: CreateVolume) -> Result<VolumeInfo> {
+        self.node.create_volume(new).await
+    }
+
+    async fn list_volumes(&self) -> Result<Vec<VolumeInfo>> {
+        self.node.list_volumes().await
+    }
+
+    async fn show_volume(&self, name: &Name) -> Result<VolumeInfo> {
+        self.node.show_volume(name).await
+    }
+
+    async fn resize_volume(
+        &self,
+        name: &Name,
+        size_bytes: u64,
+        shrink: bool,
+    ) -> Result<VolumeInfo> {
+        self.node.resize_volume(name, size_bytes, shrink).await
+    }
+
+    async fn rename_volume(&self, name: &Name, new: &Name) -> Result<VolumeInfo> {
+        self.node.rename_volume(name, new).await
+    }
+
+    async fn delete_volume(&self, name: &Name, snapshots: bool, force: bool) -> Result<()> {
+        self.node.delete_volume(name, snapshots, force).await
+    }
+
+    async fn release_volume(&self, name: &Name, force: bool) -> Result<Released> {
+        self.node.release_volume(name, force).await
+    }
+
+    async fn clone_volume(
+        &self,
+        volume: &Name,
+        snapshot: &Name,
+        new: &Name,
+        size_bytes: Option<u64>,
+    ) -> Result<VolumeInfo> {
+        self.node.clone_volume(volume, snapshot, new, size_bytes).await
+    }
+
+    async fn rollback_volume(
+        &self,
+        volume: &Name,
+        snapshot: &Name,
+        force: bool,
+    ) -> Result<SnapshotView> {
+        self.node.rollback_volume(volume, snapshot, force).await
+    }
+
+    async fn create_snapshot(
+        &self,
+        volume: &Name,
+        snapshot: Option<&Name>,
+    ) -> Result<SnapshotView> {
+        self.node.create_snapshot(volume, snapshot).await
+    }
+
+    async fn list_snapshots(&self, volume: &Name) -> Result<Vec<SnapshotView>> {
+        self.node.list_snapshots(volume).await
+    }
+
+    async fn delete_snapshot(&self, volume: &Name, snapshot: &Name) -> Result<()> {
+        self.node.delete_snapshot(volume, snapshot).await
+    }
+
+    async fn diff_snapshots(
+        &self,
+        volume: &Name,
+        from: &Name,
+        to: &Name,
+    ) -> Result<Vec<DiffRange>> {
+        self.node.diff_snapshots(volume, from, to).await
+    }
+
+    async fn open_device(&self, target: &Target) -> Result<Arc<dyn EngineDevice>> {
+        Ok(Arc::new(NodeDevice(self.node.open_device(target).await?)))
+    }
+
+    fn status(&self) -> NodeStatus {
+        self.node.status()
+    }
+
+    async fn fsck(&self) -> Result<FsckReport> {
+        Err(skerry_volume::Error::new(skerry_volume::ErrorKind::Internal, "fsck is not built yet"))
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        self.node.shutdown().await
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
+        node_metrics::all(&self.node, &self.store)
+    }
+}
+
+struct NodeDevice(Arc<Device>);
+
+#[async_trait]
+impl EngineDevice for NodeDevice {
+    fn name(&self) -> String {
+        self.0.name().to_owned()
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.0.size_bytes()
+    }
+
+    fn block_size_bytes(&self) -> u64 {
+        self.0.block_size_bytes()
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.0.is_read_only()
+    }
+
+    fn try_read(&self, offset: u64, buf: &mut [u8]) -> Option<Result<()>> {
+        self.0.try_read(offset, buf)
+    }
+
+    fn try_write(&self, offset: u64, data: &[u8]) -> Option<Result<()>> {
+        self.0.try_write(offset, data)
+    }
+
+    async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
+        self.0.read(offset, len).await
+    }
+
+    async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
+        self.0.write(offset, data).await
+    }
+
+    async fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        self.0.zero(offset, len).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.0.flush().await
+    }
+
+    async fn status(&self, offset: u64, len: u64, max: usize) -> Result<Vec<StatusRange>> {
+        let mut ranges = self.0.status(offset, len).await?;
+        ranges.truncate(max);
+        Ok(ranges)
+    }
+
+    fn prefetch(&self, offset: u64, len: u64) {
+        let device = self.0.clone();
+        tokio::spawn(async move { device.prefetch(offset, len).await });
+    }
+}

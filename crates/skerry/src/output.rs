@@ -1,0 +1,264 @@
+//! What commands print: one JSON document, or text for people.
+//!
+//! The documents' fields are a promise to scripts; a test holds them.
+
+use std::io::{self, Write};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use skerry_api::{Error, ErrorKind, Result, v1};
+
+use crate::values::human_bytes;
+
+/// Where a command's outcome goes, and in which form.
+pub(crate) struct Output<'a> {
+    /// One JSON document instead of text.
+    pub(crate) json: bool,
+    /// Standard output.
+    pub(crate) out: &'a mut dyn Write,
+}
+
+impl Output<'_> {
+    /// Prints `document` as JSON, or `text` for people.
+    pub(crate) fn print(&mut self, document: &impl Serialize, text: &str) -> Result<()> {
+        let written = if self.json {
+            serde_json::to_writer_pretty(&mut *self.out, document)
+                .map_err(io::Error::from)
+                .and_then(|()| self.out.write_all(b"\n"))
+        } else {
+            self.out.write_all(text.as_bytes())
+        };
+        match written.and_then(|()| self.out.flush()) {
+            // Whoever read has what they wanted.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let message = format!("standard output can't be written: {error}");
+                Err(Error::new(ErrorKind::Unavailable, message))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A volume, as a document.
+#[derive(Debug, Serialize)]
+pub(crate) struct VolumeDocument<'a> {
+    name: &'a str,
+    id: &'a str,
+    size_bytes: u64,
+    block_size_bytes: u64,
+    flush: &'static str,
+    created_at: String,
+    clients: u64,
+    undestaged_bytes: u64,
+    snapshots: u64,
+}
+
+impl<'a> From<&'a v1::Volume> for VolumeDocument<'a> {
+    fn from(volume: &'a v1::Volume) -> Self {
+        Self {
+            name: &volume.name,
+            id: &volume.id,
+            size_bytes: volume.size_bytes,
+            block_size_bytes: volume.block_size_bytes,
+            flush: flush_word(volume.flush()),
+            created_at: time(volume.created_ms),
+            clients: volume.clients,
+            undestaged_bytes: volume.undestaged_bytes,
+            snapshots: volume.snapshots,
+        }
+    }
+}
+
+/// A snapshot, as a document.
+#[derive(Debug, Serialize)]
+pub(crate) struct SnapshotDocument<'a> {
+    name: &'a str,
+    volume: &'a str,
+    created_at: String,
+    size_bytes: u64,
+    state: &'static str,
+}
+
+impl<'a> From<&'a v1::Snapshot> for SnapshotDocument<'a> {
+    fn from(snapshot: &'a v1::Snapshot) -> Self {
+        Self {
+            name: &snapshot.name,
+            volume: &snapshot.volume,
+            created_at: time(snapshot.created_ms),
+            size_bytes: snapshot.size_bytes,
+            state: state_word(snapshot.state()),
+        }
+    }
+}
+
+/// A range in which two snapshots differ, as a document.
+#[derive(Debug, Serialize)]
+pub(crate) struct DiffDocument {
+    offset: u64,
+    length: u64,
+    zero: bool,
+}
+
+impl From<&v1::DiffRange> for DiffDocument {
+    fn from(range: &v1::DiffRange) -> Self {
+        Self { offset: range.offset, length: range.length, zero: range.zero }
+    }
+}
+
+/// What a flush promises, in a word.
+pub(crate) fn flush_word(flush: v1::FlushLevel) -> &'static str {
+    match flush {
+        v1::FlushLevel::Local => "local",
+        v1::FlushLevel::Bucket => "bucket",
+        v1::FlushLevel::Unspecified => "unknown",
+    }
+}
+
+/// What a snapshot has become, in a word.
+pub(crate) fn state_word(state: v1::SnapshotState) -> &'static str {
+    match state {
+        v1::SnapshotState::Pending => "pending",
+        v1::SnapshotState::Published => "published",
+        v1::SnapshotState::Materialised => "materialised",
+        v1::SnapshotState::Unspecified => "unknown",
+    }
+}
+
+/// A time in RFC 3339, UTC.
+pub(crate) fn time(ms: u64) -> String {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX).to_string()
+}
+
+/// All of it, as documents.
+pub(crate) fn documents<'a, T, D: From<&'a T>>(all: &'a [T]) -> Vec<D> {
+    all.iter().map(D::from).collect()
+}
+
+/// A table for people: a heading, and rows of as many cells.
+pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0).max(heading[column].len())
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |cells: [&str; N]| {
+        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    let heading = line(heading);
+    let rows = rows.iter().map(|row| line(std::array::from_fn(|column| row[column].as_str())));
+    std::iter::once(heading).chain(rows).collect()
+}
+
+/// Volumes, for people.
+pub(crate) fn volume_table(volumes: &[v1::Volume]) -> String {
+    if volumes.is_empty() {
+        return "There are no volumes: make one with `skerry volume create NAME --size SIZE`.\n"
+            .to_owned();
+    }
+    let rows: Vec<_> = volumes.iter().map(volume_row).collect();
+    table(["NAME", "SIZE", "FLUSH", "CLIENTS", "UNDESTAGED", "SNAPSHOTS", "STATE"], &rows)
+}
+
+fn volume_row(volume: &v1::Volume) -> [String; 7] {
+    [
+        volume.name.clone(),
+        human_bytes(volume.size_bytes),
+        flush_word(volume.flush()).to_owned(),
+        volume.clients.to_string(),
+        human_bytes(volume.undestaged_bytes),
+        volume.snapshots.to_string(),
+        volume_state(volume),
+    ]
+}
+
+/// How a volume is, in a few words.
+fn volume_state(volume: &v1::Volume) -> String {
+    if let Some(failure) = &volume.failure {
+        return format!("failed: {failure}");
+    }
+    match &volume.owner {
+        _ if volume.deleted => "deleted, its snapshots remain".to_owned(),
+        _ if volume.owned_here => "held here".to_owned(),
+        Some(owner) => format!("held by {owner}"),
+        None => "free".to_owned(),
+    }
+}
+
+/// One volume in full, for people.
+pub(crate) fn volume_lines(volume: &v1::Volume) -> String {
+    let waiting = match volume.undestaged_bytes {
+        0 => "nothing".to_owned(),
+        bytes => format!("{}, for {} s", human_bytes(bytes), volume.undestaged_age_ms / 1000),
+    };
+    lines(&[
+        ("name", volume.name.clone()),
+        ("id", volume.id.clone()),
+        ("size", exact_bytes(volume.size_bytes)),
+        ("block size", exact_bytes(volume.block_size_bytes)),
+        ("flush", flush_word(volume.flush()).to_owned()),
+        ("created", time(volume.created_ms)),
+        ("clients", volume.clients.to_string()),
+        ("undestaged", waiting),
+        ("snapshots", volume.snapshots.to_string()),
+        ("state", volume_state(volume)),
+    ])
+}
+
+/// A size for people, and in bytes.
+pub(crate) fn exact_bytes(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", human_bytes(bytes))
+}
+
+/// Keys and values, one a line.
+pub(crate) fn lines(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
+    pairs.iter().map(|(key, value)| format!("{key:width$}  {value}\n")).collect()
+}
+
+/// Snapshots, for people.
+pub(crate) fn snapshot_table(snapshots: &[v1::Snapshot]) -> String {
+    let rows: Vec<_> = snapshots
+        .iter()
+        .map(|snapshot| {
+            [
+                format!("{}@{}", snapshot.volume, snapshot.name),
+                human_bytes(snapshot.size_bytes),
+                time(snapshot.created_ms),
+                state_word(snapshot.state()).to_owned(),
+            ]
+        })
+        .collect();
+    table(["NAME", "SIZE", "CREATED", "STATE"], &rows)
+}
+
+/// Ranges that differ, for people.
+pub(crate) fn diff_table(ranges: &[v1::DiffRange]) -> String {
+    let rows: Vec<_> = ranges
+        .iter()
+        .map(|range| {
+            let what = if range.zero { "zero" } else { "data" };
+            [range.offset.to_string(), range.length.to_string(), what.to_owned()]
+        })
+        .collect();
+    table(["OFFSET", "LENGTH", "CONTENT"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_in_utc() {
+        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert!(time(u64::MAX).starts_with("9999-12-"));
+    }
+
+    #[test]
+    fn tables_line_up() {
+        let rows = [["a".to_owned(), "1".to_owned()], ["bcd".to_owned(), "2".to_owned()]];
+        assert_eq!(table(["N", "SIZE"], &rows), "N    SIZE\na    1\nbcd  2\n");
+    }
+}

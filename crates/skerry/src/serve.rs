@@ -1,0 +1,243 @@
+//! The daemon: takes the data directory, listens, starts the engine, serves, and stops.
+//!
+//! What must hold: nothing is served before the directory is locked and the engine has recovered;
+//! "ready" is printed once everything can be used; a stop answers clients before it ends them, and
+//! makes everything durable after the last of them.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skerry_api::v1::control_server::ControlServer;
+use skerry_api::{Error, ErrorKind, Result};
+use skerry_serve::nbd::{Limits, Server as NbdServer};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server as ApiServer;
+use tonic::transport::server::Router;
+use tonic_health::server::HealthReporter;
+use tracing_subscriber::EnvFilter;
+
+use crate::control::{self, ControlService};
+use crate::engine::Engine;
+use crate::env::SystemEntropy;
+use crate::exit;
+use crate::exports::EngineExports;
+use crate::identity::{self, Identity};
+use crate::layout::Layout;
+use crate::listen::{Listener, Listeners};
+use crate::lock::Lock;
+use crate::settings::{Settings, Variable};
+use crate::{metrics, scrape, wiring};
+
+/// Says what is logged.
+const LOG_VARIABLE: &str = "SKERRY_LOG";
+/// What is logged if nothing says otherwise.
+const LOG_DEFAULT: &str = "info";
+/// Requests that one API connection may have at once.
+const API_STREAMS_MAX: u32 = 256;
+/// What may be on its way unread on one stream of an import, bytes.
+const API_WINDOW_BYTES: u32 = 4 << 20;
+
+/// Runs a node until it is told to stop.
+pub(crate) async fn main(
+    settings: Settings,
+    variable: Variable<'_>,
+    out: &mut dyn Write,
+) -> Result<()> {
+    start_logging(variable)?;
+    let stop = stop_signals()?;
+    let layout = Layout::new(&settings.data)?;
+    layout.create()?;
+    let host = identity::host(settings.node.name.as_deref());
+    let _lock = Lock::take(&layout, &host)?;
+    let identity = Identity::open(&layout, host, &SystemEntropy)?;
+    let listeners = Listeners::bind(&settings, &layout).await?;
+    let engine = tokio::select! {
+        started = wiring::start_engine(&settings, &layout, &identity) => started?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    serve(&settings, engine, listeners, stop, out).await
+}
+
+/// Serves an engine until `stop`, and then stops it.
+pub(crate) async fn serve(
+    settings: &Settings,
+    engine: Arc<dyn Engine>,
+    listeners: Listeners,
+    stop: CancellationToken,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let ready = ready_line(&listeners);
+    let serving = Serving::start(settings, &engine, listeners).await;
+    announce(&ready, out)?;
+    stop.cancelled().await;
+    serving.stop(Duration::from_secs(settings.node.shutdown_drain_s.0)).await;
+    engine.shutdown().await.map_err(control::error)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Everything that talks to somebody.
+struct Serving {
+    nbd: NbdServer,
+    /// Tells the control API to stop.
+    api: CancellationToken,
+    health: HealthReporter,
+    tasks: JoinSet<()>,
+    /// Ends last, so that a stop can be watched.
+    scraping: Option<JoinHandle<()>>,
+}
+
+impl Serving {
+    async fn start(settings: &Settings, engine: &Arc<dyn Engine>, listeners: Listeners) -> Self {
+        let connections_max = settings.nbd.connections_max as usize;
+        let limits = Limits { connections_max, ..Limits::default() };
+        let nbd = NbdServer::new(Arc::new(EngineExports::new(engine.clone())), limits);
+        let api = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for listener in listeners.nbd {
+            tasks.spawn(serve_nbd(nbd.clone(), listener));
+        }
+        let (health, router) = api_router(engine.clone()).await;
+        for listener in listeners.api {
+            tasks.spawn(serve_api(router.clone(), listener, api.clone()));
+        }
+        let scraping = listeners.metrics.map(|listener| serve_metrics(engine, &nbd, listener));
+        Self { nbd, api, health, tasks, scraping }
+    }
+
+    /// Lets clients have their last replies, for so long at most.
+    async fn stop(mut self, drain_time_max: Duration) {
+        let seconds = drain_time_max.as_secs();
+        tracing::info!(seconds, "stopping: clients get their last replies");
+        self.health.set_not_serving::<Service>().await;
+        self.api.cancel();
+        let commands = async { while self.tasks.join_next().await.is_some() {} };
+        let (drained, ended) = tokio::join!(
+            self.nbd.shutdown(drain_time_max),
+            tokio::time::timeout(drain_time_max, commands)
+        );
+        tracing::info!(finished = drained.finished, cut = drained.cut, "clients have gone");
+        if ended.is_err() {
+            tracing::warn!("commands that still ran are cut off");
+            self.tasks.shutdown().await;
+        }
+        if let Some(scraping) = self.scraping {
+            scraping.abort();
+        }
+    }
+}
+
+fn start_logging(variable: Variable<'_>) -> Result<()> {
+    let wanted = variable(LOG_VARIABLE).unwrap_or_else(|| LOG_DEFAULT.to_owned());
+    let filter = EnvFilter::try_new(&wanted).map_err(|error| {
+        let message = format!("{LOG_VARIABLE}={wanted:?} can't be understood: {error}");
+        Error::new(ErrorKind::Invalid, message)
+    })?;
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init();
+    started.map_err(|error| Error::new(ErrorKind::Internal, format!("no logging: {error}")))
+}
+
+/// Is cancelled by the first SIGTERM or SIGINT; the second ends the process at once.
+fn stop_signals() -> Result<CancellationToken> {
+    let listen = |kind| {
+        let failed = |error| Error::new(ErrorKind::Unavailable, format!("no signals: {error}"));
+        signal(kind).map_err(failed)
+    };
+    let (mut terminate, mut interrupt) =
+        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        either(&mut terminate, &mut interrupt).await;
+        stopping.cancel();
+        either(&mut terminate, &mut interrupt).await;
+        tracing::warn!("told twice to stop: ending at once");
+        std::process::exit(exit::code(ErrorKind::Unavailable).into());
+    });
+    Ok(stop)
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+async fn serve_nbd(server: NbdServer, listener: Listener) {
+    match listener {
+        Listener::Unix(listener, _file) => server.serve_unix(listener).await,
+        Listener::Tcp(listener, _) => server.serve_tcp(listener).await,
+    }
+}
+
+/// The control API's service, as its health is asked for.
+type Service = ControlServer<ControlService>;
+
+/// The control API and its health service.
+async fn api_router(engine: Arc<dyn Engine>) -> (HealthReporter, Router) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<Service>().await;
+    let control = ControlServer::with_interceptor(ControlService::new(engine), control::admit);
+    let router = ApiServer::builder()
+        .max_concurrent_streams(API_STREAMS_MAX)
+        .initial_stream_window_size(API_WINDOW_BYTES)
+        .initial_connection_window_size(API_WINDOW_BYTES)
+        .add_service(health)
+        .add_service(control);
+    (reporter, router)
+}
+
+async fn serve_api(router: Router, listener: Listener, stop: CancellationToken) {
+    let address = listener.to_string();
+    let served = match listener {
+        Listener::Unix(listener, _file) => {
+            let incoming = UnixListenerStream::new(listener);
+            router.serve_with_incoming_shutdown(incoming, stop.cancelled()).await
+        }
+        Listener::Tcp(listener, _) => {
+            let incoming = TcpListenerStream::new(listener);
+            router.serve_with_incoming_shutdown(incoming, stop.cancelled()).await
+        }
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, address, "the control API has ended");
+    }
+}
+
+fn serve_metrics(engine: &Arc<dyn Engine>, nbd: &NbdServer, listener: Listener) -> JoinHandle<()> {
+    let nbd = nbd.clone();
+    let clients = move || nbd.clients().into_iter().collect();
+    let registry = Arc::new(metrics::registry(engine.clone(), clients));
+    tokio::spawn(async move {
+        // Settings allow nothing but TCP here.
+        if let Listener::Tcp(listener, _) = listener {
+            scrape::serve(listener, registry).await;
+        }
+    })
+}
+
+/// The line that says that volumes can be used, and where.
+fn ready_line(listeners: &Listeners) -> String {
+    let nbd = listeners.nbd.iter().map(|listener| format!(" nbd={listener}"));
+    let api = listeners.api.iter().map(|listener| format!(" api={listener}"));
+    let metrics = listeners.metrics.iter().map(|listener| format!(" metrics={listener}"));
+    let addresses: String = nbd.chain(api).chain(metrics).collect();
+    format!("ready{addresses}\n")
+}
+
+fn announce(ready: &str, out: &mut dyn Write) -> Result<()> {
+    let written = out.write_all(ready.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| {
+        let message = format!("standard output can't be written: {error}");
+        Error::new(ErrorKind::Unavailable, message)
+    })
+}

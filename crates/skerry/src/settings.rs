@@ -1,0 +1,280 @@
+//! The settings of a node, as plain data: defaults, then the settings file, then flags.
+//!
+//! Nothing here opens anything but the settings file. `settings/example.toml` lists every setting
+//! with its default; it is what `skerry serve --help` prints, and a test reads it.
+
+mod expand;
+mod scalar;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use skerry_api::{Address, Error, ErrorKind, Result};
+
+pub(crate) use scalar::{ByteSize, Seconds};
+
+use crate::cli::ServeArgs;
+use crate::values::invalid;
+
+/// Where a node's data is, if nothing says otherwise.
+pub(crate) const DATA_DEFAULT: &str = "./skerry-data";
+/// Names the data directory.
+pub(crate) const DATA_VARIABLE: &str = "SKERRY_DATA";
+/// Names the control API's address, for everything but `serve`.
+pub(crate) const API_VARIABLE: &str = "SKERRY_API";
+/// Where NBD clients find a node of this host, by the protocol's own port.
+pub(crate) const NBD_TCP_DEFAULT: &str = "127.0.0.1:10809";
+
+/// All settings, with their defaults, as a file.
+pub(crate) const EXAMPLE: &str = include_str!("settings/example.toml");
+
+/// The log's cap, if nothing else is set: room for minutes of writing while the bucket is away.
+const LOG_CAP_BYTES: u64 = 8 << 30;
+/// The log takes at most one in so many bytes that are free on its disk.
+const LOG_FREE_SHARE: u64 = 4;
+
+/// Reads a variable of the environment.
+pub(crate) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Everything that a node can be told.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// The data directory.
+    pub(crate) data: PathBuf,
+    /// The node itself.
+    pub(crate) node: NodeSettings,
+    /// Where everything durable is.
+    pub(crate) bucket: BucketSettings,
+    /// The write-ahead log.
+    pub(crate) log: LogSettings,
+    /// What is kept near.
+    pub(crate) cache: CacheSettings,
+    /// How the log gets into the bucket.
+    pub(crate) destage: DestageSettings,
+    /// Where NBD clients connect.
+    pub(crate) nbd: NbdSettings,
+    /// Where commands connect.
+    pub(crate) api: ListenSettings,
+    /// Where Prometheus scrapes.
+    pub(crate) metrics: MetricsSettings,
+}
+
+/// The node itself.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct NodeSettings {
+    /// How it is called where people see who holds a volume; the host's name if there is none.
+    pub(crate) name: Option<String>,
+    /// How long clients may take over their last replies when the node stops.
+    pub(crate) shutdown_drain_s: Seconds,
+}
+
+/// Where everything durable is.
+#[derive(Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BucketSettings {
+    /// Its URL; `bucket/` in the data directory if there is none.
+    pub(crate) url: Option<String>,
+    /// Options of the store, such as keys and regions.
+    pub(crate) options: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for BucketSettings {
+    /// Options hold secrets: only their names are shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.options.keys().collect();
+        f.debug_struct("BucketSettings").field("url", &self.url).field("options", &names).finish()
+    }
+}
+
+/// The write-ahead log.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LogSettings {
+    /// False: every flush waits for the bucket.
+    #[serde(deserialize_with = "scalar::flag")]
+    pub(crate) enabled: bool,
+    /// Where it is; `log/` in the data directory if nothing is set.
+    pub(crate) dir: Option<PathBuf>,
+    /// The most bytes of all its files; past it, writers wait for the bucket.
+    pub(crate) cap_bytes: Option<ByteSize>,
+}
+
+/// What is kept near.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CacheSettings {
+    /// Decoded blocks in memory, for the whole node.
+    pub(crate) ram_bytes: ByteSize,
+    /// Frames on disk, as they are stored, for the whole node.
+    pub(crate) disk_bytes: ByteSize,
+    /// Where they are; `cache/` in the data directory if nothing is set.
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// How the log gets into the bucket.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DestageSettings {
+    /// How long a write may stay in the log alone; a goal, not a promise.
+    pub(crate) dirty_age_s: Seconds,
+}
+
+/// Where NBD clients connect, and how many.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct NbdSettings {
+    /// Addresses; the defaults if nothing is set.
+    pub(crate) listen: Option<Vec<Listen>>,
+    /// Connections at once.
+    pub(crate) connections_max: u32,
+}
+
+/// Where commands connect.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ListenSettings {
+    /// Addresses; the default if nothing is set.
+    pub(crate) listen: Option<Vec<Listen>>,
+}
+
+/// Where Prometheus scrapes.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct MetricsSettings {
+    /// `HOST:PORT`; nowhere if nothing is set.
+    pub(crate) listen: Option<Listen>,
+}
+
+/// An address, in a settings file.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Listen(pub(crate) Address);
+
+impl TryFrom<String> for Listen {
+    type Error = skerry_api::address::AddressError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(Self)
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data: DATA_DEFAULT.into(),
+            node: NodeSettings::default(),
+            bucket: BucketSettings::default(),
+            log: LogSettings::default(),
+            cache: CacheSettings::default(),
+            destage: DestageSettings::default(),
+            nbd: NbdSettings::default(),
+            api: ListenSettings::default(),
+            metrics: MetricsSettings::default(),
+        }
+    }
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self { name: None, shutdown_drain_s: Seconds(10) }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { enabled: true, dir: None, cap_bytes: None }
+    }
+}
+
+impl LogSettings {
+    /// The cap, with so many bytes free on its disk.
+    pub(crate) fn cap_bytes(&self, free_bytes: u64) -> u64 {
+        let default = LOG_CAP_BYTES.min(free_bytes / LOG_FREE_SHARE);
+        self.cap_bytes.map_or(default, |cap| cap.0)
+    }
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self { ram_bytes: ByteSize(256 << 20), disk_bytes: ByteSize(4 << 30), dir: None }
+    }
+}
+
+impl Default for DestageSettings {
+    fn default() -> Self {
+        Self { dirty_age_s: Seconds(30) }
+    }
+}
+
+impl Default for NbdSettings {
+    fn default() -> Self {
+        Self { listen: None, connections_max: 1024 }
+    }
+}
+
+impl Settings {
+    /// What `skerry serve` is to do: the settings file, with flags over it.
+    pub(crate) fn of_serve(
+        flags: &ServeArgs,
+        data: Option<PathBuf>,
+        api: &[Address],
+        variable: Variable<'_>,
+    ) -> Result<Self> {
+        let mut settings = match &flags.config {
+            Some(path) => Self::read(path, variable)?,
+            None => Self::default(),
+        };
+        let data = data.or_else(|| variable(DATA_VARIABLE).map(PathBuf::from));
+        settings.data = data.unwrap_or(settings.data);
+        settings.apply(flags, api)?;
+        Ok(settings)
+    }
+
+    fn apply(&mut self, flags: &ServeArgs, api: &[Address]) -> Result<()> {
+        let listen = |all: &[Address]| {
+            (!all.is_empty()).then(|| all.iter().cloned().map(Listen).collect::<Vec<_>>())
+        };
+        self.nbd.listen = listen(&flags.nbd).or(self.nbd.listen.take());
+        self.api.listen = listen(api).or(self.api.listen.take());
+        self.metrics.listen = flags.metrics.clone().map(Listen).or(self.metrics.listen.take());
+        self.bucket.url = flags.bucket.clone().or(self.bucket.url.take());
+        self.log.enabled &= !flags.no_log;
+        if let Some(dir) = &flags.log {
+            self.log.enabled = true;
+            self.log.dir = Some(dir.clone());
+        }
+        match &self.metrics.listen {
+            Some(Listen(address @ Address::Unix(_))) => {
+                Err(invalid(format!("metrics can't be served at {address}: give HOST:PORT")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn read(path: &Path, variable: Variable<'_>) -> Result<Self> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let kind = match error.kind() {
+                std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+                _ => ErrorKind::Invalid,
+            };
+            Error::new(kind, format!("the settings file {shown} can't be read: {error}"))
+        })?;
+        let settings = Self::from_toml(&text, variable);
+        settings.map_err(|reason| invalid(format!("in the settings file {shown}: {reason}")))
+    }
+
+    /// Reads settings from the text of a file.
+    fn from_toml(text: &str, variable: Variable<'_>) -> Result<Self, String> {
+        let mut table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
+        expand::table(&mut table, variable)?;
+        table.try_into().map_err(|error: toml::de::Error| error.to_string().trim_end().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests;

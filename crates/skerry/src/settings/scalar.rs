@@ -1,0 +1,78 @@
+//! Numbers in a settings file that may also come as texts, since only texts hold variables.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+use skerry_core::size::parse_bytes;
+
+/// A number of bytes: `1048576`, `"1M"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ByteSize(pub(crate) u64);
+
+/// A number of seconds: `30`, `"30"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seconds(pub(crate) u64);
+
+/// Reads a number, or a text that `parse` understands.
+struct Scalar<T> {
+    expected: &'static str,
+    number: fn(i64) -> Option<T>,
+    truth: fn(bool) -> Option<T>,
+    parse: fn(&str) -> Option<T>,
+}
+
+impl<T> Visitor<'_> for Scalar<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
+        let wrong = || E::invalid_value(de::Unexpected::Signed(number), &self);
+        (self.number)(number).ok_or_else(wrong)
+    }
+
+    fn visit_bool<E: de::Error>(self, truth: bool) -> Result<T, E> {
+        let wrong = || E::invalid_type(de::Unexpected::Bool(truth), &self);
+        (self.truth)(truth).ok_or_else(wrong)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        let wrong = || E::invalid_value(de::Unexpected::Str(text), &self);
+        (self.parse)(text).ok_or_else(wrong)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Scalar {
+            expected: "a number of bytes, such as 1048576 or \"1M\"",
+            number: |number| u64::try_from(number).ok().map(Self),
+            truth: |_| None,
+            parse: |text| parse_bytes(text).ok().map(Self),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Scalar {
+            expected: "a number of seconds, such as 30",
+            number: |number| u64::try_from(number).ok().map(Self),
+            truth: |_| None,
+            parse: |text| text.parse().ok().map(Self),
+        })
+    }
+}
+
+/// Reads `true`, `false`, or one of them as a text.
+pub(super) fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    from.deserialize_any(Scalar {
+        expected: "true or false",
+        number: |_| None,
+        truth: Some,
+        parse: |text| text.parse().ok(),
+    })
+}

@@ -1,0 +1,216 @@
+//! Documents, texts and exit codes of every command but import and export.
+
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn a_volume_is_the_document_that_is_promised() {
+    let node = Node::start();
+    let made = node.json(&["volume", "create", "db", "--size", "10G"]);
+    let expected = json!({
+        "name": "db",
+        "id": "01010101010101010101010101010101",
+        "size_bytes": 10_737_418_240_u64,
+        "block_size_bytes": 4096,
+        "flush": "local",
+        "created_at": "2023-11-14T22:13:20Z",
+        "clients": 0,
+        "undestaged_bytes": 0,
+        "snapshots": 0,
+    });
+    assert_eq!(made, expected);
+    assert_eq!(node.json(&["volume", "show", "db"]), expected);
+    assert_eq!(node.json(&["volume", "list"]), json!([expected]));
+
+    let flags = ["--size", "1536", "--block-size", "64K", "--flush", "bucket"];
+    let other = node.json(&[&["volume", "create", "b"], flags.as_slice()].concat());
+    assert_eq!(other["size_bytes"], 1536);
+    assert_eq!(other["block_size_bytes"], 65536);
+    assert_eq!(other["flush"], "bucket");
+}
+
+#[test]
+fn snapshots_and_differences_are_the_documents_that_are_promised() {
+    let node = Node::start();
+    node.ok(&["volume", "create", "db", "--size", "1M"]);
+    let unnamed = node.json(&["snapshot", "create", "db"]);
+    let expected = json!({
+        "name": "20231114T221320Z",
+        "volume": "db",
+        "created_at": "2023-11-14T22:13:20Z",
+        "size_bytes": 1_048_576,
+        "state": "pending",
+    });
+    assert_eq!(unnamed, expected);
+    std::fs::write(node.path("image"), [7; 4096]).expect("a file");
+    node.ok(&["import", &node.file("image"), "db"]);
+    node.ok(&["snapshot", "create", "db@full"]);
+    assert_eq!(node.json(&["snapshot", "list", "db"]).as_array().map(Vec::len), Some(2));
+    assert_eq!(node.json(&["volume", "show", "db"])["snapshots"], 2);
+    let there = node.json(&["snapshot", "diff", "db@20231114T221320Z", "db@full"]);
+    assert_eq!(there, json!([{ "offset": 0, "length": 4096, "zero": false }]));
+    let back = node.json(&["snapshot", "diff", "db@full", "db@20231114T221320Z"]);
+    assert_eq!(back, json!([{ "offset": 0, "length": 4096, "zero": true }]));
+    let same = node.json(&["snapshot", "diff", "db@full", "db@full"]);
+    assert_eq!(same, json!([]));
+    node.ok(&["snapshot", "delete", "db@full"]);
+    node.fails(&["snapshot", "delete", "db@full"], 3, "db@full");
+}
+
+#[test]
+fn rollback_names_the_snapshot_that_keeps_what_was() {
+    let node = Node::start();
+    node.ok(&["volume", "create", "db", "--size", "1M"]);
+    node.ok(&["snapshot", "create", "db@a"]);
+    let text = node.ok(&["volume", "rollback", "db@a"]);
+    assert!(text.contains("kept as db@20231114T221320Z"), "{text}");
+    node.ok(&["snapshot", "delete", "db@20231114T221320Z"]);
+    let kept = node.json(&["volume", "rollback", "db@a"]);
+    assert_eq!(kept["name"], "20231114T221320Z");
+}
+
+#[test]
+fn volumes_are_changed() {
+    let node = Node::start();
+    node.ok(&["volume", "create", "a", "--size", "1M"]);
+    assert_eq!(node.json(&["volume", "resize", "a", "2M"])["size_bytes"], 2 << 20);
+    node.fails(&["volume", "resize", "a", "1M"], 6, "--shrink");
+    assert_eq!(node.json(&["volume", "resize", "a", "1M", "--shrink"])["size_bytes"], 1 << 20);
+    assert_eq!(node.json(&["volume", "rename", "a", "b"])["name"], "b");
+    node.ok(&["snapshot", "create", "b@s"]);
+    let clone = node.json(&["volume", "clone", "b@s", "c", "--size", "4M"]);
+    assert_eq!((&clone["name"], &clone["size_bytes"]), (&json!("c"), &json!(4 << 20)));
+    assert_eq!(node.json(&["volume", "clone", "b@s", "d"])["size_bytes"], 1 << 20);
+    assert_eq!(node.json(&["volume", "delete", "c"]), json!({ "deleted": "c" }));
+    node.fails(&["volume", "show", "c"], 3, "there is no c");
+    let released = node.json(&["volume", "release", "b", "--force"]);
+    assert_eq!(released, json!({ "released": "b", "held_by": "host-2", "may_lose": true }));
+    let text = node.ok(&["volume", "release", "b", "--force"]);
+    assert!(text.contains("host-2 held") && text.contains("lost"), "{text}");
+}
+
+#[test]
+fn people_get_tables() {
+    let node = Node::start();
+    assert!(node.ok(&["volume", "list"]).contains("skerry volume create"));
+    node.ok(&["volume", "create", "db", "--size", "10G"]);
+    node.ok(&["snapshot", "create", "db@a"]);
+    let list = node.ok(&["volume", "list"]);
+    assert!(list.starts_with("NAME  SIZE    FLUSH"), "{list}");
+    assert!(list.contains("\ndb    10 GiB  local"), "{list}");
+    assert!(node.ok(&["snapshot", "list", "db"]).contains("db@a  10 GiB"));
+    assert!(node.ok(&["volume", "show", "db"]).contains("(10737418240 bytes)"));
+    let status = node.ok(&["status"]);
+    assert!(status.contains("it is slow") && status.contains("parked  a tail"), "{status}");
+}
+
+#[test]
+fn status_is_a_document() {
+    let node = Node::start();
+    let status = node.json(&["status"]);
+    assert_eq!(status["bucket_url"], "memory://");
+    assert_eq!(status["log_cap_bytes"], 1 << 30);
+    assert_eq!(status["parked"], json!(["a tail"]));
+}
+
+#[test]
+fn a_check_that_finds_something_ends_with_corrupt() {
+    let node = Node::start();
+    assert_eq!(node.json(&["fsck"])["problems"], json!([]));
+    node.fake.set_problems((0..20_000).map(|n| format!("segment {n} is torn")).collect());
+    let ran = node.run(&["fsck", "--json"]);
+    assert_eq!(ran.code, 8, "{}", ran.err);
+    let report: Value = serde_json::from_str(&ran.out).expect("a document");
+    assert_eq!(report["problems_total"], 20_000);
+    assert_eq!(report["problems"][0], "segment 0 is torn");
+    assert!(node.run(&["fsck"]).out.contains("… and 10000 more"));
+}
+
+#[test]
+fn errors_end_with_their_codes_and_say_what_to_do() {
+    let node = Node::start();
+    node.ok(&["volume", "create", "db", "--size", "1M"]);
+    node.fails(&["volume", "create", "db", "--size", "1M"], 4, "choose another name");
+    node.fails(&["volume", "show", "nothing"], 3, "nothing");
+    node.fake.set_clients("db", 2);
+    node.fails(&["volume", "delete", "db"], 5, "disconnect");
+    node.fake.set_clients("db", 0);
+    let long = "x".repeat(129);
+    for bad in ["", ".a", "a/b", "a b", "ä", "a@b", &long] {
+        node.fails(&["volume", "create", bad, "--size", "1M"], 6, "not a valid name");
+    }
+    for (size, said) in [
+        ("0", "zero"),
+        ("-1", "not a size"),
+        ("1000", "multiple of 512"),
+        ("1.5G", "not a size"),
+        ("2000P", "1 EiB"),
+        ("99999999999999999999", "not a size"),
+    ] {
+        node.fails(&["volume", "create", "v", "--size", size], 6, said);
+        node.fails(&["volume", "resize", "db", size], 6, said);
+    }
+    let block = ["volume", "create", "v", "--size", "1M", "--block-size", "3K"];
+    node.fails(&block, 6, "4K, 8K");
+    node.fails(&["volume", "rollback", "db"], 6, "db@SNAPSHOT");
+    node.fails(&["snapshot", "diff", "a@x", "b@y"], 6, "one volume");
+    node.fails(&["volume", "create", "db"], 2, "--size");
+    node.fails(&["volume", "frobnicate"], 2, "frobnicate");
+    node.fails(&["--api", "nowhere", "status"], 2, "unix:PATH or HOST:PORT");
+    node.fails(&["--api", "a:1", "--api", "b:1", "status"], 6, "more than once");
+}
+
+#[test]
+fn a_node_that_does_not_run_is_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().to_str().expect("a path");
+    let ran = run(&["volume", "list", "--data", data], &|_| None);
+    assert_eq!(ran.code, 7, "{ran:?}");
+    let said = format!("no node answers at unix:{data}/api.sock");
+    assert!(ran.err.contains(&said) && ran.err.contains("skerry serve"), "{ran:?}");
+
+    let long = format!("{data}/{}", "x".repeat(100));
+    let ran = run(&["volume", "list", "--data", &long], &|_| None);
+    assert_eq!(ran.code, 6, "{ran:?}");
+    assert!(ran.err.contains("--data"), "{ran:?}");
+}
+
+#[test]
+fn the_node_is_found_by_flag_or_environment() {
+    let node = Node::start();
+    let data = node.dir.path().to_str().expect("a path");
+    let api = format!("unix:{data}/api.sock");
+    let none = |_: &str| None;
+    assert_eq!(run(&["status", "--data", data], &none).code, 0);
+    assert_eq!(run(&["--api", &api, "status"], &none).code, 0);
+    let variable = |name: &str| (name == "SKERRY_API").then(|| api.clone());
+    assert_eq!(run(&["status"], &variable).code, 0);
+    // A flag is stronger than the environment.
+    assert_eq!(run(&["status", "--data", "/no/such"], &variable).code, 7);
+}
+
+#[test]
+fn listings_may_be_long() {
+    let node = Node::start();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    for number in 0..4500 {
+        let new = skerry_volume::CreateVolume {
+            name: format!("{number:0100}").parse().expect("a name"),
+            size_bytes: 512,
+            block_size_bytes: 4096,
+            flush: None,
+        };
+        runtime.block_on(crate::engine::Engine::create_volume(&node.fake, new)).expect("made");
+    }
+    assert_eq!(node.json(&["volume", "list"]).as_array().map(Vec::len), Some(4500));
+}
+
+#[test]
+fn completions_name_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = run(&["completions", shell], &|_| None);
+        assert_eq!(ran.code, 0);
+        assert!(ran.out.contains("rollback"), "{shell}");
+    }
+}

@@ -1,0 +1,116 @@
+//! What a node serves besides commands, and how it ends.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use skerry_serve::{ClientInfo, Content, Exports as _, OpenError, Purpose, ZeroesOptions};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::*;
+use crate::exports::EngineExports;
+
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("connected");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+fn client() -> ClientInfo {
+    ClientInfo { connection: 1, peer: "unix".to_owned(), purpose: Purpose::Serve }
+}
+
+#[test]
+fn it_says_where_it_serves_and_leaves_nothing_behind() {
+    let mut node = Node::start();
+    let (nbd, api) = (node.file("nbd.sock"), node.file("api.sock"));
+    let said = format!("ready nbd=unix:{nbd} api=unix:{api} metrics=tcp:127.0.0.1:");
+    assert!(node.ready.starts_with(&said), "{}", node.ready);
+    assert!(node.ready.ends_with('\n'));
+    node.stop();
+    assert!(node.fake.flushes_and_end().1, "the engine was shut down");
+    assert!(!node.path("nbd.sock").exists() && !node.path("api.sock").exists());
+    node.fails(&["status"], 7, "no node answers");
+}
+
+#[test]
+fn metrics_are_what_prometheus_reads() {
+    let node = Node::start();
+    node.ok(&["volume", "create", "db", "--size", "1M"]);
+    let address = node.ready.trim().rsplit_once("tcp:").expect("an address").1;
+    let page = get(address, "/metrics");
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    assert!(page.to_lowercase().contains("content-type: application/openmetrics-text"), "{page}");
+    for line in [
+        "# TYPE skerry_undestaged_bytes gauge",
+        "skerry_undestaged_bytes{volume=\"db\"} 512.0",
+        "skerry_flushes_total 0",
+        "skerry_log_sync_seconds_bucket{le=\"0.001\"} 3",
+        "skerry_log_sync_seconds_bucket{le=\"+Inf\"} 4",
+        "skerry_log_sync_seconds_count 4",
+        "# EOF",
+    ] {
+        assert!(page.contains(line), "{line} is not in {page}");
+    }
+    assert!(get(address, "/").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn health_is_served() {
+    let node = Node::start();
+    let endpoint = format!("unix:{}", node.file("api.sock"));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let status = runtime.block_on(async {
+        let channel = tonic::transport::Endpoint::from_shared(endpoint)?.connect().await?;
+        let request = HealthCheckRequest { service: "skerry.v1.Control".to_owned() };
+        let answer = HealthClient::new(channel).check(request).await?;
+        Ok::<_, Box<dyn std::error::Error>>(answer.into_inner().status())
+    });
+    assert_eq!(status.expect("an answer"), ServingStatus::Serving);
+}
+
+#[tokio::test]
+async fn volumes_and_snapshots_are_exports() {
+    let fake = Fake::default();
+    let engine: Arc<dyn crate::engine::Engine> = Arc::new(fake.clone());
+    let new = skerry_volume::CreateVolume {
+        name: "db".parse().expect("a name"),
+        size_bytes: 1 << 20,
+        block_size_bytes: 4096,
+        flush: None,
+    };
+    engine.create_volume(new).await.expect("made");
+    let exports = EngineExports::new(engine.clone());
+    let db = exports.open("db", &client()).await.expect("opened");
+    db.write(4096, Bytes::from(vec![7; 4096]), false).await.expect("written");
+    assert_eq!(fake.flushes_and_end().0, 0);
+    db.write(8192, Bytes::from(vec![8; 4096]), true).await.expect("written");
+    db.trim(0, 4096, true).await.expect("trimmed");
+    let zeroes = ZeroesOptions { fua: true, punch_hole: true, fast_only: true };
+    db.write_zeroes(4096, 4096, zeroes).await.expect("zeroed");
+    assert_eq!(fake.flushes_and_end().0, 3, "what must be durable is");
+
+    let name = "db".parse().expect("a name");
+    engine.create_snapshot(&name, Some(&"s".parse().expect("a name"))).await.expect("taken");
+    assert_eq!(exports.list().await, Ok(vec!["db".to_owned(), "db@s".to_owned()]));
+    let snapshot = exports.open("db@s", &client()).await.expect("opened");
+    let info = snapshot.info();
+    assert_eq!((info.name.as_str(), info.size_bytes, info.read_only), ("db@s", 1 << 20, true));
+    assert_eq!((info.block_bytes_min, info.block_bytes_preferred), (512, 4096));
+    let mut bytes = vec![0; 8192];
+    assert_eq!(snapshot.read(4096, &mut bytes).await, Ok(Content::Data));
+    assert!(bytes[..4096] == [0; 4096] && bytes[4096..] == [8; 4096]);
+    let extents = snapshot.block_status(0, 1 << 20).await.expect("a status");
+    let holes: Vec<_> = extents.iter().map(|extent| (extent.len_bytes, extent.hole)).collect();
+    assert_eq!(holes, [(8192, true), (4096, false), ((1 << 20) - 12288, true)]);
+
+    for absent in ["nothing", "db@nothing", "", "..", "db@", "a/b"] {
+        let error = exports.open(absent, &client()).await.err().expect("not there");
+        assert_eq!(error, OpenError::NotFound { name: absent.to_owned() });
+    }
+}

@@ -1,0 +1,137 @@
+//! From settings to a running engine: the one place that knows which parts there are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skerry_api::{Error, ErrorKind, Result};
+use skerry_core::env::{Clock, Entropy};
+use skerry_log::{Disk, FileDisk, Log, MemDisk, Recovery};
+use skerry_store::blocks::{Blocks, BlocksSettings};
+use skerry_store::bucket::{Bucket, Env};
+use skerry_store::cache::disk::DiskCache;
+use skerry_store::local::{LocalDir, OPEN_FILES_MAX};
+use skerry_store::meter::{Counters, Meter};
+use skerry_store::nodes::Nodes;
+use skerry_store::{probe, url};
+use skerry_volume::{EngineSettings, Node, NodeParts};
+
+use crate::control;
+use crate::engine::Engine;
+use crate::env::{SystemClock, SystemEntropy};
+use crate::identity::Identity;
+use crate::layout::{Layout, failed};
+use crate::node_engine::NodeEngine;
+use crate::settings::Settings;
+
+/// Memory for map nodes, bytes: the leaves of some 6 GiB that are read at random.
+const NODES_RAM_BYTES: u64 = 48 << 20;
+/// The log's cap without a disk to keep it on: what a node may hold in memory before writers wait.
+const MEMORY_LOG_BYTES: u64 = 128 << 20;
+/// The smallest log that makes sense: two files.
+const LOG_CAP_BYTES_MIN: u64 = 128 << 20;
+
+/// Opens the bucket and the log, recovers, and returns what serves the volumes.
+pub(crate) async fn start_engine(
+    settings: &Settings,
+    layout: &Layout,
+    identity: &Identity,
+) -> Result<Arc<dyn Engine>> {
+    let (bucket, bucket_url, store) = open_bucket(settings, layout).await.map_err(stored)?;
+    let (log, recovery) = open_log(settings, layout)?;
+    let committer = log.spawn_committer().map_err(|error| {
+        Error::new(ErrorKind::Unavailable, format!("the log's thread can't be started: {error}"))
+    })?;
+    tracing::info!(node = %identity.node, host = %identity.host, bucket = bucket_url, log_cap_bytes = log.cap_bytes(), "starting");
+    let parts = NodeParts {
+        nodes: Nodes::new(bucket.clone(), NODES_RAM_BYTES),
+        blocks: open_blocks(settings, layout, &bucket).map_err(stored)?,
+        bucket,
+        bucket_url,
+        log,
+        recovery,
+        has_log: settings.log.enabled,
+        node: identity.node,
+        host: identity.host.clone(),
+        settings: EngineSettings {
+            dirty_age: Duration::from_secs(settings.destage.dirty_age_s.0),
+            ..EngineSettings::default()
+        },
+    };
+    let node = Node::open(parts).await.map_err(control::error)?;
+    Ok(Arc::new(NodeEngine { node, store, _committer: committer }))
+}
+
+fn stored(error: skerry_store::Error) -> Error {
+    control::error(skerry_volume::Error::from(error))
+}
+
+async fn open_bucket(
+    settings: &Settings,
+    layout: &Layout,
+) -> skerry_store::Result<(Bucket, String, Arc<Counters>)> {
+    let local = layout.bucket().to_string_lossy().into_owned();
+    let options = url::StoreOptions {
+        settings: settings.bucket.options.clone(),
+        environment: cloud_environment(),
+    };
+    let opened = url::open(settings.bucket.url.as_deref().unwrap_or(&local), &options)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let meter = Meter::new(opened.store, clock.clone());
+    let counters = meter.counters();
+    let env = Env { clock, entropy: Arc::new(SystemEntropy) };
+    let mut bucket = Bucket::open(Arc::new(meter), env, true).await?;
+    probe::probe(&bucket).await?;
+    if let Some(root) = opened.local_root {
+        bucket = bucket.with_local_dir(Arc::new(LocalDir::new(root, OPEN_FILES_MAX)));
+    }
+    Ok((bucket, opened.display, counters))
+}
+
+/// What of the environment stores may use.
+fn cloud_environment() -> BTreeMap<String, String> {
+    const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+    std::env::vars().filter(|(name, _)| PREFIXES.iter().any(|p| name.starts_with(p))).collect()
+}
+
+fn open_blocks(
+    settings: &Settings,
+    layout: &Layout,
+    bucket: &Bucket,
+) -> skerry_store::Result<Blocks> {
+    let cache = layout.cache(settings);
+    let disk = match bucket.local_dir() {
+        Some(_) => None,
+        None => Some(DiskCache::open(&cache, settings.cache.disk_bytes.0, bucket.id())?),
+    };
+    Ok(Blocks::new(bucket.clone(), BlocksSettings { ram_bytes: settings.cache.ram_bytes.0, disk }))
+}
+
+fn open_log(settings: &Settings, layout: &Layout) -> Result<(Log, Recovery)> {
+    let mut limits = skerry_log::Settings::default();
+    let disk: Arc<dyn Disk> = if settings.log.enabled {
+        let dir = layout.log(settings);
+        std::fs::create_dir_all(&dir).map_err(|error| failed("can't be made", &dir, &error))?;
+        limits.cap_bytes = settings.log.cap_bytes(free_bytes(layout)?).max(LOG_CAP_BYTES_MIN);
+        Arc::new(FileDisk::new(dir))
+    } else {
+        limits.file_bytes = 16 << 20;
+        limits.cap_bytes = MEMORY_LOG_BYTES;
+        Arc::new(MemDisk::new())
+    };
+    let random = || {
+        let mut bytes = [0; 8];
+        SystemEntropy.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    let clock = || u64::try_from(SystemClock.boot().as_nanos()).unwrap_or(u64::MAX);
+    Log::open(disk, limits, skerry_log::Env::new(random, clock))
+        .map_err(|error| control::error(skerry_volume::Error::from(error)))
+}
+
+/// What is free where the log is, or will be.
+fn free_bytes(layout: &Layout) -> Result<u64> {
+    let stat = rustix::fs::statvfs(layout.data());
+    let stat = stat.map_err(|error| failed("can't be measured", layout.data(), &error.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}

@@ -1,0 +1,364 @@
+//! Nodes that must not both write, disks that are full or denied, and the proof that what is
+//! acknowledged was synced before.
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use skerry_testkit::history::Image;
+use skerry_testkit::load::Ending;
+use skerry_testkit::nbd::Request;
+use skerry_testkit::stamp::BLOCK_BYTES;
+use skerry_testkit::tool::Tool;
+use skerry_testkit::{
+    Bounds, History, Load, LoadSettings, NbdClient, NodeSettings, require, seed, skip,
+};
+use tempfile::TempDir;
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+const IN_USE: i32 = 5;
+const UNAVAILABLE: i32 = 7;
+
+const EIO: u32 = 5;
+const ENOSPC: u32 = 28;
+
+fn settings() -> io::Result<NodeSettings> {
+    NodeSettings::temporary(env!("CARGO_BIN_EXE_skerry"))
+}
+
+/// Two nodes, each with a data directory of its own, over one bucket.
+fn pair() -> io::Result<(TempDir, NodeSettings, NodeSettings)> {
+    let bucket = TempDir::new()?;
+    let (one, two) = (settings()?.bucket_dir(bucket.path()), settings()?.bucket_dir(bucket.path()));
+    Ok((bucket, one, two))
+}
+
+fn host_name() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
+}
+
+#[test]
+fn a_stale_writer_at_level_bucket_is_fenced() -> Outcome {
+    stale_writer("bucket")
+}
+
+#[test]
+fn a_stale_writer_at_level_local_is_fenced() -> Outcome {
+    stale_writer("local")
+}
+
+/// The owner is suspended, another node takes its volume by force and writes; then the owner wakes
+/// up, with requests waiting for it, and may neither acknowledge a write nor serve what is stale.
+fn stale_writer(flush: &str) -> Outcome {
+    let (_bucket, one, two) = pair()?;
+    let first = one.start()?;
+    let uri = first.create("disk", "64M", &["--flush", flush])?;
+    let mut stale = NbdClient::connect(&uri)?;
+    stale.write(0, &[1; 4096])?;
+    stale.flush()?;
+    let mut cached = NbdClient::connect(&uri)?;
+    assert_eq!(cached.read(0, 4096)?, [1; 4096]);
+
+    first.process().suspend();
+    let second = two.start()?;
+    let said = second.cli(&["volume", "release", "disk", "--force"])?;
+    assert!(!said.trim().is_empty(), "the release does not say what may be lost");
+    let mut fresh = NbdClient::connect(&second.uri("disk"))?;
+    fresh.write(0, &[2; 4096])?;
+    fresh.flush()?;
+
+    // These wait in the sockets when the owner wakes up.
+    stale.submit(1, Request::Write { offset: 0, data: &[3; 4096], fua: true })?;
+    cached.submit(1, Request::Read { offset: 0, length: 4096 })?;
+    first.process().resume();
+    if let Ok(reply) = stale.next_reply() {
+        assert!(reply.result.is_err(), "a stale writer acknowledged a write");
+    }
+    if let Ok(reply) = cached.next_reply()
+        && let Ok(data) = reply.result
+    {
+        assert!(data == [2; 4096], "a stale owner served {:?}", &data[..4]);
+    }
+    assert_eq!(fresh.read(0, 4096)?, [2; 4096]);
+
+    // Nor does it help it to start again: what it had not destaged stays apart.
+    let first = first.kill()?.start()?;
+    let mut late = NbdClient::connect(&first.uri("disk"))?;
+    assert!(late.write(0, &[4; 4096]).is_err(), "a fenced node writes after its restart");
+    fresh.write(4096, &[5; 4096])?;
+    fresh.flush()?;
+    assert_eq!(fresh.read(0, 8192)?, [[2; 4096], [5; 4096]].concat());
+    Ok(())
+}
+
+#[test]
+fn a_node_that_does_not_hold_a_volume_names_the_holder_and_writes_nothing() -> Outcome {
+    let (_bucket, one, two) = pair()?;
+    let first = one.start()?;
+    let mut writer = NbdClient::connect(&first.create("disk", "64M", &["--flush", "bucket"])?)?;
+    writer.write(0, &[1; 4096])?;
+    writer.flush()?;
+    let second = two.start()?;
+    let mut reader = NbdClient::connect(&second.uri("disk"))?;
+    assert!(reader.info().is_read_only());
+    assert_eq!(reader.read(0, 4096)?, [1; 4096]);
+    assert!(reader.write(0, &[2; 4096]).is_err());
+    let said = two.cli(&["snapshot", "create", "disk@no"])?.refused(IN_USE)?;
+    assert!(said.contains(&host_name()?), "the holder isn't named: {said}");
+    assert_eq!(writer.read(0, 4096)?, [1; 4096]);
+    Ok(())
+}
+
+#[test]
+fn a_second_node_on_the_same_data_directory_is_refused_and_told_who_holds_it() -> Outcome {
+    let settings = settings()?;
+    let first = settings.start()?;
+    let (code, said) = settings.start_refused()?;
+    assert!([IN_USE, UNAVAILABLE].contains(&code), "exit {code}: {said}");
+    let pid = first.process().pid().to_string();
+    assert!(said.contains(&pid) || said.contains(&host_name()?), "it isn't told: {said}");
+    first.create("disk", "64M", &[])?; // and the first is none the worse for it
+    Ok(())
+}
+
+/// A small file system of its own, unmounted when dropped.
+struct SmallDisk {
+    dir: TempDir,
+}
+
+impl SmallDisk {
+    fn mount(bytes: u64) -> io::Result<SmallDisk> {
+        let dir = TempDir::new()?;
+        let options = format!("size={bytes}");
+        Tool::new("mount").words("-t tmpfs -o").arg(options).arg("none").arg(dir.path()).run()?;
+        Ok(SmallDisk { dir })
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Takes all the space that is left; deleting the file gives it back.
+    fn fill(&self) -> io::Result<PathBuf> {
+        let path = self.path().join("filler");
+        let mut file = fs::File::create(&path)?;
+        match io::copy(&mut io::repeat(1), &mut file) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(path),
+            other => Err(io::Error::other(format!("the disk did not fill: {other:?}"))),
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Tool::new("umount").arg("-l").arg(self.path()).output();
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_that_is_clear_and_loses_nothing() -> Outcome {
+    require!("a_full_disk", skip::may_mount());
+    let seed = seed("a_full_disk");
+    let small = SmallDisk::mount(512 << 20)?;
+    let settings = NodeSettings::new(env!("CARGO_BIN_EXE_skerry"), small.path().join("data"));
+    let node = settings.start()?;
+    let uri = node.create("disk", "256M", &[])?;
+    let history = Arc::new(History::new(seed, (256 << 20) / BLOCK_BYTES as u64));
+    let some = LoadSettings { requests_max: 2000, zero_percent: 0, ..LoadSettings::busy(seed) };
+    Load::start(&uri, history.clone(), some)?.join()?;
+    let mut client = NbdClient::connect(&uri)?;
+    let flush = history.send_flush();
+    client.flush()?;
+    history.flushed(flush);
+
+    let filler = small.fill()?;
+    let before = history.acknowledged_count();
+    let more = LoadSettings { seed: seed + 1, requests_max: 20_000, ..some };
+    let load = Load::start(&uri, history.clone(), more)?;
+    // It may refuse, or take what its log has room for and then make writers wait. Either is right,
+    // so the wait is bounded and its outcome is of no interest.
+    let _ = history.wait_acknowledged_within(before + 40_000, Duration::from_secs(5));
+    fs::remove_file(filler)?;
+    let endings = load.join()?;
+    let is_clear =
+        |ending: &Ending| matches!(ending, Ending::Finished | Ending::Refused(ENOSPC | EIO));
+    assert!(endings.iter().all(is_clear), "{endings:?}");
+    drop(client);
+    let node = node.kill()?.start()?;
+    let image = Image::read(&mut NbdClient::connect(&uri)?, seed)?;
+    history.check(&image, Bounds::SYNCED)?;
+    node.cli(&["fsck"])?;
+    Ok(())
+}
+
+#[test]
+fn a_node_does_not_start_on_a_full_disk_and_says_so() -> Outcome {
+    require!("a_node_does_not_start_on_a_full_disk", skip::may_mount());
+    let small = SmallDisk::mount(16 << 20)?;
+    small.fill()?;
+    let settings = NodeSettings::new(env!("CARGO_BIN_EXE_skerry"), small.path().join("data"));
+    let (code, said) = settings.start_refused()?;
+    assert_eq!(code, UNAVAILABLE, "{said}");
+    assert!(said.contains("space"), "it isn't said that the disk is full: {said}");
+    Ok(())
+}
+
+#[test]
+fn a_bucket_that_is_denied_is_named_and_writes_wait_in_the_log() -> Outcome {
+    require!("a_bucket_that_is_denied", skip::have("setpriv"));
+    if !rustix::process::geteuid().is_root() {
+        skip!("a_bucket_that_is_denied", "it needs root, to run the node as somebody else");
+    }
+    let dir = TempDir::new()?;
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    open(dir.path(), 0o755)?;
+    let (bin, data, bucket) =
+        (dir.path().join("skerry"), dir.path().join("data"), dir.path().join("bucket"));
+    fs::copy(settings()?.bin(), &bin)?;
+    for path in [&data, &bucket] {
+        fs::create_dir(path)?;
+        open(path, 0o777)?;
+    }
+    let node = NodeSettings::new(&bin, &data).with_bin(&bin).bucket_dir(&bucket).wrapper(&[
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ]);
+    open(&bucket, 0o000)?;
+    let (code, said) = node.start_refused()?;
+    assert_eq!(code, UNAVAILABLE, "{said}");
+    assert!(said.contains("bucket"), "the bucket isn't named: {said}");
+
+    open(&bucket, 0o777)?;
+    let running = node.start()?;
+    let uri = running.create("disk", "64M", &["--flush", "local"])?;
+    let mut disk = NbdClient::connect(&uri)?;
+    disk.write(0, &[1; 4096])?;
+    disk.flush()?;
+    open(&bucket, 0o000)?;
+    disk.write(4096, &[2; 4096])?;
+    disk.flush()?;
+    assert_eq!(disk.read(0, 8192)?, [[1; 4096], [2; 4096]].concat());
+    open(&bucket, 0o777)?;
+    drop(disk);
+    let running = running.kill()?.start()?;
+    assert_eq!(NbdClient::connect(&uri)?.read(0, 8192)?, [[1; 4096], [2; 4096]].concat());
+    running.stop()?;
+    Ok(())
+}
+
+/// The cookie of the requests whose answers are looked for in the trace: it prints as it is.
+const COOKIE: &str = "SkPr00f!";
+
+#[test]
+fn the_log_syncs_before_it_acknowledges() -> Outcome {
+    require!("the_log_syncs_before_it_acknowledges", skip::have("strace"));
+    let (trace, data) = trace_one_flush("local", &[])?;
+    let log = data.join("log");
+    let between = trace.between_request_and_reply()?;
+    let synced = between.iter().rposition(|line| {
+        (line.contains("fdatasync(") || line.contains("fsync(")) && line.contains(&path_of(&log))
+    });
+    assert!(synced.is_some(), "no sync of the log before the answer:\n{}", between.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn the_local_bucket_syncs_file_and_directory_before_it_acknowledges() -> Outcome {
+    require!("the_local_bucket_syncs", skip::have("strace"));
+    let (trace, data) = trace_one_flush("bucket", &["--no-log"])?;
+    let bucket = path_of(&data.join("bucket"));
+    let between = trace.between_request_and_reply()?;
+    let all = || between.join("\n");
+    let placed = between.iter().rposition(|line| {
+        (line.contains("link(") || line.contains("linkat(") || line.contains("rename"))
+            && line.contains(&bucket)
+    });
+    let placed =
+        placed.ok_or_else(|| format!("no object was put before the answer:\n{}", all()))?;
+    let is_sync = |line: &&String| line.contains("sync(") && line.contains(&bucket);
+    assert!(
+        between[..placed].iter().any(|line| is_sync(&line)),
+        "the file isn't synced:\n{}",
+        all()
+    );
+    assert!(between[placed..].iter().any(|line| is_sync(&line)), "its directory isn't:\n{}", all());
+    Ok(())
+}
+
+/// The system calls of a node, in the order in which they ended.
+struct Trace {
+    lines: Vec<String>,
+}
+
+impl Trace {
+    /// What ended after the request was received and before its answer was begun.
+    fn between_request_and_reply(&self) -> Result<&[String], Box<dyn Error>> {
+        let has_cookie = |line: &&String| line.contains(COOKIE);
+        let asked = self.lines.iter().position(|line| has_cookie(&line));
+        let asked = asked.ok_or("the request isn't in the trace")?;
+        let answered = self.lines.iter().rposition(|line| has_cookie(&line));
+        let answered = answered.filter(|at| *at > asked).ok_or("the answer isn't in the trace")?;
+        Ok(&self.lines[asked..answered])
+    }
+
+    /// Joins each call that was interrupted by another thread's with its end. It then stands where it
+    /// ended if it is a sync, which only counts when it is done, and where it began if it is not.
+    fn parse(text: &str) -> Trace {
+        let mut lines: Vec<String> = Vec::new();
+        for line in text.lines() {
+            let Some((thread, call)) = line.split_once(' ') else { continue };
+            let Some(rest) = call.trim().strip_prefix("<... ") else {
+                lines.push(line.to_owned());
+                continue;
+            };
+            let end = rest.split_once("resumed>").map_or("", |(_, end)| end);
+            let begun = lines.iter().rposition(|line| {
+                line.split_once(' ').is_some_and(|(other, _)| other == thread)
+                    && line.ends_with("<unfinished ...>")
+            });
+            let Some(begun) = begun else { continue };
+            let whole = lines[begun].replace("<unfinished ...>", end);
+            if whole.contains("sync(") || whole.contains("recv") || whole.contains("read") {
+                lines.remove(begun);
+                lines.push(whole);
+            } else {
+                lines[begun] = whole;
+            }
+        }
+        Trace {
+            lines: lines.into_iter().filter(|line| !line.ends_with("<unfinished ...>")).collect(),
+        }
+    }
+}
+
+fn path_of(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// Runs a node under strace, writes once, flushes with the cookie, and ends it.
+fn trace_one_flush(flush: &str, args: &[&str]) -> Result<(Trace, PathBuf), Box<dyn Error>> {
+    let dir = TempDir::new()?;
+    let file = path_of(&dir.path().join("trace"));
+    // -D keeps the node the test's own child; -y shows which file a descriptor is.
+    let calls = "trace=fsync,fdatasync,link,linkat,rename,renameat,renameat2,read,readv,recvfrom,\
+        recvmsg,write,writev,sendto,sendmsg";
+    let strace = ["strace", "-D", "-f", "-y", "-s", "256", "-o", &file, "-e", calls];
+    let settings = args.iter().fold(settings()?, |settings, arg| settings.arg(*arg));
+    let node = settings.wrapper(&strace).start()?;
+    let uri = node.create("disk", "64M", &["--flush", flush])?;
+    let mut client = NbdClient::connect(&uri)?;
+    client.write(0, &[0x5a; 4096])?;
+    client.submit(u64::from_be_bytes(*b"SkPr00f!"), Request::Flush)?;
+    client.next_reply()?.result.map_err(|errno| format!("the flush was refused: {errno}"))?;
+    client.disconnect();
+    let data = node.settings().data().to_path_buf();
+    node.stop()?;
+    Ok((Trace::parse(&fs::read_to_string(&file)?), data))
+}
