@@ -20,10 +20,13 @@ use tempfile::TempDir;
 use crate::process::Process;
 use crate::skip::{self, SkipReason};
 use crate::tool::Tool;
-use crate::uri::NbdUri;
+use crate::uri::{Endpoint, NbdUri};
 
 /// How long a guest may take for all it does; an emulated one is slow on a busy machine.
 const GUEST_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// How long a guest's disk waits for a server that went away, before its requests fail.
+const RECONNECT_SECONDS: u32 = 120;
 
 /// Builds the kernel and the initramfs.
 const PREPARE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest/prepare.sh");
@@ -32,7 +35,7 @@ const PREPARE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest/prepare.sh");
 #[derive(Debug)]
 pub struct Guest {
     script: String,
-    drives: Vec<String>,
+    drives: Vec<NbdUri>,
     memory_mib: u32,
 }
 
@@ -62,7 +65,7 @@ impl Guest {
     /// Gives it an NBD export as its next disk: /dev/vda, /dev/vdb, ….
     #[must_use]
     pub fn disk(mut self, uri: &NbdUri) -> Guest {
-        self.drives.push(uri.to_string());
+        self.drives.push(uri.clone());
         self
     }
 
@@ -104,8 +107,21 @@ impl Guest {
         command.arg("-append").arg(append);
         for (number, uri) in self.drives.iter().enumerate() {
             let id = format!("d{number}");
+            let server = match &uri.endpoint {
+                Endpoint::Unix(path) => {
+                    format!("file.server.type=unix,file.server.path={}", path.display())
+                }
+                Endpoint::Tcp(address) => format!(
+                    "file.server.type=inet,file.server.host={},file.server.port={}",
+                    address.ip(),
+                    address.port()
+                ),
+            };
+            let export = &uri.export;
             command.arg("-drive").arg(format!(
-                "file={uri},format=raw,if=none,id={id},cache=none,discard=unmap,detect-zeroes=off"
+                "driver=raw,file.driver=nbd,{server},file.export={export},\
+                 file.reconnect-delay={RECONNECT_SECONDS},\
+                 if=none,id={id},cache=none,discard=unmap,detect-zeroes=off"
             ));
             command.arg("-device").arg(format!("virtio-blk-pci,drive={id},serial={id}"));
         }

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -164,12 +165,21 @@ impl History {
     /// # Errors
     /// When no request at all is acknowledged for as long as `PATIENCE`.
     pub fn wait_acknowledged(&self, count: u64) -> io::Result<()> {
+        self.wait_acknowledged_within(count, PATIENCE)
+    }
+
+    /// As [`History::wait_acknowledged`], with a patience of one's own: for a server that may have
+    /// every reason to acknowledge nothing.
+    ///
+    /// # Errors
+    /// When no request at all is acknowledged for as long as `patience`.
+    pub fn wait_acknowledged_within(&self, count: u64, patience: Duration) -> io::Result<()> {
         let mut state = self.state.lock();
         while state.acknowledged_count < count {
-            if self.acknowledged.wait_for(&mut state, PATIENCE).timed_out() {
+            if self.acknowledged.wait_for(&mut state, patience).timed_out() {
                 let so_far = state.acknowledged_count;
                 return Err(io::Error::other(format!(
-                    "no write was acknowledged for {PATIENCE:?} ({so_far} of {count} were)"
+                    "no write was acknowledged for {patience:?} ({so_far} of {count} were)"
                 )));
             }
         }

@@ -76,11 +76,17 @@ impl LoopDisk {
     /// # Errors
     /// When the kernel refuses.
     pub fn mount(&mut self, kind: &str) -> io::Result<PathBuf> {
-        let point = self.dir.path().join("mnt");
+        let point = self.mount_point();
         std::fs::create_dir_all(&point)?;
         Tool::new("mount").arg("-t").arg(kind).arg(&self.device).arg(&point).run()?;
         self.mounted = Some(point.clone());
         Ok(point)
+    }
+
+    /// Where its file system is when it is mounted.
+    #[must_use]
+    pub fn mount_point(&self) -> PathBuf {
+        self.dir.path().join("mnt")
     }
 
     /// Unmounts the file system.

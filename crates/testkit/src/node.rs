@@ -8,8 +8,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::process::Process;
 use crate::uri::NbdUri;
@@ -22,9 +24,22 @@ pub struct NodeSettings {
     wrapper: Vec<OsString>,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    /// Kept alive as long as anything may use the directory.
+    _temporary: Option<Arc<TempDir>>,
 }
 
 impl NodeSettings {
+    /// As [`NodeSettings::new`], on a fresh data directory that goes when the last user of these
+    /// settings does.
+    ///
+    /// # Errors
+    /// When the directory can't be made.
+    pub fn temporary(bin: impl AsRef<Path>) -> io::Result<NodeSettings> {
+        let dir = tempfile::Builder::new().prefix("skerry-").tempdir()?;
+        let settings = NodeSettings::new(bin, dir.path().join("data"));
+        Ok(NodeSettings { _temporary: Some(Arc::new(dir)), ..settings })
+    }
+
     /// The binary `bin` (`SKERRY_BIN` overrides it) on the data directory `data`, serving NBD on a
     /// Unix socket in it.
     #[must_use]
@@ -33,7 +48,14 @@ impl NodeSettings {
         let data = data.as_ref().to_path_buf();
         let mut nbd = OsString::from("unix:");
         nbd.push(data.join("nbd.sock"));
-        let settings = NodeSettings { bin, data, wrapper: vec![], args: vec![], env: vec![] };
+        let settings = NodeSettings {
+            bin,
+            data,
+            wrapper: vec![],
+            args: vec![],
+            env: vec![],
+            _temporary: None,
+        };
         settings.arg("--nbd").arg(nbd)
     }
 
@@ -65,6 +87,25 @@ impl NodeSettings {
     pub fn wrapper(mut self, words: &[&str]) -> NodeSettings {
         self.wrapper = words.iter().map(OsString::from).collect();
         self
+    }
+
+    /// The binary.
+    #[must_use]
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// The same with another binary, such as a copy that another user may execute.
+    #[must_use]
+    pub fn with_bin(mut self, bin: impl AsRef<Path>) -> NodeSettings {
+        self.bin = bin.as_ref().to_path_buf();
+        self
+    }
+
+    /// The export of a volume, or of `volume@snapshot`, whether the node runs or not.
+    #[must_use]
+    pub fn uri(&self, export: &str) -> NbdUri {
+        NbdUri::unix(self.data.join("nbd.sock"), export)
     }
 
     /// The data directory.
@@ -113,6 +154,18 @@ impl NodeSettings {
             status: output.status,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Runs a command with `--json`; it must succeed.
+    ///
+    /// # Errors
+    /// When it fails or prints no JSON.
+    pub fn json(&self, words: &[&str]) -> io::Result<Value> {
+        let words = [&["--json"], words].concat();
+        let stdout = self.cli(&words)?.ok()?.stdout;
+        serde_json::from_str(&stdout).map_err(|error| {
+            io::Error::other(format!("`skerry {}`: {error}: {stdout}", words.join(" ")))
         })
     }
 
@@ -235,8 +288,7 @@ impl SkerryNode {
     /// The export of a volume, or of `volume@snapshot`.
     #[must_use]
     pub fn uri(&self, export: &str) -> NbdUri {
-        let socket = self.ready.nbd_unix.clone();
-        NbdUri::unix(socket.unwrap_or_else(|| self.settings.data.join("nbd.sock")), export)
+        self.settings.uri(export)
     }
 
     /// Runs a command against the node; it must succeed.
@@ -252,11 +304,7 @@ impl SkerryNode {
     /// # Errors
     /// When it fails or prints no JSON.
     pub fn json(&self, words: &[&str]) -> io::Result<Value> {
-        let words = [&["--json"], words].concat();
-        let stdout = self.cli(&words)?;
-        serde_json::from_str(&stdout).map_err(|error| {
-            io::Error::other(format!("`skerry {}`: {error}: {stdout}", words.join(" ")))
-        })
+        self.settings.json(words)
     }
 
     /// Creates a volume.
