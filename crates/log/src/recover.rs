@@ -131,7 +131,7 @@ fn read_past(slots: &[Slot], newest: &FileHeader) -> Result<Past> {
     let slot = slots.iter().find(|slot| slot.header.as_ref() == Some(newest));
     let Some(slot) = slot else { return Err(missing(newest.sequence)) };
     let tail = find_end(slot, newest)?;
-    if tail.records > 0 {
+    if tail.end > RECORDS_START {
         uses.push(past_use(slot, newest, tail.end));
     }
     Ok(Past {
@@ -184,8 +184,6 @@ fn check_chain(slots: &[Slot], newest: &FileHeader, uses: &[PastUse]) -> Result<
 struct End {
     end: u32,
     next_number: u64,
-    /// Records of the caller.
-    records: u64,
 }
 
 /// Where the newest use ends: at the first place without a good record, unless something later
@@ -194,7 +192,7 @@ fn find_end(slot: &Slot, header: &FileHeader) -> Result<End> {
     let limit = u32::try_from(header.file_bytes).unwrap_or(u32::MAX);
     let file = Arc::clone(&slot.file);
     let mut scanner = Scanner::new(file, header.sequence, header.nonce, limit);
-    let mut found = End { end: RECORDS_START, next_number: header.first_number, records: 0 };
+    let mut found = End { end: RECORDS_START, next_number: header.first_number };
     while let Some(record) = scanner.record_at(found.end)? {
         if record.number != found.next_number {
             let reason = "a record is missing before this one";
@@ -202,7 +200,6 @@ fn find_end(slot: &Slot, header: &FileHeader) -> Result<End> {
         }
         found.end += record_bytes(record.payload_bytes as usize).unwrap_or(limit);
         found.next_number += 1;
-        found.records += u64::from(!record.mark);
     }
     if scanner.covered_later(found.end)? {
         let reason = "a later record says that this place was durable";

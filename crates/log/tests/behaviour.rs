@@ -321,15 +321,25 @@ fn settings_may_change_between_openings() {
     }
     assert_eq!(found, positions);
     assert!(matches!(record(1, 10).append(&log), Err(Error::Full { .. })), "it is over its cap");
+    assert!(poll_now(log.wait_room(10).unwrap()).is_pending());
     log.trim(1, Position::MAX);
     append_durable(&log, &record(1, 5000));
     drive(&log, log.close()).unwrap();
+    disk.kill();
+    drop(recover(&disk, 4).unwrap());
     disk.kill();
     let smaller = Settings { cap_bytes: 32 << 10, ..small() };
     let (log, mut recovery) = open_with(&disk, smaller, 3).unwrap();
     while recovery.next().unwrap().is_some() {}
     log.trim(1, Position::MAX);
     append_durable(&log, &record(1, 5000));
+    drive(&log, log.close()).unwrap();
+    disk.kill();
+    // What was free when the log was opened is removed then, as far as the cap has no room for it.
+    let (_, mut recovery) =
+        open_with(&disk, Settings { cap_bytes: 32 << 10, ..small() }, 5).unwrap();
+    while recovery.next().unwrap().is_some() {}
+    assert_eq!(disk.list().unwrap().len(), 2, "what the cap has no room for is removed");
 }
 
 #[test]

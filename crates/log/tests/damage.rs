@@ -269,3 +269,25 @@ fn a_whole_record_with_the_wrong_number_is_damage() {
     disk.install(&name, &bytes);
     assert_damaged_at(&disk, &name, offset, "renumbered");
 }
+
+/// Two copies of a log went on apart; then a file of one came to the other.
+#[test]
+fn a_file_of_a_log_that_went_another_way_is_damage() {
+    let (disk, _) = written(2);
+    let other = SimDisk::new();
+    for name in disk.list().unwrap() {
+        other.install(&name, &disk.contents(&name).unwrap());
+    }
+    let go_on = |disk: &SimDisk, seed| {
+        let (log, _) = recover(disk, seed).unwrap();
+        append_durable(&log, &record(0, 9, 900))
+    };
+    let (ours, theirs) = (go_on(&disk, 50), go_on(&other, 51));
+    assert_eq!(ours, theirs);
+    disk.kill();
+    drop(recover(&disk, 52).unwrap());
+    disk.kill();
+    let (name, _) = file_of(&disk, ours);
+    disk.install(&name, &other.contents(&file_of(&other, theirs).0).unwrap());
+    assert_damaged_at(&disk, &name, 0, "a file of the other");
+}

@@ -6,16 +6,16 @@ mod common;
 
 use std::{io, sync::Arc};
 
-use common::{Record, Reference, env, for_seeds, recover, small};
+use common::{Record, Reference, append_durable, env, for_seeds, recover, small};
 use parking_lot::Mutex;
 use skerry_log::{
-    Disk, DiskFile, Error, Log, Position,
+    Disk, DiskFile, Error, Log, Position, ReadOutcome, Verified,
     sim::{SimDisk, SimRng},
 };
 
 type Hook = Arc<Mutex<Option<Box<dyn FnMut() + Send>>>>;
 
-/// Calls the hook before every write and sync, but not from within the hook.
+/// Calls the hook before every read and write, and around every sync, but not from within it.
 #[derive(Clone)]
 struct Hooked<T> {
     inner: T,
@@ -60,6 +60,7 @@ impl DiskFile for Hooked<Box<dyn DiskFile>> {
         self.inner.len()
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.call();
         self.inner.read_at(offset, buf)
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -143,4 +144,32 @@ fn whatever_comes_between_two_disk_operations() {
         }
     });
     assert!(appended > 10);
+}
+
+/// Between finding the file and reading it, the record is trimmed and its file used again.
+#[test]
+fn a_read_that_loses_the_race_says_so() {
+    let disk = SimDisk::new();
+    let hook = Hook::default();
+    let hooked = Hooked { inner: disk.clone(), hook: Arc::clone(&hook) };
+    let (log, _) = Log::open(Arc::new(hooked), small(), env(1)).unwrap();
+    let record = |fill| Record { group: 1, kind: 1, payload: vec![fill; 3000] };
+    for verified in [false, true] {
+        let position = append_durable(&log, &record(1));
+        let racer = log.clone();
+        *hook.lock() = Some(Box::new(move || {
+            let files = small().cap_bytes / small().file_bytes;
+            for _ in 0..2 * files * 3 {
+                racer.trim(1, Position::MAX);
+                append_durable(&racer, &record(2));
+            }
+        }));
+        if verified {
+            assert_eq!(log.read_verified(position).unwrap(), Verified::Recycled);
+        } else {
+            let outcome = log.read(position, 0, &mut [0; 3000]).unwrap();
+            assert_eq!(outcome, ReadOutcome::Recycled);
+        }
+        *hook.lock() = None;
+    }
 }
