@@ -58,6 +58,7 @@ struct Crash {
     snapshots: BTreeMap<String, Snapshot>,
     rng: StdRng,
     snapshot_next: u64,
+    clone_next: u64,
 }
 
 #[test]
@@ -85,6 +86,7 @@ fn run(plan: Plan) -> Outcome {
         snapshots: BTreeMap::new(),
         rng: StdRng::seed_from_u64(seed),
         snapshot_next: 0,
+        clone_next: 0,
         plan,
     };
     for kill in 1..=kills {
@@ -170,7 +172,9 @@ impl Crash {
             snapshot.returned.is_some() && snapshot.clone.is_none()
         };
         let Some((name, snapshot)) = self.snapshots.iter_mut().find(ready) else { return Ok(()) };
-        let clone = format!("clone-of-{name}");
+        // A command that was killed may have made its clone, so no name is tried twice.
+        self.clone_next += 1;
+        let clone = format!("clone{:05}-of-{name}", self.clone_next);
         command(nodes, &["volume", "clone", &format!("{DISK}@{name}"), &clone])?;
         snapshot.clone = Some(clone);
         Ok(())
