@@ -8,7 +8,7 @@ use skerry_core::name::Target;
 use skerry_core::size::SECTOR_BYTES;
 use skerry_serve::{
     Attempt, ClientInfo, Content, Export, ExportInfo, Exports, IoError, IoErrorKind, OpenError,
-    StatusExtent, ZeroesOptions,
+    Purpose, StatusExtent, ZeroesOptions,
 };
 use skerry_volume::{Error, ErrorKind};
 
@@ -49,25 +49,66 @@ impl Exports for EngineExports {
         Ok(names)
     }
 
-    async fn open(&self, name: &str, _client: &ClientInfo) -> Result<Arc<dyn Export>, OpenError> {
+    async fn open(&self, name: &str, client: &ClientInfo) -> Result<Arc<dyn Export>, OpenError> {
         // Only what has the form of a name can be one.
         let not_found = || OpenError::NotFound { name: name.to_owned() };
         let target: Target = name.parse().map_err(|_| not_found())?;
-        let device =
-            self.engine.open_device(&target).await.map_err(|error| match error.kind() {
-                ErrorKind::NotFound => not_found(),
-                ErrorKind::Unavailable => OpenError::Unavailable(error.message().to_owned()),
-                _ => OpenError::Denied(error.message().to_owned()),
-            })?;
-        Ok(Arc::new(DeviceExport { device }))
+        let opened = match (client.purpose, &target.snapshot) {
+            (Purpose::Describe, None) => self.describe(&target).await,
+            _ => self.attach(&target).await,
+        };
+        opened.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => not_found(),
+            ErrorKind::Unavailable => OpenError::Unavailable(error.message().to_owned()),
+            _ => OpenError::Denied(error.message().to_owned()),
+        })
+    }
+}
+
+impl EngineExports {
+    async fn attach(&self, target: &Target) -> Result<Arc<dyn Export>, Error> {
+        let device = self.engine.open_device(target).await?;
+        let info = info(device.name(), device.size_bytes(), device.block_size_bytes());
+        let info = ExportInfo { read_only: device.is_read_only(), ..info };
+        Ok(Arc::new(DeviceExport { info, device: Some(device) }))
+    }
+
+    /// Opening a volume claims it for this node; whoever only asks about it must not do that.
+    async fn describe(&self, target: &Target) -> Result<Arc<dyn Export>, Error> {
+        let found = self.engine.show_volume(&target.volume).await?;
+        if found.deleted {
+            return Err(Error::new(ErrorKind::NotFound, "only its snapshots remain"));
+        }
+        let read_only = found.owner.is_some() && !found.owned_here;
+        let info = info(found.name, found.size_bytes, found.block_size_bytes);
+        let info = ExportInfo { read_only, ..info };
+        Ok(Arc::new(DeviceExport { info, device: None }))
+    }
+}
+
+fn info(name: String, size_bytes: u64, block_bytes: u64) -> ExportInfo {
+    ExportInfo {
+        name,
+        description: String::new(),
+        size_bytes,
+        read_only: false,
+        block_bytes_min: SECTOR_BYTES as u32,
+        block_bytes_preferred: u32::try_from(block_bytes).unwrap_or(u32::MAX),
     }
 }
 
 struct DeviceExport {
-    device: Arc<dyn EngineDevice>,
+    info: ExportInfo,
+    /// None if it was opened to be described only.
+    device: Option<Arc<dyn EngineDevice>>,
 }
 
 impl DeviceExport {
+    fn device(&self) -> Result<&dyn EngineDevice, IoError> {
+        let described = || IoError::new(IoErrorKind::Invalid, "it was opened to be described only");
+        self.device.as_deref().ok_or_else(described)
+    }
+
     async fn flush_if(&self, fua: bool) -> Result<(), IoError> {
         if fua { self.flush().await } else { Ok(()) }
     }
@@ -76,42 +117,36 @@ impl DeviceExport {
 #[async_trait]
 impl Export for DeviceExport {
     fn info(&self) -> ExportInfo {
-        let block = u32::try_from(self.device.block_size_bytes()).unwrap_or(u32::MAX);
-        ExportInfo {
-            name: self.device.name(),
-            description: String::new(),
-            size_bytes: self.device.size_bytes(),
-            read_only: self.device.is_read_only(),
-            block_bytes_min: SECTOR_BYTES as u32,
-            block_bytes_preferred: block,
-        }
+        self.info.clone()
     }
 
     fn try_read(&self, offset: u64, buf: &mut [u8]) -> Attempt<Content> {
-        attempt(self.device.try_read(offset, buf), Content::Data)
+        let Some(device) = &self.device else { return Attempt::WouldBlock };
+        attempt(device.try_read(offset, buf), Content::Data)
     }
 
     fn try_write(&self, offset: u64, data: &[u8]) -> Attempt<()> {
-        attempt(self.device.try_write(offset, data), ())
+        let Some(device) = &self.device else { return Attempt::WouldBlock };
+        attempt(device.try_write(offset, data), ())
     }
 
     async fn read(&self, offset: u64, buf: &mut [u8]) -> Result<Content, IoError> {
-        let bytes = self.device.read(offset, buf.len()).await.map_err(io_error)?;
+        let bytes = self.device()?.read(offset, buf.len()).await.map_err(io_error)?;
         buf.copy_from_slice(&bytes);
         Ok(Content::Data)
     }
 
     async fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<(), IoError> {
-        self.device.write(offset, data).await.map_err(io_error)?;
+        self.device()?.write(offset, data).await.map_err(io_error)?;
         self.flush_if(fua).await
     }
 
     async fn flush(&self) -> Result<(), IoError> {
-        self.device.flush().await.map_err(io_error)
+        self.device()?.flush().await.map_err(io_error)
     }
 
     async fn trim(&self, offset: u64, len: u64, fua: bool) -> Result<(), IoError> {
-        self.device.zero(offset, len).await.map_err(io_error)?;
+        self.device()?.zero(offset, len).await.map_err(io_error)?;
         self.flush_if(fua).await
     }
 
@@ -123,17 +158,17 @@ impl Export for DeviceExport {
     ) -> Result<(), IoError> {
         // Always fast. Space is never reserved, so a range that must stay allocated gets none
         // either: like any other write, a later one to it needs room in the bucket.
-        self.device.zero(offset, len).await.map_err(io_error)?;
+        self.device()?.zero(offset, len).await.map_err(io_error)?;
         self.flush_if(options.fua).await
     }
 
     async fn cache(&self, offset: u64, len: u64) -> Result<(), IoError> {
-        self.device.prefetch(offset, len);
+        self.device()?.prefetch(offset, len);
         Ok(())
     }
 
     async fn block_status(&self, offset: u64, len: u64) -> Result<Vec<StatusExtent>, IoError> {
-        let found = self.device.status(offset, len, EXTENTS_MAX).await.map_err(io_error)?;
+        let found = self.device()?.status(offset, len, EXTENTS_MAX).await.map_err(io_error)?;
         let extents = found.into_iter().map(|range| StatusExtent {
             len_bytes: range.length,
             hole: range.hole,

@@ -34,6 +34,7 @@ struct State {
     volumes: BTreeMap<String, Volume>,
     made: u32,
     problems: Vec<String>,
+    opened: u64,
     flushes: u64,
     stopped: bool,
 }
@@ -58,6 +59,11 @@ impl Fake {
     pub(crate) fn flushes_and_end(&self) -> (u64, bool) {
         let state = self.0.lock();
         (state.flushes, state.stopped)
+    }
+
+    /// How many devices were opened.
+    pub(crate) fn opened(&self) -> u64 {
+        self.0.lock().opened
     }
 
     fn with<T>(&self, name: &Name, f: impl FnOnce(&mut Volume) -> Result<T>) -> Result<T> {
@@ -243,6 +249,7 @@ impl Engine for Fake {
         self.with(&target.volume, |volume| {
             target.snapshot.as_ref().map_or(Ok(()), |name| volume.snapshot(name).map(drop))
         })?;
+        self.0.lock().opened += 1;
         Ok(Arc::new(FakeDevice { engine: self.clone(), target: target.clone() }))
     }
 

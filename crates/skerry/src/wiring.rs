@@ -1,6 +1,7 @@
 //! From settings to a running engine: the one place that knows which parts there are.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,7 +113,7 @@ fn open_log(settings: &Settings, layout: &Layout) -> Result<(Log, Recovery)> {
     let disk: Arc<dyn Disk> = if settings.log.enabled {
         let dir = layout.log(settings);
         std::fs::create_dir_all(&dir).map_err(|error| failed("can't be made", &dir, &error))?;
-        limits.cap_bytes = settings.log.cap_bytes(free_bytes(layout)?).max(LOG_CAP_BYTES_MIN);
+        limits.cap_bytes = settings.log.cap_bytes(free_bytes(&dir)?).max(LOG_CAP_BYTES_MIN);
         Arc::new(FileDisk::new(dir))
     } else {
         limits.file_bytes = 16 << 20;
@@ -129,9 +130,9 @@ fn open_log(settings: &Settings, layout: &Layout) -> Result<(Log, Recovery)> {
         .map_err(|error| control::error(skerry_volume::Error::from(error)))
 }
 
-/// What is free where the log is, or will be.
-fn free_bytes(layout: &Layout) -> Result<u64> {
-    let stat = rustix::fs::statvfs(layout.data());
-    let stat = stat.map_err(|error| failed("can't be measured", layout.data(), &error.into()))?;
+/// What is free on the disk of a directory.
+fn free_bytes(dir: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(dir);
+    let stat = stat.map_err(|error| failed("can't be measured", dir, &error.into()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

@@ -114,3 +114,23 @@ async fn volumes_and_snapshots_are_exports() {
         assert_eq!(error, OpenError::NotFound { name: absent.to_owned() });
     }
 }
+
+#[tokio::test]
+async fn describing_a_volume_opens_nothing() {
+    let fake = Fake::default();
+    let engine: Arc<dyn crate::engine::Engine> = Arc::new(fake.clone());
+    let new = skerry_volume::CreateVolume {
+        name: "db".parse().expect("a name"),
+        size_bytes: 1 << 20,
+        block_size_bytes: 8192,
+        flush: None,
+    };
+    engine.create_volume(new).await.expect("made");
+    let exports = EngineExports::new(engine);
+    let asks = ClientInfo { purpose: Purpose::Describe, ..client() };
+    let info = exports.open("db", &asks).await.expect("described").info();
+    assert_eq!((info.name.as_str(), info.size_bytes, info.read_only), ("db", 1 << 20, false));
+    assert_eq!(info.block_bytes_preferred, 8192);
+    assert!(matches!(exports.open("no", &asks).await.err(), Some(OpenError::NotFound { .. })));
+    assert_eq!(fake.opened(), 0, "a volume is claimed by whoever opens it");
+}
