@@ -6,7 +6,7 @@ mod common;
 
 use std::{io, sync::Arc};
 
-use common::{Record, Reference, append_durable, env, for_seeds, recover, small};
+use common::{Record, Reference, append_durable, env, for_seeds, read_all, small};
 use parking_lot::Mutex;
 use skerry_log::{
     Disk, DiskFile, Error, Log, Position, ReadOutcome, Verified,
@@ -103,13 +103,10 @@ impl Between {
 }
 
 fn one_life(disk: &SimDisk, model: &Arc<Mutex<Reference>>, rng: &mut SimRng) {
-    let (_, found) = recover(disk, rng.next_u64()).unwrap();
-    disk.kill();
-    model.lock().recovered(&found);
     let hook = Hook::default();
     let hooked = Hooked { inner: disk.clone(), hook: Arc::clone(&hook) };
-    let (log, mut recovery) = Log::open(Arc::new(hooked), small(), env(rng.next_u64())).unwrap();
-    while recovery.next().unwrap().is_some() {}
+    let (log, recovery) = Log::open(Arc::new(hooked), small(), env(rng.next_u64())).unwrap();
+    model.lock().recovered(&read_all(recovery).unwrap());
     for group in 0..4 {
         log.trim(group, Position::MAX);
         model.lock().trim(group, log.end_position());

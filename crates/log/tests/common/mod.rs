@@ -47,13 +47,18 @@ pub(crate) fn open_with(
 
 /// Opens, reads everything, and gives what was read.
 pub(crate) fn recover(disk: &SimDisk, seed: u64) -> Result<(Log, Vec<(Position, Record)>), Error> {
-    let (log, mut recovery) = open(disk, seed)?;
+    let (log, recovery) = open(disk, seed)?;
+    Ok((log, read_all(recovery)?))
+}
+
+/// Everything that survived.
+pub(crate) fn read_all(mut recovery: Recovery) -> Result<Vec<(Position, Record)>, Error> {
     let mut found = Vec::new();
     while let Some(record) = recovery.next()? {
         let (group, kind) = (record.group, record.kind);
         found.push((record.position, Record { group, kind, payload: record.payload.to_vec() }));
     }
-    Ok((log, found))
+    Ok(found)
 }
 
 /// A record as the caller sees it.
