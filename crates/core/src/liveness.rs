@@ -41,6 +41,11 @@ impl SegmentLive {
         self.counts.get(&slot).copied().unwrap_or(0)
     }
 
+    /// Every referenced slot and how often, in order.
+    pub fn slots(&self) -> impl Iterator<Item = (u16, u32)> + '_ {
+        self.counts.iter().map(|(&slot, &count)| (slot, count))
+    }
+
     fn add(&mut self, slot: u16, by: i32) -> Result<(), FormatError> {
         let count = self.counts.entry(slot).or_insert(0);
         let next = count.checked_add_signed(by).ok_or_else(|| {

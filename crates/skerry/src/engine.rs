@@ -87,8 +87,14 @@ pub(crate) trait EngineDevice: Send + Sync + 'static {
     fn try_read(&self, offset: u64, buf: &mut [u8]) -> Option<Result<()>>;
     /// Accepts a write, if that is possible without waiting; nothing has happened if it is not.
     fn try_write(&self, offset: u64, data: &[u8]) -> Option<Result<()>>;
+    /// Fills `out`.
+    async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()>;
     /// Reads `len` bytes.
-    async fn read(&self, offset: u64, len: usize) -> Result<Bytes>;
+    async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let mut out = vec![0; len];
+        self.read_into(offset, &mut out).await?;
+        Ok(out.into())
+    }
     /// Writes; later reads see it, a later flush makes it durable.
     async fn write(&self, offset: u64, data: Bytes) -> Result<()>;
     /// Makes a range read as zeros and takes no space for it.

@@ -131,8 +131,7 @@ impl Export for DeviceExport {
     }
 
     async fn read(&self, offset: u64, buf: &mut [u8]) -> Result<Content, IoError> {
-        let bytes = self.device()?.read(offset, buf.len()).await.map_err(io_error)?;
-        buf.copy_from_slice(&bytes);
+        self.device()?.read_into(offset, buf).await.map_err(io_error)?;
         Ok(Content::Data)
     }
 

@@ -339,10 +339,10 @@ impl EngineDevice for FakeDevice {
         None
     }
 
-    async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
+    async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         self.with(|blocks, _| {
             let byte = |at: u64| blocks.get(&(at / BLOCK)).map_or(0, |b| b[(at % BLOCK) as usize]);
-            (offset..offset + len as u64).map(byte).collect()
+            out.iter_mut().zip(offset..).for_each(|(out, at)| *out = byte(at));
         })
     }
 

@@ -32,6 +32,10 @@ mod tests;
 mod values;
 mod wiring;
 
+/// The system's allocator keeps what threads have freed: half as much memory again under load.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> std::process::ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
     let (mut out, mut err) = (std::io::stdout(), std::io::stderr());

@@ -151,8 +151,8 @@ impl EngineDevice for NodeDevice {
         self.0.try_write(offset, data)
     }
 
-    async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
-        self.0.read(offset, len).await
+    async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        self.0.read_into(offset, out).await
     }
 
     async fn write(&self, offset: u64, data: Bytes) -> Result<()> {

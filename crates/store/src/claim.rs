@@ -12,7 +12,10 @@ use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::names::{self, Object};
 use skerry_core::position::{Position, SegmentKey};
 use skerry_core::seal::{Owner, Seal};
-use skerry_core::takeover::{Found, RefOrder, Step, Takeover};
+use skerry_core::takeover::{Found, RefOrder, Step, Takeover, next_key};
+
+/// Seals are smaller than this, bytes.
+pub(crate) const SEAL_BYTES_MAX: u64 = 1024;
 
 /// A volume as it was found, without taking anything over.
 #[derive(Debug)]
@@ -57,9 +60,12 @@ async fn start(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek> {
     view.volume = desc.id;
     view.at = Position::start(0, desc.genesis, 0);
     view.root_at = view.at;
-    // A clone has a name of its own, and may be larger than what it was made from.
+    // A clone has a name of its own, and may be larger than what it was made from. The root says so
+    // too: it is what a snapshot that is taken before the first checkpoint starts from.
     view.size_bytes = desc.size_bytes;
+    view.root.size_bytes = desc.size_bytes;
     view.name.clone_from(&desc.name);
+    view.root.name.clone_from(&desc.name);
     Ok(Peek {
         started: view.at,
         view,
@@ -273,4 +279,52 @@ pub async fn lives(bucket: &Bucket, volume: VolumeId) -> Result<Vec<Life>> {
     }
     out.sort_by_key(|life| life.epoch);
     Ok(out)
+}
+
+/// The incarnations that led to the stream of `at`, oldest first, ending with it. Of `lives`, which lists
+/// void ones too, each epoch has exactly one that was named by the seal of the one before; where several
+/// claim an epoch, that seal is looked for.
+///
+/// # Errors
+/// Kind `Corrupt` if the chain is broken.
+pub async fn chain(bucket: &Bucket, lives: &[Life], at: &Position) -> Result<Vec<Life>> {
+    let broken = |epoch: u64| {
+        let name = names::segment(next_key(at));
+        segment_io::corrupt(&name, &format!("no seal leads to its stream from epoch {epoch}"))
+    };
+    let last = lives.iter().find(|life| life.stream == at.stream);
+    let mut chain = vec![last.ok_or_else(|| broken(at.epoch))?.clone()];
+    for epoch in (1..at.epoch).rev() {
+        let here: Vec<&Life> = lives.iter().filter(|life| life.epoch == epoch).collect();
+        let next = chain.last().map_or(at.stream, |life| life.stream);
+        let found = match here.as_slice() {
+            [only] => Some(*only),
+            several => sealed_for(bucket, several, next).await?,
+        };
+        chain.push(found.ok_or_else(|| broken(epoch))?.clone());
+    }
+    chain.reverse();
+    Ok(chain)
+}
+
+/// Whose stream's seal names `successor`.
+async fn sealed_for<'a>(
+    bucket: &Bucket,
+    lives: &[&'a Life],
+    successor: StreamId,
+) -> Result<Option<&'a Life>> {
+    for &life in lives {
+        for object in bucket.list(&names::stream_prefix(life.stream)).await? {
+            let Object::Segment(key) = names::parse(&object.name) else { continue };
+            if object.size > SEAL_BYTES_MAX {
+                continue;
+            }
+            if let Found::Seal(seal) = segment_io::read(bucket, key).await?
+                && seal.successor == successor
+            {
+                return Ok(Some(life));
+            }
+        }
+    }
+    Ok(None)
 }

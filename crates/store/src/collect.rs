@@ -6,6 +6,7 @@
 use crate::bucket::Bucket;
 use crate::catalog::read_ref;
 use crate::checkpoint::load_page;
+use crate::claim::SEAL_BYTES_MAX;
 use crate::error::{Error, Result};
 use crate::nodes::Nodes;
 use parking_lot::Mutex;
@@ -19,9 +20,6 @@ use skerry_core::seal::Seal;
 use skerry_core::takeover::RefOrder;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
-
-/// Seals are smaller than this; a candidate of a sweep that is as small is looked at before it is deleted.
-const SEAL_BYTES_MAX: u64 = 1024;
 
 /// How often refs are listed anew when they change while they are read; then the pass gives up until the next.
 const LISTINGS_MAX: usize = 5;
@@ -131,18 +129,19 @@ impl Collector {
         Ok(bytes.is_none_or(|bytes| Seal::is(&bytes)))
     }
 
-    /// Those of `candidates` that nothing holds. They must have been listed before this call, and an
-    /// owner must look for a seal in its stream between this and [`Self::delete`].
+    /// Those of `candidates` that nothing holds; none if the pass had to be given up. They must have been
+    /// listed before this call, and an owner must look for a seal in its stream between this and
+    /// [`Self::delete`].
     pub async fn free(
         &self,
         owned: &Owned,
         lives: &[Life],
         candidates: &BTreeSet<SegmentKey>,
-    ) -> Result<Vec<SegmentKey>> {
+    ) -> Result<Option<Vec<SegmentKey>>> {
         if candidates.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
-        let Some(held) = self.held(owned, candidates).await? else { return Ok(Vec::new()) };
+        let Some(held) = self.held(owned, candidates).await? else { return Ok(None) };
         let epochs: HashMap<StreamId, u64> = lives.iter().map(|l| (l.stream, l.epoch)).collect();
         let placed: Vec<Candidate> = candidates
             .iter()
@@ -151,7 +150,7 @@ impl Collector {
                 stream: epochs.get(&key.stream).map(|epoch| (owned.volume, *epoch)),
             })
             .collect();
-        Ok(held.free(&placed))
+        Ok(Some(held.free(&placed)))
     }
 
     /// Deletes segments that [`Self::free`] found.

@@ -17,6 +17,7 @@ pub mod claim;
 pub mod collect;
 pub mod error;
 pub mod faulty;
+pub mod fsck;
 pub mod local;
 pub mod meter;
 pub mod node_writer;

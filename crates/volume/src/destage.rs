@@ -292,7 +292,7 @@ impl Volume {
     /// A barrier whose snapshot was deleted while it was pending is left out.
     fn is_wanted(&self, op: &Op) -> bool {
         match op {
-            Op::Barrier(barrier) => self.snapshots.lock().has(barrier.id),
+            Op::Barrier(barrier) => self.snapshots.lock().send(barrier.id),
             _ => true,
         }
     }

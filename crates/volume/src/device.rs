@@ -100,12 +100,19 @@ impl Device {
         }
     }
 
+    /// Fills `out`.
+    pub async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        match &self.kind {
+            Kind::Head { volume, generation } => volume.read_into(offset, out, *generation).await,
+            Kind::Reading(reading) => reading.read_into(offset, out).await,
+        }
+    }
+
     /// Reads.
     pub async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
-        match &self.kind {
-            Kind::Head { volume, generation } => volume.read(offset, len, *generation).await,
-            Kind::Reading(reading) => reading.read(offset, len).await,
-        }
+        let mut out = vec![0; len];
+        self.read_into(offset, &mut out).await?;
+        Ok(out.into())
     }
 
     /// Writes.

@@ -18,12 +18,14 @@ mod checkin;
 mod destage;
 mod extents;
 mod fence;
+mod fsck;
 mod open;
 mod reading;
 mod refs;
 mod snaps;
 mod snapshots;
 mod state;
+mod sweep;
 mod volumes;
 
 pub use device::Device;

@@ -102,7 +102,12 @@ impl Node {
             }
             match self.open_for_writing(id, false).await {
                 Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::InUse => self.park(id, e.message()),
+                Err(e) if e.kind() == ErrorKind::InUse => {
+                    let tails = self.tails.lock();
+                    let records = tails.by_volume.get(&id).map_or(0, |tail| tail.records.len());
+                    drop(tails);
+                    self.park(id, records, e.message());
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -110,14 +115,25 @@ impl Node {
     }
 
     fn drop_tail(&self, id: VolumeId) {
-        if let Some(tail) = self.tails.lock().by_volume.remove(&id) {
-            self.ctx.log.trim(tail.group, skerry_log::Position::MAX);
+        for record in self.tails.lock().by_volume.remove(&id).unwrap_or_default().records {
+            self.ctx.log.trim(record.group, skerry_log::Position::MAX);
         }
     }
 
-    /// Notes that a tail will never be merged. Its records stay in the log.
-    fn park(&self, id: VolumeId, why: &str) {
-        let records = self.tails.lock().by_volume.get(&id).map_or(0, |tail| tail.records.len());
+    /// A volume that was taken over leaves the registry, so that it can be claimed again when its
+    /// new owner lets it go. What it had not destaged stays in the log.
+    fn set_aside(&self, volume: &Volume) {
+        let id = volume.desc.id;
+        self.open_now.lock().remove(&id);
+        self.ctx.volumes_open.fetch_sub(1, Ordering::Relaxed);
+        match volume.undestaged_records() {
+            0 => self.ctx.log.trim(volume.group, skerry_log::Position::MAX),
+            records => self.park(id, records, "the volume was taken over"),
+        }
+    }
+
+    /// Notes that records will never be merged. They stay in the log.
+    fn park(&self, id: VolumeId, records: usize, why: &str) {
         let line = format!("volume {id}: {records} log records are kept aside: {why}");
         tracing::error!("{line}");
         self.parked.lock().push(line);
@@ -127,23 +143,22 @@ impl Node {
     pub(crate) async fn open_for_writing(&self, id: VolumeId, force: bool) -> Result<Arc<Volume>> {
         let mut registry = self.registry.lock().await;
         if let Some(volume) = registry.get(&id) {
-            return Ok(volume.clone());
+            if !volume.is_fenced() {
+                return Ok(volume.clone());
+            }
+            self.set_aside(volume);
+            registry.remove(&id);
         }
         let desc = self.ctx.catalog.desc(id).await?;
-        let (group, tail) = {
+        let (fresh, tail) = {
             let mut tails = self.tails.lock();
-            match tails.by_volume.get(&id) {
-                Some(tail) => (tail.group, Some(tail.clone())),
-                None => {
-                    tails.next_group += 1;
-                    (tails.next_group - 1, None)
-                }
-            }
+            tails.next_group += 1;
+            (tails.next_group - 1, tails.by_volume.get(&id).cloned().unwrap_or_default())
         };
-        let opened = open::open(self.ctx.clone(), desc, group, tail.as_ref(), force).await?;
-        match opened.parked {
-            Some(why) => self.park(id, &why),
-            None => drop(self.tails.lock().by_volume.remove(&id)),
+        let opened = open::open(self.ctx.clone(), desc, fresh, &tail, force).await?;
+        self.tails.lock().by_volume.remove(&id);
+        if let Some((records, why)) = opened.parked {
+            self.park(id, records, &why);
         }
         registry.insert(id, opened.volume.clone());
         self.open_now.lock().insert(id, opened.volume.clone());
@@ -229,9 +244,11 @@ impl Node {
         Ok(self.attach_view(&desc, view, target))
     }
 
-    /// All volumes that are open here.
+    /// All volumes that are open here, in the order of their ids.
     pub fn open_volumes(&self) -> Vec<Arc<Volume>> {
-        self.open_now.lock().values().cloned().collect()
+        let mut open: Vec<_> = self.open_now.lock().values().cloned().collect();
+        open.sort_unstable_by_key(|volume| volume.desc.id);
+        open
     }
 
     /// What all volumes share.

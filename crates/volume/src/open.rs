@@ -7,7 +7,7 @@ use crate::fence::Fence;
 use crate::refs::RefKeeper;
 use crate::snapshots::Snapshots;
 use crate::state::{Batch, State};
-use crate::tail::{self, Tail, TailRecord, Verdict};
+use crate::tail::{self, Tail, Verdict};
 use crate::volume::{IoCounts, Progress, Volume};
 use parking_lot::Mutex;
 use skerry_core::descriptor::VolumeDesc;
@@ -25,54 +25,73 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// A volume that was opened, and why its tail was left out, if it was.
+/// A volume that was opened, and how many records of its tail were left out, and why, if any were.
 pub(crate) struct Opened {
     pub(crate) volume: Arc<Volume>,
-    pub(crate) parked: Option<String>,
+    pub(crate) parked: Option<(usize, String)>,
 }
 
-/// Claims a volume and brings it into service.
+/// Claims a volume and brings it into service. `fresh` is a group of the log that no record has.
 pub(crate) async fn open(
     ctx: Arc<Context>,
     desc: Arc<VolumeDesc>,
-    group: u32,
-    tail: Option<&Tail>,
+    fresh: u32,
+    tail: &Tail,
     force: bool,
 ) -> Result<Opened> {
     let options = ClaimOptions { owner: Some(ctx.owner()), force };
     let claimed = claim::claim(&ctx.bucket, &desc, &options).await?;
-    publish_passed(&ctx, &desc, &claimed.journey.barriers).await?;
-    let refs = ctx.catalog.snapshots(desc.id).await?;
     let lives = claim::lives(&ctx.bucket, desc.id).await?;
-    let verdict = match tail {
-        Some(tail) => tail::judge(tail, claimed.view.at.vseq, &lives, ctx.log_id())?,
-        None => Verdict::Replay(Vec::new()),
+    let chain = match tail.records.is_empty() {
+        true => Vec::new(),
+        false => claim::chain(&ctx.bucket, &lives, &claimed.view.at).await?,
     };
+    let verdict = tail::judge(tail, &claimed.view.at, &chain, ctx.log_id())?;
+    settle_passed(&ctx, &desc, &claimed.journey.barriers, &verdict).await?;
+    let refs = ctx.catalog.snapshots(desc.id).await?;
     let must_checkpoint = claimed.must_checkpoint;
+    let group = group_of(&verdict, fresh);
     let volume = Arc::new(build(ctx, desc, group, claimed, lives, Snapshots::of_refs(&refs)));
-    let parked = match verdict {
-        Verdict::Replay(records) => {
-            volume.replay(records, tail.is_some())?;
-            None
-        }
-        Verdict::Fenced(why) => Some(why),
-    };
+    volume.replay(tail, &verdict)?;
     volume.ctx.volumes_open.fetch_add(1, Ordering::Relaxed);
     tokio::spawn(Destager::new(volume.clone()).run());
-    if must_checkpoint {
-        volume.checkpoint().await?;
+    if must_checkpoint && let Err(e) = volume.checkpoint().await {
+        volume.ctx.volumes_open.fetch_sub(1, Ordering::Relaxed);
+        return Err(e);
     }
+    let parked = (!verdict.parked.is_empty()).then_some((verdict.parked.len(), verdict.why));
     Ok(Opened { volume, parked })
 }
 
-/// Creates the refs of snapshots whose barriers were passed on the way and whose refs are missing.
-async fn publish_passed(
+/// The group to go on with: what is parked must not be let go with what is destaged.
+fn group_of(verdict: &Verdict, fresh: u32) -> u32 {
+    verdict.replay.first().map_or(fresh, |record| record.group)
+}
+
+/// Creates the refs of snapshots whose barriers were passed on the way and whose refs are missing; buries
+/// those that the tail says were deleted while they were on their way.
+async fn settle_passed(
     ctx: &Context,
     desc: &VolumeDesc,
     barriers: &[PassedBarrier],
+    verdict: &Verdict,
 ) -> Result<()> {
+    let mut cancelled = BTreeSet::new();
+    for record in &verdict.replay {
+        let Action::Cancel(id) = record.action else { continue };
+        cancelled.insert(id);
+        let name = names::snapshot(desc.id, id);
+        let passed = barriers.iter().any(|b| b.barrier.id == id);
+        if passed || ctx.bucket.exists(&name).await? {
+            ctx.catalog.bury(&names::snapshot_gone(desc.id, id)).await?;
+            ctx.bucket.delete(&name).await?;
+        }
+    }
     for passed in barriers {
         let id = passed.barrier.id;
+        if cancelled.contains(&id) {
+            continue;
+        }
         let name = names::snapshot(desc.id, id);
         let buried = ctx.bucket.exists(&names::snapshot_gone(desc.id, id)).await?;
         if buried || ctx.bucket.exists(&name).await? {
@@ -175,14 +194,16 @@ fn build(
 
 impl Volume {
     /// Takes the records of a tail into the state, as they were taken when they were written.
-    fn replay(&self, records: Vec<TailRecord>, had_tail: bool) -> Result<()> {
+    fn replay(&self, tail: &Tail, verdict: &Verdict) -> Result<()> {
         let now = self.ctx.clock().boot();
-        match records.first() {
-            Some(first) => self.ctx.log.trim(self.group, LogPosition::from_u64(first.at)),
-            None if had_tail => self.ctx.log.trim(self.group, LogPosition::MAX),
-            None => {}
+        let parked: BTreeSet<u32> = verdict.parked.iter().map(|r| r.group).collect();
+        let groups: BTreeSet<u32> = tail.records.iter().map(|r| r.group).collect();
+        for group in groups.difference(&parked) {
+            let first = verdict.replay.iter().find(|r| r.group == *group);
+            let below = first.map_or(LogPosition::MAX, |r| LogPosition::from_u64(r.at));
+            self.ctx.log.trim(*group, below);
         }
-        for record in records {
+        for record in &verdict.replay {
             let mut state = self.state.lock();
             if record.vseq != state.vseq {
                 let detail =

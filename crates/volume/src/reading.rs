@@ -4,7 +4,6 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::open::state_of;
 use crate::state::{From, Part, State};
-use bytes::Bytes;
 use skerry_core::descriptor::VolumeDesc;
 use skerry_core::node::NodePtr;
 use skerry_store::blocks::Wanted;
@@ -66,10 +65,9 @@ impl Reading {
         Ok(true)
     }
 
-    /// Reads.
-    pub(crate) async fn read(&self, offset: u64, len: usize) -> Result<Bytes> {
-        let (parts, top) = self.parts(offset, len)?;
-        let mut out = vec![0; len];
+    /// Fills `out`.
+    pub(crate) async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let (parts, top) = self.parts(offset, out.len())?;
         let mut blocks: Vec<Wanted> = Vec::new();
         let mut at = 0;
         for part in parts {
@@ -80,14 +78,15 @@ impl Reading {
                 }
                 From::Zero | From::Log { .. } => None,
             };
-            blocks.extend(found.map(|(entry, within)| Wanted {
-                entry,
-                within: within..within + part.len,
-                at,
-            }));
+            match found {
+                Some((entry, within)) => {
+                    blocks.push(Wanted { entry, within: within..within + part.len, at });
+                }
+                None => out[at..at + part.len].fill(0),
+            }
             at += part.len;
         }
-        self.ctx.blocks.read_many(&blocks, self.state.block, &mut out).await?;
-        Ok(out.into())
+        self.ctx.blocks.read_many(&blocks, self.state.block, out).await?;
+        Ok(())
     }
 }

@@ -43,6 +43,10 @@ impl Volume {
         if !self.snapshots.lock().has(id) {
             return Ok(());
         }
+        if let Some(failure) = self.state.lock().failure.clone() {
+            // Out of service, perhaps deleted: nothing more of it may appear.
+            return Err(failure);
+        }
         // Under the lock: a checkpoint that ends now must not take away the root that this one names.
         let base = self.state.lock().base();
         let made = Ref {
@@ -123,6 +127,7 @@ impl Volume {
         };
         let collector = &self.ctx.collector;
         let free = collector.free(&owned, &keeper.lives, &keeper.candidates).await?;
+        let Some(free) = free else { return Ok(0) };
         // Between deciding and deleting: somebody who took the stream over may rely on what is here.
         self.look_for_seal().await?;
         collector.delete(&free).await?;

@@ -45,12 +45,12 @@ impl Default for EngineSettings {
     fn default() -> Self {
         Self {
             default_flush: FlushLevel::Local,
-            segment_bytes: 16 << 20,
+            segment_bytes: 8 << 20,
             segment_records_max: 32_768,
             puts_in_flight_max: 3,
             dirty_age: Duration::from_secs(30),
             index_bytes_max: 128 << 20,
-            overlay_bytes_max: 64 << 20,
+            overlay_bytes_max: 48 << 20,
             checkpoint_segments_max: 64,
             record_bytes_max: 1 << 20,
             suspend_gap: Duration::from_secs(3),

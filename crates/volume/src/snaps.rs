@@ -5,6 +5,7 @@ use crate::extents;
 use crate::info::{DiffRange, SnapshotState, SnapshotView, VolumeInfo};
 use crate::node::Node;
 use crate::open::state_of;
+use crate::refs::RefKeeper;
 use crate::volume::Volume;
 use skerry_core::descriptor::{FlushLevel, VolumeDesc};
 use skerry_core::id::{GroupId, SnapshotId, StreamId, VolumeId};
@@ -93,15 +94,28 @@ impl Volume {
             .await?;
             self.flush().await?;
         }
-        // A barrier that was on its way may have been published all the same: the tombstone decides.
-        let mut keeper = self.refs.lock().await;
-        self.snapshots.lock().remove(name.as_str());
-        let object = names::snapshot(self.desc.id, known.id);
-        if known.state == SnapshotState::Pending && !self.ctx.bucket.exists(&object).await? {
+        if known.state == SnapshotState::Pending && !self.snapshots.lock().was_sent(known.id) {
             return Ok(());
         }
+        // A barrier that was on its way is in the stream, or will be: the tombstone decides.
+        let mut keeper = self.refs.lock().await;
+        let found = self.ctx.catalog.snapshot(self.desc.id, known.id).await?;
         self.ctx.catalog.bury(&names::snapshot_gone(self.desc.id, known.id)).await?;
-        if let Some(found) = self.ctx.catalog.snapshot(self.desc.id, known.id).await? {
+        self.snapshots.lock().remove_id(known.id);
+        if let Err(error) = self.clear_after(&mut keeper, known.id, found).await {
+            tracing::warn!(volume = %self.name(), %error, "a deleted snapshot's segments stay until the next sweep");
+        }
+        Ok(())
+    }
+
+    /// Takes a buried snapshot's ref away, and what only it held.
+    async fn clear_after(
+        &self,
+        keeper: &mut RefKeeper,
+        id: SnapshotId,
+        found: Option<Ref>,
+    ) -> Result<()> {
+        if let Some(found) = found {
             let nodes = &self.ctx.nodes;
             for page in &found.base.root.liveness {
                 let listed = skerry_store::checkpoint::load_page(nodes, page).await?;
@@ -110,10 +124,8 @@ impl Volume {
             }
             self.add_range(&mut keeper.candidates, &found.base);
         }
-        self.ctx.bucket.delete(&object).await?;
-        if let Err(error) = self.collect(&mut keeper, true).await {
-            tracing::warn!(volume = %self.name(), %error, "collection stopped; a later one tries again");
-        }
+        self.ctx.bucket.delete(&names::snapshot(self.desc.id, id)).await?;
+        self.collect(keeper, true).await?;
         Ok(())
     }
 
@@ -127,12 +139,21 @@ impl Volume {
     }
 
     /// Becomes what a snapshot is. Writers are kept out; clients of before get errors from now on.
-    async fn roll_back(&self, base: &Base) -> Result<()> {
+    /// Runs to its end even if who asked for it goes away: half of it must not be.
+    async fn roll_back(self: &Arc<Self>, base: Base) -> Result<()> {
+        let volume = self.clone();
+        let done = tokio::spawn(async move {
+            let _paused = volume.pause();
+            volume.roll_back_paused(&base).await
+        });
+        done.await
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("a rollback failed: {e}")))?
+    }
+
+    /// Keeps writers waiting until what this gives is dropped.
+    pub(crate) fn pause(&self) -> Paused<'_> {
         self.state.lock().paused = true;
-        let done = self.roll_back_paused(base).await;
-        self.state.lock().paused = false;
-        self.room.notify_waiters();
-        done
+        Paused(self)
     }
 
     async fn roll_back_paused(&self, base: &Base) -> Result<()> {
@@ -164,9 +185,23 @@ impl Volume {
         let id = self.next_segment(vseq, vseq + 1);
         let built = build(&id, &[Op::Rollback(Box::new(base.clone()))], &[]);
         self.note_built(&built);
-        self.put_segment(&built).await?;
+        if let Err(e) = self.put_segment(&built).await {
+            // Its number is used up, and nothing may follow a gap.
+            self.fail(e.clone());
+            return Err(e);
+        }
         let (epoch, stream, number) = (self.epoch, self.stream, built.key.number);
         Ok(Position { epoch, stream, number, vseq: vseq + 1, hash: built.hash })
+    }
+}
+
+/// While this lives, writers wait.
+pub(crate) struct Paused<'a>(&'a Volume);
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().paused = false;
+        self.0.room.notify_waiters();
     }
 }
 
@@ -306,7 +341,7 @@ impl Node {
             })?
         };
         let view = volume.snapshot(Some(&kept)).await?;
-        volume.roll_back(&found.base).await?;
+        volume.roll_back(found.base).await?;
         Ok(view)
     }
 

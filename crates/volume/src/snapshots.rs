@@ -4,7 +4,7 @@ use crate::info::{SnapshotState, SnapshotView};
 use skerry_core::id::SnapshotId;
 use skerry_core::ops::Barrier;
 use skerry_core::refs::Ref;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A snapshot that the owner knows.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub(crate) struct Known {
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
     by_name: BTreeMap<String, Known>,
+    /// Whose barriers were put into a segment: from then on they may be in the stream for good.
+    sent: BTreeSet<SnapshotId>,
 }
 
 impl Snapshots {
@@ -63,13 +65,23 @@ impl Snapshots {
         self.by_name.get(name)
     }
 
+    /// Decides, once and for all, whether a barrier goes into the segment that is being built.
+    pub(crate) fn send(&mut self, id: SnapshotId) -> bool {
+        let wanted = self.has(id);
+        if wanted {
+            self.sent.insert(id);
+        }
+        wanted
+    }
+
+    /// True if a snapshot's barrier went into a segment of this incarnation.
+    pub(crate) fn was_sent(&self, id: SnapshotId) -> bool {
+        self.sent.contains(&id)
+    }
+
     /// True if a snapshot is still wanted: deleting a pending one takes it out.
     pub(crate) fn has(&self, id: SnapshotId) -> bool {
         self.by_name.values().any(|known| known.id == id)
-    }
-
-    pub(crate) fn remove(&mut self, name: &str) -> Option<Known> {
-        self.by_name.remove(name)
     }
 
     pub(crate) fn remove_id(&mut self, id: SnapshotId) {

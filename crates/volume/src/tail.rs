@@ -3,7 +3,10 @@
 use crate::error::{Error, ErrorKind, Result};
 use skerry_core::descriptor::Life;
 use skerry_core::id::{LogId, StreamId, VolumeId};
+use skerry_core::position::Position;
 use skerry_core::record::{Action, RECORD_KIND, Record};
+use skerry_core::seal::Seal;
+use skerry_core::takeover::tail_replays;
 use skerry_log::Recovery;
 use std::collections::HashMap;
 
@@ -12,6 +15,8 @@ use std::collections::HashMap;
 pub struct TailRecord {
     /// Its log position.
     pub at: u64,
+    /// Its group in the log.
+    pub group: u32,
     /// Its stream.
     pub stream: StreamId,
     /// Its sequence number.
@@ -23,8 +28,6 @@ pub struct TailRecord {
 /// What the log holds of one volume.
 #[derive(Debug, Clone, Default)]
 pub struct Tail {
-    /// Its group in the log.
-    pub group: u32,
     /// Its records, oldest first.
     pub records: Vec<TailRecord>,
 }
@@ -50,9 +53,9 @@ pub fn read(mut recovery: Recovery) -> Result<Tails> {
             Error::new(ErrorKind::Corrupt, format!("the log record at {}: {e}", found.position))
         })?;
         let tail = tails.by_volume.entry(record.volume).or_default();
-        tail.group = found.group;
         tail.records.push(TailRecord {
             at: found.position.as_u64(),
+            group: found.group,
             stream: record.stream,
             vseq: record.vseq,
             action: record.action,
@@ -62,38 +65,43 @@ pub fn read(mut recovery: Recovery) -> Result<Tails> {
 }
 
 /// What becomes of a tail.
-#[derive(Debug)]
-pub enum Verdict {
+#[derive(Debug, Default)]
+pub struct Verdict {
     /// These records follow on from what the bucket has.
-    Replay(Vec<TailRecord>),
-    /// Somebody else wrote meanwhile: never merged.
-    Fenced(String),
+    pub replay: Vec<TailRecord>,
+    /// Somebody else wrote meanwhile: these are never merged.
+    pub parked: Vec<TailRecord>,
+    /// Who, or why not.
+    pub why: String,
 }
 
-/// Decides what of a tail follows on from `vseq`, the first sequence number that the bucket lacks.
+/// Decides what of a tail follows on from `at`, the beginning of the stream that was just claimed.
 ///
-/// A tail counts only if every incarnation since its stream names this log, and its sequence numbers
-/// follow on without a gap. Of incarnations, `lives` lists all, the void ones too: one of another
-/// log fences even then, since nothing here can tell it from the real one for sure.
-pub fn judge(tail: &Tail, vseq: u64, lives: &[Life], log: LogId) -> Result<Verdict> {
-    let rest: Vec<TailRecord> = tail.records.iter().filter(|r| r.vseq >= vseq).cloned().collect();
-    let Some(first) = rest.first() else { return Ok(Verdict::Replay(rest)) };
-    let Some(began) = lives.iter().find(|life| life.stream == first.stream) else {
-        return Ok(Verdict::Fenced(format!("stream {} is not known to the bucket", first.stream)));
-    };
-    let foreign = lives
-        .iter()
-        .filter(|life| life.epoch >= began.epoch)
-        .find(|life| life.owner.as_ref().is_none_or(|owner| owner.log != log));
-    if let Some(life) = foreign {
-        let by = life.owner.as_ref().map_or("an operator", |owner| owner.host.as_str());
-        return Ok(Verdict::Fenced(format!(
-            "the volume was taken over by {by} in epoch {}",
-            life.epoch
-        )));
+/// `chain` are the incarnations that led there, oldest first, without gaps. A record counts only if every
+/// incarnation after its own names this log; a log may hold records of several, of which some are fenced
+/// and the later ones are not. Those that count must follow on without a gap.
+///
+/// # Errors
+/// `Corrupt` if a record is missing among those that count.
+pub fn judge(tail: &Tail, at: &Position, chain: &[Life], log: LogId) -> Result<Verdict> {
+    let mut verdict = Verdict::default();
+    let mut known: HashMap<StreamId, bool> = HashMap::new();
+    for record in tail.records.iter().filter(|r| r.vseq >= at.vseq) {
+        let place = chain.iter().position(|life| life.stream == record.stream);
+        let after = place.map(|i| &chain[i + 1..]);
+        let replays = *known.entry(record.stream).or_insert_with(|| {
+            let seals: Vec<Seal> = after.unwrap_or_default().iter().map(seal_of).collect();
+            place.is_some_and(|i| tail_replays(chain[i].epoch, &seals, at, log))
+        });
+        if replays {
+            verdict.replay.push(record.clone());
+        } else {
+            verdict.why = why_not(record, after, log);
+            verdict.parked.push(record.clone());
+        }
     }
-    for (i, record) in rest.iter().enumerate() {
-        let wanted = vseq + i as u64;
+    for (i, record) in verdict.replay.iter().enumerate() {
+        let wanted = at.vseq + i as u64;
         if record.vseq != wanted {
             return Err(Error::new(
                 ErrorKind::Corrupt,
@@ -105,5 +113,24 @@ pub fn judge(tail: &Tail, vseq: u64, lives: &[Life], log: LogId) -> Result<Verdi
             ));
         }
     }
-    Ok(Verdict::Replay(rest))
+    Ok(verdict)
+}
+
+/// The seal that began an incarnation, as far as it matters here.
+fn seal_of(life: &Life) -> Seal {
+    Seal { successor: life.stream, epoch: life.epoch, owner: life.owner.clone(), forced: false }
+}
+
+fn why_not(record: &TailRecord, after: Option<&[Life]>, log: LogId) -> String {
+    let Some(after) = after else {
+        return format!("stream {} is not known to the bucket", record.stream);
+    };
+    let foreign = after.iter().find(|l| l.owner.as_ref().is_none_or(|o| o.log != log));
+    match foreign {
+        Some(life) => {
+            let by = life.owner.as_ref().map_or("an operator", |owner| owner.host.as_str());
+            format!("the volume was taken over by {by} in epoch {}", life.epoch)
+        }
+        None => "its incarnations don't follow on from one another".to_owned(),
+    }
 }

@@ -28,6 +28,10 @@ use tokio::sync::{Notify, watch};
 /// How often a read is resolved anew when what it found was moved meanwhile.
 const RESOLVE_TRIES_MAX: usize = 16;
 
+/// A read of more parts than this does not try to do without waiting: reading many blocks together
+/// is cheaper than one by one.
+const TRY_PARTS_MAX: usize = 16;
+
 /// How far the bucket has got.
 #[derive(Debug, Clone)]
 pub struct Progress {
@@ -115,8 +119,19 @@ impl Volume {
     /// Bytes that are not in the bucket, and for how long the oldest of them have waited.
     pub fn undestaged(&self, now: std::time::Duration) -> (u64, std::time::Duration) {
         let state = self.state.lock();
-        let age = state.dirty_since().map_or_else(Default::default, |since| now.saturating_sub(since));
+        let age =
+            state.dirty_since().map_or_else(Default::default, |since| now.saturating_sub(since));
         (state.undestaged_bytes, age)
+    }
+
+    /// True if somebody else took the volume over.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.state.lock().failure.as_ref().is_some_and(|e| e.kind() == ErrorKind::InUse)
+    }
+
+    /// How many records are not in the bucket.
+    pub(crate) fn undestaged_records(&self) -> usize {
+        self.state.lock().undestaged_records
     }
 
     /// Takes the volume out of service; the first reason stays.
@@ -183,6 +198,9 @@ impl Volume {
             state.resolve(range, &mut parts);
             state.top()
         };
+        if parts.len() > TRY_PARTS_MAX {
+            return Ok(Attempt::Wait);
+        }
         let mut rest = &mut buf[..];
         for part in parts {
             let (out, tail) = rest.split_at_mut(part.len);
@@ -233,9 +251,10 @@ impl Volume {
         self.io.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Reads, waiting for what is not at hand.
-    pub async fn read(&self, offset: u64, len: usize, generation: u64) -> Result<Bytes> {
+    /// Fills `out`, waiting for what is not at hand.
+    pub async fn read_into(&self, offset: u64, out: &mut [u8], generation: u64) -> Result<()> {
         self.check_fence().await?;
+        let len = out.len();
         let range = offset..offset.saturating_add(len as u64);
         let mut last = None;
         for _ in 0..RESOLVE_TRIES_MAX {
@@ -245,11 +264,10 @@ impl Volume {
                 state.resolve(range.clone(), &mut parts);
                 (parts, state.top())
             };
-            let mut out = vec![0; len];
-            match self.read_parts(&mut parts, top, &mut out).await {
+            match self.read_parts(&mut parts, top, out).await {
                 Ok(true) => {
                     self.count_read(len);
-                    return Ok(out.into());
+                    return Ok(());
                 }
                 Ok(false) => {}
                 // A segment that was collected while this read was under way: look again.
@@ -296,7 +314,7 @@ impl Volume {
                         at: here.start,
                     });
                 }
-                From::Zero | From::Tree(..) => {}
+                From::Zero | From::Tree(..) => out[here].fill(0),
             }
         }
         self.ctx.blocks.read_many(&blocks, self.desc.block, out).await?;

@@ -13,8 +13,6 @@ use skerry_core::record::Action;
 use skerry_core::root::{Base, Root};
 use skerry_core::size::{BlockSize, check_volume};
 use skerry_store::claim::{self, ClaimOptions};
-use skerry_store::collect::Owned;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -235,6 +233,8 @@ impl Node {
             }
             self.ctx.catalog.bury(&names::volume_gone(id)).await?;
             self.close_volume(id, "was deleted").await;
+            // A snapshot that is being published now is published before its ref is looked for.
+            drop(volume.refs.lock().await);
             self.ctx.log.trim(volume.group, skerry_log::Position::MAX);
             let heads = skerry_store::catalog::list_heads(&self.ctx.bucket, id).await?;
             for (head, _) in heads {
@@ -257,14 +257,7 @@ impl Node {
         if self.ctx.catalog.snapshots(id).await?.is_empty() {
             self.ctx.catalog.free(name, id).await?;
         }
-        let lives = claim::lives(&self.ctx.bucket, id).await?;
-        let candidates: BTreeSet<_> =
-            self.ctx.collector.sweep_candidates(&lives).await?.into_iter().collect();
-        let owned = Owned { volume: id, writing: None, head: None };
-        let collector = &self.ctx.collector;
-        let deleted =
-            async { collector.delete(&collector.free(&owned, &lives, &candidates).await?).await };
-        if let Err(error) = deleted.await {
+        if let Err(error) = self.sweep_deleted(id).await {
             tracing::warn!(volume = %name, %error, "a deleted volume's segments stay until the next sweep");
         }
         Ok(())
@@ -278,6 +271,8 @@ impl Node {
         let Some(volume) = open else { return self.release_elsewhere(&desc, name, force).await };
         let _admin = volume.admin.lock().await;
         self.refuse_clients(&volume, force)?;
+        // Who writes from now on waits, and is told in the end that the volume was released.
+        let _paused = volume.pause();
         volume.drain().await?;
         volume.checkpoint().await?;
         self.seal_for_nobody(&desc, true).await?;

@@ -1,0 +1,439 @@
+//! Fsck: reads everything in a bucket and says what is wrong with it, in sentences that name objects.
+//!
+//! It changes nothing, and believes no cache: what it reads comes from the store. Of every volume it
+//! reads descriptor, refs and incarnations, rolls forward, walks the trees, recounts references and
+//! compares them with liveness to the block (live and dead-pending together), and verifies the content
+//! of every block that anything references. A volume that is written meanwhile is looked at again.
+
+use crate::blocks::{Blocks, BlocksSettings};
+use crate::bucket::Bucket;
+use crate::catalog::{self, Catalog};
+use crate::checkpoint::load_page;
+use crate::claim;
+use crate::error::Result;
+use crate::nodes::Nodes;
+use crate::segment_io;
+use crate::view::{self, View};
+use skerry_core::descriptor::{Life, VolumeDesc, VolumeState};
+use skerry_core::entry::BlockEntry;
+use skerry_core::hold::{Candidate, Held, HeldRange};
+use skerry_core::id::VolumeId;
+use skerry_core::names::{self, Object};
+use skerry_core::node::NodePtr;
+use skerry_core::position::{Position, SegmentKey};
+use skerry_core::refs::Ref;
+use skerry_core::root::{Base, Root};
+use skerry_core::size::BlockSize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Memory for nodes while checking, bytes: one path of every root.
+const NODE_CACHE_BYTES: u64 = 16 << 20;
+/// Memory for blocks while checking, bytes: neighbours of one frame.
+const BLOCK_CACHE_BYTES: u64 = 4 << 20;
+/// How often a volume that changes while it is read is looked at anew.
+const TRIES_MAX: usize = 4;
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    /// Volumes looked at.
+    pub volumes: u64,
+    /// Refs and snapshots looked at.
+    pub refs: u64,
+    /// Segments that something references.
+    pub segments: u64,
+    /// Blocks whose content was verified.
+    pub blocks: u64,
+    /// Segments that nothing holds.
+    pub orphans: u64,
+    /// What is wrong, a sentence each.
+    pub problems: Vec<String>,
+}
+
+/// References by segment and slot.
+type Counts = BTreeMap<(SegmentKey, u16), u32>;
+
+/// What is known of one volume once it has been looked at.
+#[derive(Default)]
+struct Seen {
+    refs: u64,
+    problems: Vec<String>,
+    ranges: Vec<HeldRange>,
+    lives: Vec<Life>,
+    entries: BTreeMap<(SegmentKey, u16), (BlockEntry, BlockSize)>,
+    nodes: BTreeSet<SegmentKey>,
+}
+
+impl Seen {
+    fn wrong(&mut self, what: impl std::fmt::Display, detail: impl std::fmt::Display) {
+        self.problems.push(format!("{what}: {detail}"));
+    }
+}
+
+/// Reads the whole bucket.
+///
+/// # Errors
+/// If the bucket can't be listed. Everything else that can't be read is a problem of its own.
+pub async fn run(bucket: &Bucket) -> Result<Findings> {
+    let checker = Checker {
+        bucket,
+        catalog: Catalog::new(bucket.clone()),
+        nodes: Nodes::new(bucket.clone(), NODE_CACHE_BYTES),
+        blocks: Blocks::new(
+            bucket.clone(),
+            BlocksSettings { ram_bytes: BLOCK_CACHE_BYTES, ..BlocksSettings::default() },
+        ),
+    };
+    checker.run().await
+}
+
+struct Checker<'a> {
+    bucket: &'a Bucket,
+    catalog: Catalog,
+    nodes: Nodes,
+    blocks: Blocks,
+}
+
+impl Checker<'_> {
+    async fn run(&self) -> Result<Findings> {
+        let mut found = Findings::default();
+        let segments = self.segments().await?;
+        let mut volumes = BTreeSet::new();
+        for object in self.bucket.list(names::VOLUMES).await? {
+            if let Object::VolumeDesc(id) = names::parse(&object.name) {
+                volumes.insert(id);
+            }
+        }
+        self.check_names(&volumes, &mut found).await?;
+        let mut all = Vec::new();
+        for id in volumes {
+            found.volumes += 1;
+            all.push((id, self.volume_settled(id, &mut found).await?));
+        }
+        self.count_orphans(&segments, &all, &mut found).await?;
+        Ok(found)
+    }
+
+    async fn segments(&self) -> Result<BTreeSet<SegmentKey>> {
+        let listed = self.bucket.list(names::STREAMS).await?;
+        Ok(listed
+            .iter()
+            .filter_map(|object| match names::parse(&object.name) {
+                Object::Segment(key) => Some(key),
+                _ => None,
+            })
+            .collect())
+    }
+
+    async fn check_names(&self, volumes: &BTreeSet<VolumeId>, out: &mut Findings) -> Result<()> {
+        match self.catalog.all().await {
+            Ok(all) => {
+                for (name, id) in all.iter().filter(|(_, id)| !volumes.contains(*id)) {
+                    out.problems.push(format!("name {name} names volume {id}, which is not there"));
+                }
+                Ok(())
+            }
+            Err(e) if e.is_transient() => Err(e),
+            Err(e) => {
+                out.problems.push(format!("the names can't be read: {e}"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks at a volume, again if it changed meanwhile and something seemed wrong.
+    async fn volume_settled(&self, id: VolumeId, out: &mut Findings) -> Result<Seen> {
+        let mut tries = 0;
+        let seen = loop {
+            let before = self.bucket.list(&names::volume_prefix(id)).await?;
+            let seen = self.volume(id).await;
+            tries += 1;
+            if seen.problems.is_empty()
+                || tries >= TRIES_MAX
+                || before == self.bucket.list(&names::volume_prefix(id)).await?
+            {
+                break seen;
+            }
+        };
+        out.refs += seen.refs;
+        let segments: BTreeSet<SegmentKey> =
+            seen.entries.keys().map(|(key, _)| *key).chain(seen.nodes.iter().copied()).collect();
+        out.segments += segments.len() as u64;
+        out.blocks += seen.entries.len() as u64;
+        out.problems.extend(seen.problems.iter().map(|p| format!("volume {id}: {p}")));
+        Ok(seen)
+    }
+
+    async fn volume(&self, id: VolumeId) -> Seen {
+        let mut seen = Seen::default();
+        match claim::lives(self.bucket, id).await {
+            Ok(lives) => seen.lives = lives,
+            Err(e) => seen.wrong("its incarnations", e),
+        }
+        let desc = match self.catalog.desc(id).await {
+            Ok(desc) => desc,
+            Err(e) => {
+                seen.wrong(names::volume_desc(id), e);
+                return seen;
+            }
+        };
+        self.head(&desc, &mut seen).await;
+        self.snapshots(&desc, &mut seen).await;
+        self.content(&mut seen).await;
+        seen
+    }
+
+    async fn head(&self, desc: &VolumeDesc, seen: &mut Seen) {
+        let id = desc.id;
+        match self.catalog.state(id).await {
+            Ok(Some(VolumeState::Ready)) => {}
+            Ok(_) => return,
+            Err(e) => return seen.wrong(names::volume_state(id), e),
+        }
+        match self.catalog.entry(id).await {
+            Ok(entry) if entry.gone => return,
+            Ok(_) => {}
+            Err(e) => return seen.wrong(names::volume_gone(id), e),
+        }
+        self.head_refs(desc, seen).await;
+        match claim::peek(self.bucket, desc).await {
+            Ok(peek) => {
+                self.view("its head", &peek.view, seen).await;
+                self.ends(&peek.view, seen).await;
+            }
+            Err(e) => seen.wrong("its head can't be read", e),
+        }
+    }
+
+    async fn head_refs(&self, desc: &VolumeDesc, seen: &mut Seen) {
+        let heads = match catalog::list_heads(self.bucket, desc.id).await {
+            Ok(heads) => heads,
+            Err(e) => return seen.wrong("its head refs", e),
+        };
+        if heads.is_empty() {
+            seen.ranges.push(HeldRange::head(desc.id, &Position::start(0, desc.genesis, 0)));
+            self.hold(desc.base_volume(), &desc.base, seen);
+        }
+        for (name, _) in heads {
+            match catalog::read_ref(self.bucket, &name).await {
+                Ok(Some(head)) => {
+                    seen.refs += 1;
+                    seen.ranges.push(HeldRange::head(desc.id, &head.base.at));
+                    self.root(&name, &head.base.root, seen).await;
+                }
+                Ok(None) => seen.wrong(&name, "it was listed and is not there"),
+                Err(e) => seen.wrong(&name, e),
+            }
+        }
+    }
+
+    fn hold(&self, volume: VolumeId, base: &Base, seen: &mut Seen) {
+        seen.ranges.push(HeldRange::upto(volume, &base.at, &base.end));
+    }
+
+    async fn snapshots(&self, desc: &VolumeDesc, seen: &mut Seen) {
+        let refs: Vec<Ref> = match self.catalog.snapshots(desc.id).await {
+            Ok(refs) => refs,
+            Err(e) => return seen.wrong("its snapshots", e),
+        };
+        let mut labels = BTreeSet::new();
+        for found in refs {
+            seen.refs += 1;
+            self.hold(desc.id, &found.base, seen);
+            let Some(info) = &found.snapshot else {
+                seen.wrong("a snapshot's ref", "it does not say which snapshot it is");
+                continue;
+            };
+            let what = names::snapshot(desc.id, info.id);
+            if !labels.insert(info.name.clone()) {
+                seen.wrong(&what, format!("there are two snapshots called {}", info.name));
+            }
+            self.root(&what, &found.base.root, seen).await;
+            match view::open(self.bucket, desc.id, &found.base).await {
+                Ok(view) => {
+                    if view.size_bytes != info.size_bytes {
+                        let (says, is) = (info.size_bytes, view.size_bytes);
+                        seen.wrong(&what, format!("it says {says} bytes, and has {is}"));
+                    }
+                    self.view(&what, &view, seen).await;
+                }
+                Err(e) => seen.wrong(&what, e),
+            }
+        }
+    }
+
+    /// Checks a root and what lies over it.
+    async fn view(&self, what: &str, view: &View, seen: &mut Seen) {
+        self.root(what, &view.root, seen).await;
+        let block = view.root.block;
+        for change in view.overlay.entries() {
+            let entry = change.entry;
+            seen.entries.insert((entry.segment, entry.slot), (entry, block));
+        }
+    }
+
+    /// Nothing is mapped beyond the end of the volume.
+    async fn ends(&self, view: &View, seen: &mut Seen) {
+        let blocks = view.root.block.blocks(view.size_bytes);
+        let mut scan = crate::tree::Scan::new(&self.nodes, view.root.top, blocks..u64::MAX);
+        let mut beyond: Vec<u64> =
+            view.overlay.entries_within(blocks..u64::MAX).map(|c| c.index).collect();
+        loop {
+            match scan.next_leaf().await {
+                Ok(Some(leaf)) => beyond.extend(
+                    leaf.iter()
+                        .map(|(index, _)| *index)
+                        .filter(|i| view.overlay.get(*i) == skerry_core::overlay::Overlaid::Below),
+                ),
+                Ok(None) => break,
+                Err(e) => return seen.wrong("its tree", e),
+            }
+        }
+        if let Some(index) = beyond.first() {
+            let count = beyond.len();
+            seen.wrong("its head", format!("{count} blocks from {index} on lie beyond its end"));
+        }
+    }
+
+    /// Recounts what a root references and compares it with its liveness.
+    async fn root(&self, what: &str, root: &Root, seen: &mut Seen) {
+        let mut counts = Counts::new();
+        let tops = root.top.iter().chain(&root.dead_pending);
+        for (i, top) in tops.enumerate() {
+            let live = i == 0 && root.top.is_some();
+            if let Err(e) = self.walk(*top, root.block, live, &mut counts, seen).await {
+                return seen.wrong(what, e);
+            }
+        }
+        let mut listed = Counts::new();
+        for page in &root.liveness {
+            seen.nodes.insert(page.ptr.segment);
+            match load_page(&self.nodes, page).await {
+                Ok(page) => {
+                    for (key, live) in page.segments() {
+                        listed.extend(live.slots().map(|(slot, count)| ((*key, slot), count)));
+                    }
+                }
+                Err(e) => return seen.wrong(what, e),
+            }
+        }
+        compare(what, &counts, &listed, seen);
+    }
+
+    /// Counts what a subtree references.
+    async fn walk(
+        &self,
+        top: NodePtr,
+        block: BlockSize,
+        live: bool,
+        counts: &mut Counts,
+        seen: &mut Seen,
+    ) -> Result<()> {
+        let mut todo = vec![top];
+        while let Some(ptr) = todo.pop() {
+            *counts.entry((ptr.segment, ptr.slot)).or_default() += 1;
+            seen.nodes.insert(ptr.segment);
+            let node = self.nodes.get(&ptr).await?;
+            let mut below = 0;
+            for (_, entry) in node.leaf_entries() {
+                below += 1;
+                *counts.entry((entry.segment, entry.slot)).or_default() += 1;
+                if live {
+                    seen.entries.insert((entry.segment, entry.slot), (entry, block));
+                }
+            }
+            for (_, child) in node.children() {
+                below += child.live;
+                todo.push(child);
+            }
+            if below != ptr.live {
+                let name = names::segment(ptr.segment);
+                let offset = ptr.offset;
+                seen.wrong(
+                    name,
+                    format!(
+                        "the node at {offset} maps {below} blocks, and its parent says {}",
+                        ptr.live
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Verifies every block that anything references, and the head of its segment.
+    async fn content(&self, seen: &mut Seen) {
+        let segments: BTreeSet<SegmentKey> =
+            seen.entries.keys().map(|(key, _)| *key).chain(seen.nodes.iter().copied()).collect();
+        for key in segments {
+            match segment_io::read(self.bucket, key).await {
+                Ok(skerry_core::takeover::Found::Segment(_)) => {}
+                Ok(skerry_core::takeover::Found::Seal(_)) => {
+                    seen.wrong(names::segment(key), "a seal stands where blocks should be");
+                }
+                Ok(skerry_core::takeover::Found::Missing) => {
+                    seen.wrong(names::segment(key), "it is missing, and a map references it");
+                }
+                Err(e) => seen.wrong(names::segment(key), e),
+            }
+        }
+        let entries: Vec<_> = seen.entries.values().copied().collect();
+        for (entry, block) in entries {
+            if let Err(e) = self.blocks.read(&entry, block).await {
+                seen.wrong(names::segment(entry.segment), format!("slot {}: {e}", entry.slot));
+            }
+        }
+    }
+
+    /// Segments that were there at the beginning and that nothing holds.
+    async fn count_orphans(
+        &self,
+        segments: &BTreeSet<SegmentKey>,
+        all: &[(VolumeId, Seen)],
+        out: &mut Findings,
+    ) -> Result<()> {
+        let mut held = Held::default();
+        let mut streams = BTreeMap::new();
+        for (id, seen) in all {
+            held.listed.extend(seen.entries.keys().map(|(key, _)| *key));
+            held.listed.extend(seen.nodes.iter().copied());
+            held.ranges.extend(seen.ranges.iter().copied());
+            streams.extend(seen.lives.iter().map(|life| (life.stream, (*id, life.epoch))));
+        }
+        for key in segments {
+            let stream = streams.get(&key.stream).copied();
+            let is_free = !held.holds(&Candidate { key: *key, stream });
+            if is_free
+                && matches!(
+                    segment_io::read(self.bucket, *key).await,
+                    Ok(skerry_core::takeover::Found::Segment(_))
+                )
+            {
+                out.orphans += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says where counted and listed references differ; the first of many.
+fn compare(what: &str, counts: &Counts, listed: &Counts, seen: &mut Seen) {
+    let mut wrong = Vec::new();
+    for at in counts.keys().chain(listed.keys()).collect::<BTreeSet<_>>() {
+        let (is, says) =
+            (counts.get(at).copied().unwrap_or(0), listed.get(at).copied().unwrap_or(0));
+        if is != says {
+            wrong.push((at, is, says));
+        }
+    }
+    if let Some(((key, slot), is, says)) = wrong.first() {
+        let name = names::segment(*key);
+        let count = wrong.len();
+        seen.wrong(
+            what,
+            format!(
+                "liveness is wrong in {count} places: slot {slot} of {name} is referenced {is} times, and it says {says}"
+            ),
+        );
+    }
+}

@@ -1,0 +1,32 @@
+//! Fsck of the whole bucket, and of what this node knows besides.
+
+use crate::error::{ErrorKind, Result};
+use crate::info::FsckReport;
+use crate::node::Node;
+use skerry_store::fsck;
+
+impl Node {
+    /// Reads everything in the bucket and says what is wrong. Changes nothing.
+    ///
+    /// # Errors
+    /// If the bucket can't be listed.
+    pub async fn fsck(&self) -> Result<FsckReport> {
+        let found = fsck::run(&self.ctx.bucket).await?;
+        let mut report = FsckReport {
+            volumes: found.volumes,
+            refs: found.refs,
+            segments: found.segments,
+            blocks: found.blocks,
+            orphans: found.orphans,
+            problems: found.problems,
+        };
+        for volume in self.open_volumes() {
+            let failure = volume.state.lock().failure.clone();
+            // A volume that somebody else took over is theirs to vouch for.
+            if let Some(failure) = failure.filter(|e| e.kind() != ErrorKind::InUse) {
+                report.problems.push(failure.message().to_owned());
+            }
+        }
+        Ok(report)
+    }
+}

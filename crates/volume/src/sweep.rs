@@ -1,0 +1,47 @@
+//! The sweep: looks at every object of every stream that this node may collect, and deletes what nothing holds.
+//!
+//! Of a living volume only its owner does so; a deleted one has no owner, and anybody may.
+
+use crate::error::Result;
+use crate::node::Node;
+use skerry_core::id::VolumeId;
+use skerry_core::names::{self, Object};
+use skerry_store::claim;
+use skerry_store::collect::Owned;
+use std::collections::BTreeSet;
+
+impl Node {
+    /// Deletes every segment that nothing holds of the volumes that this node writes, and of the
+    /// deleted ones; gives how many. Lists all their streams: a thing for once a day.
+    pub async fn sweep(&self) -> Result<usize> {
+        let mut swept = 0;
+        for volume in self.open_volumes() {
+            swept += volume.sweep().await?;
+        }
+        for id in self.deleted().await? {
+            swept += self.sweep_deleted(id).await?;
+        }
+        Ok(swept)
+    }
+
+    async fn deleted(&self) -> Result<Vec<VolumeId>> {
+        let listed = self.ctx.bucket.list(names::VOLUMES).await?;
+        let gone = |name: &str| match names::parse(name) {
+            Object::VolumeGone(id) => Some(id),
+            _ => None,
+        };
+        Ok(listed.iter().filter_map(|object| gone(&object.name)).collect())
+    }
+
+    /// Deletes what nothing holds of a deleted volume's streams.
+    pub(crate) async fn sweep_deleted(&self, id: VolumeId) -> Result<usize> {
+        let lives = claim::lives(&self.ctx.bucket, id).await?;
+        let collector = &self.ctx.collector;
+        let candidates: BTreeSet<_> =
+            collector.sweep_candidates(&lives).await?.into_iter().collect();
+        let owned = Owned { volume: id, writing: None, head: None };
+        let free = collector.free(&owned, &lives, &candidates).await?.unwrap_or_default();
+        collector.delete(&free).await?;
+        Ok(free.len())
+    }
+}
