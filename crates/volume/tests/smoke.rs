@@ -85,7 +85,7 @@ async fn snapshots_clones_and_rollback() {
     assert!(forward.read(100 * 4096, 50 * 4096).await.expect("reads").iter().all(|b| *b == 2));
 
     drop((device, copy, one, forward));
-    node.delete_volume(&name("disk"), true, false).await.expect("deletes");
+    node.delete_volume(&name("disk"), true, true).await.expect("deletes");
     assert_eq!(node.list_volumes().await.expect("lists").len(), 1);
     let copy = node.open_device(&target("copy")).await.expect("the clone is not affected");
     assert!(copy.read(4096, 99 * 4096).await.expect("reads").iter().all(|b| *b == 1));

@@ -1,6 +1,12 @@
 //! A node in memory for tests: seeded randomness, tokio's clock, a simulated disk, a store in memory.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+//!
+//! A node here can die as a process or a machine does: from one moment on none of its calls to the
+//! store ends, its disk handles are dead, and nothing that it still has in memory matters any more.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+mod gate;
+
+pub use gate::Gate;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
@@ -8,17 +14,39 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use skerry_core::env::{Clock, Entropy};
 use skerry_core::id::NodeId;
+use skerry_core::name::{Name, Target};
 use skerry_log::sim::SimDisk;
 use skerry_log::{Disk, Log, Progress};
 use skerry_store::blocks::{Blocks, BlocksSettings};
 use skerry_store::bucket::{Bucket, Env};
 use skerry_store::nodes::Nodes;
-use skerry_volume::{EngineSettings, Node, NodeParts};
+use skerry_volume::{CreateVolume, EngineSettings, Node, NodeParts};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A name.
+pub fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+/// A target.
+pub fn target(text: &str) -> Target {
+    text.parse().expect("a target")
+}
+
+/// A new volume of 4 KiB blocks.
+pub fn create(text: &str, size_bytes: u64) -> CreateVolume {
+    CreateVolume { name: name(text), size_bytes, block_size_bytes: 4096, flush: None }
+}
+
 /// Tokio's clock, which tests pause.
 pub struct TokioClock(tokio::time::Instant);
+
+impl TokioClock {
+    pub fn new() -> Self {
+        Self(tokio::time::Instant::now())
+    }
+}
 
 impl Clock for TokioClock {
     fn boot(&self) -> Duration {
@@ -46,25 +74,56 @@ impl Entropy for Seeded {
 }
 
 /// What outlives a node: the store, the disk, and where randomness has got to.
+#[derive(Clone)]
 pub struct World {
     pub store: Arc<dyn ObjectStore>,
     pub disk: Arc<SimDisk>,
     pub entropy: Arc<Seeded>,
     pub clock: Arc<TokioClock>,
     pub settings: EngineSettings,
-    pub log_cap_bytes: u64,
+    pub log: skerry_log::Settings,
+    /// Memory for decoded blocks and for nodes, bytes each.
+    pub cache_bytes: u64,
 }
 
 /// A node, and the task that commits its log.
 pub struct Running {
     pub node: Arc<Node>,
     pub log: Log,
+    /// Between the node and the store.
+    pub gate: Arc<Gate>,
     committer: tokio::task::JoinHandle<()>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.gate.kill();
         self.committer.abort();
+    }
+}
+
+/// Limits so small that everything happens all the time.
+fn tiny() -> EngineSettings {
+    EngineSettings {
+        segment_bytes: 64 << 10,
+        inline_cpu: true,
+        dirty_age: Duration::from_secs(5),
+        overlay_bytes_max: 16 << 10,
+        checkpoint_segments_max: 6,
+        record_bytes_max: 64 << 10,
+        ..EngineSettings::default()
+    }
+}
+
+fn tiny_log() -> skerry_log::Settings {
+    skerry_log::Settings {
+        file_bytes: 256 << 10,
+        cap_bytes: 4 << 20,
+        buffer_bytes: 128 << 10,
+        buffers: 4,
+        write_threshold_bytes: 32 << 10,
+        fill_ahead_bytes: 64 << 10,
+        fill_piece_bytes: 64 << 10,
     }
 }
 
@@ -74,52 +133,44 @@ impl World {
     }
 
     pub fn over(seed: u64, store: Arc<dyn ObjectStore>) -> Self {
-        let settings = EngineSettings {
-            segment_bytes: 64 << 10,
-            inline_cpu: true,
-            dirty_age: Duration::from_secs(5),
-            overlay_bytes_max: 16 << 10,
-            checkpoint_segments_max: 6,
-            ..EngineSettings::default()
-        };
         Self {
             store,
             disk: Arc::new(SimDisk::new()),
             entropy: Arc::new(Seeded::new(seed)),
-            clock: Arc::new(TokioClock(tokio::time::Instant::now())),
-            settings,
-            log_cap_bytes: 4 << 20,
+            clock: Arc::new(TokioClock::new()),
+            settings: tiny(),
+            log: tiny_log(),
+            cache_bytes: 256 << 10,
         }
     }
 
     /// Another host with a disk of its own on the same store.
     pub fn neighbour(&self, seed: u64) -> Self {
         Self {
-            store: self.store.clone(),
             disk: Arc::new(SimDisk::new()),
             entropy: Arc::new(Seeded::new(seed)),
-            clock: self.clock.clone(),
-            settings: self.settings.clone(),
-            log_cap_bytes: self.log_cap_bytes,
+            ..self.clone()
         }
     }
 
-    pub fn log_settings(&self) -> skerry_log::Settings {
-        skerry_log::Settings {
-            file_bytes: 256 << 10,
-            cap_bytes: self.log_cap_bytes,
-            buffer_bytes: 128 << 10,
-            buffers: 4,
-            write_threshold_bytes: 32 << 10,
-            fill_ahead_bytes: 64 << 10,
-            fill_piece_bytes: 64 << 10,
-        }
+    /// The log is lost: an empty disk takes its place.
+    pub fn lose_disk(&mut self) {
+        self.disk = Arc::new(SimDisk::new());
     }
 
     /// Starts a node called `host`.
     pub async fn start(&self, host: &str) -> skerry_volume::Result<Running> {
+        self.start_behind(host, Gate::new(self.store.clone())).await
+    }
+
+    /// Starts a node called `host` behind a gate that may be told when to shut.
+    pub async fn start_behind(
+        &self,
+        host: &str,
+        gate: Arc<Gate>,
+    ) -> skerry_volume::Result<Running> {
         let env = Env { clock: self.clock.clone(), entropy: self.entropy.clone() };
-        let bucket = Bucket::open(self.store.clone(), env, true).await?;
+        let bucket = Bucket::open(gate.clone(), env, true).await?;
         let entropy = self.entropy.clone();
         let next = move || {
             let mut bytes = [0; 8];
@@ -127,14 +178,13 @@ impl World {
             u64::from_le_bytes(bytes)
         };
         let disk: Arc<dyn Disk> = self.disk.clone();
-        let (log, recovery) =
-            Log::open(disk, self.log_settings(), skerry_log::Env::new(next, || 0))?;
-        let committer = tokio::spawn(commit(log.clone()));
+        let (log, recovery) = Log::open(disk, self.log.clone(), skerry_log::Env::new(next, || 0))?;
+        let committer = Committer(tokio::spawn(commit(log.clone())));
         let mut node = [0; 16];
         node[..host.len().min(16)].copy_from_slice(&host.as_bytes()[..host.len().min(16)]);
-        let settings = BlocksSettings { ram_bytes: 256 << 10, ..BlocksSettings::default() };
+        let settings = BlocksSettings { ram_bytes: self.cache_bytes, ..BlocksSettings::default() };
         let parts = NodeParts {
-            nodes: Nodes::new(bucket.clone(), 256 << 10),
+            nodes: Nodes::new(bucket.clone(), self.cache_bytes),
             blocks: Blocks::new(bucket.clone(), settings),
             bucket,
             bucket_url: "memory://".into(),
@@ -146,7 +196,22 @@ impl World {
             settings: self.settings.clone(),
         };
         let node = Node::open(parts).await?;
-        Ok(Running { node, log, committer })
+        Ok(Running { node, log, gate, committer: committer.keep() })
+    }
+}
+
+/// A task that ends with this, unless it is kept: a start that fails or dies leaves none behind.
+struct Committer(tokio::task::JoinHandle<()>);
+
+impl Committer {
+    fn keep(mut self) -> tokio::task::JoinHandle<()> {
+        std::mem::replace(&mut self.0, tokio::spawn(std::future::ready(())))
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -154,7 +219,7 @@ impl World {
 async fn commit(log: Log) {
     while let Ok(progress) = log.commit_once() {
         match progress {
-            Progress::Idle => tokio::time::sleep(Duration::from_micros(100)).await,
+            Progress::Idle => tokio::time::sleep(Duration::from_micros(900)).await,
             _ => tokio::task::yield_now().await,
         }
     }

@@ -1,0 +1,158 @@
+//! A gate between one incarnation of a node and the store: once it is shut, no call ends.
+//!
+//! A call that is under way when the gate shuts still happens: what a dying machine had sent arrives.
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::sync::Notify;
+
+/// A gate in front of a store.
+pub struct Gate {
+    store: Arc<dyn ObjectStore>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shut: AtomicBool,
+    calls: AtomicU64,
+    shut_after: AtomicU64,
+    died: Notify,
+}
+
+impl Gate {
+    /// An open gate.
+    pub fn new(store: Arc<dyn ObjectStore>) -> Arc<Self> {
+        Self::shutting_after(store, u64::MAX)
+    }
+
+    /// A gate that shuts when `calls` calls have been let through.
+    pub fn shutting_after(store: Arc<dyn ObjectStore>, calls: u64) -> Arc<Self> {
+        let inner = Inner {
+            shut: AtomicBool::new(false),
+            calls: AtomicU64::new(0),
+            shut_after: AtomicU64::new(calls),
+            died: Notify::new(),
+        };
+        Arc::new(Self { store, inner: Arc::new(inner) })
+    }
+
+    /// Shuts when `calls` more have been let through.
+    pub fn shut_after(&self, calls: u64) {
+        let now = self.inner.calls.load(Ordering::Relaxed);
+        self.inner.shut_after.store(now.saturating_add(calls), Ordering::Relaxed);
+    }
+
+    /// Shuts now.
+    pub fn kill(&self) {
+        self.inner.shut.store(true, Ordering::Relaxed);
+        self.inner.died.notify_waiters();
+    }
+
+    /// Calls so far.
+    pub fn calls(&self) -> u64 {
+        self.inner.calls.load(Ordering::Relaxed)
+    }
+
+    /// True once it is shut.
+    pub fn is_shut(&self) -> bool {
+        self.inner.shut.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it is shut.
+    pub async fn died(&self) {
+        let died = self.inner.died.notified();
+        tokio::pin!(died);
+        died.as_mut().enable();
+        if !self.is_shut() {
+            died.await;
+        }
+    }
+}
+
+impl Inner {
+    async fn pass(&self) {
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed);
+        if calls >= self.shut_after.load(Ordering::Relaxed) {
+            self.shut.store(true, Ordering::Relaxed);
+            self.died.notify_waiters();
+        }
+        if self.shut.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gate({:?})", self.store)
+    }
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Gate {
+    async fn put_opts(&self, at: &Path, load: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.inner.pass().await;
+        self.store.put_opts(at, load, opts).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.store.put_multipart_opts(at, opts).await
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.pass().await;
+        self.store.get_opts(at, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let (inner, store) = (self.inner.clone(), self.store.clone());
+        let deleted = locations.then(move |at| {
+            let (inner, store) = (inner.clone(), store.clone());
+            async move {
+                inner.pass().await;
+                let at = at?;
+                store.delete(&at).await.map(|()| at)
+            }
+        });
+        deleted.boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (inner, store, prefix) = (self.inner.clone(), self.store.clone(), prefix.cloned());
+        let listed = async move {
+            inner.pass().await;
+            store.list(prefix.as_ref())
+        };
+        futures::stream::once(listed).flatten().boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.pass().await;
+        self.store.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.store.copy_opts(from, to, options).await
+    }
+}
