@@ -206,6 +206,15 @@ def prefill_file(path, size):
         os.fsync(file.fileno())
 
 
+def build(*target):
+    """Builds the binary (unless SKERRY_BIN names one) and a helper; what can't be built is absent."""
+    targets = [target] if "SKERRY_BIN" in os.environ else [("-p", "skerry"), target]
+    for words in targets:
+        command = ["cargo", "build", "--release", "--quiet", *words]
+        if subprocess.run(command, cwd=ROOT).returncode != 0:
+            sys.exit(f"{' '.join(command)} failed; SKERRY_BIN names a binary that is built already")
+
+
 def settle():
     """Lets what earlier runs left in the page cache reach the disk, so that nobody else pays."""
     os.sync()

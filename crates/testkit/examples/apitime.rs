@@ -49,7 +49,7 @@ async fn clone(client: &Client, from: &str, number: u32) -> Result<f64, Box<dyn 
         size_bytes: None,
     };
     let took = timed(client.clone_volume(request)).await?;
-    let delete = DeleteVolumeRequest { volume: new_name, ..DeleteVolumeRequest::default() };
+    let delete = DeleteVolumeRequest { name: new_name, ..DeleteVolumeRequest::default() };
     client.delete_volume(delete).await?;
     Ok(took)
 }
