@@ -22,7 +22,8 @@ const HEADER_BYTES: usize = 40;
 const BLOCK_BYTES: usize = 4096;
 /// What such a record takes in a file.
 const RECORD_BYTES: usize = 4608;
-const ROUNDS: usize = 5;
+/// Many short rounds, each compared with the bare loop of the same round: the disk's speed changes.
+const ROUNDS: usize = 25;
 
 fn main() {
     let arguments: Vec<String> =
@@ -31,7 +32,7 @@ fn main() {
         || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target"),
         PathBuf::from,
     );
-    let seconds = arguments.get(1).map_or(1.0, |text| text.parse().unwrap());
+    let seconds = arguments.get(1).map_or(0.2, |text| text.parse().unwrap());
     let scratch = tempfile::tempdir_in(&dir).unwrap();
     let lasts = Duration::from_secs_f64(seconds);
     println!(
@@ -67,9 +68,9 @@ fn main() {
         "log, 4 waiters",
         "log, 16 waiters",
     ];
-    let base = median(&figures[1]);
-    for (name, figures) in names.iter().zip(&figures) {
-        print_figure(name, figures, "/s", Some(base));
+    for (name, own) in names.iter().zip(&figures) {
+        let ratios: Vec<f64> = own.iter().zip(&figures[1]).map(|(own, base)| own / base).collect();
+        print_figure(name, own, "/s", Some(median(&ratios)));
     }
     print_syncs(&log);
     block_on(log.close()).unwrap();
@@ -199,11 +200,11 @@ fn median(figures: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-fn print_figure(name: &str, figures: &[f64], unit: &str, base: Option<f64>) {
+fn print_figure(name: &str, figures: &[f64], unit: &str, ratio: Option<f64>) {
     let low = figures.iter().copied().fold(f64::INFINITY, f64::min);
     let high = figures.iter().copied().fold(0.0, f64::max);
     let middle = median(figures);
-    let ratio = base.map_or_else(String::new, |base| format!("  {:.2} x overwrite", middle / base));
+    let ratio = ratio.map_or_else(String::new, |ratio| format!("  {ratio:.2} x overwrite"));
     println!("{name:<28} {middle:>9.0}{unit} ({low:.0}, {high:.0}){ratio}");
 }
 
