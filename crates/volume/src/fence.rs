@@ -10,9 +10,12 @@ use skerry_core::env::Clock;
 use skerry_core::position::{Number, SegmentKey};
 use skerry_core::takeover::Found;
 use skerry_store::segment_io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+/// How long a client that attaches waits for a look at the stream.
+const ATTACH_LOOK: Duration = Duration::from_secs(1);
 
 /// What a volume knows of its ownership.
 #[derive(Debug)]
@@ -66,6 +69,23 @@ impl Fence {
     }
 }
 
+/// Looks at the stream of a volume at regular intervals, as long as it is in service.
+pub(crate) async fn watch_fence(volume: Weak<Volume>) {
+    loop {
+        let Some(interval) = volume.upgrade().map(|open| open.ctx.settings.fence_interval) else {
+            return;
+        };
+        tokio::time::sleep(interval).await;
+        let Some(open) = volume.upgrade() else { return };
+        if open.state.lock().failure.is_some() {
+            return;
+        }
+        if let Err(error) = open.look_for_seal().await {
+            tracing::debug!(volume = %open.name(), %error, "the stream could not be looked at");
+        }
+    }
+}
+
 impl Volume {
     /// Looks at the stream if there is a suspicion; fails if it was sealed.
     pub(crate) async fn check_fence(&self) -> Result<()> {
@@ -93,6 +113,14 @@ impl Volume {
             }
         }
         Ok(())
+    }
+
+    /// Who attaches to a volume that is open already should not be given one that was taken over. A
+    /// bucket that does not answer soon is no reason to refuse: nothing is known then, as at any time.
+    pub(crate) async fn look_at_attach(&self) {
+        if let Ok(Err(error)) = tokio::time::timeout(ATTACH_LOOK, self.look_for_seal()).await {
+            tracing::debug!(volume = %self.name(), %error, "looked at the stream for a client");
+        }
     }
 
     /// Takes the volume out of service because somebody else took it.

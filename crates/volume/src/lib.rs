@@ -19,6 +19,7 @@ mod destage;
 mod extents;
 mod fence;
 mod fsck;
+mod naming;
 mod open;
 mod reading;
 mod refs;

@@ -186,8 +186,27 @@ impl Node {
         Ok(id)
     }
 
+    /// The volume, if it is open here and nobody is known to have taken it over.
+    pub(crate) fn open_here(&self, id: VolumeId) -> Option<Arc<Volume>> {
+        self.open_now.lock().get(&id).filter(|volume| !volume.is_fenced()).cloned()
+    }
+
+    /// The volume of this name, if it is open here: what this node writes needs no asking of the bucket.
+    fn open_by_name(&self, name: &Name) -> Option<Arc<Volume>> {
+        let open = self.open_now.lock();
+        let called = |volume: &&Arc<Volume>| {
+            volume.named.load(Ordering::Acquire)
+                && volume.name() == name.as_str()
+                && volume.state.lock().failure.is_none()
+        };
+        open.values().find(called).cloned()
+    }
+
     /// The volume of this name, open for writing.
     pub(crate) async fn writable(&self, name: &Name) -> Result<Arc<Volume>> {
+        if let Some(volume) = self.open_by_name(name) {
+            return Ok(volume);
+        }
         let id = self.resolve(name).await?;
         if self.ctx.catalog.entry(id).await?.gone {
             let detail = format!("volume {name} is deleted; only its snapshots are left");
@@ -195,10 +214,11 @@ impl Node {
         }
         let volume = self.open_for_writing(id, false).await?;
         let failure = volume.state.lock().failure.clone();
-        match failure {
-            Some(failure) => Err(failure),
-            None => Ok(volume),
+        if let Some(failure) = failure {
+            return Err(failure);
         }
+        self.settle_name(&volume, name).await?;
+        Ok(volume)
     }
 
     /// Attaches a volume or a snapshot. A volume that another node writes is served read-only.
@@ -211,9 +231,12 @@ impl Node {
     }
 
     async fn open_head(&self, id: VolumeId, target: &Target) -> Result<Arc<Device>> {
+        if let Some(volume) = self.open_here(id) {
+            volume.look_at_attach().await;
+        }
         match self.writable(&target.volume).await {
             Ok(volume) => Ok(Arc::new(Device::head(volume, target.to_string()))),
-            Err(e) if e.kind() == ErrorKind::InUse && self.open_now.lock().get(&id).is_none() => {
+            Err(e) if e.kind() == ErrorKind::InUse && self.open_here(id).is_none() => {
                 tracing::info!(volume = %target, reason = %e, "served read-only");
                 self.open_read_only(id, target).await
             }

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::destage::Destager;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fence::Fence;
+use crate::fence::{Fence, watch_fence};
 use crate::refs::RefKeeper;
 use crate::snapshots::Snapshots;
 use crate::state::{Batch, State};
@@ -21,7 +21,7 @@ use skerry_store::claim::{self, ClaimOptions, Claimed};
 use skerry_store::view::{PassedBarrier, View};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -55,6 +55,7 @@ pub(crate) async fn open(
     volume.replay(tail, &verdict)?;
     volume.ctx.volumes_open.fetch_add(1, Ordering::Relaxed);
     tokio::spawn(Destager::new(volume.clone()).run());
+    tokio::spawn(watch_fence(Arc::downgrade(&volume)));
     if must_checkpoint && let Err(e) = volume.checkpoint().await {
         volume.ctx.volumes_open.fetch_sub(1, Ordering::Relaxed);
         return Err(e);
@@ -187,6 +188,7 @@ fn build(
         admin: tokio::sync::Mutex::new(()),
         fence,
         last_built: Mutex::default(),
+        named: AtomicBool::new(false),
         io: IoCounts::default(),
         clients: AtomicU64::new(0),
     }

@@ -228,7 +228,7 @@ impl Node {
     /// All snapshots of a volume, oldest first; of a volume that another node writes, the published ones.
     pub async fn list_snapshots(&self, volume: &Name) -> Result<Vec<SnapshotView>> {
         let id = self.resolve(volume).await?;
-        if let Some(open) = self.open_now.lock().get(&id) {
+        if let Some(open) = self.open_here(id) {
             return Ok(open.snapshots.lock().views(volume.as_str()));
         }
         let refs = self.ctx.catalog.snapshots(id).await?;
@@ -242,8 +242,7 @@ impl Node {
         volume: &Name,
         snapshot: &Name,
     ) -> Result<Ref> {
-        let open = self.open_now.lock().get(&id).cloned();
-        if let Some(open) = open {
+        if let Some(open) = self.open_here(id) {
             if open.snapshots.lock().get(snapshot.as_str()).is_none() {
                 return Err(missing(volume, snapshot));
             }

@@ -22,7 +22,7 @@ use skerry_store::blocks::Wanted;
 use skerry_store::tree::{self, Lookup};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{Notify, watch};
 
 /// How often a read is resolved anew when what it found was moved meanwhile.
@@ -90,6 +90,8 @@ pub struct Volume {
     pub(crate) fence: Fence,
     /// The number and the head's hash that the next segment follows.
     pub(crate) last_built: Mutex<(Number, Hash16)>,
+    /// True once the catalogue is known to call it by its true name.
+    pub(crate) named: AtomicBool,
     /// Counts of I/O.
     pub io: IoCounts,
     /// Attached clients.

@@ -50,7 +50,8 @@ impl Node {
         parent_gone: Option<&str>,
     ) -> Result<VolumeInfo> {
         let catalog = &self.ctx.catalog;
-        if catalog.resolve(name).await?.is_some() && self.resolve(name).await.is_ok() {
+        self.free_left_over(name).await?;
+        if catalog.resolve(name).await?.is_some() {
             return Err(Error::new(
                 ErrorKind::Exists,
                 format!("volume {name} exists already; choose another name"),
@@ -66,7 +67,6 @@ impl Node {
                     format!("the snapshot that {name} was to be cloned from was deleted meanwhile");
                 return Err(Error::new(ErrorKind::NotFound, detail));
             }
-            self.withdraw_stale(name).await?;
             catalog.claim(name, id).await.map_err(|e| match e.kind() {
                 skerry_store::ErrorKind::Exists => Error::new(
                     ErrorKind::Exists,
@@ -90,23 +90,16 @@ impl Node {
         self.show_volume(name).await
     }
 
-    /// Frees a name whose volume was never settled: its creator died half-way.
-    async fn withdraw_stale(&self, name: &Name) -> Result<()> {
-        let catalog = &self.ctx.catalog;
-        if let Some(holder) = catalog.resolve(name).await?
-            && catalog.settle(holder, VolumeState::Withdrawn).await? == VolumeState::Withdrawn
-        {
-            catalog.free(name, holder).await?;
-        }
-        Ok(())
-    }
-
     /// All volumes, by name.
     pub async fn list_volumes(&self) -> Result<Vec<VolumeInfo>> {
         let mut out = Vec::new();
         for (name, id) in self.ctx.catalog.all().await? {
-            if self.ctx.catalog.state(id).await? == Some(VolumeState::Ready) {
-                out.push(self.info(&name, id).await?);
+            if self.ctx.catalog.state(id).await? != Some(VolumeState::Ready) {
+                continue;
+            }
+            let name: Name = name.parse().map_err(invalid)?;
+            if !self.is_left_over(&name, id).await? {
+                out.push(self.info(name.as_str(), id).await?);
             }
         }
         Ok(out)
@@ -119,8 +112,7 @@ impl Node {
     }
 
     async fn info(&self, name: &str, id: VolumeId) -> Result<VolumeInfo> {
-        let open = self.open_now.lock().get(&id).cloned();
-        if let Some(volume) = open {
+        if let Some(volume) = self.open_here(id) {
             return Ok(self.info_here(name, &volume));
         }
         let entry = self.ctx.catalog.entry(id).await?;
@@ -150,7 +142,7 @@ impl Node {
         Ok(info)
     }
 
-    fn info_here(&self, name: &str, volume: &Volume) -> VolumeInfo {
+    pub(crate) fn info_here(&self, name: &str, volume: &Volume) -> VolumeInfo {
         let now = self.ctx.clock().boot();
         let state = volume.state.lock();
         let age =
@@ -193,31 +185,6 @@ impl Node {
         volume.resize(size_bytes).await?;
         volume.flush().await?;
         Ok(self.info_here(name.as_str(), &volume))
-    }
-
-    /// Gives a volume another name.
-    pub async fn rename_volume(&self, name: &Name, new: &Name) -> Result<VolumeInfo> {
-        let volume = self.writable(name).await?;
-        let _admin = volume.admin.lock().await;
-        self.withdraw_stale_name(new).await?;
-        self.ctx.catalog.claim(new, volume.desc.id).await?;
-        let generation = volume.state.lock().generation;
-        let action = Action::Rename(new.to_string());
-        volume
-            .append_waiting(generation, action.clone(), |state, at, now| {
-                volume.take(state, &action, at, now);
-            })
-            .await?;
-        volume.flush().await?;
-        self.ctx.catalog.free(name, volume.desc.id).await?;
-        Ok(self.info_here(new.as_str(), &volume))
-    }
-
-    async fn withdraw_stale_name(&self, name: &Name) -> Result<()> {
-        match self.ctx.catalog.resolve(name).await? {
-            Some(_) => self.withdraw_stale(name).await,
-            None => Ok(()),
-        }
     }
 
     /// Deletes a volume. Its snapshots stay, and keep its name, unless they are to go too.
@@ -266,7 +233,7 @@ impl Node {
     /// Gives a volume up, so that another node may write it; by force, takes it from the node that has it.
     pub async fn release_volume(&self, name: &Name, force: bool) -> Result<Released> {
         let id = self.resolve(name).await?;
-        let open = self.open_now.lock().get(&id).cloned();
+        let open = self.open_here(id);
         let desc = self.ctx.catalog.desc(id).await?;
         let Some(volume) = open else { return self.release_elsewhere(&desc, name, force).await };
         let _admin = volume.admin.lock().await;

@@ -204,8 +204,6 @@ impl Model {
         }
         self.on(host, async { node.delete_snapshot(&of, &name(&label)).await }).await?;
         self.vols[v].snaps.retain(|s| s.name.as_deref() != Some(&*label));
-        // A pending one was cancelled by a record, which is no state of its own.
-        self.vols[v].note_flushed();
         if self.vols[v].gone && self.vols[v].snaps.is_empty() {
             self.say(format!("{of} is gone for good"));
             self.vols.remove(v);

@@ -1,0 +1,134 @@
+//! Names that a crash left behind, and renaming.
+//!
+//! A volume's stream holds its true name; the catalogue leads from names to volumes. A rename is durable
+//! in the stream first, then the new name is claimed, then the old one freed: whoever comes upon a name
+//! that is not the true one finishes what was begun.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::info::VolumeInfo;
+use crate::node::Node;
+use crate::volume::Volume;
+use skerry_core::descriptor::VolumeState;
+use skerry_core::id::VolumeId;
+use skerry_core::name::Name;
+use skerry_core::record::Action;
+use skerry_store::claim;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Volume {
+    /// Notes a new true name, and waits until it is in the bucket: the catalogue must not be ahead of it.
+    async fn call(&self, name: &Name) -> Result<()> {
+        let generation = self.state.lock().generation;
+        let action = Action::Rename(name.to_string());
+        self.append_waiting(generation, action.clone(), |state, at, now| {
+            self.take(state, &action, at, now);
+        })
+        .await?;
+        self.drain().await
+    }
+}
+
+impl Node {
+    /// Gives a volume another name.
+    pub async fn rename_volume(&self, name: &Name, new: &Name) -> Result<VolumeInfo> {
+        let volume = self.writable(name).await?;
+        let _admin = volume.admin.lock().await;
+        if name != new {
+            self.free_left_over(new).await?;
+            if self.ctx.catalog.resolve(new).await?.is_some() {
+                return Err(taken(new));
+            }
+            volume.named.store(false, Ordering::Release);
+            volume.call(new).await?;
+            self.take_name(&volume, name, new).await?;
+        }
+        Ok(self.info_here(new.as_str(), &volume))
+    }
+
+    /// Claims the true name and frees the old one; goes back to the old one if somebody else has the new.
+    async fn take_name(&self, volume: &Volume, old: &Name, new: &Name) -> Result<()> {
+        let id = volume.desc.id;
+        match self.ctx.catalog.claim(new, id).await {
+            Ok(()) => self.ctx.catalog.free(old, id).await?,
+            Err(e) if e.kind() == skerry_store::ErrorKind::Exists => {
+                volume.call(old).await?;
+                volume.named.store(true, Ordering::Release);
+                return Err(taken(new));
+            }
+            Err(e) => return Err(e.into()),
+        }
+        volume.named.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// A volume was opened by `name`: if that is not its true name, finishes the rename.
+    pub(crate) async fn settle_name(&self, volume: &Arc<Volume>, name: &Name) -> Result<()> {
+        if volume.named.load(Ordering::Acquire) && volume.name() == name.as_str() {
+            return Ok(());
+        }
+        let _admin = volume.admin.lock().await;
+        let truth = volume.name();
+        if truth == name.as_str() {
+            volume.named.store(true, Ordering::Release);
+            return Ok(());
+        }
+        let truth: Name = truth
+            .parse()
+            .map_err(|e: skerry_core::name::NameError| Error::new(ErrorKind::Corrupt, e.to_string()))?;
+        match self.take_name(volume, name, &truth).await {
+            // The name that was wanted is somebody else's: this one stays.
+            Err(e) if e.kind() == ErrorKind::Exists => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Frees a name that names nothing any more, if a crash left it behind.
+    pub(crate) async fn free_left_over(&self, name: &Name) -> Result<()> {
+        let catalog = &self.ctx.catalog;
+        let Some(holder) = catalog.resolve(name).await? else { return Ok(()) };
+        // Its creator may have died half-way; if it is only slow, it will notice.
+        if catalog.settle(holder, VolumeState::Withdrawn).await? == VolumeState::Withdrawn {
+            return Ok(catalog.free(name, holder).await?);
+        }
+        self.is_left_over(name, holder).await.map(drop)
+    }
+
+    /// True if a name of a volume was left behind by a rename or a deletion; it is free then.
+    pub(crate) async fn is_left_over(&self, name: &Name, id: VolumeId) -> Result<bool> {
+        let catalog = &self.ctx.catalog;
+        if let Some(open) = self.open_here(id) {
+            if open.name() == name.as_str() {
+                return Ok(false);
+            }
+            self.settle_name(&open, name).await?;
+            return Ok(open.name() != name.as_str());
+        }
+        let entry = catalog.entry(id).await?;
+        if entry.gone {
+            let left = !catalog.snapshots(id).await?.is_empty();
+            if !left {
+                catalog.free(name, id).await?;
+            }
+            return Ok(!left);
+        }
+        let truth = claim::peek(&self.ctx.bucket, &entry.desc).await?.view.name;
+        if truth == name.as_str() {
+            return Ok(false);
+        }
+        let truth: Name = truth
+            .parse()
+            .map_err(|e: skerry_core::name::NameError| Error::new(ErrorKind::Corrupt, e.to_string()))?;
+        // The owner claims the true name; until it has, the old one leads to the volume.
+        let renamed = catalog.resolve(&truth).await? == Some(id);
+        if renamed {
+            catalog.free(name, id).await?;
+        }
+        Ok(renamed)
+    }
+}
+
+fn taken(name: &Name) -> Error {
+    let detail = format!("volume {name} exists already; choose another name");
+    Error::new(ErrorKind::Exists, detail)
+}
