@@ -2,7 +2,7 @@
 //!
 //! Of a living volume only its owner does so; a deleted one has no owner, and anybody may.
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::node::Node;
 use skerry_core::id::VolumeId;
 use skerry_core::names::{self, Object};
@@ -15,8 +15,13 @@ impl Node {
     /// deleted ones; gives how many. Lists all their streams: a thing for once a day.
     pub async fn sweep(&self) -> Result<usize> {
         let mut swept = 0;
-        for volume in self.open_volumes() {
-            swept += volume.sweep().await?;
+        for volume in self.open_volumes().into_iter().filter(|v| !v.is_fenced()) {
+            match volume.sweep().await {
+                Ok(count) => swept += count,
+                // It was taken over: what it has is its new owner's to sweep.
+                Err(e) if e.kind() == ErrorKind::InUse => {}
+                Err(e) => return Err(e),
+            }
         }
         for id in self.deleted().await? {
             swept += self.sweep_deleted(id).await?;

@@ -93,16 +93,19 @@ impl Node {
     /// All volumes, by name.
     pub async fn list_volumes(&self) -> Result<Vec<VolumeInfo>> {
         let mut out = Vec::new();
+        let mut settled = false;
         for (name, id) in self.ctx.catalog.all().await? {
             if self.ctx.catalog.state(id).await? != Some(VolumeState::Ready) {
                 continue;
             }
             let name: Name = name.parse().map_err(invalid)?;
-            if !self.is_left_over(&name, id).await? {
-                out.push(self.info(name.as_str(), id).await?);
+            match self.is_left_over(&name, id).await? {
+                true => settled = true,
+                false => out.push(self.info(name.as_str(), id).await?),
             }
         }
-        Ok(out)
+        // The true name of what was left over may be younger than the listing.
+        if settled { Box::pin(self.list_volumes()).await } else { Ok(out) }
     }
 
     /// One volume.

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use skerry_core::id::VolumeId;
 use skerry_store::faulty::{FaultPlan, Faults, Faulty};
 use skerry_volume::{Device, Error, Node};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct Model {
     pub bad_store: bool,
     /// A host was told to die.
     pub doomed: [bool; 2],
+    /// A host that may not know yet that a volume was taken from it.
+    pub stale: BTreeSet<(usize, VolumeId)>,
     /// A disk was told to fail.
     pub bad_disk: [bool; 2],
     /// The volume that an operation under way changes, and how many records were acknowledged before it.
@@ -81,6 +83,7 @@ impl Model {
             vols: Vec::new(),
             bad_store: false,
             doomed: [false; 2],
+            stale: BTreeSet::new(),
             bad_disk: [false; 2],
             doing: None,
             trace,

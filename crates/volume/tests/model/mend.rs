@@ -106,6 +106,7 @@ impl Model {
         self.worlds[host].disk.repair();
         self.bad_disk[host] = false;
         self.doomed[host] = false;
+        self.stale.retain(|(h, _)| *h != host);
     }
 
     /// Starts a host, which may die again while it starts, and judges what it says.
@@ -166,6 +167,9 @@ impl Model {
                 continue;
             }
             if self.vols[v].gone {
+                if self.stale.contains(&(host, id)) {
+                    continue;
+                }
                 self.wrong(format!("{} came back", info.name));
             }
             let before = match info.owner.as_deref() {
@@ -271,6 +275,9 @@ impl Model {
             self.start_and_judge(host, Death::Kill).await;
             return Ok(());
         }
+        if self.doomed[host] {
+            self.recover_from(host).await;
+        }
         let theirs: Vec<usize> = (0..self.vols.len())
             .filter(|&v| !self.vols[v].gone && self.vols[v].owner.is_some_and(|o| o != host))
             .collect();
@@ -282,6 +289,8 @@ impl Model {
         self.say(format!("host {} takes {of} by force", HOSTS[host]));
         let Some(node) = self.node(host) else { return Ok(()) };
         let before = self.vols[v].owner.take();
+        self.stale.extend(before.map(|h| (h, self.vols[v].id)));
+        self.stale.remove(&(host, self.vols[v].id));
         let old = self.devices.remove(&self.vols[v].id);
         self.on(host, async { node.release_volume(&of, true).await }).await?;
         let seen = self.see(host, v).await?;
