@@ -25,8 +25,8 @@ use crate::layout::{Layout, failed};
 use crate::node_engine::NodeEngine;
 use crate::settings::Settings;
 
-/// Memory for map nodes, bytes: the leaves of some 6 GiB that are read at random.
-const NODES_RAM_BYTES: u64 = 48 << 20;
+/// Memory for map nodes, bytes: the leaves of some 4 GiB that are read at random.
+const NODES_RAM_BYTES: u64 = 32 << 20;
 /// The log's cap without a disk to keep it on: what a node may hold in memory before writers wait.
 const MEMORY_LOG_BYTES: u64 = 128 << 20;
 /// The smallest log that makes sense: two files.

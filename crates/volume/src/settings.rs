@@ -50,7 +50,7 @@ impl Default for EngineSettings {
             puts_in_flight_max: 3,
             dirty_age: Duration::from_secs(30),
             index_bytes_max: 128 << 20,
-            overlay_bytes_max: 48 << 20,
+            overlay_bytes_max: 32 << 20,
             checkpoint_segments_max: 64,
             record_bytes_max: 1 << 20,
             suspend_gap: Duration::from_secs(3),
