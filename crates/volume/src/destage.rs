@@ -184,6 +184,7 @@ impl Destager {
         if let Some(info) = volume.take_position(&built) {
             volume.publish_snapshot(info).await?;
         }
+        volume.ctx.blocks.admit(&built.segment);
         volume.forget_live(&built);
         let batch = &built.batch;
         volume.ctx.log.trim(volume.group, LogPosition::from_u64(batch.last_record + 1));

@@ -10,8 +10,8 @@ use skerry_core::env::Clock;
 use skerry_core::position::{Number, SegmentKey};
 use skerry_core::takeover::Found;
 use skerry_store::segment_io;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How long a client that attaches waits for a look at the stream.

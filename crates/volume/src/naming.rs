@@ -73,9 +73,9 @@ impl Node {
             volume.named.store(true, Ordering::Release);
             return Ok(());
         }
-        let truth: Name = truth
-            .parse()
-            .map_err(|e: skerry_core::name::NameError| Error::new(ErrorKind::Corrupt, e.to_string()))?;
+        let truth: Name = truth.parse().map_err(|e: skerry_core::name::NameError| {
+            Error::new(ErrorKind::Corrupt, e.to_string())
+        })?;
         match self.take_name(volume, name, &truth).await {
             // The name that was wanted is somebody else's: this one stays.
             Err(e) if e.kind() == ErrorKind::Exists => Ok(()),
@@ -116,9 +116,9 @@ impl Node {
         if truth == name.as_str() {
             return Ok(false);
         }
-        let truth: Name = truth
-            .parse()
-            .map_err(|e: skerry_core::name::NameError| Error::new(ErrorKind::Corrupt, e.to_string()))?;
+        let truth: Name = truth.parse().map_err(|e: skerry_core::name::NameError| {
+            Error::new(ErrorKind::Corrupt, e.to_string())
+        })?;
         // The owner claims the true name; until it has, the old one leads to the volume.
         let renamed = catalog.resolve(&truth).await? == Some(id);
         if renamed {

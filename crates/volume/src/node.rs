@@ -23,8 +23,8 @@ use skerry_store::collect::Collector;
 use skerry_store::nodes::Nodes;
 use skerry_store::{claim, view};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 /// What a node's engine is made of.
 pub struct NodeParts {
@@ -88,6 +88,7 @@ impl Node {
             parked: Mutex::default(),
         });
         node.recover().await?;
+        tokio::spawn(keep_up(Arc::downgrade(&node)));
         Ok(node)
     }
 
@@ -314,5 +315,24 @@ impl Node {
         }
         self.ctx.log.close().await?;
         Ok(())
+    }
+}
+
+/// Notices gaps of the clock while nobody asks, so that an idle volume isn't suspected of having been
+/// suspended, and lets the log note quiet moments. Ends with the node.
+async fn keep_up(node: Weak<Node>) {
+    let mut end = skerry_log::Position::ZERO;
+    loop {
+        let Some(interval) = node.upgrade().map(|n| n.ctx.settings.suspend_gap / 3) else { return };
+        tokio::time::sleep(interval).await;
+        let Some(node) = node.upgrade() else { return };
+        for volume in node.open_volumes() {
+            volume.fence.must_check(node.ctx.clock());
+        }
+        let now = node.ctx.log.end_position();
+        if now == end {
+            node.ctx.log.note_quiet();
+        }
+        end = now;
     }
 }

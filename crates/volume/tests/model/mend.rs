@@ -156,6 +156,9 @@ impl Model {
                 }
                 self.wrong(format!("{} is gone", self.vols[v].name()));
             };
+            if self.stale.contains(&(host, id)) {
+                continue;
+            }
             if !self.vols[v].names.contains(&info.name) {
                 self.wrong(format!("{:?} is called {}", self.vols[v].names, info.name));
             }
@@ -167,9 +170,6 @@ impl Model {
                 continue;
             }
             if self.vols[v].gone {
-                if self.stale.contains(&(host, id)) {
-                    continue;
-                }
                 self.wrong(format!("{} came back", info.name));
             }
             let before = match info.owner.as_deref() {
@@ -300,7 +300,12 @@ impl Model {
         self.vols[v].note_bucketed(end);
         self.one_name(host, v).await;
         if let (Some(before), Some(old)) = (before, old) {
-            tokio::time::sleep(Duration::from_secs(10)).await;
+            // A host that was stopped for a while looks at once; one that was not, now and then.
+            if self.chance(50) {
+                tokio::time::advance(Duration::from_secs(10)).await;
+            } else {
+                tokio::time::sleep(Duration::from_secs(65)).await;
+            }
             if self.on(before, old.read(0, 512)).await.is_ok() {
                 self.wrong(format!("{of} was taken over, and the host before still serves it"));
             }
@@ -312,11 +317,11 @@ impl Model {
         let host = self.rng.random_range(0..2);
         let Some(node) = self.node(host) else { return Ok(()) };
         self.heal().await;
-        self.say(format!("host {} stops", HOSTS[host]));
-        if self.bad_disk[host] {
-            self.crash(host, Death::Power).await;
+        if self.doomed[host] || self.bad_disk[host] {
+            self.recover_from(host).await;
             return Ok(());
         }
+        self.say(format!("host {} stops", HOSTS[host]));
         if let Err(trouble) = self.on(host, async { node.shutdown().await }).await {
             self.wrong(format!("a clean stop failed: {}", trouble.0));
         }

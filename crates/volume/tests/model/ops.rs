@@ -406,9 +406,9 @@ impl Model {
     }
 
     async fn sweep(&mut self) -> Outcome {
-        for host in 0..2 {
+        for (host, name) in HOSTS.iter().enumerate() {
             let Some(node) = self.node(host) else { continue };
-            self.say(format!("host {} sweeps", HOSTS[host]));
+            self.say(format!("host {name} sweeps"));
             let swept = self.on(host, async { node.sweep().await }).await?;
             self.say(format!("{swept} segments deleted"));
         }
