@@ -1,7 +1,7 @@
 //! The IO-free heart of Skerry: ids, formats, and the functions that decide.
 //!
 //! Nothing here knows a file, a socket, a clock or a source of randomness; what needs them is handed
-//! in through [`env`]. Formats are described byte by byte in `docs/format.md`; the planners and
+//! in through [`mod@env`]. Formats are described byte by byte in `docs/format.md`; the planners and
 //! protocols ([`takeover`], [`hold`], [`batch`]) turn what was observed into what to do, and leave
 //! the doing to `skerry-store` and `skerry-volume`.
 #![forbid(unsafe_code)]

@@ -20,10 +20,15 @@ const ATTACH_LOOK: Duration = Duration::from_secs(1);
 /// What a volume knows of its ownership.
 #[derive(Debug)]
 pub(crate) struct Fence {
+    /// A gap after which the owner looks, if the store answers.
+    glimpse: Duration,
+    /// A gap after which the owner must have looked.
     gap: Duration,
     /// When this was last asked, nanoseconds of the boot-time clock.
     seen_ns: AtomicU64,
     suspect: AtomicBool,
+    /// True if the gap was so long that a look that fails is no answer.
+    certain: AtomicBool,
     delayed: AtomicBool,
     /// The first data number that was never used.
     pub(crate) next_number: AtomicU64,
@@ -35,11 +40,13 @@ fn nanos(time: Duration) -> u64 {
 }
 
 impl Fence {
-    pub(crate) fn new(clock: &Arc<dyn Clock>, gap: Duration) -> Self {
+    pub(crate) fn new(clock: &Arc<dyn Clock>, glimpse: Duration, gap: Duration) -> Self {
         Self {
+            glimpse,
             gap,
             seen_ns: AtomicU64::new(nanos(clock.boot())),
             suspect: AtomicBool::new(false),
+            certain: AtomicBool::new(false),
             delayed: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
             checking: tokio::sync::Mutex::new(()),
@@ -50,7 +57,11 @@ impl Fence {
     pub(crate) fn must_check(&self, clock: &Arc<dyn Clock>) -> bool {
         let now = nanos(clock.boot());
         let seen = self.seen_ns.load(Ordering::Acquire);
-        if now.saturating_sub(seen) > nanos(self.gap) {
+        let gap = now.saturating_sub(seen);
+        if gap > nanos(self.glimpse) {
+            if gap > nanos(self.gap) {
+                self.certain.store(true, Ordering::Release);
+            }
             // First the suspicion, then the time: who sees the new time sees the suspicion.
             self.suspect.store(true, Ordering::Release);
         }
@@ -96,7 +107,13 @@ impl Volume {
         if !self.fence.suspect.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.look_for_seal().await?;
+        let certain = self.fence.certain.load(Ordering::Acquire);
+        match self.look_for_seal().await {
+            // A short gap is mostly a busy machine: a bucket that is away must not stop writers for it.
+            Err(e) if !certain && e.kind() == ErrorKind::Unavailable => {}
+            looked => looked?,
+        }
+        self.fence.certain.store(false, Ordering::Release);
         self.fence.suspect.store(false, Ordering::Release);
         Ok(())
     }

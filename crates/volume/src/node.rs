@@ -301,7 +301,8 @@ impl Node {
         for volume in self.open_volumes() {
             let drained = tokio::time::timeout(self.ctx.settings.shutdown_drain, async {
                 volume.drain().await?;
-                volume.checkpoint().await
+                volume.checkpoint().await?;
+                volume.collect_all().await
             });
             match drained.await {
                 Ok(Ok(())) => {}
@@ -318,21 +319,29 @@ impl Node {
     }
 }
 
+/// How long nothing must be written before the log notes that it is quiet.
+const QUIET: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Notices gaps of the clock while nobody asks, so that an idle volume isn't suspected of having been
 /// suspended, and lets the log note quiet moments. Ends with the node.
 async fn keep_up(node: Weak<Node>) {
     let mut end = skerry_log::Position::ZERO;
+    let mut looked = std::time::Duration::ZERO;
     loop {
-        let Some(interval) = node.upgrade().map(|n| n.ctx.settings.suspend_gap / 3) else { return };
+        let Some(interval) = node.upgrade().map(|n| n.ctx.settings.glimpse_gap / 4) else { return };
         tokio::time::sleep(interval).await;
         let Some(node) = node.upgrade() else { return };
         for volume in node.open_volumes() {
             volume.fence.must_check(node.ctx.clock());
         }
-        let now = node.ctx.log.end_position();
-        if now == end {
+        let now = node.ctx.clock().boot();
+        if now.saturating_sub(looked) < QUIET {
+            continue;
+        }
+        looked = now;
+        let before = std::mem::replace(&mut end, node.ctx.log.end_position());
+        if before == end {
             node.ctx.log.note_quiet();
         }
-        end = now;
     }
 }

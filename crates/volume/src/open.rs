@@ -169,7 +169,7 @@ fn build(
         next_node: Arc::new(AtomicU64::new(0)),
         covered_node: 0,
     };
-    let fence = Fence::new(ctx.clock(), ctx.settings.suspend_gap);
+    let fence = Fence::new(ctx.clock(), ctx.settings.glimpse_gap, ctx.settings.suspend_gap);
     Volume {
         ctx,
         desc,

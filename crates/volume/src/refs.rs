@@ -115,6 +115,12 @@ impl Volume {
         Ok(())
     }
 
+    /// Deletes all that may be free and is.
+    pub(crate) async fn collect_all(&self) -> Result<()> {
+        let mut keeper = self.refs.lock().await;
+        self.collect(&mut keeper, true).await.map(drop)
+    }
+
     /// Deletes what may be free and is, if there is enough of it or `always`; gives how many segments.
     pub(crate) async fn collect(&self, keeper: &mut RefKeeper, always: bool) -> Result<usize> {
         if keeper.candidates.len() < if always { 1 } else { CANDIDATES_MIN } {

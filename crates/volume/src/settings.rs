@@ -25,7 +25,10 @@ pub struct EngineSettings {
     pub checkpoint_segments_max: u64,
     /// The longest record of a write; longer writes are cut.
     pub record_bytes_max: usize,
-    /// A gap in the boot-time clock longer than this makes the node look whether it still owns its volumes.
+    /// A gap in the boot-time clock longer than this makes the node look whether it still owns its
+    /// volumes: shorter than any take-over by hand. If the store does not answer, the node goes on.
+    pub glimpse_gap: Duration,
+    /// After a gap longer than this nothing is served before the store has answered.
     pub suspend_gap: Duration,
     /// How often an owner looks whether its stream was sealed, while the store answers.
     pub fence_interval: Duration,
@@ -53,6 +56,7 @@ impl Default for EngineSettings {
             overlay_bytes_max: 32 << 20,
             checkpoint_segments_max: 64,
             record_bytes_max: 1 << 20,
+            glimpse_gap: Duration::from_millis(200),
             suspend_gap: Duration::from_secs(3),
             fence_interval: Duration::from_secs(60),
             delay_from_percent: 75,
