@@ -3,7 +3,7 @@
 //! Only the volume's owner collects. Candidates are listed first, refs and pins afterwards; what
 //! can't be placed stays; anything unreadable stops the pass. The decision is `skerry_core::hold`'s.
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Created};
 use crate::catalog::read_ref;
 use crate::checkpoint::load_page;
 use crate::claim::SEAL_BYTES_MAX;
@@ -248,11 +248,35 @@ impl Gathering<'_> {
     /// listing, and may hold what it held, so that the listing must be made again.
     async fn all(&mut self, volumes: &BTreeMap<VolumeId, Listed>) -> Result<bool> {
         for (volume, listed) in volumes {
+            if listed.desc && !listed.state && self.is_abandoned(*volume, volumes).await? {
+                continue;
+            }
             if !self.volume(*volume, listed).await? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// True of a pending clone whose parent is deleted: it is withdrawn here and now, unless it turns out
+    /// to be settled. Its maker may have died; one that is only slow finds the tombstone, or this.
+    async fn is_abandoned(
+        &self,
+        volume: VolumeId,
+        volumes: &BTreeMap<VolumeId, Listed>,
+    ) -> Result<bool> {
+        let desc = self.collector.desc(volume).await?;
+        let Some((parent, snapshot)) = desc.parent else { return Ok(false) };
+        let buried = |p: &Listed| p.buried.contains(&names::snapshot(parent, snapshot));
+        if !volumes.get(&parent).is_some_and(buried) {
+            return Ok(false);
+        }
+        let name = names::volume_state(volume);
+        let bytes = VolumeState::Withdrawn.encode(self.collector.bucket.nonce());
+        match self.collector.bucket.create(&name, vec![bytes]).await? {
+            Created::Ours => Ok(true),
+            Created::Theirs => Ok(!self.collector.is_ready(volume).await?),
+        }
     }
 
     async fn volume(&mut self, volume: VolumeId, listed: &Listed) -> Result<bool> {
