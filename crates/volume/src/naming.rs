@@ -73,6 +73,8 @@ impl Node {
             volume.named.store(true, Ordering::Release);
             return Ok(());
         }
+        // Who was taken over without knowing it knows an old name.
+        volume.look_for_seal().await?;
         let truth: Name = truth.parse().map_err(|e: skerry_core::name::NameError| {
             Error::new(ErrorKind::Corrupt, e.to_string())
         })?;
@@ -101,8 +103,11 @@ impl Node {
             if open.name() == name.as_str() {
                 return Ok(false);
             }
-            self.settle_name(&open, name).await?;
-            return Ok(open.name() != name.as_str());
+            match self.settle_name(&open, name).await {
+                Ok(()) => return Ok(open.name() != name.as_str()),
+                Err(e) if e.kind() == ErrorKind::InUse => {}
+                Err(e) => return Err(e),
+            }
         }
         let entry = catalog.entry(id).await?;
         if entry.gone {
