@@ -202,6 +202,7 @@ impl Model {
     pub async fn see(&mut self, host: usize, v: usize) -> Outcome<Seen> {
         let device = self.device(host, v).await?;
         let image = self.read_all(host, &device).await?;
+        self.one_name(host, v).await;
         let Some(node) = self.node(host) else { return Err(Trouble("down".into())) };
         let name = crate::rig::name(self.vols[v].name());
         let listed = self.on(host, async { node.list_snapshots(&name).await }).await?;

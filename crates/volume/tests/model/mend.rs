@@ -37,6 +37,7 @@ impl Model {
             if let Err(trouble) = self.step().await {
                 self.trouble(&trouble.0).await;
             }
+            self.doing = None;
         }
         self.finish().await;
     }
@@ -235,7 +236,6 @@ impl Model {
             Some(Death::Disk) => self.vols[v].bucketed,
         };
         self.settle(v, &seen, floor, death.is_none());
-        self.one_name(host, v).await;
         true
     }
 
@@ -251,7 +251,7 @@ impl Model {
     }
 
     /// A rename that was half done is settled once the volume is open.
-    async fn one_name(&mut self, host: usize, v: usize) {
+    pub async fn one_name(&mut self, host: usize, v: usize) {
         let Some(node) = self.node(host) else { return };
         let listed = match node.list_volumes().await {
             Ok(listed) => listed,
