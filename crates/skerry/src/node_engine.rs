@@ -111,7 +111,7 @@ impl Engine for NodeEngine {
     }
 
     async fn fsck(&self) -> Result<FsckReport> {
-        Err(skerry_volume::Error::new(skerry_volume::ErrorKind::Internal, "fsck is not built yet"))
+        self.node.fsck().await
     }
 
     async fn shutdown(&self) -> Result<()> {

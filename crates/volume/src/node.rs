@@ -76,6 +76,7 @@ impl Node {
             settings: parts.settings,
             node: parts.node,
             host: parts.host,
+            flushing: AtomicUsize::new(0),
             volumes_open: AtomicUsize::new(0),
         });
         let node = Arc::new(Self {

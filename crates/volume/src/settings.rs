@@ -48,15 +48,15 @@ impl Default for EngineSettings {
     fn default() -> Self {
         Self {
             default_flush: FlushLevel::Local,
-            segment_bytes: 8 << 20,
+            segment_bytes: 16 << 20,
             segment_records_max: 32_768,
-            puts_in_flight_max: 3,
+            puts_in_flight_max: 2,
             dirty_age: Duration::from_secs(30),
             index_bytes_max: 128 << 20,
             overlay_bytes_max: 32 << 20,
             checkpoint_segments_max: 64,
             record_bytes_max: 1 << 20,
-            glimpse_gap: Duration::from_millis(200),
+            glimpse_gap: Duration::from_millis(100),
             suspend_gap: Duration::from_secs(3),
             fence_interval: Duration::from_secs(60),
             delay_from_percent: 75,
