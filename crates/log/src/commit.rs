@@ -43,28 +43,6 @@ pub(crate) struct Committer {
 
 impl Committer {
     pub(crate) fn step(&mut self, inner: &Inner) -> Result<Progress> {
-        let committed = self.commit(inner)?;
-        if matches!(inner.tail.lock().state, State::Open | State::Closing) {
-            let busy = committed == Progress::Worked;
-            return match self.maintain(inner, !busy) {
-                Ok(more) if more || busy => Ok(Progress::Worked),
-                Ok(_) => Ok(Progress::Idle),
-                Err(failure) => Err(inner.fail(failure)),
-            };
-        }
-        Ok(committed)
-    }
-
-    /// True if making files ready is behind, so that the thread should see to it soon.
-    pub(crate) fn wants_maintenance(&self, inner: &Inner) -> bool {
-        let ahead = u64::from(self.written.offset()) + inner.settings.fill_ahead_bytes / 2;
-        inner.tail.lock().prepared.is_none()
-            || (inner.disk.wants_zero_fill()
-                && self.file.filled() < ahead.min(inner.settings.file_bytes))
-    }
-
-    /// Writes and syncs what has gathered, and nothing else.
-    pub(crate) fn commit(&mut self, inner: &Inner) -> Result<Progress> {
         let (batch, closing) = {
             let mut tail = inner.tail.lock();
             match &tail.state {
@@ -90,9 +68,10 @@ impl Committer {
             inner.wake_changed(tail);
             return Ok(Progress::Worked);
         }
-        match outcome {
-            Ok(()) if busy => Ok(Progress::Worked),
-            Ok(()) => Ok(Progress::Idle),
+        let maintained = outcome.and_then(|()| self.maintain(inner, !busy));
+        match maintained {
+            Ok(more) if more || busy => Ok(Progress::Worked),
+            Ok(_) => Ok(Progress::Idle),
             Err(failure) => Err(inner.fail(failure)),
         }
     }

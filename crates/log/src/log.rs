@@ -247,21 +247,6 @@ impl Log {
         self.inner.wake_committer(tail);
     }
 
-    /// Makes the record at `position` durable on the calling thread, if no commit is under way: for a
-    /// lone waiter, who would otherwise pay for two changes of thread. Blocks for one sync of the disk.
-    /// False if somebody else is committing, or if it failed: then [`Self::wait_durable`] tells.
-    pub fn sync_here(&self, position: Position) -> bool {
-        let Some(mut committer) = self.inner.committer.try_lock() else { return false };
-        self.inner.tail.lock().want_sync(position);
-        let done = committer.commit(&self.inner).is_ok() && self.inner.durable() > position;
-        if committer.wants_maintenance(&self.inner) {
-            let mut tail = self.inner.tail.lock();
-            tail.kick = true;
-            self.inner.wake_committer(tail);
-        }
-        done
-    }
-
     /// Every record before this position is durable.
     pub fn durable_position(&self) -> Position {
         self.inner.durable()

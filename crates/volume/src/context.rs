@@ -34,8 +34,6 @@ pub struct Context {
     pub node: NodeId,
     /// The host's name.
     pub host: String,
-    /// How many flushes are waiting for the log.
-    pub flushing: AtomicUsize,
     /// How many volumes are open for writing: the overlay's budget is shared among them.
     pub volumes_open: AtomicUsize,
 }

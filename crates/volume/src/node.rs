@@ -76,7 +76,6 @@ impl Node {
             settings: parts.settings,
             node: parts.node,
             host: parts.host,
-            flushing: AtomicUsize::new(0),
             volumes_open: AtomicUsize::new(0),
         });
         let node = Arc::new(Self {
@@ -210,6 +209,11 @@ impl Node {
             return Ok(volume);
         }
         let id = self.resolve(name).await?;
+        self.writable_of(id, name).await
+    }
+
+    /// The volume that this name was found to lead to, open for writing.
+    async fn writable_of(&self, id: VolumeId, name: &Name) -> Result<Arc<Volume>> {
         if self.ctx.catalog.entry(id).await?.gone {
             let detail = format!("volume {name} is deleted; only its snapshots are left");
             return Err(Error::new(ErrorKind::NotFound, detail));
@@ -225,6 +229,15 @@ impl Node {
 
     /// Attaches a volume or a snapshot. A volume that another node writes is served read-only.
     pub async fn open_device(&self, target: &Target) -> Result<Arc<Device>> {
+        if target.snapshot.is_none()
+            && let Some(volume) = self.open_by_name(&target.volume)
+        {
+            // A bucket that is down keeps no client from what this node writes.
+            volume.look_at_attach().await;
+            if volume.state.lock().failure.is_none() {
+                return Ok(Arc::new(Device::head(volume, target.to_string())));
+            }
+        }
         let id = self.resolve(&target.volume).await?;
         match &target.snapshot {
             Some(snapshot) => self.open_snapshot(id, target, snapshot).await,
@@ -236,7 +249,7 @@ impl Node {
         if let Some(volume) = self.open_here(id) {
             volume.look_at_attach().await;
         }
-        match self.writable(&target.volume).await {
+        match self.writable_of(id, &target.volume).await {
             Ok(volume) => Ok(Arc::new(Device::head(volume, target.to_string()))),
             Err(e) if e.kind() == ErrorKind::InUse && self.open_here(id).is_none() => {
                 tracing::info!(volume = %target, reason = %e, "served read-only");

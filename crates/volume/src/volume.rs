@@ -22,7 +22,7 @@ use skerry_store::blocks::Wanted;
 use skerry_store::tree::{self, Lookup};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{Notify, watch};
 
 /// How often a read is resolved anew when what it found was moved meanwhile.
@@ -39,28 +39,6 @@ pub struct Progress {
     pub vseq: u64,
     /// Why it goes no further, if it does not.
     pub failure: Option<Error>,
-}
-
-/// One of those who wait for the log; counted until it is dropped.
-struct Waiting<'a> {
-    count: &'a AtomicUsize,
-    others: usize,
-}
-
-impl<'a> Waiting<'a> {
-    fn join(count: &'a AtomicUsize) -> Self {
-        Self { count, others: count.fetch_add(1, Ordering::AcqRel) }
-    }
-
-    fn is_alone(&self) -> bool {
-        self.others == 0
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// I/O counts of a volume, for metrics.
@@ -556,12 +534,6 @@ impl Volume {
             return Ok(());
         }
         let position = LogPosition::from_u64(record);
-        let waiting = Waiting::join(&self.ctx.flushing);
-        // One that waits alone syncs here and now; others are served together by the log's thread.
-        let here = waiting.is_alone() && !self.ctx.settings.inline_cpu;
-        if here && self.ctx.log.sync_here(position) {
-            return Ok(());
-        }
         self.ctx.log.wait_durable(position).await.map_err(|e| {
             let error = Error::from(e);
             self.fail(error.clone());
