@@ -28,6 +28,8 @@ pub struct Catalog {
     bucket: Bucket,
     descs: Mutex<HashMap<VolumeId, Arc<VolumeDesc>>>,
     names: Mutex<HashMap<(String, u64), Option<VolumeId>>>,
+    /// What was settled stays so.
+    states: Mutex<HashMap<VolumeId, VolumeState>>,
 }
 
 /// The most names and descriptors that are remembered each; beyond it they are read again.
@@ -36,7 +38,7 @@ const REMEMBERED_MAX: usize = 65_536;
 impl Catalog {
     /// The catalogue of a bucket.
     pub fn new(bucket: Bucket) -> Self {
-        Self { bucket, descs: Mutex::default(), names: Mutex::default() }
+        Self { bucket, descs: Mutex::default(), names: Mutex::default(), states: Mutex::default() }
     }
 
     async fn read_name(&self, name: &str, number: u64) -> Result<Option<VolumeId>> {
@@ -138,13 +140,18 @@ impl Catalog {
 
     /// What became of a descriptor; none while it is pending.
     pub async fn state(&self, volume: VolumeId) -> Result<Option<VolumeState>> {
-        let name = names::volume_state(volume);
-        match self.bucket.get(&name).await? {
-            Some(bytes) => {
-                VolumeState::decode(&bytes).map(Some).map_err(|e| Error::format(&name, e))
-            }
-            None => Ok(None),
+        if let Some(known) = self.states.lock().get(&volume) {
+            return Ok(Some(*known));
         }
+        let name = names::volume_state(volume);
+        let Some(bytes) = self.bucket.get(&name).await? else { return Ok(None) };
+        let state = VolumeState::decode(&bytes).map_err(|e| Error::format(&name, e))?;
+        let mut states = self.states.lock();
+        if states.len() >= REMEMBERED_MAX {
+            states.clear();
+        }
+        states.insert(volume, state);
+        Ok(Some(state))
     }
 
     /// A volume's descriptor.

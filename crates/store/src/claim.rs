@@ -113,9 +113,8 @@ async fn owner_of(bucket: &Bucket, volume: VolumeId, at: &Position) -> Result<Op
     if at.epoch == 0 {
         return Ok(None);
     }
-    let name = names::life(volume, at.epoch, at.stream);
-    let bytes = bucket.get(&name).await?.ok_or_else(|| Error::not_found(&name))?;
-    Ok(Life::decode(&bytes).map_err(|e| Error::format(&name, e))?.owner)
+    let life = Incarnation { epoch: at.epoch, stream: at.stream };
+    Ok(read_life(bucket, volume, &life).await?.owner)
 }
 
 /// A stream that is ours to write.
@@ -183,7 +182,9 @@ async fn try_claim(
         peek;
     let successor = StreamId::random(bucket.entropy().as_ref());
     let mut taker = Takeover::new(started, successor);
-    let mut step = taker.found(&Found::Segment(view.at));
+    taker.found(&Found::Segment(view.at));
+    // The number that follows was missing just now; if it is not any more, the seal finds that out.
+    let mut step = taker.found(&Found::Missing);
     loop {
         step = match step {
             Step::Read(key) => found(bucket, key, &mut view, &mut journey, &mut taker).await?,
@@ -266,53 +267,72 @@ async fn write_life(bucket: &Bucket, volume: VolumeId, seal: &Seal) -> Result<()
     bucket.create(&name, vec![life.encode(bucket.nonce())]).await.map(drop)
 }
 
-/// All incarnations of a volume, oldest first.
-pub async fn lives(bucket: &Bucket, volume: VolumeId) -> Result<Vec<Life>> {
-    let mut out = Vec::new();
-    for object in bucket.list(&names::life_prefix(volume)).await? {
-        if !matches!(names::parse(&object.name), Object::Life(..)) {
-            continue;
-        }
-        if let Some(bytes) = bucket.get(&object.name).await? {
-            out.push(Life::decode(&bytes).map_err(|e| Error::format(&object.name, e))?);
-        }
-    }
-    out.sort_by_key(|life| life.epoch);
-    Ok(out)
+/// An incarnation of a volume's writer, as its name says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Incarnation {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its stream.
+    pub stream: StreamId,
 }
 
-/// The incarnations that led to the stream of `at`, oldest first, ending with it. Of `lives`, which lists
-/// void ones too, each epoch has exactly one that was named by the seal of the one before; where several
-/// claim an epoch, that seal is looked for.
+/// All incarnations of a volume, void ones too, oldest first: one listing, however many there are.
+pub async fn lives(bucket: &Bucket, volume: VolumeId) -> Result<Vec<Incarnation>> {
+    let listed = bucket.list(&names::life_prefix(volume)).await?;
+    let lives = listed.iter().filter_map(|object| match names::parse(&object.name) {
+        Object::Life(_, epoch, stream) => Some(Incarnation { epoch, stream }),
+        _ => None,
+    });
+    let mut lives: Vec<Incarnation> = lives.collect();
+    lives.sort_unstable();
+    Ok(lives)
+}
+
+async fn read_life(bucket: &Bucket, volume: VolumeId, of: &Incarnation) -> Result<Life> {
+    let name = names::life(volume, of.epoch, of.stream);
+    let bytes = bucket.get(&name).await?.ok_or_else(|| Error::not_found(&name))?;
+    Life::decode(&bytes).map_err(|e| Error::format(&name, e))
+}
+
+/// The incarnations that led to the stream of `at`, from that of epoch `from` to its own. Of `lives`,
+/// which lists void ones too, each epoch has exactly one that was named by the seal of the one before;
+/// where several claim an epoch, that seal is looked for.
 ///
 /// # Errors
 /// Kind `Corrupt` if the chain is broken.
-pub async fn chain(bucket: &Bucket, lives: &[Life], at: &Position) -> Result<Vec<Life>> {
-    let broken = |epoch: u64| {
-        let name = names::segment(next_key(at));
-        segment_io::corrupt(&name, &format!("no seal leads to its stream from epoch {epoch}"))
-    };
-    let last = lives.iter().find(|life| life.stream == at.stream);
-    let mut chain = vec![last.ok_or_else(|| broken(at.epoch))?.clone()];
-    for epoch in (1..at.epoch).rev() {
-        let here: Vec<&Life> = lives.iter().filter(|life| life.epoch == epoch).collect();
-        let next = chain.last().map_or(at.stream, |life| life.stream);
+pub async fn chain(
+    bucket: &Bucket,
+    volume: VolumeId,
+    lives: &[Incarnation],
+    at: &Position,
+    from: u64,
+) -> Result<Vec<Life>> {
+    let mut chain = Vec::new();
+    let mut next = at.stream;
+    for epoch in (from.max(1)..=at.epoch).rev() {
+        let here: Vec<Incarnation> = lives.iter().copied().filter(|l| l.epoch == epoch).collect();
         let found = match here.as_slice() {
+            _ if epoch == at.epoch => here.iter().find(|life| life.stream == next).copied(),
             [only] => Some(*only),
             several => sealed_for(bucket, several, next).await?,
         };
-        chain.push(found.ok_or_else(|| broken(epoch))?.clone());
+        let found = found.ok_or_else(|| {
+            let name = names::segment(next_key(at));
+            segment_io::corrupt(&name, &format!("no seal leads to its stream from epoch {epoch}"))
+        })?;
+        next = found.stream;
+        chain.push(read_life(bucket, volume, &found).await?);
     }
     chain.reverse();
     Ok(chain)
 }
 
 /// Whose stream's seal names `successor`.
-async fn sealed_for<'a>(
+async fn sealed_for(
     bucket: &Bucket,
-    lives: &[&'a Life],
+    lives: &[Incarnation],
     successor: StreamId,
-) -> Result<Option<&'a Life>> {
+) -> Result<Option<Incarnation>> {
     for &life in lives {
         for object in bucket.list(&names::stream_prefix(life.stream)).await? {
             let Object::Segment(key) = names::parse(&object.name) else { continue };

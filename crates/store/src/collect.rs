@@ -6,11 +6,11 @@
 use crate::bucket::{Bucket, Created};
 use crate::catalog::read_ref;
 use crate::checkpoint::load_page;
-use crate::claim::SEAL_BYTES_MAX;
+use crate::claim::{Incarnation, SEAL_BYTES_MAX};
 use crate::error::{Error, Result};
 use crate::nodes::Nodes;
 use parking_lot::Mutex;
-use skerry_core::descriptor::{Life, Pin, VolumeDesc, VolumeState};
+use skerry_core::descriptor::{Pin, VolumeDesc, VolumeState};
 use skerry_core::hold::{Candidate, Held, HeldRange, may_collect};
 use skerry_core::id::{PinId, StreamId, VolumeId};
 use skerry_core::names::{self, Object};
@@ -110,7 +110,7 @@ impl Collector {
     }
 
     /// Lists every segment of a volume's streams: the daily sweep, and the sweep at opening.
-    pub async fn sweep_candidates(&self, lives: &[Life]) -> Result<Vec<SegmentKey>> {
+    pub async fn sweep_candidates(&self, lives: &[Incarnation]) -> Result<Vec<SegmentKey>> {
         let mut out = Vec::new();
         for life in lives {
             for object in self.bucket.list(&names::stream_prefix(life.stream)).await? {
@@ -135,7 +135,7 @@ impl Collector {
     pub async fn free(
         &self,
         owned: &Owned,
-        lives: &[Life],
+        lives: &[Incarnation],
         candidates: &BTreeSet<SegmentKey>,
     ) -> Result<Option<Vec<SegmentKey>>> {
         if candidates.is_empty() {

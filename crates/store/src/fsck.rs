@@ -9,12 +9,12 @@ use crate::blocks::{Blocks, BlocksSettings};
 use crate::bucket::Bucket;
 use crate::catalog::{self, Catalog};
 use crate::checkpoint::load_page;
-use crate::claim;
+use crate::claim::{self, Incarnation};
 use crate::error::Result;
 use crate::nodes::Nodes;
 use crate::segment_io;
 use crate::view::{self, View};
-use skerry_core::descriptor::{Life, VolumeDesc, VolumeState};
+use skerry_core::descriptor::{VolumeDesc, VolumeState};
 use skerry_core::entry::BlockEntry;
 use skerry_core::hold::{Candidate, Held, HeldRange};
 use skerry_core::id::VolumeId;
@@ -59,7 +59,7 @@ struct Seen {
     refs: u64,
     problems: Vec<String>,
     ranges: Vec<HeldRange>,
-    lives: Vec<Life>,
+    lives: Vec<Incarnation>,
     entries: BTreeMap<(SegmentKey, u16), (BlockEntry, BlockSize)>,
     nodes: BTreeSet<SegmentKey>,
 }

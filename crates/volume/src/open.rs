@@ -42,9 +42,9 @@ pub(crate) async fn open(
     let options = ClaimOptions { owner: Some(ctx.owner()), force };
     let claimed = claim::claim(&ctx.bucket, &desc, &options).await?;
     let lives = claim::lives(&ctx.bucket, desc.id).await?;
-    let chain = match tail.records.is_empty() {
-        true => Vec::new(),
-        false => claim::chain(&ctx.bucket, &lives, &claimed.view.at).await?,
+    let chain = match tail.first_epoch(claimed.view.at.vseq, &lives) {
+        Some(from) => claim::chain(&ctx.bucket, desc.id, &lives, &claimed.view.at, from).await?,
+        None => Vec::new(),
     };
     let verdict = tail::judge(tail, &claimed.view.at, &chain, ctx.log_id())?;
     settle_passed(&ctx, &desc, &claimed.journey.barriers, &verdict).await?;
@@ -155,7 +155,7 @@ fn build(
     desc: Arc<VolumeDesc>,
     group: u32,
     claimed: Claimed,
-    lives: Vec<skerry_core::descriptor::Life>,
+    lives: Vec<claim::Incarnation>,
     snapshots: Snapshots,
 ) -> Volume {
     let (stream, epoch) = (claimed.view.at.stream, claimed.view.at.epoch);

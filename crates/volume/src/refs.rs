@@ -2,13 +2,13 @@
 
 use crate::error::Result;
 use crate::volume::Volume;
-use skerry_core::descriptor::Life;
 use skerry_core::names;
 use skerry_core::position::{Number, Position, SegmentKey};
 use skerry_core::refs::{Ref, SnapshotInfo};
 use skerry_core::root::Base;
 use skerry_core::takeover::RefOrder;
 use skerry_store::bucket::Created;
+use skerry_store::claim::Incarnation;
 use skerry_store::collect::Owned;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(crate) struct RefKeeper {
     /// The newest of them, if this incarnation wrote it.
     pub(crate) own_head: Option<RefOrder>,
     /// All incarnations of the volume.
-    pub(crate) lives: Vec<Life>,
+    pub(crate) lives: Vec<Incarnation>,
     /// Segments that may be free.
     pub(crate) candidates: BTreeSet<SegmentKey>,
     /// The node lane.

@@ -8,6 +8,7 @@ use skerry_core::record::{Action, RECORD_KIND, Record};
 use skerry_core::seal::Seal;
 use skerry_core::takeover::tail_replays;
 use skerry_log::Recovery;
+use skerry_store::claim::Incarnation;
 use std::collections::HashMap;
 
 /// A record of a tail; a write's data stays in the log.
@@ -30,6 +31,14 @@ pub struct TailRecord {
 pub struct Tail {
     /// Its records, oldest first.
     pub records: Vec<TailRecord>,
+}
+
+impl Tail {
+    /// The epoch of the oldest record from `vseq` on whose stream is known, if there is any.
+    pub fn first_epoch(&self, vseq: u64, lives: &[Incarnation]) -> Option<u64> {
+        let rest = self.records.iter().filter(|r| r.vseq >= vseq);
+        rest.filter_map(|r| lives.iter().find(|l| l.stream == r.stream)).map(|l| l.epoch).min()
+    }
 }
 
 /// What the log holds.
