@@ -1,0 +1,52 @@
+//! The page that describes the format says what the code does: versions, magics and sizes.
+
+use skerry_core::descriptor::{Tombstone, VolumeState};
+use skerry_core::frame::{FRAME_BLOCK, FRAME_HEAD};
+use skerry_core::id::StreamId;
+use skerry_core::node::{INNER_ENTRY, INNER_SHIFT, LEAF_ENTRY, LEAF_SHIFT, NODE_HEAD, NODE_PTR};
+use skerry_core::position::Position;
+use skerry_core::record::RECORD_HEAD;
+use skerry_core::seal::Seal;
+use skerry_core::segment::{EXTENT_ENTRY, FRAME_ENTRY, SEGMENT_HEAD};
+use skerry_core::wire::SectionWriter;
+
+const PAGE: &str = include_str!("../../../docs/format.md");
+
+#[track_caller]
+fn says(sentence: &str) {
+    assert!(PAGE.contains(sentence), "docs/format.md does not say {sentence:?} any more");
+}
+
+#[test]
+fn sizes_are_those_of_the_page() {
+    says(&format!("| {SEGMENT_HEAD} | … | operations, frame table, extent table |"));
+    says(&format!("*Frame table entry* ({FRAME_ENTRY} bytes)"));
+    says(&format!("*Extent table entry* ({EXTENT_ENTRY} bytes)"));
+    says(&format!("| {FRAME_HEAD} | {FRAME_BLOCK} n | block table"));
+    says(&format!("| {NODE_HEAD} | 16 s | stream table |"));
+    says(&format!("*Leaf* ({} blocks). Entry, {LEAF_ENTRY} bytes", 1 << LEAF_SHIFT));
+    says(&format!("*Inner* ({} children). Entry, {INNER_ENTRY} bytes", 1 << INNER_SHIFT));
+    says(&format!("*Node pointer* ({NODE_PTR} bytes"));
+    says(&format!("{} bytes.\n\n### `PINN`", Position::LEN));
+    says(&format!("begins with {RECORD_HEAD} bytes, then the data"));
+}
+
+#[test]
+fn envelopes_are_those_of_the_page() {
+    says("| 0 | 4 | magic `SKRY` |");
+    says("| 8 | 2 | version of the kind (1) |");
+    let seal = Seal { successor: StreamId([1; 16]), epoch: 1, owner: None, forced: false };
+    for (kind, bytes) in [
+        ("SEAL", seal.encode([7; 16])),
+        ("TOMB", Tombstone { at_ms: 1 }.encode([7; 16])),
+        ("VOLS", VolumeState::Ready.encode([7; 16])),
+    ] {
+        says(&format!("envelope `{kind}`"));
+        assert_eq!(&bytes[..4], b"SKRY");
+        assert_eq!(&bytes[4..8], kind.as_bytes());
+        assert_eq!(bytes[8..10], 1u16.to_le_bytes(), "the version of {kind}");
+        assert_eq!(bytes[16..32], [7; 16], "the nonce of {kind}");
+    }
+    let section = SectionWriter::new().put(9, b"x").finish();
+    assert_eq!(&section[..], [9, 0, 1, 0, 1, 0, 0, 0, b'x'], "tag, flags, length, bytes");
+}
