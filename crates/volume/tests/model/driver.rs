@@ -49,6 +49,8 @@ pub struct Model {
     pub bad_disk: [bool; 2],
     /// The volume that an operation under way changes, and how many records were acknowledged before it.
     pub doing: Option<(VolumeId, u64)>,
+    /// The volume that is being written while something else happens.
+    pub busy: Option<VolumeId>,
     pub trace: Arc<Mutex<Vec<String>>>,
     pub stamp: u64,
 }
@@ -86,6 +88,7 @@ impl Model {
             stale: BTreeSet::new(),
             bad_disk: [false; 2],
             doing: None,
+            busy: None,
             trace,
             stamp: 0,
         };

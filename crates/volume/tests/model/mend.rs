@@ -1,13 +1,14 @@
 //! Crashes, faults, take-overs, and what must be true when all is well again.
 
 use crate::driver::{HOSTS, Model, Outcome};
-use crate::reference::Seen;
+use crate::reference::{Rec, Seen};
 use crate::rig::{Gate, name};
 use object_store::ObjectStore;
 use rand::RngExt;
 use skerry_core::names::{self, Object};
 use skerry_core::seal::Seal;
 use skerry_store::faulty::FaultPlan;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a host dies.
@@ -310,6 +311,31 @@ impl Model {
                 self.wrong(format!("{of} was taken over, and the host before still serves it"));
             }
         }
+        if self.chance(40) {
+            self.hand_back(v, host, before).await?;
+        }
+        Ok(())
+    }
+
+    /// The new owner writes a little and lets the volume go; the host before, which may have undestaged
+    /// records that would seem to follow on, starts again.
+    async fn hand_back(&mut self, v: usize, host: usize, before: Option<usize>) -> Outcome {
+        let Some(before) = before.filter(|b| self.runs[*b].is_some()) else { return Ok(()) };
+        let Some(node) = self.node(host) else { return Ok(()) };
+        self.say(format!("{} is handed back to host {}", self.vols[v].name(), HOSTS[before]));
+        let device = self.device(host, v).await?;
+        self.doing = Some((self.vols[v].id, self.vols[v].end()));
+        let data = Arc::new(vec![0xbb; 512]);
+        self.vols[v].push(Rec::Write { offset: 0, data: data.clone() });
+        self.on(host, device.write(0, data.to_vec().into())).await?;
+        let of = name(self.vols[v].name());
+        self.devices.remove(&self.vols[v].id);
+        self.on(host, async { node.release_volume(&of, true).await }).await?;
+        let end = self.vols[v].end();
+        self.vols[v].note_bucketed(end);
+        (self.vols[v].owner, self.doing) = (None, None);
+        let death = self.death(before);
+        self.crash(before, death).await;
         Ok(())
     }
 

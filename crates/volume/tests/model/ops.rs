@@ -13,6 +13,15 @@ use std::time::Duration;
 const PIECE: usize = 64 << 10;
 const VOLUMES_MAX: usize = 5;
 
+/// Writes that end with this.
+struct Writer(tokio::task::JoinHandle<Result<(), skerry_volume::Error>>);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Model {
     /// The volume and the host for an operation that writes; none if there is none at hand.
     fn pick(&mut self) -> Option<(usize, usize)> {
@@ -60,7 +69,8 @@ impl Model {
     pub async fn step(&mut self) -> Outcome {
         let dice = self.rng.random_range(0..1000);
         match dice {
-            0..380 => self.write().await,
+            0..340 => self.write().await,
+            340..380 => self.while_busy().await,
             380..450 => self.zero().await,
             450..540 => self.flush().await,
             540..630 => self.read().await,
@@ -108,6 +118,55 @@ impl Model {
         }
         let data = bytes::Bytes::from(data.to_vec());
         self.on(host, device.write(offset as u64, data)).await
+    }
+
+    /// Writes to a volume while something else happens that is not a record of its own.
+    async fn while_busy(&mut self) -> Outcome {
+        let Some((v, host)) = self.pick() else { return Ok(()) };
+        let device = self.device(host, v).await?;
+        let id = self.vols[v].id;
+        self.say(format!("{} writes go on", self.vols[v].name()));
+        self.begin(v);
+        let mut writes = Vec::new();
+        for _ in 0..self.rng.random_range(3..30) {
+            let (offset, len) = self.range(self.vols[v].image.len(), 20 << 10);
+            let data = self.bytes(len);
+            self.vols[v].push(Rec::Write { offset, data: data.clone() });
+            let pause = if self.chance(50) { self.rng.random_range(0..300) } else { 0 };
+            writes.push((offset as u64, data, Duration::from_millis(pause)));
+        }
+        let mut task = Writer(tokio::spawn(async move {
+            for (offset, data, pause) in writes {
+                device.write(offset, data.to_vec().into()).await?;
+                tokio::time::sleep(pause).await;
+            }
+            Ok(())
+        }));
+        self.busy = Some(id);
+        let gate = self.gate(host);
+        let other = match self.rng.random_range(0..9) {
+            0 | 1 => self.checkpoint().await,
+            2 => self.sweep().await,
+            3 => self.delete_snapshot().await,
+            4 => self.clone_one().await,
+            5 => self.diff().await,
+            6 => self.read_snapshot().await,
+            7 => self.create().await,
+            _ => self.wait().await,
+        };
+        self.busy = None;
+        other?;
+        if gate.is_shut() {
+            // It was judged when it came back, or it is now.
+            let alive = self.runs[host].as_ref().is_some_and(|run| !run.gate.is_shut());
+            return if alive { Ok(()) } else { Err(Trouble("the host died meanwhile".into())) };
+        }
+        let ended = async {
+            (&mut task.0).await.map_err(|e| {
+                skerry_volume::Error::new(ErrorKind::Unavailable, format!("given up: {e}"))
+            })?
+        };
+        self.on(host, ended).await
     }
 
     async fn zero(&mut self) -> Outcome {
@@ -389,7 +448,7 @@ impl Model {
         let Some(node) = self.node(host) else { return Ok(()) };
         self.device(host, v).await?;
         let id = self.vols[v].id;
-        let drain = self.chance(50);
+        let drain = self.chance(50) && self.busy != Some(id);
         self.say(format!(
             "{} checkpoint{}",
             self.vols[v].name(),
