@@ -134,7 +134,7 @@ impl NodeSettings {
         match process.wait_line(|line| line.starts_with("ready ")) {
             Ok(line) => Err(io::Error::other(format!("the node serves, and must not: {line}"))),
             Err(_) => {
-                let status = process.wait()?;
+                let status = process.wait_drained()?;
                 let code = status
                     .code()
                     .ok_or_else(|| io::Error::other(format!("the node died: {status}")))?;

@@ -187,6 +187,19 @@ impl Process {
         ended.ok_or_else(|| self.failure("does not end"))
     }
 
+    /// Waits for its end and for all that it said on standard error: the one may be known before the other.
+    ///
+    /// # Errors
+    /// When it is still running, or somebody still holds its standard error, after a while.
+    pub fn wait_drained(&self) -> io::Result<ExitStatus> {
+        let mut state = self.shared.state.lock();
+        let open = |state: &mut State| state.ended.is_none() || !state.stderr.closed;
+        let late = self.shared.changed.wait_while_for(&mut state, open, PATIENCE).timed_out();
+        let ended = state.ended.filter(|_| !late);
+        drop(state);
+        ended.ok_or_else(|| self.failure("does not end"))
+    }
+
     /// Whether it has not ended yet.
     #[must_use]
     pub fn is_running(&self) -> bool {
