@@ -56,7 +56,7 @@ impl Default for EngineSettings {
             overlay_bytes_max: 32 << 20,
             checkpoint_segments_max: 64,
             record_bytes_max: 1 << 20,
-            glimpse_gap: Duration::from_millis(100),
+            glimpse_gap: Duration::from_millis(25),
             suspend_gap: Duration::from_secs(3),
             fence_interval: Duration::from_secs(60),
             delay_from_percent: 75,
