@@ -30,6 +30,18 @@ impl From<Error> for Trouble {
     }
 }
 
+/// A volume that is being written by a task; the writes end with this.
+pub struct Busy {
+    pub id: VolumeId,
+    pub task: tokio::task::JoinHandle<Result<(), Error>>,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 pub struct Model {
     pub seed: u64,
     pub rng: StdRng,
@@ -50,7 +62,7 @@ pub struct Model {
     /// The volume that an operation under way changes, and how many records were acknowledged before it.
     pub doing: Option<(VolumeId, u64)>,
     /// The volume that is being written while something else happens.
-    pub busy: Option<VolumeId>,
+    pub busy: Option<Busy>,
     pub trace: Arc<Mutex<Vec<String>>>,
     pub stamp: u64,
 }

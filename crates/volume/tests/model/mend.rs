@@ -67,6 +67,8 @@ impl Model {
 
     /// After trouble: everything works again, and every volume of the host is a state that it may be.
     pub async fn recover_from(&mut self, host: usize) {
+        // A volume can be judged only when nobody writes it.
+        self.busy = None;
         self.heal().await;
         if self.gate(host).is_shut() || self.bad_disk[host] || self.chance(30) {
             let death = self.death(host);

@@ -1,6 +1,6 @@
 //! The operations: what each does to the volumes and to the reference.
 
-use crate::driver::{HOSTS, Model, Outcome, Trouble};
+use crate::driver::{Busy, HOSTS, Model, Outcome, Trouble};
 use crate::reference::{Rec, Vol, differ};
 use crate::rig::{name, target};
 use rand::RngExt;
@@ -12,15 +12,6 @@ use std::time::Duration;
 /// The longest record of a write, bytes, as the rig sets it: longer writes are cut.
 const PIECE: usize = 64 << 10;
 const VOLUMES_MAX: usize = 5;
-
-/// Writes that end with this.
-struct Writer(tokio::task::JoinHandle<Result<(), skerry_volume::Error>>);
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 impl Model {
     /// The volume and the host for an operation that writes; none if there is none at hand.
@@ -135,14 +126,14 @@ impl Model {
             let pause = if self.chance(50) { self.rng.random_range(0..300) } else { 0 };
             writes.push((offset as u64, data, Duration::from_millis(pause)));
         }
-        let mut task = Writer(tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             for (offset, data, pause) in writes {
                 device.write(offset, data.to_vec().into()).await?;
                 tokio::time::sleep(pause).await;
             }
             Ok(())
-        }));
-        self.busy = Some(id);
+        });
+        self.busy = Some(Busy { id, task });
         let gate = self.gate(host);
         let other = match self.rng.random_range(0..9) {
             0 | 1 => self.checkpoint().await,
@@ -154,7 +145,8 @@ impl Model {
             7 => self.create().await,
             _ => self.wait().await,
         };
-        self.busy = None;
+        // Without it the volume was judged meanwhile, and the rest of the writes never came.
+        let Some(mut busy) = self.busy.take() else { return other };
         other?;
         if gate.is_shut() {
             // It was judged when it came back, or it is now.
@@ -162,7 +154,7 @@ impl Model {
             return if alive { Ok(()) } else { Err(Trouble("the host died meanwhile".into())) };
         }
         let ended = async {
-            (&mut task.0).await.map_err(|e| {
+            (&mut busy.task).await.map_err(|e| {
                 skerry_volume::Error::new(ErrorKind::Unavailable, format!("given up: {e}"))
             })?
         };
@@ -448,7 +440,7 @@ impl Model {
         let Some(node) = self.node(host) else { return Ok(()) };
         self.device(host, v).await?;
         let id = self.vols[v].id;
-        let drain = self.chance(50) && self.busy != Some(id);
+        let drain = self.chance(50) && self.busy.as_ref().is_none_or(|busy| busy.id != id);
         self.say(format!(
             "{} checkpoint{}",
             self.vols[v].name(),
