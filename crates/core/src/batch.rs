@@ -52,6 +52,14 @@ pub struct BatchPlan {
     pub pieces: Vec<Piece>,
 }
 
+impl BatchPlan {
+    /// True if the pieces of a block give every one of its `bytes` bytes.
+    pub fn covers(&self, block: &BlockPlan, bytes: usize) -> bool {
+        let pieces = &self.pieces[block.pieces.start as usize..block.pieces.end as usize];
+        pieces.iter().map(|piece| piece.len as usize).sum::<usize>() == bytes
+    }
+}
+
 /// Plans a batch. `spans` stand in log order; `size_bytes` is the larger of the volume's sizes before and
 /// after it. What lies past the end of the volume within the last block counts as zeros.
 pub fn plan(spans: &[Span], block: BlockSize, size_bytes: u64) -> BatchPlan {

@@ -1,6 +1,7 @@
 //! Maps and sets of ranges: the live index of the log in sectors, and sets of zeroed blocks.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 
 /// Bytes that one extent of an [`ExtentMap`] takes in memory, about: key, value, and the slack of B-tree nodes.
@@ -98,6 +99,15 @@ impl ExtentMap {
 
     /// Forgets, within `range`, what records before `before` said.
     pub fn clear_older(&mut self, range: Range<u64>, before: u64) {
+        // One extent that is exactly the range is the common case, as in `insert`.
+        if let Entry::Occupied(extent) = self.map.entry(range.start)
+            && extent.get().end == range.end
+        {
+            if extent.get().source.at < before {
+                extent.remove();
+            }
+            return;
+        }
         self.split(range.start);
         self.split(range.end);
         let old: Vec<u64> = self

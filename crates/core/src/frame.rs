@@ -7,6 +7,7 @@ use crate::position::{Number, SegmentKey};
 use crate::size::BlockSize;
 use crate::wire::{FormatError, Hash16, Reader, hash16};
 use bytes::{BufMut, Bytes, BytesMut};
+use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
 
 /// The most raw bytes in one frame.
 pub const FRAME_RAW_BYTES_MAX: usize = 1 << 16;
@@ -38,50 +39,94 @@ pub struct FramePlace {
     pub first_slot: u16,
 }
 
-/// Compresses `raw` with LZ4 if that saves at least an eighth. A sample of the first blocks decides
-/// whether to try at all, so that incompressible data costs next to nothing.
-fn compress(raw: &[u8]) -> Option<Vec<u8>> {
-    const SAMPLE: usize = 2048;
-    let worth = |packed: usize, plain: usize| packed <= plain - plain / 8;
-    if raw.len() > SAMPLE {
-        let sample = lz4_flex::block::compress(&raw[..SAMPLE]);
-        let tail = &raw[raw.len() - SAMPLE..];
-        if !worth(sample.len(), SAMPLE) && !worth(lz4_flex::block::compress(tail).len(), SAMPLE) {
-            return None;
-        }
-    }
-    let packed = lz4_flex::block::compress(raw);
-    worth(packed.len(), raw.len()).then_some(packed)
+/// Bytes at each end of a frame by which it is decided whether to compress it at all, so that
+/// incompressible data costs next to nothing.
+const SAMPLE: usize = 1024;
+
+/// True if packing saves at least an eighth.
+fn is_worth(packed: usize, plain: usize) -> bool {
+    packed <= plain - plain / 8
 }
 
-/// Encodes a frame of blocks; `table` gives index and hash of each, `raw` their bytes one after another.
-pub fn encode(place: FramePlace, block: BlockSize, table: &[(u64, Hash16)], raw: &[u8]) -> Bytes {
-    let packed = compress(raw);
-    let payload = packed.as_deref().unwrap_or(raw);
-    let mut out = BytesMut::with_capacity(head_len(table.len()) + payload.len());
-    out.put_u32_le(MAGIC);
-    out.put_u8(VERSION);
-    out.put_u8(if packed.is_some() { CODEC_LZ4 } else { CODEC_RAW });
-    out.put_u8(block.shift());
-    out.put_u8(0);
-    out.put_slice(&place.segment.stream.0);
-    out.put_u64_le(place.segment.number.0);
-    out.put_u32_le(place.offset);
-    out.put_u16_le(place.first_slot);
-    out.put_u16_le(table.len() as u16);
-    out.put_u32_le(raw.len() as u32);
-    out.put_u32_le(payload.len() as u32);
-    out.put_bytes(0, CRC_AT - 48);
-    out.put_u32_le(0);
-    for ((index, hash), plain) in table.iter().zip(raw.chunks(block.bytes())) {
-        out.put_u64_le(*index);
-        out.put_slice(hash);
-        out.put_u32_le(crc32c::crc32c(plain));
+/// Encodes frames one after another; keeps its scratch memory, at most two frames, between them.
+#[derive(Default)]
+pub struct FrameEncoder {
+    table: CompressTable,
+    plain: Vec<u8>,
+    packed: Vec<u8>,
+}
+
+impl std::fmt::Debug for FrameEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FrameEncoder")
     }
-    let crc = head_crc(&out);
-    out[CRC_AT..FRAME_HEAD].copy_from_slice(&crc.to_le_bytes());
-    out.put_slice(payload);
-    out.freeze()
+}
+
+impl FrameEncoder {
+    /// Packs `input` with LZ4; how many bytes of `self.packed` that took, or nothing if it does not fit.
+    fn pack(&mut self, input: &[u8]) -> Option<usize> {
+        self.packed.resize(get_maximum_output_size(FRAME_RAW_BYTES_MAX), 0);
+        compress_into_with_table(input, &mut self.packed, &mut self.table).ok()
+    }
+
+    fn sample_is_worth(&mut self, sample: &[u8]) -> bool {
+        self.pack(sample).is_some_and(|packed| is_worth(packed, sample.len()))
+    }
+
+    /// Packs all blocks, if that saves at least an eighth; how many bytes of `self.packed` it took.
+    fn compress(&mut self, blocks: &[&[u8]]) -> Option<usize> {
+        let (first, last) = (blocks.first()?, blocks.last()?);
+        let (head, tail) = (SAMPLE.min(first.len()), last.len().saturating_sub(SAMPLE));
+        if !self.sample_is_worth(&first[..head]) && !self.sample_is_worth(&last[tail..]) {
+            return None;
+        }
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        blocks.iter().for_each(|block| plain.extend_from_slice(block));
+        let packed = self.pack(&plain).filter(|packed| is_worth(*packed, plain.len()));
+        self.plain = plain;
+        packed
+    }
+
+    /// Appends a frame of `blocks` to `out`, and says how long it is; `table` gives index and hash of each.
+    pub fn encode(
+        &mut self,
+        out: &mut BytesMut,
+        place: FramePlace,
+        block: BlockSize,
+        table: &[(u64, Hash16)],
+        blocks: &[&[u8]],
+    ) -> usize {
+        let begin = out.len();
+        let raw_len: usize = blocks.iter().map(|b| b.len()).sum();
+        let packed = self.compress(blocks);
+        out.put_u32_le(MAGIC);
+        out.put_u8(VERSION);
+        out.put_u8(if packed.is_some() { CODEC_LZ4 } else { CODEC_RAW });
+        out.put_u8(block.shift());
+        out.put_u8(0);
+        out.put_slice(&place.segment.stream.0);
+        out.put_u64_le(place.segment.number.0);
+        out.put_u32_le(place.offset);
+        out.put_u16_le(place.first_slot);
+        out.put_u16_le(table.len() as u16);
+        out.put_u32_le(raw_len as u32);
+        out.put_u32_le(packed.unwrap_or(raw_len) as u32);
+        out.put_bytes(0, CRC_AT - 48);
+        out.put_u32_le(0);
+        for ((index, hash), plain) in table.iter().zip(blocks) {
+            out.put_u64_le(*index);
+            out.put_slice(hash);
+            out.put_u32_le(crc32c::crc32c(plain));
+        }
+        let crc = head_crc(&out[begin..]);
+        out[begin + CRC_AT..begin + FRAME_HEAD].copy_from_slice(&crc.to_le_bytes());
+        match packed {
+            Some(len) => out.put_slice(&self.packed[..len]),
+            None => blocks.iter().for_each(|block| out.put_slice(block)),
+        }
+        out.len() - begin
+    }
 }
 
 fn head_crc(head: &[u8]) -> u32 {
@@ -244,7 +289,11 @@ mod tests {
         let block = BlockSize::default();
         let table: Vec<_> =
             raw.chunks(block.bytes()).enumerate().map(|(i, b)| (7 + i as u64, hash16(b))).collect();
-        encode(place(), block, &table, raw)
+        let blocks: Vec<_> = raw.chunks(block.bytes()).collect();
+        let mut out = BytesMut::from(&b"before"[..]);
+        let len = FrameEncoder::default().encode(&mut out, place(), block, &table, &blocks);
+        assert_eq!(len + b"before".len(), out.len());
+        out.freeze().slice(b"before".len()..)
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Segments: immutable objects of frames or nodes behind a head that tells what is in them.
 
 use crate::entry::BlockEntry;
-use crate::frame::{self, FramePlace};
+use crate::frame::{self, FrameEncoder, FramePlace};
 use crate::id::{StreamId, VolumeId};
 use crate::node::NodePtr;
 use crate::ops::Op;
@@ -21,6 +21,9 @@ pub const EXTENT_ENTRY: usize = 12;
 pub const SLOTS_MAX: usize = 65_535;
 /// The longest head that is believed, bytes.
 pub const HEAD_BYTES_MAX: usize = 16 << 20;
+
+/// Frames of a segment are built into pieces of about so many bytes: a local bucket takes each in one system call.
+const PIECE_BYTES: usize = 1 << 20;
 
 const MAGIC: &[u8; 8] = b"SKRYSEGM";
 const VERSION: u16 = 1;
@@ -228,8 +231,10 @@ fn parse_extents(reader: &mut Reader<'_>, count: u32) -> Result<Vec<Extent>, For
 pub struct BuiltSegment {
     /// Its name.
     pub key: SegmentKey,
-    /// Its bytes, in pieces.
+    /// Its bytes: the head, then the rest in pieces; no frame stands in two.
     pub chunks: Vec<Bytes>,
+    /// The length of each frame, bytes; none in a segment of nodes.
+    pub frames: Vec<u32>,
     /// The hash of its head.
     pub hash: Hash16,
     /// The map entries that it makes, by index.
@@ -240,6 +245,22 @@ impl BuiltSegment {
     /// Bytes in all.
     pub fn len_bytes(&self) -> usize {
         self.chunks.iter().map(Bytes::len).sum()
+    }
+
+    /// Where each frame stands in the object, and its bytes.
+    pub fn frame_bytes(&self) -> impl Iterator<Item = (u32, Bytes)> + '_ {
+        let head = self.chunks.first().map_or(0, Bytes::len);
+        let (mut chunk, mut at, mut offset) = (1, 0, head);
+        self.frames.iter().filter_map(move |len| {
+            let len = *len as usize;
+            if self.chunks.get(chunk)?.len() <= at {
+                (chunk, at) = (chunk + 1, 0);
+            }
+            let frame = self.chunks.get(chunk)?.slice(at..at + len);
+            let here = offset as u32;
+            (at, offset) = (at + len, offset + len);
+            Some((here, frame))
+        })
     }
 }
 
@@ -307,6 +328,50 @@ fn extents_of(blocks: &[BlockIn<'_>], slots: &[u16]) -> Vec<Extent> {
     extents
 }
 
+/// Bytes that a frame takes at most.
+fn frame_len_max(blocks: usize, block: BlockSize) -> usize {
+    frame::head_len(blocks) + blocks * block.bytes()
+}
+
+/// Bytes that all frames take at most.
+fn worst_len(runs: &[std::ops::Range<usize>], block: BlockSize) -> usize {
+    runs.iter().map(|run| frame_len_max(run.len(), block)).sum()
+}
+
+/// The frames of a segment, in pieces that are worth a system call each.
+#[derive(Default)]
+struct Body {
+    done: Vec<Bytes>,
+    piece: BytesMut,
+    /// What is still to come takes so many bytes at most.
+    rest: usize,
+}
+
+impl Body {
+    /// A piece with room for `len` bytes.
+    fn room(&mut self, len: usize) -> &mut BytesMut {
+        if self.piece.capacity() - self.piece.len() < len {
+            self.end_piece();
+            self.piece = BytesMut::with_capacity(self.rest.min(PIECE_BYTES.max(len)));
+        }
+        self.rest -= len;
+        &mut self.piece
+    }
+
+    fn end_piece(&mut self) {
+        let piece = std::mem::take(&mut self.piece);
+        if !piece.is_empty() {
+            self.done.push(piece.freeze());
+        }
+    }
+
+    fn finish(mut self, head: Bytes) -> Vec<Bytes> {
+        self.end_piece();
+        self.done.insert(0, head);
+        self.done
+    }
+}
+
 /// Builds a segment of blocks. `blocks` are sorted by index, without repetition, at most [`SLOTS_MAX`].
 pub fn build(id: &SegmentId, ops: &[Op], blocks: &[BlockIn<'_>]) -> BuiltSegment {
     let layout = join_equal(blocks);
@@ -319,28 +384,25 @@ pub fn build(id: &SegmentId, ops: &[Op], blocks: &[BlockIn<'_>]) -> BuiltSegment
         + FRAME_ENTRY * runs.len()
         + EXTENT_ENTRY * extents.len()
         + CHECKSUM;
-    let mut chunks = vec![Bytes::new()];
+    let mut body = Body { rest: worst_len(&runs, id.block), ..Body::default() };
     let mut places = Vec::with_capacity(layout.stored.len());
     let mut frames = Vec::with_capacity(runs.len());
     let mut offset = head_len as u32;
-    let mut raw = Vec::with_capacity(frame::FRAME_RAW_BYTES_MAX);
+    let mut encoder = FrameEncoder::default();
     for run in runs {
         let members = &layout.stored[run.clone()];
         let table: Vec<_> = members.iter().map(|(b, hash)| (b.index, *hash)).collect();
-        raw.clear();
-        members.iter().for_each(|(b, _)| raw.extend_from_slice(b.data));
+        let data: Vec<_> = members.iter().map(|(b, _)| b.data).collect();
         let place = FramePlace { segment: id.key, offset, first_slot: run.start as u16 };
-        let bytes = frame::encode(place, id.block, &table, &raw);
-        let len = bytes.len() as u32;
+        let out = body.room(frame_len_max(members.len(), id.block));
+        let len = encoder.encode(out, place, id.block, &table, &data) as u32;
         places.extend(std::iter::repeat_n((offset, len), members.len()));
         frames.push((len, members.len() as u16));
         offset += len;
-        chunks.push(bytes);
     }
     let head = encode_head(id, head_len, u64::from(offset), &op_bytes, &frames, &extents);
     let mut hash = [0; 16];
     hash.copy_from_slice(&head[head_len - CHECKSUM..]);
-    chunks[0] = head;
     let entries = blocks
         .iter()
         .zip(&layout.slots)
@@ -349,7 +411,8 @@ pub fn build(id: &SegmentId, ops: &[Op], blocks: &[BlockIn<'_>]) -> BuiltSegment
             (block.index, BlockEntry { segment: id.key, offset, len, slot })
         })
         .collect();
-    BuiltSegment { key: id.key, chunks, hash, entries }
+    let frames = frames.into_iter().map(|(len, _)| len).collect();
+    BuiltSegment { key: id.key, chunks: body.finish(head), frames, hash, entries }
 }
 
 fn encode_head(
@@ -458,7 +521,7 @@ impl NodesBuilder {
         let mut hash = [0; 16];
         hash.copy_from_slice(&head[head_len - CHECKSUM..]);
         let chunks = vec![head, self.body.freeze()];
-        BuiltSegment { key: self.id.key, chunks, hash, entries: Vec::new() }
+        BuiltSegment { key: self.id.key, chunks, frames: Vec::new(), hash, entries: Vec::new() }
     }
 }
 

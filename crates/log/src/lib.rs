@@ -35,6 +35,7 @@ pub mod sim;
 mod tail;
 mod thread;
 mod wait;
+mod window;
 
 pub use commit::Progress;
 pub use counters::{Counters, LATENCY_BUCKETS, Snapshot};
@@ -51,3 +52,4 @@ pub use recovery::{Recovered, Recovery};
 pub use settings::{Entropy, Env, Settings};
 pub use thread::CommitterThread;
 pub use wait::{WaitDurable, WaitRoom};
+pub use window::Window;

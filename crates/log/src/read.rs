@@ -42,9 +42,9 @@ pub struct VerifiedRecord {
 }
 
 /// A use of a file, to read from.
-struct Source {
-    file: Arc<LogFile>,
-    nonce: u64,
+pub(crate) struct Source {
+    pub(crate) file: Arc<LogFile>,
+    pub(crate) nonce: u64,
 }
 
 impl Log {
@@ -114,7 +114,7 @@ impl Log {
         Ok(source.file.is_in_use(record.sequence()).then_some(source))
     }
 
-    fn source(&self, record: Position) -> Option<Source> {
+    pub(crate) fn source(&self, record: Position) -> Option<Source> {
         let files = self.inner.files.read();
         let live = files.live.get(&record.sequence())?;
         Some(Source { file: Arc::clone(&live.file), nonce: live.nonce })

@@ -233,6 +233,8 @@ fn a_verified_read_sees_what_a_plain_one_does_not_look_for() {
         disk.flip_bit(&name, offset + at, 2).unwrap();
         let error = log.read_verified(position).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged, "byte {at}: {error}");
+        let error = log.window().read(position).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "byte {at} in a window: {error}");
         disk.flip_bit(&name, offset + at, 2).unwrap();
     }
     assert!(u64::from(RECORDS_START) <= offset);

@@ -100,6 +100,9 @@ fn reader(log: &Log, shared: &Shared, seed: u64) {
         let mut buf = vec![0; expected.len() - from];
         let outcome = log.read(position, from as u32, &mut buf).unwrap();
         let verified = log.read_verified(position).unwrap();
+        if let Some(seen) = log.window().read(position).unwrap() {
+            assert!(seen == expected, "{position} reads otherwise in a window");
+        }
         // Recycled is an answer only if the record is not kept any more.
         let still = kept.lock().front().is_some_and(|(first, _)| *first <= position);
         match outcome {

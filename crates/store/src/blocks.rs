@@ -189,15 +189,7 @@ impl Blocks {
     /// for segments that are known to be in the bucket.
     pub fn admit(&self, built: &BuiltSegment) {
         let Some(disk) = &self.inner.disk else { return };
-        let mut at = 0;
-        let mut frames = Vec::with_capacity(built.chunks.len().saturating_sub(1));
-        for (i, chunk) in built.chunks.iter().enumerate() {
-            if i > 0 {
-                frames.push(((built.key, at as u32), chunk.clone()));
-            }
-            at += chunk.len();
-        }
-        disk.offer(frames);
+        disk.offer(built.frame_bytes().map(|(at, frame)| ((built.key, at), frame)));
     }
 
     /// Bytes of decoded blocks in memory, with what they cost besides, about.

@@ -1,6 +1,7 @@
 //! What all volumes of a node share: the bucket, the caches, the log, the settings.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
 use skerry_core::env::Clock;
 use skerry_core::id::{LogId, NodeId};
@@ -36,6 +37,8 @@ pub struct Context {
     pub host: String,
     /// How many volumes are open for writing: the overlay's budget is shared among them.
     pub volumes_open: AtomicUsize,
+    /// Memory in which batches are put together.
+    pub(crate) scratch: Scratch,
 }
 
 impl Context {

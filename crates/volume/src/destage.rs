@@ -19,7 +19,7 @@ use skerry_core::seal::Seal;
 use skerry_core::segment::{BlockIn, BuiltSegment, SegmentId, SegmentKind, build};
 use skerry_core::size::SECTOR_BYTES;
 use skerry_core::takeover::Found;
-use skerry_log::{Position as LogPosition, Verified};
+use skerry_log::Position as LogPosition;
 use skerry_store::bucket::Created;
 use skerry_store::segment_io;
 use std::collections::HashMap;
@@ -266,10 +266,12 @@ impl Volume {
         base: &HashMap<u64, Bytes>,
     ) -> Result<Built> {
         let bytes = self.desc.block.bytes();
-        let mut raw = vec![0u8; plan.blocks.len() * bytes];
+        let mut raw = self.ctx.scratch.take(plan.blocks.len() * bytes);
         for (block, out) in plan.blocks.iter().zip(raw.chunks_exact_mut(bytes)) {
-            if let Some(base) = base.get(&block.index) {
-                out.copy_from_slice(base);
+            match base.get(&block.index) {
+                Some(base) => out.copy_from_slice(base),
+                None if plan.covers(block, bytes) => {}
+                None => out.fill(0),
             }
         }
         self.copy_pieces(plan, &mut raw)?;
@@ -287,6 +289,7 @@ impl Volume {
             zeros.iter().map(|r| Op::Zero { first: r.start, blocks: r.end - r.start }).collect();
         ops.extend(batch.ops.iter().filter(|op| self.is_wanted(op)).cloned());
         let segment = build(id, &ops, &blocks);
+        self.ctx.scratch.give_back(raw);
         Ok(Built { segment, zeros, batch })
     }
 
@@ -298,7 +301,7 @@ impl Volume {
         }
     }
 
-    /// Copies every piece from its record; each record is read once, and verified.
+    /// Copies every piece from its record; each record is verified.
     fn copy_pieces(&self, plan: &BatchPlan, raw: &mut [u8]) -> Result<()> {
         let bytes = self.desc.block.bytes();
         let mut todo: Vec<(u64, usize, usize)> = Vec::with_capacity(plan.pieces.len());
@@ -308,7 +311,7 @@ impl Volume {
             }
         }
         todo.sort_unstable();
-        let mut record: (u64, Vec<u8>) = (0, Vec::new());
+        let mut window = self.ctx.log.window();
         for (at, p, offset) in todo {
             let piece = &plan.pieces[p];
             let start = offset + piece.at as usize;
@@ -317,11 +320,14 @@ impl Volume {
                 out.fill(0);
                 continue;
             }
-            if record.0 != at || record.1.is_empty() {
-                record = (at, self.whole_record(at)?);
-            }
+            let payload = window.read(LogPosition::from_u64(at))?.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Internal,
+                    format!("log record {at} was let go before it was destaged"),
+                )
+            })?;
             let from = RECORD_HEAD + piece.source.skip as usize * SECTOR_BYTES as usize;
-            let data = record.1.get(from..from + out.len()).ok_or_else(|| {
+            let data = payload.get(from..from + out.len()).ok_or_else(|| {
                 Error::new(
                     ErrorKind::Corrupt,
                     format!("log record {at} is shorter than was written"),
@@ -330,16 +336,6 @@ impl Volume {
             out.copy_from_slice(data);
         }
         Ok(())
-    }
-
-    fn whole_record(&self, at: u64) -> Result<Vec<u8>> {
-        match self.ctx.log.read_verified(LogPosition::from_u64(at))? {
-            Verified::Record(record) => Ok(record.payload),
-            Verified::Recycled => Err(Error::new(
-                ErrorKind::Internal,
-                format!("log record {at} was let go before it was destaged"),
-            )),
-        }
     }
 
     /// Moves the place that is in the bucket; gives what a barrier at the end makes a snapshot of.

@@ -23,6 +23,7 @@ mod naming;
 mod open;
 mod reading;
 mod refs;
+mod scratch;
 mod snaps;
 mod snapshots;
 mod state;

@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::info::NodeStatus;
 use crate::open;
 use crate::reading::Reading;
+use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
 use crate::tail::{self, Tails};
 use crate::volume::Volume;
@@ -77,6 +78,7 @@ impl Node {
             node: parts.node,
             host: parts.host,
             volumes_open: AtomicUsize::new(0),
+            scratch: Scratch::default(),
         });
         let node = Arc::new(Self {
             ctx,

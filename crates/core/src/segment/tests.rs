@@ -65,6 +65,9 @@ fn a_segment_reads_back() {
     assert_eq!(head.slots(), 21, "the copy is stored once");
     // 5..16, 16..25, 100.
     assert_eq!(head.frames.len(), 3);
+    for (at, frame) in built.frame_bytes() {
+        assert_eq!(frame, bytes[at as usize..at as usize + frame.len()]);
+    }
     for (index, entry) in &built.entries {
         let frame = &bytes[entry.offset as usize..(entry.offset + entry.len) as usize];
         let frame = Bytes::copy_from_slice(frame);
@@ -75,6 +78,26 @@ fn a_segment_reads_back() {
         parsed.verify_block(at, block).expect("verified");
         let wanted = &data.iter().find(|(i, _)| i == index).expect("written").1;
         assert_eq!(block, &wanted[..]);
+    }
+}
+
+/// Frames stand in pieces of bounded length, each frame in one.
+#[test]
+fn a_long_segment_is_built_in_pieces() {
+    let data: Vec<Vec<u8>> = (0..1200).map(noise).collect();
+    let blocks: Vec<_> =
+        (0..).zip(&data).map(|(i, data)| BlockIn { index: i * 3 / 2, data }).collect();
+    let built = build(&id(), &[], &blocks);
+    assert!(built.chunks.len() > 4, "{} pieces", built.chunks.len());
+    assert!(built.chunks[1..].iter().all(|piece| piece.len() <= PIECE_BYTES));
+    let bytes = whole(&built);
+    let head = head(&bytes);
+    assert_eq!(head.entries(), built.entries);
+    let frames: Vec<_> = built.frame_bytes().collect();
+    assert_eq!(frames.len(), head.frames.len());
+    for (at, frame) in frames {
+        assert_eq!(frame, bytes[at as usize..at as usize + frame.len()]);
+        assert_eq!(FrameHead::parse(&frame).expect("a frame").place().offset, at);
     }
 }
 

@@ -234,10 +234,12 @@ impl Reference {
         self.durable = Position::MAX;
     }
 
-    /// Reads every record that is not trimmed back, in both ways.
+    /// Reads every record that is not trimmed back, in all three ways.
     pub(crate) fn check_reads(&self, log: &Log, rng: &mut SimRng) {
         use skerry_log::{ReadOutcome, Verified};
+        let mut window = log.window();
         for (position, record) in &self.records {
+            let seen = window.read(*position).unwrap().map(<[u8]>::to_vec);
             let from = rng.below(record.payload.len() as u64 + 1) as usize;
             let mut buf = vec![0; record.payload.len() - from];
             let outcome = log.read(*position, from as u32, &mut buf).unwrap();
@@ -249,6 +251,10 @@ impl Reference {
             assert!(buf == record.payload[from..], "{position} reads otherwise");
             let Verified::Record(whole) = verified else { panic!("{position} is gone") };
             assert!(whole.payload == record.payload);
+            assert!(
+                seen.as_ref() == Some(&record.payload),
+                "{position} reads otherwise in a window"
+            );
             assert_eq!((whole.group, whole.kind), (record.group, record.kind));
         }
     }

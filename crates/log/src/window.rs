@@ -1,0 +1,158 @@
+//! Reading many records back, in the order in which they stand: a system call for a window of them
+//! instead of two for each.
+
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
+
+use crate::{
+    Error, Log, Position, Result, Verified,
+    files::LogFile,
+    format::{RECORD_HEADER_BYTES, RecordHeader},
+};
+
+/// How many bytes of a file are read at once, unless a record is longer.
+const WINDOW_BYTES: usize = 256 << 10;
+
+/// A part of a file as it was during one use.
+struct Seen {
+    file: Arc<LogFile>,
+    nonce: u64,
+    sequence: u32,
+    /// Where in the file `bytes` begin.
+    offset: u32,
+}
+
+/// Reads records, and verifies each, as [`Log::read_verified`] does.
+pub struct Window {
+    log: Log,
+    seen: Option<Seen>,
+    bytes: Vec<u8>,
+    /// The last record that was found in the window, and where its payload is.
+    last: Option<(Position, Range<usize>)>,
+    /// The last record that was not in a file yet.
+    alone: (Position, Vec<u8>),
+}
+
+impl Log {
+    /// A reader for many records. Quick if they are asked for in the order of their positions.
+    pub fn window(&self) -> Window {
+        Window {
+            log: self.clone(),
+            seen: None,
+            bytes: Vec::new(),
+            last: None,
+            alone: (Position::MAX, Vec::new()),
+        }
+    }
+}
+
+impl Window {
+    /// The payload of the record at `record`; `None` if its file was let go.
+    ///
+    /// # Errors
+    /// As [`Log::read_verified`].
+    pub fn read(&mut self, record: Position) -> Result<Option<&[u8]>> {
+        if self.alone.0 == record {
+            return Ok(Some(&self.alone.1));
+        }
+        if let Some(payload) = self.place(record)? {
+            return Ok(Some(&self.bytes[payload]));
+        }
+        match self.log.read_verified(record)? {
+            Verified::Record(found) => {
+                self.alone = (record, found.payload);
+                Ok(Some(&self.alone.1))
+            }
+            Verified::Recycled => Ok(None),
+        }
+    }
+
+    /// Where in the window the payload of a record is; moves the window there if it must.
+    fn place(&mut self, record: Position) -> Result<Option<Range<usize>>> {
+        // Whoever wants parts of a record asks for it many times: it is verified once.
+        if let Some((last, payload)) = &self.last
+            && *last == record
+        {
+            return Ok(Some(payload.clone()));
+        }
+        let mut found = self.find(record)?;
+        if found.is_none() {
+            self.load(record);
+            found = self.find(record)?;
+        }
+        self.last = found.clone().map(|payload| (record, payload));
+        Ok(found)
+    }
+
+    /// Where in the window the payload of a record is, if the whole record is in there.
+    fn find(&self, record: Position) -> Result<Option<Range<usize>>> {
+        let Some(seen) = self.seen.as_ref().filter(|seen| seen.sequence == record.sequence())
+        else {
+            return Ok(None);
+        };
+        let Some(at) = record.offset().checked_sub(seen.offset) else { return Ok(None) };
+        let from = at as usize + RECORD_HEADER_BYTES as usize;
+        let Some(header) = self.bytes.get(at as usize..from) else { return Ok(None) };
+        let bad = |reason| Error::Damaged {
+            file: seen.file.name.clone(),
+            offset: record.offset().into(),
+            reason,
+        };
+        let header = RecordHeader::decode(header)
+            .ok()
+            .filter(|header| header.position == record && header.nonce == seen.nonce)
+            .ok_or_else(|| bad("the record's header is not what was written"))?;
+        let to = from + header.payload_bytes as usize;
+        let Some(payload) = self.bytes.get(from..to) else { return Ok(None) };
+        if crc32c::crc32c(payload) != header.payload_crc {
+            return Err(bad("the record's payload is not what was written"));
+        }
+        Ok(Some(from..to))
+    }
+
+    /// Fills the window from a record on with what is in its file; leaves it empty if nothing is there.
+    fn load(&mut self, record: Position) {
+        self.seen = None;
+        let written = Position::from_u64(self.log.inner.written.load(Ordering::Acquire));
+        let Some(source) = self.log.source(record) else { return };
+        let file_bytes = self.log.inner.settings.file_bytes;
+        let end = if written.sequence() == record.sequence() {
+            u64::from(written.offset())
+        } else {
+            file_bytes
+        };
+        let from = u64::from(record.offset());
+        let here = end.saturating_sub(from) as usize;
+        if written <= record || here == 0 {
+            return;
+        }
+        self.bytes.clear();
+        self.last = None;
+        // A bad place may be another record's: whether this one can be read shows when it is read alone.
+        let mut is_read = self.extend(&source.file, from, here.min(WINDOW_BYTES));
+        if let Ok(header) = RecordHeader::decode(&self.bytes) {
+            let whole = RECORD_HEADER_BYTES as usize + header.payload_bytes as usize;
+            is_read = is_read && self.extend(&source.file, from, whole.min(here));
+        }
+        if is_read && source.file.is_in_use(record.sequence()) {
+            self.seen = Some(Seen {
+                file: source.file,
+                nonce: source.nonce,
+                sequence: record.sequence(),
+                offset: record.offset(),
+            });
+        }
+    }
+
+    /// Reads on until the window holds `len` bytes; says whether that went well.
+    fn extend(&mut self, file: &LogFile, from: u64, len: usize) -> bool {
+        let has = self.bytes.len();
+        if len <= has {
+            return true;
+        }
+        self.bytes.resize(len, 0);
+        file.read(from + has as u64, &mut self.bytes[has..]).is_ok()
+    }
+}
