@@ -35,6 +35,8 @@ pub(crate) struct Committer {
     pub(crate) written: Position,
     /// Whether something was written since the last sync.
     pub(crate) dirty: bool,
+    /// How much that was, bytes.
+    pub(crate) unsynced_bytes: usize,
     /// The disk had no room for another file. Tried again when somebody asks for room.
     pub(crate) starved: bool,
     pub(crate) entropy: Box<dyn Entropy>,
@@ -76,6 +78,27 @@ impl Committer {
         }
     }
 
+    /// Does what has gathered for somebody who is alone in waiting for it; leaves the making ready of
+    /// files to the committer's own thread, and says whether there is any to do.
+    pub(crate) fn serve_one(&mut self, inner: &Inner) -> Result<bool> {
+        let batch = {
+            let mut tail = inner.tail.lock();
+            tail.check_open()?;
+            tail.take_batch()
+        };
+        let done = self.carry_out(inner, batch.steps, batch.sync);
+        done.map_err(|failure| inner.fail(failure))?;
+        let (ahead, tail) = (self.fill_end(inner), inner.tail.lock());
+        let is_filled = !inner.disk.wants_zero_fill() || self.file.filled() >= ahead;
+        Ok(batch.quiet || batch.kicked || tail.prepared.is_none() || !is_filled)
+    }
+
+    /// How far the present file should be filled with zeros by now.
+    fn fill_end(&self, inner: &Inner) -> u64 {
+        let place = u64::from(self.written.offset());
+        (place + inner.settings.fill_ahead_bytes).min(inner.settings.file_bytes)
+    }
+
     fn carry_out(
         &mut self,
         inner: &Inner,
@@ -88,7 +111,8 @@ impl Committer {
                 Step::Switch(switch) => self.switch(inner, switch)?,
             }
         }
-        if sync { self.sync(inner) } else { Ok(()) }
+        let is_much = self.unsynced_bytes >= inner.settings.unsynced_bytes_max;
+        if sync || is_much { self.sync(inner) } else { Ok(()) }
     }
 
     fn write(&mut self, inner: &Inner, chunk: Arc<Chunk>) -> Result<(), Failure> {
@@ -96,6 +120,7 @@ impl Committer {
         self.fill_to(inner, end.offset().into())?;
         self.file.write(chunk.start.offset(), &chunk.bytes)?;
         self.dirty = true;
+        self.unsynced_bytes += chunk.bytes.len();
         self.written = end;
         inner.written.store(end.as_u64(), Ordering::Release);
         Counters::count(&inner.counters.writes, 1);
@@ -115,7 +140,7 @@ impl Committer {
         let begin_ns = (inner.clock_ns)();
         self.file.sync()?;
         inner.counters.synced((inner.clock_ns)().saturating_sub(begin_ns));
-        self.dirty = false;
+        (self.dirty, self.unsynced_bytes) = (false, 0);
         inner.publish(self.written);
         Ok(())
     }
@@ -160,7 +185,7 @@ impl Committer {
         self.fill_to(inner, RECORDS_START.into())?;
         self.file.write_header(header)?;
         Counters::count(&inner.counters.switches, 1);
-        self.dirty = false;
+        (self.dirty, self.unsynced_bytes) = (false, 0);
         self.written = Position::new(header.sequence, RECORDS_START);
         inner.written.store(self.written.as_u64(), Ordering::Release);
         inner.publish(self.written);
@@ -200,7 +225,7 @@ impl Committer {
         }
         let file_bytes = inner.settings.file_bytes;
         let place = u64::from(self.written.offset());
-        let ahead = (place + inner.settings.fill_ahead_bytes).min(file_bytes);
+        let ahead = self.fill_end(inner);
         let (own, other) = (self.file.filled(), spare.filled());
         let file = if own < ahead || (idle && own < file_bytes) {
             &self.file

@@ -16,6 +16,8 @@ pub struct Counters {
     pub(crate) filled_bytes: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) sync_ns: AtomicU64,
+    /// How long the last sync took.
+    pub(crate) last_sync_ns: AtomicU64,
     pub(crate) switches: AtomicU64,
     pub(crate) latency: [AtomicU64; LATENCY_BUCKETS],
 }
@@ -51,6 +53,7 @@ impl Counters {
     pub(crate) fn synced(&self, took_ns: u64) {
         Self::count(&self.syncs, 1);
         Self::count(&self.sync_ns, took_ns);
+        self.last_sync_ns.store(took_ns, Relaxed);
         Self::count(&self.latency[bucket_of(took_ns)], 1);
     }
 

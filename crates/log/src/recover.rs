@@ -258,6 +258,7 @@ fn begin(
         nonce: header.nonce,
         written: tail.next,
         dirty: false,
+        unsynced_bytes: 0,
         starved: false,
         entropy: env.entropy,
         zeros: vec![0; settings.fill_piece_bytes],

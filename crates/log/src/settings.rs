@@ -62,6 +62,9 @@ pub struct Settings {
     /// Without anybody waiting, what has been appended is written out when it is this many bytes:
     /// large enough to make a good write, small enough to leave buffers free.
     pub write_threshold_bytes: usize,
+    /// When this many bytes have been written since the last sync, there is one, whether somebody waits
+    /// or not: a later sync then never has more than this to wait for.
+    pub unsynced_bytes_max: usize,
     /// How far a new file is zero-filled ahead of the place where records are written.
     pub fill_ahead_bytes: u64,
     /// Bytes that are zero-filled at once, between two commits: bounds how long a commit waits.
@@ -76,6 +79,7 @@ impl Default for Settings {
             buffer_bytes: 4 << 20,
             buffers: 4,
             write_threshold_bytes: 1 << 20,
+            unsynced_bytes_max: 4 << 20,
             fill_ahead_bytes: 8 << 20,
             fill_piece_bytes: 1 << 20,
         }
@@ -119,6 +123,7 @@ impl Settings {
         )?;
         check((2..=1024).contains(&self.buffers), "buffers", "2 to 1024")?;
         check(self.write_threshold_bytes > 0, "write_threshold_bytes", "more than 0")?;
+        check(self.unsynced_bytes_max > 0, "unsynced_bytes_max", "more than 0")?;
         check(
             (512..=MAX_FILE_BYTES as usize).contains(&self.fill_piece_bytes),
             "fill_piece_bytes",

@@ -53,6 +53,55 @@ fn a_durable_append_is_one_write_and_one_sync() {
     assert_eq!(disk.operations() - before, 2, "four appends share a commit");
 }
 
+/// Who is alone in waiting syncs by itself, at the same cost, and leaves nothing undone; who is not alone waits.
+#[test]
+fn a_lone_sync_needs_no_committer() {
+    let (disk, log) = fresh();
+    append_durable(&log, &record(0, 700));
+    settle(&log).unwrap();
+    let before = disk.operations();
+    let position = record(0, 700).append(&log).unwrap();
+    assert!(log.try_sync(position).unwrap());
+    assert!(log.durable_position() > position);
+    assert_eq!(disk.operations() - before, 2);
+    assert!(log.try_sync(position).unwrap(), "it is durable already");
+    assert_eq!(disk.operations() - before, 2);
+
+    let position = record(0, 700).append(&log).unwrap();
+    assert!(poll_now(log.wait_durable(position)).is_pending());
+    assert!(!log.try_sync(position).unwrap(), "the committer was asked already");
+    assert!(!log.try_sync(log.end_position()).unwrap(), "nothing is there");
+    drive(&log, log.close()).unwrap();
+    assert!(log.try_sync(position).unwrap());
+}
+
+/// A whole file of lone syncs: what has to be made ready is left to the committer, who is told.
+#[test]
+fn lone_syncs_go_on_over_a_change_of_file() {
+    let (disk, log) = fresh();
+    let mut synced = 0;
+    for _ in 0..40 {
+        let position = append_when_possible(&log, &record(0, 900));
+        synced += u32::from(log.try_sync(position).unwrap());
+        drive(&log, log.wait_durable(position)).unwrap();
+        log.trim(0, position);
+    }
+    assert!(synced >= 20, "{synced} of 40");
+    disk.crash(3);
+    let (_, found) = recover(&disk, 2).unwrap();
+    assert!(!found.is_empty());
+}
+
+fn append_when_possible(log: &Log, record: &Record) -> Position {
+    loop {
+        match record.append(log) {
+            Ok(position) => return position,
+            Err(Error::Full { .. }) => settle(log).unwrap(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 #[test]
 fn a_change_of_file_costs_two_syncs_and_a_header() {
     let (disk, log) = fresh();

@@ -130,6 +130,14 @@ impl Run {
         };
         let position = *self.model.records.keys().nth(index).unwrap();
         let log = self.log().clone();
+        if self.rng.chance(40) {
+            match log.try_sync(position) {
+                Ok(true) => assert!(log.durable_position() > position),
+                Ok(false) => {}
+                Err(error) => self.failed(&error),
+            }
+            return;
+        }
         if let Err(error) = common::drive(&log, log.wait_durable(position)) {
             return self.failed(&error);
         }

@@ -47,7 +47,8 @@ pub trait Export: Send + Sync + 'static {
         Attempt::WouldBlock
     }
 
-    /// Answers a flush at once, if everything that it would cover is durable already.
+    /// Flushes, as [`Export::flush`], if everything is durable already or can be made so at once: a
+    /// quick disk may be waited for here, for a millisecond or so.
     fn try_flush(&self) -> Attempt<()> {
         Attempt::WouldBlock
     }

@@ -6,7 +6,7 @@
 //! - `check`: which requests are well formed, as a pure function of request and export;
 //! - `negotiate`: from the first byte of a connection to an opened export;
 //! - `session`: requests and replies;
-//! - `server`: listeners, limits, counting, shutting down.
+//! - `server`: listeners, limits, counting, shutting down; `threads`: what sessions run on.
 //!
 //! Not here: TLS (`STARTTLS` is answered with "unsupported"; negotiation and session run over any
 //! `AsyncRead + AsyncWrite`, which is the seam for it), extended headers, the oldstyle handshake.
@@ -19,7 +19,9 @@ mod limits;
 mod negotiate;
 mod server;
 mod session;
+mod threads;
 pub mod wire;
 
 pub use limits::Limits;
 pub use server::{Drained, Server};
+pub use threads::SessionThreads;

@@ -87,6 +87,8 @@ pub(crate) trait EngineDevice: Send + Sync + 'static {
     fn try_read(&self, offset: u64, buf: &mut [u8]) -> Option<Result<()>>;
     /// Accepts a write, if that is possible without waiting; nothing has happened if it is not.
     fn try_write(&self, offset: u64, data: &[u8]) -> Option<Result<()>>;
+    /// Flushes, if that is possible without waiting for others.
+    fn try_flush(&self) -> Option<Result<()>>;
     /// Fills `out`.
     async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()>;
     /// Reads `len` bytes.

@@ -11,6 +11,7 @@ use skerry_serve::{
     Purpose, StatusExtent, ZeroesOptions,
 };
 use skerry_volume::{Error, ErrorKind};
+use tokio::runtime::Handle;
 
 use crate::engine::{Engine, EngineDevice};
 
@@ -18,14 +19,17 @@ use crate::engine::{Engine, EngineDevice};
 const EXTENTS_MAX: usize = 1024;
 
 /// All volumes and snapshots of an engine, by name: `VOLUME` and `VOLUME@SNAPSHOT`.
+#[derive(Clone)]
 pub(crate) struct EngineExports {
     engine: Arc<dyn Engine>,
+    /// The engine's runtime: what opening a volume starts must not run on a session's thread.
+    runtime: Handle,
 }
 
 impl EngineExports {
-    /// Exports of this engine.
+    /// Exports of this engine, which runs on the caller's runtime.
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine }
+        Self { engine, runtime: Handle::current() }
     }
 }
 
@@ -53,10 +57,14 @@ impl Exports for EngineExports {
         // Only what has the form of a name can be one.
         let not_found = || OpenError::NotFound { name: name.to_owned() };
         let target: Target = name.parse().map_err(|_| not_found())?;
-        let opened = match (client.purpose, &target.snapshot) {
-            (Purpose::Describe, None) => self.describe(&target).await,
-            _ => self.attach(&target).await,
-        };
+        let (exports, purpose) = (self.clone(), client.purpose);
+        let opened = self.runtime.spawn(async move {
+            match (purpose, &target.snapshot) {
+                (Purpose::Describe, None) => exports.describe(&target).await,
+                _ => exports.attach(&target).await,
+            }
+        });
+        let opened = opened.await.map_err(|error| OpenError::Unavailable(error.to_string()))?;
         opened.map_err(|error| match error.kind() {
             ErrorKind::NotFound => not_found(),
             ErrorKind::Unavailable => OpenError::Unavailable(error.message().to_owned()),
@@ -128,6 +136,11 @@ impl Export for DeviceExport {
     fn try_write(&self, offset: u64, data: &[u8]) -> Attempt<()> {
         let Some(device) = &self.device else { return Attempt::WouldBlock };
         attempt(device.try_write(offset, data), ())
+    }
+
+    fn try_flush(&self) -> Attempt<()> {
+        let Some(device) = &self.device else { return Attempt::WouldBlock };
+        attempt(device.try_flush(), ())
     }
 
     async fn read(&self, offset: u64, buf: &mut [u8]) -> Result<Content, IoError> {

@@ -339,6 +339,10 @@ impl EngineDevice for FakeDevice {
         None
     }
 
+    fn try_flush(&self) -> Option<Result<()>> {
+        None
+    }
+
     async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         self.with(|blocks, _| {
             let byte = |at: u64| blocks.get(&(at / BLOCK)).map_or(0, |b| b[(at % BLOCK) as usize]);

@@ -5,6 +5,7 @@
 //! [`serve`] is one.
 #![forbid(unsafe_code)]
 
+mod background;
 mod cli;
 mod commands;
 mod control;

@@ -11,6 +11,7 @@ use skerry_volume::{
     StatusRange, VolumeInfo,
 };
 
+use crate::background::Background;
 use crate::engine::{Engine, EngineDevice};
 use crate::metrics::Metric;
 use crate::node_metrics;
@@ -19,6 +20,8 @@ use crate::node_metrics;
 pub(crate) struct NodeEngine {
     pub(crate) node: Arc<Node>,
     pub(crate) store: Arc<meter::Counters>,
+    /// Computes for it.
+    pub(crate) _background: Background,
     /// Commits the log; ends with the engine.
     pub(crate) _committer: skerry_log::CommitterThread,
 }
@@ -149,6 +152,10 @@ impl EngineDevice for NodeDevice {
 
     fn try_write(&self, offset: u64, data: &[u8]) -> Option<Result<()>> {
         self.0.try_write(offset, data)
+    }
+
+    fn try_flush(&self) -> Option<Result<()>> {
+        self.0.try_flush()
     }
 
     async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {

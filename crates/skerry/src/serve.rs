@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use skerry_api::v1::control_server::ControlServer;
 use skerry_api::{Error, ErrorKind, Result};
-use skerry_serve::nbd::{Limits, Server as NbdServer};
+use skerry_serve::nbd::{Limits, Server as NbdServer, SessionThreads};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
@@ -71,13 +71,21 @@ pub(crate) async fn serve(
     out: &mut dyn Write,
 ) -> Result<()> {
     let ready = ready_line(&listeners);
-    let serving = Serving::start(settings, &engine, listeners).await;
+    let serving = Serving::start(settings, &engine, listeners).await?;
     announce(&ready, out)?;
     stop.cancelled().await;
     serving.stop(Duration::from_secs(settings.node.shutdown_drain_s.0)).await;
     engine.shutdown().await.map_err(control::error)?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A thread for each processor; more than a few dozen connections share them.
+fn session_threads() -> Result<SessionThreads> {
+    let count = std::thread::available_parallelism().map_or(1, |count| count.get());
+    SessionThreads::start(count).map_err(|error| {
+        Error::new(ErrorKind::Unavailable, format!("no threads for connections: {error}"))
+    })
 }
 
 /// Everything that talks to somebody.
@@ -92,10 +100,15 @@ struct Serving {
 }
 
 impl Serving {
-    async fn start(settings: &Settings, engine: &Arc<dyn Engine>, listeners: Listeners) -> Self {
+    async fn start(
+        settings: &Settings,
+        engine: &Arc<dyn Engine>,
+        listeners: Listeners,
+    ) -> Result<Self> {
         let connections_max = settings.nbd.connections_max as usize;
         let limits = Limits { connections_max, ..Limits::default() };
-        let nbd = NbdServer::new(Arc::new(EngineExports::new(engine.clone())), limits);
+        let exports = Arc::new(EngineExports::new(engine.clone()));
+        let nbd = NbdServer::on_threads(exports, limits, session_threads()?);
         let api = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for listener in listeners.nbd {
@@ -106,7 +119,7 @@ impl Serving {
             tasks.spawn(serve_api(router.clone(), listener, api.clone()));
         }
         let scraping = listeners.metrics.map(|listener| serve_metrics(engine, &nbd, listener));
-        Self { nbd, api, health, tasks, scraping }
+        Ok(Self { nbd, api, health, tasks, scraping })
     }
 
     /// Lets clients have their last replies, for so long at most.

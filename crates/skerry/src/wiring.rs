@@ -17,6 +17,7 @@ use skerry_store::nodes::Nodes;
 use skerry_store::{probe, url};
 use skerry_volume::{EngineSettings, Node, NodeParts};
 
+use crate::background::Background;
 use crate::control;
 use crate::engine::Engine;
 use crate::env::{SystemClock, SystemEntropy};
@@ -44,6 +45,7 @@ pub(crate) async fn start_engine(
         Error::new(ErrorKind::Unavailable, format!("the log's thread can't be started: {error}"))
     })?;
     tracing::info!(node = %identity.node, host = %identity.host, bucket = bucket_url, log_cap_bytes = log.cap_bytes(), "starting");
+    let background = Background::start()?;
     let parts = NodeParts {
         nodes: Nodes::new(bucket.clone(), NODES_RAM_BYTES),
         blocks: open_blocks(settings, layout, &bucket).map_err(stored)?,
@@ -54,13 +56,14 @@ pub(crate) async fn start_engine(
         has_log: settings.log.enabled,
         node: identity.node,
         host: identity.host.clone(),
+        background: background.handle(),
         settings: EngineSettings {
             dirty_age: Duration::from_secs(settings.destage.dirty_age_s.0),
             ..EngineSettings::default()
         },
     };
     let node = Node::open(parts).await.map_err(control::error)?;
-    Ok(Arc::new(NodeEngine { node, store, _committer: committer }))
+    Ok(Arc::new(NodeEngine { node, store, _committer: committer, _background: background }))
 }
 
 fn stored(error: skerry_store::Error) -> Error {

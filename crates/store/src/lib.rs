@@ -15,6 +15,7 @@ pub mod catalog;
 pub mod checkpoint;
 pub mod claim;
 pub mod collect;
+mod direct;
 pub mod error;
 pub mod faulty;
 pub mod fsck;

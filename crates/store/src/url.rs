@@ -4,6 +4,7 @@
 //! client are switched off, since [`crate::bucket`] has the one policy. Which clouds there are is
 //! decided by cargo features (`s3`, `gcs`, `azure`).
 
+use crate::direct::DirectFs;
 use crate::error::{Error, Result};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
@@ -90,7 +91,7 @@ fn open_local(path: &Path, shown: &str) -> Result<OpenStore> {
         .map_err(|error| Error::from_store("opening", shown, &error))?
         .with_fsync(true);
     let display = format!("file://{}", root.display());
-    Ok(OpenStore { store: Arc::new(store), local_root: Some(root), display })
+    Ok(OpenStore { store: Arc::new(DirectFs::new(store)), local_root: Some(root), display })
 }
 
 /// The URL without anything that could be a secret.

@@ -14,6 +14,7 @@ use skerry_store::collect::Collector;
 use skerry_store::nodes::Nodes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::runtime::Handle;
 
 /// What all volumes of a node share.
 pub struct Context {
@@ -37,6 +38,8 @@ pub struct Context {
     pub host: String,
     /// How many volumes are open for writing: the overlay's budget is shared among them.
     pub volumes_open: AtomicUsize,
+    /// Where heavy computing runs.
+    pub background: Option<Handle>,
     /// Memory in which batches are put together.
     pub(crate) scratch: Scratch,
 }
@@ -62,15 +65,14 @@ impl Context {
         self.settings.overlay_bytes_max / self.volumes_open.load(Ordering::Relaxed).max(1) / 2
     }
 
-    /// Runs heavy computing off the tasks that serve clients.
+    /// Runs heavy computing in the background, or here if there is none.
     pub async fn compute<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
-        if self.settings.inline_cpu {
-            return Ok(work());
-        }
-        tokio::task::spawn_blocking(work)
+        let Some(background) = &self.background else { return Ok(work()) };
+        background
+            .spawn_blocking(work)
             .await
             .map_err(|e| Error::new(ErrorKind::Internal, format!("a computing task failed: {e}")))
     }

@@ -127,6 +127,19 @@ impl Device {
         volume.zero(offset, len, generation).await
     }
 
+    /// Flushes without waiting for others; none if that is not possible.
+    pub fn try_flush(&self) -> Option<Result<()>> {
+        let attempt = match &self.kind {
+            Kind::Head { volume, .. } => volume.try_flush(),
+            Kind::Reading(_) => Ok(Attempt::Done),
+        };
+        match attempt {
+            Ok(Attempt::Done) => Some(Ok(())),
+            Ok(Attempt::Wait) => None,
+            Err(e) => Some(Err(e)),
+        }
+    }
+
     /// Makes what was acknowledged durable, as the volume's flush level promises.
     pub async fn flush(&self) -> Result<()> {
         match &self.kind {

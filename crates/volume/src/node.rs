@@ -26,6 +26,7 @@ use skerry_store::{claim, view};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use tokio::runtime::Handle;
 
 /// What a node's engine is made of.
 pub struct NodeParts {
@@ -47,6 +48,9 @@ pub struct NodeParts {
     pub node: NodeId,
     /// The host's name.
     pub host: String,
+    /// A runtime whose blocking threads do the heavy computing, at a low priority if it is to give way
+    /// to clients. Without it, computing is done where it comes up: for simulations.
+    pub background: Option<Handle>,
     /// Limits.
     pub settings: EngineSettings,
 }
@@ -78,6 +82,7 @@ impl Node {
             node: parts.node,
             host: parts.host,
             volumes_open: AtomicUsize::new(0),
+            background: parts.background,
             scratch: Scratch::default(),
         });
         let node = Arc::new(Self {

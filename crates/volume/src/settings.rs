@@ -40,8 +40,6 @@ pub struct EngineSettings {
     pub retry_interval: Duration,
     /// How long a clean stop waits for one volume to get into the bucket; the rest stays in the log.
     pub shutdown_drain: Duration,
-    /// True if heavy computing is done where it is called, for simulators; else on blocking threads.
-    pub inline_cpu: bool,
 }
 
 impl Default for EngineSettings {
@@ -63,7 +61,6 @@ impl Default for EngineSettings {
             delay_max: Duration::from_millis(20),
             retry_interval: Duration::from_millis(500),
             shutdown_drain: Duration::from_secs(30),
-            inline_cpu: false,
         }
     }
 }

@@ -511,6 +511,40 @@ impl Volume {
         }
     }
 
+    /// Flushes without waiting for others, if that is possible: on a quick log that nobody else uses now.
+    pub fn try_flush(&self) -> Result<Attempt> {
+        let record = {
+            let state = self.state.lock();
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            state.last_record
+        };
+        if self.desc.flush != FlushLevel::Local {
+            return Ok(Attempt::Wait);
+        }
+        if record > 0 {
+            match self.ctx.log.try_sync(LogPosition::from_u64(record)) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Attempt::Wait),
+                Err(e) => return Err(self.out_of_log(e)),
+            }
+        }
+        // A doubt about the stream is looked into by who can wait.
+        if self.fence.must_check(self.ctx.clock()) {
+            return Ok(Attempt::Wait);
+        }
+        self.io.flushes.fetch_add(1, Ordering::Relaxed);
+        Ok(Attempt::Done)
+    }
+
+    /// A log that can't sync takes the volume out of service.
+    fn out_of_log(&self, error: skerry_log::Error) -> Error {
+        let error = Error::from(error);
+        self.fail(error.clone());
+        error
+    }
+
     /// Makes everything that was acknowledged durable, as the volume's flush level promises.
     pub async fn flush(&self) -> Result<()> {
         self.io.flushes.fetch_add(1, Ordering::Relaxed);
@@ -534,11 +568,7 @@ impl Volume {
             return Ok(());
         }
         let position = LogPosition::from_u64(record);
-        self.ctx.log.wait_durable(position).await.map_err(|e| {
-            let error = Error::from(e);
-            self.fail(error.clone());
-            error
-        })
+        self.ctx.log.wait_durable(position).await.map_err(|e| self.out_of_log(e))
     }
 
     /// Waits until everything below a sequence number is in the bucket.

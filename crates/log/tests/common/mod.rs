@@ -23,6 +23,7 @@ pub(crate) fn small() -> Settings {
         buffer_bytes: 8 << 10,
         buffers: 3,
         write_threshold_bytes: 4 << 10,
+        unsynced_bytes_max: 16 << 10,
         fill_ahead_bytes: 4 << 10,
         fill_piece_bytes: 2 << 10,
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::budget::{Budget, Share};
@@ -15,6 +16,7 @@ use super::control::{Control, Order};
 use super::limits::Limits;
 use super::negotiate::{NegotiateError, negotiate};
 use super::session::Session;
+use super::threads::SessionThreads;
 use crate::export::{ClientInfo, Exports, Purpose};
 
 /// How long accepting pauses when the system has no descriptors left: long enough not to spin,
@@ -44,6 +46,8 @@ struct Shared {
     exports: Arc<dyn Exports>,
     limits: Limits,
     budget: Arc<Budget>,
+    /// Where sessions run; without it, where they were accepted.
+    threads: Option<SessionThreads>,
     seats: Mutex<Seats>,
     /// Changes whenever a connection ends.
     departures: watch::Sender<u64>,
@@ -66,11 +70,23 @@ impl Server {
     /// A server of `exports`, with nothing listening yet.
     #[must_use]
     pub fn new(exports: Arc<dyn Exports>, limits: Limits) -> Self {
+        Self::build(exports, limits, None)
+    }
+
+    /// The same with sessions on threads of their own. What a request has to wait for still runs
+    /// on the runtime that accepts connections.
+    #[must_use]
+    pub fn on_threads(exports: Arc<dyn Exports>, limits: Limits, threads: SessionThreads) -> Self {
+        Self::build(exports, limits, Some(threads))
+    }
+
+    fn build(exports: Arc<dyn Exports>, limits: Limits, threads: Option<SessionThreads>) -> Self {
         let budget = Budget::new(limits.server_bytes_in_flight_max);
         let shared = Shared {
             exports,
             limits,
             budget,
+            threads,
             seats: Mutex::default(),
             departures: watch::Sender::new(0),
             closing: watch::Sender::new(false),
@@ -85,7 +101,8 @@ impl Server {
             |accepted| {
                 let (stream, _) = accepted;
                 let peer = unix_peer(&stream);
-                self.welcome(stream, peer);
+                let bare = stream.into_std();
+                self.welcome(peer, move || UnixStream::from_std(bare?));
             },
         )
         .await;
@@ -100,7 +117,8 @@ impl Server {
                 if let Err(error) = prepare_tcp(&stream) {
                     tracing::debug!(%error, %address, "options of a TCP connection can't be set");
                 }
-                self.welcome(stream, address.to_string());
+                let bare = stream.into_std();
+                self.welcome(address.to_string(), move || TcpStream::from_std(bare?));
             },
         )
         .await;
@@ -116,7 +134,7 @@ impl Server {
             tracing::warn!(%peer, "turned a client away: too many connections, or shutting down");
             return;
         };
-        serve(place, stream, peer).await;
+        serve(place, stream, peer, Handle::current()).await;
     }
 
     /// How many clients each export has, by the export's own name.
@@ -194,12 +212,23 @@ impl Server {
         }
     }
 
-    fn welcome<S>(&self, stream: S, peer: String)
+    /// Serves a connection on the thread whose turn it is; `open` makes its stream there.
+    fn welcome<S>(&self, peer: String, open: impl FnOnce() -> io::Result<S> + Send + 'static)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let server = self.clone();
-        tokio::spawn(async move { server.serve_stream(stream, peer).await });
+        let (server, here) = (self.clone(), Handle::current());
+        let thread = self.shared.threads.as_ref().map_or(&here, SessionThreads::next).clone();
+        thread.spawn(async move {
+            let Some(place) = server.take_place() else {
+                tracing::warn!(%peer, "turned a client away: too many connections, or shutting down");
+                return;
+            };
+            match open() {
+                Ok(stream) => serve(place, stream, peer, here).await,
+                Err(error) => tracing::warn!(%error, %peer, "a connection can't be served"),
+            }
+        });
     }
 
     fn take_place(&self) -> Option<Place> {
@@ -239,8 +268,8 @@ impl Drop for Place {
     }
 }
 
-/// One connection, from its first byte to its last.
-async fn serve<S>(place: Place, mut stream: S, peer: String)
+/// One connection, from its first byte to its last. What its requests wait for runs on `slow`.
+async fn serve<S>(place: Place, mut stream: S, peer: String, slow: Handle)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -261,7 +290,8 @@ where
     place.serves(&export);
     tracing::info!(connection, %peer, %export, read_only = agreed.info.read_only, "connected");
     let share = Share::new(shared.budget.clone());
-    let session = Session::new(stream, agreed, shared.limits.clone(), place.control.clone(), share);
+    let session =
+        Session::new(stream, agreed, shared.limits.clone(), place.control.clone(), share, slow);
     let failures = session.run().await;
     tracing::info!(connection, %peer, %export, failures, "disconnected");
 }

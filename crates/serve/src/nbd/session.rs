@@ -23,6 +23,7 @@ use std::task::{Context, Poll};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 use self::dispatch::Incoming;
@@ -58,6 +59,8 @@ pub(crate) struct Session<S> {
     input_open: bool,
     linger: Option<Pin<Box<Sleep>>>,
     failures: u64,
+    /// Where what waits runs.
+    elsewhere: Handle,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
@@ -67,6 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         limits: Limits,
         control: Arc<Control>,
         share: Share,
+        elsewhere: Handle,
     ) -> Self {
         Self {
             stream: Some(stream),
@@ -83,6 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             input_open: true,
             linger: None,
             failures: 0,
+            elsewhere,
         }
     }
 

@@ -106,7 +106,6 @@ impl Drop for Running {
 fn tiny() -> EngineSettings {
     EngineSettings {
         segment_bytes: 64 << 10,
-        inline_cpu: true,
         dirty_age: Duration::from_secs(5),
         overlay_bytes_max: 16 << 10,
         checkpoint_segments_max: 6,
@@ -122,6 +121,7 @@ fn tiny_log() -> skerry_log::Settings {
         buffer_bytes: 128 << 10,
         buffers: 4,
         write_threshold_bytes: 32 << 10,
+        unsynced_bytes_max: 512 << 10,
         fill_ahead_bytes: 64 << 10,
         fill_piece_bytes: 64 << 10,
     }
@@ -193,6 +193,7 @@ impl World {
             has_log: true,
             node: NodeId(node),
             host: host.into(),
+            background: None,
             settings: self.settings.clone(),
         };
         let node = Node::open(parts).await?;

@@ -152,10 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let len = request.len as usize;
         let payload = &self.input.available()[REQUEST_BYTES..];
         if let Some(data) = payload.get(..len) {
-            let attempt = match fua {
-                false => self.export.try_write(request.offset, data),
-                true => Attempt::WouldBlock,
-            };
+            let attempt = self.export.try_write(request.offset, data);
             let data = match attempt {
                 Attempt::WouldBlock => Bytes::copy_from_slice(data),
                 Attempt::Done(()) | Attempt::Failed(_) => Bytes::new(),
@@ -180,10 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Incoming::Payload { request, fua, mut buf, .. } = self.next_is_header() else {
             return;
         };
-        let attempt = match fua {
-            false => self.export.try_write(request.offset, &buf[..request.len as usize]),
-            true => Attempt::WouldBlock,
-        };
+        let attempt = self.export.try_write(request.offset, &buf[..request.len as usize]);
         if matches!(attempt, Attempt::WouldBlock) {
             buf.truncate(request.len as usize);
             self.wrote_or_waits(request, fua, attempt, Bytes::from(buf));
@@ -195,9 +189,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn wrote_or_waits(&mut self, request: Request, fua: bool, attempt: Attempt<()>, data: Bytes) {
         match attempt {
+            Attempt::Done(()) if fua => self.flush(request),
             Attempt::Done(()) => self.answer(&request, Ok(())),
             Attempt::Failed(error) => self.answer(&request, Err(error)),
             Attempt::WouldBlock => self.wait_for(request, Work::Write { data, fua }),
+        }
+    }
+
+    /// Answers a request when everything before it is durable.
+    fn flush(&mut self, request: Request) {
+        match self.export.try_flush() {
+            Attempt::Done(()) => self.answer(&request, Ok(())),
+            Attempt::Failed(error) => self.answer(&request, Err(error)),
+            Attempt::WouldBlock => self.wait_for(request, Work::Flush),
         }
     }
 
@@ -208,11 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Command::Disconnect => self.stop_reading(),
             Command::Read => self.read(request),
             _ if empty => self.answer(&request, Ok(())),
-            Command::Flush => match self.export.try_flush() {
-                Attempt::Done(()) => self.answer(&request, Ok(())),
-                Attempt::Failed(error) => self.answer(&request, Err(error)),
-                Attempt::WouldBlock => self.wait_for(request, Work::Flush),
-            },
+            Command::Flush => self.flush(request),
             Command::Trim { fua } => self.wait_for(request, Work::Trim { fua }),
             Command::Cache => self.wait_for(request, Work::Cache),
             Command::WriteZeroes(options) => self.wait_for(request, Work::Zeroes(options)),
@@ -360,7 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.slow_bytes += bytes;
         // At once, as many requests may be taken before the task comes round to this again.
         self.share.set(self.held_bytes());
-        self.slow.push(slow::start(self.export.clone(), request, work, bytes));
+        self.slow.push(slow::start(&self.elsewhere, self.export.clone(), request, work, bytes));
     }
 }
 

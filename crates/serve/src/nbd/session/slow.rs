@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
 
 use super::super::wire::Request;
 use super::Session;
@@ -72,6 +73,7 @@ enum Outcome {
 
 /// Begins `work`.
 pub(super) fn start(
+    elsewhere: &Handle,
     export: Arc<dyn Export>,
     request: Request,
     work: Work,
@@ -83,7 +85,7 @@ pub(super) fn start(
             Finished { request, held_bytes, outcome }
         });
     }
-    let task = tokio::spawn(perform(export, request, work));
+    let task = elsewhere.spawn(perform(export, request, work));
     Box::pin(async move {
         let outcome = task.await.unwrap_or_else(|error| {
             let text = format!("the request's task ended without an answer: {error}");

@@ -1,0 +1,237 @@
+//! A local directory as a store whose large objects go around the kernel's page cache.
+//!
+//! Everything but the creation of large objects is `object_store`'s own. Segments are written once
+//! and read later, if at all: copies of them in the page cache cost a core for each gigabyte or so
+//! in fresh pages, and a burst of dirty pages that every other sync of the disk then waits for.
+//! Where a file system knows no direct IO, `object_store` writes those objects, too.
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use rustix::fs::OFlags;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Smaller objects are not worth a path of their own.
+const DIRECT_BYTES_MIN: usize = 1 << 20;
+/// What a disk takes at once: large enough for its full speed, small enough that the sync of a log
+/// never waits for long.
+const PIECE_BYTES: usize = 1 << 20;
+/// Direct IO wants memory, places and lengths in multiples of a disk's block; none is larger.
+const ALIGN_BYTES: usize = 4096;
+/// Names of objects under way end with this and a number; listings leave such names out.
+const STAGED: &str = "#";
+
+/// A local directory.
+#[derive(Debug)]
+pub(crate) struct DirectFs {
+    inner: LocalFileSystem,
+    /// The file system has refused direct IO once.
+    is_refused: Arc<AtomicBool>,
+}
+
+impl std::fmt::Display for DirectFs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+/// How an attempt ended that did not fail.
+enum Attempt {
+    Created,
+    /// The directory is missing, or the file system has no direct IO.
+    NotHere,
+}
+
+impl DirectFs {
+    pub(crate) fn new(inner: LocalFileSystem) -> Self {
+        Self { inner, is_refused: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Creates a large object; false if that is for `inner` to do.
+    async fn create(&self, location: &Path, payload: &PutPayload) -> Result<bool> {
+        let path = self.inner.path_to_filesystem(location)?;
+        let (payload, refused) = (payload.clone(), self.is_refused.clone());
+        let work = tokio::task::spawn_blocking(move || match create(&path, &payload) {
+            Ok(attempt) => Ok(matches!(attempt, Attempt::Created)),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Err(Error::AlreadyExists { path: path.display().to_string(), source: error.into() })
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                refused.store(true, Ordering::Relaxed);
+                Ok(false)
+            }
+            Err(error) => Err(Error::Generic { store: "DirectFs", source: Box::new(error) }),
+        });
+        work.await.map_err(|error| Error::Generic { store: "DirectFs", source: Box::new(error) })?
+    }
+}
+
+/// Writes an object under another name, makes it durable, and gives it its name, which must be free.
+fn create(path: &FsPath, payload: &PutPayload) -> io::Result<Attempt> {
+    let Some((file, staged)) = stage(path)? else { return Ok(Attempt::NotHere) };
+    let published = fill(file, payload).and_then(|()| {
+        fs::hard_link(&staged, path)?;
+        match path.parent() {
+            Some(dir) => File::open(dir)?.sync_all(),
+            None => Ok(()),
+        }
+    });
+    // What is left of a failed attempt is no object; a crash may leave it, too.
+    let _ = fs::remove_file(&staged);
+    published.map(|()| Attempt::Created)
+}
+
+/// A new file beside `path`; none if the directory is missing.
+fn stage(path: &FsPath) -> io::Result<Option<(File, PathBuf)>> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).custom_flags(OFlags::DIRECT.bits() as i32);
+    for number in 1u64.. {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!("{STAGED}{number}"));
+        match options.open(&name) {
+            Ok(file) => return Ok(Some((file, name.into()))),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                // A file system without direct IO has made the file before it refused.
+                let _ = fs::remove_file(&name);
+                return Err(error);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Writes the payload and syncs it.
+fn fill(mut file: File, payload: &PutPayload) -> io::Result<()> {
+    let mut memory = vec![0; PIECE_BYTES + ALIGN_BYTES];
+    let start = memory.as_ptr().align_offset(ALIGN_BYTES);
+    let piece = &mut memory[start..start + PIECE_BYTES];
+    let mut len = 0;
+    for mut chunk in payload.iter().map(|chunk| &chunk[..]) {
+        while !chunk.is_empty() {
+            let (now, later) = chunk.split_at(chunk.len().min(PIECE_BYTES - len));
+            piece[len..len + now.len()].copy_from_slice(now);
+            (len, chunk) = (len + now.len(), later);
+            if len == PIECE_BYTES {
+                file.write_all(piece)?;
+                len = 0;
+            }
+        }
+    }
+    if len > 0 {
+        let padded = len.next_multiple_of(ALIGN_BYTES);
+        piece[len..padded].fill(0);
+        file.write_all(&piece[..padded])?;
+        file.set_len(payload.content_length() as u64)?;
+    }
+    file.sync_all()
+}
+
+#[async_trait]
+impl ObjectStore for DirectFs {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
+        let is_large = payload.content_length() >= DIRECT_BYTES_MIN;
+        let is_plain = opts.mode == PutMode::Create && opts.attributes.is_empty();
+        if is_large
+            && is_plain
+            && !self.is_refused.load(Ordering::Relaxed)
+            && self.create(location, &payload).await?
+        {
+            return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
+        }
+        self.inner.put_opts(location, payload, opts).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use futures::StreamExt;
+    use object_store::ObjectStoreExt;
+
+    fn payload(lens: &[usize]) -> PutPayload {
+        let chunk = |(i, len): (usize, &usize)| -> Bytes {
+            (0..*len).map(|at| (at * 7 + i * 13 + at / 4096) as u8).collect()
+        };
+        lens.iter().enumerate().map(chunk).collect()
+    }
+
+    /// Objects of every awkward length read back, are listed alone, and are created once.
+    #[tokio::test]
+    async fn large_objects_are_created_once_and_whole() {
+        // On a real disk if there is one here: file systems in memory have no direct IO.
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory");
+        let inner = LocalFileSystem::new_with_prefix(dir.path()).expect("a store");
+        let store = DirectFs::new(inner.with_fsync(true));
+        let mib = 1 << 20;
+        let shapes: [&[usize]; 6] = [
+            &[mib],
+            &[212, mib - 212],
+            &[208, mib, 3 * mib + 1],
+            &[5, mib - 4],
+            &[mib - 1, 4097],
+            &[300, mib + 4095, 700_001],
+        ];
+        for (i, shape) in shapes.iter().enumerate() {
+            let name = Path::from(format!("dir/{i}"));
+            let create = || PutOptions::from(PutMode::Create);
+            store.put_opts(&name, payload(shape), create()).await.expect("created");
+            let again = store.put_opts(&name, payload(&[mib]), create()).await;
+            assert!(matches!(again, Err(Error::AlreadyExists { .. })), "{again:?}");
+            let read = store.get(&name).await.expect("there").bytes().await.expect("readable");
+            let wanted: Vec<u8> = payload(shape).iter().flat_map(|c| c.to_vec()).collect();
+            assert!(read == wanted, "{shape:?}");
+        }
+        assert_eq!(store.list(None).count().await, shapes.len());
+        let files = fs::read_dir(dir.path().join("dir")).expect("a directory").count();
+        assert_eq!(files, shapes.len(), "nothing else is left");
+    }
+}
