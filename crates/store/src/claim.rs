@@ -128,6 +128,9 @@ pub struct Claimed {
     pub before: Option<Owner>,
     /// True if a checkpoint must be written before anything else.
     pub must_checkpoint: bool,
+    /// True if the volume's own head has no ref yet and its base was rolled forward from elsewhere: no
+    /// barrier may stand in its stream before a checkpoint, since none could be told apart from its base.
+    pub unsettled: bool,
     /// The names of the head refs that were listed.
     pub heads: Vec<String>,
 }
@@ -206,8 +209,10 @@ async fn try_claim(
                 if view.applied == 0 {
                     view.root_at = at;
                 }
-                let must_checkpoint = view.must_checkpoint || unsettled_base;
-                return Ok(Some(Claimed { view, journey, before, must_checkpoint, heads }));
+                let must_checkpoint = view.must_checkpoint;
+                let unsettled = unsettled_base;
+                let claimed = Claimed { view, journey, before, must_checkpoint, unsettled, heads };
+                return Ok(Some(claimed));
             }
         };
         // Somebody else took it meanwhile: whether we may take it from them is a new question.

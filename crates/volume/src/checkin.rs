@@ -54,6 +54,7 @@ impl Volume {
             let mut state = self.state.lock();
             state.root = Arc::new(made.root);
             state.root_at = job.at;
+            state.unsettled = false;
             state.frozen = None;
         }
         if let Err(error) = self.collect(&mut keeper, false).await {

@@ -47,9 +47,10 @@ pub(crate) async fn open(
         None => Vec::new(),
     };
     let verdict = tail::judge(tail, &claimed.view.at, &chain, ctx.log_id())?;
-    settle_passed(&ctx, &desc, &claimed.journey.barriers, &verdict).await?;
+    settle_passed(&ctx, &desc, &claimed, &verdict).await?;
     let refs = ctx.catalog.snapshots(desc.id).await?;
-    let must_checkpoint = claimed.must_checkpoint;
+    let has_barrier = verdict.replay.iter().any(|r| matches!(r.action, Action::Barrier(_)));
+    let must_checkpoint = claimed.must_checkpoint || (claimed.unsettled && has_barrier);
     let group = group_of(&verdict, fresh);
     let volume = Arc::new(build(ctx, desc, group, claimed, lives, Snapshots::of_refs(&refs)));
     volume.replay(tail, &verdict)?;
@@ -74,9 +75,10 @@ fn group_of(verdict: &Verdict, fresh: u32) -> u32 {
 async fn settle_passed(
     ctx: &Context,
     desc: &VolumeDesc,
-    barriers: &[PassedBarrier],
+    claimed: &Claimed,
     verdict: &Verdict,
 ) -> Result<()> {
+    let barriers: &[PassedBarrier] = &claimed.journey.barriers;
     let mut cancelled = BTreeSet::new();
     for record in &verdict.replay {
         let Action::Cancel(id) = record.action else { continue };
@@ -97,6 +99,14 @@ async fn settle_passed(
         let buried = ctx.bucket.exists(&names::snapshot_gone(desc.id, id)).await?;
         if buried || ctx.bucket.exists(&name).await? {
             continue;
+        }
+        if claimed.unsettled {
+            let detail = format!(
+                "volume {} has a snapshot {:?} in its stream, and no head that was written before it; \
+                 put the newest object of the volume's heads back",
+                desc.name, passed.barrier.name
+            );
+            return Err(Error::new(ErrorKind::Corrupt, detail));
         }
         let made = Ref {
             volume: desc.id,
@@ -140,6 +150,7 @@ pub(crate) fn state_of(view: View, block: skerry_core::size::BlockSize) -> State
         frozen: None,
         root: Arc::new(view.root),
         root_at: view.root_at,
+        unsettled: false,
         at: view.at,
         applied: view.applied,
         size_at: view.size_bytes,
@@ -160,7 +171,12 @@ fn build(
 ) -> Volume {
     let (stream, epoch) = (claimed.view.at.stream, claimed.view.at.epoch);
     let vseq = claimed.view.at.vseq;
-    let state = state_of(claimed.view, desc.block);
+    let mut state = state_of(claimed.view, desc.block);
+    if claimed.unsettled {
+        state.unsettled = true;
+        // What the parent wrote is no reason to check in: a clone that writes little should move little.
+        state.applied = 0;
+    }
     let keeper = RefKeeper {
         heads: claimed.heads,
         own_head: None,

@@ -50,6 +50,9 @@ impl Volume {
             let id = SnapshotId::random(self.ctx.bucket.entropy().as_ref());
             Barrier { id, group: GroupId::NONE, created_ms, name }
         };
+        if self.state.lock().unsettled {
+            self.checkpoint().await?;
+        }
         let generation = self.state.lock().generation;
         let action = Action::Barrier(barrier.clone());
         self.append_waiting(generation, action.clone(), |state, at, now| {

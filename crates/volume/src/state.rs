@@ -107,6 +107,9 @@ pub(crate) struct State {
     pub(crate) root: Arc<Root>,
     /// The place of the root.
     pub(crate) root_at: Position,
+    /// The root lacks what a clone's base had on top of it, which only the overlay knows: a checkpoint
+    /// must come before the first barrier.
+    pub(crate) unsettled: bool,
     /// The place up to which everything is in the bucket and applied.
     pub(crate) at: Position,
     /// Segments applied since the root.
