@@ -1,6 +1,6 @@
 //! Random operations, faults and crashes on several volumes and two hosts, against a naïve reference.
 //!
-//! `SKERRY_SEED` replays one seed, `SKERRY_SEEDS` says how many to try, `SKERRY_TEST_SECONDS` for how
+//! `SKERRY_SEED` replays one seed, `SKERRY_SEEDS` says how many to try, `SKERRY_MODEL_SECONDS` for how
 //! long (20 unless told otherwise). A failing run prints its seed and what it did last.
 
 #![allow(unreachable_pub, reason = "the files of one test")]
@@ -50,7 +50,7 @@ fn random_operations_agree_with_a_naive_reference() {
     if let Some(seed) = setting("SKERRY_SEED") {
         return run(seed);
     }
-    let seconds = setting("SKERRY_TEST_SECONDS").unwrap_or(20);
+    let seconds = setting("SKERRY_MODEL_SECONDS").unwrap_or(20);
     let seeds = setting("SKERRY_SEEDS").unwrap_or(u64::MAX);
     let first = setting("SKERRY_FIRST_SEED").unwrap_or(0);
     #[expect(clippy::disallowed_methods, reason = "a budget of real time bounds the test")]

@@ -5,6 +5,7 @@ use crate::reference::{Rec, Vol, differ};
 use crate::rig::{name, target};
 use rand::RngExt;
 use skerry_core::descriptor::FlushLevel;
+use skerry_core::id::VolumeId;
 use skerry_volume::{CreateVolume, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,8 +146,12 @@ impl Model {
             7 => self.create().await,
             _ => self.wait().await,
         };
-        // Without it the volume was judged meanwhile, and the rest of the writes never came.
-        let Some(mut busy) = self.busy.take() else { return other };
+        let Some(mut busy) = self.busy.take() else {
+            // Something had to be mended meanwhile, and the rest of the writes never came.
+            other?;
+            self.writes_were_cut(id, host).await;
+            return Ok(());
+        };
         other?;
         if gate.is_shut() {
             // It was judged when it came back, or it is now.
@@ -159,6 +164,17 @@ impl Model {
             })?
         };
         self.on(host, ended).await
+    }
+
+    /// Settles a volume whose writer was ended; its host may have died of it and been judged already.
+    async fn writes_were_cut(&mut self, id: VolumeId, host: usize) {
+        let end = self.vols.iter().find(|v| v.id == id).map(Vol::end);
+        if let (Some((doing, acked)), Some(end)) = (self.doing, end) {
+            self.doing = Some((doing, acked.min(end)));
+        }
+        if self.runs[host].is_some() {
+            self.recover_from(host).await;
+        }
     }
 
     async fn zero(&mut self) -> Outcome {
