@@ -1,6 +1,6 @@
 //! The log as its callers see it: append, wait, trim, close, and what it reports about itself.
 //!
-//! Nothing here does IO but [`Log::open`] and [`Log::commit_once`].
+//! Nothing here does IO but [`Log::open`], [`Log::commit_once`] and [`Log::try_sync`].
 
 use std::{
     collections::BTreeMap,
@@ -353,13 +353,21 @@ impl Log {
     }
 
     /// Does what has gathered: writes, changes of file, a sync if one is wanted; then at most one
-    /// piece of making files ready. Everything on the disk happens in here, in one deterministic
-    /// order. A thread ([`Self::spawn_committer`]) or a simulator calls it again and again.
+    /// piece of making files ready. Everything on the disk happens in here and in [`Self::try_sync`], one at a
+    /// time, in one deterministic order. A thread ([`Self::spawn_committer`]) or a simulator calls it again and again.
     ///
     /// # Errors
     /// `Failed` once anything has failed; the log is out of service then.
     pub fn commit_once(&self) -> Result<Progress> {
         self.inner.committer.lock().step(&self.inner)
+    }
+
+    /// Why the log is out of service, if it is.
+    pub fn failure(&self) -> Option<String> {
+        match &self.inner.tail.lock().state {
+            State::Failed(cause) => Some(cause.to_string()),
+            _ => None,
+        }
     }
 
     /// Bytes of the cap that are in use: whole files that are pinned, and the present one so far.

@@ -44,7 +44,8 @@ impl Layout {
 
     /// The log, unless the settings say otherwise.
     pub(crate) fn log(&self, settings: &Settings) -> PathBuf {
-        settings.log.dir.clone().unwrap_or_else(|| self.data.join("log"))
+        let dir = settings.log.dir.clone().unwrap_or_else(|| self.data.join("log"));
+        std::path::absolute(&dir).unwrap_or(dir)
     }
 
     /// The disk cache, unless the settings say otherwise.
@@ -65,6 +66,11 @@ impl Layout {
     /// Who the node is.
     pub(crate) fn identity(&self) -> PathBuf {
         self.data.join("node.toml")
+    }
+
+    /// Where the log is, as long as it may hold what the bucket does not.
+    pub(crate) fn log_place(&self) -> PathBuf {
+        self.data.join("log-place")
     }
 
     /// What a running node holds locked.

@@ -19,6 +19,7 @@ mod identity;
 mod layout;
 mod listen;
 mod lock;
+mod log_place;
 mod metrics;
 mod node_engine;
 mod node_metrics;

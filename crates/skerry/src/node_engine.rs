@@ -10,9 +10,11 @@ use skerry_volume::{
     CreateVolume, Device, DiffRange, FsckReport, Node, NodeStatus, Released, Result, SnapshotView,
     StatusRange, VolumeInfo,
 };
+use tokio::runtime::Handle;
 
 use crate::background::Background;
 use crate::engine::{Engine, EngineDevice};
+use crate::log_place::LogPlace;
 use crate::metrics::Metric;
 use crate::node_metrics;
 
@@ -20,6 +22,8 @@ use crate::node_metrics;
 pub(crate) struct NodeEngine {
     pub(crate) node: Arc<Node>,
     pub(crate) store: Arc<meter::Counters>,
+    /// Says where the log is.
+    pub(crate) log_place: LogPlace,
     /// Computes for it.
     pub(crate) _background: Background,
     /// Commits the log; ends with the engine.
@@ -106,7 +110,8 @@ impl Engine for NodeEngine {
     }
 
     async fn open_device(&self, target: &Target) -> Result<Arc<dyn EngineDevice>> {
-        Ok(Arc::new(NodeDevice(self.node.open_device(target).await?)))
+        let device = self.node.open_device(target).await?;
+        Ok(Arc::new(NodeDevice { device, runtime: Handle::current() }))
     }
 
     fn status(&self) -> NodeStatus {
@@ -118,7 +123,11 @@ impl Engine for NodeEngine {
     }
 
     async fn shutdown(&self) -> Result<()> {
-        self.node.shutdown().await
+        self.node.shutdown().await?;
+        if self.node.is_drained() {
+            self.log_place.leave();
+        }
+        Ok(())
     }
 
     fn metrics(&self) -> Vec<Metric> {
@@ -126,62 +135,69 @@ impl Engine for NodeEngine {
     }
 }
 
-struct NodeDevice(Arc<Device>);
+struct NodeDevice {
+    device: Arc<Device>,
+    /// Where reading ahead runs, whoever's thread asks for it.
+    runtime: Handle,
+}
 
 #[async_trait]
 impl EngineDevice for NodeDevice {
     fn name(&self) -> String {
-        self.0.name().to_owned()
+        self.device.name().to_owned()
     }
 
     fn size_bytes(&self) -> u64 {
-        self.0.size_bytes()
+        self.device.size_bytes()
     }
 
     fn block_size_bytes(&self) -> u64 {
-        self.0.block_size_bytes()
+        self.device.block_size_bytes()
     }
 
     fn is_read_only(&self) -> bool {
-        self.0.is_read_only()
+        self.device.is_read_only()
     }
 
     fn try_read(&self, offset: u64, buf: &mut [u8]) -> Option<Result<()>> {
-        self.0.try_read(offset, buf)
+        if let Some(range) = self.device.read_ahead(offset, buf.len() as u64) {
+            self.prefetch(range.start, range.end - range.start);
+        }
+        self.device.try_read(offset, buf)
     }
 
     fn try_write(&self, offset: u64, data: &[u8]) -> Option<Result<()>> {
-        self.0.try_write(offset, data)
+        self.device.try_write(offset, data)
     }
 
     fn try_flush(&self) -> Option<Result<()>> {
-        self.0.try_flush()
+        self.device.try_flush()
     }
 
     async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        self.0.read_into(offset, out).await
+        self.device.read_into(offset, out).await
     }
 
     async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
-        self.0.write(offset, data).await
+        self.device.write(offset, data).await
     }
 
     async fn zero(&self, offset: u64, len: u64) -> Result<()> {
-        self.0.zero(offset, len).await
+        self.device.zero(offset, len).await
     }
 
     async fn flush(&self) -> Result<()> {
-        self.0.flush().await
+        self.device.flush().await
     }
 
     async fn status(&self, offset: u64, len: u64, max: usize) -> Result<Vec<StatusRange>> {
-        let mut ranges = self.0.status(offset, len).await?;
+        let mut ranges = self.device.status(offset, len).await?;
         ranges.truncate(max);
         Ok(ranges)
     }
 
     fn prefetch(&self, offset: u64, len: u64) {
-        let device = self.0.clone();
-        tokio::spawn(async move { device.prefetch(offset, len).await });
+        let device = self.device.clone();
+        self.runtime.spawn(async move { device.prefetch(offset, len).await });
     }
 }

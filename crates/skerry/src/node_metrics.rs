@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use skerry_log::LATENCY_BUCKETS;
 use skerry_store::meter::{CallKind, Counters};
 use skerry_volume::Node;
 use skerry_volume::volume::{IoCounts, Volume};
@@ -33,7 +34,6 @@ fn log(node: &Node) -> Vec<Metric> {
     let status = node.status();
     let counts = node.context().log.counters();
     let plain = |name, help, value| Metric::new(name, help, vec![Sample::plain(value)]);
-    let seconds = |ns: u64| ns as f64 / 1e9;
     vec![
         plain("log_used_bytes", "Bytes of the log that are in use", gauge(status.log_used_bytes)),
         plain("log_cap_bytes", "The most bytes of the log", gauge(status.log_cap_bytes)),
@@ -49,12 +49,17 @@ fn log(node: &Node) -> Vec<Metric> {
             counter(counts.filled_bytes),
         ),
         plain("log_syncs", "Syncs of the log", counter(counts.syncs)),
-        plain(
-            "log_sync_seconds",
-            "Time spent in syncs of the log",
-            Value::Gauge(seconds(counts.sync_ns)),
-        ),
+        plain("log_sync_seconds", "How long syncs of the log took", sync_times(&counts)),
     ]
+}
+
+fn sync_times(counts: &skerry_log::Snapshot) -> Value {
+    let bound = |bucket: usize| match bucket + 1 {
+        LATENCY_BUCKETS => f64::INFINITY,
+        _ => 2f64.powi(bucket as i32) / 1e6,
+    };
+    let buckets = counts.latency.iter().enumerate().map(|(i, count)| (bound(i), *count)).collect();
+    Value::Histogram { sum: counts.sync_ns as f64 / 1e9, buckets }
 }
 
 fn caches(node: &Node) -> Vec<Metric> {

@@ -23,6 +23,7 @@ use crate::engine::Engine;
 use crate::env::{SystemClock, SystemEntropy};
 use crate::identity::Identity;
 use crate::layout::{Layout, failed};
+use crate::log_place::LogPlace;
 use crate::node_engine::NodeEngine;
 use crate::settings::Settings;
 
@@ -40,6 +41,8 @@ pub(crate) async fn start_engine(
     identity: &Identity,
 ) -> Result<Arc<dyn Engine>> {
     let (bucket, bucket_url, store) = open_bucket(settings, layout).await.map_err(stored)?;
+    let log_dir = settings.log.enabled.then(|| layout.log(settings));
+    let log_place = LogPlace::enter(layout, log_dir.as_deref())?;
     let (log, recovery) = open_log(settings, layout)?;
     let committer = log.spawn_committer().map_err(|error| {
         Error::new(ErrorKind::Unavailable, format!("the log's thread can't be started: {error}"))
@@ -63,7 +66,13 @@ pub(crate) async fn start_engine(
         },
     };
     let node = Node::open(parts).await.map_err(control::error)?;
-    Ok(Arc::new(NodeEngine { node, store, _committer: committer, _background: background }))
+    Ok(Arc::new(NodeEngine {
+        node,
+        store,
+        _committer: committer,
+        log_place,
+        _background: background,
+    }))
 }
 
 fn stored(error: skerry_store::Error) -> Error {

@@ -259,7 +259,7 @@ const COOKIE: &str = "SkPr00f!";
 #[test]
 fn the_log_syncs_before_it_acknowledges() -> Outcome {
     require!("the_log_syncs_before_it_acknowledges", skip::have("strace"));
-    let (trace, data) = trace_one_flush("local", &[])?;
+    let (trace, data) = trace_one_flush("local", &[], 4096)?;
     let log = data.join("log");
     let between = trace.between_request_and_reply()?;
     let synced = between.iter().rposition(|line| {
@@ -272,7 +272,13 @@ fn the_log_syncs_before_it_acknowledges() -> Outcome {
 #[test]
 fn the_local_bucket_syncs_file_and_directory_before_it_acknowledges() -> Outcome {
     require!("the_local_bucket_syncs", skip::have("strace"));
-    let (trace, data) = trace_one_flush("bucket", &["--no-log"])?;
+    // Small objects and large ones are put in different ways.
+    bucket_syncs(4096)?;
+    bucket_syncs(2 << 20)
+}
+
+fn bucket_syncs(len: usize) -> Outcome {
+    let (trace, data) = trace_one_flush("bucket", &["--no-log"], len)?;
     let bucket = path_of(&data.join("bucket"));
     let between = trace.between_request_and_reply()?;
     let all = || between.join("\n");
@@ -342,8 +348,12 @@ fn path_of(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Runs a node under strace, writes once, flushes with the cookie, and ends it.
-fn trace_one_flush(flush: &str, args: &[&str]) -> Result<(Trace, PathBuf), Box<dyn Error>> {
+/// Runs a node under strace, writes `len` incompressible bytes, flushes with the cookie, and ends it.
+fn trace_one_flush(
+    flush: &str,
+    args: &[&str],
+    len: usize,
+) -> Result<(Trace, PathBuf), Box<dyn Error>> {
     let dir = TempDir::new()?;
     let file = path_of(&dir.path().join("trace"));
     // -D keeps the node the test's own child; -y shows which file a descriptor is.
@@ -354,7 +364,12 @@ fn trace_one_flush(flush: &str, args: &[&str]) -> Result<(Trace, PathBuf), Box<d
     let node = settings.wrapper(&strace).start()?;
     let uri = node.create("disk", "64M", &["--flush", flush])?;
     let mut client = NbdClient::connect(&uri)?;
-    client.write(0, &[0x5a; 4096])?;
+    let mut state = 1u64;
+    let noise = (0..len).map(|_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    });
+    client.write(0, &noise.collect::<Vec<u8>>())?;
     client.submit(u64::from_be_bytes(*b"SkPr00f!"), Request::Flush)?;
     client.next_reply()?.result.map_err(|errno| format!("the flush was refused: {errno}"))?;
     client.disconnect();

@@ -48,8 +48,10 @@ impl std::fmt::Display for DirectFs {
 /// How an attempt ended that did not fail.
 enum Attempt {
     Created,
-    /// The directory is missing, or the file system has no direct IO.
+    /// The directory is missing.
     NotHere,
+    /// The file system has no direct IO.
+    Refused,
 }
 
 impl DirectFs {
@@ -62,14 +64,17 @@ impl DirectFs {
         let path = self.inner.path_to_filesystem(location)?;
         let (payload, refused) = (payload.clone(), self.is_refused.clone());
         let work = tokio::task::spawn_blocking(move || match create(&path, &payload) {
-            Ok(attempt) => Ok(matches!(attempt, Attempt::Created)),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                Err(Error::AlreadyExists { path: path.display().to_string(), source: error.into() })
-            }
-            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            Ok(Attempt::Created) => Ok(true),
+            Ok(Attempt::NotHere) => Ok(false),
+            Ok(Attempt::Refused) => {
+                tracing::info!(path = %path.display(), "no direct IO here; objects go through the page cache");
                 refused.store(true, Ordering::Relaxed);
                 Ok(false)
             }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Err(Error::AlreadyExists { path: path.display().to_string(), source: error.into() })
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(false),
             Err(error) => Err(Error::Generic { store: "DirectFs", source: Box::new(error) }),
         });
         work.await.map_err(|error| Error::Generic { store: "DirectFs", source: Box::new(error) })?
@@ -78,13 +83,19 @@ impl DirectFs {
 
 /// Writes an object under another name, makes it durable, and gives it its name, which must be free.
 fn create(path: &FsPath, payload: &PutPayload) -> io::Result<Attempt> {
-    let Some((file, staged)) = stage(path)? else { return Ok(Attempt::NotHere) };
+    let (file, staged) = match stage(path) {
+        Ok(Some(staged)) => staged,
+        Ok(None) => return Ok(Attempt::NotHere),
+        Err(error) if error.kind() == ErrorKind::InvalidInput => return Ok(Attempt::Refused),
+        Err(error) => return Err(error),
+    };
     let published = fill(file, payload).and_then(|()| {
-        fs::hard_link(&staged, path)?;
-        match path.parent() {
-            Some(dir) => File::open(dir)?.sync_all(),
-            None => Ok(()),
+        let linked = fs::hard_link(&staged, path);
+        // Also if it was there: an attempt before this one may have made the name and not its entry durable.
+        if let Some(dir) = path.parent() {
+            File::open(dir)?.sync_all()?;
         }
+        linked
     });
     // What is left of a failed attempt is no object; a crash may leave it, too.
     let _ = fs::remove_file(&staged);
@@ -104,7 +115,9 @@ fn stage(path: &FsPath) -> io::Result<Option<(File, PathBuf)>> {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => {
                 // A file system without direct IO has made the file before it refused.
-                let _ = fs::remove_file(&name);
+                if error.kind() == ErrorKind::InvalidInput {
+                    let _ = fs::remove_file(&name);
+                }
                 return Err(error);
             }
         }

@@ -239,6 +239,11 @@ impl Error {
         }
     }
 
+    /// True if the same call may succeed once somebody has mended the store: it is away, full, or denies.
+    pub fn is_unavailable(&self) -> bool {
+        self.kind() == ErrorKind::Unavailable
+    }
+
     /// True if the same call may succeed a moment later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })

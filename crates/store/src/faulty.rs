@@ -37,6 +37,8 @@ pub struct FaultPlan {
     pub slow_ms: Range<u64>,
     /// After how many further calls of anybody a late write lands, at the most.
     pub late_calls_max: u32,
+    /// Nothing may be written: the credentials ran out, or the disk is full.
+    pub deny_writes: bool,
     /// After this many calls everything fails, until [`Faults::revive`].
     pub stop_after: Option<u64>,
 }
@@ -51,6 +53,7 @@ impl FaultPlan {
             slow: 50,
             slow_ms: 1..5_000,
             late_calls_max: 20,
+            deny_writes: false,
             stop_after: None,
         }
     }
@@ -261,6 +264,10 @@ impl ObjectStore for Faulty {
         opts: PutOptions,
     ) -> Result<PutResult> {
         let fate = self.faults.begin(true).await;
+        if self.faults.state.lock().plan.deny_writes {
+            let path = location.to_string();
+            return Err(Error::PermissionDenied { path, source: "denied on purpose".into() });
+        }
         let late = Late::Put(location.clone(), payload.clone(), opts.clone());
         self.faults.later(fate.happens_after, late);
         if !fate.happens {

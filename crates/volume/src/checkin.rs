@@ -81,7 +81,7 @@ impl Volume {
                 .await
             {
                 Ok(made) => return Ok(made),
-                Err(e) if e.is_transient() => self.wait_for_store(&e).await?,
+                Err(e) if e.is_unavailable() => self.wait_for_store(&e).await?,
                 Err(e) => return Err(e.into()),
             }
         }

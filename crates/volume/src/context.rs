@@ -3,6 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
+use parking_lot::Mutex;
 use skerry_core::env::Clock;
 use skerry_core::id::{LogId, NodeId};
 use skerry_core::seal::Owner;
@@ -36,6 +37,10 @@ pub struct Context {
     pub node: NodeId,
     /// The host's name.
     pub host: String,
+    /// What the bucket refused last, until it takes something again.
+    pub(crate) store_trouble: Mutex<Option<String>>,
+    /// True if the log is on a disk. Without one a flush is kept only by the bucket, whatever a volume's level.
+    pub has_log: bool,
     /// How many volumes are open for writing: the overlay's budget is shared among them.
     pub volumes_open: AtomicUsize,
     /// Where heavy computing runs.

@@ -402,7 +402,10 @@ impl Volume {
         let name = names::segment(built.key);
         loop {
             match self.ctx.bucket.create(&name, built.chunks.clone()).await {
-                Ok(Created::Ours) => return Ok(()),
+                Ok(Created::Ours) => {
+                    *self.ctx.store_trouble.lock() = None;
+                    return Ok(());
+                }
                 Ok(Created::Theirs) => match segment_io::read(&self.ctx.bucket, built.key).await {
                     Ok(Found::Segment(head)) if head.hash == built.hash => return Ok(()),
                     Ok(Found::Seal(seal)) => return Err(self.sealed_by(&seal)),

@@ -4,10 +4,12 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extents::Layers;
 use crate::info::StatusRange;
+use crate::readahead::Readahead;
 use crate::reading::Reading;
 use crate::volume::{Attempt, Volume};
 use bytes::Bytes;
 use skerry_core::size::SECTOR_BYTES;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -22,6 +24,7 @@ pub struct Device {
     name: String,
     size_bytes: u64,
     kind: Kind,
+    readahead: Readahead,
 }
 
 impl Device {
@@ -33,13 +36,17 @@ impl Device {
             (state.size_bytes, state.generation)
         };
         let ctx = volume.ctx.clone();
-        Self { ctx, name, size_bytes, kind: Kind::Head { volume, generation } }
+        Self::new(ctx, name, size_bytes, Kind::Head { volume, generation })
     }
 
     /// Attaches to a state that is only read.
     pub(crate) fn reading(ctx: Arc<Context>, reading: Arc<Reading>, name: String) -> Self {
         let size_bytes = reading.state.size_bytes;
-        Self { ctx, name, size_bytes, kind: Kind::Reading(reading) }
+        Self::new(ctx, name, size_bytes, Kind::Reading(reading))
+    }
+
+    fn new(ctx: Arc<Context>, name: String, size_bytes: u64, kind: Kind) -> Self {
+        Self { ctx, name, size_bytes, kind, readahead: Readahead::default() }
     }
 
     /// What it was attached as.
@@ -156,6 +163,15 @@ impl Device {
             Kind::Reading(reading) => Layers::of(&reading.state, range),
         };
         layers.ranges(&self.ctx).await
+    }
+
+    /// Notes a read; gives what should now be brought near, as long as the client reads in order. A local
+    /// bucket's files are read ahead by the kernel.
+    pub fn read_ahead(&self, offset: u64, len: u64) -> Option<Range<u64>> {
+        if self.ctx.bucket.local_dir().is_some() {
+            return None;
+        }
+        self.readahead.after(offset..offset.saturating_add(len), self.size_bytes)
     }
 
     /// Brings a range near, so that reads that follow don't wait.

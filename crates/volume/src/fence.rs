@@ -26,7 +26,9 @@ pub(crate) struct Fence {
     gap: Duration,
     /// When this was last asked, nanoseconds of the boot-time clock.
     seen_ns: AtomicU64,
-    suspect: AtomicBool,
+    /// Suspicions raised so far, and how many of them a look has settled.
+    suspicions: AtomicU64,
+    settled: AtomicU64,
     /// True if the gap was so long that a look that fails is no answer.
     certain: AtomicBool,
     delayed: AtomicBool,
@@ -45,7 +47,8 @@ impl Fence {
             glimpse,
             gap,
             seen_ns: AtomicU64::new(nanos(clock.boot())),
-            suspect: AtomicBool::new(false),
+            suspicions: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
             certain: AtomicBool::new(false),
             delayed: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
@@ -63,10 +66,14 @@ impl Fence {
                 self.certain.store(true, Ordering::Release);
             }
             // First the suspicion, then the time: who sees the new time sees the suspicion.
-            self.suspect.store(true, Ordering::Release);
+            self.suspicions.fetch_add(1, Ordering::AcqRel);
         }
         self.seen_ns.store(now, Ordering::Release);
-        self.suspect.load(Ordering::Acquire)
+        self.is_suspect()
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.suspicions.load(Ordering::Acquire) > self.settled.load(Ordering::Acquire)
     }
 
     /// Notes how full the log is.
@@ -104,17 +111,22 @@ impl Volume {
             return Ok(());
         }
         let _one = self.fence.checking.lock().await;
-        if !self.fence.suspect.load(Ordering::Acquire) {
+        if !self.fence.is_suspect() {
             return Ok(());
         }
-        let certain = self.fence.certain.load(Ordering::Acquire);
+        // What is suspected while this looks is not settled by it: the store may have answered before.
+        let suspicions = self.fence.suspicions.load(Ordering::Acquire);
+        let certain = self.fence.certain.swap(false, Ordering::AcqRel);
         match self.look_for_seal().await {
             // A short gap is mostly a busy machine: a bucket that is away must not stop writers for it.
             Err(e) if !certain && e.kind() == ErrorKind::Unavailable => {}
-            looked => looked?,
+            Err(e) => {
+                self.fence.certain.fetch_or(certain, Ordering::AcqRel);
+                return Err(e);
+            }
+            Ok(()) => {}
         }
-        self.fence.certain.store(false, Ordering::Release);
-        self.fence.suspect.store(false, Ordering::Release);
+        self.fence.settled.fetch_max(suspicions, Ordering::AcqRel);
         Ok(())
     }
 

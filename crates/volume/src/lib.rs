@@ -21,6 +21,7 @@ mod fence;
 mod fsck;
 mod naming;
 mod open;
+mod readahead;
 mod reading;
 mod refs;
 mod scratch;

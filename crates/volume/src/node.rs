@@ -12,6 +12,7 @@ use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
 use crate::tail::{self, Tails};
 use crate::volume::Volume;
+use futures::FutureExt;
 use parking_lot::Mutex;
 use skerry_core::descriptor::{VolumeDesc, VolumeState};
 use skerry_core::id::{NodeId, VolumeId};
@@ -24,6 +25,8 @@ use skerry_store::collect::Collector;
 use skerry_store::nodes::Nodes;
 use skerry_store::{claim, view};
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
@@ -58,7 +61,6 @@ pub struct NodeParts {
 /// The engine of one node.
 pub struct Node {
     pub(crate) ctx: Arc<Context>,
-    pub(crate) has_log: bool,
     bucket_url: String,
     registry: tokio::sync::Mutex<HashMap<VolumeId, Arc<Volume>>>,
     /// Copies of the registry for those who only look.
@@ -81,13 +83,14 @@ impl Node {
             settings: parts.settings,
             node: parts.node,
             host: parts.host,
+            has_log: parts.has_log,
+            store_trouble: Mutex::default(),
             volumes_open: AtomicUsize::new(0),
             background: parts.background,
             scratch: Scratch::default(),
         });
         let node = Arc::new(Self {
             ctx,
-            has_log: parts.has_log,
             bucket_url: parts.bucket_url,
             registry: tokio::sync::Mutex::default(),
             open_now: Mutex::default(),
@@ -96,6 +99,7 @@ impl Node {
         });
         node.recover().await?;
         tokio::spawn(keep_up(Arc::downgrade(&node)));
+        tokio::spawn(sweep_now_and_then(Arc::downgrade(&node)));
         Ok(node)
     }
 
@@ -116,7 +120,9 @@ impl Node {
                     drop(tails);
                     self.park(id, records, e.message());
                 }
-                Err(e) => return Err(e),
+                Err(e) if e.kind() == ErrorKind::Unavailable => return Err(e),
+                // One volume that can't be opened keeps no other from service; its tail stays for when it can.
+                Err(e) => self.note(format!("volume {id} can't be opened: {}", e.message())),
             }
         }
         Ok(())
@@ -142,7 +148,11 @@ impl Node {
 
     /// Notes that records will never be merged. They stay in the log.
     fn park(&self, id: VolumeId, records: usize, why: &str) {
-        let line = format!("volume {id}: {records} log records are kept aside: {why}");
+        self.note(format!("volume {id}: {records} log records are kept aside: {why}"));
+    }
+
+    /// Notes what somebody should look at.
+    fn note(&self, line: String) {
         tracing::error!("{line}");
         self.parked.lock().push(line);
     }
@@ -303,23 +313,43 @@ impl Node {
 
     /// The node, for people.
     pub fn status(&self) -> NodeStatus {
+        let volumes_open = self.open_now.lock().len() as u64;
+        let parked = self.attention();
         NodeStatus {
             node: self.ctx.node,
             bucket: self.ctx.bucket.id(),
             bucket_url: self.bucket_url.clone(),
-            has_log: self.has_log,
+            has_log: self.ctx.has_log,
             log_used_bytes: self.ctx.log.used_bytes(),
             log_cap_bytes: self.ctx.log.cap_bytes(),
-            log_failure: None,
-            volumes_open: self.open_now.lock().len() as u64,
-            parked: self.parked.lock().clone(),
-            bucket_failure: None,
+            log_failure: self.ctx.log.failure(),
+            volumes_open,
+            parked,
+            bucket_failure: self.ctx.store_trouble.lock().clone(),
         }
+    }
+
+    /// True if nothing is in the log that is not in the bucket.
+    pub fn is_drained(&self) -> bool {
+        let tails = self.tails.lock().by_volume.is_empty();
+        let volumes = self.open_volumes().iter().all(|volume| volume.undestaged_records() == 0);
+        tails && volumes && self.parked.lock().is_empty()
+    }
+
+    /// What somebody should look at: what was kept aside, and volumes that are out of service.
+    fn attention(&self) -> Vec<String> {
+        let mut lines = self.parked.lock().clone();
+        for volume in self.open_volumes() {
+            if let Some(failure) = &volume.state.lock().failure {
+                lines.push(format!("volume {} is out of service: {failure}", volume.desc.id));
+            }
+        }
+        lines
     }
 
     /// Puts everything into the bucket and stops. What the bucket does not take stays in the log.
     pub async fn shutdown(&self) -> Result<()> {
-        for volume in self.open_volumes() {
+        let stopping = self.open_volumes().into_iter().map(|volume| async move {
             let drained = tokio::time::timeout(self.ctx.settings.shutdown_drain, async {
                 volume.drain().await?;
                 volume.checkpoint().await?;
@@ -334,9 +364,28 @@ impl Node {
                     tracing::warn!(volume = %volume.name(), "left in the log at shutdown: the bucket is too slow")
                 }
             }
-        }
+        });
+        futures::future::join_all(stopping.map(FutureExt::boxed)).await;
         self.ctx.log.close().await?;
         Ok(())
+    }
+}
+
+/// Sweeps some time after the start, and then once a day: what a crash or a deletion elsewhere left behind is
+/// found by nothing else. Ends with the node.
+async fn sweep_now_and_then(node: Weak<Node>) {
+    let Some(mut wait) = node.upgrade().map(|n| n.ctx.settings.sweep_first) else { return };
+    loop {
+        tokio::time::sleep(wait).await;
+        let Some(node) = node.upgrade() else { return };
+        let swept: Pin<Box<dyn Future<Output = Result<usize>> + Send + '_>> =
+            Box::pin(node.sweep());
+        match swept.await {
+            Ok(0) => {}
+            Ok(segments) => tracing::info!(segments, "swept"),
+            Err(error) => tracing::warn!(%error, "a sweep stopped; the next one goes on"),
+        }
+        wait = node.ctx.settings.sweep_interval;
     }
 }
 

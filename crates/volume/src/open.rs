@@ -201,7 +201,7 @@ fn build(
         checkpoints_wanted: AtomicU64::new(0),
         checkpoints_done: watch::Sender::new(0),
         refs: tokio::sync::Mutex::new(keeper),
-        admin: tokio::sync::Mutex::new(()),
+        admin: Arc::default(),
         fence,
         last_built: Mutex::default(),
         named: AtomicBool::new(false),

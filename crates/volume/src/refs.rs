@@ -65,7 +65,8 @@ impl Volume {
         loop {
             match self.ctx.bucket.create(name, bytes.clone()).await {
                 Ok(Created::Ours | Created::Theirs) => return Ok(()),
-                Err(e) if e.is_transient() => self.wait_for_store(&e).await?,
+                // Full, denied or away: writers wait in the log, and it is tried again until it works.
+                Err(e) if e.is_unavailable() => self.wait_for_store(&e).await?,
                 Err(e) => return Err(e.into()),
             }
         }
@@ -73,7 +74,8 @@ impl Volume {
 
     /// Waits before the store is tried again; fails if the volume went out of service meanwhile.
     pub(crate) async fn wait_for_store(&self, error: &skerry_store::Error) -> Result<()> {
-        tracing::warn!(volume = %self.name(), %error, "the bucket does not answer; trying again");
+        tracing::warn!(volume = %self.name(), %error, "the bucket does not take it; trying again");
+        *self.ctx.store_trouble.lock() = Some(error.to_string());
         tokio::time::sleep(self.ctx.settings.retry_interval).await;
         match &self.state.lock().failure {
             Some(failure) => Err(failure.clone()),

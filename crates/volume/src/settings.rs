@@ -32,6 +32,10 @@ pub struct EngineSettings {
     pub suspend_gap: Duration,
     /// How often an owner looks whether its stream was sealed, while the store answers.
     pub fence_interval: Duration,
+    /// How long after the start everything is swept: not while clients come back.
+    pub sweep_first: Duration,
+    /// How often after that. A sweep lists all streams of the volumes that are open.
+    pub sweep_interval: Duration,
     /// From this share of the log's cap on, writers are delayed in proportion, percent.
     pub delay_from_percent: u64,
     /// The longest such delay.
@@ -57,6 +61,8 @@ impl Default for EngineSettings {
             glimpse_gap: Duration::from_millis(25),
             suspend_gap: Duration::from_secs(3),
             fence_interval: Duration::from_secs(60),
+            sweep_first: Duration::from_secs(600),
+            sweep_interval: Duration::from_secs(86_400),
             delay_from_percent: 75,
             delay_max: Duration::from_millis(20),
             retry_interval: Duration::from_millis(500),

@@ -6,7 +6,7 @@ use crate::info::{DiffRange, SnapshotState, SnapshotView, VolumeInfo};
 use crate::node::Node;
 use crate::open::state_of;
 use crate::refs::RefKeeper;
-use crate::volume::Volume;
+use crate::volume::{Behalf, Volume};
 use skerry_core::descriptor::{FlushLevel, VolumeDesc};
 use skerry_core::id::{GroupId, SnapshotId, StreamId, VolumeId};
 use skerry_core::name::Name;
@@ -20,6 +20,7 @@ use skerry_core::segment::build;
 use skerry_core::size::check_volume;
 use skerry_store::view;
 use std::sync::Arc;
+use tokio::sync::OwnedMutexGuard;
 
 fn missing(volume: &Name, snapshot: &Name) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no snapshot {volume}@{snapshot}"))
@@ -34,7 +35,11 @@ pub(crate) fn timestamp_name(wall_ms: u64) -> String {
 
 impl Volume {
     /// Takes a snapshot of everything acknowledged so far; durable as the volume's flush level promises.
-    pub(crate) async fn snapshot(&self, name: Option<&Name>) -> Result<SnapshotView> {
+    pub(crate) async fn snapshot(
+        &self,
+        name: Option<&Name>,
+        behalf: Behalf,
+    ) -> Result<SnapshotView> {
         self.check_fence().await?;
         let created_ms = self.ctx.clock().wall_ms();
         let barrier = {
@@ -55,7 +60,7 @@ impl Volume {
         }
         let generation = self.state.lock().generation;
         let action = Action::Barrier(barrier.clone());
-        self.append_waiting(generation, action.clone(), |state, at, now| {
+        self.append_waiting(generation, behalf, action.clone(), |state, at, now| {
             self.take(state, &action, at, now);
         })
         .await?;
@@ -91,7 +96,7 @@ impl Volume {
         if known.state == SnapshotState::Pending {
             let generation = self.state.lock().generation;
             let action = Action::Cancel(known.id);
-            self.append_waiting(generation, action.clone(), |state, at, now| {
+            self.append_waiting(generation, Behalf::Operator, action.clone(), |state, at, now| {
                 self.take(state, &action, at, now);
             })
             .await?;
@@ -141,13 +146,23 @@ impl Volume {
         }));
     }
 
-    /// Becomes what a snapshot is. Writers are kept out; clients of before get errors from now on.
+    /// Becomes what a snapshot is, and keeps what it was as another. Writers are kept out before anything
+    /// else, so that whatever was acknowledged is in the one that is kept; clients of before get errors.
     /// Runs to its end even if who asked for it goes away: half of it must not be.
-    async fn roll_back(self: &Arc<Self>, base: Base) -> Result<()> {
+    async fn roll_back(
+        self: &Arc<Self>,
+        base: Base,
+        kept: Name,
+        admin: OwnedMutexGuard<()>,
+    ) -> Result<SnapshotView> {
         let volume = self.clone();
         let done = tokio::spawn(async move {
+            let _admin = admin;
             let _paused = volume.pause();
-            volume.roll_back_paused(&base).await
+            volume.state.lock().generation += 1;
+            let view = volume.snapshot(Some(&kept), Behalf::WhoPaused).await?;
+            volume.roll_back_paused(&base).await?;
+            Ok(view)
         });
         done.await
             .map_err(|e| Error::new(ErrorKind::Internal, format!("a rollback failed: {e}")))?
@@ -160,7 +175,6 @@ impl Volume {
     }
 
     async fn roll_back_paused(&self, base: &Base) -> Result<()> {
-        self.state.lock().generation += 1;
         self.drain().await?;
         let target = view::open(&self.ctx.bucket, self.desc.id, base).await?;
         self.checkpoint().await?;
@@ -175,6 +189,8 @@ impl Volume {
             next.last_record = last_record;
             next.root_at = root_at;
             next.paused = true;
+            // What went wrong meanwhile stays so.
+            next.failure = state.failure.take();
             *state = next;
         }
         self.progress.send_modify(|progress| progress.vseq = at.vseq);
@@ -225,7 +241,7 @@ impl Node {
     ) -> Result<SnapshotView> {
         let volume = self.writable(volume).await?;
         let _admin = volume.admin.lock().await;
-        volume.snapshot(snapshot).await
+        volume.snapshot(snapshot, Behalf::Operator).await
     }
 
     /// All snapshots of a volume, oldest first; of a volume that another node writes, the published ones.
@@ -246,9 +262,7 @@ impl Node {
         snapshot: &Name,
     ) -> Result<Ref> {
         if let Some(open) = self.open_here(id) {
-            if open.snapshots.lock().get(snapshot.as_str()).is_none() {
-                return Err(missing(volume, snapshot));
-            }
+            // One that is not known here may be its new owner's, if the volume was taken over meanwhile.
             open.wait_published(snapshot).await?;
         }
         let refs = self.ctx.catalog.snapshots(id).await?;
@@ -330,8 +344,8 @@ impl Node {
         force: bool,
     ) -> Result<SnapshotView> {
         let volume = self.writable(name).await?;
-        let _admin = volume.admin.lock().await;
-        self.refuse_clients(&volume, force)?;
+        let admin = volume.admin.clone().lock_owned().await;
+        self.refuse_clients(&volume, force, true)?;
         let found = self.published(volume.desc.id, name, snapshot).await?;
         let kept: Name = {
             let snapshots = volume.snapshots.lock();
@@ -342,26 +356,30 @@ impl Node {
                 Error::new(ErrorKind::Internal, e.to_string())
             })?
         };
-        let view = volume.snapshot(Some(&kept)).await?;
-        volume.roll_back(found.base).await?;
-        Ok(view)
+        volume.roll_back(found.base, kept, admin).await
     }
 
     /// Refuses while clients are attached, unless forced.
-    pub(crate) fn refuse_clients(&self, volume: &Arc<Volume>, force: bool) -> Result<()> {
+    pub(crate) fn refuse_clients(
+        &self,
+        volume: &Arc<Volume>,
+        force: bool,
+        may_force: bool,
+    ) -> Result<()> {
         let clients = volume.clients.load(std::sync::atomic::Ordering::Relaxed);
         if clients == 0 || force {
             return Ok(());
         }
         let detail = format!(
-            "volume {} has {clients} client(s) attached; detach them, or use --force (they will get errors)",
-            volume.name()
+            "volume {} has {clients} client(s) attached; detach them first{}",
+            volume.name(),
+            if may_force { ", or say --force: they get errors then" } else { "" }
         );
         Err(Error::new(ErrorKind::InUse, detail))
     }
 
     /// The flush level of a volume that is created without one.
     pub(crate) fn default_flush(&self) -> FlushLevel {
-        if self.has_log { self.ctx.settings.default_flush } else { FlushLevel::Bucket }
+        if self.ctx.has_log { self.ctx.settings.default_flush } else { FlushLevel::Bucket }
     }
 }

@@ -86,7 +86,7 @@ pub struct Volume {
     /// Held while refs are written or deleted, so that a root in use never loses its last ref.
     pub(crate) refs: tokio::sync::Mutex<crate::refs::RefKeeper>,
     /// Held by operations that change what the volume is.
-    pub(crate) admin: tokio::sync::Mutex<()>,
+    pub(crate) admin: Arc<tokio::sync::Mutex<()>>,
     pub(crate) fence: Fence,
     /// The number and the head's hash that the next segment follows.
     pub(crate) last_built: Mutex<(Number, Hash16)>,
@@ -105,6 +105,17 @@ pub enum Attempt {
     Done,
     /// It would have to wait.
     Wait,
+}
+
+/// On whose behalf a record is written: who may be made to wait, and for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behalf {
+    /// A client's: it waits while the volume is paused, and while the index has no room.
+    Client,
+    /// A command's: it waits while the volume is paused.
+    Operator,
+    /// That of whoever paused the volume.
+    WhoPaused,
 }
 
 impl Volume {
@@ -362,7 +373,7 @@ impl Volume {
         if data.is_empty() {
             return Ok(Attempt::Done);
         }
-        if state.paused || state.index_bytes() > self.ctx.settings.index_bytes_max {
+        if state.paused || self.index_is_full(&state) {
             return Ok(Attempt::Wait);
         }
         let head =
@@ -407,6 +418,10 @@ impl Volume {
         }
     }
 
+    fn index_is_full(&self, state: &State) -> bool {
+        state.index_bytes() > self.ctx.settings.index_bytes_max
+    }
+
     fn log_percent(&self) -> u64 {
         self.ctx.log.used_bytes() * 100 / self.ctx.log.cap_bytes().max(1)
     }
@@ -438,7 +453,7 @@ impl Volume {
     ) -> Result<()> {
         let own = {
             let mut state = self.state.lock();
-            let own = state.paused || state.index_bytes() > self.ctx.settings.index_bytes_max;
+            let own = state.paused || self.index_is_full(&state);
             if !state.paused {
                 state.cut();
             }
@@ -472,7 +487,9 @@ impl Volume {
         }
         let range = offset..offset.saturating_add(len);
         drop(self.admit(&range, generation)?);
-        self.append_waiting(generation, Action::Zero { offset, len }, |state, at, now| {
+        self.delay().await;
+        let action = Action::Zero { offset, len };
+        self.append_waiting(generation, Behalf::Client, action, |state, at, now| {
             state.content(range.clone(), at, true, now);
         })
         .await?;
@@ -484,6 +501,7 @@ impl Volume {
     pub(crate) async fn append_waiting(
         &self,
         generation: u64,
+        on_behalf: Behalf,
         action: Action,
         apply: impl Fn(&mut State, u64, std::time::Duration),
     ) -> Result<()> {
@@ -494,7 +512,12 @@ impl Volume {
             let now = self.ctx.clock().boot();
             {
                 let mut state = self.admit(&(0..0), generation)?;
-                if !state.paused {
+                let is_held_back = match on_behalf {
+                    Behalf::Client => state.paused || self.index_is_full(&state),
+                    Behalf::Operator => state.paused,
+                    Behalf::WhoPaused => false,
+                };
+                if !is_held_back {
                     let head = self.record(state.vseq, action.clone()).encode();
                     match self.ctx.log.append(self.group, RECORD_KIND, &[&head]) {
                         Ok(appended) => {
@@ -511,6 +534,11 @@ impl Volume {
         }
     }
 
+    /// What a flush promises here: without a log on a disk, no less than the bucket.
+    pub(crate) fn flush_level(&self) -> FlushLevel {
+        if self.ctx.has_log { self.desc.flush } else { FlushLevel::Bucket }
+    }
+
     /// Flushes without waiting for others, if that is possible: on a quick log that nobody else uses now.
     pub fn try_flush(&self) -> Result<Attempt> {
         let record = {
@@ -520,7 +548,7 @@ impl Volume {
             }
             state.last_record
         };
-        if self.desc.flush != FlushLevel::Local {
+        if self.flush_level() != FlushLevel::Local {
             return Ok(Attempt::Wait);
         }
         if record > 0 {
@@ -555,7 +583,7 @@ impl Volume {
             }
             (state.last_record, state.vseq)
         };
-        match self.desc.flush {
+        match self.flush_level() {
             FlushLevel::Local => self.wait_log(record).await?,
             FlushLevel::Bucket => self.wait_bucket(vseq).await?,
         }

@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{CreateVolume, Released, VolumeInfo};
 use crate::node::Node;
-use crate::volume::Volume;
+use crate::volume::{Behalf, Volume};
 use skerry_core::descriptor::{VolumeDesc, VolumeState};
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::name::Name;
@@ -99,9 +99,17 @@ impl Node {
                 continue;
             }
             let name: Name = name.parse().map_err(invalid)?;
-            match self.is_left_over(&name, id).await? {
-                true => settled = true,
-                false => out.push(self.info(name.as_str(), id).await?),
+            if self.is_left_over(&name, id).await? {
+                settled = true;
+                continue;
+            }
+            match self.info(name.as_str(), id).await {
+                Ok(info) => out.push(info),
+                // One that can't be read hides no other.
+                Err(e) if e.kind() == ErrorKind::Corrupt => {
+                    out.push(self.info_of_damaged(name.as_str(), id, &e).await?);
+                }
+                Err(e) => return Err(e),
             }
         }
         // The true name of what was left over may be younger than the listing.
@@ -120,28 +128,21 @@ impl Node {
         }
         let entry = self.ctx.catalog.entry(id).await?;
         let desc = entry.desc;
-        let snapshots = self.ctx.catalog.snapshots(id).await?.len() as u64;
-        let mut info = VolumeInfo {
-            name: name.to_owned(),
-            id,
-            size_bytes: desc.size_bytes,
-            block_size_bytes: desc.block.bytes() as u64,
-            flush: desc.flush,
-            created_ms: desc.created_ms,
-            clients: 0,
-            undestaged_bytes: 0,
-            undestaged_age_ms: 0,
-            snapshots,
-            owner: None,
-            owned_here: false,
-            deleted: entry.gone,
-            failure: None,
-        };
+        let mut info = described(name, &desc, entry.gone);
+        info.snapshots = self.ctx.catalog.snapshots(id).await?.len() as u64;
         if !entry.gone {
             let peek = claim::peek(&self.ctx.bucket, &desc).await?;
             info.size_bytes = peek.view.size_bytes;
             info.owner = peek.owner.map(|owner| owner.host);
         }
+        Ok(info)
+    }
+
+    /// What can be said of a volume whose newest state can't be read.
+    async fn info_of_damaged(&self, name: &str, id: VolumeId, why: &Error) -> Result<VolumeInfo> {
+        let entry = self.ctx.catalog.entry(id).await?;
+        let mut info = described(name, &entry.desc, entry.gone);
+        info.failure = Some(why.message().to_owned());
         Ok(info)
     }
 
@@ -155,7 +156,7 @@ impl Node {
             id: volume.desc.id,
             size_bytes: state.size_bytes,
             block_size_bytes: volume.desc.block.bytes() as u64,
-            flush: volume.desc.flush,
+            flush: volume.flush_level(),
             created_ms: volume.desc.created_ms,
             clients: volume.clients.load(Ordering::Relaxed),
             undestaged_bytes: state.undestaged_bytes,
@@ -196,11 +197,11 @@ impl Node {
         if !self.ctx.catalog.entry(id).await?.gone {
             let volume = self.open_for_writing(id, false).await?;
             let _admin = volume.admin.lock().await;
-            self.refuse_clients(&volume, force)?;
-            // Snapshots that are pending must not be lost with the head.
-            if !snapshots {
-                volume.drain().await?;
-            }
+            self.refuse_clients(&volume, force, false)?;
+            // Snapshots that are pending must not be lost with the head; nor anything, if this fails half-way.
+            let _paused = volume.pause();
+            volume.drain().await?;
+            let _given_up = GivenUp(&volume);
             self.ctx.catalog.bury(&names::volume_gone(id)).await?;
             self.close_volume(id, "was deleted").await;
             // A snapshot that is being published now is published before its ref is looked for.
@@ -240,11 +241,12 @@ impl Node {
         let desc = self.ctx.catalog.desc(id).await?;
         let Some(volume) = open else { return self.release_elsewhere(&desc, name, force).await };
         let _admin = volume.admin.lock().await;
-        self.refuse_clients(&volume, force)?;
+        self.refuse_clients(&volume, force, true)?;
         // Who writes from now on waits, and is told in the end that the volume was released.
         let _paused = volume.pause();
         volume.drain().await?;
         volume.checkpoint().await?;
+        let _given_up = GivenUp(&volume);
         self.seal_for_nobody(&desc, true).await?;
         self.close_volume(id, "was released").await;
         Ok(Released { held_by: Some(self.ctx.host.clone()), may_lose: false })
@@ -280,6 +282,38 @@ impl Node {
     }
 }
 
+/// What a descriptor alone tells of a volume.
+fn described(name: &str, desc: &VolumeDesc, deleted: bool) -> VolumeInfo {
+    VolumeInfo {
+        name: name.to_owned(),
+        id: desc.id,
+        size_bytes: desc.size_bytes,
+        block_size_bytes: desc.block.bytes() as u64,
+        flush: desc.flush,
+        created_ms: desc.created_ms,
+        clients: 0,
+        undestaged_bytes: 0,
+        undestaged_age_ms: 0,
+        snapshots: 0,
+        owner: None,
+        owned_here: false,
+        deleted,
+        failure: None,
+    }
+}
+
+/// From the moment on when a volume may have been given up, whatever comes of the attempt or of who asked
+/// for it: it is out of service here. Attaching again finds out whose it is.
+struct GivenUp<'a>(&'a Volume);
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        let name = self.0.name();
+        let text = format!("volume {name} was being given up; attach again to see whose it is");
+        self.0.fail(Error::new(ErrorKind::InUse, text));
+    }
+}
+
 impl Volume {
     /// Changes the size: a shrink first zeroes what is cut off, so that growing never brings it back.
     async fn resize(&self, size_bytes: u64) -> Result<()> {
@@ -287,11 +321,17 @@ impl Volume {
             let state = self.state.lock();
             (state.size_bytes, state.generation)
         };
+        // Nothing may be written between the two.
+        let _paused = self.pause();
         if size_bytes < now {
-            self.zero(size_bytes, now - size_bytes, generation).await?;
+            let action = Action::Zero { offset: size_bytes, len: now - size_bytes };
+            self.append_waiting(generation, Behalf::WhoPaused, action, |state, at, time| {
+                state.content(size_bytes..now, at, true, time);
+            })
+            .await?;
         }
         let action = Action::Resize(size_bytes);
-        self.append_waiting(generation, action.clone(), |state, at, now| {
+        self.append_waiting(generation, Behalf::WhoPaused, action.clone(), |state, at, now| {
             self.take(state, &action, at, now);
         })
         .await

@@ -14,8 +14,10 @@ use crate::sparse::is_zero;
 
 /// Reads that run ahead of the client: enough to keep a bucket busy, at a MiB each.
 const READS_AHEAD: usize = 8;
-/// Ranges that are asked for at once: bounds the memory of an export of a fragmented volume.
+/// Ranges that are asked for at once, and how far the question goes: bound the memory of an export of a
+/// fragmented volume.
 const RANGES_MAX: usize = 1024;
+const WINDOW_BYTES_MAX: u64 = 4 << 30;
 
 /// The head, and then the content in order and without gaps.
 pub(super) fn messages(
@@ -41,7 +43,8 @@ fn ranges(
         if at >= size_bytes {
             return Ok(None);
         }
-        let found = device.status(at, size_bytes - at, RANGES_MAX).await.map_err(error)?;
+        let window = (size_bytes - at).min(WINDOW_BYTES_MAX);
+        let found = device.status(at, window, RANGES_MAX).await.map_err(error)?;
         let (ranges, next) = cut(&found, at, size_bytes)?;
         Ok::<_, Error>(Some((futures::stream::iter(ranges).map(Ok), (device, next))))
     })

@@ -90,6 +90,14 @@ impl Model {
         }
     }
 
+    /// A host dies in one way or another, comes back to a world that works, and is judged.
+    pub async fn die(&mut self, host: usize) {
+        self.busy = None;
+        self.heal().await;
+        let death = self.death(host);
+        self.crash(host, death).await;
+    }
+
     /// A host dies, comes back, and is judged.
     async fn crash(&mut self, host: usize, death: Death) {
         self.say(format!("host {} dies: {death:?}", HOSTS[host]));
@@ -371,7 +379,7 @@ impl Model {
         if self.runs[host].is_none() {
             return Ok(());
         }
-        match self.rng.random_range(0..7) {
+        match self.rng.random_range(0..8) {
             0 | 1 => {
                 let death = self.death(host);
                 self.crash(host, death).await;
@@ -391,6 +399,11 @@ impl Model {
                     self.worlds[host].disk.fail_after(count, self.rng.random());
                 }
                 self.bad_disk[host] = true;
+            }
+            7 => {
+                self.say("the store takes no writes");
+                self.faults.set_plan(FaultPlan { deny_writes: true, ..FaultPlan::default() });
+                self.bad_store = true;
             }
             4 => {
                 self.say("the store is dead");

@@ -381,7 +381,16 @@ impl Model {
         self.vols[v].push(Rec::Rollback(snap.image));
         self.devices.remove(&self.vols[v].id);
         let done = self.on(host, async { node.rollback_volume(&of, &name(&label), true).await });
-        let view = done.await?;
+        let view = match done.await {
+            Ok(view) => view,
+            // It goes on by itself; only a restart says what came of it.
+            Err(trouble) if !self.gate(host).is_shut() => {
+                self.say(format!("trouble: {}", trouble.0));
+                self.die(host).await;
+                return Ok(());
+            }
+            Err(trouble) => return Err(trouble),
+        };
         if let Some(kept) = self.vols[v].snaps.iter_mut().rfind(|s| s.name.is_none()) {
             kept.name = Some(view.name);
         }

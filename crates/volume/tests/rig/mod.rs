@@ -82,6 +82,8 @@ pub struct World {
     pub clock: Arc<TokioClock>,
     pub settings: EngineSettings,
     pub log: skerry_log::Settings,
+    /// Whether the log counts as one that survives.
+    pub has_log: bool,
     /// Memory for decoded blocks and for nodes, bytes each.
     pub cache_bytes: u64,
 }
@@ -140,6 +142,7 @@ impl World {
             clock: Arc::new(TokioClock::new()),
             settings: tiny(),
             log: tiny_log(),
+            has_log: true,
             cache_bytes: 256 << 10,
         }
     }
@@ -190,7 +193,7 @@ impl World {
             bucket_url: "memory://".into(),
             log: log.clone(),
             recovery,
-            has_log: true,
+            has_log: self.has_log,
             node: NodeId(node),
             host: host.into(),
             background: None,

@@ -1,0 +1,160 @@
+//! Promises that only something going on beside, or going wrong half-way, can break.
+
+mod rig;
+
+use object_store::memory::InMemory;
+use rig::{World, create, name, target};
+use skerry_core::descriptor::FlushLevel;
+use skerry_store::faulty::{FaultPlan, Faults, Faulty};
+use skerry_volume::{CreateVolume, Device};
+use std::sync::Arc;
+use std::time::Duration;
+
+fn faulty(seed: u64) -> (World, Faults) {
+    let store = Faulty::new(Arc::new(InMemory::new()), seed, FaultPlan::default());
+    let faults = store.faults();
+    (World::over(seed, Arc::new(store)), faults)
+}
+
+async fn is(device: &Device, offset: u64, byte: u8) -> bool {
+    device.read(offset, 4096).await.expect("reads").iter().all(|b| *b == byte)
+}
+
+/// Without a log on a disk a flush means the bucket, whatever the volume's level says.
+#[tokio::test(start_paused = true)]
+async fn without_a_log_a_flush_is_in_the_bucket() {
+    let mut world = World::new(1);
+    {
+        let run = world.start("a").await.expect("starts");
+        let flush = Some(FlushLevel::Local);
+        let made = CreateVolume { flush, ..create("disk", 1 << 20) };
+        run.node.create_volume(made).await.expect("creates");
+        run.node.shutdown().await.expect("stops");
+    }
+    world.lose_disk();
+    world.has_log = false;
+    let run = world.start("a").await.expect("starts without a log");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![7; 4096].into()).await.expect("writes");
+    assert!(device.try_flush().is_none(), "only the bucket can answer");
+    device.flush().await.expect("flushes");
+    let shown = run.node.show_volume(&name("disk")).await.expect("shows");
+    assert_eq!(shown.flush, FlushLevel::Bucket);
+    drop(run);
+    world.lose_disk();
+    let run = world.start("a").await.expect("starts again");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    assert!(is(&device, 0, 7).await, "a flushed write is lost");
+}
+
+/// A rollback under a writer: whatever was acknowledged is in the snapshot that it keeps.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_keeps_all_that_was_acknowledged() {
+    for seed in 0..20 {
+        let slow = FaultPlan { slow: 1000, slow_ms: 1..40, ..FaultPlan::default() };
+        let (world, faults) = faulty(seed);
+        let run = world.start("a").await.expect("starts");
+        let made = CreateVolume { flush: Some(FlushLevel::Bucket), ..create("disk", 1 << 20) };
+        run.node.create_volume(made).await.expect("creates");
+        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+        faults.set_plan(slow);
+        let writer = tokio::spawn(async move {
+            let mut acknowledged = 0u64;
+            while device.write(acknowledged * 4096, vec![9; 4096].into()).await.is_ok() {
+                acknowledged += 1;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            acknowledged
+        });
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let (disk, one) = (name("disk"), name("one"));
+        let kept = run.node.rollback_volume(&disk, &one, true).await.expect("rolls back");
+        let acknowledged = writer.await.expect("the writer ends");
+        let full = format!("disk@{}", kept.name);
+        let seen = run.node.open_device(&target(&full)).await.expect("attaches");
+        for block in 0..acknowledged {
+            let is_there = is(&seen, block * 4096, 9).await;
+            assert!(is_there, "seed {seed}: write {block} of {acknowledged} is nowhere");
+        }
+        assert!(acknowledged > 3, "{acknowledged}");
+    }
+}
+
+/// A bucket that takes no writes for a while, snapshots and checkpoints included, costs time and nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_denies_delays_and_loses_nothing() {
+    let (mut world, faults) = faulty(3);
+    world.settings.checkpoint_segments_max = 1;
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    for round in 1..6u8 {
+        device.write(u64::from(round) * 4096, vec![round; 4096].into()).await.expect("writes");
+        faults.set_plan(FaultPlan { deny_writes: true, ..FaultPlan::default() });
+        let label = format!("s{round}");
+        run.node.create_snapshot(&name("disk"), Some(&name(&label))).await.expect("snapshots");
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        device.write(0, vec![round; 4096].into()).await.expect("writes");
+        device.flush().await.expect("flushes");
+        assert!(run.node.status().bucket_failure.is_some(), "nobody is told");
+        faults.set_plan(FaultPlan::default());
+        // Denied in the middle of a checkpoint, too.
+        for _ in 0..u32::from(round) * 3 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    for volume in run.node.open_volumes() {
+        volume.drain().await.expect("drains");
+        volume.checkpoint().await.expect("checks in");
+    }
+    assert!(run.node.status().bucket_failure.is_none());
+    for round in 1..6u8 {
+        let full = format!("disk@s{round}");
+        let seen = run.node.open_device(&target(&full)).await.expect("attaches");
+        assert!(is(&seen, u64::from(round) * 4096, round).await);
+        assert!(is(&seen, 0, round - 1).await);
+    }
+}
+
+/// However far a release or a deletion got, what a client is told afterwards is true.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_up_half_way_takes_no_promises() {
+    let (mut refused, mut served) = (0, 0);
+    for calls in 0..40 {
+        for delete in [false, true] {
+            let (world, faults) = faulty(100 + calls);
+            let run = world.start("a").await.expect("starts");
+            run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+            let device = run.node.open_device(&target("disk")).await.expect("attaches");
+            device.write(0, vec![1; 4096].into()).await.expect("writes");
+            drop(device);
+            let stop_after = Some(faults.calls() + calls);
+            faults.set_plan(FaultPlan { stop_after, ..FaultPlan::default() });
+            let gave_up = async {
+                match delete {
+                    true => run.node.delete_volume(&name("disk"), true, false).await,
+                    false => run.node.release_volume(&name("disk"), false).await.map(drop),
+                }
+            };
+            let done = tokio::time::timeout(Duration::from_secs(20), gave_up).await;
+            faults.revive();
+            let Ok(device) = run.node.open_device(&target("disk")).await else {
+                refused += 1;
+                assert!(delete, "{calls}: a volume that was released can't be attached: {done:?}");
+                continue;
+            };
+            served += 1;
+            device.write(4096, vec![2; 4096].into()).await.expect("writes");
+            device.flush().await.expect("flushes");
+            drop((device, run));
+            world.disk.kill();
+            let run = world.start("a").await.expect("starts again");
+            let device = run.node.open_device(&target("disk")).await;
+            let device = device.unwrap_or_else(|e| panic!("{calls}, delete {delete}: {e}"));
+            assert!(is(&device, 0, 1).await, "{calls}, delete {delete}: what was there is gone");
+            assert!(is(&device, 4096, 2).await, "{calls}, delete {delete}: a flush is lost");
+        }
+    }
+    assert!(refused > 5 && served > 20, "{refused} refused, {served} served");
+}
