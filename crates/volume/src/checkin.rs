@@ -31,6 +31,12 @@ impl Volume {
         if !due || state.frozen.is_some() {
             return None;
         }
+        // A head is named by its place: a second one at the same place, with another root, could not be.
+        if state.head_at.is_some_and(|head| head.order() == state.at.order()) {
+            drop(state);
+            self.checkpoints_done.send_modify(|done| *done = (*done).max(ticket));
+            return None;
+        }
         let overlay = Arc::new(std::mem::take(&mut state.overlay));
         state.frozen = Some(overlay.clone());
         state.applied = 0;
@@ -55,6 +61,7 @@ impl Volume {
             state.root = Arc::new(made.root);
             state.root_at = job.at;
             state.unsettled = false;
+            state.head_at = Some(job.at);
             state.frozen = None;
         }
         if let Err(error) = self.collect(&mut keeper, false).await {

@@ -150,6 +150,7 @@ pub(crate) fn state_of(view: View, block: skerry_core::size::BlockSize) -> State
         frozen: None,
         root: Arc::new(view.root),
         root_at: view.root_at,
+        head_at: None,
         unsettled: false,
         at: view.at,
         applied: view.applied,

@@ -107,6 +107,8 @@ pub(crate) struct State {
     pub(crate) root: Arc<Root>,
     /// The place of the root.
     pub(crate) root_at: Position,
+    /// The place of the last head that this incarnation published.
+    pub(crate) head_at: Option<Position>,
     /// The root lacks what a clone's base had on top of it, which only the overlay knows: a checkpoint
     /// must come before the first barrier.
     pub(crate) unsettled: bool,
