@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+/// Looks for one request: a machine that is too busy to run this without gaps must still get on.
+const LOOKS_MAX: usize = 4;
 /// How long a client that attaches waits for a look at the stream.
 const ATTACH_LOOK: Duration = Duration::from_secs(1);
 
@@ -29,8 +31,8 @@ pub(crate) struct Fence {
     /// Suspicions raised so far, and how many of them a look has settled.
     suspicions: AtomicU64,
     settled: AtomicU64,
-    /// True if the gap was so long that a look that fails is no answer.
-    certain: AtomicBool,
+    /// Up to this suspicion a look that fails is no answer: the gap was so long.
+    certain: AtomicU64,
     delayed: AtomicBool,
     /// The first data number that was never used.
     pub(crate) next_number: AtomicU64,
@@ -49,7 +51,7 @@ impl Fence {
             seen_ns: AtomicU64::new(nanos(clock.boot())),
             suspicions: AtomicU64::new(0),
             settled: AtomicU64::new(0),
-            certain: AtomicBool::new(false),
+            certain: AtomicU64::new(0),
             delayed: AtomicBool::new(false),
             next_number: AtomicU64::new(1),
             checking: tokio::sync::Mutex::new(()),
@@ -62,11 +64,13 @@ impl Fence {
         let seen = self.seen_ns.load(Ordering::Acquire);
         let gap = now.saturating_sub(seen);
         if gap > nanos(self.glimpse) {
-            if gap > nanos(self.gap) {
-                self.certain.store(true, Ordering::Release);
-            }
+            let is_certain = gap > nanos(self.gap);
+            // Before and after: nobody may see the suspicion and not how certain it is.
+            let number = self.suspicions.load(Ordering::Acquire) + 1;
+            self.certain.fetch_max(if is_certain { number } else { 0 }, Ordering::AcqRel);
             // First the suspicion, then the time: who sees the new time sees the suspicion.
-            self.suspicions.fetch_add(1, Ordering::AcqRel);
+            let number = self.suspicions.fetch_add(1, Ordering::AcqRel) + 1;
+            self.certain.fetch_max(if is_certain { number } else { 0 }, Ordering::AcqRel);
         }
         self.seen_ns.store(now, Ordering::Release);
         self.is_suspect()
@@ -105,26 +109,30 @@ pub(crate) async fn watch_fence(volume: Weak<Volume>) {
 }
 
 impl Volume {
-    /// Looks at the stream if there is a suspicion; fails if it was sealed.
+    /// Looks at the stream as long as there is a suspicion; fails if it was sealed.
     pub(crate) async fn check_fence(&self) -> Result<()> {
-        if !self.fence.must_check(self.ctx.clock()) {
-            return Ok(());
+        for _ in 0..LOOKS_MAX {
+            if !self.fence.must_check(self.ctx.clock()) {
+                return Ok(());
+            }
+            self.settle_suspicion().await?;
         }
+        Ok(())
+    }
+
+    async fn settle_suspicion(&self) -> Result<()> {
         let _one = self.fence.checking.lock().await;
         if !self.fence.is_suspect() {
             return Ok(());
         }
         // What is suspected while this looks is not settled by it: the store may have answered before.
         let suspicions = self.fence.suspicions.load(Ordering::Acquire);
-        let certain = self.fence.certain.swap(false, Ordering::AcqRel);
+        let settled = self.fence.settled.load(Ordering::Acquire);
+        let is_certain = self.fence.certain.load(Ordering::Acquire) > settled;
         match self.look_for_seal().await {
             // A short gap is mostly a busy machine: a bucket that is away must not stop writers for it.
-            Err(e) if !certain && e.kind() == ErrorKind::Unavailable => {}
-            Err(e) => {
-                self.fence.certain.fetch_or(certain, Ordering::AcqRel);
-                return Err(e);
-            }
-            Ok(()) => {}
+            Err(e) if !is_certain && e.kind() == ErrorKind::Unavailable => {}
+            looked => looked?,
         }
         self.fence.settled.fetch_max(suspicions, Ordering::AcqRel);
         Ok(())
