@@ -18,6 +18,7 @@ mod checkin;
 mod destage;
 mod extents;
 mod fence;
+mod flush;
 mod fsck;
 mod naming;
 mod open;

@@ -1,0 +1,95 @@
+//! Flushing: what must be durable before a flush is answered, and how it gets there.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::volume::{Attempt, Volume};
+use skerry_core::descriptor::FlushLevel;
+use skerry_log::Position as LogPosition;
+use std::sync::atomic::Ordering;
+
+impl Volume {
+    /// What a flush promises here: without a log on a disk, no less than the bucket.
+    pub(crate) fn flush_level(&self) -> FlushLevel {
+        if self.ctx.has_log { self.desc.flush } else { FlushLevel::Bucket }
+    }
+
+    /// Flushes without waiting for others, if that is possible: on a quick log that nobody else uses now.
+    pub fn try_flush(&self) -> Result<Attempt> {
+        let record = {
+            let state = self.state.lock();
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            state.last_record
+        };
+        if self.flush_level() != FlushLevel::Local {
+            return Ok(Attempt::Wait);
+        }
+        if record > 0 {
+            match self.ctx.log.try_sync(LogPosition::from_u64(record)) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Attempt::Wait),
+                Err(e) => return Err(self.out_of_log(e)),
+            }
+        }
+        // A doubt about the stream is looked into by who can wait.
+        if self.fence.must_check(self.ctx.clock()) {
+            return Ok(Attempt::Wait);
+        }
+        self.io.flushes.fetch_add(1, Ordering::Relaxed);
+        Ok(Attempt::Done)
+    }
+
+    /// A log that can't sync takes the volume out of service.
+    fn out_of_log(&self, error: skerry_log::Error) -> Error {
+        let error = Error::from(error);
+        self.fail(error.clone());
+        error
+    }
+
+    /// Makes everything that was acknowledged durable, as the volume's flush level promises.
+    pub async fn flush(&self) -> Result<()> {
+        self.io.flushes.fetch_add(1, Ordering::Relaxed);
+        let (record, vseq) = {
+            let state = self.state.lock();
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            (state.last_record, state.vseq)
+        };
+        match self.flush_level() {
+            FlushLevel::Local => self.wait_log(record).await?,
+            FlushLevel::Bucket => self.wait_bucket(vseq).await?,
+        }
+        self.check_fence().await
+    }
+
+    /// Waits until a record is durable in the log.
+    pub(crate) async fn wait_log(&self, record: u64) -> Result<()> {
+        if record == 0 {
+            return Ok(());
+        }
+        let position = LogPosition::from_u64(record);
+        self.ctx.log.wait_durable(position).await.map_err(|e| self.out_of_log(e))
+    }
+
+    /// Waits until everything below a sequence number is in the bucket.
+    pub async fn wait_bucket(&self, vseq: u64) -> Result<()> {
+        self.wanted_vseq.fetch_max(vseq, Ordering::AcqRel);
+        self.work.notify_one();
+        let mut progress = self.progress.subscribe();
+        let reached = progress
+            .wait_for(|p| p.vseq >= vseq || p.failure.is_some())
+            .await
+            .map_err(|_| Error::new(ErrorKind::Unavailable, "the node is shutting down"))?;
+        match &reached.failure {
+            Some(failure) if reached.vseq < vseq => Err(failure.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts everything written so far into the bucket.
+    pub async fn drain(&self) -> Result<()> {
+        let vseq = self.state.lock().vseq;
+        self.wait_bucket(vseq).await
+    }
+}
