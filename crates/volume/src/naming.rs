@@ -75,9 +75,9 @@ impl Node {
         }
         // Who was taken over without knowing it knows an old name.
         volume.look_for_seal().await?;
-        let truth: Name = truth.parse().map_err(|e: skerry_core::name::NameError| {
-            Error::new(ErrorKind::Corrupt, e.to_string())
-        })?;
+        let truth = parsed(&truth)?;
+        // A rename that only the log knows may yet be lost with it.
+        volume.drain().await?;
         match self.take_name(volume, name, &truth).await {
             // The name that was wanted is somebody else's: this one stays.
             Err(e) if e.kind() == ErrorKind::Exists => Ok(()),
@@ -103,6 +103,11 @@ impl Node {
             if open.name() == name.as_str() {
                 return Ok(false);
             }
+            // One whose rename may not be in the bucket yet keeps its old name; nobody waits for it here.
+            let truth = parsed(&open.name())?;
+            if open.undestaged_records() > 0 && catalog.resolve(&truth).await? != Some(id) {
+                return Ok(false);
+            }
             match self.settle_name(&open, name).await {
                 Ok(()) => return Ok(open.name() != name.as_str()),
                 Err(e) if e.kind() == ErrorKind::InUse => {}
@@ -121,9 +126,7 @@ impl Node {
         if truth == name.as_str() {
             return Ok(false);
         }
-        let truth: Name = truth.parse().map_err(|e: skerry_core::name::NameError| {
-            Error::new(ErrorKind::Corrupt, e.to_string())
-        })?;
+        let truth = parsed(&truth)?;
         // The owner claims the true name; until it has, the old one leads to the volume.
         let renamed = catalog.resolve(&truth).await? == Some(id);
         if renamed {
@@ -131,6 +134,12 @@ impl Node {
         }
         Ok(renamed)
     }
+}
+
+/// A name that a volume's stream holds.
+fn parsed(name: &str) -> Result<Name> {
+    name.parse()
+        .map_err(|e: skerry_core::name::NameError| Error::new(ErrorKind::Corrupt, e.to_string()))
 }
 
 fn taken(name: &Name) -> Error {
