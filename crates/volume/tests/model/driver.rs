@@ -215,6 +215,10 @@ impl Model {
 
     /// What a volume is now, on the host that writes it.
     pub async fn see(&mut self, host: usize, v: usize) -> Outcome<Seen> {
+        if self.vols[v].names.len() > 1 {
+            // A rename may have been half done: whoever attaches finishes it.
+            self.devices.remove(&self.vols[v].id);
+        }
         let device = self.device(host, v).await?;
         let image = self.read_all(host, &device).await?;
         self.one_name(host, v).await;
