@@ -38,6 +38,8 @@ pub enum Action {
     Cancel(SnapshotId),
     /// The volume has a new name.
     Rename(String),
+    /// Nothing: the volume's place moves on, so that a checkpoint can have a name of its own.
+    Step,
 }
 
 /// A record of a volume.
@@ -64,6 +66,7 @@ impl Record {
             Action::Barrier(barrier) => (4, barrier.created_ms, 32 + barrier.name.len() as u64),
             Action::Cancel(_) => (5, 0, 16),
             Action::Rename(name) => (6, 0, name.len() as u64),
+            Action::Step => (7, 0, 0),
         };
         out.put_u8(kind);
         out.put_u8(VERSION);
@@ -114,6 +117,7 @@ impl Record {
             }),
             5 => Action::Cancel(SnapshotId(reader.array()?)),
             6 => Action::Rename(reader.text()?),
+            7 => Action::Step,
             other => return Err(FormatError::Newer { what: WHAT, version: u32::from(other) }),
         };
         Ok(Self { volume, stream, vseq, action })
@@ -139,6 +143,7 @@ mod tests {
             Action::Barrier(barrier),
             Action::Cancel(SnapshotId([2; 16])),
             Action::Rename("n".into()),
+            Action::Step,
         ];
         for action in actions {
             let record =

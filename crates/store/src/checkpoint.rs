@@ -13,9 +13,6 @@ use skerry_core::overlay::Overlay;
 use skerry_core::position::SegmentKey;
 use skerry_core::root::{PageRef, Root};
 
-/// How many nodes of dropped subtrees one checkpoint releases: bounds its length; the rest waits for the next.
-pub const DRAIN_NODES_MAX: usize = 4096;
-
 /// What a checkpoint made.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -34,7 +31,8 @@ pub struct Facts {
     pub name: String,
 }
 
-/// Writes a checkpoint of `old` with `overlay` on top.
+/// Writes a checkpoint of `old` with `overlay` on top, and releases at most `drain_nodes_max` nodes of dropped
+/// subtrees; the rest waits for the next.
 pub async fn write(
     bucket: &Bucket,
     nodes: &Nodes,
@@ -42,6 +40,7 @@ pub async fn write(
     old: &Root,
     overlay: &Overlay,
     facts: Facts,
+    drain_nodes_max: usize,
 ) -> Result<Checkpoint> {
     let mut writer = NodeWriter::new(bucket, nodes, lane.clone());
     let mut delta = LivenessDelta::new();
@@ -49,7 +48,7 @@ pub async fn write(
     let blocks = lane.block.blocks(facts.size_bytes.max(old.size_bytes));
     let top =
         Updater::new(&mut writer, overlay, &mut delta, &mut pending).run(old.top, blocks).await?;
-    drain(nodes, &mut pending, &mut delta).await?;
+    drain(nodes, &mut pending, &mut delta, drain_nodes_max).await?;
     let (liveness, dropped) = update_liveness(&mut writer, &old.liveness, &delta).await?;
     let root = Root {
         size_bytes: facts.size_bytes,
@@ -65,8 +64,13 @@ pub async fn write(
 }
 
 /// Releases what dropped subtrees reference, a bounded number of nodes at a time.
-async fn drain(nodes: &Nodes, pending: &mut Vec<NodePtr>, delta: &mut LivenessDelta) -> Result<()> {
-    for _ in 0..DRAIN_NODES_MAX {
+async fn drain(
+    nodes: &Nodes,
+    pending: &mut Vec<NodePtr>,
+    delta: &mut LivenessDelta,
+    nodes_max: usize,
+) -> Result<()> {
+    for _ in 0..nodes_max {
         let Some(ptr) = pending.pop() else { return Ok(()) };
         let node = nodes.get(&ptr).await?;
         for (_, entry) in node.leaf_entries() {

@@ -83,8 +83,9 @@ impl Volume {
         };
         let (bucket, nodes) = (&self.ctx.bucket, &self.ctx.nodes);
         loop {
-            let facts = job.facts.clone();
-            match checkpoint::write(bucket, nodes, lane.clone(), &job.root, &job.overlay, facts)
+            let (facts, drain_max) = (job.facts.clone(), self.ctx.settings.drain_nodes_max);
+            let (root, overlay) = (&job.root, &job.overlay);
+            match checkpoint::write(bucket, nodes, lane.clone(), root, overlay, facts, drain_max)
                 .await
             {
                 Ok(made) => return Ok(made),

@@ -20,6 +20,7 @@ mod extents;
 mod fence;
 mod flush;
 mod fsck;
+mod idle;
 mod naming;
 mod open;
 mod readahead;

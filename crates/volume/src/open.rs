@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::destage::Destager;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::{Fence, watch_fence};
+use crate::idle::tidy_when_idle;
 use crate::refs::RefKeeper;
 use crate::snapshots::Snapshots;
 use crate::state::{Batch, State};
@@ -57,6 +58,7 @@ pub(crate) async fn open(
     volume.ctx.volumes_open.fetch_add(1, Ordering::Relaxed);
     tokio::spawn(Destager::new(volume.clone()).run());
     tokio::spawn(watch_fence(Arc::downgrade(&volume)));
+    tokio::spawn(tidy_when_idle(Arc::downgrade(&volume)));
     if must_checkpoint && let Err(e) = volume.checkpoint().await {
         volume.ctx.volumes_open.fetch_sub(1, Ordering::Relaxed);
         return Err(e);
@@ -265,6 +267,10 @@ impl Volume {
                 state.record(at, now);
                 state.open.ops.push(Op::Rename(name.clone()));
                 state.name.clone_from(name);
+                state.cut();
+            }
+            Action::Step => {
+                state.record(at, now);
                 state.cut();
             }
         }

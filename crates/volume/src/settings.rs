@@ -23,6 +23,11 @@ pub struct EngineSettings {
     pub overlay_bytes_max: usize,
     /// A volume checks in after this many segments, so that opening it reads no more than as many.
     pub checkpoint_segments_max: u64,
+    /// How many nodes of dropped subtrees one checkpoint releases: bounds its length.
+    pub drain_nodes_max: usize,
+    /// How long nobody must have written to a volume before it tidies up: a checkpoint, and the rest of what
+    /// was trimmed.
+    pub idle_age: Duration,
     /// The longest record of a write; longer writes are cut.
     pub record_bytes_max: usize,
     /// A gap in the boot-time clock longer than this makes the node look whether it still owns its
@@ -57,6 +62,8 @@ impl Default for EngineSettings {
             index_bytes_max: 128 << 20,
             overlay_bytes_max: 32 << 20,
             checkpoint_segments_max: 64,
+            drain_nodes_max: 4096,
+            idle_age: Duration::from_secs(300),
             record_bytes_max: 1 << 20,
             glimpse_gap: Duration::from_millis(25),
             suspend_gap: Duration::from_secs(3),

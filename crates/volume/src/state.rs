@@ -226,6 +226,13 @@ impl State {
         Base { root: (*self.root).clone(), at: self.root_at, end: self.at }
     }
 
+    /// True if there is nothing to merge into the tree and nothing dropped to release. A clone's base is left
+    /// alone: it is merged when the clone needs it.
+    pub(crate) fn is_tidy(&self) -> bool {
+        let is_merged = self.overlay.is_empty() && self.frozen.is_none() && self.live.is_empty();
+        self.unsettled || (is_merged && self.root.dead_pending.is_empty())
+    }
+
     /// When the oldest record that is not in the bucket was written.
     pub(crate) fn dirty_since(&self) -> Option<Duration> {
         self.cut.front().and_then(|batch| batch.since).or(self.open.since)

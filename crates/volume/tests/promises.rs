@@ -2,9 +2,12 @@
 
 mod rig;
 
+use futures::TryStreamExt;
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use rig::{World, create, name, target};
 use skerry_core::descriptor::FlushLevel;
+use skerry_core::env::Entropy;
 use skerry_store::faulty::{FaultPlan, Faults, Faulty};
 use skerry_volume::{CreateVolume, Device};
 use std::sync::Arc;
@@ -157,4 +160,40 @@ async fn what_is_given_up_half_way_takes_no_promises() {
         }
     }
     assert!(refused > 5 && served > 20, "{refused} refused, {served} served");
+}
+
+/// What was trimmed leaves the bucket though nobody writes any more, however little a checkpoint releases.
+#[tokio::test(start_paused = true)]
+async fn an_idle_volume_gives_back_what_was_trimmed() {
+    let mut world = World::new(4);
+    world.settings.drain_nodes_max = 1;
+    world.settings.idle_age = Duration::from_secs(60);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    let mut noise = vec![0; 4 << 20];
+    world.entropy.fill(&mut noise);
+    for at in (0..noise.len()).step_by(64 << 10) {
+        let piece = noise[at..at + (64 << 10)].to_vec();
+        device.write(at as u64, piece.into()).await.expect("writes");
+    }
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    let full = bytes_of(&world).await;
+    assert!(full > 4 << 20, "{full}");
+    device.zero(0, (4 << 20) - 4096).await.expect("trims");
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    let rest = bytes_of(&world).await;
+    assert!(rest < 256 << 10, "{rest} bytes of {full} are left");
+    let last = (4 << 20) - 4096;
+    assert_eq!(device.read(last, 4096).await.expect("reads"), noise[last as usize..]);
+    assert!(is(&device, 0, 0).await);
+    let calm = bytes_of(&world).await;
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    assert_eq!(bytes_of(&world).await, calm, "it does not come to rest");
+}
+
+/// Bytes of all objects.
+async fn bytes_of(world: &World) -> u64 {
+    let all: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
+    all.iter().map(|object| object.size).sum()
 }

@@ -111,6 +111,8 @@ fn tiny() -> EngineSettings {
         dirty_age: Duration::from_secs(5),
         overlay_bytes_max: 16 << 10,
         checkpoint_segments_max: 6,
+        drain_nodes_max: 2,
+        idle_age: Duration::from_secs(9),
         record_bytes_max: 64 << 10,
         ..EngineSettings::default()
     }

@@ -1,0 +1,67 @@
+//! What a volume does for itself when nobody writes to it: it makes everything part of its tree, releases what
+//! trims dropped, and deletes the segments that nothing holds then.
+//!
+//! Under load checkpoints do that bit by bit. A volume that was trimmed and left alone would keep its garbage.
+
+use crate::error::Result;
+use crate::volume::{Behalf, Volume};
+use skerry_core::record::Action;
+use std::sync::Weak;
+
+/// Tidies up a volume whenever nobody has written to it for a while, as long as it is in service.
+pub(crate) async fn tidy_when_idle(volume: Weak<Volume>) {
+    let mut last_vseq = None;
+    loop {
+        let Some(age) = volume.upgrade().map(|open| open.ctx.settings.idle_age) else { return };
+        tokio::time::sleep(age).await;
+        let Some(open) = volume.upgrade() else { return };
+        let vseq = {
+            let state = open.state.lock();
+            if state.failure.is_some() {
+                return;
+            }
+            state.vseq
+        };
+        if last_vseq.replace(vseq) != Some(vseq) {
+            continue;
+        }
+        match open.tidy(vseq).await {
+            Ok(vseq) => last_vseq = Some(vseq),
+            Err(error) => tracing::debug!(volume = %open.name(), %error, "not tidied up now"),
+        }
+    }
+}
+
+impl Volume {
+    /// Tidies up until there is nothing to do, or somebody writes; `vseq` is the number of the record that
+    /// would be next, before and after.
+    async fn tidy(&self, mut vseq: u64) -> Result<u64> {
+        if self.state.lock().is_tidy() {
+            return Ok(vseq);
+        }
+        self.drain().await?;
+        self.checkpoint().await?;
+        loop {
+            let (generation, is_drained) = {
+                let state = self.state.lock();
+                if state.vseq != vseq {
+                    return Ok(vseq);
+                }
+                (state.generation, state.root.dead_pending.is_empty())
+            };
+            if is_drained {
+                break;
+            }
+            // A head is named by its place: the next one needs another.
+            self.append_waiting(generation, Behalf::Operator, Action::Step, |state, at, now| {
+                self.take(state, &Action::Step, at, now);
+            })
+            .await?;
+            vseq += 1;
+            self.drain().await?;
+            self.checkpoint().await?;
+        }
+        self.collect_all().await?;
+        Ok(vseq)
+    }
+}
