@@ -5,6 +5,7 @@
 //! change, so an open file stays right; what was deleted is forgotten, so that its space comes free.
 
 use crate::error::{Error, Result};
+use crate::litter;
 use bytes::Bytes;
 use quick_cache::sync::Cache;
 use rustix::io::{Errno, ReadWriteFlags};
@@ -17,6 +18,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// How many segments are kept open: a quarter of the usual limit of 1024 files for a process.
 pub const OPEN_FILES_MAX: usize = 256;
@@ -63,6 +65,13 @@ impl LocalDir {
     /// Closes a segment that is being deleted.
     pub fn forget(&self, key: SegmentKey) {
         self.files.remove(&key);
+    }
+
+    /// Deletes what crashes left of objects that were on their way, if it was last written before `deadline`, a
+    /// time since 1970; gives how many files.
+    pub async fn remove_staged(&self, deadline: Duration) -> Result<usize> {
+        let root = self.root.clone();
+        blocking(move || litter::remove_staged(&root, deadline)).await?
     }
 
     /// Bytes of a segment; fewer than asked for only at its end.

@@ -41,6 +41,8 @@ pub struct EngineSettings {
     pub sweep_first: Duration,
     /// How often after that. A sweep lists all streams of the volumes that are open.
     pub sweep_interval: Duration,
+    /// What a crash left half-written in a local bucket is deleted when it is so old; nothing is on its way so long.
+    pub litter_age: Duration,
     /// From this share of the log's cap on, writers are delayed in proportion, percent.
     pub delay_from_percent: u64,
     /// The longest such delay.
@@ -70,6 +72,7 @@ impl Default for EngineSettings {
             fence_interval: Duration::from_secs(60),
             sweep_first: Duration::from_secs(600),
             sweep_interval: Duration::from_secs(86_400),
+            litter_age: Duration::from_secs(3600),
             delay_from_percent: 75,
             delay_max: Duration::from_millis(20),
             retry_interval: Duration::from_millis(500),

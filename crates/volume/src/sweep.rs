@@ -9,6 +9,7 @@ use skerry_core::names::{self, Object};
 use skerry_store::claim;
 use skerry_store::collect::Owned;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 impl Node {
     /// Deletes every segment that nothing holds of the volumes that this node writes, and of the
@@ -26,7 +27,19 @@ impl Node {
         for id in self.deleted().await? {
             swept += self.sweep_deleted(id).await?;
         }
+        self.clear_litter().await?;
         Ok(swept)
+    }
+
+    /// Deletes what crashes left in a local bucket besides objects.
+    async fn clear_litter(&self) -> Result<()> {
+        let Some(dir) = self.ctx.bucket.local_dir() else { return Ok(()) };
+        let now = Duration::from_millis(self.ctx.clock().wall_ms());
+        let removed = dir.remove_staged(now.saturating_sub(self.ctx.settings.litter_age)).await?;
+        if removed > 0 {
+            tracing::info!(files = removed, "cleared what crashes left in the bucket");
+        }
+        Ok(())
     }
 
     async fn deleted(&self) -> Result<Vec<VolumeId>> {
