@@ -8,6 +8,7 @@ use skerry_core::refs::{Ref, SnapshotInfo};
 use skerry_core::root::Base;
 use skerry_core::takeover::RefOrder;
 use skerry_store::bucket::Created;
+use skerry_store::catalog;
 use skerry_store::claim::Incarnation;
 use skerry_store::collect::Owned;
 use std::collections::BTreeSet;
@@ -128,6 +129,9 @@ impl Volume {
         if keeper.candidates.len() < if always { 1 } else { CANDIDATES_MIN } {
             return Ok(0);
         }
+        if always {
+            self.delete_late_heads(keeper).await?;
+        }
         let owned = Owned {
             volume: self.desc.id,
             writing: Some((self.stream, Number::node(keeper.covered_node))),
@@ -141,6 +145,17 @@ impl Volume {
         collector.delete(&free).await?;
         keeper.candidates.clear();
         Ok(free.len())
+    }
+
+    /// Deletes heads that late PUTs of an earlier incarnation put here after this one's: what they name may be
+    /// gone, and a pass of collection stops at what it can't read.
+    async fn delete_late_heads(&self, keeper: &RefKeeper) -> Result<()> {
+        let Some(own) = keeper.own_head else { return Ok(()) };
+        let heads = catalog::list_heads(&self.ctx.bucket, self.desc.id).await?;
+        for (name, _) in heads.iter().filter(|(_, order)| *order < own) {
+            self.ctx.bucket.delete(name).await?;
+        }
+        Ok(())
     }
 
     /// Looks at every object of the volume's streams and deletes what nothing holds.

@@ -3,8 +3,9 @@
 mod rig;
 
 use futures::TryStreamExt;
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use rig::{World, create, name, target};
 use skerry_core::descriptor::FlushLevel;
 use skerry_core::env::Entropy;
@@ -192,8 +193,44 @@ async fn an_idle_volume_gives_back_what_was_trimmed() {
     assert_eq!(bytes_of(&world).await, calm, "it does not come to rest");
 }
 
+/// A head that a fenced writer's PUT brings after it was superseded and collected harms nobody, and goes.
+#[tokio::test(start_paused = true)]
+async fn a_late_head_stops_no_collection() {
+    let world = World::new(5);
+    let heads = |objects: &[ObjectMeta]| -> Vec<Path> {
+        let all = objects.iter().map(|object| object.location.clone());
+        all.filter(|at| at.as_ref().contains("/head/")).collect()
+    };
+    let late = {
+        let run = world.start("a").await.expect("starts");
+        run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        device.write(0, vec![1; 64 << 10].into()).await.expect("writes");
+        run.node.open_volumes()[0].drain().await.expect("drains");
+        run.node.open_volumes()[0].checkpoint().await.expect("checks in");
+        let head = heads(&objects_of(&world).await).pop().expect("a head");
+        let bytes = world.store.get(&head).await.expect("there").bytes().await.expect("read");
+        (head, bytes)
+    };
+    let run = world.start("a").await.expect("starts again");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![2; 64 << 10].into()).await.expect("writes");
+    run.node.open_volumes()[0].drain().await.expect("drains");
+    run.node.open_volumes()[0].checkpoint().await.expect("checks in");
+    assert!(run.node.sweep().await.expect("sweeps") > 0, "nothing of before was deleted");
+    world.store.put(&late.0, late.1.into()).await.expect("the late PUT");
+    let found = run.node.fsck().await.expect("checks");
+    assert!(found.problems.is_empty(), "{:?}", found.problems);
+    run.node.sweep().await.expect("sweeps");
+    assert_eq!(heads(&objects_of(&world).await).len(), 1, "the late head is left");
+    assert!(is(&device, 0, 2).await);
+}
+
+async fn objects_of(world: &World) -> Vec<ObjectMeta> {
+    world.store.list(None).try_collect().await.expect("lists")
+}
+
 /// Bytes of all objects.
 async fn bytes_of(world: &World) -> u64 {
-    let all: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
-    all.iter().map(|object| object.size).sum()
+    objects_of(world).await.iter().map(|object| object.size).sum()
 }
