@@ -95,6 +95,16 @@ pub fn stream_prefix(stream: StreamId) -> String {
     format!("{STREAMS}/{stream}")
 }
 
+/// True if this names a data segment or a seal of the stream of `from`, with its number or a higher one.
+pub fn is_data_from(path: &str, from: SegmentKey) -> bool {
+    match parse(path) {
+        Object::Segment(key) => {
+            key.stream == from.stream && !key.number.is_node() && key.number >= from.number
+        }
+        _ => false,
+    }
+}
+
 fn hex(text: &str) -> Option<u64> {
     (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }

@@ -63,6 +63,10 @@ pub enum Step {
     Own(Position),
 }
 
+/// How many numbers of a stream a writer may have on their way at once. A number that is missing while one so
+/// far above it is there was deleted.
+pub const ON_THEIR_WAY_MAX: u64 = 4;
+
 /// A head ref's place in the order of refs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefOrder {

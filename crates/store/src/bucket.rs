@@ -20,7 +20,7 @@ use skerry_core::descriptor::BucketDesc;
 use skerry_core::env::{Clock, Entropy};
 use skerry_core::id::BucketId;
 use skerry_core::names::{self, Object};
-use skerry_core::position::SegmentKey;
+use skerry_core::position::{Number, SegmentKey};
 use skerry_core::{FormatError, envelope};
 use std::fmt;
 use std::ops::Range;
@@ -228,6 +228,14 @@ impl Bucket {
         self.inner.list(prefix).boxed().await
     }
 
+    /// True if the stream has a data number from `from` on. One page of a listing, however long the stream is.
+    pub async fn has_data_from(&self, from: SegmentKey) -> Result<bool> {
+        match &self.local {
+            Some(dir) => dir.has_data_from(from).await,
+            None => self.inner.has_data_from(from).boxed().await,
+        }
+    }
+
     /// Deletes an object; it is fine if there is none.
     pub async fn delete(&self, name: &str) -> Result<()> {
         if let (Some(dir), Object::Segment(key)) = (&self.local, names::parse(name)) {
@@ -426,6 +434,22 @@ impl Inner {
         }
         found.sort_unstable();
         Ok(found)
+    }
+
+    async fn has_data_from(&self, from: SegmentKey) -> Result<bool> {
+        let prefix = names::stream_prefix(from.stream);
+        let before = SegmentKey { number: Number(from.number.0.saturating_sub(1)), ..from };
+        let (path, offset) = (parse(&prefix)?, parse(&names::segment(before))?);
+        let look = || async {
+            let mut stream = self.store.list_with_offset(Some(&path), &offset);
+            while let Some(meta) = self.next(&mut stream, &prefix).await? {
+                if names::is_data_from(meta.location.as_ref(), from) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        Ok(self.retried(look).await?.unwrap_or_default())
     }
 
     async fn delete(&self, name: &str) -> Result<()> {

@@ -10,9 +10,9 @@ use crate::view::{self, Journey, View};
 use skerry_core::descriptor::{Life, VolumeDesc};
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::names::{self, Object};
-use skerry_core::position::{Position, SegmentKey};
+use skerry_core::position::{Number, Position, SegmentKey};
 use skerry_core::seal::{Owner, Seal};
-use skerry_core::takeover::{Found, RefOrder, Step, Takeover, next_key};
+use skerry_core::takeover::{Found, ON_THEIR_WAY_MAX, RefOrder, Step, Takeover, next_key};
 
 /// Seals are smaller than this, bytes.
 pub(crate) const SEAL_BYTES_MAX: u64 = 1024;
@@ -183,6 +183,7 @@ async fn try_claim(
 ) -> Result<Option<Claimed>> {
     let Peek { mut view, owner: mut before, mut journey, unsettled_base, heads, started, .. } =
         peek;
+    let newest = (!heads.is_empty()).then(|| RefOrder::of(&started));
     let successor = StreamId::random(bucket.entropy().as_ref());
     let mut taker = Takeover::new(started, successor);
     taker.found(&Found::Segment(view.at));
@@ -192,6 +193,13 @@ async fn try_claim(
         step = match step {
             Step::Read(key) => found(bucket, key, &mut view, &mut journey, &mut taker).await?,
             Step::Seal(key) => {
+                if goes_on_after(bucket, key).await? {
+                    // Collected since the refs were listed, or lost.
+                    if list_orders(bucket, desc.id).await?.last() != newest.as_ref() {
+                        return Ok(None);
+                    }
+                    return Err(lost(&view.name, key));
+                }
                 let seal = new_seal(&taker, successor, options, before.as_ref());
                 write_life(bucket, desc.id, &seal).await?;
                 let bytes = seal.encode(bucket.nonce());
@@ -225,6 +233,22 @@ async fn try_claim(
             }
         }
     }
+}
+
+/// True if a stream has numbers so far beyond a missing one that its writer cannot have had them on their
+/// way together: what is missing was there.
+pub(crate) async fn goes_on_after(bucket: &Bucket, missing: SegmentKey) -> Result<bool> {
+    let number = Number(missing.number.0 + ON_THEIR_WAY_MAX);
+    bucket.has_data_from(SegmentKey { number, ..missing }).await
+}
+
+/// What a reader finds who comes to a missing number in the middle of a stream.
+pub(crate) fn lost(volume: &str, missing: SegmentKey) -> Error {
+    let detail = format!(
+        "volume {volume} goes on after it, so that it was there and is lost, or a newer head ref of the \
+         volume is; put back what was deleted from the bucket"
+    );
+    segment_io::corrupt(&names::segment(missing), &detail)
 }
 
 fn new_seal(

@@ -24,6 +24,7 @@ use skerry_core::position::{Position, SegmentKey};
 use skerry_core::refs::Ref;
 use skerry_core::root::{Base, Root};
 use skerry_core::size::BlockSize;
+use skerry_core::takeover::next_key;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Memory for nodes while checking, bytes: one path of every root.
@@ -198,6 +199,12 @@ impl Checker<'_> {
         self.head_refs(desc, seen).await;
         match claim::peek(self.bucket, desc).await {
             Ok(peek) => {
+                let next = next_key(&peek.view.at);
+                match claim::goes_on_after(self.bucket, next).await {
+                    Ok(false) => {}
+                    Ok(true) => seen.wrong("its stream", claim::lost(&peek.view.name, next)),
+                    Err(e) => seen.wrong("its stream", e),
+                }
                 self.view("its head", &peek.view, seen).await;
                 self.ends(&peek.view, seen).await;
             }

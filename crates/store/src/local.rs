@@ -67,6 +67,29 @@ impl LocalDir {
         self.files.remove(&key);
     }
 
+    /// True if the stream has a data number from `from` on.
+    pub(crate) async fn has_data_from(&self, from: SegmentKey) -> Result<bool> {
+        let prefix = names::stream_prefix(from.stream);
+        let dir = self.root.join(&prefix);
+        let look = move || -> std::io::Result<bool> {
+            let entries = match std::fs::read_dir(&dir) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+                entries => entries?,
+            };
+            for entry in entries {
+                let name = entry?.file_name();
+                if names::is_data_from(&format!("{prefix}/{}", name.to_string_lossy()), from) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        let looked = blocking(look).await?;
+        looked.map_err(|error| {
+            Error::file("listing", &self.root.join(names::stream_prefix(from.stream)), error)
+        })
+    }
+
     /// Deletes what crashes left of objects that were on their way, if it was last written before `deadline`, a
     /// time since 1970; gives how many files.
     pub async fn remove_staged(&self, deadline: Duration) -> Result<usize> {

@@ -311,6 +311,20 @@ impl ObjectStore for Meter {
         counted.boxed()
     }
 
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let call = self.begin(CallKind::List, prefix.map_or("", |p| p.as_ref()));
+        let listed = self.store.list_with_offset(prefix, offset);
+        let counted = listed.map(move |meta| {
+            call.bytes(1);
+            call.done(meta)
+        });
+        counted.boxed()
+    }
+
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let call = self.begin(CallKind::List, prefix.map_or("", |p| p.as_ref()));
         call.done(self.store.list_with_delimiter(prefix).await)

@@ -13,7 +13,7 @@ pub struct EngineSettings {
     pub segment_bytes: usize,
     /// A batch is cut when it has this many records, so that its slots fit 16 bits.
     pub segment_records_max: usize,
-    /// How many segments of one volume may be on their way at once.
+    /// How many segments of one volume may be on their way at once; at most `takeover::ON_THEIR_WAY_MAX`.
     pub puts_in_flight_max: usize,
     /// How old undestaged data of an idle volume may grow; a goal, never a reason to delay a write.
     pub dirty_age: Duration,
