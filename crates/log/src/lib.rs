@@ -24,6 +24,7 @@ mod disk;
 mod error;
 mod files;
 mod format;
+mod group;
 mod log;
 mod position;
 mod read;
@@ -45,6 +46,7 @@ pub use format::{
     FILE_FORMAT_VERSION, MAX_LIVE_FILES, RECORD_ALIGN_BYTES, RECORD_FORMAT_VERSION,
     RECORD_HEADER_BYTES, RECORDS_START,
 };
+pub use group::GroupRecords;
 pub use log::{Appended, Log, LogId};
 pub use position::Position;
 pub use read::{ReadOutcome, Verified, VerifiedRecord};

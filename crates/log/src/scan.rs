@@ -28,6 +28,16 @@ impl Scanner {
         Self { file, sequence, nonce, limit, window: Vec::new(), window_start: 0 }
     }
 
+    /// No record reaches beyond it.
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// True while the file is in the use that is being read.
+    pub(crate) fn is_current(&self) -> bool {
+        self.file.is_in_use(self.sequence)
+    }
+
     /// The bytes of a range inside the limit.
     pub(crate) fn bytes(&mut self, offset: u32, bytes: u32) -> Result<&[u8], Failure> {
         let window_end = self.window_start as usize + self.window.len();

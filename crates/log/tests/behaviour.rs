@@ -407,3 +407,27 @@ fn a_disk_in_memory_serves_while_the_process_lives() {
     }
     assert_eq!(found, positions.len());
 }
+
+/// One group's records are found among others', over several files, while the log goes on.
+#[test]
+fn a_groups_records_are_read_while_the_log_is_in_use() {
+    let (_disk, log) = fresh();
+    let mut wanted = Vec::new();
+    for i in 0..5u8 {
+        append_durable(&log, &record(1, 3000));
+        let mine = Record { group: 2, kind: 7, payload: vec![i; 1000 + usize::from(i)] };
+        wanted.push((append_durable(&log, &mine), mine.payload));
+    }
+    settle(&log).unwrap();
+    let mut records = log.group_records(2);
+    for (position, payload) in &wanted {
+        let found = records.next().unwrap().expect("one more");
+        assert_eq!((found.position, found.group, found.kind), (*position, 2, 7));
+        assert_eq!(found.payload, payload);
+    }
+    assert!(records.next().unwrap().is_none());
+    let files: std::collections::BTreeSet<u64> =
+        wanted.iter().map(|(position, _)| position.as_u64() >> 32).collect();
+    assert!(files.len() > 1, "all of it is in one file");
+    assert!(log.group_records(3).next().unwrap().is_none());
+}

@@ -48,6 +48,11 @@ impl Layout {
         std::path::absolute(&dir).unwrap_or(dir)
     }
 
+    /// What this node had not destaged of volumes that others took over.
+    pub(crate) fn parked(&self) -> PathBuf {
+        self.data.join("parked")
+    }
+
     /// The disk cache, unless the settings say otherwise.
     pub(crate) fn cache(&self, settings: &Settings) -> PathBuf {
         settings.cache.dir.clone().unwrap_or_else(|| self.data.join("cache"))

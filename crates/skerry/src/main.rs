@@ -24,6 +24,7 @@ mod metrics;
 mod node_engine;
 mod node_metrics;
 mod output;
+mod parked;
 mod progress;
 mod scrape;
 mod serve;

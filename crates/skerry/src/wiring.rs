@@ -25,6 +25,7 @@ use crate::identity::Identity;
 use crate::layout::{Layout, failed};
 use crate::log_place::LogPlace;
 use crate::node_engine::NodeEngine;
+use crate::parked::ParkedDir;
 use crate::settings::Settings;
 
 /// Memory for map nodes, bytes: the leaves of some 4 GiB that are read at random.
@@ -57,6 +58,7 @@ pub(crate) async fn start_engine(
         log,
         recovery,
         has_log: settings.log.enabled,
+        parking: settings.log.enabled.then(|| ParkedDir::shared(layout.parked())),
         node: identity.node,
         host: identity.host.clone(),
         background: background.handle(),

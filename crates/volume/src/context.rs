@@ -1,6 +1,7 @@
 //! What all volumes of a node share: the bucket, the caches, the log, the settings.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::parking::Parking;
 use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
 use parking_lot::Mutex;
@@ -45,6 +46,10 @@ pub struct Context {
     pub volumes_open: AtomicUsize,
     /// Where heavy computing runs.
     pub background: Option<Handle>,
+    /// Where tails go that are never merged; nowhere if the log is not on a disk.
+    pub(crate) parking: Option<Arc<dyn Parking>>,
+    /// Tails that could not be moved out of the log, and volumes that could not be opened, for people.
+    pub(crate) stuck: Mutex<Vec<String>>,
     /// Memory in which batches are put together.
     pub(crate) scratch: Scratch,
 }
@@ -63,6 +68,12 @@ impl Context {
     /// This node as an owner.
     pub fn owner(&self) -> Owner {
         Owner { node: self.node, log: self.log_id(), host: self.host.clone() }
+    }
+
+    /// Notes what somebody should look at.
+    pub(crate) fn note(&self, line: String) {
+        tracing::error!("{line}");
+        self.stuck.lock().push(line);
     }
 
     /// One volume's share of the overlay budget, bytes.

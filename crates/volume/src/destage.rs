@@ -18,7 +18,7 @@ use skerry_core::refs::SnapshotInfo;
 use skerry_core::seal::Seal;
 use skerry_core::segment::{BlockIn, BuiltSegment, SegmentId, SegmentKind, build};
 use skerry_core::size::SECTOR_BYTES;
-use skerry_core::takeover::Found;
+use skerry_core::takeover::{Found, ON_THEIR_WAY_MAX};
 use skerry_log::Position as LogPosition;
 use skerry_store::bucket::Created;
 use skerry_store::segment_io;
@@ -71,6 +71,9 @@ impl Destager {
         if let Some(checkpoint) = self.checkpoint.take() {
             checkpoint.abort();
         }
+        if self.volume.is_fenced() {
+            self.volume.put_aside().await;
+        }
     }
 
     async fn work(&mut self) -> Result<()> {
@@ -89,7 +92,9 @@ impl Destager {
 
     fn next_action(&self) -> Action {
         let settings = &self.volume.ctx.settings;
-        if self.flight.len() >= settings.puts_in_flight_max || self.overlay_is_full() {
+        if self.flight.len() >= settings.puts_in_flight_max.min(ON_THEIR_WAY_MAX as usize)
+            || self.overlay_is_full()
+        {
             return Action::Wait(None);
         }
         let mut state = self.volume.state.lock();
@@ -102,6 +107,10 @@ impl Destager {
             } else {
                 return Action::Wait(due.map(|due| due - now));
             }
+        }
+        // A snapshot is named by a root, and there is none yet that says everything: a checkpoint comes first.
+        if state.unsettled && state.cut.front().is_some_and(Batch::has_barrier) {
+            return Action::Wait(None);
         }
         match state.cut.pop_front() {
             Some(batch) => Action::Build(Box::new(batch)),

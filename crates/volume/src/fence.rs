@@ -5,10 +5,12 @@
 //! lowest not known to be durable to the next unused, before it acknowledges or serves reads.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::tail;
 use crate::volume::Volume;
 use skerry_core::env::Clock;
 use skerry_core::position::{Number, SegmentKey};
 use skerry_core::takeover::Found;
+use skerry_log::Position as LogPosition;
 use skerry_store::segment_io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -160,12 +162,42 @@ impl Volume {
         }
     }
 
+    /// The volume is somebody else's now: what this node had not destaged leaves the log.
+    pub(crate) async fn put_aside(&self) {
+        match self.park_rest().await {
+            Ok(()) => {
+                self.ctx.log.trim(self.group, LogPosition::MAX);
+                let mut state = self.state.lock();
+                (state.undestaged_records, state.undestaged_bytes) = (0, 0);
+            }
+            Err(error) => self.ctx.note(format!(
+                "volume {} was taken over, and what had not been destaged stays in the log: {error}",
+                self.desc.id
+            )),
+        }
+    }
+
+    async fn park_rest(&self) -> Result<()> {
+        let (last, records) = {
+            let state = self.state.lock();
+            (state.last_record, state.undestaged_records)
+        };
+        if records == 0 {
+            return Ok(());
+        }
+        self.ctx.log.wait_durable(LogPosition::from_u64(last)).await?;
+        let (ctx, group, from) = (self.ctx.clone(), self.group, self.progress.borrow().vseq);
+        let read = move || tail::of_group(&ctx.log, group, from);
+        let records = self.ctx.compute(read).await??;
+        self.ctx.park(self.desc.id, records).await
+    }
+
     /// Takes the volume out of service because somebody else took it.
     pub(crate) fn fenced(&self, by: &str) -> Error {
         let error = Error::new(
             ErrorKind::InUse,
             format!(
-                "volume {} was taken over by {by}; what this node had not destaged is kept aside and never merged",
+                "volume {} was taken over by {by}; what this node had not destaged is never merged (`skerry status` says where it is)",
                 self.name()
             ),
         );

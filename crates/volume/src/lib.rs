@@ -23,6 +23,7 @@ mod fsck;
 mod idle;
 mod naming;
 mod open;
+mod parking;
 mod readahead;
 mod reading;
 mod refs;
@@ -40,4 +41,5 @@ pub use info::{
     StatusRange, VolumeInfo,
 };
 pub use node::{Node, NodeParts};
+pub use parking::Parking;
 pub use settings::EngineSettings;

@@ -7,6 +7,7 @@ use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::NodeStatus;
 use crate::open;
+use crate::parking::Parking;
 use crate::reading::Reading;
 use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
@@ -47,6 +48,8 @@ pub struct NodeParts {
     pub recovery: Recovery,
     /// True if the log is on a disk; without one, the default flush level is `bucket`.
     pub has_log: bool,
+    /// Where tails go that are never merged; nowhere without a log on a disk.
+    pub parking: Option<Arc<dyn Parking>>,
     /// The node.
     pub node: NodeId,
     /// The host's name.
@@ -66,7 +69,6 @@ pub struct Node {
     /// Copies of the registry for those who only look.
     pub(crate) open_now: Mutex<HashMap<VolumeId, Arc<Volume>>>,
     tails: Mutex<Tails>,
-    parked: Mutex<Vec<String>>,
 }
 
 impl Node {
@@ -87,6 +89,8 @@ impl Node {
             store_trouble: Mutex::default(),
             volumes_open: AtomicUsize::new(0),
             background: parts.background,
+            parking: parts.parking,
+            stuck: Mutex::default(),
             scratch: Scratch::default(),
         });
         let node = Arc::new(Self {
@@ -95,7 +99,6 @@ impl Node {
             registry: tokio::sync::Mutex::default(),
             open_now: Mutex::default(),
             tails: Mutex::new(tails),
-            parked: Mutex::default(),
         });
         node.recover().await?;
         tokio::spawn(keep_up(Arc::downgrade(&node)));
@@ -114,15 +117,10 @@ impl Node {
             }
             match self.open_for_writing(id, false).await {
                 Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::InUse => {
-                    let tails = self.tails.lock();
-                    let records = tails.by_volume.get(&id).map_or(0, |tail| tail.records.len());
-                    drop(tails);
-                    self.park(id, records, e.message());
-                }
+                Err(e) if e.kind() == ErrorKind::InUse => self.park(id, &e).await,
                 Err(e) if e.kind() == ErrorKind::Unavailable => return Err(e),
                 // One volume that can't be opened keeps no other from service; its tail stays for when it can.
-                Err(e) => self.note(format!("volume {id} can't be opened: {}", e.message())),
+                Err(e) => self.ctx.note(format!("volume {id} can't be opened: {}", e.message())),
             }
         }
         Ok(())
@@ -134,27 +132,25 @@ impl Node {
         }
     }
 
-    /// A volume that was taken over leaves the registry, so that it can be claimed again when its
-    /// new owner lets it go. What it had not destaged stays in the log.
-    fn set_aside(&self, volume: &Volume) {
-        let id = volume.desc.id;
-        self.open_now.lock().remove(&id);
-        self.ctx.volumes_open.fetch_sub(1, Ordering::Relaxed);
-        match volume.undestaged_records() {
-            0 => self.ctx.log.trim(volume.group, skerry_log::Position::MAX),
-            records => self.park(id, records, "the volume was taken over"),
+    /// Moves the tail of a volume that is somebody else's now out of the log.
+    async fn park(&self, id: VolumeId, why: &Error) {
+        let tail = self.tails.lock().by_volume.get(&id).cloned().unwrap_or_default();
+        let count = tail.records.len();
+        match self.ctx.park(id, tail.records).await {
+            Ok(()) => self.drop_tail(id),
+            Err(e) => self.ctx.note(format!(
+                "volume {id}: {count} log records are kept in the log and not merged: {}; {}",
+                why.message(),
+                e.message()
+            )),
         }
     }
 
-    /// Notes that records will never be merged. They stay in the log.
-    fn park(&self, id: VolumeId, records: usize, why: &str) {
-        self.note(format!("volume {id}: {records} log records are kept aside: {why}"));
-    }
-
-    /// Notes what somebody should look at.
-    fn note(&self, line: String) {
-        tracing::error!("{line}");
-        self.parked.lock().push(line);
+    /// A volume that was taken over leaves the registry, so that it can be claimed again when its
+    /// new owner lets it go. Its destager sees to what it had not destaged.
+    fn set_aside(&self, volume: &Volume) {
+        self.open_now.lock().remove(&volume.desc.id);
+        self.ctx.volumes_open.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A volume that this node writes, claimed if need be.
@@ -173,14 +169,11 @@ impl Node {
             tails.next_group += 1;
             (tails.next_group - 1, tails.by_volume.get(&id).cloned().unwrap_or_default())
         };
-        let opened = open::open(self.ctx.clone(), desc, fresh, &tail, force).await?;
+        let volume = open::open(self.ctx.clone(), desc, fresh, &tail, force).await?;
         self.tails.lock().by_volume.remove(&id);
-        if let Some((records, why)) = opened.parked {
-            self.park(id, records, &why);
-        }
-        registry.insert(id, opened.volume.clone());
-        self.open_now.lock().insert(id, opened.volume.clone());
-        Ok(opened.volume)
+        registry.insert(id, volume.clone());
+        self.open_now.lock().insert(id, volume.clone());
+        Ok(volume)
     }
 
     /// Takes a volume out of the registry; its destager ends.
@@ -333,12 +326,13 @@ impl Node {
     pub fn is_drained(&self) -> bool {
         let tails = self.tails.lock().by_volume.is_empty();
         let volumes = self.open_volumes().iter().all(|volume| volume.undestaged_records() == 0);
-        tails && volumes && self.parked.lock().is_empty()
+        tails && volumes && self.ctx.stuck.lock().is_empty()
     }
 
     /// What somebody should look at: what was kept aside, and volumes that are out of service.
     fn attention(&self) -> Vec<String> {
-        let mut lines = self.parked.lock().clone();
+        let mut lines = self.ctx.stuck.lock().clone();
+        lines.extend(self.ctx.parked());
         for volume in self.open_volumes() {
             if let Some(failure) = &volume.state.lock().failure {
                 lines.push(format!("volume {} is out of service: {failure}", volume.desc.id));

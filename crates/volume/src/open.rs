@@ -8,29 +8,24 @@ use crate::idle::tidy_when_idle;
 use crate::refs::RefKeeper;
 use crate::snapshots::Snapshots;
 use crate::state::{Batch, State};
-use crate::tail::{self, Tail, Verdict};
+use crate::tail::{self, Tail, TailRecord, Verdict};
 use crate::volume::{IoCounts, Progress, Volume};
 use parking_lot::Mutex;
 use skerry_core::descriptor::VolumeDesc;
 use skerry_core::extents::ExtentMap;
+use skerry_core::id::VolumeId;
 use skerry_core::names;
 use skerry_core::ops::Op;
 use skerry_core::record::Action;
 use skerry_core::refs::{Ref, SnapshotInfo};
 use skerry_log::Position as LogPosition;
-use skerry_store::claim::{self, ClaimOptions, Claimed};
+use skerry_store::claim::{self, ClaimOptions, Claimed, Incarnation};
 use skerry_store::view::{PassedBarrier, View};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-
-/// A volume that was opened, and how many records of its tail were left out, and why, if any were.
-pub(crate) struct Opened {
-    pub(crate) volume: Arc<Volume>,
-    pub(crate) parked: Option<(usize, String)>,
-}
 
 /// Claims a volume and brings it into service. `fresh` is a group of the log that no record has.
 pub(crate) async fn open(
@@ -39,7 +34,7 @@ pub(crate) async fn open(
     fresh: u32,
     tail: &Tail,
     force: bool,
-) -> Result<Opened> {
+) -> Result<Arc<Volume>> {
     let options = ClaimOptions { owner: Some(ctx.owner()), force };
     let claimed = claim::claim(&ctx.bucket, &desc, &options).await?;
     let lives = claim::lives(&ctx.bucket, desc.id).await?;
@@ -47,7 +42,8 @@ pub(crate) async fn open(
         Some(from) => claim::chain(&ctx.bucket, desc.id, &lives, &claimed.view.at, from).await?,
         None => Vec::new(),
     };
-    let verdict = tail::judge(tail, &claimed.view.at, &chain, ctx.log_id())?;
+    let mut verdict = tail::judge(tail, &claimed.view.at, &chain, ctx.log_id())?;
+    park(&ctx, desc.id, &lives, &mut verdict).await;
     settle_passed(&ctx, &desc, &claimed, &verdict).await?;
     let refs = ctx.catalog.snapshots(desc.id).await?;
     let has_barrier = verdict.replay.iter().any(|r| matches!(r.action, Action::Barrier(_)));
@@ -63,8 +59,29 @@ pub(crate) async fn open(
         volume.ctx.volumes_open.fetch_sub(1, Ordering::Relaxed);
         return Err(e);
     }
-    let parked = (!verdict.parked.is_empty()).then_some((verdict.parked.len(), verdict.why));
-    Ok(Opened { volume, parked })
+    Ok(volume)
+}
+
+/// Moves what is never merged out of the log; what can't be moved stays there, and is noted. So does what was
+/// written under a stream of which the bucket knows nothing: that may be the bucket's fault.
+async fn park(ctx: &Arc<Context>, id: VolumeId, lives: &[Incarnation], verdict: &mut Verdict) {
+    if verdict.parked.is_empty() {
+        return;
+    }
+    let is_known = |r: &TailRecord| lives.iter().any(|life| life.stream == r.stream);
+    let moved = if verdict.parked.iter().all(is_known) {
+        ctx.park(id, verdict.parked.clone()).await.map_err(|e| e.message().to_owned())
+    } else {
+        Err("the bucket may lack some of its objects".to_owned())
+    };
+    match moved {
+        Ok(()) => verdict.parked.clear(),
+        Err(reason) => ctx.note(format!(
+            "volume {id}: {} log records are kept in the log and not merged: {}; {reason}",
+            verdict.parked.len(),
+            verdict.why
+        )),
+    }
 }
 
 /// The group to go on with: what is parked must not be let go with what is destaged.

@@ -47,6 +47,11 @@ impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
         self.vseq_from == self.vseq_to
     }
+
+    /// True if a snapshot is taken at its end.
+    pub(crate) fn has_barrier(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Barrier(_)))
+    }
 }
 
 /// Where a part of a read comes from.

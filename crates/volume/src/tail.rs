@@ -7,7 +7,7 @@ use skerry_core::position::Position;
 use skerry_core::record::{Action, RECORD_KIND, Record};
 use skerry_core::seal::Seal;
 use skerry_core::takeover::tail_replays;
-use skerry_log::Recovery;
+use skerry_log::{Log, Recovered, Recovery};
 use skerry_store::claim::Incarnation;
 use std::collections::HashMap;
 
@@ -55,22 +55,38 @@ pub fn read(mut recovery: Recovery) -> Result<Tails> {
     let mut tails = Tails { by_volume: HashMap::new(), next_group: 1 };
     while let Some(found) = recovery.next()? {
         tails.next_group = tails.next_group.max(found.group + 1);
-        if found.kind != RECORD_KIND {
-            continue;
+        if let Some((volume, record)) = decode(&found)? {
+            tails.by_volume.entry(volume).or_default().records.push(record);
         }
-        let record = Record::decode(found.payload).map_err(|e| {
-            Error::new(ErrorKind::Corrupt, format!("the log record at {}: {e}", found.position))
-        })?;
-        let tail = tails.by_volume.entry(record.volume).or_default();
-        tail.records.push(TailRecord {
-            at: found.position.as_u64(),
-            group: found.group,
-            stream: record.stream,
-            vseq: record.vseq,
-            action: record.action,
-        });
     }
     Ok(tails)
+}
+
+/// The records of one group that are in the log, from `vseq` on.
+pub fn of_group(log: &Log, group: u32, vseq: u64) -> Result<Vec<TailRecord>> {
+    let mut records = Vec::new();
+    let mut reader = log.group_records(group);
+    while let Some(found) = reader.next()? {
+        records.extend(decode(&found)?.map(|(_, record)| record).filter(|r| r.vseq >= vseq));
+    }
+    Ok(records)
+}
+
+fn decode(found: &Recovered<'_>) -> Result<Option<(VolumeId, TailRecord)>> {
+    if found.kind != RECORD_KIND {
+        return Ok(None);
+    }
+    let record = Record::decode(found.payload).map_err(|e| {
+        Error::new(ErrorKind::Corrupt, format!("the log record at {}: {e}", found.position))
+    })?;
+    let tail = TailRecord {
+        at: found.position.as_u64(),
+        group: found.group,
+        stream: record.stream,
+        vseq: record.vseq,
+        action: record.action,
+    };
+    Ok(Some((record.volume, tail)))
 }
 
 /// What becomes of a tail.

@@ -226,6 +226,111 @@ async fn a_late_head_stops_no_collection() {
     assert!(is(&device, 0, 2).await);
 }
 
+/// A segment or a head that somebody deleted is missed: no volume opens as less than it was, and nothing is
+/// sealed, so that it opens once the object is back.
+#[tokio::test(start_paused = true)]
+async fn what_was_deleted_by_hand_is_missed() {
+    for is_checked_in in [false, true] {
+        let mut world = World::new(6);
+        world.settings.checkpoint_segments_max = 1000;
+        world.settings.idle_age = Duration::from_secs(100_000);
+        {
+            let run = world.start("a").await.expect("starts");
+            run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+            let device = run.node.open_device(&target("disk")).await.expect("attaches");
+            let volume = run.node.open_volumes().pop().expect("it is open");
+            for block in 0..10u8 {
+                device
+                    .write(u64::from(block) * 4096, vec![block; 4096].into())
+                    .await
+                    .expect("writes");
+                volume.drain().await.expect("drains");
+            }
+            if is_checked_in {
+                // All of it again, so that nothing of before is needed.
+                device.write(0, vec![7; 64 << 10].into()).await.expect("writes");
+                volume.drain().await.expect("drains");
+                volume.checkpoint().await.expect("checks in");
+                assert!(run.node.sweep().await.expect("sweeps") > 0);
+            }
+        }
+        let all = objects_of(&world).await;
+        let wanted = if is_checked_in { "/head/" } else { "0000000000000003" };
+        let found = all.iter().find(|object| object.location.as_ref().contains(wanted));
+        let lost = found.expect("there is one").location.clone();
+        let bytes = world.store.get(&lost).await.expect("there").bytes().await.expect("read");
+        world.store.delete(&lost).await.expect("deleted by hand");
+        {
+            let run = world.start("a").await.expect("starts");
+            let opened = run.node.open_device(&target("disk")).await;
+            let error = opened.err().expect("it opened without what was deleted");
+            assert_eq!(error.kind(), skerry_volume::ErrorKind::Corrupt, "{error}");
+            let report = run.node.fsck().await.expect("checks");
+            assert!(!report.problems.is_empty(), "fsck finds nothing");
+        }
+        world.store.put(&lost, bytes.into()).await.expect("put back");
+        let run = world.start("a").await.expect("starts");
+        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        assert!(is(&device, 5 * 4096, if is_checked_in { 7 } else { 5 }).await);
+    }
+}
+
+/// A tail that is fenced, while the node runs or when it starts, leaves the log: other volumes keep all of the
+/// log's room, and every record of the tail is in a log of its own.
+#[tokio::test(start_paused = true)]
+async fn a_fenced_tail_leaves_the_log() {
+    for is_running in [true, false] {
+        let mut world = World::new(7);
+        world.settings.dirty_age = Duration::from_secs(100_000);
+        world.settings.segment_bytes = 4 << 20;
+        let other = world.neighbour(8);
+        let mut running = Some(world.start("a").await.expect("starts"));
+        let run = running.as_ref().expect("it runs");
+        run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        for block in 0..100u64 {
+            let data = vec![block as u8; 4096];
+            device.write(block * 4096, data.into()).await.expect("writes");
+            device.flush().await.expect("flushes");
+        }
+        let used = run.node.status().log_used_bytes;
+        assert!(used > 100 * 4096, "{used}");
+        drop(device);
+        if !is_running {
+            running = None;
+        }
+        let theirs = other.start("b").await.expect("starts");
+        theirs.node.release_volume(&name("disk"), true).await.expect("releases");
+        let device = theirs.node.open_device(&target("disk")).await.expect("attaches");
+        assert!(!device.is_read_only());
+        let run = match running {
+            Some(run) => run,
+            None => world.start("a").await.expect("starts again"),
+        };
+        // The owner looks now and then.
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        let status = run.node.status();
+        assert_eq!(status.parked.iter().filter(|line| line.contains("0 to 99")).count(), 1);
+        assert!(run.node.is_drained(), "{:?}", status.parked);
+        let disks = world.parked.disks();
+        assert_eq!(disks.len(), 1);
+        let env = skerry_log::Env::new(|| 1, || 0);
+        let (_log, recovery) =
+            skerry_log::Log::open(disks[0].clone(), world.log.clone(), env).expect("opens");
+        let tails = skerry_volume::tail::read(recovery).expect("reads");
+        let tail = tails.by_volume.values().next().expect("one volume");
+        let vseqs: Vec<u64> = tail.records.iter().map(|r| r.vseq).collect();
+        assert_eq!(vseqs, (0..100).collect::<Vec<_>>());
+        // The log's files come free once another volume has filled the present one.
+        run.node.create_volume(create("more", 4 << 20)).await.expect("creates");
+        let more = run.node.open_device(&target("more")).await.expect("attaches");
+        more.write(0, vec![1; 512 << 10].into()).await.expect("writes");
+        run.node.open_volumes().last().expect("open").drain().await.expect("drains");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(run.node.status().log_used_bytes < 2 * world.log.file_bytes);
+    }
+}
+
 async fn objects_of(world: &World) -> Vec<ObjectMeta> {
     world.store.list(None).try_collect().await.expect("lists")
 }

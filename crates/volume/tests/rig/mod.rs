@@ -20,7 +20,8 @@ use skerry_log::{Disk, Log, Progress};
 use skerry_store::blocks::{Blocks, BlocksSettings};
 use skerry_store::bucket::{Bucket, Env};
 use skerry_store::nodes::Nodes;
-use skerry_volume::{CreateVolume, EngineSettings, Node, NodeParts};
+use skerry_volume::{CreateVolume, EngineSettings, Node, NodeParts, Parking};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +83,8 @@ pub struct World {
     pub clock: Arc<TokioClock>,
     pub settings: EngineSettings,
     pub log: skerry_log::Settings,
+    /// Tails that were fenced.
+    pub parked: Arc<Parked>,
     /// Whether the log counts as one that survives.
     pub has_log: bool,
     /// Memory for decoded blocks and for nodes, bytes each.
@@ -101,6 +104,44 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.gate.kill();
         self.committer.abort();
+    }
+}
+
+/// Tails that were fenced, each on a disk of its own.
+#[derive(Default)]
+pub struct Parked {
+    begun: Mutex<HashMap<String, Arc<SimDisk>>>,
+    whole: Mutex<HashMap<String, Arc<SimDisk>>>,
+}
+
+impl Parked {
+    pub fn disks(&self) -> Vec<Arc<SimDisk>> {
+        self.whole.lock().values().cloned().collect()
+    }
+}
+
+impl Parking for Parked {
+    fn begin(&self, name: &str) -> std::io::Result<Arc<dyn Disk>> {
+        let disk = Arc::new(SimDisk::new());
+        self.begun.lock().insert(name.to_owned(), disk.clone());
+        Ok(disk)
+    }
+
+    fn finish(&self, name: &str) -> std::io::Result<()> {
+        let disk = self.begun.lock().remove(name).ok_or(std::io::ErrorKind::NotFound)?;
+        // What was not synced is as good as lost from here on.
+        disk.crash(1);
+        disk.repair();
+        self.whole.lock().insert(name.to_owned(), disk);
+        Ok(())
+    }
+
+    fn list(&self) -> std::io::Result<Vec<String>> {
+        Ok(self.whole.lock().keys().cloned().collect())
+    }
+
+    fn place(&self, name: &str) -> String {
+        name.to_owned()
     }
 }
 
@@ -140,6 +181,7 @@ impl World {
         Self {
             store,
             disk: Arc::new(SimDisk::new()),
+            parked: Arc::default(),
             entropy: Arc::new(Seeded::new(seed)),
             clock: Arc::new(TokioClock::new()),
             settings: tiny(),
@@ -153,6 +195,7 @@ impl World {
     pub fn neighbour(&self, seed: u64) -> Self {
         Self {
             disk: Arc::new(SimDisk::new()),
+            parked: Arc::default(),
             entropy: Arc::new(Seeded::new(seed)),
             ..self.clone()
         }
@@ -161,6 +204,7 @@ impl World {
     /// The log is lost: an empty disk takes its place.
     pub fn lose_disk(&mut self) {
         self.disk = Arc::new(SimDisk::new());
+        self.parked = Arc::default();
     }
 
     /// Starts a node called `host`.
@@ -196,6 +240,7 @@ impl World {
             log: log.clone(),
             recovery,
             has_log: self.has_log,
+            parking: self.has_log.then(|| self.parked.clone() as Arc<dyn Parking>),
             node: NodeId(node),
             host: host.into(),
             background: None,

@@ -1,0 +1,89 @@
+//! Fenced tails on this machine's disk: a directory for each.
+
+use skerry_log::{Disk, FileDisk};
+use skerry_volume::Parking;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a tail's directory is called until all of the tail is in it.
+const UNFINISHED: &str = ".part";
+
+/// A directory of fenced tails.
+pub(crate) struct ParkedDir {
+    dir: PathBuf,
+}
+
+impl ParkedDir {
+    pub(crate) fn shared(dir: PathBuf) -> Arc<dyn Parking> {
+        Arc::new(Self { dir })
+    }
+
+    fn unfinished(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}{UNFINISHED}"))
+    }
+}
+
+/// No error if there is nothing.
+fn unless_missing<T: Default>(done: io::Result<T>) -> io::Result<T> {
+    match done {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(T::default()),
+        done => done,
+    }
+}
+
+impl Parking for ParkedDir {
+    fn begin(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
+        let dir = self.unfinished(name);
+        unless_missing(fs::remove_dir_all(&dir))?;
+        fs::create_dir_all(&dir)?;
+        Ok(Arc::new(FileDisk::new(dir)))
+    }
+
+    fn finish(&self, name: &str) -> io::Result<()> {
+        fs::rename(self.unfinished(name), self.dir.join(name))?;
+        File::open(&self.dir)?.sync_all()?;
+        // The directory itself may be new.
+        self.dir.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if !name.ends_with(UNFINISHED) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn place(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_is_listed_when_it_is_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let parked = ParkedDir { dir: dir.path().join("parked") };
+        assert_eq!(parked.list().expect("lists"), Vec::<String>::new());
+        let disk = parked.begin("tail").expect("begins");
+        drop(disk.create("left").expect("creates"));
+        assert_eq!(parked.list().expect("lists"), Vec::<String>::new());
+        let disk = parked.begin("tail").expect("begins again");
+        assert!(disk.list().expect("lists").is_empty(), "what was left is gone");
+        parked.finish("tail").expect("finishes");
+        assert_eq!(parked.list().expect("lists"), ["tail"]);
+        assert!(fs::metadata(parked.place("tail")).expect("there").is_dir());
+    }
+}

@@ -1,0 +1,204 @@
+//! Tails that are never merged, because somebody else wrote the volume meanwhile: each moves out of the node's
+//! log into a small log of its own, where it takes no room from the volumes that go on.
+//!
+//! Such a log has the format of the node's, and the same records. It has its final name only when all of it is
+//! durable; what a crash interrupts is done again at the next start, from the node's log.
+
+use crate::context::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::tail::TailRecord;
+use skerry_core::id::{StreamId, VolumeId};
+use skerry_core::record::{Action, RECORD_KIND};
+use skerry_log::{Disk, Env, Log, Position, Progress, RECORD_ALIGN_BYTES, Settings};
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The smallest file of a log for one tail, bytes; it must hold the longest record.
+const FILE_BYTES_MIN: u64 = 8 << 20;
+
+/// Where tails are kept.
+pub trait Parking: Send + Sync {
+    /// A fresh disk for a tail; what an attempt before left under this name is gone.
+    fn begin(&self, name: &str) -> io::Result<Arc<dyn Disk>>;
+    /// The tail is whole and durable: from now on it is listed.
+    fn finish(&self, name: &str) -> io::Result<()>;
+    /// The names of the tails that are whole.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Where a tail is, for people.
+    fn place(&self, name: &str) -> String;
+}
+
+/// Which records of which volume a parked tail holds. Its text is the tail's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ParkedName {
+    volume: VolumeId,
+    stream: StreamId,
+    /// The first record's sequence number.
+    from: u64,
+    /// The number after the last record's.
+    to: u64,
+}
+
+impl fmt::Display for ParkedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}-{}", self.volume, self.stream, self.from, self.to)
+    }
+}
+
+impl FromStr for ParkedName {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let parts: Vec<&str> = text.split('-').collect();
+        let [volume, stream, from, to] = parts.as_slice() else { return Err(()) };
+        Ok(Self {
+            volume: volume.parse().map_err(|_| ())?,
+            stream: stream.parse().map_err(|_| ())?,
+            from: from.parse().map_err(|_| ())?,
+            to: to.parse().map_err(|_| ())?,
+        })
+    }
+}
+
+impl ParkedName {
+    fn of(volume: VolumeId, records: &[&TailRecord]) -> Option<Self> {
+        let (first, last) = (records.first()?, records.last()?);
+        Some(Self { volume, stream: first.stream, from: first.vseq, to: last.vseq + 1 })
+    }
+
+    /// True if everything of `other` is in this one.
+    fn covers(&self, other: &Self) -> bool {
+        (self.volume, self.stream) == (other.volume, other.stream)
+            && self.from <= other.from
+            && other.to <= self.to
+    }
+}
+
+/// What to tell people of a parked tail.
+fn line(parking: &dyn Parking, name: &str) -> String {
+    let what = match name.parse::<ParkedName>() {
+        Ok(n) => format!(
+            "volume {}: records {} to {} of stream {}",
+            n.volume,
+            n.from,
+            n.to - 1,
+            n.stream
+        ),
+        Err(()) => "a tail".to_owned(),
+    };
+    format!("{what} are in {}; remove it when nobody needs them any more", parking.place(name))
+}
+
+impl Context {
+    /// What has been parked, a line each.
+    pub(crate) fn parked(&self) -> Vec<String> {
+        let Some(parking) = &self.parking else { return Vec::new() };
+        match parking.list() {
+            Ok(mut names) => {
+                names.sort_unstable();
+                names.iter().map(|name| line(parking.as_ref(), name)).collect()
+            }
+            Err(error) => vec![format!("the parked tails can't be listed: {error}")],
+        }
+    }
+
+    /// Moves records of a volume out of the log, which may let go of them afterwards. Without a log on a disk
+    /// there is nothing to keep: nobody was promised more than the bucket.
+    ///
+    /// # Errors
+    /// `Unavailable` if the disk does not take them; they must stay where they are then.
+    pub(crate) async fn park(
+        self: &Arc<Self>,
+        volume: VolumeId,
+        records: Vec<TailRecord>,
+    ) -> Result<()> {
+        let Some(parking) = self.parking.clone() else { return Ok(()) };
+        let ctx = self.clone();
+        let park = move || {
+            let mut streams: Vec<StreamId> = records.iter().map(|r| r.stream).collect();
+            streams.sort_unstable();
+            streams.dedup();
+            for stream in streams {
+                let of: Vec<&TailRecord> = records.iter().filter(|r| r.stream == stream).collect();
+                ctx.park_stream(parking.as_ref(), volume, &of)?;
+            }
+            Ok(())
+        };
+        self.compute(park).await?
+    }
+
+    fn park_stream(
+        &self,
+        parking: &dyn Parking,
+        volume: VolumeId,
+        records: &[&TailRecord],
+    ) -> Result<()> {
+        let Some(name) = ParkedName::of(volume, records) else { return Ok(()) };
+        let failed = |e: io::Error| {
+            let place = parking.place(&name.to_string());
+            Error::new(ErrorKind::Unavailable, format!("a tail can't be moved to {place}: {e}"))
+        };
+        let there = parking.list().map_err(failed)?;
+        if there
+            .iter()
+            .filter_map(|other| other.parse().ok())
+            .any(|other: ParkedName| other.covers(&name))
+        {
+            return Ok(());
+        }
+        let text = name.to_string();
+        self.copy_records(parking.begin(&text).map_err(failed)?, records)?;
+        parking.finish(&text).map_err(failed)?;
+        tracing::error!("{}", line(parking, &text));
+        Ok(())
+    }
+
+    /// Writes records of the log to a fresh log on `disk`, and makes them durable.
+    fn copy_records(&self, disk: Arc<dyn Disk>, records: &[&TailRecord]) -> Result<()> {
+        let (copy, mut nothing) = Log::open(disk, self.parked_settings(records), self.log_env())?;
+        while nothing.next()?.is_some() {}
+        let mut window = self.log.window();
+        for record in records {
+            let payload = window.read(Position::from_u64(record.at))?.ok_or_else(|| {
+                Error::new(ErrorKind::Internal, format!("log record {} was let go", record.at))
+            })?;
+            while let Err(error) = copy.append(0, RECORD_KIND, &[payload]) {
+                // What is full empties itself as it is written out.
+                if !matches!(error, skerry_log::Error::Full { .. })
+                    || copy.commit_once()? == Progress::Idle
+                {
+                    return Err(error.into());
+                }
+            }
+        }
+        copy.note_quiet();
+        while copy.commit_once()? == Progress::Worked {}
+        Ok(())
+    }
+
+    /// Files no larger than the tail, and as many as it takes.
+    fn parked_settings(&self, records: &[&TailRecord]) -> Settings {
+        let bytes = |r: &&TailRecord| match r.action {
+            Action::Write { len, .. } => len + u64::from(RECORD_ALIGN_BYTES),
+            _ => 2 * u64::from(RECORD_ALIGN_BYTES),
+        };
+        let total: u64 = records.iter().map(bytes).sum();
+        let usual = self.log.settings().clone();
+        let least = FILE_BYTES_MIN.min(usual.file_bytes);
+        let file_bytes = (total * 2).next_power_of_two().clamp(least, usual.file_bytes);
+        let files = (2 * total / file_bytes + 4).min(self.log.cap_bytes() / usual.file_bytes + 4);
+        Settings { file_bytes, cap_bytes: files * file_bytes, ..usual }
+    }
+
+    fn log_env(&self) -> Env {
+        let entropy = self.bucket.entropy().clone();
+        let random = move || {
+            let mut bytes = [0; 8];
+            entropy.fill(&mut bytes);
+            u64::from_le_bytes(bytes)
+        };
+        Env::new(random, || 0)
+    }
+}
