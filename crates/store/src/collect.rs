@@ -36,6 +36,19 @@ struct Listed {
     pins: BTreeMap<PinId, (u64, String)>,
 }
 
+impl Listed {
+    fn head_orders(&self) -> impl Iterator<Item = RefOrder> + '_ {
+        self.heads.iter().filter_map(|name| match names::parse(name) {
+            Object::Head(_, epoch, stream, number) => Some(RefOrder { epoch, stream, number }),
+            _ => None,
+        })
+    }
+
+    fn newest_head(&self) -> Option<RefOrder> {
+        self.head_orders().max()
+    }
+}
+
 /// Who collects for a volume, and what of it is under way.
 #[derive(Debug, Clone)]
 pub struct Owned {
@@ -55,14 +68,7 @@ impl Owned {
         if self.writing.is_none() {
             return listed.gone;
         }
-        let orders: Vec<RefOrder> = listed
-            .heads
-            .iter()
-            .filter_map(|name| match names::parse(name) {
-                Object::Head(_, epoch, stream, number) => Some(RefOrder { epoch, stream, number }),
-                _ => None,
-            })
-            .collect();
+        let orders: Vec<RefOrder> = listed.head_orders().collect();
         may_collect(self.head, &orders)
     }
 }
@@ -288,12 +294,18 @@ impl Gathering<'_> {
             if listed.desc && listed.heads.is_empty() {
                 self.descriptor(&self.collector.desc(volume).await?).await?;
             }
+            let newest = listed.newest_head();
             for name in &listed.heads {
                 let Some(head) = read_ref(&self.collector.bucket, name).await? else {
                     return Ok(false);
                 };
                 self.held.ranges.push(HeldRange::head(volume, &head.base.at));
-                self.root(&head.base.root).await?;
+                match self.root(&head.base.root).await {
+                    // Put late, by a writer that had been fenced: what it names was nobody's any more.
+                    Err(Error::NotFound { .. })
+                        if newest.is_some_and(|newest| RefOrder::of(&head.base.at) < newest) => {}
+                    done => done?,
+                }
             }
         }
         for name in listed.snapshots.iter().filter(|name| !listed.buried.contains(*name)) {

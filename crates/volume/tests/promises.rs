@@ -218,11 +218,21 @@ async fn a_late_head_stops_no_collection() {
     run.node.open_volumes()[0].drain().await.expect("drains");
     run.node.open_volumes()[0].checkpoint().await.expect("checks in");
     assert!(run.node.sweep().await.expect("sweeps") > 0, "nothing of before was deleted");
-    world.store.put(&late.0, late.1.into()).await.expect("the late PUT");
+    world.store.put(&late.0, late.1.clone().into()).await.expect("the late PUT");
     let found = run.node.fsck().await.expect("checks");
     assert!(found.problems.is_empty(), "{:?}", found.problems);
+    // Nor does it stop the collection of another volume, whose owner may not delete it.
+    let other = world.neighbour(6).start("b").await.expect("starts");
+    other.node.create_volume(create("more", 1 << 20)).await.expect("creates");
+    let more = other.node.open_device(&target("more")).await.expect("attaches");
+    more.write(0, vec![3; 64 << 10].into()).await.expect("writes");
+    let volume = other.node.open_volumes().pop().expect("it is open");
+    volume.drain().await.expect("drains");
+    volume.checkpoint().await.expect("checks in");
+    volume.sweep().await.expect("sweeps");
     run.node.sweep().await.expect("sweeps");
-    assert_eq!(heads(&objects_of(&world).await).len(), 1, "the late head is left");
+    let left = heads(&objects_of(&world).await);
+    assert!(!left.contains(&late.0) && left.len() == 2, "{left:?}");
     assert!(is(&device, 0, 2).await);
 }
 
