@@ -191,9 +191,7 @@ impl EngineDevice for NodeDevice {
     }
 
     async fn status(&self, offset: u64, len: u64, max: usize) -> Result<Vec<StatusRange>> {
-        let mut ranges = self.device.status(offset, len).await?;
-        ranges.truncate(max);
-        Ok(ranges)
+        self.device.status(offset, len, max).await
     }
 
     fn prefetch(&self, offset: u64, len: u64) {

@@ -39,27 +39,38 @@ impl Layers {
         Self { range, top: state.top(), over, per_block }
     }
 
-    /// The ranges, bytes, in order, without gaps; neighbours of one kind are joined.
-    pub(crate) async fn ranges(self, ctx: &Context) -> Result<Vec<StatusRange>> {
-        let mut all = ExtentMap::new();
+    /// The first `max` ranges, bytes, in order, without gaps; neighbours of one kind are joined. One leaf is
+    /// looked at after the other, so that no more is in memory than is given.
+    pub(crate) async fn ranges(self, ctx: &Context, max: usize) -> Result<Vec<StatusRange>> {
         let blocks = self.range.start / self.per_block..self.range.end.div_ceil(self.per_block);
         let mut scan = Scan::new(&ctx.nodes, self.top, blocks);
-        while let Some(entries) = scan.next_leaf().await? {
-            for (index, _) in entries {
-                all.insert(index * self.per_block..(index + 1) * self.per_block, DATA);
-            }
-        }
-        for (extent, source) in self.over.iter() {
-            all.insert(extent, source);
-        }
         let mut out: Vec<StatusRange> = Vec::new();
         let mut cursor = self.range.start;
-        for (extent, source) in all.within(self.range.clone()) {
-            push(&mut out, cursor..extent.start, true);
-            push(&mut out, extent.clone(), source.is_zero());
-            cursor = extent.end;
+        // The last one may yet grow.
+        while out.len() <= max && cursor < self.range.end {
+            let mut here = ExtentMap::new();
+            let known = match scan.next_leaf().await? {
+                Some(leaf) => {
+                    for (index, _) in &leaf {
+                        here.insert(index * self.per_block..(index + 1) * self.per_block, DATA);
+                    }
+                    let end = leaf.last().map_or(cursor, |(index, _)| (index + 1) * self.per_block);
+                    end.min(self.range.end)
+                }
+                None => self.range.end,
+            };
+            for (extent, source) in self.over.within(cursor..known) {
+                here.insert(extent, source);
+            }
+            for (extent, source) in here.within(cursor..known) {
+                push(&mut out, cursor..extent.start, true);
+                push(&mut out, extent.clone(), source.is_zero());
+                cursor = extent.end;
+            }
+            push(&mut out, cursor..known, true);
+            cursor = known;
         }
-        push(&mut out, cursor..self.range.end, true);
+        out.truncate(max);
         Ok(out)
     }
 }

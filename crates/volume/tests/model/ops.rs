@@ -6,7 +6,8 @@ use crate::rig::{name, target};
 use rand::RngExt;
 use skerry_core::descriptor::FlushLevel;
 use skerry_core::id::VolumeId;
-use skerry_volume::{CreateVolume, ErrorKind};
+use skerry_volume::{CreateVolume, Device, ErrorKind};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -218,6 +219,41 @@ impl Model {
         }
         if let Some(diff) = differ(&self.vols[v].image[offset..offset + len], &buf) {
             self.wrong(format!("{} read at {offset}: {diff}", self.vols[v].name()));
+        }
+        if self.chance(30) {
+            self.status(host, v, &device, offset..offset + len).await?;
+        }
+        Ok(())
+    }
+
+    /// What is said to be a hole reads as zeros; ranges follow on one another, and neighbours differ.
+    async fn status(
+        &mut self,
+        host: usize,
+        v: usize,
+        device: &Device,
+        range: Range<usize>,
+    ) -> Outcome {
+        let max = self.rng.random_range(1..6);
+        let (mut at, mut last) = (range.start as u64, None);
+        while at < range.end as u64 {
+            let rest = range.end as u64 - at;
+            let found = self.on(host, device.status(at, rest, max)).await?;
+            if found.is_empty() || found.len() > max {
+                self.wrong(format!("{} ranges at {at}, of {max} at most", found.len()));
+            }
+            for (i, part) in found.iter().enumerate() {
+                let end = part.offset + part.length;
+                let is_joined = i > 0 && last == Some(part.hole);
+                if part.offset != at || part.length == 0 || end > range.end as u64 || is_joined {
+                    self.wrong(format!("a status of {part:?} at {at}"));
+                }
+                let image = &self.vols[v].image[at as usize..end as usize];
+                if part.hole && image.iter().any(|b| *b != 0) {
+                    self.wrong(format!("{part:?} is no hole"));
+                }
+                (at, last) = (end, Some(part.hole));
+            }
         }
         Ok(())
     }
