@@ -14,7 +14,7 @@ const VOLUME: Kind =
 const STATE: Kind = Kind { tag: *b"VOLS", what: "volume state", known: &[1] };
 const NAME: Kind = Kind { tag: *b"NAME", what: "name", known: &[1] };
 const TOMB: Kind = Kind { tag: *b"TOMB", what: "tombstone", known: &[1] };
-const LIFE: Kind = Kind { tag: *b"LIFE", what: "incarnation", known: &[1, 2, 3] };
+const LIFE: Kind = Kind { tag: *b"LIFE", what: "incarnation", known: &[1, 2, 3, 4] };
 const PIN: Kind = Kind { tag: *b"PINN", what: "pin", known: &[1, 2, 3, 4] };
 
 /// Which features of a bucket this version can read and write.
@@ -236,6 +236,9 @@ pub struct Life {
     pub stream: StreamId,
     /// Who writes it.
     pub owner: Option<Owner>,
+    /// The sequence number that it begins with, or a lower one: everything below it that earlier incarnations
+    /// wrote is in the bucket. 0 if it is not known.
+    pub vseq: u64,
 }
 
 impl Life {
@@ -245,6 +248,7 @@ impl Life {
             .put_u64(1, self.epoch)
             .put(2, &self.stream.0)
             .put_some(3, self.owner.as_ref().map(Owner::encode))
+            .put_u64(4, self.vseq)
             .finish();
         envelope::seal(LIFE, nonce, &sections)
     }
@@ -256,6 +260,7 @@ impl Life {
             epoch: sections.need(1)?.u64()?,
             stream: StreamId(sections.need(2)?.array()?),
             owner: sections.get(3).map(Owner::decode).transpose()?,
+            vseq: sections.get(4).map_or(Ok(0), |bytes| Reader::new("LIFE", bytes).u64())?,
         })
     }
 }
@@ -326,7 +331,7 @@ mod tests {
         };
         assert_eq!(VolumeDesc::decode(&desc.encode([0; 16])), Ok(desc));
         let owner = Owner { node: NodeId([5; 16]), log: LogId::NONE, host: "h".into() };
-        let life = Life { epoch: 3, stream: StreamId([6; 16]), owner: Some(owner) };
+        let life = Life { epoch: 3, stream: StreamId([6; 16]), owner: Some(owner), vseq: 7 };
         assert_eq!(Life::decode(&life.encode([0; 16])), Ok(life));
         let pin = Pin { id: PinId([7; 16]), renewal: 2, ttl_ms: 9, base };
         assert_eq!(Pin::decode(&pin.encode([0; 16])), Ok(pin));

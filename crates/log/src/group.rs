@@ -34,11 +34,16 @@ impl Log {
         let written = Position::from_u64(self.inner.written.load(Ordering::Acquire));
         let files = self.inner.files.read();
         let parts = files.live.iter().filter_map(|(&sequence, live)| {
+            // The end of a file that is being left may not have been written yet.
             let end = match live.end {
-                Some(end) => end,
-                None if sequence == written.sequence() => written.offset(),
-                None => return None,
+                _ if sequence == written.sequence() => written.offset(),
+                Some(end) if sequence < written.sequence() => end,
+                _ => return None,
             };
+            let may_hold = !live.known || live.end.is_none() || live.groups.contains_key(&group);
+            if !may_hold {
+                return None;
+            }
             Some(Part { file: Arc::clone(&live.file), sequence, nonce: live.nonce, end })
         });
         GroupRecords { group, parts: parts.collect(), here: None }

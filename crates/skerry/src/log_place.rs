@@ -11,59 +11,90 @@ use skerry_api::{Error, ErrorKind, Result};
 
 use crate::layout::{Layout, failed};
 
-/// The file that says where the log is.
-pub(crate) struct LogPlace(PathBuf);
+/// The file that says where the log is, and which log it is.
+pub(crate) struct LogPlace {
+    file: PathBuf,
+    /// Where the log is now, if there is one.
+    log: Option<PathBuf>,
+    /// The log that must be there.
+    wanted: Option<String>,
+}
 
 impl LogPlace {
-    /// Checks that the log at `log` (none: there is to be no log) is the one that was used last, and
-    /// notes it.
+    /// Checks that the log at `log` (none: there is to be no log) is where the one that was used last was.
+    /// [`Self::confirm`] checks that it is the same, if its directory is still there.
     ///
     /// # Errors
-    /// `Invalid` if another one is there that was not emptied by a clean stop.
+    /// `Invalid` if the last one is somewhere else, and was not emptied by a clean stop.
     pub(crate) fn enter(layout: &Layout, log: Option<&Path>) -> Result<Self> {
-        let place = Self(layout.log_place());
-        if let Some(before) = place.read()?
-            && Some(before.as_path()) != log
-            && before.exists()
-        {
-            let message = format!(
-                "the node last used the log at {}, which may hold writes that are not in the bucket: start it \
-                 once with that log and stop it cleanly, or remove {} to give those writes up",
-                before.display(),
-                place.0.display()
-            );
-            return Err(Error::new(ErrorKind::Invalid, message));
+        let mut place =
+            Self { file: layout.log_place(), log: log.map(Path::to_owned), wanted: None };
+        let Some((before, id)) = place.read()? else { return Ok(place) };
+        if !before.exists() {
+            return Ok(place);
         }
-        match log {
-            Some(log) => place.write(log)?,
-            None => place.leave(),
+        if Some(before.as_path()) != log {
+            return Err(place.refusal(&before));
         }
+        // The log's usual place is on the disk of this very file: there it was deleted by hand.
+        place.wanted = id.filter(|_| !before.starts_with(layout.data()));
         Ok(place)
+    }
+
+    /// Checks that the log that was opened is the one that was used last, and notes it.
+    ///
+    /// # Errors
+    /// `Invalid` if it is another: its disk is not mounted, perhaps.
+    pub(crate) fn confirm(&self, id: &str) -> Result<()> {
+        let Some(log) = &self.log else {
+            self.leave();
+            return Ok(());
+        };
+        if self.wanted.as_deref().is_some_and(|wanted| wanted != id) {
+            return Err(self.refusal(log));
+        }
+        self.write(log, id)
+    }
+
+    fn refusal(&self, before: &Path) -> Error {
+        let message = format!(
+            "the node last used the log at {}, which may hold writes that are not in the bucket, and this is \
+             another: start it once with that log (is its disk mounted?) and stop it cleanly, or remove {} to give \
+             those writes up",
+            before.display(),
+            self.file.display()
+        );
+        Error::new(ErrorKind::Invalid, message)
     }
 
     /// Nothing is in the log alone any more.
     pub(crate) fn leave(&self) {
         // If it stays, a start with another log is refused once too often.
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.file);
     }
 
-    fn read(&self) -> Result<Option<PathBuf>> {
-        match fs::read_to_string(&self.0) {
-            Ok(text) => Ok(Some(PathBuf::from(text.trim_end_matches('\n')))),
+    fn read(&self) -> Result<Option<(PathBuf, Option<String>)>> {
+        match fs::read_to_string(&self.file) {
+            Ok(text) => {
+                let mut lines = text.lines();
+                let path = PathBuf::from(lines.next().unwrap_or_default());
+                Ok(Some((path, lines.next().map(str::to_owned))))
+            }
             Err(error) if error.kind() == Io::NotFound => Ok(None),
-            Err(error) => Err(failed("can't be read", &self.0, &error)),
+            Err(error) => Err(failed("can't be read", &self.file, &error)),
         }
     }
 
-    fn write(&self, log: &Path) -> Result<()> {
-        let beside = self.0.with_extension("new");
+    fn write(&self, log: &Path, id: &str) -> Result<()> {
+        let beside = self.file.with_extension("new");
         let written = fs::File::create(&beside).and_then(|mut file| {
             writeln!(file, "{}", log.display())?;
+            writeln!(file, "{id}")?;
             file.sync_all()?;
-            fs::rename(&beside, &self.0)?;
-            self.0.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
+            fs::rename(&beside, &self.file)?;
+            self.file.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
         });
-        written.map_err(|error| failed("can't be written", &self.0, &error))
+        written.map_err(|error| failed("can't be written", &self.file, &error))
     }
 }
 
@@ -71,25 +102,42 @@ impl LogPlace {
 mod tests {
     use super::*;
 
+    fn enter(layout: &Layout, log: Option<&Path>, id: &str) -> Result<LogPlace> {
+        let place = LogPlace::enter(layout, log)?;
+        place.confirm(id)?;
+        Ok(place)
+    }
+
     #[test]
     fn another_log_is_refused_until_the_first_was_left() {
         let dir = tempfile::tempdir().expect("a directory");
-        let layout = Layout::new(dir.path()).expect("a layout");
+        let layout = Layout::new(&dir.path().join("data")).expect("a layout");
+        layout.create().expect("made");
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
         fs::create_dir(&one).expect("made");
-        LogPlace::enter(&layout, Some(&one)).expect("the first");
-        LogPlace::enter(&layout, Some(&one)).expect("the same after a crash");
-        for other in [Some(two.as_path()), None] {
-            let Err(error) = LogPlace::enter(&layout, other) else { panic!("{other:?} is taken") };
+        enter(&layout, Some(&one), "1").expect("the first");
+        enter(&layout, Some(&one), "1").expect("the same after a crash");
+        for (other, id) in [(Some(two.as_path()), "2"), (None, ""), (Some(one.as_path()), "3")] {
+            let Err(error) = enter(&layout, other, id) else { panic!("{other:?} is taken") };
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.message().contains("one"), "{error}");
         }
-        LogPlace::enter(&layout, Some(&one)).expect("still the same").leave();
-        LogPlace::enter(&layout, None).expect("none after a clean stop");
-        LogPlace::enter(&layout, Some(&two)).expect("another");
-        fs::remove_dir_all(&one).expect("removed");
+        enter(&layout, Some(&one), "1").expect("still the same").leave();
+        enter(&layout, None, "").expect("none after a clean stop");
+        enter(&layout, Some(&two), "2").expect("another");
         fs::create_dir(&two).expect("made");
         fs::remove_dir_all(&two).expect("removed");
-        LogPlace::enter(&layout, Some(&one)).expect("one whose disk is gone can't be waited for");
+        enter(&layout, Some(&one), "1").expect("one whose disk is gone can't be waited for");
+    }
+
+    /// In the data directory itself a log is not missing because a disk is not mounted.
+    #[test]
+    fn the_usual_log_may_be_deleted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(dir.path()).expect("a layout");
+        let log = dir.path().join("log");
+        fs::create_dir(&log).expect("made");
+        enter(&layout, Some(&log), "1").expect("the first");
+        enter(&layout, Some(&log), "2").expect("a new one");
     }
 }

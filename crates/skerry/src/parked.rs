@@ -16,7 +16,14 @@ pub(crate) struct ParkedDir {
 }
 
 impl ParkedDir {
+    /// The directory; what a crash left unfinished in it goes.
     pub(crate) fn shared(dir: PathBuf) -> Arc<dyn Parking> {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
+                // It takes space and nothing else.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
         Arc::new(Self { dir })
     }
 
@@ -39,6 +46,11 @@ impl Parking for ParkedDir {
         unless_missing(fs::remove_dir_all(&dir))?;
         fs::create_dir_all(&dir)?;
         Ok(Arc::new(FileDisk::new(dir)))
+    }
+
+    fn give_up(&self, name: &str) {
+        // If it stays, the next start clears it away.
+        let _ = fs::remove_dir_all(self.unfinished(name));
     }
 
     fn finish(&self, name: &str) -> io::Result<()> {

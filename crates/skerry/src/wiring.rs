@@ -45,6 +45,7 @@ pub(crate) async fn start_engine(
     let log_dir = settings.log.enabled.then(|| layout.log(settings));
     let log_place = LogPlace::enter(layout, log_dir.as_deref())?;
     let (log, recovery) = open_log(settings, layout)?;
+    log_place.confirm(&log.id().to_string())?;
     let committer = log.spawn_committer().map_err(|error| {
         Error::new(ErrorKind::Unavailable, format!("the log's thread can't be started: {error}"))
     })?;

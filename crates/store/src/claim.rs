@@ -14,6 +14,9 @@ use skerry_core::position::{Number, Position, SegmentKey};
 use skerry_core::seal::{Owner, Seal};
 use skerry_core::takeover::{Found, ON_THEIR_WAY_MAX, RefOrder, Step, Takeover, next_key};
 
+/// How often a start is tried anew whose head ref is deleted under it.
+const STARTS_MAX: u32 = 5;
+
 /// Seals are smaller than this, bytes.
 pub(crate) const SEAL_BYTES_MAX: u64 = 1024;
 
@@ -95,7 +98,17 @@ async fn list_orders(bucket: &Bucket, volume: VolumeId) -> Result<Vec<RefOrder>>
 }
 
 async fn peek_once(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek> {
-    let mut peek = start(bucket, desc).await?;
+    let mut tries = 0;
+    let mut peek = loop {
+        match start(bucket, desc).await {
+            // Its owner put a newer head and deleted this one between the listing and the reading.
+            Err(Error::NotFound { object }) if tries < STARTS_MAX => {
+                tries += 1;
+                tracing::debug!(object, "a head ref is gone; listing them again");
+            }
+            started => break started?,
+        }
+    };
     let began = peek.view.at.stream;
     view::roll_to_end(bucket, &mut peek.view, &mut peek.journey).await?;
     peek.owner = match peek.journey.seals.last() {
@@ -142,13 +155,15 @@ pub struct ClaimOptions {
     pub owner: Option<Owner>,
     /// True if the present owner is not asked.
     pub force: bool,
+    /// True if a volume that nobody holds is left alone: it was released.
+    pub held_only: bool,
 }
 
 fn may_take(owner: Option<&Owner>, options: &ClaimOptions) -> bool {
     let same = match (owner, &options.owner) {
         (Some(now), Some(me)) => now.node == me.node,
         (Some(_), None) => false,
-        (None, _) => true,
+        (None, _) => !options.held_only,
     };
     same || options.force
 }
@@ -192,16 +207,22 @@ async fn try_claim(
     loop {
         step = match step {
             Step::Read(key) => found(bucket, key, &mut view, &mut journey, &mut taker).await?,
-            Step::Seal(key) => {
-                if goes_on_after(bucket, key).await? {
-                    // Collected since the refs were listed, or lost.
-                    if list_orders(bucket, desc.id).await?.last() != newest.as_ref() {
-                        return Ok(None);
-                    }
-                    return Err(lost(&view.name, key));
+            Step::Seal(key) if goes_on_after(bucket, key).await? => {
+                // Written since it was looked at, collected since the refs were listed, or lost.
+                let next = found(bucket, key, &mut view, &mut journey, &mut taker).await?;
+                if next == Step::Seal(key) {
+                    let now = list_orders(bucket, desc.id).await?;
+                    return if now.last() == newest.as_ref() {
+                        Err(lost(&view.name, key))
+                    } else {
+                        Ok(None)
+                    };
                 }
+                next
+            }
+            Step::Seal(key) => {
                 let seal = new_seal(&taker, successor, options, before.as_ref());
-                write_life(bucket, desc.id, &seal).await?;
+                write_life(bucket, desc.id, &seal, view.at.vseq).await?;
                 let bytes = seal.encode(bucket.nonce());
                 match bucket.create(&names::segment(key), vec![bytes]).await? {
                     Created::Ours => taker.sealed(),
@@ -235,11 +256,17 @@ async fn try_claim(
     }
 }
 
-/// True if a stream has numbers so far beyond a missing one that its writer cannot have had them on their
-/// way together: what is missing was there.
+/// True if a stream has numbers so far beyond one that was missing that its writer cannot have had them on
+/// their way together: what was missing is there by now, or was and is not any more.
 pub(crate) async fn goes_on_after(bucket: &Bucket, missing: SegmentKey) -> Result<bool> {
     let number = Number(missing.number.0 + ON_THEIR_WAY_MAX);
     bucket.has_data_from(SegmentKey { number, ..missing }).await
+}
+
+/// The same for somebody who only looks: a number that was missing may have been written meanwhile.
+pub(crate) async fn is_lost(bucket: &Bucket, missing: SegmentKey) -> Result<bool> {
+    Ok(goes_on_after(bucket, missing).await?
+        && matches!(segment_io::read(bucket, missing).await?, Found::Missing))
 }
 
 /// What a reader finds who comes to a missing number in the middle of a stream.
@@ -290,8 +317,9 @@ async fn found(
     })
 }
 
-async fn write_life(bucket: &Bucket, volume: VolumeId, seal: &Seal) -> Result<()> {
-    let life = Life { epoch: seal.epoch, stream: seal.successor, owner: seal.owner.clone() };
+async fn write_life(bucket: &Bucket, volume: VolumeId, seal: &Seal, vseq: u64) -> Result<()> {
+    let owner = seal.owner.clone();
+    let life = Life { epoch: seal.epoch, stream: seal.successor, owner, vseq };
     let name = names::life(volume, life.epoch, life.stream);
     bucket.create(&name, vec![life.encode(bucket.nonce())]).await.map(drop)
 }

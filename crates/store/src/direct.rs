@@ -16,7 +16,7 @@ use object_store::{
 use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,8 +89,8 @@ fn create(path: &FsPath, payload: &PutPayload) -> io::Result<Attempt> {
         Err(error) if error.kind() == ErrorKind::InvalidInput => return Ok(Attempt::Refused),
         Err(error) => return Err(error),
     };
-    let published = fill(file, payload).and_then(|()| {
-        let linked = fs::hard_link(&staged, path);
+    let published = fill(&file, payload).and_then(|()| {
+        let linked = fs::hard_link(&staged, path).and_then(|()| is_the_same(&file, path));
         // Also if it was there: an attempt before this one may have made the name and not its entry durable.
         if let Some(dir) = path.parent() {
             File::open(dir)?.sync_all()?;
@@ -100,6 +100,16 @@ fn create(path: &FsPath, payload: &PutPayload) -> io::Result<Attempt> {
     // What is left of a failed attempt is no object; a crash may leave it, too.
     let _ = fs::remove_file(&staged);
     published.map(|()| Attempt::Created)
+}
+
+/// Fails if what got the name is not what was written: who was stopped for hours may have had its staged file
+/// cleared away, and another's stands under the same name.
+fn is_the_same(file: &File, path: &FsPath) -> io::Result<()> {
+    let (ours, named) = (file.metadata()?, fs::metadata(path)?);
+    if (ours.dev(), ours.ino()) == (named.dev(), named.ino()) {
+        return Ok(());
+    }
+    Err(ErrorKind::AlreadyExists.into())
 }
 
 /// A new file beside `path`; none if the directory is missing.
@@ -126,7 +136,7 @@ fn stage(path: &FsPath) -> io::Result<Option<(File, PathBuf)>> {
 }
 
 /// Writes the payload and syncs it.
-fn fill(mut file: File, payload: &PutPayload) -> io::Result<()> {
+fn fill(mut file: &File, payload: &PutPayload) -> io::Result<()> {
     let mut memory = vec![0; PIECE_BYTES + ALIGN_BYTES];
     let start = memory.as_ptr().align_offset(ALIGN_BYTES);
     let piece = &mut memory[start..start + PIECE_BYTES];

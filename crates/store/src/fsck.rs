@@ -200,7 +200,7 @@ impl Checker<'_> {
         match claim::peek(self.bucket, desc).await {
             Ok(peek) => {
                 let next = next_key(&peek.view.at);
-                match claim::goes_on_after(self.bucket, next).await {
+                match claim::is_lost(self.bucket, next).await {
                     Ok(false) => {}
                     Ok(true) => seen.wrong("its stream", claim::lost(&peek.view.name, next)),
                     Err(e) => seen.wrong("its stream", e),

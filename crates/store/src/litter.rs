@@ -4,6 +4,7 @@
 //! writes one that is taken away fails to give it its name, and tries again.
 
 use crate::error::{Error, Result};
+use skerry_core::names::{self, Object};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -20,7 +21,7 @@ pub(crate) fn remove_staged(root: &Path, deadline: Duration) -> Result<usize> {
             let kind = entry.file_type().map_err(|e| Error::file("looking at", &dir, e))?;
             if kind.is_dir() {
                 todo.push(entry.path());
-            } else if kind.is_file() && is_staged(&entry.file_name().to_string_lossy()) {
+            } else if kind.is_file() && is_staged(root, &entry.path()) {
                 // One that is gone by now was published or removed by whoever wrote it.
                 let written = entry.metadata().and_then(|about| about.modified());
                 if written.is_ok_and(|at| at < deadline) && fs::remove_file(entry.path()).is_ok() {
@@ -32,10 +33,11 @@ pub(crate) fn remove_staged(root: &Path, deadline: Duration) -> Result<usize> {
     Ok(removed)
 }
 
-/// True for `NAME#NUMBER`, which is what `object_store` and `direct` call such files.
-fn is_staged(name: &str) -> bool {
+/// True for `NAME#NUMBER`, which is what `object_store` and `direct` call such files, of objects of Skerry's.
+fn is_staged(root: &Path, path: &Path) -> bool {
+    let name = path.strip_prefix(root).ok().and_then(Path::to_str).unwrap_or_default();
     name.rsplit_once('#').is_some_and(|(object, number)| {
-        !object.is_empty()
+        !matches!(names::parse(object), Object::Foreign)
             && !number.is_empty()
             && number.bytes().all(|digit| digit.is_ascii_digit())
     })
@@ -48,15 +50,20 @@ mod tests {
     #[test]
     fn only_old_staged_files_go() {
         let dir = tempfile::tempdir().expect("a directory");
-        let sub = dir.path().join("a/b");
+        let stream = format!("streams/{}", "ab".repeat(16));
+        let sub = dir.path().join(&stream);
         fs::create_dir_all(&sub).expect("made");
-        for name in ["seg#1", "seg#12", "seg", "seg#", "#1", "seg#1x", "new#1"] {
+        let n = "0000000000000001";
+        let old: Vec<String> =
+            ["#1", "#12", "", "#", "#1x"].iter().map(|end| format!("{n}{end}")).collect();
+        let young = "0000000000000002#1".to_owned();
+        for name in old.iter().chain([&young, &"theirs#1".to_owned()]) {
             fs::write(sub.join(name), "x").expect("written");
         }
-        let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        for name in ["seg#1", "seg#12", "seg", "seg#", "#1", "seg#1x"] {
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        for name in old.iter().chain([&"theirs#1".to_owned()]) {
             let file = fs::File::options().write(true).open(sub.join(name)).expect("there");
-            file.set_modified(old).expect("set");
+            file.set_modified(long_ago).expect("set");
         }
         let deadline = Duration::from_secs(2000);
         assert_eq!(remove_staged(dir.path(), deadline).expect("swept"), 2);
@@ -65,6 +72,8 @@ mod tests {
             .map(|e| e.expect("an entry").file_name().into_string().expect("a name"))
             .collect();
         left.sort();
-        assert_eq!(left, ["#1", "new#1", "seg", "seg#", "seg#1x"]);
+        let wanted =
+            [n.to_owned(), format!("{n}#"), format!("{n}#1x"), young, "theirs#1".to_owned()];
+        assert_eq!(left, wanted);
     }
 }

@@ -6,7 +6,7 @@ use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
 use parking_lot::Mutex;
 use skerry_core::env::Clock;
-use skerry_core::id::{LogId, NodeId};
+use skerry_core::id::{LogId, NodeId, VolumeId};
 use skerry_core::seal::Owner;
 use skerry_log::Log;
 use skerry_store::blocks::Blocks;
@@ -14,8 +14,9 @@ use skerry_store::bucket::Bucket;
 use skerry_store::catalog::Catalog;
 use skerry_store::collect::Collector;
 use skerry_store::nodes::Nodes;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::runtime::Handle;
 
 /// What all volumes of a node share.
@@ -48,8 +49,14 @@ pub struct Context {
     pub background: Option<Handle>,
     /// Where tails go that are never merged; nowhere if the log is not on a disk.
     pub(crate) parking: Option<Arc<dyn Parking>>,
-    /// Tails that could not be moved out of the log, and volumes that could not be opened, for people.
-    pub(crate) stuck: Mutex<Vec<String>>,
+    /// Of volumes whose tail could not be moved out of the log, or that could not be opened: what to tell people.
+    pub(crate) stuck: Mutex<BTreeMap<VolumeId, String>>,
+    /// One tail is moved at a time.
+    pub(crate) parking_now: Mutex<()>,
+    /// How many volumes that were lost are being put aside.
+    pub(crate) leaving: AtomicUsize,
+    /// The node is about to stop: nothing that is not asked for is begun.
+    pub(crate) stopping: AtomicBool,
     /// Memory in which batches are put together.
     pub(crate) scratch: Scratch,
 }
@@ -71,9 +78,14 @@ impl Context {
     }
 
     /// Notes what somebody should look at.
-    pub(crate) fn note(&self, line: String) {
+    pub(crate) fn note(&self, volume: VolumeId, line: String) {
         tracing::error!("{line}");
-        self.stuck.lock().push(line);
+        self.stuck.lock().insert(volume, line);
+    }
+
+    /// All is well with the volume now.
+    pub(crate) fn unnote(&self, volume: VolumeId) {
+        self.stuck.lock().remove(&volume);
     }
 
     /// One volume's share of the overlay budget, bytes.

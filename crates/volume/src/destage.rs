@@ -416,7 +416,13 @@ impl Volume {
                     return Ok(());
                 }
                 Ok(Created::Theirs) => match segment_io::read(&self.ctx.bucket, built.key).await {
-                    Ok(Found::Segment(head)) if head.hash == built.hash => return Ok(()),
+                    // Ours, nonce and all, but not what was put: the log still has it.
+                    Ok(Found::Segment(head)) if head.hash == built.hash => {
+                        let detail = format!(
+                            "{name} is not what was put there; remove it and start the node again"
+                        );
+                        return Err(Error::new(ErrorKind::Corrupt, detail));
+                    }
                     Ok(Found::Seal(seal)) => return Err(self.sealed_by(&seal)),
                     Ok(_) => return Err(self.fenced("an unknown writer")),
                     Err(e) if e.is_transient() => self.wait_for_store(&e).await?,

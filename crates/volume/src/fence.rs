@@ -162,19 +162,25 @@ impl Volume {
         }
     }
 
-    /// The volume is somebody else's now: what this node had not destaged leaves the log.
+    /// The volume is somebody else's now: what this node had not destaged leaves the log. A disk that takes
+    /// nothing is tried again now and then.
     pub(crate) async fn put_aside(&self) {
-        match self.park_rest().await {
-            Ok(()) => {
-                self.ctx.log.trim(self.group, LogPosition::MAX);
-                let mut state = self.state.lock();
-                (state.undestaged_records, state.undestaged_bytes) = (0, 0);
-            }
-            Err(error) => self.ctx.note(format!(
+        self.ctx.leaving.fetch_add(1, Ordering::AcqRel);
+        while let Err(error) = self.park_rest().await {
+            let line = format!(
                 "volume {} was taken over, and what had not been destaged stays in the log: {error}",
                 self.desc.id
-            )),
+            );
+            self.ctx.note(self.desc.id, line);
+            tokio::time::sleep(self.ctx.settings.fence_interval).await;
         }
+        self.ctx.unnote(self.desc.id);
+        self.ctx.log.trim(self.group, LogPosition::MAX);
+        {
+            let mut state = self.state.lock();
+            (state.undestaged_records, state.undestaged_bytes) = (0, 0);
+        }
+        self.ctx.leaving.fetch_sub(1, Ordering::AcqRel);
     }
 
     async fn park_rest(&self) -> Result<()> {
@@ -197,7 +203,7 @@ impl Volume {
         let error = Error::new(
             ErrorKind::InUse,
             format!(
-                "volume {} was taken over by {by}; what this node had not destaged is never merged (`skerry status` says where it is)",
+                "volume {} was taken over by {by}; what this node had not destaged is never merged (`skerry status` says where it is, if it was on a disk)",
                 self.name()
             ),
         );

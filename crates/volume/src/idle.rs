@@ -7,13 +7,16 @@ use crate::error::Result;
 use crate::volume::{Behalf, Volume};
 use skerry_core::record::Action;
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Tidies up a volume whenever nobody has written to it for a while, as long as it is in service.
 pub(crate) async fn tidy_when_idle(volume: Weak<Volume>) {
     let mut last_vseq = None;
+    let Some(jitter) = volume.upgrade().map(|open| open.idle_jitter()) else { return };
     loop {
         let Some(age) = volume.upgrade().map(|open| open.ctx.settings.idle_age) else { return };
-        tokio::time::sleep(age).await;
+        tokio::time::sleep(age + jitter).await;
         let Some(open) = volume.upgrade() else { return };
         let vseq = {
             let state = open.state.lock();
@@ -33,6 +36,14 @@ pub(crate) async fn tidy_when_idle(volume: Weak<Volume>) {
 }
 
 impl Volume {
+    /// Not all volumes of a node at once.
+    fn idle_jitter(&self) -> Duration {
+        let mut random = [0; 2];
+        self.ctx.bucket.entropy().fill(&mut random);
+        self.ctx.settings.idle_age * u32::from(u16::from_le_bytes(random))
+            / (2 * u32::from(u16::MAX))
+    }
+
     /// Tidies up until there is nothing to do, or somebody writes; `vseq` is the number of the record that
     /// would be next, before and after.
     async fn tidy(&self, mut vseq: u64) -> Result<u64> {
@@ -41,10 +52,11 @@ impl Volume {
         }
         self.drain().await?;
         self.checkpoint().await?;
+        let first = vseq;
         loop {
             let (generation, is_drained) = {
                 let state = self.state.lock();
-                if state.vseq != vseq {
+                if state.vseq != vseq || self.ctx.stopping.load(Ordering::Acquire) {
                     return Ok(vseq);
                 }
                 (state.generation, state.root.dead_pending.is_empty())
@@ -61,7 +73,9 @@ impl Volume {
             self.drain().await?;
             self.checkpoint().await?;
         }
-        self.collect_all().await?;
+        // A pass of collection reads every ref in the bucket: only if there is something to find.
+        let mut keeper = self.refs.lock().await;
+        self.collect(&mut keeper, vseq != first).await?;
         Ok(vseq)
     }
 }

@@ -33,15 +33,20 @@ impl Node {
     /// Gives a volume another name.
     pub async fn rename_volume(&self, name: &Name, new: &Name) -> Result<VolumeInfo> {
         let volume = self.writable(name).await?;
-        let _admin = volume.admin.lock().await;
-        if name != new {
+        // It may lock the volume itself.
+        if volume.name() != new.as_str() {
             self.free_left_over(new).await?;
+        }
+        let _admin = volume.admin.lock().await;
+        // A rename that was half done is finished by now, and may have been this one.
+        let old = parsed(&volume.name())?;
+        if old != *new {
             if self.ctx.catalog.resolve(new).await?.is_some() {
                 return Err(taken(new));
             }
             volume.named.store(false, Ordering::Release);
             volume.call(new).await?;
-            self.take_name(&volume, name, new).await?;
+            self.take_name(&volume, &old, new).await?;
         }
         Ok(self.info_here(new.as_str(), &volume))
     }

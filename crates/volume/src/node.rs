@@ -28,7 +28,7 @@ use skerry_store::{claim, view};
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
 
@@ -91,6 +91,9 @@ impl Node {
             background: parts.background,
             parking: parts.parking,
             stuck: Mutex::default(),
+            parking_now: Mutex::default(),
+            leaving: AtomicUsize::default(),
+            stopping: AtomicBool::default(),
             scratch: Scratch::default(),
         });
         let node = Arc::new(Self {
@@ -115,12 +118,18 @@ impl Node {
                 self.drop_tail(id);
                 continue;
             }
-            match self.open_for_writing(id, false).await {
-                Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::InUse => self.park(id, &e).await,
+            let recovered = match self.open_for_writing(id, true).await {
+                Err(e) if e.kind() == ErrorKind::InUse => self.park(id).await,
+                opened => opened.map(drop),
+            };
+            match recovered {
+                Ok(()) => {}
                 Err(e) if e.kind() == ErrorKind::Unavailable => return Err(e),
                 // One volume that can't be opened keeps no other from service; its tail stays for when it can.
-                Err(e) => self.ctx.note(format!("volume {id} can't be opened: {}", e.message())),
+                Err(e) => {
+                    let line = format!("volume {id} can't be opened: {}", e.message());
+                    self.ctx.note(id, line);
+                }
             }
         }
         Ok(())
@@ -132,18 +141,27 @@ impl Node {
         }
     }
 
-    /// Moves the tail of a volume that is somebody else's now out of the log.
-    async fn park(&self, id: VolumeId, why: &Error) {
+    /// The tail of a volume that is somebody else's now: what is not in the bucket moves out of the log. A volume
+    /// that is still held with this log, by a node of another name, keeps its tail for that node.
+    async fn park(&self, id: VolumeId) -> Result<()> {
         let tail = self.tails.lock().by_volume.get(&id).cloned().unwrap_or_default();
-        let count = tail.records.len();
-        match self.ctx.park(id, tail.records).await {
-            Ok(()) => self.drop_tail(id),
-            Err(e) => self.ctx.note(format!(
-                "volume {id}: {count} log records are kept in the log and not merged: {}; {}",
-                why.message(),
-                e.message()
-            )),
+        let desc = self.ctx.catalog.desc(id).await?;
+        let found = claim::peek(&self.ctx.bucket, &desc).await?;
+        if found.owner.is_some_and(|owner| owner.log == self.ctx.log_id()) {
+            let line = format!(
+                "volume {id} is held with this log by a node of another identity: its records stay in the log; \
+                 start that node's data directory with it"
+            );
+            self.ctx.note(id, line);
+            return Ok(());
         }
+        let lives = claim::lives(&self.ctx.bucket, id).await?;
+        let mut verdict = open::judge(&self.ctx, id, &lives, &found.view.at, &tail).await?;
+        open::park(&self.ctx, id, &lives, &mut verdict).await;
+        if verdict.parked.is_empty() && verdict.replay.is_empty() {
+            self.drop_tail(id);
+        }
+        Ok(())
     }
 
     /// A volume that was taken over leaves the registry, so that it can be claimed again when its
@@ -153,8 +171,12 @@ impl Node {
         self.ctx.volumes_open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A volume that this node writes, claimed if need be.
-    pub(crate) async fn open_for_writing(&self, id: VolumeId, force: bool) -> Result<Arc<Volume>> {
+    /// A volume that this node writes, claimed if need be; with `held_only`, not one that was released.
+    pub(crate) async fn open_for_writing(
+        &self,
+        id: VolumeId,
+        held_only: bool,
+    ) -> Result<Arc<Volume>> {
         let mut registry = self.registry.lock().await;
         if let Some(volume) = registry.get(&id) {
             if !volume.is_fenced() {
@@ -169,7 +191,7 @@ impl Node {
             tails.next_group += 1;
             (tails.next_group - 1, tails.by_volume.get(&id).cloned().unwrap_or_default())
         };
-        let volume = open::open(self.ctx.clone(), desc, fresh, &tail, force).await?;
+        let volume = open::open(self.ctx.clone(), desc, fresh, &tail, held_only).await?;
         self.tails.lock().by_volume.remove(&id);
         registry.insert(id, volume.clone());
         self.open_now.lock().insert(id, volume.clone());
@@ -326,12 +348,13 @@ impl Node {
     pub fn is_drained(&self) -> bool {
         let tails = self.tails.lock().by_volume.is_empty();
         let volumes = self.open_volumes().iter().all(|volume| volume.undestaged_records() == 0);
-        tails && volumes && self.ctx.stuck.lock().is_empty()
+        let all_put_aside = self.ctx.leaving.load(Ordering::Acquire) == 0;
+        tails && volumes && all_put_aside && self.ctx.stuck.lock().is_empty()
     }
 
     /// What somebody should look at: what was kept aside, and volumes that are out of service.
     fn attention(&self) -> Vec<String> {
-        let mut lines = self.ctx.stuck.lock().clone();
+        let mut lines: Vec<String> = self.ctx.stuck.lock().values().cloned().collect();
         lines.extend(self.ctx.parked());
         for volume in self.open_volumes() {
             if let Some(failure) = &volume.state.lock().failure {
@@ -343,6 +366,7 @@ impl Node {
 
     /// Puts everything into the bucket and stops. What the bucket does not take stays in the log.
     pub async fn shutdown(&self) -> Result<()> {
+        self.ctx.stopping.store(true, Ordering::Release);
         let stopping = self.open_volumes().into_iter().map(|volume| async move {
             let drained = tokio::time::timeout(self.ctx.settings.shutdown_drain, async {
                 volume.drain().await?;

@@ -16,6 +16,7 @@ use skerry_core::extents::ExtentMap;
 use skerry_core::id::VolumeId;
 use skerry_core::names;
 use skerry_core::ops::Op;
+use skerry_core::position::Position;
 use skerry_core::record::Action;
 use skerry_core::refs::{Ref, SnapshotInfo};
 use skerry_log::Position as LogPosition;
@@ -33,16 +34,12 @@ pub(crate) async fn open(
     desc: Arc<VolumeDesc>,
     fresh: u32,
     tail: &Tail,
-    force: bool,
+    held_only: bool,
 ) -> Result<Arc<Volume>> {
-    let options = ClaimOptions { owner: Some(ctx.owner()), force };
+    let options = ClaimOptions { owner: Some(ctx.owner()), force: false, held_only };
     let claimed = claim::claim(&ctx.bucket, &desc, &options).await?;
     let lives = claim::lives(&ctx.bucket, desc.id).await?;
-    let chain = match tail.first_epoch(claimed.view.at.vseq, &lives) {
-        Some(from) => claim::chain(&ctx.bucket, desc.id, &lives, &claimed.view.at, from).await?,
-        None => Vec::new(),
-    };
-    let mut verdict = tail::judge(tail, &claimed.view.at, &chain, ctx.log_id())?;
+    let mut verdict = judge(&ctx, desc.id, &lives, &claimed.view.at, tail).await?;
     park(&ctx, desc.id, &lives, &mut verdict).await;
     settle_passed(&ctx, &desc, &claimed, &verdict).await?;
     let refs = ctx.catalog.snapshots(desc.id).await?;
@@ -62,11 +59,31 @@ pub(crate) async fn open(
     Ok(volume)
 }
 
+/// What becomes of a tail, seen from `at`.
+pub(crate) async fn judge(
+    ctx: &Context,
+    id: VolumeId,
+    lives: &[Incarnation],
+    at: &Position,
+    tail: &Tail,
+) -> Result<Verdict> {
+    let chain = match tail.first_epoch(lives) {
+        Some(from) => claim::chain(&ctx.bucket, id, lives, at, from).await?,
+        None => Vec::new(),
+    };
+    tail::judge(tail, at, &chain, ctx.log_id())
+}
+
 /// Moves what is never merged out of the log; what can't be moved stays there, and is noted. So does what was
 /// written under a stream of which the bucket knows nothing: that may be the bucket's fault.
-async fn park(ctx: &Arc<Context>, id: VolumeId, lives: &[Incarnation], verdict: &mut Verdict) {
+pub(crate) async fn park(
+    ctx: &Arc<Context>,
+    id: VolumeId,
+    lives: &[Incarnation],
+    verdict: &mut Verdict,
+) {
     if verdict.parked.is_empty() {
-        return;
+        return ctx.unnote(id);
     }
     let is_known = |r: &TailRecord| lives.iter().any(|life| life.stream == r.stream);
     let moved = if verdict.parked.iter().all(is_known) {
@@ -75,12 +92,18 @@ async fn park(ctx: &Arc<Context>, id: VolumeId, lives: &[Incarnation], verdict: 
         Err("the bucket may lack some of its objects".to_owned())
     };
     match moved {
-        Ok(()) => verdict.parked.clear(),
-        Err(reason) => ctx.note(format!(
-            "volume {id}: {} log records are kept in the log and not merged: {}; {reason}",
-            verdict.parked.len(),
-            verdict.why
-        )),
+        Ok(()) => {
+            verdict.parked.clear();
+            ctx.unnote(id);
+        }
+        Err(reason) => ctx.note(
+            id,
+            format!(
+                "volume {id}: {} log records are kept in the log and not merged: {}; {reason}",
+                verdict.parked.len(),
+                verdict.why
+            ),
+        ),
     }
 }
 

@@ -15,13 +15,15 @@ use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// The smallest file of a log for one tail, bytes; it must hold the longest record.
-const FILE_BYTES_MIN: u64 = 8 << 20;
+/// What a log's file must have room for besides its longest record, bytes.
+const FILE_BYTES_MORE: u64 = 64 << 10;
 
 /// Where tails are kept.
 pub trait Parking: Send + Sync {
     /// A fresh disk for a tail; what an attempt before left under this name is gone.
     fn begin(&self, name: &str) -> io::Result<Arc<dyn Disk>>;
+    /// The tail could not be written: what is there of it goes.
+    fn give_up(&self, name: &str);
     /// The tail is whole and durable: from now on it is listed.
     fn finish(&self, name: &str) -> io::Result<()>;
     /// The names of the tails that are whole.
@@ -140,6 +142,7 @@ impl Context {
             let place = parking.place(&name.to_string());
             Error::new(ErrorKind::Unavailable, format!("a tail can't be moved to {place}: {e}"))
         };
+        let _one = self.parking_now.lock();
         let there = parking.list().map_err(failed)?;
         if there
             .iter()
@@ -149,8 +152,15 @@ impl Context {
             return Ok(());
         }
         let text = name.to_string();
-        self.copy_records(parking.begin(&text).map_err(failed)?, records)?;
-        parking.finish(&text).map_err(failed)?;
+        let copied = parking
+            .begin(&text)
+            .map_err(failed)
+            .and_then(|disk| self.copy_records(disk, records))
+            .and_then(|()| parking.finish(&text).map_err(failed));
+        if copied.is_err() {
+            parking.give_up(&text);
+            return copied;
+        }
         tracing::error!("{}", line(parking, &text));
         Ok(())
     }
@@ -185,8 +195,9 @@ impl Context {
             _ => 2 * u64::from(RECORD_ALIGN_BYTES),
         };
         let total: u64 = records.iter().map(bytes).sum();
+        let longest = records.iter().map(bytes).max().unwrap_or_default();
         let usual = self.log.settings().clone();
-        let least = FILE_BYTES_MIN.min(usual.file_bytes);
+        let least = (longest + FILE_BYTES_MORE).next_power_of_two().min(usual.file_bytes);
         let file_bytes = (total * 2).next_power_of_two().clamp(least, usual.file_bytes);
         let files = (2 * total / file_bytes + 4).min(self.log.cap_bytes() / usual.file_bytes + 4);
         Settings { file_bytes, cap_bytes: files * file_bytes, ..usual }

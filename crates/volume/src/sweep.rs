@@ -16,19 +16,21 @@ impl Node {
     /// deleted ones; gives how many. Lists all their streams: a thing for once a day.
     pub async fn sweep(&self) -> Result<usize> {
         let mut swept = 0;
+        let mut failed = None;
         for volume in self.open_volumes().into_iter().filter(|v| !v.is_fenced()) {
             match volume.sweep().await {
                 Ok(count) => swept += count,
                 // It was taken over: what it has is its new owner's to sweep.
                 Err(e) if e.kind() == ErrorKind::InUse => {}
-                Err(e) => return Err(e),
+                // One that can't be swept keeps no other from it.
+                Err(e) => failed = Some(e),
             }
         }
         for id in self.deleted().await? {
             swept += self.sweep_deleted(id).await?;
         }
         self.clear_litter().await?;
-        Ok(swept)
+        failed.map_or(Ok(swept), Err)
     }
 
     /// Deletes what crashes left in a local bucket besides objects.

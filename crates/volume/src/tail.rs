@@ -34,10 +34,10 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// The epoch of the oldest record from `vseq` on whose stream is known, if there is any.
-    pub fn first_epoch(&self, vseq: u64, lives: &[Incarnation]) -> Option<u64> {
-        let rest = self.records.iter().filter(|r| r.vseq >= vseq);
-        rest.filter_map(|r| lives.iter().find(|l| l.stream == r.stream)).map(|l| l.epoch).min()
+    /// The epoch of the oldest record whose stream is known, if there is any.
+    pub fn first_epoch(&self, lives: &[Incarnation]) -> Option<u64> {
+        let records = self.records.iter();
+        records.filter_map(|r| lives.iter().find(|l| l.stream == r.stream)).map(|l| l.epoch).min()
     }
 }
 
@@ -104,23 +104,31 @@ pub struct Verdict {
 ///
 /// `chain` are the incarnations that led there, oldest first, without gaps. A record counts only if every
 /// incarnation after its own names this log; a log may hold records of several, of which some are fenced
-/// and the later ones are not. Those that count must follow on without a gap.
+/// and the later ones are not. Those that count must follow on without a gap. Of those that don't, what the
+/// next incarnation found in the bucket is part of history.
 ///
 /// # Errors
 /// `Corrupt` if a record is missing among those that count.
 pub fn judge(tail: &Tail, at: &Position, chain: &[Life], log: LogId) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     let mut known: HashMap<StreamId, bool> = HashMap::new();
-    for record in tail.records.iter().filter(|r| r.vseq >= at.vseq) {
+    for record in &tail.records {
         let place = chain.iter().position(|life| life.stream == record.stream);
         let after = place.map(|i| &chain[i + 1..]);
+        let in_history = match after {
+            Some(after) => after.first().is_some_and(|next| record.vseq < next.vseq),
+            None => record.vseq < at.vseq,
+        };
+        if in_history {
+            continue;
+        }
         let replays = *known.entry(record.stream).or_insert_with(|| {
             let seals: Vec<Seal> = after.unwrap_or_default().iter().map(seal_of).collect();
             place.is_some_and(|i| tail_replays(chain[i].epoch, &seals, at, log))
         });
-        if replays {
+        if replays && record.vseq >= at.vseq {
             verdict.replay.push(record.clone());
-        } else {
+        } else if !replays {
             verdict.why = why_not(record, after, log);
             verdict.parked.push(record.clone());
         }

@@ -276,7 +276,7 @@ impl Node {
     }
 
     async fn seal_for_nobody(&self, desc: &VolumeDesc, force: bool) -> Result<()> {
-        let options = ClaimOptions { owner: None, force };
+        let options = ClaimOptions { owner: None, force, held_only: false };
         claim::claim(&self.ctx.bucket, desc, &options).await?;
         Ok(())
     }

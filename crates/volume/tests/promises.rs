@@ -163,6 +163,38 @@ async fn what_is_given_up_half_way_takes_no_promises() {
     assert!(refused > 5 && served > 20, "{refused} refused, {served} served");
 }
 
+/// However far a rename got, renaming again, there or back, ends it.
+#[tokio::test(start_paused = true)]
+async fn a_rename_that_stopped_half_way_is_finished_by_another() {
+    for calls in 0..30 {
+        for back in [false, true] {
+            let (world, faults) = faulty(300 + calls);
+            let run = world.start("a").await.expect("starts");
+            run.node.create_volume(create("one", 1 << 20)).await.expect("creates");
+            drop(run.node.open_device(&target("one")).await.expect("attaches"));
+            let (one, two) = (name("one"), name("two"));
+            let stop_after = Some(faults.calls() + calls);
+            faults.set_plan(FaultPlan { stop_after, ..FaultPlan::default() });
+            let rename = run.node.rename_volume(&one, &two);
+            let first = tokio::time::timeout(Duration::from_secs(20), rename).await;
+            faults.revive();
+            let listed = run.node.list_volumes().await.expect("lists");
+            assert_eq!(listed.len(), 1, "{calls}: {listed:?} after {first:?}");
+            let now = name(&listed[0].name);
+            let to = if back { &one } else { &two };
+            let again = run.node.rename_volume(&now, to);
+            let again = tokio::time::timeout(Duration::from_secs(60), again).await;
+            again.expect("it hangs").unwrap_or_else(|e| panic!("{calls}, back {back}: {e}"));
+            let listed = run.node.list_volumes().await.expect("lists");
+            assert_eq!(listed.len(), 1, "{calls}: {listed:?}");
+            assert_eq!(listed[0].name, to.as_str(), "{calls}, back {back}");
+            // Both names are free or lead there: neither is lost.
+            let other = if back { &two } else { &one };
+            run.node.create_volume(create(other.as_str(), 1 << 20)).await.expect("creates");
+        }
+    }
+}
+
 /// What was trimmed leaves the bucket though nobody writes any more, however little a checkpoint releases.
 #[tokio::test(start_paused = true)]
 async fn an_idle_volume_gives_back_what_was_trimmed() {
@@ -289,7 +321,7 @@ async fn what_was_deleted_by_hand_is_missed() {
 /// log's room, and every record of the tail is in a log of its own.
 #[tokio::test(start_paused = true)]
 async fn a_fenced_tail_leaves_the_log() {
-    for is_running in [true, false] {
+    for (is_running, theirs_first) in [(true, 0), (false, 0), (false, 50), (false, 500)] {
         let mut world = World::new(7);
         world.settings.dirty_age = Duration::from_secs(100_000);
         world.settings.segment_bytes = 4 << 20;
@@ -313,6 +345,11 @@ async fn a_fenced_tail_leaves_the_log() {
         theirs.node.release_volume(&name("disk"), true).await.expect("releases");
         let device = theirs.node.open_device(&target("disk")).await.expect("attaches");
         assert!(!device.is_read_only());
+        // However far the new owner got: what it never saw is parked.
+        for block in 0..theirs_first {
+            device.write(block % 1000 * 4096, vec![9; 512].into()).await.expect("writes");
+        }
+        theirs.node.open_volumes()[0].drain().await.expect("drains");
         let run = match running {
             Some(run) => run,
             None => world.start("a").await.expect("starts again"),
@@ -335,9 +372,42 @@ async fn a_fenced_tail_leaves_the_log() {
         run.node.create_volume(create("more", 4 << 20)).await.expect("creates");
         let more = run.node.open_device(&target("more")).await.expect("attaches");
         more.write(0, vec![1; 512 << 10].into()).await.expect("writes");
-        run.node.open_volumes().last().expect("open").drain().await.expect("drains");
+        for volume in run.node.open_volumes().iter().filter(|volume| volume.name() == "more") {
+            volume.drain().await.expect("drains");
+        }
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(run.node.status().log_used_bytes < 2 * world.log.file_bytes);
+    }
+}
+
+/// A volume that was released with everything in the bucket leaves nothing behind, and is not taken back by a
+/// restart.
+#[tokio::test(start_paused = true)]
+async fn a_released_volume_stays_released() {
+    let world = World::new(9);
+    let other = world.neighbour(10);
+    for is_attached_elsewhere in [false, true] {
+        let run = world.start("a").await.expect("starts");
+        let disk = format!("disk-{is_attached_elsewhere}");
+        run.node.create_volume(create(&disk, 4 << 20)).await.expect("creates");
+        let device = run.node.open_device(&target(&disk)).await.expect("attaches");
+        device.write(0, vec![5; 4096].into()).await.expect("writes");
+        drop(device);
+        run.node.release_volume(&name(&disk), false).await.expect("releases");
+        let theirs = other.start("b").await.expect("starts");
+        if is_attached_elsewhere {
+            let device = theirs.node.open_device(&target(&disk)).await.expect("attaches");
+            device.write(4096, vec![6; 4096].into()).await.expect("writes");
+            device.flush().await.expect("flushes");
+        }
+        drop(run);
+        let run = world.start("a").await.expect("starts again");
+        assert_eq!(run.node.status().parked, Vec::<String>::new());
+        assert!(run.node.is_drained());
+        assert!(run.node.open_volumes().is_empty(), "it was taken back");
+        let device = theirs.node.open_device(&target(&disk)).await.expect("attaches");
+        assert!(!device.is_read_only());
+        assert!(is(&device, 0, 5).await);
     }
 }
 

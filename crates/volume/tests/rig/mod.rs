@@ -127,6 +127,10 @@ impl Parking for Parked {
         Ok(disk)
     }
 
+    fn give_up(&self, name: &str) {
+        self.begun.lock().remove(name);
+    }
+
     fn finish(&self, name: &str) -> std::io::Result<()> {
         let disk = self.begun.lock().remove(name).ok_or(std::io::ErrorKind::NotFound)?;
         // What was not synced is as good as lost from here on.
