@@ -214,7 +214,7 @@ fn fio_verifies_with_several_jobs() -> Outcome {
         Tool::new("fio")
             .words("--ioengine=nbd --thread --group_reporting --verify=crc32c --verify_fatal=1")
             .words("--size=64M --offset_increment=64M --numjobs=4 --time_based")
-            .words("--do_verify=1 --verify_backlog=256 --randrepeat=0")
+            .words("--do_verify=1 --verify_state_save=0 --verify_backlog=256 --randrepeat=0")
             .arg(format!("--name={name}"))
             .arg(format!("--runtime={seconds}"))
             .arg(format!("--uri={uri}"))

@@ -93,6 +93,12 @@ pub async fn peek(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek> {
     }
 }
 
+/// True if the head that was started from is still the newest: a pin of it that is there by now holds.
+pub async fn is_newest(bucket: &Bucket, volume: VolumeId, peek: &Peek) -> Result<bool> {
+    let newest = (!peek.heads.is_empty()).then(|| RefOrder::of(&peek.started));
+    Ok(list_orders(bucket, volume).await?.last() == newest.as_ref())
+}
+
 async fn list_orders(bucket: &Bucket, volume: VolumeId) -> Result<Vec<RefOrder>> {
     Ok(catalog::list_heads(bucket, volume).await?.into_iter().map(|(_, order)| order).collect())
 }

@@ -317,7 +317,10 @@ impl Gathering<'_> {
         for (id, (renewal, name)) in &listed.pins {
             let Some(bytes) = self.collector.bucket.get(name).await? else { return Ok(false) };
             let pin = Pin::decode(&bytes).map_err(|e| Error::format(name, e))?;
-            if !self.collector.has_expired(*id, *renewal, Duration::from_millis(pin.ttl_ms)) {
+            if self.collector.has_expired(*id, *renewal, Duration::from_millis(pin.ttl_ms)) {
+                // Its reader has stopped by its own clock, or died.
+                self.collector.bucket.delete(name).await?;
+            } else {
                 self.base(volume, &pin.base).await?;
             }
         }

@@ -24,6 +24,7 @@ pub mod local;
 pub mod meter;
 pub mod node_writer;
 pub mod nodes;
+pub mod pin;
 pub mod probe;
 pub mod segment_io;
 pub mod tree;

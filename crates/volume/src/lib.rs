@@ -24,6 +24,7 @@ mod idle;
 mod naming;
 mod open;
 mod parking;
+mod pins;
 mod readahead;
 mod reading;
 mod refs;

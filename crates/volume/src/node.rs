@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::info::NodeStatus;
 use crate::open;
 use crate::parking::Parking;
+use crate::pins::Pinned;
 use crate::reading::Reading;
 use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
@@ -18,6 +19,8 @@ use parking_lot::Mutex;
 use skerry_core::descriptor::{VolumeDesc, VolumeState};
 use skerry_core::id::{NodeId, VolumeId};
 use skerry_core::name::{Name, Target};
+use skerry_core::names;
+use skerry_core::root::Base;
 use skerry_log::{Log, Recovery};
 use skerry_store::blocks::Blocks;
 use skerry_store::bucket::Bucket;
@@ -60,6 +63,9 @@ pub struct NodeParts {
     /// Limits.
     pub settings: EngineSettings,
 }
+
+/// How often a volume that its owner checks in meanwhile is pinned anew.
+const PIN_TRIES_MAX: usize = 5;
 
 /// The engine of one node.
 pub struct Node {
@@ -293,12 +299,42 @@ impl Node {
 
     async fn open_read_only(&self, id: VolumeId, target: &Target) -> Result<Arc<Device>> {
         let desc = self.ctx.catalog.desc(id).await?;
-        let peek = claim::peek(&self.ctx.bucket, &desc).await?;
-        Ok(self.attach_view(&desc, peek.view, target))
+        for _ in 0..PIN_TRIES_MAX {
+            let peek = claim::peek(&self.ctx.bucket, &desc).await?;
+            let mut bases = vec![(id, peek.view.base())];
+            if peek.unsettled_base {
+                bases.push((desc.base_volume(), desc.base.clone()));
+            }
+            let pinned = self.pin(bases, target).await?;
+            // What the pin copied must still have been the newest when it was there.
+            if claim::is_newest(&self.ctx.bucket, id, &peek).await? {
+                return Ok(self.attach_view(&desc, peek.view, pinned, target));
+            }
+        }
+        let detail = format!("{target} changes too quickly to be read here now; try again");
+        Err(Error::new(ErrorKind::Unavailable, detail))
     }
 
-    fn attach_view(&self, desc: &VolumeDesc, view: view::View, target: &Target) -> Arc<Device> {
-        let reading = Arc::new(Reading::new(self.ctx.clone(), desc, view));
+    /// Pins what is about to be read. Who may only read the bucket reads unpinned.
+    async fn pin(&self, bases: Vec<(VolumeId, Base)>, target: &Target) -> Result<Option<Pinned>> {
+        match Pinned::hold(&self.ctx, bases).await {
+            Ok(pinned) => Ok(Some(pinned)),
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::warn!(%target, %error, "read without a pin: a collection may end it");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn attach_view(
+        &self,
+        desc: &VolumeDesc,
+        view: view::View,
+        pinned: Option<Pinned>,
+        target: &Target,
+    ) -> Arc<Device> {
+        let reading = Arc::new(Reading::new(self.ctx.clone(), desc, view, pinned));
         Arc::new(Device::reading(self.ctx.clone(), reading, target.to_string()))
     }
 
@@ -310,8 +346,15 @@ impl Node {
     ) -> Result<Arc<Device>> {
         let found = self.published(id, &target.volume, snapshot).await?;
         let desc = self.ctx.catalog.desc(id).await?;
+        let pinned = self.pin(vec![(id, found.base.clone())], target).await?;
+        if let Some(info) = &found.snapshot
+            && self.ctx.bucket.exists(&names::snapshot_gone(id, info.id)).await?
+        {
+            let detail = format!("{target} was deleted");
+            return Err(Error::new(ErrorKind::NotFound, detail));
+        }
         let view = view::open(&self.ctx.bucket, id, &found.base).await?;
-        Ok(self.attach_view(&desc, view, target))
+        Ok(self.attach_view(&desc, view, pinned, target))
     }
 
     /// All volumes that are open here, in the order of their ids.

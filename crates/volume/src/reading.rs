@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::open::state_of;
+use crate::pins::Pinned;
 use crate::state::{From, Part, State};
 use skerry_core::descriptor::VolumeDesc;
 use skerry_core::node::NodePtr;
@@ -15,15 +16,24 @@ use std::sync::Arc;
 pub(crate) struct Reading {
     ctx: Arc<Context>,
     pub(crate) state: State,
+    pinned: Option<Pinned>,
 }
 
 impl Reading {
     /// Reads what a view holds.
-    pub(crate) fn new(ctx: Arc<Context>, desc: &VolumeDesc, view: View) -> Self {
-        Self { ctx, state: state_of(view, desc.block) }
+    pub(crate) fn new(
+        ctx: Arc<Context>,
+        desc: &VolumeDesc,
+        view: View,
+        pinned: Option<Pinned>,
+    ) -> Self {
+        Self { ctx, state: state_of(view, desc.block), pinned }
     }
 
     fn parts(&self, offset: u64, len: usize) -> Result<(Vec<Part>, Option<NodePtr>)> {
+        if let Some(pinned) = &self.pinned {
+            pinned.check(&self.state.name)?;
+        }
         let end = offset.saturating_add(len as u64);
         if end > self.state.size_bytes {
             let size = self.state.size_bytes;

@@ -43,6 +43,8 @@ pub struct EngineSettings {
     pub sweep_interval: Duration,
     /// What a crash left half-written in a local bucket is deleted when it is so old; nothing is on its way so long.
     pub litter_age: Duration,
+    /// How long a pin of what is read here holds without being renewed: a reader must have answered in that time.
+    pub pin_ttl: Duration,
     /// From this share of the log's cap on, writers are delayed in proportion, percent.
     pub delay_from_percent: u64,
     /// The longest such delay.
@@ -72,6 +74,7 @@ impl Default for EngineSettings {
             fence_interval: Duration::from_secs(60),
             sweep_first: Duration::from_secs(600),
             sweep_interval: Duration::from_secs(86_400),
+            pin_ttl: Duration::from_secs(1800),
             litter_age: Duration::from_secs(3600),
             delay_from_percent: 75,
             delay_max: Duration::from_millis(20),

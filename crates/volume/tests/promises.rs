@@ -380,6 +380,61 @@ async fn a_fenced_tail_leaves_the_log() {
     }
 }
 
+/// What is attached for reading stays readable, whatever is deleted and collected meanwhile; afterwards it goes.
+#[tokio::test(start_paused = true)]
+async fn what_is_read_is_pinned() {
+    let world = World::new(11);
+    let other = world.neighbour(12);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, noise(&world, 1 << 20).into()).await.expect("writes");
+    let before = device.read(0, 1 << 20).await.expect("reads");
+    run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    let volume = run.node.open_volumes().pop().expect("it is open");
+    volume.drain().await.expect("drains");
+    volume.checkpoint().await.expect("checks in");
+
+    let theirs = other.start("b").await.expect("starts");
+    let head = theirs.node.open_device(&target("disk")).await.expect("attaches elsewhere");
+    let snapshot = run.node.open_device(&target("disk@one")).await.expect("attaches a snapshot");
+    assert!(head.is_read_only() && snapshot.is_read_only());
+    run.node.delete_snapshot(&name("disk"), &name("one")).await.expect("deletes");
+    for round in 0..4u64 {
+        device.write(0, noise(&world, 1 << 20).into()).await.expect("writes");
+        volume.drain().await.expect("drains");
+        volume.checkpoint().await.expect("checks in");
+        run.node.sweep().await.expect("sweeps");
+        // Renewed again and again.
+        tokio::time::sleep(Duration::from_secs(35 * round)).await;
+    }
+    let held = bytes_of(&world).await;
+    assert_eq!(snapshot.read(0, 1 << 20).await.expect("still readable"), before);
+    assert_eq!(head.read(0, 1 << 20).await.expect("still readable"), before);
+    drop((head, snapshot));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    run.node.sweep().await.expect("sweeps");
+    assert!(bytes_of(&world).await + (1 << 20) <= held, "what nobody reads any more is kept");
+
+    // A reader that can't renew stops by itself, and holds nothing any more.
+    let head = theirs.node.open_device(&target("disk")).await.expect("attaches elsewhere");
+    theirs.gate.kill();
+    device.write(0, noise(&world, 1 << 20).into()).await.expect("writes");
+    volume.drain().await.expect("drains");
+    volume.checkpoint().await.expect("checks in");
+    run.node.sweep().await.expect("sweeps");
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(head.try_read(0, &mut [0; 512]).is_some_and(|read| read.is_err()), "it reads on");
+    run.node.sweep().await.expect("sweeps");
+    assert!(objects_of(&world).await.iter().all(|o| !o.location.as_ref().contains("/pin/")));
+}
+
+fn noise(world: &World, len: usize) -> Vec<u8> {
+    let mut noise = vec![0; len];
+    world.entropy.fill(&mut noise);
+    noise
+}
+
 /// A volume that was released with everything in the bucket leaves nothing behind, and is not taken back by a
 /// restart.
 #[tokio::test(start_paused = true)]

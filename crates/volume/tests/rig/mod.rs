@@ -159,6 +159,7 @@ fn tiny() -> EngineSettings {
         drain_nodes_max: 2,
         idle_age: Duration::from_secs(9),
         record_bytes_max: 64 << 10,
+        pin_ttl: Duration::from_secs(60),
         ..EngineSettings::default()
     }
 }

@@ -1,0 +1,88 @@
+//! What is read without being written here is pinned as long as somebody is attached to it, so that nobody
+//! collects it meanwhile. A pin that could not be renewed in time ends the reading: by then it may be gone.
+
+use crate::context::Context;
+use crate::error::{Error, ErrorKind, Result};
+use skerry_core::env::Clock;
+use skerry_core::id::VolumeId;
+use skerry_core::root::Base;
+use skerry_store::pin::Hold;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// How many times within its time a pin is renewed: two may fail.
+const RENEWALS: u32 = 3;
+
+/// Pins that are renewed until this is dropped.
+pub(crate) struct Pinned {
+    clock: Arc<dyn Clock>,
+    /// When the pins end if they are not renewed, milliseconds of the boot-time clock.
+    deadline_ms: Arc<AtomicU64>,
+    _ends_with_this: oneshot::Sender<()>,
+}
+
+impl Pinned {
+    /// Pins bases, each rolled forward along the streams of its volume.
+    pub(crate) async fn hold(ctx: &Context, bases: Vec<(VolumeId, Base)>) -> Result<Self> {
+        let (ttl, clock) = (ctx.settings.pin_ttl, ctx.clock().clone());
+        let deadline = clock.boot() + ttl;
+        let mut holds = Vec::new();
+        for (volume, base) in bases {
+            holds.push(Hold::new(&ctx.bucket, volume, base, ttl).await?);
+        }
+        let deadline_ms = Arc::new(AtomicU64::new(millis(deadline)));
+        let (end, ended) = oneshot::channel();
+        tokio::spawn(keep(holds, ended, ttl, clock.clone(), deadline_ms.clone()));
+        Ok(Self { clock, deadline_ms, _ends_with_this: end })
+    }
+
+    /// Fails once the pins may have ended.
+    pub(crate) fn check(&self, name: &str) -> Result<()> {
+        if millis(self.clock.boot()) < self.deadline_ms.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let detail = format!(
+            "{name} could not be kept from collection, for the bucket did not answer for long: attach again"
+        );
+        Err(Error::new(ErrorKind::Unavailable, detail))
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn keep(
+    mut holds: Vec<Hold>,
+    mut ended: oneshot::Receiver<()>,
+    ttl: Duration,
+    clock: Arc<dyn Clock>,
+    deadline_ms: Arc<AtomicU64>,
+) {
+    loop {
+        tokio::select! {
+            _ = &mut ended => break,
+            () = tokio::time::sleep(ttl / RENEWALS) => {}
+        }
+        let began = millis(clock.boot());
+        if began >= deadline_ms.load(Ordering::Acquire) {
+            // Others may hold it for ended: it must not come back.
+            break;
+        }
+        let mut is_renewed = true;
+        for hold in &mut holds {
+            if let Err(error) = hold.renew().await {
+                tracing::warn!(%error, "a pin could not be renewed; trying again");
+                is_renewed = false;
+            }
+        }
+        if is_renewed {
+            deadline_ms.fetch_max(began + millis(ttl), Ordering::AcqRel);
+        }
+    }
+    for hold in holds {
+        hold.let_go().await;
+    }
+}
