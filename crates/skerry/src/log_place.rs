@@ -16,8 +16,9 @@ pub(crate) struct LogPlace {
     file: PathBuf,
     /// Where the log is now, if there is one.
     log: Option<PathBuf>,
-    /// The log that must be there.
-    wanted: Option<String>,
+    /// The log that was used last, and whether it must be the one that is there.
+    before: Option<String>,
+    is_wanted: bool,
 }
 
 impl LogPlace {
@@ -27,17 +28,23 @@ impl LogPlace {
     /// # Errors
     /// `Invalid` if the last one is somewhere else, and was not emptied by a clean stop.
     pub(crate) fn enter(layout: &Layout, log: Option<&Path>) -> Result<Self> {
-        let mut place =
-            Self { file: layout.log_place(), log: log.map(Path::to_owned), wanted: None };
+        let mut place = Self {
+            file: layout.log_place(),
+            log: log.map(Path::to_owned),
+            before: None,
+            is_wanted: false,
+        };
         let Some((before, id)) = place.read()? else { return Ok(place) };
         if !before.exists() {
+            place.before = id;
             return Ok(place);
         }
         if Some(before.as_path()) != log {
             return Err(place.refusal(&before));
         }
         // The log's usual place is on the disk of this very file: there it was deleted by hand.
-        place.wanted = id.filter(|_| !before.starts_with(layout.data()));
+        place.is_wanted = !before.starts_with(layout.data());
+        place.before = id;
         Ok(place)
     }
 
@@ -50,16 +57,21 @@ impl LogPlace {
             self.leave();
             return Ok(());
         };
-        if self.wanted.as_deref().is_some_and(|wanted| wanted != id) {
-            return Err(self.refusal(log));
+        if self.before.as_deref().is_some_and(|before| before != id) {
+            if self.is_wanted {
+                return Err(self.refusal(log));
+            }
+            tracing::error!(
+                "the log that this node last used is gone: what was in it and not in the bucket is lost"
+            );
         }
         self.write(log, id)
     }
 
     fn refusal(&self, before: &Path) -> Error {
         let message = format!(
-            "the node last used the log at {}, which may hold writes that are not in the bucket, and this is \
-             another: start it once with that log (is its disk mounted?) and stop it cleanly, or remove {} to give \
+            "the node last used the log at {}, which may hold writes that are not in the bucket; what it is \
+             started with now is another or empty: start it once with that log (is its disk mounted?) and stop it cleanly, or remove {} to give \
              those writes up",
             before.display(),
             self.file.display()

@@ -119,7 +119,12 @@ impl Node {
         let mut volumes: Vec<VolumeId> = self.tails.lock().by_volume.keys().copied().collect();
         volumes.sort_unstable();
         for id in volumes {
-            let entry = self.ctx.catalog.entry(id).await?;
+            let entry = match self.ctx.catalog.entry(id).await {
+                Err(e) if e.kind() == skerry_store::ErrorKind::NotFound => {
+                    return Err(self.wrong_bucket(id));
+                }
+                entry => entry?,
+            };
             if entry.gone {
                 self.drop_tail(id);
                 continue;
@@ -139,6 +144,15 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    fn wrong_bucket(&self, id: VolumeId) -> Error {
+        let detail = format!(
+            "the log has records of volume {id}, of which the bucket at {} knows nothing: the log belongs to another \
+             bucket; start the node with that one",
+            self.bucket_url
+        );
+        Error::new(ErrorKind::Invalid, detail)
     }
 
     fn drop_tail(&self, id: VolumeId) {
