@@ -95,7 +95,16 @@ pub async fn peek(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek> {
 
 /// True if the head that was started from is still the newest: a pin of it that is there by now holds.
 pub async fn is_newest(bucket: &Bucket, volume: VolumeId, peek: &Peek) -> Result<bool> {
-    let newest = (!peek.heads.is_empty()).then(|| RefOrder::of(&peek.started));
+    is_still_newest(bucket, volume, &peek.heads, &peek.started).await
+}
+
+async fn is_still_newest(
+    bucket: &Bucket,
+    volume: VolumeId,
+    heads: &[String],
+    started: &Position,
+) -> Result<bool> {
+    let newest = (!heads.is_empty()).then(|| RefOrder::of(started));
     Ok(list_orders(bucket, volume).await?.last() == newest.as_ref())
 }
 
@@ -204,7 +213,6 @@ async fn try_claim(
 ) -> Result<Option<Claimed>> {
     let Peek { mut view, owner: mut before, mut journey, unsettled_base, heads, started, .. } =
         peek;
-    let newest = (!heads.is_empty()).then(|| RefOrder::of(&started));
     let successor = StreamId::random(bucket.entropy().as_ref());
     let mut taker = Takeover::new(started, successor);
     taker.found(&Found::Segment(view.at));
@@ -217,8 +225,7 @@ async fn try_claim(
                 // Written since it was looked at, collected since the refs were listed, or lost.
                 let next = found(bucket, key, &mut view, &mut journey, &mut taker).await?;
                 if next == Step::Seal(key) {
-                    let now = list_orders(bucket, desc.id).await?;
-                    return if now.last() == newest.as_ref() {
+                    return if is_still_newest(bucket, desc.id, &heads, &started).await? {
                         Err(lost(&view.name, key))
                     } else {
                         Ok(None)
