@@ -18,6 +18,10 @@ use crate::{
     tail::{Chunk, Prepared, State, Step, Switch},
 };
 
+/// More than this goes through the page cache even if it is synced next: it is read again soon, by
+/// whoever puts the records where they belong.
+const AROUND_BYTES_MAX: usize = 128 << 10;
+
 /// Whether a call of `commit_once` found something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -107,7 +111,7 @@ impl Committer {
     ) -> Result<(), Failure> {
         for step in steps {
             match step {
-                Step::Write(chunk) => self.write(inner, chunk)?,
+                Step::Write(chunk) => self.write(inner, chunk, sync)?,
                 Step::Switch(switch) => self.switch(inner, switch)?,
             }
         }
@@ -115,10 +119,14 @@ impl Committer {
         if sync || is_much { self.sync(inner) } else { Ok(()) }
     }
 
-    fn write(&mut self, inner: &Inner, chunk: Arc<Chunk>) -> Result<(), Failure> {
+    fn write(&mut self, inner: &Inner, chunk: Arc<Chunk>, sync: bool) -> Result<(), Failure> {
         let end = chunk.end();
         self.fill_to(inner, end.offset().into())?;
-        self.file.write(chunk.start.offset(), &chunk.bytes)?;
+        if sync && chunk.bytes.len() <= AROUND_BYTES_MAX {
+            self.file.write_around(chunk.start.offset(), &chunk.bytes)?;
+        } else {
+            self.file.write(chunk.start.offset(), &chunk.bytes)?;
+        }
         self.dirty = true;
         self.unsynced_bytes += chunk.bytes.len();
         self.written = end;

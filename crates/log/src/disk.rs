@@ -41,6 +41,11 @@ pub trait DiskFile: Send + Sync {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
     /// Writes all of `bytes` at `offset`, making the file longer where needed.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// As [`Self::write_at`], for few bytes that are synced next: around a cache where there is one that
+    /// can be gone around, which makes the two together quicker.
+    fn write_around(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_at(offset, bytes)
+    }
     /// Makes all earlier writes durable (fdatasync).
     fn sync(&self) -> io::Result<()>;
     /// Takes room on the medium for `bytes` from the beginning, without changing length or content,

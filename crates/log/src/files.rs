@@ -95,6 +95,11 @@ impl LogFile {
         self.disk.write_at(offset.into(), bytes).map_err(|e| self.failure("a write", e))
     }
 
+    /// As [`Self::write`], for few bytes that are synced next.
+    pub(crate) fn write_around(&self, offset: u32, bytes: &[u8]) -> Result<(), Failure> {
+        self.disk.write_around(offset.into(), bytes).map_err(|e| self.failure("a write", e))
+    }
+
     pub(crate) fn sync(&self) -> Result<(), Failure> {
         self.disk.sync().map_err(|e| self.failure("fdatasync", e))
     }

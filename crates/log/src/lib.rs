@@ -18,6 +18,7 @@
 //! Every byte at rest is described in `docs/log-format.md`.
 #![forbid(unsafe_code)]
 
+mod buffer;
 mod commit;
 mod counters;
 mod disk;

@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 
 use crate::{
     Error, FullReason, Position, Result, Settings,
+    buffer::Buffer,
     error::Failure,
     files::{Files, Live, LogFile},
     format::{RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, RECORDS_START, RecordHeader},
@@ -33,7 +34,7 @@ pub(crate) enum State {
 /// Records one after the other in one file.
 pub(crate) struct Chunk {
     pub(crate) start: Position,
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Buffer,
 }
 
 impl Chunk {
@@ -119,7 +120,7 @@ pub(crate) struct Tail {
     queue: VecDeque<Step>,
     /// Every chunk that is not in its file yet, for readers; oldest first.
     unwritten: VecDeque<Arc<Chunk>>,
-    pool: Vec<Vec<u8>>,
+    pool: Vec<Buffer>,
     pub(crate) prepared: Option<Prepared>,
     sync_wanted: Option<Position>,
     quiet_wanted: bool,
@@ -152,7 +153,7 @@ impl Tail {
             active: None,
             queue: VecDeque::new(),
             unwritten: VecDeque::new(),
-            pool: (0..settings.buffers).map(|_| Vec::new()).collect(),
+            pool: (0..settings.buffers).map(|_| Buffer::default()).collect(),
             prepared: None,
             sync_wanted: None,
             quiet_wanted: false,
@@ -215,7 +216,7 @@ impl Tail {
             Some(chunk) => chunk,
             None => {
                 let mut bytes = self.pool.pop().unwrap_or_default();
-                bytes.reserve_exact(self.buffer_bytes);
+                bytes.reset(self.buffer_bytes);
                 self.active.insert(Chunk { start: position, bytes })
             }
         };
@@ -328,9 +329,7 @@ impl Tail {
     pub(crate) fn written(&mut self, chunk: Arc<Chunk>) {
         self.unwritten.pop_front();
         // A reader may still hold it; then its memory goes with the reader.
-        let mut bytes = Arc::try_unwrap(chunk).map(|chunk| chunk.bytes).unwrap_or_default();
-        bytes.clear();
-        self.pool.push(bytes);
+        self.pool.push(Arc::try_unwrap(chunk).map(|chunk| chunk.bytes).unwrap_or_default());
     }
 
     /// The sealed chunk that holds `position`.
@@ -365,10 +364,10 @@ impl Tail {
     }
 }
 
-fn push_record(out: &mut Vec<u8>, header: &[u8; RECORD_HEADER_BYTES as usize], parts: &[&[u8]]) {
-    out.extend_from_slice(header);
+fn push_record(out: &mut Buffer, header: &[u8; RECORD_HEADER_BYTES as usize], parts: &[&[u8]]) {
+    out.extend(header);
     for part in parts {
-        out.extend_from_slice(part);
+        out.extend(part);
     }
-    out.resize(out.len().next_multiple_of(RECORD_ALIGN_BYTES as usize), 0);
+    out.pad_to_multiple(RECORD_ALIGN_BYTES as usize);
 }

@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc};
 
 use common::{env, small};
 use futures::executor::block_on;
-use skerry_log::{Disk, FileDisk, Log, Position, ReadOutcome, Recovery, Settings};
+use skerry_log::{Disk, FileDisk, Log, Position, ReadOutcome, Recovery, Settings, sim::SimRng};
 
 fn open(dir: &Path, settings: Settings, seed: u64) -> (Log, Recovery) {
     Log::open(Arc::new(FileDisk::new(dir)), settings, env(seed)).unwrap()
@@ -70,4 +70,39 @@ fn default_settings_open_quickly_on_an_empty_directory() {
         filled <= Settings::default().fill_piece_bytes as u64,
         "{filled} bytes before it opens"
     );
+}
+
+/// What is written around the page cache and through it, in turns and side by side in one page, is one file.
+#[test]
+fn writes_around_the_cache_and_through_it_are_one_file() {
+    // On a real disk if there is one here: file systems in memory have no direct IO.
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let file = FileDisk::new(dir.path()).create("f").unwrap();
+    let mut rng = SimRng::new(7);
+    let mut memory = vec![0; 66 << 10];
+    let aligned = memory.as_ptr().align_offset(4096);
+    let mut expected = vec![0; 256 << 10];
+    file.write_at(0, &expected).unwrap();
+    for turn in 0..600_u32 {
+        let len = 512 * (1 + rng.below(if turn % 8 == 0 { 120 } else { 12 })) as usize;
+        let at = 512 * rng.below((expected.len() - len) as u64 / 512) as usize;
+        // From memory that direct IO refuses, at last.
+        let from = if turn < 500 { aligned } else { aligned + 1 };
+        let bytes = &mut memory[from..from + len];
+        bytes.fill_with(|| rng.next_u64() as u8);
+        if rng.chance(50) {
+            file.write_around(at as u64, bytes).unwrap();
+        } else {
+            file.write_at(at as u64, bytes).unwrap();
+        }
+        expected[at..at + len].copy_from_slice(bytes);
+        match rng.below(4) {
+            0 => file.sync().unwrap(),
+            1 => file.forget_cached(0, 0).unwrap(),
+            _ => {}
+        }
+        let mut found = vec![0; expected.len()];
+        file.read_at(0, &mut found).unwrap();
+        assert!(found == expected, "turn {turn}: {len} bytes at {at}");
+    }
 }

@@ -4,12 +4,13 @@ use std::{
     fs::{File, OpenOptions},
     io,
     num::NonZeroU64,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use rustix::{
-    fs::{Advice, FallocateFlags, fadvise, fallocate},
+    fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate},
     io::Errno,
 };
 
@@ -40,13 +41,14 @@ impl Disk for FileDisk {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let path = self.dir.join(name);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(Box::new(file))
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        Ok(Box::new(FsFile::new(file, &path)))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.dir.join(name))?;
-        Ok(Box::new(file))
+        let path = self.dir.join(name);
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        Ok(Box::new(FsFile::new(file, &path)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -58,15 +60,33 @@ impl Disk for FileDisk {
     }
 }
 
-impl DiskFile for File {
+/// A file, opened twice. What either writes the other reads; the syncs are all `cached`'s, so that it is
+/// the one that is told of failed writes.
+struct FsFile {
+    cached: File,
+    /// None where the file system has no direct IO.
+    direct: Option<File>,
+    /// Direct IO wants places or lengths that records don't have (a disk of blocks above 512 bytes).
+    is_refused: AtomicBool,
+}
+
+impl FsFile {
+    fn new(cached: File, path: &Path) -> Self {
+        let flags = OFlags::DIRECT.bits() as i32;
+        let direct = OpenOptions::new().write(true).custom_flags(flags).open(path).ok();
+        Self { cached, direct, is_refused: AtomicBool::new(false) }
+    }
+}
+
+impl DiskFile for FsFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.cached.metadata()?.len())
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
         while done < buf.len() {
-            match FileExt::read_at(self, &mut buf[done..], offset + done as u64) {
+            match self.cached.read_at(&mut buf[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -77,21 +97,33 @@ impl DiskFile for File {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        FileExt::write_all_at(self, bytes, offset)
+        self.cached.write_all_at(bytes, offset)
+    }
+
+    fn write_around(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let direct = self.direct.as_ref().filter(|_| !self.is_refused.load(Ordering::Relaxed));
+        match direct.map(|file| file.write_all_at(bytes, offset)) {
+            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.is_refused.store(true, Ordering::Relaxed);
+                self.write_at(offset, bytes)
+            }
+            Some(done) => done,
+            None => self.write_at(offset, bytes),
+        }
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        self.cached.sync_data()
     }
 
     fn reserve(&self, bytes: u64) -> io::Result<()> {
-        match fallocate(self, FallocateFlags::KEEP_SIZE, 0, bytes) {
+        match fallocate(&self.cached, FallocateFlags::KEEP_SIZE, 0, bytes) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
     fn forget_cached(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        Ok(fadvise(self, offset, NonZeroU64::new(bytes), Advice::DontNeed)?)
+        Ok(fadvise(&self.cached, offset, NonZeroU64::new(bytes), Advice::DontNeed)?)
     }
 }
