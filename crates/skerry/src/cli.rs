@@ -312,13 +312,19 @@ Examples:
 pub(crate) struct ImportArgs {
     /// The raw image
     pub(crate) file: PathBuf,
-    /// The volume: made if there is none of this name, else written over from its start
+    /// The volume: made if there is none of this name
     pub(crate) name: String,
+    /// Write over the start of the volume if it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Take the file as it is even if it looks like an image of another format
+    #[arg(long)]
+    pub(crate) raw: bool,
 }
 
 const IMPORT_EXAMPLES: &str = "\
-Holes and zeros take no space. A volume that exists must be large enough and have no clients; what \
-lies behind the image's end stays as it is.
+Holes and zeros take no space. A volume that is written over must be large enough and have no clients; \
+what lies behind the image's end stays as it is.
 
 Examples:
   skerry import debian.raw golden

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use indicatif::ProgressBar;
@@ -21,16 +22,28 @@ use crate::values::{self, human_bytes};
 /// Pieces that are read ahead of the node: enough that reading and sending overlap.
 const PIECES_AHEAD: usize = 4;
 
+/// How images begin that are not raw.
+const FORMATS: [(&[u8], &str); 3] =
+    [(b"QFI\xfb", "qcow2"), (b"KDMV", "VMDK"), (b"vhdxfile", "VHDX")];
+
 /// Writes the file into the volume.
 pub(super) async fn run(context: &mut Context<'_>, args: ImportArgs) -> Result<()> {
     let name = values::name(&args.name)?.to_string();
-    let reader = open(&args.file).map_err(|error| unreadable(&args.file, &error))?;
+    let (file, looks_like) = open(&args.file).map_err(|error| unreadable(&args.file, &error))?;
+    if let Some(format) = looks_like.filter(|_| !args.raw) {
+        return Err(values::invalid(format!(
+            "{} is a {format} image, and an import takes raw ones: convert it with `qemu-img convert` as \
+             `skerry import --help` shows, or say --raw to take it as it is",
+            args.file.display()
+        )));
+    }
+    let reader = Reader::new(file).map_err(|error| unreadable(&args.file, &error))?;
     let size_bytes = values::volume_bytes(reader.size_bytes())
         .map_err(|error| values::invalid(format!("{}: {error}", args.file.display())))?;
     let client = context.client().await?;
     let bar = progress::bar("importing", size_bytes);
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
-    let head = v1::ImportHead { name: name.clone(), size_bytes };
+    let head = v1::ImportHead { name: name.clone(), size_bytes, overwrite: args.force };
     let reading = tokio::task::spawn_blocking({
         let bar = bar.clone();
         move || send(reader, head, &sender, &bar)
@@ -45,11 +58,16 @@ pub(super) async fn run(context: &mut Context<'_>, args: ImportArgs) -> Result<(
     print(context, &answered?, size_bytes)
 }
 
-fn open(path: &Path) -> io::Result<Reader> {
+/// The file, and the format that it looks like if that is not raw.
+fn open(path: &Path) -> io::Result<(File, Option<&'static str>)> {
     if path.is_dir() {
         return Err(io::Error::from(io::ErrorKind::IsADirectory));
     }
-    Reader::new(File::open(path)?)
+    let file = File::open(path)?;
+    let mut start = [0; 8];
+    let is_whole = file.read_exact_at(&mut start, 0).is_ok();
+    let format = FORMATS.iter().find(|(magic, _)| is_whole && start.starts_with(magic));
+    Ok((file, format.map(|(_, name)| *name)))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Error {

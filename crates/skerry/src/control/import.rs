@@ -24,7 +24,7 @@ pub(super) async fn import(
     };
     let name = name(&head.name)?;
     let size_bytes = volume_bytes(head.size_bytes)?;
-    let created = prepare(engine, &name, size_bytes).await?;
+    let created = prepare(engine, &name, size_bytes, head.overwrite).await?;
     let target = Target { volume: name.clone(), snapshot: None };
     let device = engine.open_device(&target).await.map_err(error)?;
     if device.is_read_only() {
@@ -54,9 +54,20 @@ async fn next(
 }
 
 /// Makes the volume if there is none of this name; true if it did.
-async fn prepare(engine: &dyn Engine, name: &Name, size_bytes: u64) -> Result<bool> {
+async fn prepare(
+    engine: &dyn Engine,
+    name: &Name,
+    size_bytes: u64,
+    overwrite: bool,
+) -> Result<bool> {
     match engine.show_volume(name).await {
         Ok(found) if !found.deleted => {
+            if !overwrite {
+                let message = format!(
+                    "volume {name} exists: import into another, or write over it with --force"
+                );
+                return Err(Error::new(ErrorKind::Exists, message));
+            }
             check(&found, size_bytes)?;
             return Ok(false);
         }

@@ -44,7 +44,7 @@ fn snapshots_and_differences_are_the_documents_that_are_promised() {
     });
     assert_eq!(unnamed, expected);
     std::fs::write(node.path("image"), [7; 4096]).expect("a file");
-    node.ok(&["import", &node.file("image"), "db"]);
+    node.ok(&["import", &node.file("image"), "db", "--force"]);
     node.ok(&["snapshot", "create", "db@full"]);
     assert_eq!(node.json(&["snapshot", "list", "db"]).as_array().map(Vec::len), Some(2));
     assert_eq!(node.json(&["volume", "show", "db"])["snapshots"], 2);

@@ -34,7 +34,7 @@ fn what_is_imported_is_exported() {
 
     node.ok(&["snapshot", "create", "disk@s"]);
     std::fs::write(node.path("other"), [9; 512]).expect("a file");
-    node.ok(&["import", &node.file("other"), "disk"]);
+    node.ok(&["import", &node.file("other"), "disk", "--force"]);
     node.ok(&["export", "disk@s", &node.file("out"), "--force"]);
     assert!(std::fs::read(node.path("out")).expect("the export") == content);
 }
@@ -46,7 +46,8 @@ fn a_volume_that_exists_is_written_over() {
     node.ok(&["import", &node.file("ones"), "disk"]);
     // Zeros must replace what was there, and what lies behind must stay.
     std::fs::write(node.path("zeros"), vec![0; 4096]).expect("a file");
-    let text = node.ok(&["import", &node.file("zeros"), "disk"]);
+    node.fails(&["import", &node.file("zeros"), "disk"], 4, "--force");
+    let text = node.ok(&["import", &node.file("zeros"), "disk", "--force"]);
     assert!(text.contains("wrote over"), "{text}");
     node.ok(&["export", "disk", &node.file("out")]);
     let expected = [vec![0; 4096], vec![1; 4096]].concat();
@@ -59,10 +60,10 @@ fn what_must_not_be_written_over_is_refused() {
     std::fs::write(node.path("image"), vec![1; 4096]).expect("a file");
     let image = node.file("image");
     node.ok(&["volume", "create", "small", "--size", "512"]);
-    node.fails(&["import", &image, "small"], 6, "skerry volume resize small 4096");
+    node.fails(&["import", &image, "small", "--force"], 6, "skerry volume resize small 4096");
     node.ok(&["volume", "create", "busy", "--size", "1M"]);
     node.fake.set_clients("busy", 1);
-    node.fails(&["import", &image, "busy"], 5, "disconnect");
+    node.fails(&["import", &image, "busy", "--force"], 5, "disconnect");
 
     node.fails(&["export", "busy", &image], 4, "--force");
     assert_eq!(std::fs::read(&image).expect("untouched"), vec![1; 4096]);
@@ -78,7 +79,11 @@ fn images_that_can_not_be_read_are_named() {
     node.fails(&["import", &node.file("."), "disk"], 6, "directory");
     std::fs::write(node.path("empty"), "").expect("a file");
     node.fails(&["import", &node.file("empty"), "disk"], 6, "must not be zero");
+    std::fs::write(node.path("qcow2"), [b"QFI\xfb".as_slice(), &[0; 508]].concat())
+        .expect("a file");
+    node.fails(&["import", &node.file("qcow2"), "disk"], 6, "qemu-img");
     node.fails(&["volume", "show", "disk"], 3, "disk");
+    node.ok(&["import", &node.file("qcow2"), "disk", "--raw"]);
 }
 
 #[test]
