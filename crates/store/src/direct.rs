@@ -227,6 +227,20 @@ mod tests {
         lens.iter().enumerate().map(chunk).collect()
     }
 
+    /// Who was stopped between writing and naming finds another's file under the staged name: that is not its object.
+    #[test]
+    fn only_the_file_that_was_written_gets_the_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("object");
+        let file = File::create(dir.path().join("object#1")).expect("staged");
+        fs::remove_file(dir.path().join("object#1")).expect("cleared away");
+        fs::write(dir.path().join("object#1"), "another's").expect("staged by another");
+        fs::hard_link(dir.path().join("object#1"), &path).expect("named");
+        let error = is_the_same(&file, &path).expect_err("it is not");
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        is_the_same(&File::open(&path).expect("there"), &path).expect("itself");
+    }
+
     /// Objects of every awkward length read back, are listed alone, and are created once.
     #[tokio::test]
     async fn large_objects_are_created_once_and_whole() {
