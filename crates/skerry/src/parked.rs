@@ -1,4 +1,4 @@
-//! Fenced tails on this machine's disk: a directory for each.
+//! Tails outside the log, on this machine's disk: a directory for each.
 
 use skerry_log::{Disk, FileDisk};
 use skerry_volume::Parking;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// What a tail's directory is called until all of the tail is in it.
 const UNFINISHED: &str = ".part";
 
-/// A directory of fenced tails.
+/// A directory of tails.
 pub(crate) struct ParkedDir {
     dir: PathBuf,
 }
@@ -75,6 +75,21 @@ impl Parking for ParkedDir {
         Ok(names)
     }
 
+    fn open(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
+        let dir = self.dir.join(name);
+        fs::metadata(&dir)?;
+        Ok(Arc::new(FileDisk::new(dir)))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        // Under the other name a crash half-way leaves nothing that could be taken for a tail.
+        let dir = self.unfinished(name);
+        unless_missing(fs::remove_dir_all(&dir))?;
+        unless_missing(fs::rename(self.dir.join(name), &dir))?;
+        unless_missing(File::open(&self.dir).and_then(|dir| dir.sync_all()))?;
+        unless_missing(fs::remove_dir_all(dir))
+    }
+
     fn place(&self, name: &str) -> String {
         self.dir.join(name).display().to_string()
     }
@@ -96,6 +111,16 @@ mod tests {
         assert!(disk.list().expect("lists").is_empty(), "what was left is gone");
         parked.finish("tail").expect("finishes");
         assert_eq!(parked.list().expect("lists"), ["tail"]);
+        drop(parked.begin("other").expect("begins").create("part").expect("creates"));
+        let after_crash = ParkedDir::shared(dir.path().join("parked"));
+        assert_eq!(after_crash.list().expect("lists"), ["tail"]);
+        let left = fs::read_dir(dir.path().join("parked")).expect("there").count();
+        assert_eq!(left, 1, "what was not finished takes no space");
         assert!(fs::metadata(parked.place("tail")).expect("there").is_dir());
+        assert!(parked.open("tail").expect("opens").list().expect("lists").is_empty());
+        parked.remove("tail").expect("removes");
+        parked.remove("tail").expect("nothing to remove");
+        assert!(parked.open("tail").is_err());
+        assert_eq!(parked.list().expect("lists"), Vec::<String>::new());
     }
 }

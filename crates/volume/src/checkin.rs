@@ -25,7 +25,7 @@ impl Volume {
     pub(crate) fn freeze(&self) -> Option<Frozen> {
         let ticket = self.checkpoints_wanted.load(Ordering::Acquire);
         let mut state = self.state.lock();
-        let due = state.overlay.bytes() >= self.ctx.overlay_share_bytes()
+        let due = self.overlay_share.is_due()
             || state.applied >= self.ctx.settings.checkpoint_segments_max
             || ticket > *self.checkpoints_done.borrow();
         if !due || state.frozen.is_some() {
@@ -38,6 +38,7 @@ impl Volume {
             return None;
         }
         let overlay = Arc::new(std::mem::take(&mut state.overlay));
+        self.overlay_share.set(0);
         state.frozen = Some(overlay.clone());
         state.applied = 0;
         Some(Frozen {

@@ -1,5 +1,6 @@
 //! What all volumes of a node share: the bucket, the caches, the log, the settings.
 
+use crate::budget::OverlayBudget;
 use crate::error::{Error, ErrorKind, Result};
 use crate::parking::Parking;
 use crate::scratch::Scratch;
@@ -16,7 +17,7 @@ use skerry_store::collect::Collector;
 use skerry_store::nodes::Nodes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use tokio::runtime::Handle;
 
 /// What all volumes of a node share.
@@ -43,8 +44,8 @@ pub struct Context {
     pub(crate) store_trouble: Mutex<Option<String>>,
     /// True if the log is on a disk. Without one a flush is kept only by the bucket, whatever a volume's level.
     pub has_log: bool,
-    /// How many volumes are open for writing: the overlay's budget is shared among them.
-    pub volumes_open: AtomicUsize,
+    /// Memory for what is in the bucket and not in the maps.
+    pub(crate) overlays: Arc<OverlayBudget>,
     /// Where heavy computing runs.
     pub background: Option<Handle>,
     /// Where tails go that are never merged; nowhere if the log is not on a disk.
@@ -86,11 +87,6 @@ impl Context {
     /// All is well with the volume now.
     pub(crate) fn unnote(&self, volume: VolumeId) {
         self.stuck.lock().remove(&volume);
-    }
-
-    /// One volume's share of the overlay budget, bytes.
-    pub fn overlay_share_bytes(&self) -> usize {
-        self.settings.overlay_bytes_max / self.volumes_open.load(Ordering::Relaxed).max(1) / 2
     }
 
     /// Runs heavy computing in the background, or here if there is none.

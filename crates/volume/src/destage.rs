@@ -4,6 +4,7 @@
 //! batch before; a segment counts when every lower number of its stream is durable.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::parking::Fate;
 use crate::state::{Batch, State};
 use crate::volume::Volume;
 use bytes::Bytes;
@@ -72,7 +73,9 @@ impl Destager {
             checkpoint.abort();
         }
         if self.volume.is_fenced() {
-            self.volume.put_aside().await;
+            self.volume.put_aside(Fate::Fenced).await;
+        } else if self.volume.ctx.log.failure().is_none() {
+            self.volume.put_aside(Fate::Stuck).await;
         }
     }
 
@@ -120,9 +123,7 @@ impl Destager {
 
     /// True while a checkpoint is behind: the overlay must not grow without bound.
     fn overlay_is_full(&self) -> bool {
-        let state = self.volume.state.lock();
-        self.checkpoint.is_some()
-            && state.overlay.bytes() > 2 * self.volume.ctx.overlay_share_bytes()
+        self.checkpoint.is_some() && self.volume.overlay_share.is_full()
     }
 
     async fn wait(&mut self, limit: Option<Duration>) -> Result<()> {
@@ -358,6 +359,7 @@ impl Volume {
             hash: built.segment.hash,
         };
         state.applied += 1;
+        self.overlay_share.set(state.overlay.bytes());
         let mut published = None;
         for op in &built.batch.ops {
             match op {

@@ -5,6 +5,7 @@
 //! lowest not known to be durable to the next unused, before it acknowledges or serves reads.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::parking::Fate;
 use crate::tail;
 use crate::volume::Volume;
 use skerry_core::env::Clock;
@@ -12,7 +13,7 @@ use skerry_core::position::{Number, SegmentKey};
 use skerry_core::takeover::Found;
 use skerry_log::Position as LogPosition;
 use skerry_store::segment_io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -93,6 +94,22 @@ impl Fence {
     }
 }
 
+/// While this lives, a tail is on its way out of the log.
+struct Leaving<'a>(&'a AtomicUsize);
+
+impl<'a> Leaving<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Looks at the stream of a volume at regular intervals, as long as it is in service.
 pub(crate) async fn watch_fence(volume: Weak<Volume>) {
     loop {
@@ -162,13 +179,13 @@ impl Volume {
         }
     }
 
-    /// The volume is somebody else's now: what this node had not destaged leaves the log. A disk that takes
-    /// nothing is tried again now and then.
-    pub(crate) async fn put_aside(&self) {
-        self.ctx.leaving.fetch_add(1, Ordering::AcqRel);
-        while let Err(error) = self.park_rest().await {
+    /// The volume is out of service here: what this node had not destaged leaves the log, where it would take the
+    /// room of others. A disk that takes nothing is tried again now and then.
+    pub(crate) async fn put_aside(&self, fate: Fate) {
+        let _leaving = Leaving::begin(&self.ctx.leaving);
+        while let Err(error) = self.park_rest(fate).await {
             let line = format!(
-                "volume {} was taken over, and what had not been destaged stays in the log: {error}",
+                "volume {} is out of service, and what had not been destaged stays in the log: {error}",
                 self.desc.id
             );
             self.ctx.note(self.desc.id, line);
@@ -176,14 +193,14 @@ impl Volume {
         }
         self.ctx.unnote(self.desc.id);
         self.ctx.log.trim(self.group, LogPosition::MAX);
-        {
+        // What waits elsewhere is still the volume's, and counts as not being in the bucket.
+        if fate == Fate::Fenced {
             let mut state = self.state.lock();
             (state.undestaged_records, state.undestaged_bytes) = (0, 0);
         }
-        self.ctx.leaving.fetch_sub(1, Ordering::AcqRel);
     }
 
-    async fn park_rest(&self) -> Result<()> {
+    async fn park_rest(&self, fate: Fate) -> Result<()> {
         let (last, records) = {
             let state = self.state.lock();
             (state.last_record, state.undestaged_records)
@@ -195,7 +212,7 @@ impl Volume {
         let (ctx, group, from) = (self.ctx.clone(), self.group, self.progress.borrow().vseq);
         let read = move || tail::of_group(&ctx.log, group, from);
         let records = self.ctx.compute(read).await??;
-        self.ctx.park(self.desc.id, records).await
+        self.ctx.park(fate, self.desc.id, records).await
     }
 
     /// Takes the volume out of service because somebody else took it.

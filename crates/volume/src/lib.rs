@@ -14,6 +14,7 @@ pub mod settings;
 pub mod tail;
 pub mod volume;
 
+mod budget;
 mod checkin;
 mod destage;
 mod extents;
@@ -32,6 +33,7 @@ mod scratch;
 mod snaps;
 mod snapshots;
 mod state;
+mod stuck;
 mod sweep;
 mod volumes;
 

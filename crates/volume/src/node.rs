@@ -2,6 +2,7 @@
 //!
 //! What is done *to* volumes is in `volumes` and `snaps`; this keeps the registry.
 
+use crate::budget::OverlayBudget;
 use crate::context::Context;
 use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,7 +29,7 @@ use skerry_store::catalog::Catalog;
 use skerry_store::collect::Collector;
 use skerry_store::nodes::Nodes;
 use skerry_store::{claim, view};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -74,13 +75,14 @@ pub struct Node {
     registry: tokio::sync::Mutex<HashMap<VolumeId, Arc<Volume>>>,
     /// Copies of the registry for those who only look.
     pub(crate) open_now: Mutex<HashMap<VolumeId, Arc<Volume>>>,
-    tails: Mutex<Tails>,
+    pub(crate) tails: Mutex<Tails>,
 }
 
 impl Node {
     /// Opens the engine: reads the log, and brings every volume with a tail back into service.
     pub async fn open(parts: NodeParts) -> Result<Arc<Self>> {
         let tails = tail::read(parts.recovery)?;
+        let overlays = OverlayBudget::new(parts.settings.overlay_bytes_max);
         let ctx = Arc::new(Context {
             catalog: Catalog::new(parts.bucket.clone()),
             collector: Collector::new(parts.bucket.clone(), parts.nodes.clone()),
@@ -93,7 +95,7 @@ impl Node {
             host: parts.host,
             has_log: parts.has_log,
             store_trouble: Mutex::default(),
-            volumes_open: AtomicUsize::new(0),
+            overlays,
             background: parts.background,
             parking: parts.parking,
             stuck: Mutex::default(),
@@ -116,17 +118,22 @@ impl Node {
     }
 
     async fn recover(&self) -> Result<()> {
-        let mut volumes: Vec<VolumeId> = self.tails.lock().by_volume.keys().copied().collect();
-        volumes.sort_unstable();
+        let in_log: BTreeSet<VolumeId> = self.tails.lock().by_volume.keys().copied().collect();
+        let stuck = self.ctx.stuck_tails(None)?;
+        let waits = |id| stuck.iter().any(|name| name.volume == id);
+        let volumes: BTreeSet<VolumeId> =
+            in_log.iter().copied().chain(stuck.iter().map(|name| name.volume)).collect();
         for id in volumes {
             let entry = match self.ctx.catalog.entry(id).await {
-                Err(e) if e.kind() == skerry_store::ErrorKind::NotFound => {
+                Err(e) if e.kind() == skerry_store::ErrorKind::NotFound && in_log.contains(&id) => {
                     return Err(self.wrong_bucket(id));
                 }
+                Err(e) if e.kind() == skerry_store::ErrorKind::NotFound => continue,
                 entry => entry?,
             };
             if entry.gone {
                 self.drop_tail(id);
+                self.drop_stuck(id)?;
                 continue;
             }
             let recovered = match self.open_for_writing(id, true).await {
@@ -135,8 +142,8 @@ impl Node {
             };
             match recovered {
                 Ok(()) => {}
-                Err(e) if e.kind() == ErrorKind::Unavailable => return Err(e),
-                // One volume that can't be opened keeps no other from service; its tail stays for when it can.
+                Err(e) if e.kind() == ErrorKind::Unavailable && !waits(id) => return Err(e),
+                // One volume that can't be opened keeps no other from service.
                 Err(e) => {
                     let line = format!("volume {id} can't be opened: {}", e.message());
                     self.ctx.note(id, line);
@@ -155,10 +162,19 @@ impl Node {
         Error::new(ErrorKind::Invalid, detail)
     }
 
-    fn drop_tail(&self, id: VolumeId) {
-        for record in self.tails.lock().by_volume.remove(&id).unwrap_or_default().records {
-            self.ctx.log.trim(record.group, skerry_log::Position::MAX);
+    /// Lets go of what the log has of a volume.
+    pub(crate) fn drop_tail(&self, id: VolumeId) {
+        let tail = self.tails.lock().by_volume.remove(&id).unwrap_or_default();
+        for group in tail.groups() {
+            self.ctx.log.trim(group, skerry_log::Position::MAX);
         }
+    }
+
+    /// A group that no record of the log has.
+    pub(crate) fn fresh_group(&self) -> u32 {
+        let mut tails = self.tails.lock();
+        tails.next_group += 1;
+        tails.next_group - 1
     }
 
     /// The tail of a volume that is somebody else's now: what is not in the bucket moves out of the log. A volume
@@ -188,7 +204,6 @@ impl Node {
     /// new owner lets it go. Its destager sees to what it had not destaged.
     fn set_aside(&self, volume: &Volume) {
         self.open_now.lock().remove(&volume.desc.id);
-        self.ctx.volumes_open.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A volume that this node writes, claimed if need be; with `held_only`, not one that was released.
@@ -206,12 +221,27 @@ impl Node {
             registry.remove(&id);
         }
         let desc = self.ctx.catalog.desc(id).await?;
-        let (fresh, tail) = {
-            let mut tails = self.tails.lock();
-            tails.next_group += 1;
-            (tails.next_group - 1, tails.by_volume.get(&id).cloned().unwrap_or_default())
+        let waits = !self.ctx.stuck_tails(Some(id))?.is_empty();
+        if waits {
+            // As long as the bucket's side can't be read, nothing is moved.
+            claim::peek(&self.ctx.bucket, &desc).await?;
+            self.bring_back(id).await?;
+        }
+        let tail = self.tails.lock().by_volume.get(&id).cloned().unwrap_or_default();
+        let fresh = self.fresh_group();
+        let volume = match open::open(self.ctx.clone(), desc, fresh, &tail, held_only).await {
+            Ok(volume) => volume,
+            Err(error) => {
+                let moved = match error.kind() {
+                    ErrorKind::InUse if waits => self.park(id).await,
+                    _ => self.set_stuck(id, &error).await,
+                };
+                if let Err(stay) = moved {
+                    tracing::error!(volume = %id, error = %stay, "its records stay in the log");
+                }
+                return Err(error);
+            }
         };
-        let volume = open::open(self.ctx.clone(), desc, fresh, &tail, held_only).await?;
         self.tails.lock().by_volume.remove(&id);
         registry.insert(id, volume.clone());
         self.open_now.lock().insert(id, volume.clone());
@@ -224,8 +254,7 @@ impl Node {
         self.open_now.lock().remove(&id);
         if let Some(volume) = removed {
             let name = volume.name();
-            volume.fail(Error::new(ErrorKind::InUse, format!("volume {name} {why}")));
-            self.ctx.volumes_open.fetch_sub(1, Ordering::Relaxed);
+            volume.retire(Error::new(ErrorKind::InUse, format!("volume {name} {why}")));
         }
     }
 
@@ -401,12 +430,13 @@ impl Node {
         }
     }
 
-    /// True if nothing is in the log that is not in the bucket.
+    /// True if nothing is in the log, or waits beside it, that is not in the bucket.
     pub fn is_drained(&self) -> bool {
         let tails = self.tails.lock().by_volume.is_empty();
         let volumes = self.open_volumes().iter().all(|volume| volume.undestaged_records() == 0);
         let all_put_aside = self.ctx.leaving.load(Ordering::Acquire) == 0;
-        tails && volumes && all_put_aside && self.ctx.stuck.lock().is_empty()
+        let none_waits = self.ctx.stuck_tails(None).is_ok_and(|names| names.is_empty());
+        tails && volumes && all_put_aside && none_waits && self.ctx.stuck.lock().is_empty()
     }
 
     /// What somebody should look at: what was kept aside, and volumes that are out of service.

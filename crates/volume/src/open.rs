@@ -5,6 +5,7 @@ use crate::destage::Destager;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::{Fence, watch_fence};
 use crate::idle::tidy_when_idle;
+use crate::parking::Fate;
 use crate::refs::RefKeeper;
 use crate::snapshots::Snapshots;
 use crate::state::{Batch, State};
@@ -24,7 +25,7 @@ use skerry_store::claim::{self, ClaimOptions, Claimed, Incarnation};
 use skerry_store::view::{PassedBarrier, View};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -48,12 +49,13 @@ pub(crate) async fn open(
     let group = group_of(&verdict, fresh);
     let volume = Arc::new(build(ctx, desc, group, claimed, lives, Snapshots::of_refs(&refs)));
     volume.replay(tail, &verdict)?;
-    volume.ctx.volumes_open.fetch_add(1, Ordering::Relaxed);
-    tokio::spawn(Destager::new(volume.clone()).run());
+    let destager = tokio::spawn(Destager::new(volume.clone()).run());
     tokio::spawn(watch_fence(Arc::downgrade(&volume)));
     tokio::spawn(tidy_when_idle(Arc::downgrade(&volume)));
     if must_checkpoint && let Err(e) = volume.checkpoint().await {
-        volume.ctx.volumes_open.fetch_sub(1, Ordering::Relaxed);
+        // Nobody will have this volume: it ends here as in a crash, and its tail is the log's again.
+        destager.abort();
+        let _ = destager.await;
         return Err(e);
     }
     Ok(volume)
@@ -87,7 +89,7 @@ pub(crate) async fn park(
     }
     let is_known = |r: &TailRecord| lives.iter().any(|life| life.stream == r.stream);
     let moved = if verdict.parked.iter().all(is_known) {
-        ctx.park(id, verdict.parked.clone()).await.map_err(|e| e.message().to_owned())
+        ctx.park(Fate::Fenced, id, verdict.parked.clone()).await.map_err(|e| e.message().to_owned())
     } else {
         Err("the bucket may lack some of its objects".to_owned())
     };
@@ -229,8 +231,11 @@ fn build(
         covered_node: 0,
     };
     let fence = Fence::new(ctx.clock(), ctx.settings.glimpse_gap, ctx.settings.suspend_gap);
+    let overlay_share = ctx.overlays.share();
+    overlay_share.set(state.overlay.bytes());
     Volume {
         ctx,
+        overlay_share,
         desc,
         stream,
         epoch,
@@ -258,8 +263,7 @@ impl Volume {
     fn replay(&self, tail: &Tail, verdict: &Verdict) -> Result<()> {
         let now = self.ctx.clock().boot();
         let parked: BTreeSet<u32> = verdict.parked.iter().map(|r| r.group).collect();
-        let groups: BTreeSet<u32> = tail.records.iter().map(|r| r.group).collect();
-        for group in groups.difference(&parked) {
+        for group in tail.groups().difference(&parked) {
             let first = verdict.replay.iter().find(|r| r.group == *group);
             let below = first.map_or(LogPosition::MAX, |r| LogPosition::from_u64(r.at));
             self.ctx.log.trim(*group, below);

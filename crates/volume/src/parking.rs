@@ -1,5 +1,5 @@
-//! Tails that are never merged, because somebody else wrote the volume meanwhile: each moves out of the node's
-//! log into a small log of its own, where it takes no room from the volumes that go on.
+//! Tails that can't be merged, for good or for now: each moves out of the node's log into a small log of its own,
+//! where it takes no room from the volumes that go on.
 //!
 //! Such a log has the format of the node's, and the same records. It has its final name only when all of it is
 //! durable; what a crash interrupts is done again at the next start, from the node's log.
@@ -28,14 +28,31 @@ pub trait Parking: Send + Sync {
     fn finish(&self, name: &str) -> io::Result<()>;
     /// The names of the tails that are whole.
     fn list(&self) -> io::Result<Vec<String>>;
+    /// The disk of a tail that is whole.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn Disk>>;
+    /// Removes a tail that is whole, for good.
+    fn remove(&self, name: &str) -> io::Result<()>;
     /// Where a tail is, for people.
     fn place(&self, name: &str) -> String;
 }
 
+/// What becomes of a tail outside the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Somebody else wrote the volume meanwhile: it is never merged.
+    Fenced,
+    /// Its volume is out of service: it comes back when the volume can be opened (`stuck`).
+    Stuck,
+}
+
+/// What the names of stuck tails begin with.
+const STUCK: &str = "stuck-";
+
 /// Which records of which volume a parked tail holds. Its text is the tail's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ParkedName {
-    volume: VolumeId,
+    pub(crate) fate: Fate,
+    pub(crate) volume: VolumeId,
     stream: StreamId,
     /// The first record's sequence number.
     from: u64,
@@ -45,7 +62,8 @@ pub(crate) struct ParkedName {
 
 impl fmt::Display for ParkedName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}-{}", self.volume, self.stream, self.from, self.to)
+        let prefix = if self.fate == Fate::Stuck { STUCK } else { "" };
+        write!(f, "{prefix}{}-{}-{}-{}", self.volume, self.stream, self.from, self.to)
     }
 }
 
@@ -53,9 +71,14 @@ impl FromStr for ParkedName {
     type Err = ();
 
     fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let (fate, text) = match text.strip_prefix(STUCK) {
+            Some(rest) => (Fate::Stuck, rest),
+            None => (Fate::Fenced, text),
+        };
         let parts: Vec<&str> = text.split('-').collect();
         let [volume, stream, from, to] = parts.as_slice() else { return Err(()) };
         Ok(Self {
+            fate,
             volume: volume.parse().map_err(|_| ())?,
             stream: stream.parse().map_err(|_| ())?,
             from: from.parse().map_err(|_| ())?,
@@ -65,14 +88,14 @@ impl FromStr for ParkedName {
 }
 
 impl ParkedName {
-    fn of(volume: VolumeId, records: &[&TailRecord]) -> Option<Self> {
+    fn of(fate: Fate, volume: VolumeId, records: &[&TailRecord]) -> Option<Self> {
         let (first, last) = (records.first()?, records.last()?);
-        Some(Self { volume, stream: first.stream, from: first.vseq, to: last.vseq + 1 })
+        Some(Self { fate, volume, stream: first.stream, from: first.vseq, to: last.vseq + 1 })
     }
 
     /// True if everything of `other` is in this one.
     fn covers(&self, other: &Self) -> bool {
-        (self.volume, self.stream) == (other.volume, other.stream)
+        (self.fate, self.volume, self.stream) == (other.fate, other.volume, other.stream)
             && self.from <= other.from
             && other.to <= self.to
     }
@@ -80,17 +103,24 @@ impl ParkedName {
 
 /// What to tell people of a parked tail.
 fn line(parking: &dyn Parking, name: &str) -> String {
-    let what = match name.parse::<ParkedName>() {
-        Ok(n) => format!(
-            "volume {}: records {} to {} of stream {}",
-            n.volume,
-            n.from,
-            n.to - 1,
-            n.stream
-        ),
-        Err(()) => "a tail".to_owned(),
+    let place = parking.place(name);
+    let Ok(n) = name.parse::<ParkedName>() else {
+        return format!("a tail is in {place}; remove it when nobody needs it any more");
     };
-    format!("{what} are in {}; remove it when nobody needs them any more", parking.place(name))
+    let what = format!(
+        "volume {}: records {} to {} of stream {} are in {place}",
+        n.volume,
+        n.from,
+        n.to - 1,
+        n.stream
+    );
+    match n.fate {
+        Fate::Fenced => format!("{what}; remove it when nobody needs them any more"),
+        Fate::Stuck => format!(
+            "{what}, and are not in the bucket; they are merged when the volume can be opened again: \
+             mend what keeps it from service, and restart the node"
+        ),
+    }
 }
 
 impl Context {
@@ -106,13 +136,14 @@ impl Context {
         }
     }
 
-    /// Moves records of a volume out of the log, which may let go of them afterwards. Without a log on a disk
+    /// Copies records of a volume out of the log, which may let go of them afterwards. Without a log on a disk
     /// there is nothing to keep: nobody was promised more than the bucket.
     ///
     /// # Errors
     /// `Unavailable` if the disk does not take them; they must stay where they are then.
     pub(crate) async fn park(
         self: &Arc<Self>,
+        fate: Fate,
         volume: VolumeId,
         records: Vec<TailRecord>,
     ) -> Result<()> {
@@ -124,7 +155,7 @@ impl Context {
             streams.dedup();
             for stream in streams {
                 let of: Vec<&TailRecord> = records.iter().filter(|r| r.stream == stream).collect();
-                ctx.park_stream(parking.as_ref(), volume, &of)?;
+                ctx.park_stream(parking.as_ref(), fate, &of, volume)?;
             }
             Ok(())
         };
@@ -134,10 +165,11 @@ impl Context {
     fn park_stream(
         &self,
         parking: &dyn Parking,
-        volume: VolumeId,
+        fate: Fate,
         records: &[&TailRecord],
+        volume: VolumeId,
     ) -> Result<()> {
-        let Some(name) = ParkedName::of(volume, records) else { return Ok(()) };
+        let Some(name) = ParkedName::of(fate, volume, records) else { return Ok(()) };
         let failed = |e: io::Error| {
             let place = parking.place(&name.to_string());
             Error::new(ErrorKind::Unavailable, format!("a tail can't be moved to {place}: {e}"))
@@ -203,7 +235,7 @@ impl Context {
         Settings { file_bytes, cap_bytes: files * file_bytes, ..usual }
     }
 
-    fn log_env(&self) -> Env {
+    pub(crate) fn log_env(&self) -> Env {
         let entropy = self.bucket.entropy().clone();
         let random = move || {
             let mut bytes = [0; 8];

@@ -19,7 +19,7 @@ pub struct EngineSettings {
     pub dirty_age: Duration,
     /// Bytes of the live index of one volume, beyond which writers wait for destage.
     pub index_bytes_max: usize,
-    /// Bytes of overlays in the whole node: a volume checks in when it has its share of it.
+    /// Bytes of overlays in the whole node: when half of it is used, those that have the mean or more check in.
     pub overlay_bytes_max: usize,
     /// A volume checks in after this many segments, so that opening it reads no more than as many.
     pub checkpoint_segments_max: u64,

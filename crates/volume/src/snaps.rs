@@ -191,6 +191,7 @@ impl Volume {
             next.paused = true;
             // What went wrong meanwhile stays so.
             next.failure = state.failure.take();
+            self.overlay_share.set(next.overlay.bytes());
             *state = next;
         }
         self.progress.send_modify(|progress| progress.vseq = at.vseq);

@@ -9,7 +9,7 @@ use skerry_core::seal::Seal;
 use skerry_core::takeover::tail_replays;
 use skerry_log::{Log, Recovered, Recovery};
 use skerry_store::claim::Incarnation;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A record of a tail; a write's data stays in the log.
 #[derive(Debug, Clone)]
@@ -39,6 +39,22 @@ impl Tail {
         let records = self.records.iter();
         records.filter_map(|r| lives.iter().find(|l| l.stream == r.stream)).map(|l| l.epoch).min()
     }
+
+    /// The groups of the log that its records are in.
+    pub(crate) fn groups(&self) -> BTreeSet<u32> {
+        self.records.iter().map(|r| r.group).collect()
+    }
+
+    /// Of a record that was copied within the log, or into it, only the last copy counts.
+    pub(crate) fn keep_last_copies(&mut self) {
+        if self.groups().len() < 2 {
+            return;
+        }
+        let mut seen = HashSet::new();
+        let last_first = std::mem::take(&mut self.records).into_iter().rev();
+        self.records = last_first.filter(|r| seen.insert((r.stream, r.vseq))).collect();
+        self.records.reverse();
+    }
 }
 
 /// What the log holds.
@@ -59,6 +75,7 @@ pub fn read(mut recovery: Recovery) -> Result<Tails> {
             tails.by_volume.entry(volume).or_default().records.push(record);
         }
     }
+    tails.by_volume.values_mut().for_each(Tail::keep_last_copies);
     Ok(tails)
 }
 

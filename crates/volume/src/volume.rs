@@ -4,6 +4,7 @@
 //! flush when the log (or, at level `bucket`, the bucket) has it. Sequence number, log position and
 //! index entry are assigned in one critical section, so that a replay gives what was read.
 
+use crate::budget::OverlayShare;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Fence;
@@ -71,6 +72,8 @@ pub struct Volume {
     /// Its group in the log.
     pub group: u32,
     pub(crate) state: Mutex<State>,
+    /// What its overlay takes.
+    pub(crate) overlay_share: OverlayShare,
     pub(crate) snapshots: Mutex<Snapshots>,
     /// Wakes the destager.
     pub(crate) work: Notify,
@@ -149,17 +152,30 @@ impl Volume {
 
     /// Takes the volume out of service; the first reason stays.
     pub(crate) fn fail(&self, error: Error) {
-        let mut state = self.state.lock();
-        if state.failure.is_none() {
-            tracing::error!(volume = %state.name, %error, "the volume is out of service");
-            state.failure = Some(error.clone());
+        if self.end(error.clone()) {
+            tracing::error!(volume = %self.name(), %error, "the volume is out of service");
         }
+    }
+
+    /// Takes the volume out of service here because somebody asked for it.
+    pub(crate) fn retire(&self, error: Error) {
+        if self.end(error.clone()) {
+            tracing::info!(volume = %self.name(), reason = %error, "the volume is closed here");
+        }
+    }
+
+    /// True if this is what ended it.
+    fn end(&self, error: Error) -> bool {
+        let mut state = self.state.lock();
+        let is_first = state.failure.is_none();
+        state.failure.get_or_insert_with(|| error.clone());
         drop(state);
         self.progress.send_modify(|progress| {
             progress.failure.get_or_insert(error);
         });
         self.room.notify_waiters();
         self.work.notify_one();
+        is_first
     }
 
     /// Fails unless the volume may be served to somebody who attached at `generation`.

@@ -129,8 +129,12 @@ impl Node {
         let entry = self.ctx.catalog.entry(id).await?;
         let desc = entry.desc;
         let mut info = described(name, &desc, entry.gone);
-        info.snapshots = self.ctx.catalog.snapshots(id).await?.len() as u64;
-        if !entry.gone {
+        let snapshots = self.ctx.catalog.snapshots(id).await?;
+        info.snapshots = snapshots.len() as u64;
+        if entry.gone {
+            let kept = snapshots.iter().filter_map(|found| found.snapshot.as_ref());
+            info.size_bytes = kept.max_by_key(|s| s.created_ms).map_or(0, |s| s.size_bytes);
+        } else {
             let peek = claim::peek(&self.ctx.bucket, &desc).await?;
             info.size_bytes = peek.view.size_bytes;
             info.owner = peek.owner.map(|owner| owner.host);
@@ -310,7 +314,7 @@ impl Drop for GivenUp<'_> {
     fn drop(&mut self) {
         let name = self.0.name();
         let text = format!("volume {name} was being given up; attach again to see whose it is");
-        self.0.fail(Error::new(ErrorKind::InUse, text));
+        self.0.retire(Error::new(ErrorKind::InUse, text));
     }
 }
 

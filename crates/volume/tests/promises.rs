@@ -12,6 +12,7 @@ use skerry_core::env::Entropy;
 use skerry_store::faulty::{FaultPlan, Faults, Faulty};
 use skerry_volume::{CreateVolume, Device};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 fn faulty(seed: u64) -> (World, Faults) {
@@ -378,6 +379,58 @@ async fn a_fenced_tail_leaves_the_log() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(run.node.status().log_used_bytes < 2 * world.log.file_bytes);
     }
+}
+
+/// A fenced tail that finds no room outside the log is kept in it, and told of, until there is room.
+#[tokio::test(start_paused = true)]
+async fn a_fenced_tail_waits_for_room_to_leave() {
+    let mut world = World::new(17);
+    world.settings.dirty_age = Duration::from_secs(100_000);
+    let other = world.neighbour(18);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    device.flush().await.expect("flushes");
+    world.parked.is_full.store(true, Ordering::Relaxed);
+    let theirs = other.start("b").await.expect("starts");
+    theirs.node.release_volume(&name("disk"), true).await.expect("releases");
+    drop(theirs.node.open_device(&target("disk")).await.expect("attaches"));
+    tokio::time::sleep(world.settings.fence_interval * 5).await;
+    let told = run.node.status().parked;
+    assert!(told.iter().any(|line| line.contains("stays in the log")), "{told:?}");
+    assert!(!run.node.is_drained() && world.parked.disks().is_empty());
+    world.parked.is_full.store(false, Ordering::Relaxed);
+    tokio::time::sleep(world.settings.fence_interval * 2).await;
+    assert!(run.node.is_drained(), "{:?}", run.node.status().parked);
+    assert_eq!(world.parked.disks().len(), 1);
+}
+
+/// An object that stands under a segment's name and is not that segment is not taken for it: nothing that is
+/// flushed rests on it.
+#[tokio::test(start_paused = true)]
+async fn what_is_mangled_is_not_durable() {
+    let world = World::new(19);
+    let run = world.start("a").await.expect("starts");
+    let made = CreateVolume { flush: Some(FlushLevel::Bucket), ..create("disk", 1 << 20) };
+    run.node.create_volume(made).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    device.flush().await.expect("flushes");
+    let all = objects_of(&world).await;
+    let streams = all.iter().filter(|object| object.location.as_ref().starts_with("streams/"));
+    let first = &streams.max_by_key(|object| object.size).expect("a segment").location;
+    let next = Path::from(first.as_ref().replace("0000000000000001", "0000000000000002"));
+    world.store.put(&next, vec![0x5a; 8192].into()).await.expect("put by somebody");
+    device.write(4096, vec![2; 4096].into()).await.expect("writes");
+    let flushed = device.flush().await;
+    assert!(flushed.is_err(), "it rests on what somebody put there");
+    world.store.delete(&next).await.expect("taken away again");
+    drop((device, run));
+    // The log still has it.
+    let run = world.start("a").await.expect("starts again");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    assert!(is(&device, 0, 1).await && is(&device, 4096, 2).await);
 }
 
 /// What is attached for reading stays readable, whatever is deleted and collected meanwhile; afterwards it goes.

@@ -23,6 +23,7 @@ use skerry_store::nodes::Nodes;
 use skerry_volume::{CreateVolume, EngineSettings, Node, NodeParts, Parking};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A name.
@@ -83,7 +84,7 @@ pub struct World {
     pub clock: Arc<TokioClock>,
     pub settings: EngineSettings,
     pub log: skerry_log::Settings,
-    /// Tails that were fenced.
+    /// Tails outside the log.
     pub parked: Arc<Parked>,
     /// Whether the log counts as one that survives.
     pub has_log: bool,
@@ -107,9 +108,11 @@ impl Drop for Running {
     }
 }
 
-/// Tails that were fenced, each on a disk of its own.
+/// Tails outside the log, each on a disk of its own.
 #[derive(Default)]
 pub struct Parked {
+    /// There is no room for another.
+    pub is_full: AtomicBool,
     begun: Mutex<HashMap<String, Arc<SimDisk>>>,
     whole: Mutex<HashMap<String, Arc<SimDisk>>>,
 }
@@ -122,6 +125,9 @@ impl Parked {
 
 impl Parking for Parked {
     fn begin(&self, name: &str) -> std::io::Result<Arc<dyn Disk>> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
         let disk = Arc::new(SimDisk::new());
         self.begun.lock().insert(name.to_owned(), disk.clone());
         Ok(disk)
@@ -142,6 +148,16 @@ impl Parking for Parked {
 
     fn list(&self) -> std::io::Result<Vec<String>> {
         Ok(self.whole.lock().keys().cloned().collect())
+    }
+
+    fn open(&self, name: &str) -> std::io::Result<Arc<dyn Disk>> {
+        let disk = self.whole.lock().get(name).cloned().ok_or(std::io::ErrorKind::NotFound)?;
+        Ok(disk)
+    }
+
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.whole.lock().remove(name);
+        Ok(())
     }
 
     fn place(&self, name: &str) -> String {

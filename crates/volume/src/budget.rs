@@ -1,0 +1,108 @@
+//! Memory for overlays, shared by all volumes of a node: when half of it is used, those that have the mean or more
+//! check in. So a busy volume among many idle ones may use nearly all of it, and nobody more than there is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What the overlays of all volumes may take.
+#[derive(Debug)]
+pub(crate) struct OverlayBudget {
+    max_bytes: usize,
+    used_bytes: AtomicUsize,
+    shares: AtomicUsize,
+}
+
+impl OverlayBudget {
+    /// Of so many bytes.
+    pub(crate) fn new(max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            max_bytes,
+            used_bytes: AtomicUsize::default(),
+            shares: AtomicUsize::default(),
+        })
+    }
+
+    /// A volume's part, empty at first.
+    pub(crate) fn share(self: &Arc<Self>) -> OverlayShare {
+        self.shares.fetch_add(1, Ordering::Relaxed);
+        OverlayShare { budget: self.clone(), bytes: AtomicUsize::default() }
+    }
+}
+
+/// What one volume's overlay takes; nothing any more when this is dropped.
+#[derive(Debug)]
+pub(crate) struct OverlayShare {
+    budget: Arc<OverlayBudget>,
+    bytes: AtomicUsize,
+}
+
+impl OverlayShare {
+    /// The overlay takes so many bytes now.
+    pub(crate) fn set(&self, bytes: usize) {
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        // In one step, so that nobody sees a sum without either.
+        self.budget.used_bytes.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// True if the volume is to check in.
+    pub(crate) fn is_due(&self) -> bool {
+        self.is_mean_or_more() && self.used_bytes() >= self.budget.max_bytes / 2
+    }
+
+    /// True if the volume must not go on before a checkpoint is done.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_mean_or_more() && self.used_bytes() > self.budget.max_bytes
+    }
+
+    fn used_bytes(&self) -> usize {
+        self.budget.used_bytes.load(Ordering::Relaxed)
+    }
+
+    fn is_mean_or_more(&self) -> bool {
+        let own = self.bytes.load(Ordering::Relaxed);
+        own > 0
+            && own.saturating_mul(self.budget.shares.load(Ordering::Relaxed)) >= self.used_bytes()
+    }
+}
+
+impl Drop for OverlayShare {
+    fn drop(&mut self) {
+        self.set(0);
+        self.budget.shares.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_busy_volume_among_idle_ones_has_nearly_all_of_it() {
+        let budget = OverlayBudget::new(1000);
+        let idle: Vec<OverlayShare> = (0..99).map(|_| budget.share()).collect();
+        let busy = budget.share();
+        busy.set(499);
+        assert!(!busy.is_due());
+        idle.iter().take(5).for_each(|share| share.set(1));
+        assert!(busy.is_due() && !idle[0].is_due() && !busy.is_full());
+        busy.set(996);
+        assert!(busy.is_full() && !idle[0].is_full());
+        busy.set(0);
+        assert!(!busy.is_due() && !idle[0].is_due());
+    }
+
+    #[test]
+    fn volumes_that_are_equally_busy_check_in_at_their_part() {
+        let budget = OverlayBudget::new(1000);
+        let shares: Vec<OverlayShare> = (0..10).map(|_| budget.share()).collect();
+        shares.iter().for_each(|share| share.set(49));
+        assert!(shares.iter().all(|share| !share.is_due()));
+        shares.iter().for_each(|share| share.set(50));
+        assert!(shares.iter().all(OverlayShare::is_due));
+        drop(shares);
+        assert_eq!(budget.used_bytes.load(Ordering::Relaxed), 0);
+        let alone = budget.share();
+        alone.set(500);
+        assert!(alone.is_due());
+    }
+}

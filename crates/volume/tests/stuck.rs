@@ -1,0 +1,217 @@
+//! Tails of volumes that fail or can't be opened: they take no room in the log, and are there again when the
+//! volume can be opened, whatever crashes in between.
+
+mod rig;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use rig::{Running, World, create, name, target};
+use skerry_core::env::Entropy;
+use skerry_volume::Device;
+use std::sync::Arc;
+use std::time::Duration;
+
+const BLOCK: usize = 4096;
+const BLOCKS: usize = 10;
+
+/// A world with a volume whose third segment can be damaged, and a second volume.
+struct Case {
+    world: World,
+    /// What the first volume reads as.
+    wanted: Vec<u8>,
+    segment: Path,
+    good: Bytes,
+}
+
+impl Case {
+    async fn new(seed: u64) -> Self {
+        let mut world = World::new(seed);
+        let never = Duration::from_secs(100_000);
+        (world.settings.dirty_age, world.settings.idle_age) = (never, never);
+        world.settings.segment_bytes = 4 << 20;
+        world.settings.checkpoint_segments_max = 1000;
+        let wanted = noise(&world, BLOCKS * BLOCK);
+        let run = world.start("a").await.expect("starts");
+        run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+        let device = attach(&run, "disk").await;
+        for (block, data) in wanted.chunks(BLOCK).enumerate() {
+            let at = (block * BLOCK) as u64;
+            device.write(at, data.to_vec().into()).await.expect("writes");
+            run.node.open_volumes()[0].drain().await.expect("drains");
+        }
+        run.node.create_volume(create("more", 4 << 20)).await.expect("creates");
+        let objects: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
+        let third = objects.iter().find(|o| o.location.as_ref().ends_with("/0000000000000003"));
+        let segment = third.expect("there is one").location.clone();
+        let good = world.store.get(&segment).await.expect("there").bytes().await.expect("read");
+        Self { world, wanted, segment, good }
+    }
+
+    /// A node with empty caches that has written parts of blocks, which are merged with what the bucket has.
+    async fn write_tail(&mut self) -> (Running, Arc<Device>) {
+        let run = self.world.start("a").await.expect("starts again");
+        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        for sector in 0..60usize {
+            let at = sector % BLOCKS * BLOCK + sector / BLOCKS * 512;
+            self.wanted[at..at + 512].fill(sector as u8);
+            device.write(at as u64, vec![sector as u8; 512].into()).await.expect("writes");
+            device.flush().await.expect("flushes");
+        }
+        (run, device)
+    }
+
+    async fn damage(&self) {
+        let mut bad = self.good.to_vec();
+        bad.iter_mut().skip(64).for_each(|byte| *byte ^= 0x55);
+        self.world.store.put(&self.segment, bad.into()).await.expect("overwritten by hand");
+    }
+
+    async fn mend(&self) {
+        self.world.store.put(&self.segment, self.good.clone().into()).await.expect("put back");
+    }
+
+    fn waiting(&self) -> usize {
+        self.world.parked.disks().len()
+    }
+
+    async fn check(&self, run: &Running) {
+        let device = attach(run, "disk").await;
+        let read = device.read(0, self.wanted.len()).await.expect("reads");
+        assert!(read == self.wanted, "what was flushed is not there");
+    }
+}
+
+fn noise(world: &World, len: usize) -> Vec<u8> {
+    let mut noise = vec![0; len];
+    world.entropy.fill(&mut noise);
+    noise
+}
+
+async fn attach(run: &Running, volume: &str) -> Arc<Device> {
+    run.node.open_device(&target(volume)).await.expect("attaches")
+}
+
+/// Writes three times what the log holds.
+async fn fill_the_log(case: &Case, run: &Running) {
+    let more = attach(run, "more").await;
+    for _ in 0..3 * case.world.log.cap_bytes / (512 << 10) {
+        let written = more.write(0, noise(&case.world, 512 << 10).into());
+        let written = tokio::time::timeout(Duration::from_secs(60), written).await;
+        written.expect("it waits for room").expect("writes");
+    }
+}
+
+async fn drain_all(run: &Running) {
+    for volume in run.node.open_volumes() {
+        volume.drain().await.expect("drains");
+    }
+    assert!(run.node.is_drained(), "{:?}", run.node.status().parked);
+}
+
+/// A volume that fails while it is in use.
+#[tokio::test(start_paused = true)]
+async fn the_tail_of_a_volume_that_fails_waits_outside_the_log() {
+    let mut case = Case::new(15).await;
+    let (run, device) = case.write_tail().await;
+    case.damage().await;
+    let volumes = run.node.open_volumes();
+    let volume = volumes.iter().find(|volume| volume.name() == "disk").expect("open");
+    assert!(volume.drain().await.is_err(), "it merged with what is not there");
+    assert!(device.read(0, 512).await.is_err() && device.flush().await.is_err());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let told = run.node.status().parked;
+    assert!(told.iter().any(|line| line.contains("can be opened again")), "{told:?}");
+    assert!(!run.node.is_drained() && case.waiting() > 0);
+    fill_the_log(&case, &run).await;
+    drop((device, run));
+    case.mend().await;
+    let run = case.world.start("a").await.expect("starts again");
+    assert_eq!(case.waiting(), 0);
+    case.check(&run).await;
+    drain_all(&run).await;
+    drop(run);
+    case.check(&case.world.start("a").await.expect("starts again")).await;
+}
+
+/// A volume that can't be opened: its tail comes back at a start, or for who attaches.
+#[tokio::test(start_paused = true)]
+async fn the_tail_of_a_volume_that_can_not_be_opened_waits_outside_the_log() {
+    for comes_back_at_start in [true, false] {
+        let mut case = Case::new(16).await;
+        drop(case.write_tail().await);
+        case.damage().await;
+        let mut run = case.world.start("a").await.expect("starts though one can't be opened");
+        assert!(run.node.open_device(&target("disk")).await.is_err(), "it opened");
+        let waiting = case.waiting();
+        assert!(waiting > 0 && !run.node.is_drained());
+        fill_the_log(&case, &run).await;
+        // Still so at the next start.
+        drop(run);
+        run = case.world.start("a").await.expect("starts again");
+        assert_eq!(case.waiting(), waiting);
+        case.mend().await;
+        if comes_back_at_start {
+            drop(run);
+            run = case.world.start("a").await.expect("starts again");
+        }
+        case.check(&run).await;
+        assert_eq!(case.waiting(), 0);
+        let device = attach(&run, "disk").await;
+        device.write(2 << 20, vec![1; BLOCK].into()).await.expect("writes");
+        drain_all(&run).await;
+        drop((device, run));
+        case.check(&case.world.start("a").await.expect("starts again")).await;
+    }
+}
+
+/// The machine dies after every disk operation of a start that brings a tail back; with every other start,
+/// the volume fails again.
+#[tokio::test(start_paused = true)]
+async fn a_tail_that_comes_back_survives_a_crash_at_every_step() {
+    let mut survived = 0;
+    for operations in 0..200 {
+        let mut case = Case::new(17).await;
+        drop(case.write_tail().await);
+        case.damage().await;
+        drop(case.world.start("a").await.expect("starts though one can't be opened"));
+        assert!(case.waiting() > 0);
+        case.mend().await;
+        case.world.disk.stop_after(operations);
+        let started = tokio::time::timeout(Duration::from_secs(300), case.world.start("a")).await;
+        let got_through = case.waiting() == 0 && matches!(started, Ok(Ok(_)));
+        drop(started);
+        case.world.disk.crash(operations);
+        if operations % 2 == 1 {
+            case.damage().await;
+            drop(case.world.start("a").await.expect("starts though one can't be opened"));
+            case.mend().await;
+        }
+        let run = case.world.start("a").await.expect("starts again");
+        case.check(&run).await;
+        drain_all(&run).await;
+        survived += 1;
+        if got_through {
+            break;
+        }
+    }
+    assert!((5..200).contains(&survived), "{survived} crashes");
+}
+
+/// What waits belongs to the volume: when that is deleted elsewhere, it goes.
+#[tokio::test(start_paused = true)]
+async fn the_tail_of_a_volume_that_was_deleted_goes() {
+    let mut case = Case::new(18).await;
+    drop(case.write_tail().await);
+    case.damage().await;
+    drop(case.world.start("a").await.expect("starts though one can't be opened"));
+    assert!(case.waiting() > 0);
+    case.mend().await;
+    let other = case.world.neighbour(19).start("b").await.expect("starts");
+    other.node.release_volume(&name("disk"), true).await.expect("releases");
+    other.node.delete_volume(&name("disk"), true, false).await.expect("deletes");
+    let run = case.world.start("a").await.expect("starts again");
+    assert_eq!(case.waiting(), 0);
+    assert_eq!(run.node.list_volumes().await.expect("lists").len(), 1);
+}
