@@ -39,6 +39,8 @@ pub(crate) struct Committer {
     pub(crate) written: Position,
     /// Whether something was written since the last sync.
     pub(crate) dirty: bool,
+    /// How long writes around the cache took since then, nanoseconds: part of what a sync costs.
+    pub(crate) around_ns: u64,
     /// How much that was, bytes.
     pub(crate) unsynced_bytes: usize,
     /// The disk had no room for another file. Tried again when somebody asks for room.
@@ -123,7 +125,9 @@ impl Committer {
         let end = chunk.end();
         self.fill_to(inner, end.offset().into())?;
         if sync && chunk.bytes.len() <= AROUND_BYTES_MAX {
+            let begin_ns = (inner.clock_ns)();
             self.file.write_around(chunk.start.offset(), &chunk.bytes)?;
+            self.around_ns += (inner.clock_ns)().saturating_sub(begin_ns);
         } else {
             self.file.write(chunk.start.offset(), &chunk.bytes)?;
         }
@@ -147,7 +151,8 @@ impl Committer {
         }
         let begin_ns = (inner.clock_ns)();
         self.file.sync()?;
-        inner.counters.synced((inner.clock_ns)().saturating_sub(begin_ns));
+        let around_ns = std::mem::take(&mut self.around_ns);
+        inner.counters.synced((inner.clock_ns)().saturating_sub(begin_ns) + around_ns);
         (self.dirty, self.unsynced_bytes) = (false, 0);
         inner.publish(self.written);
         Ok(())

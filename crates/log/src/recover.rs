@@ -258,6 +258,7 @@ fn begin(
         nonce: header.nonce,
         written: tail.next,
         dirty: false,
+        around_ns: 0,
         unsynced_bytes: 0,
         starved: false,
         entropy: env.entropy,

@@ -1,5 +1,5 @@
 //! Memory for overlays, shared by all volumes of a node: when half of it is used, those that have the mean or more
-//! check in. So a busy volume among many idle ones may use nearly all of it, and nobody more than there is.
+//! check in, and when all of it is, everybody who goes on. So a busy volume among many idle ones may use nearly all of it, and nobody more than there is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,12 +46,12 @@ impl OverlayShare {
 
     /// True if the volume is to check in.
     pub(crate) fn is_due(&self) -> bool {
-        self.is_mean_or_more() && self.used_bytes() >= self.budget.max_bytes / 2
+        self.is_full() || (self.is_mean_or_more() && self.used_bytes() >= self.budget.max_bytes / 2)
     }
 
-    /// True if the volume must not go on before a checkpoint is done.
+    /// True if the volume must not go on before a checkpoint is done: there is no more, whoever has it.
     pub(crate) fn is_full(&self) -> bool {
-        self.is_mean_or_more() && self.used_bytes() > self.budget.max_bytes
+        self.bytes.load(Ordering::Relaxed) > 0 && self.used_bytes() > self.budget.max_bytes
     }
 
     fn used_bytes(&self) -> usize {
@@ -86,7 +86,7 @@ mod tests {
         idle.iter().take(5).for_each(|share| share.set(1));
         assert!(busy.is_due() && !idle[0].is_due() && !busy.is_full());
         busy.set(996);
-        assert!(busy.is_full() && !idle[0].is_full());
+        assert!(busy.is_full() && idle[0].is_full() && !idle[9].is_due());
         busy.set(0);
         assert!(!busy.is_due() && !idle[0].is_due());
     }

@@ -48,7 +48,7 @@ pub struct Context {
     pub(crate) overlays: Arc<OverlayBudget>,
     /// Where heavy computing runs.
     pub background: Option<Handle>,
-    /// Where tails go that are never merged; nowhere if the log is not on a disk.
+    /// Where tails go that are not merged, or not now; nowhere if the log is not on a disk.
     pub(crate) parking: Option<Arc<dyn Parking>>,
     /// Of volumes whose tail could not be moved out of the log, or that could not be opened: what to tell people.
     pub(crate) stuck: Mutex<BTreeMap<VolumeId, String>>,

@@ -72,6 +72,7 @@ impl Destager {
         if let Some(checkpoint) = self.checkpoint.take() {
             checkpoint.abort();
         }
+        self.volume.overlay_share.set(0);
         if self.volume.is_fenced() {
             self.volume.put_aside(Fate::Fenced).await;
         } else if self.volume.ctx.log.failure().is_none() {

@@ -119,7 +119,7 @@ pub struct NodeStatus {
     pub log_failure: Option<String>,
     /// Volumes that are open here.
     pub volumes_open: u64,
-    /// Tails of volumes that were fenced: never merged, kept to be looked at.
+    /// What somebody should look at: volumes out of service, tails outside the log.
     pub parked: Vec<String>,
     /// The last error of the bucket, while it goes on.
     pub bucket_failure: Option<String>,

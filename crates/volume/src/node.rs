@@ -52,7 +52,7 @@ pub struct NodeParts {
     pub recovery: Recovery,
     /// True if the log is on a disk; without one, the default flush level is `bucket`.
     pub has_log: bool,
-    /// Where tails go that are never merged; nowhere without a log on a disk.
+    /// Where tails go that are not merged, or not now; nowhere without a log on a disk.
     pub parking: Option<Arc<dyn Parking>>,
     /// The node.
     pub node: NodeId,
@@ -82,6 +82,9 @@ impl Node {
     /// Opens the engine: reads the log, and brings every volume with a tail back into service.
     pub async fn open(parts: NodeParts) -> Result<Arc<Self>> {
         let tails = tail::read(parts.recovery)?;
+        for group in &tails.superseded {
+            parts.log.trim(*group, skerry_log::Position::MAX);
+        }
         let overlays = OverlayBudget::new(parts.settings.overlay_bytes_max);
         let ctx = Arc::new(Context {
             catalog: Catalog::new(parts.bucket.clone()),
@@ -128,7 +131,10 @@ impl Node {
                 Err(e) if e.kind() == skerry_store::ErrorKind::NotFound && in_log.contains(&id) => {
                     return Err(self.wrong_bucket(id));
                 }
-                Err(e) if e.kind() == skerry_store::ErrorKind::NotFound => continue,
+                Err(e) if e.kind() == skerry_store::ErrorKind::NotFound => {
+                    self.ctx.note(id, self.wrong_bucket(id).message().to_owned());
+                    continue;
+                }
                 entry => entry?,
             };
             if entry.gone {
@@ -223,7 +229,9 @@ impl Node {
         let desc = self.ctx.catalog.desc(id).await?;
         let waits = !self.ctx.stuck_tails(Some(id))?.is_empty();
         if waits {
-            // As long as the bucket's side can't be read, nothing is moved.
+            // What the log has of it was trimmed before a restart, or is a copy: it must not take the room.
+            self.set_stuck(id).await?;
+            // As long as the bucket's side can't be read, nothing comes back.
             claim::peek(&self.ctx.bucket, &desc).await?;
             self.bring_back(id).await?;
         }
@@ -232,11 +240,7 @@ impl Node {
         let volume = match open::open(self.ctx.clone(), desc, fresh, &tail, held_only).await {
             Ok(volume) => volume,
             Err(error) => {
-                let moved = match error.kind() {
-                    ErrorKind::InUse if waits => self.park(id).await,
-                    _ => self.set_stuck(id, &error).await,
-                };
-                if let Err(stay) = moved {
+                if let Err(stay) = self.leave_log(id, &error, waits).await {
                     tracing::error!(volume = %id, error = %stay, "its records stay in the log");
                 }
                 return Err(error);
@@ -246,6 +250,18 @@ impl Node {
         registry.insert(id, volume.clone());
         self.open_now.lock().insert(id, volume.clone());
         Ok(volume)
+    }
+
+    /// After a volume could not be opened: what came back for it, or would take room for long, leaves the log.
+    async fn leave_log(&self, id: VolumeId, error: &Error, came_back: bool) -> Result<()> {
+        match error.kind() {
+            ErrorKind::InUse | ErrorKind::Unavailable if !came_back => Ok(()),
+            ErrorKind::InUse => {
+                self.park(id).await?;
+                self.set_stuck(id).await
+            }
+            _ => self.set_stuck(id).await,
+        }
     }
 
     /// Takes a volume out of the registry; its destager ends.

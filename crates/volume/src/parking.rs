@@ -115,7 +115,9 @@ fn line(parking: &dyn Parking, name: &str) -> String {
         n.stream
     );
     match n.fate {
-        Fate::Fenced => format!("{what}; remove it when nobody needs them any more"),
+        Fate::Fenced => {
+            format!("{what}: fenced, never merged; remove it when nobody needs them any more")
+        }
         Fate::Stuck => format!(
             "{what}, and are not in the bucket; they are merged when the volume can be opened again: \
              mend what keeps it from service, and restart the node"
@@ -187,7 +189,12 @@ impl Context {
         let copied = parking
             .begin(&text)
             .map_err(failed)
-            .and_then(|disk| self.copy_records(disk, records))
+            .and_then(|disk| {
+                self.copy_records(disk, records).map_err(|e| {
+                    let place = parking.place(&text);
+                    Error::new(e.kind(), format!("a tail can't be moved to {place}: {e}"))
+                })
+            })
             .and_then(|()| parking.finish(&text).map_err(failed));
         if copied.is_err() {
             parking.give_up(&text);

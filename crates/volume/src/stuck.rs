@@ -1,9 +1,10 @@
 //! Tails of volumes that can't be opened, or that failed: they wait outside the log, so that one volume never takes
 //! the log's room from the others, and come back into it when the volume is opened again.
 //!
-//! Coming back, all that is known of the volume is copied to the log's end in one group, oldest first: the order
-//! of positions is the order of history again, which is what trimming goes by. The copy is durable before anything
-//! that it was made of goes; what a crash leaves twice counts once (`Tail::keep_last_copies`).
+//! Coming back, all that waits is copied to the log's end in one group, oldest first: the order of positions is
+//! the order of history again, which is what trimming goes by. What a restart finds in the log beside it was trimmed,
+//! or is an unfinished copy, and leaves first. The copy is durable before what it was made of goes; what a crash
+//! leaves twice counts once (`Tail::keep_last_copies`).
 
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
@@ -51,8 +52,13 @@ impl Context {
         let parking =
             self.parking.as_ref().ok_or_else(|| failed(&text, &io::ErrorKind::NotFound.into()))?;
         let disk = parking.open(&text).map_err(|e| failed(&parking.place(&text), &e))?;
-        let (log, recovery) = Log::open(disk, self.log.settings().clone(), self.log_env())?;
-        let mut tails = tail::read(recovery)?;
+        let unreadable = |e: Error| {
+            let place = parking.place(&text);
+            Error::new(e.kind(), format!("the records that wait in {place} can't be read: {e}"))
+        };
+        let opened = Log::open(disk, self.log.settings().clone(), self.log_env());
+        let (log, recovery) = opened.map_err(|e| unreadable(e.into()))?;
+        let mut tails = tail::read(recovery).map_err(unreadable)?;
         let tail = tails.by_volume.remove(&name.volume).unwrap_or_default();
         Ok(Source { log, records: tail.records })
     }
@@ -63,8 +69,12 @@ impl Context {
         let mut back = Tail::default();
         for (source, record) in in_order(sources) {
             let at = Position::from_u64(record.at);
-            // What was let go meanwhile is in the bucket.
-            let Some(payload) = windows[source].read(at)? else { continue };
+            let payload = windows[source].read(at)?.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Internal,
+                    format!("record {} is not where it waited", record.vseq),
+                )
+            })?;
             let parts = [payload];
             let append = self.log.append_waiting(group, RECORD_KIND, &parts);
             let appended = tokio::time::timeout(ROOM_WAIT, append).await.map_err(|_| {
@@ -83,6 +93,27 @@ impl Context {
             self.log.wait_durable(Position::from_u64(last.at)).await?;
         }
         Ok(back)
+    }
+}
+
+/// Records that are being copied into the log; let go again if nobody waits for the end of it.
+struct Copy<'a> {
+    log: &'a Log,
+    group: u32,
+    is_kept: bool,
+}
+
+impl Copy<'_> {
+    fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Copy<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.log.trim(self.group, Position::MAX);
+        }
     }
 }
 
@@ -111,35 +142,25 @@ impl Node {
         if names.is_empty() {
             return Ok(());
         }
-        let group = self.fresh_group();
-        let here = self.tails.lock().by_volume.get(&id).cloned().unwrap_or_default();
-        let groups = here.groups();
-        let mut sources = vec![Source { log: self.ctx.log.clone(), records: here.records }];
+        let mut sources = Vec::with_capacity(names.len());
         for name in &names {
             sources.push(self.ctx.open_stuck(name)?);
         }
-        let back = self.ctx.copy_back(group, &sources).await.inspect_err(|_| {
-            self.ctx.log.trim(group, Position::MAX);
-        })?;
+        let copy = Copy { log: &self.ctx.log, group: self.fresh_group(), is_kept: false };
+        let back = self.ctx.copy_back(copy.group, &sources).await?;
+        copy.keep();
         tracing::info!(volume = %id, records = back.records.len(), "the records that were set aside are in the log again");
         self.tails.lock().by_volume.insert(id, back);
-        for group in groups {
-            self.ctx.log.trim(group, Position::MAX);
-        }
         self.ctx.forget_stuck(&names)
     }
 
-    /// After the volume could not be opened: what the log has of it waits elsewhere, unless the node is about to
-    /// give up, or somebody else has the volume.
-    pub(crate) async fn set_stuck(&self, id: VolumeId, error: &Error) -> Result<()> {
-        if matches!(error.kind(), ErrorKind::InUse | ErrorKind::Unavailable) {
-            return Ok(());
-        }
+    /// What the log has of a volume that is not open waits elsewhere.
+    pub(crate) async fn set_stuck(&self, id: VolumeId) -> Result<()> {
         let tail = self.tails.lock().by_volume.get(&id).cloned().unwrap_or_default();
         let mut window = self.ctx.log.window();
         let mut held = Vec::with_capacity(tail.records.len());
         for record in tail.records {
-            // What was let go meanwhile is in the bucket.
+            // What was let go meanwhile is in the bucket, or waits already.
             if window.read(Position::from_u64(record.at))?.is_some() {
                 held.push(record);
             }

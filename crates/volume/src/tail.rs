@@ -45,15 +45,18 @@ impl Tail {
         self.records.iter().map(|r| r.group).collect()
     }
 
-    /// Of a record that was copied within the log, or into it, only the last copy counts.
-    pub(crate) fn keep_last_copies(&mut self) {
-        if self.groups().len() < 2 {
-            return;
+    /// Of a record that was copied within the log, or into it, only the last copy counts. Gives the groups of which
+    /// nothing is left.
+    fn keep_last_copies(&mut self) -> BTreeSet<u32> {
+        let before = self.groups();
+        if before.len() < 2 {
+            return BTreeSet::new();
         }
         let mut seen = HashSet::new();
         let last_first = std::mem::take(&mut self.records).into_iter().rev();
         self.records = last_first.filter(|r| seen.insert((r.stream, r.vseq))).collect();
         self.records.reverse();
+        &before - &self.groups()
     }
 }
 
@@ -64,18 +67,22 @@ pub struct Tails {
     pub by_volume: HashMap<VolumeId, Tail>,
     /// A group that no record has.
     pub next_group: u32,
+    /// Groups of which every record was copied to another.
+    pub superseded: Vec<u32>,
 }
 
 /// Reads every record that survived.
 pub fn read(mut recovery: Recovery) -> Result<Tails> {
-    let mut tails = Tails { by_volume: HashMap::new(), next_group: 1 };
+    let mut tails = Tails { next_group: 1, ..Tails::default() };
     while let Some(found) = recovery.next()? {
         tails.next_group = tails.next_group.max(found.group + 1);
         if let Some((volume, record)) = decode(&found)? {
             tails.by_volume.entry(volume).or_default().records.push(record);
         }
     }
-    tails.by_volume.values_mut().for_each(Tail::keep_last_copies);
+    for tail in tails.by_volume.values_mut() {
+        tails.superseded.extend(tail.keep_last_copies());
+    }
     Ok(tails)
 }
 

@@ -274,6 +274,15 @@ impl Node {
             );
             return Err(Error::new(ErrorKind::InUse, detail));
         }
+        let has_rest = self.tails.lock().by_volume.contains_key(&desc.id)
+            || !self.ctx.stuck_tails(Some(desc.id))?.is_empty();
+        if has_rest && !force {
+            let detail = format!(
+                "volume {name} has records here that are not in the bucket: attach it, so that they get there, and \
+                 release it then; or say --force: they are never merged then"
+            );
+            return Err(Error::new(ErrorKind::InUse, detail));
+        }
         self.seal_for_nobody(desc, true).await?;
         let may_lose = desc.flush == skerry_core::descriptor::FlushLevel::Local;
         Ok(Released { held_by: Some(owner.host), may_lose })

@@ -215,3 +215,46 @@ async fn the_tail_of_a_volume_that_was_deleted_goes() {
     assert_eq!(case.waiting(), 0);
     assert_eq!(run.node.list_volumes().await.expect("lists").len(), 1);
 }
+
+/// A tail that takes most of the log, and a restart before anything else was logged: others still have all of the
+/// room, and it comes back.
+#[tokio::test(start_paused = true)]
+async fn a_large_tail_that_waits_takes_no_room_after_a_restart() {
+    for is_filled in [false, true] {
+        let mut case = Case::new(20).await;
+        let (run, device) = case.write_tail().await;
+        let large = noise(&case.world, 30 << 16);
+        for (piece, data) in large.chunks(1 << 16).enumerate() {
+            let at = (1 << 20) + (piece << 16) as u64;
+            device.write(at, data.to_vec().into()).await.expect("writes");
+            // The log has time to get its next file ready: who waits for room makes the volume destage.
+            device.flush().await.expect("flushes");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(run.node.open_volumes()[0].undestaged(Duration::ZERO).0, (60 << 9) + (30 << 16));
+        drop((device, run));
+        case.damage().await;
+        for _ in 0..3 {
+            drop(case.world.start("a").await.expect("starts though one can't be opened"));
+            assert!(case.waiting() > 0);
+        }
+        let mut run = case.world.start("a").await.expect("starts though one can't be opened");
+        if is_filled {
+            fill_the_log(&case, &run).await;
+        }
+        case.mend().await;
+        let other = case.world.neighbour(21).start("b").await.expect("starts");
+        assert!(other.node.release_volume(&name("disk"), false).await.is_err(), "it is held");
+        let released = run.node.release_volume(&name("disk"), false).await;
+        assert!(released.is_err(), "what waits would never be merged");
+        if !is_filled {
+            drop(run);
+            run = case.world.start("a").await.expect("starts again");
+        }
+        case.check(&run).await;
+        let read = attach(&run, "disk").await.read(1 << 20, large.len()).await.expect("reads");
+        assert!(read == large, "what was flushed is not there");
+        drain_all(&run).await;
+        run.node.release_volume(&name("disk"), false).await.expect("releases");
+    }
+}

@@ -46,8 +46,7 @@ fn status_lines(status: &v1::GetStatusResponse) -> String {
         ("log", log),
         ("open", format!("{} volumes", status.volumes_open)),
     ];
-    let parked = status.parked.iter();
-    pairs.extend(parked.map(|tail| ("parked", format!("{tail}: fenced, never merged"))));
+    pairs.extend(status.parked.iter().map(|line| ("attention", line.clone())));
     lines(&pairs)
 }
 
