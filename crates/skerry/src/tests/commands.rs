@@ -102,7 +102,7 @@ fn people_get_tables() {
     assert!(node.ok(&["snapshot", "list", "db"]).contains("db@a  10 GiB"));
     assert!(node.ok(&["volume", "show", "db"]).contains("(10737418240 bytes)"));
     let status = node.ok(&["status"]);
-    assert!(status.contains("it is slow") && status.contains("parked  a tail"), "{status}");
+    assert!(status.contains("it is slow") && status.contains("attention  a tail"), "{status}");
 }
 
 #[test]
