@@ -165,6 +165,8 @@ impl Node {
                 held.push(record);
             }
         }
+        // A crash may have left copies in the log out of order; a parked tail is named by its first and last.
+        held.sort_by_key(|record| record.vseq);
         self.ctx.park(Fate::Stuck, id, held).await?;
         self.drop_tail(id);
         Ok(())

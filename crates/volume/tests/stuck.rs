@@ -62,6 +62,17 @@ impl Case {
         (run, device)
     }
 
+    /// A tail waits, and nothing keeps it from coming back any more.
+    async fn stuck_and_mended(seed: u64) -> Self {
+        let mut case = Self::new(seed).await;
+        drop(case.write_tail().await);
+        case.damage().await;
+        drop(case.world.start("a").await.expect("starts though one can't be opened"));
+        assert!(case.waiting() > 0);
+        case.mend().await;
+        case
+    }
+
     async fn damage(&self) {
         let mut bad = self.good.to_vec();
         bad.iter_mut().skip(64).for_each(|byte| *byte ^= 0x55);
@@ -172,12 +183,7 @@ async fn the_tail_of_a_volume_that_can_not_be_opened_waits_outside_the_log() {
 async fn a_tail_that_comes_back_survives_a_crash_at_every_step() {
     let mut survived = 0;
     for operations in 0..200 {
-        let mut case = Case::new(17).await;
-        drop(case.write_tail().await);
-        case.damage().await;
-        drop(case.world.start("a").await.expect("starts though one can't be opened"));
-        assert!(case.waiting() > 0);
-        case.mend().await;
+        let case = Case::stuck_and_mended(17).await;
         case.world.disk.stop_after(operations);
         let started = tokio::time::timeout(Duration::from_secs(300), case.world.start("a")).await;
         let got_through = case.waiting() == 0 && matches!(started, Ok(Ok(_)));
@@ -202,12 +208,7 @@ async fn a_tail_that_comes_back_survives_a_crash_at_every_step() {
 /// What waits belongs to the volume: when that is deleted elsewhere, it goes.
 #[tokio::test(start_paused = true)]
 async fn the_tail_of_a_volume_that_was_deleted_goes() {
-    let mut case = Case::new(18).await;
-    drop(case.write_tail().await);
-    case.damage().await;
-    drop(case.world.start("a").await.expect("starts though one can't be opened"));
-    assert!(case.waiting() > 0);
-    case.mend().await;
+    let case = Case::stuck_and_mended(18).await;
     let other = case.world.neighbour(19).start("b").await.expect("starts");
     other.node.release_volume(&name("disk"), true).await.expect("releases");
     other.node.delete_volume(&name("disk"), true, false).await.expect("deletes");
