@@ -42,6 +42,7 @@ pub(crate) async fn open(
     let lives = claim::lives(&ctx.bucket, desc.id).await?;
     let mut verdict = judge(&ctx, desc.id, &lives, &claimed.view.at, tail).await?;
     park(&ctx, desc.id, &lives, &mut verdict).await;
+    refuse_mixed(&desc, &verdict)?;
     settle_passed(&ctx, &desc, &claimed, &verdict).await?;
     let refs = ctx.catalog.snapshots(desc.id).await?;
     let has_barrier = verdict.replay.iter().any(|r| matches!(r.action, Action::Barrier(_)));
@@ -109,9 +110,25 @@ pub(crate) async fn park(
     }
 }
 
-/// The group to go on with: what is parked must not be let go with what is destaged.
+/// The group to go on with.
 fn group_of(verdict: &Verdict, fresh: u32) -> u32 {
     verdict.replay.first().map_or(fresh, |record| record.group)
+}
+
+/// What is never merged and could not be moved out of the log must not be let go with what is destaged.
+fn refuse_mixed(desc: &VolumeDesc, verdict: &Verdict) -> Result<()> {
+    let goes_on = verdict.replay.first().map(|record| record.group);
+    if !verdict.parked.iter().any(|record| Some(record.group) == goes_on) {
+        return Ok(());
+    }
+    let detail = format!(
+        "volume {} has {} log records that are not merged ({}) and can't be set aside: make room on the log's disk, \
+         and attach it again",
+        desc.name,
+        verdict.parked.len(),
+        verdict.why
+    );
+    Err(Error::new(ErrorKind::Unavailable, detail))
 }
 
 /// Creates the refs of snapshots whose barriers were passed on the way and whose refs are missing; buries

@@ -13,18 +13,59 @@ use crate::parking::{Fate, ParkedName};
 use crate::tail::{self, Tail, TailRecord};
 use skerry_core::id::VolumeId;
 use skerry_core::record::RECORD_KIND;
-use skerry_log::{Log, Position, Window};
+use skerry_log::{Log, Position, Settings, Window};
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
-/// How long a tail that comes back waits for room in the log. At a start nobody makes any.
+/// How long a tail that comes back waits for room in the log, in all. At a start nobody makes any.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
+/// What is read of waiting tails at once, bytes (and one record).
+const READ_BYTES: usize = 4 << 20;
+/// A log that is only read reserves no more than this for what might be appended.
+const READ_FILE_BYTES: u64 = 64 << 10;
 
 /// A log, and the records of one volume in it.
 struct Source {
     log: Log,
     records: Vec<TailRecord>,
+}
+
+/// Records that wait, each once, in the order of history.
+struct Waiting {
+    windows: Vec<Window>,
+    /// Each with the number of its window.
+    records: std::vec::IntoIter<(usize, TailRecord)>,
+}
+
+impl Waiting {
+    fn new(sources: &[Source]) -> Self {
+        let records: Vec<_> = in_order(sources)
+            .into_iter()
+            .map(|(source, record)| (source, record.clone()))
+            .collect();
+        let windows = sources.iter().map(|source| source.log.window()).collect();
+        Self { windows, records: records.into_iter() }
+    }
+
+    /// The next records with their payloads; none at the end.
+    fn next_batch(&mut self) -> Result<Vec<(TailRecord, Vec<u8>)>> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while bytes < READ_BYTES
+            && let Some((source, record)) = self.records.next()
+        {
+            let payload = self.windows[source].read(Position::from_u64(record.at))?;
+            let payload = payload.ok_or_else(|| {
+                let detail = format!("record {} is not where it waited", record.vseq);
+                Error::new(ErrorKind::Internal, detail)
+            })?;
+            bytes += payload.len();
+            batch.push((record, payload.to_vec()));
+        }
+        Ok(batch)
+    }
 }
 
 impl Context {
@@ -56,43 +97,61 @@ impl Context {
             let place = parking.place(&text);
             Error::new(e.kind(), format!("the records that wait in {place} can't be read: {e}"))
         };
-        let opened = Log::open(disk, self.log.settings().clone(), self.log_env());
+        let settings = Settings {
+            file_bytes: READ_FILE_BYTES,
+            cap_bytes: 2 * READ_FILE_BYTES,
+            ..self.log.settings().clone()
+        };
+        let opened = Log::open(disk, settings, self.log_env());
         let (log, recovery) = opened.map_err(|e| unreadable(e.into()))?;
         let mut tails = tail::read(recovery).map_err(unreadable)?;
         let tail = tails.by_volume.remove(&name.volume).unwrap_or_default();
         Ok(Source { log, records: tail.records })
     }
 
-    /// Copies all records of the sources to the end of the log, in the order of history, and makes them durable.
-    async fn copy_back(&self, group: u32, sources: &[Source]) -> Result<Tail> {
-        let mut windows: Vec<Window> = sources.iter().map(|source| source.log.window()).collect();
+    fn open_waiting(&self, names: &[ParkedName]) -> Result<Waiting> {
+        let sources: Result<Vec<_>> = names.iter().map(|name| self.open_stuck(name)).collect();
+        Ok(Waiting::new(&sources?))
+    }
+
+    /// Copies all that waits to the end of the log, and makes it durable.
+    async fn copy_back(self: &Arc<Self>, group: u32, mut waiting: Waiting) -> Result<Tail> {
+        let mut patience = ROOM_WAIT;
         let mut back = Tail::default();
-        for (source, record) in in_order(sources) {
-            let at = Position::from_u64(record.at);
-            let payload = windows[source].read(at)?.ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Internal,
-                    format!("record {} is not where it waited", record.vseq),
-                )
-            })?;
-            let parts = [payload];
-            let append = self.log.append_waiting(group, RECORD_KIND, &parts);
-            let appended = tokio::time::timeout(ROOM_WAIT, append).await.map_err(|_| {
-                Error::new(
-                    ErrorKind::Unavailable,
-                    "the log has no room for the volume's records; try again later",
-                )
-            })??;
-            back.records.push(TailRecord {
-                at: appended.position.as_u64(),
-                group,
-                ..record.clone()
-            });
+        loop {
+            let read = move || waiting.next_batch().map(|batch| (batch, waiting));
+            let (batch, rest) = self.compute(read).await??;
+            if batch.is_empty() {
+                break;
+            }
+            waiting = rest;
+            for (record, payload) in batch {
+                let at = self.append_copy(group, &payload, &mut patience).await?.as_u64();
+                back.records.push(TailRecord { at, group, ..record });
+            }
         }
         if let Some(last) = back.records.last() {
             self.log.wait_durable(Position::from_u64(last.at)).await?;
         }
         Ok(back)
+    }
+
+    /// Appends to the log; takes the time that it waits for room off `patience`.
+    async fn append_copy(
+        &self,
+        group: u32,
+        payload: &[u8],
+        patience: &mut Duration,
+    ) -> Result<Position> {
+        let begun = Instant::now();
+        let parts = [payload];
+        let append = self.log.append_waiting(group, RECORD_KIND, &parts);
+        let appended = tokio::time::timeout(*patience, append).await.map_err(|_| {
+            let detail = "the log has no room for the volume's records; try again later";
+            Error::new(ErrorKind::Unavailable, detail)
+        })??;
+        *patience = patience.saturating_sub(begun.elapsed());
+        Ok(appended.position)
     }
 }
 
@@ -142,12 +201,10 @@ impl Node {
         if names.is_empty() {
             return Ok(());
         }
-        let mut sources = Vec::with_capacity(names.len());
-        for name in &names {
-            sources.push(self.ctx.open_stuck(name)?);
-        }
+        let (ctx, to_open) = (self.ctx.clone(), names.clone());
+        let waiting = self.ctx.compute(move || ctx.open_waiting(&to_open)).await??;
         let copy = Copy { log: &self.ctx.log, group: self.fresh_group(), is_kept: false };
-        let back = self.ctx.copy_back(copy.group, &sources).await?;
+        let back = self.ctx.copy_back(copy.group, waiting).await?;
         copy.keep();
         tracing::info!(volume = %id, records = back.records.len(), "the records that were set aside are in the log again");
         self.tails.lock().by_volume.insert(id, back);
@@ -158,13 +215,17 @@ impl Node {
     pub(crate) async fn set_stuck(&self, id: VolumeId) -> Result<()> {
         let tail = self.tails.lock().by_volume.get(&id).cloned().unwrap_or_default();
         let mut window = self.ctx.log.window();
-        let mut held = Vec::with_capacity(tail.records.len());
-        for record in tail.records {
-            // What was let go meanwhile is in the bucket, or waits already.
-            if window.read(Position::from_u64(record.at))?.is_some() {
-                held.push(record);
+        let look = move || -> Result<Vec<TailRecord>> {
+            let mut held = Vec::with_capacity(tail.records.len());
+            for record in tail.records {
+                // What was let go meanwhile is in the bucket, or waits already.
+                if window.read(Position::from_u64(record.at))?.is_some() {
+                    held.push(record);
+                }
             }
-        }
+            Ok(held)
+        };
+        let mut held = self.ctx.compute(look).await??;
         // A crash may have left copies in the log out of order; a parked tail is named by its first and last.
         held.sort_by_key(|record| record.vseq);
         self.ctx.park(Fate::Stuck, id, held).await?;

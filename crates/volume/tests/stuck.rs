@@ -11,6 +11,7 @@ use rig::{Running, World, create, name, target};
 use skerry_core::env::Entropy;
 use skerry_volume::Device;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const BLOCK: usize = 4096;
@@ -81,6 +82,19 @@ impl Case {
 
     async fn mend(&self) {
         self.world.store.put(&self.segment, self.good.clone().into()).await.expect("put back");
+    }
+
+    /// All objects that tell where a volume stands.
+    async fn heads(&self) -> Vec<(Path, Bytes)> {
+        let objects: Vec<_> = self.world.store.list(None).try_collect().await.expect("lists");
+        let mut heads = Vec::new();
+        for at in objects.into_iter().map(|object| object.location) {
+            if at.parts().any(|part| part.as_ref() == "head") {
+                let read = self.world.store.get(&at).await.expect("there").bytes().await;
+                heads.push((at, read.expect("read")));
+            }
+        }
+        heads
     }
 
     fn waiting(&self) -> usize {
@@ -258,4 +272,50 @@ async fn a_large_tail_that_waits_takes_no_room_after_a_restart() {
         drain_all(&run).await;
         run.node.release_volume(&name("disk"), false).await.expect("releases");
     }
+}
+
+/// Records that are never merged and records that are came back together, and there is no room to part them: the
+/// volume opens when there is, and neither is lost meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_is_never_merged_is_not_let_go_with_what_is() {
+    let mut case = Case::new(22).await;
+    let before = case.wanted.clone();
+    drop(case.write_tail().await);
+    case.wanted = before;
+    // Taken over while there is no room to set the tail aside: it stays in the log, and the volume goes on.
+    let other = case.world.neighbour(23).start("b").await.expect("starts");
+    other.node.release_volume(&name("disk"), true).await.expect("releases");
+    let device = attach(&other, "disk").await;
+    device.write(3 << 20, vec![1; BLOCK].into()).await.expect("writes");
+    device.flush().await.expect("flushes");
+    drop(device);
+    other.node.release_volume(&name("disk"), false).await.expect("releases");
+    case.world.parked.is_full.store(true, Ordering::Relaxed);
+    let run = case.world.start("a").await.expect("starts");
+    let device = attach(&run, "disk").await;
+    for block in 0..2 {
+        case.wanted[block * BLOCK..][..512].fill(7);
+        device.write((block * BLOCK) as u64, vec![7; 512].into()).await.expect("writes");
+    }
+    device.flush().await.expect("flushes");
+    drop((device, run));
+    // Both wait, and come back when there is no room again.
+    case.world.parked.is_full.store(false, Ordering::Relaxed);
+    let heads = case.heads().await;
+    for (head, _) in &heads {
+        case.world.store.put(head, "no head".into()).await.expect("overwritten by hand");
+    }
+    drop(case.world.start("a").await.expect("starts though one can't be opened"));
+    assert!(case.waiting() >= 2, "one for each stream");
+    for (head, good) in heads {
+        case.world.store.put(&head, good.into()).await.expect("put back");
+    }
+    case.world.parked.is_full.store(true, Ordering::Relaxed);
+    let run = case.world.start("a").await.expect("starts though one can't be opened");
+    let told = run.node.status().parked;
+    assert!(told.iter().any(|line| line.contains("make room on the log's disk")), "{told:?}");
+    case.world.parked.is_full.store(false, Ordering::Relaxed);
+    case.check(&run).await;
+    assert_eq!(case.waiting(), 1, "what is never merged is kept");
+    drain_all(&run).await;
 }
