@@ -8,6 +8,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use skerry_api::v1::control_server::ControlServer;
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_serve::nbd::{Limits, Server as NbdServer, SessionThreads};
@@ -48,6 +49,7 @@ pub(crate) async fn main(
     out: &mut dyn Write,
 ) -> Result<()> {
     start_logging(variable)?;
+    raise_open_files();
     let stop = stop_signals()?;
     let layout = Layout::new(&settings.data)?;
     layout.create()?;
@@ -60,6 +62,15 @@ pub(crate) async fn main(
         () = stop.cancelled() => return Ok(()),
     };
     serve(&settings, engine, listeners, stop, out).await
+}
+
+/// Takes as many open files as the system allows: a log has up to 480 of two descriptors each, and every client is one.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, limit = ?limit.current, "the limit of open files stays as it is");
+    }
 }
 
 /// Serves an engine until `stop`, and then stops it.

@@ -377,3 +377,16 @@ fn import_and_export_keep_every_byte() -> Outcome {
     assert!(std::fs::read(raw)? == std::fs::read(back)?, "what was exported differs");
     Ok(())
 }
+
+#[test]
+fn the_system_s_usual_limit_of_open_files_is_no_limit() -> Outcome {
+    require!("the_system_s_usual_limit_of_open_files_is_no_limit", skip::have("prlimit"));
+    let settings = NodeSettings::temporary(env!("CARGO_BIN_EXE_skerry"))?;
+    let node = settings.wrapper(&["prlimit", "--nofile=64:4096"]).start()?;
+    let uri = node.create("disk", "64M", &[])?;
+    let clients: io::Result<Vec<_>> = (0..100).map(|_| NbdClient::connect(&uri)).collect();
+    for client in &mut clients? {
+        client.read(0, 4096)?;
+    }
+    Ok(())
+}

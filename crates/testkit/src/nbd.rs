@@ -12,6 +12,7 @@ use std::fmt;
 use std::io::{self, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use crate::uri::{Endpoint, NbdUri};
 pub use wire::ExportInfo;
@@ -61,6 +62,9 @@ impl From<io::Error> for NbdError {
         NbdError::Lost(error)
     }
 }
+
+/// A server that says nothing for so long hangs: better a test that fails than one that never ends.
+const ANSWER_WAIT: Duration = Duration::from_secs(300);
 
 /// A request, without its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,9 +264,14 @@ enum Socket {
 impl Socket {
     fn connect(endpoint: &Endpoint) -> io::Result<Socket> {
         match endpoint {
-            Endpoint::Unix(path) => UnixStream::connect(path).map(Socket::Unix),
+            Endpoint::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(ANSWER_WAIT))?;
+                Ok(Socket::Unix(stream))
+            }
             Endpoint::Tcp(address) => {
                 let stream = TcpStream::connect(address)?;
+                stream.set_read_timeout(Some(ANSWER_WAIT))?;
                 stream.set_nodelay(true)?;
                 Ok(Socket::Tcp(stream))
             }
