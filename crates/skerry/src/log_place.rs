@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{ErrorKind as Io, Write as _};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use skerry_api::{Error, ErrorKind, Result};
@@ -19,7 +20,20 @@ pub(crate) struct LogPlace {
     /// The log that was used last, and whether it must be the one that is there.
     before: Option<String>,
     is_wanted: bool,
+    /// The log was left with nothing that the bucket lacks, or there was none.
+    was_left: bool,
 }
+
+/// What the file says.
+struct Noted {
+    log: PathBuf,
+    id: Option<String>,
+    /// It was on another disk than the data directory.
+    on_own_disk: bool,
+}
+
+/// The line that says so.
+const OWN_DISK: &str = "on a disk of its own";
 
 impl LogPlace {
     /// Checks that the log at `log` (none: there is to be no log) is where the one that was used last was.
@@ -33,8 +47,12 @@ impl LogPlace {
             log: log.map(Path::to_owned),
             before: None,
             is_wanted: false,
+            was_left: false,
         };
-        let Some((before, id)) = place.read()? else { return Ok(place) };
+        let Some(Noted { log: before, id, on_own_disk }) = place.read()? else {
+            place.was_left = true;
+            return Ok(place);
+        };
         if !before.exists() {
             place.before = id;
             return Ok(place);
@@ -42,8 +60,8 @@ impl LogPlace {
         if Some(before.as_path()) != log {
             return Err(place.refusal(&before));
         }
-        // The log's usual place is on the disk of this very file: there it was deleted by hand.
-        place.is_wanted = !before.starts_with(layout.data());
+        // In the data directory, on the same disk as this very file, it was deleted by hand.
+        place.is_wanted = on_own_disk || !before.starts_with(layout.data());
         place.before = id;
         Ok(place)
     }
@@ -79,18 +97,24 @@ impl LogPlace {
         Error::new(ErrorKind::Invalid, message)
     }
 
+    /// True if the log has nothing that the bucket lacks, whatever it holds.
+    pub(crate) fn was_left(&self) -> bool {
+        self.was_left
+    }
+
     /// Nothing is in the log alone any more.
     pub(crate) fn leave(&self) {
         // If it stays, a start with another log is refused once too often.
         let _ = fs::remove_file(&self.file);
     }
 
-    fn read(&self) -> Result<Option<(PathBuf, Option<String>)>> {
+    fn read(&self) -> Result<Option<Noted>> {
         match fs::read_to_string(&self.file) {
             Ok(text) => {
                 let mut lines = text.lines();
-                let path = PathBuf::from(lines.next().unwrap_or_default());
-                Ok(Some((path, lines.next().map(str::to_owned))))
+                let log = PathBuf::from(lines.next().unwrap_or_default());
+                let id = lines.next().map(str::to_owned);
+                Ok(Some(Noted { log, id, on_own_disk: lines.next() == Some(OWN_DISK) }))
             }
             Err(error) if error.kind() == Io::NotFound => Ok(None),
             Err(error) => Err(failed("can't be read", &self.file, &error)),
@@ -102,6 +126,9 @@ impl LogPlace {
         let written = fs::File::create(&beside).and_then(|mut file| {
             writeln!(file, "{}", log.display())?;
             writeln!(file, "{id}")?;
+            if file.metadata()?.dev() != fs::metadata(log)?.dev() {
+                writeln!(file, "{OWN_DISK}")?;
+            }
             file.sync_all()?;
             fs::rename(&beside, &self.file)?;
             self.file.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
@@ -140,6 +167,26 @@ mod tests {
         fs::create_dir(&two).expect("made");
         fs::remove_dir_all(&two).expect("removed");
         enter(&layout, Some(&one), "1").expect("one whose disk is gone can't be waited for");
+    }
+
+    /// A log in the data directory whose disk is not mounted.
+    #[test]
+    fn a_log_with_a_disk_of_its_own_is_wanted_wherever_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(dir.path()).expect("a layout");
+        let log = dir.path().join("log");
+        fs::create_dir(&log).expect("made");
+        enter(&layout, Some(&log), "1").expect("the first");
+        let mut noted = fs::read_to_string(layout.log_place()).expect("there");
+        assert!(!noted.contains(OWN_DISK));
+        noted.push_str(OWN_DISK);
+        fs::write(layout.log_place(), noted).expect("written");
+        let Err(error) = enter(&layout, Some(&log), "2") else { panic!("another log is taken") };
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        let again = enter(&layout, Some(&log), "1").expect("the same");
+        assert!(!again.was_left());
+        again.leave();
+        assert!(enter(&layout, Some(&log), "2").expect("another").was_left());
     }
 
     /// In the data directory itself a log is not missing because a disk is not mounted.

@@ -256,6 +256,75 @@ fn a_bucket_that_is_denied_is_named_and_writes_wait_in_the_log() -> Outcome {
 /// The cookie of the requests whose answers are looked for in the trace: it prints as it is.
 const COOKIE: &str = "SkPr00f!";
 
+/// As when the bucket's disk is unmounted: nothing is made in what is at its place then, and writes wait in the log.
+#[test]
+fn a_bucket_whose_directory_goes_away_is_missed_and_nothing_is_lost() -> Outcome {
+    let dir = TempDir::new()?;
+    let (bucket, away) = (dir.path().join("bucket"), dir.path().join("away"));
+    let node = settings()?.bucket_dir(&bucket).start()?;
+    let uri = node.create("disk", "64M", &[])?;
+    let mut disk = NbdClient::connect(&uri)?;
+    disk.write(0, &[1; 4096])?;
+    disk.flush()?;
+    // A snapshot brings what was written into the bucket.
+    node.cli(&["snapshot", "create", "disk@one"])?;
+    for is_replaced in [false, true] {
+        fs::rename(&bucket, &away)?;
+        if is_replaced {
+            fs::create_dir(&bucket)?;
+        }
+        let block = 1 + u64::from(is_replaced);
+        disk.write(block * 4096, &[2; 4096])?;
+        disk.flush()?;
+        for words in [&["volume", "list"][..], &["volume", "show", "other"], &["fsck"]] {
+            let said = node.settings().cli(words)?.refused(UNAVAILABLE)?;
+            assert!(said.contains("is its disk mounted"), "{words:?}: {said}");
+        }
+        // Destaging is tried, too.
+        let said = node.settings().cli(&["snapshot", "create", &format!("disk@at-{block}")])?;
+        assert!(said.code() == 0 || said.code() == UNAVAILABLE, "{said:?}");
+        if is_replaced {
+            assert_eq!(
+                fs::read_dir(&bucket)?.count(),
+                0,
+                "something was made in another directory"
+            );
+            fs::remove_dir(&bucket)?;
+        } else {
+            assert!(!bucket.exists(), "the bucket's directory was made anew");
+        }
+        fs::rename(&away, &bucket)?;
+    }
+    node.cli(&["snapshot", "create", "disk@two"])?;
+    node.cli(&["fsck"])?;
+    let node = node.stop()?.start()?;
+    let mut disk = NbdClient::connect(&node.uri("disk"))?;
+    assert_eq!(disk.read(0, 4096)?, [1; 4096]);
+    assert_eq!(disk.read(4096, 8192)?, [2; 8192]);
+    Ok(())
+}
+
+/// After a clean stop the log has nothing that would be lost with a bucket that is gone.
+#[test]
+fn a_node_with_a_bucket_in_memory_starts_again_after_a_clean_stop() -> Outcome {
+    let settings = settings()?.arg("--bucket").arg("memory://");
+    let node = settings.start()?;
+    let mut disk = NbdClient::connect(&node.create("disk", "64M", &[])?)?;
+    disk.write(0, &[1; 4096])?;
+    disk.flush()?;
+    drop(disk);
+    let node = node.stop()?.start()?;
+    assert_eq!(node.json(&["volume", "list"])?.as_array().map(Vec::len), Some(0));
+    let mut disk = NbdClient::connect(&node.create("disk", "64M", &[])?)?;
+    disk.write(0, &[1; 4096])?;
+    disk.flush()?;
+    drop(disk);
+    let (code, said) = node.kill()?.start_refused()?;
+    assert_eq!(code, 6, "{said}");
+    assert!(said.contains("ends with its node"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn the_log_syncs_before_it_acknowledges() -> Outcome {
     require!("the_log_syncs_before_it_acknowledges", skip::have("strace"));

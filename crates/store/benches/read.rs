@@ -139,7 +139,8 @@ async fn sequential(what: &str, blocks: &Blocks, entries: &[BlockEntry]) {
 async fn local(mib: u64) {
     let dir = tempfile::tempdir().unwrap();
     let store = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap();
-    let files = Arc::new(LocalDir::new(dir.path().to_owned(), OPEN_FILES_MAX));
+    let root = skerry_store::root::RootDir::open(dir.path().to_owned()).unwrap();
+    let files = Arc::new(LocalDir::new(root, OPEN_FILES_MAX));
     let bucket = bucket(Arc::new(store)).await.with_local_dir(files);
     for (frames, stride) in [("64 KiB frames", 1), ("4 KiB frames", 100)] {
         let entries = fill(&bucket, mib, stride, None).await;

@@ -26,6 +26,7 @@ pub mod node_writer;
 pub mod nodes;
 pub mod pin;
 pub mod probe;
+pub mod root;
 pub mod segment_io;
 pub mod tree;
 pub mod update;

@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::litter;
+use crate::root::RootDir;
 use bytes::Bytes;
 use quick_cache::sync::Cache;
 use rustix::io::{Errno, ReadWriteFlags};
@@ -15,7 +16,6 @@ use std::fs::File;
 use std::io::IoSliceMut;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,19 +25,19 @@ pub const OPEN_FILES_MAX: usize = 256;
 
 /// The files of a local bucket.
 pub struct LocalDir {
-    root: PathBuf,
+    root: RootDir,
     files: Cache<SegmentKey, Arc<File>>,
 }
 
 impl std::fmt::Debug for LocalDir {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "LocalDir({})", self.root.display())
+        write!(f, "LocalDir({})", self.root.path().display())
     }
 }
 
 impl LocalDir {
     /// The bucket at `root`, which keeps at most `open_files_max` files open.
-    pub fn new(root: PathBuf, open_files_max: usize) -> Self {
+    pub fn new(root: RootDir, open_files_max: usize) -> Self {
         Self { root, files: Cache::new(open_files_max) }
     }
 
@@ -52,11 +52,19 @@ impl LocalDir {
             return Ok(file);
         }
         let name = names::segment(key);
-        let path = self.root.join(&name);
-        let opened = blocking(move || File::open(path)).await?;
+        let path = self.root.path().join(&name);
+        let root = self.root.clone();
+        let open = move || match File::open(path) {
+            // In another directory, that is no answer.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                root.check().and(Err(error))
+            }
+            opened => opened,
+        };
+        let opened = blocking(open).await?;
         let file = Arc::new(opened.map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::NotFound { object: name.clone() },
-            _ => Error::file("opening", &self.root.join(&name), error),
+            _ => Error::file("opening", &self.root.path().join(&name), error),
         })?);
         self.files.insert(key, file.clone());
         Ok(file)
@@ -70,10 +78,13 @@ impl LocalDir {
     /// True if the stream has a data number from `from` on.
     pub(crate) async fn has_data_from(&self, from: SegmentKey) -> Result<bool> {
         let prefix = names::stream_prefix(from.stream);
-        let dir = self.root.join(&prefix);
+        let dir = self.root.path().join(&prefix);
+        let root = self.root.clone();
         let look = move || -> std::io::Result<bool> {
             let entries = match std::fs::read_dir(&dir) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    return root.check().map(|()| false);
+                }
                 entries => entries?,
             };
             for entry in entries {
@@ -86,14 +97,14 @@ impl LocalDir {
         };
         let looked = blocking(look).await?;
         looked.map_err(|error| {
-            Error::file("listing", &self.root.join(names::stream_prefix(from.stream)), error)
+            Error::file("listing", &self.root.path().join(names::stream_prefix(from.stream)), error)
         })
     }
 
     /// Deletes what crashes left of objects that were on their way, if it was last written before `deadline`, a
     /// time since 1970; gives how many files.
     pub async fn remove_staged(&self, deadline: Duration) -> Result<usize> {
-        let root = self.root.clone();
+        let root = self.root.path().to_owned();
         blocking(move || litter::remove_staged(&root, deadline)).await?
     }
 
@@ -102,7 +113,9 @@ impl LocalDir {
         let file = self.open(key).await?;
         let len = range.end.saturating_sub(range.start) as usize;
         let read = read_at(file, range.start, len).await?;
-        read.map_err(|error| Error::file("reading", &self.root.join(names::segment(key)), error))
+        read.map_err(|error| {
+            Error::file("reading", &self.root.path().join(names::segment(key)), error)
+        })
     }
 }
 

@@ -6,11 +6,12 @@
 
 use crate::direct::DirectFs;
 use crate::error::{Error, Result};
+use crate::root::{RootDir, Rooted};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use url::Url;
 
@@ -31,7 +32,7 @@ pub struct OpenStore {
     /// The store.
     pub store: Arc<dyn ObjectStore>,
     /// The directory, if it is a local one.
-    pub local_root: Option<PathBuf>,
+    pub local_root: Option<RootDir>,
     /// Where it is, for people; without secrets.
     pub display: String,
 }
@@ -91,7 +92,10 @@ fn open_local(path: &Path, shown: &str) -> Result<OpenStore> {
         .map_err(|error| Error::from_store("opening", shown, &error))?
         .with_fsync(true);
     let display = format!("file://{}", root.display());
-    Ok(OpenStore { store: Arc::new(DirectFs::new(store)), local_root: Some(root), display })
+    let opened = RootDir::open(root.clone());
+    let root = opened.map_err(|error| Error::file("opening", &root, error))?;
+    let store = Arc::new(Rooted::new(DirectFs::new(store), root.clone()));
+    Ok(OpenStore { store, local_root: Some(root), display })
 }
 
 /// The URL without anything that could be a secret.
@@ -257,7 +261,8 @@ mod tests {
         let url = Url::from_file_path(&path).expect("a URL").to_string();
         for address in [plain, url.as_str(), plain] {
             let opened = open(address, &StoreOptions::default()).expect("opens");
-            assert_eq!(opened.local_root, Some(path.canonicalize().expect("it is there")));
+            let root = opened.local_root.expect("a directory");
+            assert_eq!(root.path(), path.canonicalize().expect("it is there"));
             assert!(opened.display.starts_with("file:///"), "{}", opened.display);
         }
         let file = dir.path().join("file");

@@ -52,6 +52,8 @@ pub struct NodeParts {
     pub recovery: Recovery,
     /// True if the log is on a disk; without one, the default flush level is `bucket`.
     pub has_log: bool,
+    /// True if the log was left by a clean stop: it has nothing that the bucket it was used with lacks.
+    pub log_was_left: bool,
     /// Where tails go that are not merged, or not now; nowhere without a log on a disk.
     pub parking: Option<Arc<dyn Parking>>,
     /// The node.
@@ -114,13 +116,13 @@ impl Node {
             open_now: Mutex::default(),
             tails: Mutex::new(tails),
         });
-        node.recover().await?;
+        node.recover(parts.log_was_left).await?;
         tokio::spawn(keep_up(Arc::downgrade(&node)));
         tokio::spawn(sweep_now_and_then(Arc::downgrade(&node)));
         Ok(node)
     }
 
-    async fn recover(&self) -> Result<()> {
+    async fn recover(&self, log_was_left: bool) -> Result<()> {
         let in_log: BTreeSet<VolumeId> = self.tails.lock().by_volume.keys().copied().collect();
         let stuck = self.ctx.stuck_tails(None)?;
         let waits = |id| stuck.iter().any(|name| name.volume == id);
@@ -128,6 +130,15 @@ impl Node {
             in_log.iter().copied().chain(stuck.iter().map(|name| name.volume)).collect();
         for id in volumes {
             let entry = match self.ctx.catalog.entry(id).await {
+                // What the log still has of it is in the bucket that it was used with then.
+                Err(e)
+                    if e.kind() == skerry_store::ErrorKind::NotFound
+                        && log_was_left
+                        && !waits(id) =>
+                {
+                    self.drop_tail(id);
+                    continue;
+                }
                 Err(e) if e.kind() == skerry_store::ErrorKind::NotFound && in_log.contains(&id) => {
                     return Err(self.wrong_bucket(id));
                 }
@@ -160,9 +171,14 @@ impl Node {
     }
 
     fn wrong_bucket(&self, id: VolumeId) -> Error {
+        let advice = match self.bucket_url.starts_with("memory:") {
+            true => {
+                "a bucket in memory ends with its node; remove the log's directory to give those writes up"
+            }
+            false => "the log belongs to another bucket; start the node with that one",
+        };
         let detail = format!(
-            "the log has records of volume {id}, of which the bucket at {} knows nothing: the log belongs to another \
-             bucket; start the node with that one",
+            "the log has records of volume {id}, of which the bucket at {} knows nothing: {advice}",
             self.bucket_url
         );
         Error::new(ErrorKind::Invalid, detail)
@@ -309,12 +325,18 @@ impl Node {
         self.writable_of(id, name).await
     }
 
-    /// The volume that this name was found to lead to, open for writing.
-    async fn writable_of(&self, id: VolumeId, name: &Name) -> Result<Arc<Volume>> {
+    /// Fails for a volume of which only snapshots are left.
+    pub(crate) async fn refuse_deleted(&self, id: VolumeId, name: &Name) -> Result<()> {
         if self.ctx.catalog.entry(id).await?.gone {
             let detail = format!("volume {name} is deleted; only its snapshots are left");
             return Err(Error::new(ErrorKind::NotFound, detail));
         }
+        Ok(())
+    }
+
+    /// The volume that this name was found to lead to, open for writing.
+    async fn writable_of(&self, id: VolumeId, name: &Name) -> Result<Arc<Volume>> {
+        self.refuse_deleted(id, name).await?;
         let volume = self.open_for_writing(id, false).await?;
         let failure = volume.state.lock().failure.clone();
         if let Some(failure) = failure {

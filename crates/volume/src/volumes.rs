@@ -137,6 +137,7 @@ impl Node {
         } else {
             let peek = claim::peek(&self.ctx.bucket, &desc).await?;
             info.size_bytes = peek.view.size_bytes;
+            info.owned_here = peek.owner.as_ref().is_some_and(|owner| owner.node == self.ctx.node);
             info.owner = peek.owner.map(|owner| owner.host);
         }
         Ok(info)
@@ -241,6 +242,7 @@ impl Node {
     /// Gives a volume up, so that another node may write it; by force, takes it from the node that has it.
     pub async fn release_volume(&self, name: &Name, force: bool) -> Result<Released> {
         let id = self.resolve(name).await?;
+        self.refuse_deleted(id, name).await?;
         let open = self.open_here(id);
         let desc = self.ctx.catalog.desc(id).await?;
         let Some(volume) = open else { return self.release_elsewhere(&desc, name, force).await };
@@ -284,7 +286,10 @@ impl Node {
             return Err(Error::new(ErrorKind::InUse, detail));
         }
         self.seal_for_nobody(desc, true).await?;
-        let may_lose = desc.flush == skerry_core::descriptor::FlushLevel::Local;
+        // What this node has not destaged it has in its log.
+        let is_elsewhere = owner.node != self.ctx.node;
+        let is_local = desc.flush == skerry_core::descriptor::FlushLevel::Local;
+        let may_lose = has_rest || (is_elsewhere && is_local);
         Ok(Released { held_by: Some(owner.host), may_lose })
     }
 

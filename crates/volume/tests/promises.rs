@@ -519,6 +519,74 @@ async fn a_released_volume_stays_released() {
     }
 }
 
+/// A log that was left by a clean stop has nothing that its bucket lacks: it may be used with another one. After a
+/// crash it may not.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_was_left_serves_another_bucket() {
+    let mut world = World::new(31);
+    let first = world.store.clone();
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    device.flush().await.expect("flushes");
+    drop(device);
+    run.node.shutdown().await.expect("stops");
+    drop(run);
+    world.store = Arc::new(InMemory::new());
+    let Err(refused) = world.start("a").await else { panic!("another bucket is taken") };
+    assert!(refused.message().contains("knows nothing"), "{refused}");
+    world.log_was_left = true;
+    let run = world.start("a").await.expect("starts after a clean stop");
+    assert!(run.node.list_volumes().await.expect("lists").is_empty());
+    assert!(run.node.is_drained(), "{:?}", run.node.status().parked);
+    drop(run);
+    world.store = first;
+    world.log_was_left = false;
+    let run = world.start("a").await.expect("starts with its own bucket");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    assert!(is(&device, 0, 1).await);
+}
+
+/// What this node holds it may give up without loss, also if it has not opened it since it was started.
+#[tokio::test(start_paused = true)]
+async fn a_release_after_a_clean_stop_loses_nothing() {
+    let world = World::new(32);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    drop(run.node.open_device(&target("disk")).await.expect("attaches"));
+    run.node.shutdown().await.expect("stops");
+    drop(run);
+    let run = world.start("a").await.expect("starts again");
+    let shown = run.node.show_volume(&name("disk")).await.expect("shows");
+    assert!(shown.owned_here && shown.owner.is_some());
+    let released = run.node.release_volume(&name("disk"), false).await.expect("releases");
+    assert!(!released.may_lose, "nothing was on its way");
+    let shown = run.node.show_volume(&name("disk")).await.expect("shows");
+    assert!(!shown.owned_here && shown.owner.is_none());
+}
+
+/// Of a deleted volume nothing can be released, whatever is left of it.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_volume_can_not_be_released() {
+    let world = World::new(33);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    drop(device);
+    run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    for _ in 0..4 {
+        let back = run.node.rollback_volume(&name("disk"), &name("one"), false).await;
+        back.expect("rolls back");
+    }
+    run.node.delete_volume(&name("disk"), false, false).await.expect("deletes");
+    for force in [false, true] {
+        let refused = run.node.release_volume(&name("disk"), force).await.expect_err("it is gone");
+        assert!(refused.message().contains("deleted"), "{refused}");
+    }
+}
+
 async fn objects_of(world: &World) -> Vec<ObjectMeta> {
     world.store.list(None).try_collect().await.expect("lists")
 }

@@ -72,7 +72,8 @@ async fn local(seed: u64) -> (Bucket, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let store = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).expect("a store");
     let bucket = bucket_in(Arc::new(store), seed).await;
-    let files = LocalDir::new(dir.path().to_owned(), OPEN_FILES_MAX);
+    let root = crate::root::RootDir::open(dir.path().to_owned()).expect("there");
+    let files = LocalDir::new(root, OPEN_FILES_MAX);
     (bucket.with_local_dir(Arc::new(files)), dir)
 }
 

@@ -1,0 +1,195 @@
+//! The directory of a local bucket, as it was when the bucket was opened.
+//!
+//! A disk that is unmounted leaves an empty directory under the same path, and a store that makes what directories
+//! it needs would write into it, and find nothing there. So every call looks whether the directory is still the one
+//! that was opened; if not, the bucket does not answer.
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path as FsPath, PathBuf};
+
+/// A directory that must stay the same one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootDir {
+    path: PathBuf,
+    /// Device and i-node.
+    id: (u64, u64),
+}
+
+impl RootDir {
+    /// The directory that is at `path` now.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        let id = id_of(&path)?;
+        Ok(Self { path, id })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &FsPath {
+        &self.path
+    }
+
+    /// Looks whether it is still there.
+    ///
+    /// # Errors
+    /// If nothing is at its path, or another directory.
+    pub fn check(&self) -> io::Result<()> {
+        match id_of(&self.path) {
+            Ok(id) if id == self.id => Ok(()),
+            Ok(_) => Err(self.gone("another directory is in its place")),
+            Err(error) => Err(self.gone(&error.to_string())),
+        }
+    }
+
+    fn gone(&self, why: &str) -> io::Error {
+        io::Error::other(format!(
+            "the bucket's directory {} is not there any more ({why}): is its disk mounted? Put it back; if it was \
+             moved for good, restart the node",
+            self.path.display()
+        ))
+    }
+
+    /// The same, as a store says it.
+    fn check_store(&self) -> Result<()> {
+        self.check().map_err(|error| Error::Generic { store: "RootDir", source: Box::new(error) })
+    }
+}
+
+fn id_of(path: &FsPath) -> io::Result<(u64, u64)> {
+    let found = fs::metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+/// A store in a directory that must stay the same one. What is said of another one does not count.
+#[derive(Debug)]
+pub(crate) struct Rooted<S> {
+    inner: S,
+    root: RootDir,
+}
+
+impl<S> Rooted<S> {
+    pub(crate) fn new(inner: S, root: RootDir) -> Self {
+        Self { inner, root }
+    }
+}
+
+impl<S: std::fmt::Display> std::fmt::Display for Rooted<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl<S: ObjectStore> ObjectStore for Rooted<S> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        opts: PutOptions,
+    ) -> Result<PutResult> {
+        self.root.check_store()?;
+        let put = self.inner.put_opts(location, payload, opts).await;
+        self.root.check_store()?;
+        put
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.root.check_store()?;
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let got = self.inner.get_opts(location, options).await;
+        self.root.check_store()?;
+        got
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let root = self.root.clone();
+        let checked = locations.map(move |at| root.check_store().and(at));
+        self.inner.delete_stream(checked.boxed())
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let root = self.root.clone();
+        // After the last: what was not found may be in the other directory.
+        let checked = stream::once(async move { root.check_store() });
+        let failed = checked.filter_map(|checked| async { checked.err().map(Err) });
+        self.inner.list(prefix).chain(failed).boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        let listed = self.inner.list_with_delimiter(prefix).await;
+        self.root.check_store()?;
+        listed
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.root.check_store()?;
+        let copied = self.inner.copy_opts(from, to, options).await;
+        self.root.check_store()?;
+        copied
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::TryStreamExt;
+    use object_store::local::LocalFileSystem;
+    use object_store::{ObjectStoreExt, PutMode};
+
+    /// While the directory is away, nothing is there, nothing is missing, and nothing is taken.
+    #[tokio::test]
+    async fn a_directory_that_is_away_answers_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, away) = (dir.path().join("bucket"), dir.path().join("away"));
+        fs::create_dir(&path).expect("made");
+        let inner = LocalFileSystem::new_with_prefix(&path).expect("a store");
+        let store = Rooted::new(inner, RootDir::open(path.clone()).expect("there"));
+        let (one, two) = (Path::from("a/one"), Path::from("a/two"));
+        let create = || PutOptions::from(PutMode::Create);
+        store.put_opts(&one, "1".into(), create()).await.expect("created");
+        fs::rename(&path, &away).expect("moved");
+        for is_replaced in [false, true] {
+            if is_replaced {
+                fs::create_dir_all(&path).expect("made");
+            }
+            let errors = [
+                store.put_opts(&two, "2".into(), create()).await.expect_err("it is away"),
+                store.get(&one).await.expect_err("it is away"),
+                store.head(&two).await.expect_err("it is away"),
+                store.delete(&one).await.expect_err("it is away"),
+                store.list(None).try_collect::<Vec<_>>().await.expect_err("it is away"),
+                store.list_with_delimiter(None).await.expect_err("it is away"),
+            ];
+            for error in errors {
+                assert!(matches!(error, Error::Generic { .. }), "{error}");
+                assert!(error.to_string().contains("is its disk mounted"), "{error}");
+            }
+            assert_eq!(fs::read_dir(&path).map_or(0, Iterator::count), 0, "something was written");
+        }
+        fs::remove_dir(&path).expect("removed");
+        fs::rename(&away, &path).expect("moved back");
+        assert!(store.get(&one).await.is_ok());
+        store.put_opts(&two, "2".into(), create()).await.expect("created");
+    }
+}
