@@ -20,7 +20,7 @@ pub enum Address {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// It has neither form.
-    #[error("{text:?} is not an address: write unix:PATH or HOST:PORT, such as 127.0.0.1:10809")]
+    #[error("{text:?} is not an address: write unix:PATH or HOST:PORT, such as 127.0.0.1:4000")]
     Unreadable {
         /// What was given.
         text: String,

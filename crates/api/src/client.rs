@@ -161,7 +161,10 @@ fn endpoint(address: &Address) -> Result<Endpoint> {
 
 fn nobody(address: &Address, error: &tonic::transport::Error) -> Error {
     let reason = innermost(error);
-    let message = format!("no node answers at {address} ({reason}): start one with `skerry serve`");
+    let message = format!(
+        "no node answers at {address} ({reason}): start one with `skerry serve`, or name its data directory with \
+         --data, or its address with --api"
+    );
     Error::new(ErrorKind::Unavailable, message)
 }
 

@@ -328,7 +328,8 @@ what lies behind the image's end stays as it is.
 
 Examples:
   skerry import debian.raw golden
-  qemu-img convert -n -O raw debian.qcow2 nbd:unix:skerry-data/nbd.sock:exportname=golden  (qcow2)";
+  skerry volume create golden --size 10G  # as large as the qcow2's disk, or larger
+  qemu-img convert -n -O raw debian.qcow2 nbd:unix:skerry-data/nbd.sock:exportname=golden";
 
 /// `export`.
 #[derive(Debug, Args)]

@@ -154,6 +154,7 @@ mod tests {
         layout.create().expect("made");
         let (one, two) = (dir.path().join("one"), dir.path().join("two"));
         fs::create_dir(&one).expect("made");
+        fs::create_dir(&two).expect("made");
         enter(&layout, Some(&one), "1").expect("the first");
         enter(&layout, Some(&one), "1").expect("the same after a crash");
         for (other, id) in [(Some(two.as_path()), "2"), (None, ""), (Some(one.as_path()), "3")] {
@@ -164,7 +165,6 @@ mod tests {
         enter(&layout, Some(&one), "1").expect("still the same").leave();
         enter(&layout, None, "").expect("none after a clean stop");
         enter(&layout, Some(&two), "2").expect("another");
-        fs::create_dir(&two).expect("made");
         fs::remove_dir_all(&two).expect("removed");
         enter(&layout, Some(&one), "1").expect("one whose disk is gone can't be waited for");
     }

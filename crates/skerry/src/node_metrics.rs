@@ -96,7 +96,11 @@ fn calls(store: &Counters) -> Vec<Metric> {
     vec![
         Metric::new("store_calls", "Calls of the bucket", each(&|k| tally.calls(k))),
         Metric::new("store_bytes", "Bytes moved by calls of the bucket", each(&|k| tally.bytes(k))),
-        Metric::new("store_errors", "Calls of the bucket that failed", each(&|k| tally.errors(k))),
+        Metric::new(
+            "store_errors",
+            "Calls of the bucket that got no answer, or a refusal",
+            each(&|k| tally.errors(k)),
+        ),
     ]
 }
 

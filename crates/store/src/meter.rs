@@ -7,8 +7,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 use skerry_core::env::Clock;
@@ -65,7 +65,7 @@ pub struct CallCounters {
     pub calls: AtomicU64,
     /// Bytes sent or received in payloads, or objects listed.
     pub bytes: AtomicU64,
-    /// Calls that failed.
+    /// Calls that failed; that an object is missing, or is there, is an answer.
     pub errors: AtomicU64,
     /// Calls that have not ended.
     pub in_flight: AtomicU64,
@@ -214,11 +214,16 @@ impl Call {
     }
 
     fn done<T>(&self, result: Result<T>) -> Result<T> {
-        if result.is_err() {
+        if result.as_ref().is_err_and(is_failure) {
             self.counters.of(self.kind).errors.fetch_add(1, Ordering::Relaxed);
         }
         result
     }
+}
+
+/// That nothing is there, or something is, is what was asked.
+fn is_failure(error: &Error) -> bool {
+    !matches!(error, Error::NotFound { .. } | Error::AlreadyExists { .. })
 }
 
 impl Drop for Call {
@@ -358,7 +363,7 @@ mod tests {
         bucket.delete("a/x").await.expect("delete");
         bucket.get("a/y").await.expect("get");
         let spent = counters.tally().since(&before);
-        let expected = [(1, 100, 0), (2, 100, 1), (1, 20, 0), (1, 0, 0), (1, 1, 0), (1, 0, 0)];
+        let expected = [(1, 100, 0), (2, 100, 0), (1, 20, 0), (1, 0, 0), (1, 1, 0), (1, 0, 0)];
         for (kind, expected) in CallKind::ALL.into_iter().zip(expected) {
             let found = (spent.calls(kind), spent.bytes(kind), spent.errors(kind));
             assert_eq!(found, expected, "{kind:?}");

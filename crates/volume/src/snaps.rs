@@ -49,7 +49,8 @@ impl Volume {
                 None => free_name(&timestamp_name(created_ms), |n| snapshots.get(n).is_some()),
             };
             if snapshots.get(&name).is_some() {
-                let detail = format!("snapshot {}@{name} exists already", self.name());
+                let detail =
+                    format!("snapshot {}@{name} exists already; choose another name", self.name());
                 return Err(Error::new(ErrorKind::Exists, detail));
             }
             let id = SnapshotId::random(self.ctx.bucket.entropy().as_ref());

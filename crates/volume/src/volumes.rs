@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::info::{CreateVolume, Released, VolumeInfo};
 use crate::node::Node;
 use crate::volume::{Behalf, Volume};
-use skerry_core::descriptor::{VolumeDesc, VolumeState};
+use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeState};
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::name::Name;
 use skerry_core::names;
@@ -129,6 +129,10 @@ impl Node {
         let entry = self.ctx.catalog.entry(id).await?;
         let desc = entry.desc;
         let mut info = described(name, &desc, entry.gone);
+        if !self.ctx.has_log {
+            // Whatever was asked for: here, only the bucket keeps what was flushed.
+            info.flush = FlushLevel::Bucket;
+        }
         let snapshots = self.ctx.catalog.snapshots(id).await?;
         info.snapshots = snapshots.len() as u64;
         if entry.gone {
@@ -288,7 +292,7 @@ impl Node {
         self.seal_for_nobody(desc, true).await?;
         // What this node has not destaged it has in its log.
         let is_elsewhere = owner.node != self.ctx.node;
-        let is_local = desc.flush == skerry_core::descriptor::FlushLevel::Local;
+        let is_local = desc.flush == FlushLevel::Local;
         let may_lose = has_rest || (is_elsewhere && is_local);
         Ok(Released { held_by: Some(owner.host), may_lose })
     }

@@ -30,8 +30,16 @@ pub(super) async fn run(context: &mut Context<'_>, args: ExportArgs) -> Result<(
     let (size_bytes, pieces) = context.client().await?.export_volume(request).await?;
     // Only now is it known that there is something to export.
     let file = create(&args.file, args.force)?;
+    if let Err(error) = file.set_len(size_bytes) {
+        // Too large for the file system: better now than at the end.
+        let _ = std::fs::remove_file(&args.file);
+        return Err(unwritable(&args.file, &error));
+    }
     let bar = progress::bar("exporting", size_bytes);
-    let copied = copy(pieces, Writer::new(file, size_bytes), &bar, &args.file).await;
+    let copied = tokio::select! {
+        copied = copy(pieces, Writer::new(file, size_bytes), &bar, &args.file) => copied,
+        _ = tokio::signal::ctrl_c() => Err(Error::new(ErrorKind::Internal, "interrupted")),
+    };
     bar.finish_and_clear();
     if copied.is_err() {
         // Half an image is worse than none; if it can't be removed, the error still says why.

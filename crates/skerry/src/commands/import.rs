@@ -23,8 +23,14 @@ use crate::values::{self, human_bytes};
 const PIECES_AHEAD: usize = 4;
 
 /// How images begin that are not raw.
-const FORMATS: [(&[u8], &str); 3] =
-    [(b"QFI\xfb", "qcow2"), (b"KDMV", "VMDK"), (b"vhdxfile", "VHDX")];
+const FORMATS: [(&[u8], &str); 6] = [
+    (b"QFI\xfb", "qcow2"),
+    (b"KDMV", "VMDK"),
+    (b"vhdxfile", "VHDX"),
+    (b"conectix", "VHD"),
+    (b"<<< ", "VDI"),
+    (b"QED\0", "QED"),
+];
 
 /// Writes the file into the volume.
 pub(super) async fn run(context: &mut Context<'_>, args: ImportArgs) -> Result<()> {

@@ -79,9 +79,13 @@ fn images_that_can_not_be_read_are_named() {
     node.fails(&["import", &node.file("."), "disk"], 6, "directory");
     std::fs::write(node.path("empty"), "").expect("a file");
     node.fails(&["import", &node.file("empty"), "disk"], 6, "must not be zero");
-    std::fs::write(node.path("qcow2"), [b"QFI\xfb".as_slice(), &[0; 508]].concat())
-        .expect("a file");
-    node.fails(&["import", &node.file("qcow2"), "disk"], 6, "qemu-img");
+    for (format, magic) in
+        [("qcow2", b"QFI\xfb".as_slice()), ("VDI", b"<<< QEMU"), ("VHD", b"conectix")]
+    {
+        let image = [magic, &[0; 512][magic.len()..]].concat();
+        std::fs::write(node.path(format), image).expect("a file");
+        node.fails(&["import", &node.file(format), "disk"], 6, "qemu-img");
+    }
     node.fails(&["volume", "show", "disk"], 3, "disk");
     node.ok(&["import", &node.file("qcow2"), "disk", "--raw"]);
 }
