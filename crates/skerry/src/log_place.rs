@@ -4,13 +4,14 @@
 //! only the old log has is never merged. So the place is written down while there is something to lose.
 
 use std::fs;
-use std::io::{ErrorKind as Io, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use skerry_api::{Error, ErrorKind, Result};
 
 use crate::layout::{Layout, failed};
+use crate::note;
 
 /// The file that says where the log is, and which log it is.
 pub(crate) struct LogPlace {
@@ -25,15 +26,13 @@ pub(crate) struct LogPlace {
 }
 
 /// What the file says.
+#[derive(Serialize, Deserialize)]
 struct Noted {
     log: PathBuf,
-    id: Option<String>,
+    id: String,
     /// It was on another disk than the data directory.
     on_own_disk: bool,
 }
-
-/// The line that says so.
-const OWN_DISK: &str = "on a disk of its own";
 
 impl LogPlace {
     /// Checks that the log at `log` (none: there is to be no log) is where the one that was used last was.
@@ -49,12 +48,12 @@ impl LogPlace {
             is_wanted: false,
             was_left: false,
         };
-        let Some(Noted { log: before, id, on_own_disk }) = place.read()? else {
+        let Some(Noted { log: before, id, on_own_disk }) = note::read(&place.file)? else {
             place.was_left = true;
             return Ok(place);
         };
         if !before.exists() {
-            place.before = id;
+            place.before = Some(id);
             return Ok(place);
         }
         if Some(before.as_path()) != log {
@@ -62,7 +61,7 @@ impl LogPlace {
         }
         // In the data directory, on the same disk as this very file, it was deleted by hand.
         place.is_wanted = on_own_disk || !before.starts_with(layout.data());
-        place.before = id;
+        place.before = Some(id);
         Ok(place)
     }
 
@@ -108,32 +107,14 @@ impl LogPlace {
         let _ = fs::remove_file(&self.file);
     }
 
-    fn read(&self) -> Result<Option<Noted>> {
-        match fs::read_to_string(&self.file) {
-            Ok(text) => {
-                let mut lines = text.lines();
-                let log = PathBuf::from(lines.next().unwrap_or_default());
-                let id = lines.next().map(str::to_owned);
-                Ok(Some(Noted { log, id, on_own_disk: lines.next() == Some(OWN_DISK) }))
-            }
-            Err(error) if error.kind() == Io::NotFound => Ok(None),
-            Err(error) => Err(failed("can't be read", &self.file, &error)),
-        }
-    }
-
     fn write(&self, log: &Path, id: &str) -> Result<()> {
-        let beside = self.file.with_extension("new");
-        let written = fs::File::create(&beside).and_then(|mut file| {
-            writeln!(file, "{}", log.display())?;
-            writeln!(file, "{id}")?;
-            if file.metadata()?.dev() != fs::metadata(log)?.dev() {
-                writeln!(file, "{OWN_DISK}")?;
-            }
-            file.sync_all()?;
-            fs::rename(&beside, &self.file)?;
-            self.file.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
-        });
-        written.map_err(|error| failed("can't be written", &self.file, &error))
+        let disk = |path: &Path| -> Result<u64> {
+            let found = fs::metadata(path).map_err(|e| failed("can't be looked at", path, &e))?;
+            Ok(found.dev())
+        };
+        let beside = self.file.parent().unwrap_or(Path::new("."));
+        let on_own_disk = disk(log)? != disk(beside)?;
+        note::write(&self.file, &Noted { log: log.to_owned(), id: id.to_owned(), on_own_disk })
     }
 }
 
@@ -177,10 +158,11 @@ mod tests {
         let log = dir.path().join("log");
         fs::create_dir(&log).expect("made");
         enter(&layout, Some(&log), "1").expect("the first");
-        let mut noted = fs::read_to_string(layout.log_place()).expect("there");
-        assert!(!noted.contains(OWN_DISK));
-        noted.push_str(OWN_DISK);
-        fs::write(layout.log_place(), noted).expect("written");
+        let noted: Option<Noted> = note::read(&layout.log_place()).expect("readable");
+        let mut noted = noted.expect("there");
+        assert!(!noted.on_own_disk);
+        noted.on_own_disk = true;
+        note::write(&layout.log_place(), &noted).expect("written");
         let Err(error) = enter(&layout, Some(&log), "2") else { panic!("another log is taken") };
         assert_eq!(error.kind(), ErrorKind::Invalid);
         let again = enter(&layout, Some(&log), "1").expect("the same");

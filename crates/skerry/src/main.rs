@@ -23,6 +23,7 @@ mod log_place;
 mod metrics;
 mod node_engine;
 mod node_metrics;
+mod note;
 mod output;
 mod parked;
 mod progress;
