@@ -1,0 +1,63 @@
+//! What can go wrong, and what a caller does about it.
+
+use std::fmt;
+
+/// What the caller should do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// Mend the request: a field of it is out of range.
+    Invalid,
+    /// There is no such job or limit: look at the name.
+    NotFound,
+    /// A job of this id is there already: use that one.
+    Exists,
+    /// The job is not in a state in which this can be done: look at it.
+    Conflict,
+    /// The lease is not held any more: stop the work, and report nothing.
+    LeaseLost,
+    /// The database does not answer: try again.
+    Unavailable,
+    /// What is at rest is damaged, or newer than this.
+    Corrupt,
+    /// A fault of the broker: report it.
+    Internal,
+}
+
+/// An error that names its object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+}
+
+impl Error {
+    /// An error with a text for people.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// A field of a request is out of range.
+    pub fn invalid(message: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Invalid, message.to_string())
+    }
+
+    /// What the caller should do.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The text for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl From<skerry_core::wire::FormatError> for Error {
+    fn from(error: skerry_core::wire::FormatError) -> Self {
+        Self::new(ErrorKind::Corrupt, error.to_string())
+    }
+}
+
+/// A result of the broker.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,258 @@
+//! A job as it is kept: what was asked for, where it stands, and what was tried.
+
+use crate::error::{Error, Result};
+use crate::name::{JobId, Worker};
+use crate::spec::JobSpec;
+use bytes::Bytes;
+use std::fmt;
+use std::str::FromStr;
+
+/// Attempts that a job remembers; of more, the newest. Their numbers go on.
+pub const ATTEMPTS_KEPT: usize = 64;
+/// The longest code and the longest message of an error, bytes; what is longer is cut off.
+pub const ERROR_BYTES_MAX: usize = 4096;
+
+/// A job's place in the history of its shard: never used twice, and older jobs have lower ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+/// The number of an attempt: the first is 1, and restarts go on counting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptNo(pub u32);
+
+/// A lease: what a worker must show with everything that it says about a job. An attempt is begun once only, so a
+/// lease that has passed to somebody else is told from the one that holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lease {
+    /// The job.
+    pub seq: Seq,
+    /// The attempt.
+    pub attempt: AttemptNo,
+}
+
+/// What the ids of jobs begin with that were given none.
+const ASSIGNED: char = '~';
+
+/// What a job is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobRef {
+    /// As its owner named it.
+    Named(JobId),
+    /// By its place: it was given no name.
+    Assigned(Seq),
+}
+
+impl fmt::Display for JobRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(id) => id.fmt(f),
+            Self::Assigned(seq) => write!(f, "{ASSIGNED}{:x}", seq.0),
+        }
+    }
+}
+
+impl FromStr for JobRef {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let Some(digits) = text.strip_prefix(ASSIGNED) else {
+            return JobId::new(text).map(Self::Named);
+        };
+        let seq = u64::from_str_radix(digits, 16).map(|seq| Self::Assigned(Seq(seq)));
+        // One text for one job.
+        seq.ok().filter(|job| job.to_string() == text).ok_or_else(|| {
+            Error::invalid(format!(
+                "{text:?} is not a valid job id: one that begins with '~' is the broker's own"
+            ))
+        })
+    }
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// It waits: for its time, for a limit, for a worker.
+    Scheduled,
+    /// A worker has it.
+    Running,
+    /// It is done.
+    Succeeded,
+    /// It was tried for the last time: a dead letter.
+    Failed,
+    /// Somebody called it off.
+    Cancelled,
+}
+
+impl State {
+    /// Nothing more happens by itself.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// For people and for JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Done; with what came out.
+    Succeeded(Bytes),
+    /// The worker says that it failed.
+    Failed(JobError),
+    /// The worker gave no sign of life.
+    Expired,
+    /// The worker stopped, as it was told to.
+    Cancelled,
+}
+
+/// Why an attempt failed, as the worker tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobError {
+    /// What kind, for programs.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// Trying again is no use.
+    pub is_final: bool,
+}
+
+/// One time that a worker had the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its number.
+    pub number: AttemptNo,
+    /// Who had it.
+    pub worker: Worker,
+    /// When it began, milliseconds since 1970.
+    pub started_ms: u64,
+    /// When and how it ended, unless it goes on.
+    pub ended: Option<(u64, Ending)>,
+}
+
+/// A job as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Its place.
+    pub seq: Seq,
+    /// What was asked for, with what was changed since.
+    pub spec: JobSpec,
+    /// Where it stands.
+    pub state: State,
+    /// When it was taken, milliseconds since 1970.
+    pub created_ms: u64,
+    /// When it came to its end, if it has.
+    pub ended_ms: Option<u64>,
+    /// Somebody wants it stopped.
+    pub cancel_asked: bool,
+    /// How many attempts had begun when it was restarted last: retries count from there.
+    pub restarted_after: AttemptNo,
+    /// What was tried, oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+impl Job {
+    /// A job that was just asked for.
+    pub fn new(seq: Seq, spec: JobSpec, now_ms: u64) -> Self {
+        Self {
+            seq,
+            spec,
+            state: State::Scheduled,
+            created_ms: now_ms,
+            ended_ms: None,
+            cancel_asked: false,
+            restarted_after: AttemptNo(0),
+            attempts: Vec::new(),
+        }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> JobRef {
+        match &self.spec.id {
+            Some(id) => JobRef::Named(id.clone()),
+            None => JobRef::Assigned(self.seq),
+        }
+    }
+
+    /// How many attempts have begun.
+    pub fn begun(&self) -> AttemptNo {
+        self.attempts.last().map_or(AttemptNo(0), |attempt| attempt.number)
+    }
+
+    /// A worker has it.
+    pub fn lease(&mut self, attempt: AttemptNo, worker: Worker, now_ms: u64) {
+        if self.attempts.len() >= ATTEMPTS_KEPT {
+            self.attempts.remove(0);
+        }
+        self.attempts.push(Attempt { number: attempt, worker, started_ms: now_ms, ended: None });
+        self.state = State::Running;
+    }
+
+    /// The attempt that goes on has ended.
+    pub fn end_attempt(&mut self, now_ms: u64, ending: Ending) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.ended.get_or_insert((now_ms, ending));
+        }
+    }
+
+    /// It waits again, until `start_at_ms`.
+    pub fn wait(&mut self, start_at_ms: u64) {
+        self.state = State::Scheduled;
+        self.spec.start_at_ms = start_at_ms;
+    }
+
+    /// It has come to its end.
+    pub fn finish(&mut self, state: State, now_ms: u64) {
+        self.state = state;
+        self.ended_ms = Some(now_ms);
+    }
+
+    /// It begins anew, with its history.
+    pub fn restart(&mut self) {
+        self.state = State::Scheduled;
+        self.spec.start_at_ms = 0;
+        self.ended_ms = None;
+        self.cancel_asked = false;
+        self.restarted_after = self.begun();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_has_one_name() {
+        for text in ["mail-1", "~0", "~ff", "~ffffffffffffffff"] {
+            assert_eq!(text.parse::<JobRef>().expect("a name").to_string(), text);
+        }
+        for bad in ["", "~", "~x", "~00", "~FF", "~+1", "~10000000000000000"] {
+            assert!(bad.parse::<JobRef>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn history_is_bounded_and_numbers_go_on() {
+        let mut job = Job::new(Seq(1), JobSpec::default(), 5);
+        let worker = Worker::new("w").expect("a name");
+        for number in 1..=100 {
+            job.lease(AttemptNo(number), worker.clone(), 10);
+            job.end_attempt(11, Ending::Expired);
+            job.end_attempt(12, Ending::Cancelled);
+        }
+        assert_eq!(job.attempts.len(), ATTEMPTS_KEPT);
+        assert_eq!(job.begun(), AttemptNo(100));
+        assert_eq!(job.attempts[0].ended, Some((11, Ending::Expired)), "an end is final");
+        job.finish(State::Failed, 13);
+        job.restart();
+        assert_eq!((job.state, job.restarted_after), (State::Scheduled, AttemptNo(100)));
+    }
+}

@@ -1,0 +1,18 @@
+//! The broker of durable jobs: what people want done, who is doing it, and how it ended.
+//!
+//! All decisions are made by one deterministic machine in memory ([`machine`]): which job is next, who holds it,
+//! which limits it waits for. It knows neither a database nor a clock nor a socket, and is rebuilt from records
+//! when it is opened. This crate knows nothing of volumes.
+
+pub mod error;
+pub mod job;
+pub mod keys;
+pub mod limit;
+pub mod machine;
+pub mod name;
+
+pub mod record;
+pub mod retry;
+pub mod spec;
+
+pub use error::{Error, ErrorKind, Result};

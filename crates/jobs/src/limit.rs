@@ -1,0 +1,194 @@
+//! Limits: how many jobs may run at once, or start in a while.
+
+use crate::error::{Error, Result};
+use crate::name::{Group, LimitKey};
+
+/// The most limits of one job.
+pub const LIMITS_MAX: usize = 8;
+/// The longest time that a rate counts in, milliseconds: a day.
+pub const RATE_MS_MAX: u32 = 86_400_000;
+/// The shortest time between two refreshes of a floating limit, milliseconds.
+pub const REFRESH_MS_MIN: u32 = 1_000;
+
+/// What a limit limits. The newest job that names a limit says how much.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LimitKind {
+    /// So many jobs at once.
+    Concurrency {
+        /// At least one.
+        max: u32,
+    },
+    /// As [`LimitKind::Concurrency`], but a worker says how many, again and again.
+    Floating {
+        /// How many until a worker has said so.
+        initial: u32,
+        /// How often a worker is asked, milliseconds.
+        refresh_ms: u32,
+        /// Which workers are asked.
+        group: Group,
+    },
+    /// A token bucket: attempts that begin.
+    Rate {
+        /// So many attempts …
+        count: u32,
+        /// … in so many milliseconds.
+        per_ms: u32,
+        /// And so many at once, if there were none for a while.
+        burst: u32,
+    },
+}
+
+/// A limit that a job is under.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Limit {
+    /// Its name, the tenant's own.
+    pub key: LimitKey,
+    /// What it limits.
+    pub kind: LimitKind,
+}
+
+impl LimitKind {
+    /// Looks whether the numbers make sense.
+    ///
+    /// # Errors
+    /// `Invalid` names the field.
+    pub fn check(&self, key: &LimitKey) -> Result<()> {
+        let reason = match self {
+            Self::Concurrency { max: 0 } => "it lets no job run: its maximum is 0",
+            Self::Floating { refresh_ms, .. } if *refresh_ms < REFRESH_MS_MIN => {
+                "it is refreshed more often than once a second"
+            }
+            Self::Rate { count: 0, .. } => "it lets no job run: its count is 0",
+            Self::Rate { burst: 0, .. } => "it lets no job run: its burst is 0",
+            Self::Rate { per_ms, .. } if *per_ms == 0 || *per_ms > RATE_MS_MAX => {
+                "its time is not between 1 ms and a day"
+            }
+            Self::Rate { count, per_ms, .. } if u64::from(*count) > u64::from(*per_ms) * 1000 => {
+                "it allows more than one job in a microsecond"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::invalid(format!("limit {key} is not valid: {reason}")))
+    }
+
+    /// For messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Concurrency { .. } => "concurrency limit",
+            Self::Floating { .. } => "floating limit",
+            Self::Rate { .. } => "rate limit",
+        }
+    }
+}
+
+/// A token bucket as one number: when the bucket is full again (the generic cell rate algorithm, ITU-T I.371).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// When it is full again, microseconds.
+    pub full_at_us: u64,
+}
+
+/// How a bucket fills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// A token every so many microseconds.
+    period_us: u64,
+    /// How long an empty bucket takes to fill, microseconds.
+    depth_us: u64,
+}
+
+impl Flow {
+    /// Of `count` tokens in `per_ms` milliseconds, and at most `burst` in the bucket.
+    pub fn new(count: u32, per_ms: u32, burst: u32) -> Self {
+        let period_us = (u64::from(per_ms) * 1000).div_ceil(u64::from(count.max(1))).max(1);
+        Self { period_us, depth_us: period_us * u64::from(burst.max(1)) }
+    }
+}
+
+impl Bucket {
+    /// When the next token can be taken, microseconds.
+    fn next_us(&self, flow: Flow) -> u64 {
+        (self.full_at_us + flow.period_us).saturating_sub(flow.depth_us)
+    }
+
+    /// How many tokens can be taken now.
+    pub fn tokens(&self, flow: Flow, now_us: u64) -> u32 {
+        let next_us = self.next_us(flow);
+        if next_us > now_us {
+            return 0;
+        }
+        let full = flow.depth_us / flow.period_us;
+        u32::try_from(full.min(1 + (now_us - next_us) / flow.period_us)).unwrap_or(u32::MAX)
+    }
+
+    /// When there is one token more than now, microseconds.
+    pub fn more_us(&self, flow: Flow, now_us: u64) -> u64 {
+        self.next_us(flow) + u64::from(self.tokens(flow, now_us)) * flow.period_us
+    }
+
+    /// Takes a token.
+    pub fn take(&mut self, flow: Flow, now_us: u64) {
+        self.full_at_us = self.full_at_us.max(now_us) + flow.period_us;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate() {
+        let flow = Flow::new(10, 1_000, 3);
+        let mut bucket = Bucket::default();
+        let mut taken = Vec::new();
+        let mut now_us = 1_000_000;
+        while taken.len() < 6 {
+            if bucket.tokens(flow, now_us) > 0 {
+                bucket.take(flow, now_us);
+                taken.push(now_us);
+            } else {
+                now_us = bucket.more_us(flow, now_us);
+            }
+        }
+        assert_eq!(taken, [1_000_000, 1_000_000, 1_000_000, 1_100_000, 1_200_000, 1_300_000]);
+    }
+
+    #[test]
+    fn no_window_sees_more_than_burst_and_rate() {
+        let flow = Flow::new(7, 1_000, 5);
+        let mut bucket = Bucket::default();
+        let mut taken: Vec<u64> = Vec::new();
+        for step in 0..20_000u64 {
+            let now_us = 10_000_000 + step * 1_373 % 900_000 + step * 1_000;
+            let now_us = now_us.max(taken.last().copied().unwrap_or_default());
+            if bucket.tokens(flow, now_us) > 0 {
+                bucket.take(flow, now_us);
+                taken.push(now_us);
+            }
+        }
+        for (first, from) in taken.iter().enumerate() {
+            let within = taken[first..].iter().take_while(|at| **at < from + 1_000_000).count();
+            assert!(within <= 5 + 7, "{within} in a second");
+        }
+        assert!(taken.len() > 100);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let key = LimitKey::new("api").expect("a name");
+        let rate = |count, per_ms, burst| LimitKind::Rate { count, per_ms, burst };
+        for bad in [
+            LimitKind::Concurrency { max: 0 },
+            LimitKind::Floating { initial: 1, refresh_ms: 999, group: Group::default() },
+            rate(0, 1, 1),
+            rate(1, 0, 1),
+            rate(1, 1, 0),
+            rate(1, RATE_MS_MAX + 1, 1),
+            rate(1_001, 1, 1),
+        ] {
+            let error = bad.check(&key).expect_err("nonsense");
+            assert!(error.message().contains("api"), "{error}");
+        }
+        assert_eq!(rate(1_000, 1, u32::MAX).check(&key), Ok(()));
+    }
+}

@@ -1,0 +1,50 @@
+//! Texts that many jobs share, kept once, as long as somebody uses them.
+
+use super::pool::Pool;
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// Values that are kept once, each under a number.
+#[derive(Debug)]
+pub(super) struct Names<T> {
+    by_value: HashMap<T, u32>,
+    pool: Pool<(T, u32)>,
+}
+
+impl<T> Default for Names<T> {
+    fn default() -> Self {
+        Self { by_value: HashMap::new(), pool: Pool::default() }
+    }
+}
+
+impl<T: Clone + Eq + Hash> Names<T> {
+    /// The value's number, used once more.
+    pub(super) fn hold(&mut self, value: &T) -> u32 {
+        let at = self.find(value).unwrap_or_else(|| {
+            let at = self.pool.insert((value.clone(), 0));
+            self.by_value.insert(value.clone(), at);
+            at
+        });
+        self.pool[at].1 += 1;
+        at
+    }
+
+    /// Used once less.
+    pub(super) fn release(&mut self, at: u32) {
+        self.pool[at].1 -= 1;
+        if self.pool[at].1 == 0 {
+            let (value, _) = self.pool.remove(at);
+            self.by_value.remove(&value);
+        }
+    }
+
+    /// The number of a value that somebody uses.
+    pub(super) fn find(&self, value: &T) -> Option<u32> {
+        self.by_value.get(value).copied()
+    }
+
+    /// The value, if somebody uses it.
+    pub(super) fn try_get(&self, at: u32) -> Option<&T> {
+        self.pool.get(at).map(|(value, _)| value)
+    }
+}

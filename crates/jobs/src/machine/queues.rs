@@ -1,0 +1,426 @@
+//! Who is next: jobs that could run, by task group, tenant and limits.
+//!
+//! Jobs of one task group, one tenant and the same limits are a *class*, ordered by priority and age. Of each class
+//! only the first job is ever looked at: it stands among the *heads* of its *line* (the tenant's queue within the
+//! task group), or, if a limit has no room, the class is parked at that limit, where it is in nobody's way. Lines
+//! of a task group take turns, a job each: deficit round-robin (Shreedhar and Varghese 1995) with jobs of equal cost.
+//!
+//! What must hold: whatever could run now and is not parked is among the heads, and of what is parked at a limit
+//! that has room, something better is among them. So: a place that comes free wakes the best class of each line;
+//! a class that was woken and leaves without taking the place wakes the next; and a class with a new first job
+//! looks anew. Each such step is of the order of the logarithm of the number of classes.
+
+use super::limits::{LimitState, Rule};
+use super::pool::Pool;
+use super::timers::{Timer, Timers};
+use crate::limit::LimitKind;
+use crate::name::LimitKey;
+use std::collections::{BTreeSet, HashMap};
+
+/// The number of a class.
+pub(super) type ClassNo = u32;
+/// The number of a line.
+pub(super) type LineNo = u32;
+/// The number of a limit.
+pub(super) type LimitNo = u32;
+
+/// A waiting job's place in its class: the lower, the sooner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) priority: u8,
+    pub(super) seq: u64,
+    pub(super) job: u32,
+}
+
+/// Where a class stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spot {
+    /// No job of it is ready.
+    Nowhere,
+    /// Among the heads of its line.
+    Heads(Place),
+    /// The same; it came from this limit, which has room for it.
+    Woken(Place, LimitNo),
+    /// At a limit that had no room.
+    Parked(Place, LimitNo),
+}
+
+/// Jobs between which only priority and age decide.
+#[derive(Debug)]
+struct Class {
+    line: LineNo,
+    limits: Box<[LimitNo]>,
+    ready: BTreeSet<Place>,
+    spot: Spot,
+    /// Jobs of it, ready or not.
+    users: u32,
+}
+
+/// A tenant's queue within a task group.
+#[derive(Debug)]
+struct Line {
+    key: (u32, u32),
+    heads: BTreeSet<(Place, ClassNo)>,
+    /// When it is its turn; none while it has no heads.
+    turn: Option<u64>,
+    /// Classes of it.
+    users: u32,
+}
+
+/// All queues of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    classes: Pool<Class>,
+    class_by_key: HashMap<(LineNo, Box<[LimitNo]>), ClassNo>,
+    lines: Pool<Line>,
+    line_by_key: HashMap<(u32, u32), LineNo>,
+    /// Of each task group, the lines with heads, by turn.
+    turns: HashMap<u32, BTreeSet<(u64, LineNo)>>,
+    next_turn: u64,
+    pub(super) limits: Pool<LimitState>,
+    limit_by_key: HashMap<(u32, LimitKey), LimitNo>,
+    /// Groups in which something came among the heads.
+    touched: BTreeSet<u32>,
+    /// Limits whose timer may have to change.
+    retime: BTreeSet<LimitNo>,
+    /// Timers of limits that are gone.
+    stale_timers: Vec<(u64, LimitNo)>,
+}
+
+impl Queues {
+    /// The class of jobs of this task group, tenant and limits, used once more.
+    pub(super) fn hold_class(&mut self, group: u32, tenant: u32, limits: &[LimitNo]) -> ClassNo {
+        let line = self.line(group, tenant);
+        let mut limits: Box<[LimitNo]> = limits.into();
+        limits.sort_unstable();
+        let key = (line, limits.clone());
+        let no = self.class_by_key.get(&key).copied().unwrap_or_else(|| {
+            for limit in &limits {
+                self.limits[*limit].users += 1;
+            }
+            self.lines[line].users += 1;
+            let (ready, spot) = (BTreeSet::new(), Spot::Nowhere);
+            let no = self.classes.insert(Class { line, limits, ready, spot, users: 0 });
+            self.class_by_key.insert(key, no);
+            no
+        });
+        self.classes[no].users += 1;
+        no
+    }
+
+    /// Used once less.
+    pub(super) fn drop_class(&mut self, no: ClassNo) {
+        self.classes[no].users -= 1;
+        if self.classes[no].users > 0 {
+            return;
+        }
+        let Class { line, limits, .. } = self.classes.remove(no);
+        for limit in &limits {
+            self.limits[*limit].users -= 1;
+            self.drop_limit(*limit);
+        }
+        self.class_by_key.remove(&(line, limits));
+        self.lines[line].users -= 1;
+        if self.lines[line].users == 0 {
+            let gone = self.lines.remove(line);
+            self.line_by_key.remove(&gone.key);
+        }
+    }
+
+    fn line(&mut self, group: u32, tenant: u32) -> LineNo {
+        let key = (group, tenant);
+        *self.line_by_key.entry(key).or_insert_with(|| {
+            let heads = BTreeSet::new();
+            self.lines.insert(Line { key, heads, turn: None, users: 0 })
+        })
+    }
+
+    /// The tenant's limit of this name, if anybody knows it.
+    pub(super) fn find_limit(&self, tenant: u32, key: &LimitKey) -> Option<LimitNo> {
+        self.limit_by_key.get(&(tenant, key.clone())).copied()
+    }
+
+    /// The tenant's limit of this name; the newest definition holds.
+    pub(super) fn define_limit(
+        &mut self,
+        tenant: u32,
+        key: &LimitKey,
+        kind: &LimitKind,
+        now_us: u64,
+    ) -> LimitNo {
+        let Some(no) = self.find_limit(tenant, key) else {
+            let key = (tenant, key.clone());
+            let no = self.limits.insert(LimitState::new(key.clone(), kind.clone()));
+            self.limit_by_key.insert(key, no);
+            return no;
+        };
+        if self.limits[no].kind != *kind {
+            let said = match (&self.limits[no].kind, kind) {
+                // What a worker said holds until it says something else.
+                (LimitKind::Floating { .. }, LimitKind::Floating { .. }) => self.limits[no].rule,
+                _ => Rule::of(kind),
+            };
+            self.limits[no].kind = kind.clone();
+            self.set_rule(no, said, now_us);
+        }
+        no
+    }
+
+    /// A limit lets through more from now on, or less. What runs already is not touched.
+    pub(super) fn set_rule(&mut self, no: LimitNo, rule: Rule, now_us: u64) {
+        let before = self.limits[no].room(now_us);
+        self.limits[no].rule = rule;
+        let more = self.limits[no].room(now_us).saturating_sub(before);
+        self.wake(no, more, now_us);
+    }
+
+    fn drop_limit(&mut self, no: LimitNo) {
+        if self.limits[no].users == 0 {
+            let gone = self.limits.remove(no);
+            self.limit_by_key.remove(&gone.key);
+            self.retime.remove(&no);
+            self.stale_timers.extend(gone.timer_ms.map(|at_ms| (at_ms, no)));
+        }
+    }
+
+    /// A job of the class is ready.
+    pub(super) fn add(&mut self, no: ClassNo, place: Place, now_us: u64) {
+        self.classes[no].ready.insert(place);
+        self.settle(no, now_us);
+    }
+
+    /// It is not, any more.
+    pub(super) fn remove(&mut self, no: ClassNo, place: Place, now_us: u64) {
+        self.classes[no].ready.remove(&place);
+        self.settle(no, now_us);
+    }
+
+    /// A ready job of the class has another place.
+    pub(super) fn replace(&mut self, no: ClassNo, before: Place, after: Place, now_us: u64) {
+        self.classes[no].ready.remove(&before);
+        self.classes[no].ready.insert(after);
+        self.settle(no, now_us);
+    }
+
+    /// The next job of a task group, with the limits that it needs taken for it.
+    pub(super) fn take(&mut self, group: u32, now_us: u64) -> Option<Place> {
+        loop {
+            let (_, line) = self.turns.get(&group)?.first().copied()?;
+            // Without one, the line has left: it is the next one's turn.
+            let Some(no) = self.best(line, now_us) else { continue };
+            let place = self.classes[no].ready.first().copied();
+            let place = place.expect("a class among the heads has a job");
+            self.hold_limits(no, now_us);
+            self.leave_turn(line);
+            self.join_turns(line);
+            self.classes[no].ready.remove(&place);
+            self.settle(no, now_us);
+            return Some(place);
+        }
+    }
+
+    /// The first class of a line for which there is room; those for which there is none are parked.
+    fn best(&mut self, line: LineNo, now_us: u64) -> Option<ClassNo> {
+        loop {
+            let Some((place, no)) = self.lines[line].heads.first().copied() else {
+                self.leave_turn(line);
+                return None;
+            };
+            let Some(limit) = self.full(no, now_us) else { return Some(no) };
+            let woken_by = self.leave_spot(no);
+            self.park(no, place, limit);
+            self.pass_on(woken_by, now_us);
+        }
+    }
+
+    /// The line has its turn after all others of its task group.
+    fn join_turns(&mut self, no: LineNo) {
+        let line = &mut self.lines[no];
+        line.turn = Some(self.next_turn);
+        self.turns.entry(line.key.0).or_default().insert((self.next_turn, no));
+        self.next_turn += 1;
+    }
+
+    /// A line without heads has no turn.
+    fn settle_turn(&mut self, no: LineNo) {
+        if self.lines[no].heads.is_empty() {
+            self.leave_turn(no);
+        }
+    }
+
+    fn leave_turn(&mut self, no: LineNo) {
+        let line = &mut self.lines[no];
+        let (group, _) = line.key;
+        if let Some(turn) = line.turn.take()
+            && let Some(turns) = self.turns.get_mut(&group)
+        {
+            turns.remove(&(turn, no));
+            if turns.is_empty() {
+                self.turns.remove(&group);
+            }
+        }
+    }
+
+    /// Takes the limits of a class for a job of it.
+    pub(super) fn hold_limits(&mut self, no: ClassNo, now_us: u64) {
+        if let Spot::Woken(place, _) = self.classes[no].spot {
+            // It takes the place that it was woken for.
+            self.classes[no].spot = Spot::Heads(place);
+        }
+        for at in 0..self.classes[no].limits.len() {
+            let limit = self.classes[no].limits[at];
+            self.limits[limit].take(now_us);
+            self.retime.insert(limit);
+        }
+    }
+
+    /// Gives back what a job of the class held.
+    pub(super) fn give_limits(&mut self, no: ClassNo, now_us: u64) {
+        for at in 0..self.classes[no].limits.len() {
+            let limit = self.classes[no].limits[at];
+            self.limits[limit].held -= 1;
+            let count = if let Rule::AtOnce(_) = self.limits[limit].rule { 1 } else { 0 };
+            if self.limits[limit].room(now_us) > 0 {
+                self.wake(limit, count, now_us);
+            }
+        }
+    }
+
+    /// Wakes so many classes of each line that wait for a limit.
+    pub(super) fn wake(&mut self, limit: LimitNo, count: u32, now_us: u64) {
+        self.retime.insert(limit);
+        let lines: Vec<LineNo> = self.limits[limit].waiting.keys().copied().collect();
+        for line in lines {
+            let mut left = count;
+            while left > 0 {
+                let waiting = self.limits[limit].waiting.get(&line);
+                let Some((place, no)) = waiting.and_then(|all| all.first().copied()) else { break };
+                self.limits[limit].unpark(line, place, no);
+                match self.full(no, now_us) {
+                    // It waits on, for another; this place is for the next.
+                    Some(other) if other != limit => self.park(no, place, other),
+                    _ => {
+                        self.lead(no, place, Spot::Woken(place, limit));
+                        left -= 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tokens have come for those who wait for a rate.
+    pub(super) fn tokens_came(&mut self, limit: LimitNo, now_us: u64) {
+        self.limits[limit].timer_ms = None;
+        self.retime.insert(limit);
+        let room = self.limits[limit].room(now_us);
+        self.wake(limit, room, now_us);
+    }
+
+    /// The first of a class's limits that has no room.
+    fn full(&self, no: ClassNo, now_us: u64) -> Option<LimitNo> {
+        self.classes[no].limits.iter().copied().find(|limit| self.limits[*limit].room(now_us) == 0)
+    }
+
+    /// Puts a class where it belongs after its ready jobs changed.
+    fn settle(&mut self, no: ClassNo, now_us: u64) {
+        let class = &self.classes[no];
+        let first = class.ready.first().copied();
+        let stands = match class.spot {
+            Spot::Nowhere => None,
+            Spot::Heads(place) | Spot::Woken(place, _) | Spot::Parked(place, _) => Some(place),
+        };
+        if first == stands {
+            return;
+        }
+        let woken_by = self.leave_spot(no);
+        if let Some(place) = first {
+            match self.full(no, now_us) {
+                Some(limit) => self.park(no, place, limit),
+                None => self.lead(no, place, Spot::Heads(place)),
+            }
+        }
+        self.pass_on(woken_by, now_us);
+        self.settle_turn(self.classes[no].line);
+    }
+
+    /// Takes a class from where it stands; says which limit it was woken by and has not taken.
+    fn leave_spot(&mut self, no: ClassNo) -> Option<LimitNo> {
+        let class = &mut self.classes[no];
+        let line = class.line;
+        match std::mem::replace(&mut class.spot, Spot::Nowhere) {
+            Spot::Nowhere => None,
+            Spot::Heads(place) => {
+                self.lines[line].heads.remove(&(place, no));
+                None
+            }
+            Spot::Woken(place, limit) => {
+                self.lines[line].heads.remove(&(place, no));
+                Some(limit)
+            }
+            Spot::Parked(place, limit) => {
+                self.limits[limit].unpark(line, place, no);
+                self.retime.insert(limit);
+                None
+            }
+        }
+    }
+
+    /// A class that was woken did not take its place: it is the next one's.
+    fn pass_on(&mut self, woken_by: Option<LimitNo>, now_us: u64) {
+        if let Some(limit) = woken_by
+            && self.limits[limit].room(now_us) > 0
+        {
+            self.wake(limit, 1, now_us);
+        }
+    }
+
+    fn park(&mut self, no: ClassNo, place: Place, limit: LimitNo) {
+        let class = &mut self.classes[no];
+        class.spot = Spot::Parked(place, limit);
+        self.limits[limit].park(class.line, place, no);
+        self.retime.insert(limit);
+    }
+
+    /// A class stands among the heads of its line.
+    fn lead(&mut self, no: ClassNo, place: Place, spot: Spot) {
+        let class = &mut self.classes[no];
+        class.spot = spot;
+        let at = class.line;
+        self.lines[at].heads.insert((place, no));
+        if self.lines[at].turn.is_none() {
+            self.join_turns(at);
+        }
+        let (group, _) = self.lines[at].key;
+        self.touched.insert(group);
+    }
+
+    /// Task groups in which there may be work that there was not when this was asked before.
+    pub(super) fn take_touched(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Sets the timers of limits to when tokens come for which somebody waits.
+    pub(super) fn set_timers(&mut self, timers: &mut Timers, now_us: u64) {
+        for (at_ms, no) in std::mem::take(&mut self.stale_timers) {
+            timers.remove(at_ms, Timer::Token(no));
+        }
+        for no in std::mem::take(&mut self.retime) {
+            let limit = &mut self.limits[no];
+            let mut wanted_ms = limit.wanted_ms(now_us);
+            // A timer is never put off: it tells of a token that may have come since, and is set anew then.
+            if let (Some(set_ms), Some(new_ms)) = (limit.timer_ms, wanted_ms) {
+                wanted_ms = Some(set_ms.min(new_ms));
+            }
+            if limit.timer_ms == wanted_ms {
+                continue;
+            }
+            if let Some(at_ms) = limit.timer_ms {
+                timers.remove(at_ms, Timer::Token(no));
+            }
+            if let Some(at_ms) = wanted_ms {
+                timers.add(at_ms, Timer::Token(no));
+            }
+            limit.timer_ms = wanted_ms;
+        }
+    }
+}

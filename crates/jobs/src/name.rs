@@ -1,0 +1,103 @@
+//! The names that people give: of jobs, tenants, task groups, limits and workers. Short texts without control
+//! characters, so that they can be printed, logged, and put into keys.
+
+use crate::error::{Error, Result};
+use std::fmt;
+
+/// The longest name, bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// The tenant and the task group of who names none.
+pub const DEFAULT: &str = "default";
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident, $what:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// Takes a text as a name.
+            ///
+            /// # Errors
+            /// `Invalid` if it is empty, too long, or holds control characters.
+            pub fn new(text: &str) -> Result<Self> {
+                check($what, text).map(|()| Self(text.into()))
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", self.0)
+            }
+        }
+    )*};
+}
+
+names! {
+    /// A job's id: unique within its tenant while the job is kept.
+    JobId, "job id";
+    /// Whose jobs they are.
+    Tenant, "tenant";
+    /// What workers ask for work by.
+    Group, "task group";
+    /// A limit's name, unique within its tenant.
+    LimitKey, "limit";
+    /// What a worker calls itself, for people.
+    Worker, "worker";
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self(DEFAULT.into())
+    }
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self(DEFAULT.into())
+    }
+}
+
+fn check(what: &str, text: &str) -> Result<()> {
+    let reason = if text.is_empty() {
+        "it is empty"
+    } else if text.len() > NAME_BYTES_MAX {
+        "it is longer than 128 bytes"
+    } else if text.chars().any(char::is_control) {
+        "it holds control characters"
+    } else {
+        return Ok(());
+    };
+    let shown: String = text.chars().take(NAME_BYTES_MAX).collect();
+    Err(Error::invalid(format!("{shown:?} is not a valid {what}: {reason}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn names_have_limits() {
+        for good in ["a", "mail/42", "Ärger", &"x".repeat(NAME_BYTES_MAX)] {
+            assert_eq!(JobId::new(good).map(|id| id.as_str().to_owned()), Ok(good.to_owned()));
+        }
+        for bad in ["", "a\0b", "line\n", &"x".repeat(NAME_BYTES_MAX + 1)] {
+            let error = Tenant::new(bad).expect_err("a bad name");
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.message().contains("tenant"), "{error}");
+        }
+    }
+}

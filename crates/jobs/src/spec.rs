@@ -1,0 +1,194 @@
+//! What somebody wants done.
+
+use crate::error::{Error, Result};
+use crate::limit::{LIMITS_MAX, Limit};
+use crate::name::{Group, JobId, Tenant};
+use crate::retry::RetryPolicy;
+use bytes::Bytes;
+use std::collections::BTreeSet;
+
+/// The largest payload and the largest result, bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// The most entries of a job's metadata.
+pub const METADATA_MAX: usize = 16;
+/// The longest key and the longest value of metadata, bytes.
+pub const METADATA_BYTES_MAX: usize = 256;
+/// The lowest priority; 0 is the highest.
+pub const PRIORITY_MAX: u8 = 99;
+/// The priority of who names none.
+pub const PRIORITY_DEFAULT: u8 = 50;
+/// The shortest lease, milliseconds.
+pub const LEASE_MS_MIN: u32 = 100;
+/// The longest lease, milliseconds: a day.
+pub const LEASE_MS_MAX: u32 = 86_400_000;
+/// The lease of who names none, milliseconds.
+pub const LEASE_MS_DEFAULT: u32 = 30_000;
+
+/// A job as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSpec {
+    /// Its id; without one it gets one, and asking twice makes two jobs.
+    pub id: Option<JobId>,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Which workers do it.
+    pub group: Group,
+    /// 0, the first, to 99.
+    pub priority: u8,
+    /// Not before this, milliseconds since 1970; 0 is now.
+    pub start_at_ms: u64,
+    /// What the worker gets. Nobody else looks at it.
+    pub payload: Bytes,
+    /// What it can be found by; keys are unique.
+    pub metadata: Vec<(String, String)>,
+    /// When it is tried again.
+    pub retry: RetryPolicy,
+    /// How long a worker has it without a sign of life, milliseconds.
+    pub lease_ms: u32,
+    /// All of these must let it run.
+    pub limits: Vec<Limit>,
+}
+
+impl Default for JobSpec {
+    fn default() -> Self {
+        Self {
+            id: None,
+            tenant: Tenant::default(),
+            group: Group::default(),
+            priority: PRIORITY_DEFAULT,
+            start_at_ms: 0,
+            payload: Bytes::new(),
+            metadata: Vec::new(),
+            retry: RetryPolicy::default(),
+            lease_ms: LEASE_MS_DEFAULT,
+            limits: Vec::new(),
+        }
+    }
+}
+
+impl JobSpec {
+    /// Looks whether everything is in range.
+    ///
+    /// # Errors
+    /// `Invalid` names the field.
+    pub fn check(&self) -> Result<()> {
+        if let Some(id) = self.id.as_ref().filter(|id| id.as_str().starts_with('~')) {
+            let detail = format!("job id {id} begins with '~': such ids are the broker's own");
+            return Err(Error::invalid(detail));
+        }
+        check_priority(self.priority)?;
+        check_payload("payload", &self.payload)?;
+        if !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&self.lease_ms) {
+            let detail = format!(
+                "a lease of {} ms is not between {LEASE_MS_MIN} ms and a day",
+                self.lease_ms
+            );
+            return Err(Error::invalid(detail));
+        }
+        self.retry.check()?;
+        self.check_metadata()?;
+        self.check_limits()
+    }
+
+    fn check_metadata(&self) -> Result<()> {
+        if self.metadata.len() > METADATA_MAX {
+            let detail = format!("{} entries of metadata: 16 at most", self.metadata.len());
+            return Err(Error::invalid(detail));
+        }
+        let mut keys = BTreeSet::new();
+        for (key, value) in &self.metadata {
+            let bad = |text: &str| text.len() > METADATA_BYTES_MAX || text.contains('\0');
+            if key.is_empty() || bad(key) || bad(value) {
+                let shown: String = key.chars().take(METADATA_BYTES_MAX).collect();
+                let detail = format!(
+                    "metadata {shown:?}: a key has 1 to 256 bytes, a value 256 at most, both without zero bytes"
+                );
+                return Err(Error::invalid(detail));
+            }
+            if !keys.insert(key) {
+                return Err(Error::invalid(format!("metadata {key:?} is there twice")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_limits(&self) -> Result<()> {
+        if self.limits.len() > LIMITS_MAX {
+            let detail = format!("{} limits: a job has {LIMITS_MAX} at most", self.limits.len());
+            return Err(Error::invalid(detail));
+        }
+        let mut keys = BTreeSet::new();
+        for limit in &self.limits {
+            limit.kind.check(&limit.key)?;
+            if !keys.insert(&limit.key) {
+                return Err(Error::invalid(format!("limit {} is there twice", limit.key)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks whether a priority is one.
+///
+/// # Errors
+/// `Invalid` if not.
+pub fn check_priority(priority: u8) -> Result<()> {
+    if priority > PRIORITY_MAX {
+        let detail = format!("priority {priority} is not between 0, the first, and 99");
+        return Err(Error::invalid(detail));
+    }
+    Ok(())
+}
+
+/// Looks whether a payload or a result is too large.
+///
+/// # Errors
+/// `Invalid` if it is.
+pub fn check_payload(what: &str, bytes: &[u8]) -> Result<()> {
+    if bytes.len() > PAYLOAD_BYTES_MAX {
+        let detail = format!(
+            "a {what} of {} bytes: 1 MiB at most; put it into a bucket and name it here",
+            bytes.len()
+        );
+        return Err(Error::invalid(detail));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::LimitKind;
+    use crate::name::LimitKey;
+
+    fn limit(key: &str) -> Limit {
+        let key = LimitKey::new(key).expect("a name");
+        Limit { key, kind: LimitKind::Concurrency { max: 1 } }
+    }
+
+    #[test]
+    fn every_field_has_its_range() {
+        let good = JobSpec::default;
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let many = (0..17).map(|n| pair(&n.to_string(), "")).collect();
+        let limits = (0..9).map(|n| limit(&n.to_string())).collect();
+        assert_eq!(good().check(), Ok(()));
+        for bad in [
+            JobSpec { id: JobId::new("~1").ok(), ..good() },
+            JobSpec { priority: 100, ..good() },
+            JobSpec { payload: vec![0; PAYLOAD_BYTES_MAX + 1].into(), ..good() },
+            JobSpec { lease_ms: 99, ..good() },
+            JobSpec { lease_ms: LEASE_MS_MAX + 1, ..good() },
+            JobSpec { retry: RetryPolicy { jitter_percent: 101, ..Default::default() }, ..good() },
+            JobSpec { metadata: many, ..good() },
+            JobSpec { metadata: vec![pair("", "")], ..good() },
+            JobSpec { metadata: vec![pair("a\0", "")], ..good() },
+            JobSpec { metadata: vec![pair("a", &"x".repeat(257))], ..good() },
+            JobSpec { metadata: vec![pair("a", "1"), pair("a", "2")], ..good() },
+            JobSpec { limits, ..good() },
+            JobSpec { limits: vec![limit("a"), limit("a")], ..good() },
+        ] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What brought the system down that this replaces: each must cost no more than its fair share.
+
+use skerry_jobs::job::{Job, JobRef, Seq, State};
+use skerry_jobs::limit::{Limit, LimitKind};
+use skerry_jobs::machine::{Machine, Next, Report};
+use skerry_jobs::name::{Group, JobId, LimitKey, Tenant};
+use skerry_jobs::retry::RetryPolicy;
+use skerry_jobs::spec::JobSpec;
+
+const NOW_MS: u64 = 1_000_000;
+
+fn limit(key: &str, max: u32) -> Limit {
+    Limit { key: LimitKey::new(key).expect("a name"), kind: LimitKind::Concurrency { max } }
+}
+
+fn tenant(name: &str) -> Tenant {
+    Tenant::new(name).expect("a name")
+}
+
+fn enqueue(machine: &mut Machine, seq: u64, spec: JobSpec) {
+    machine.enqueue(&Job::new(Seq(seq), spec, NOW_MS), NOW_MS).expect("takes it");
+}
+
+/// Leases and ends jobs until there is none; gives them in the order in which they ran.
+fn drain(machine: &mut Machine) -> Vec<u64> {
+    let mut order = Vec::new();
+    while let Some(granted) = machine.lease(&Group::default(), NOW_MS) {
+        let next = machine.report(granted.lease, Report::Succeeded, NOW_MS).expect("holds");
+        assert_eq!(next, Next::End(State::Succeeded));
+        order.push(granted.lease.seq.0);
+    }
+    order
+}
+
+#[test]
+fn thousands_behind_a_limit_of_one_keep_nobody_waiting() {
+    const BEHIND: u64 = 29_000;
+    let mut machine = Machine::new(1);
+    for seq in 0..BEHIND {
+        enqueue(&mut machine, seq, JobSpec { limits: vec![limit("one", 1)], ..JobSpec::default() });
+    }
+    let first = machine.lease(&Group::default(), NOW_MS).expect("one may run");
+    assert_eq!(machine.lease(&Group::default(), NOW_MS), None);
+    // Younger, of the same tenant and task group: it runs at once.
+    enqueue(&mut machine, BEHIND, JobSpec::default());
+    let free = machine.lease(&Group::default(), NOW_MS).expect("it is under no limit");
+    assert_eq!(free.lease.seq, Seq(BEHIND));
+    machine.report(first.lease, Report::Succeeded, NOW_MS).expect("holds");
+    assert_eq!(drain(&mut machine), (1..BEHIND).collect::<Vec<_>>());
+}
+
+#[test]
+fn hundreds_of_thousands_of_queues_are_as_good_as_one() {
+    const QUEUES: u64 = 667_000;
+    let mut machine = Machine::new(1);
+    for seq in 0..QUEUES {
+        let limits = vec![limit(&format!("queue-{seq}"), 1)];
+        enqueue(&mut machine, seq, JobSpec { limits, ..JobSpec::default() });
+    }
+    assert_eq!(drain(&mut machine), (0..QUEUES).collect::<Vec<_>>());
+    assert_eq!(machine.counts().active, 0);
+}
+
+#[test]
+fn what_was_deleted_at_the_head_is_not_in_the_way() {
+    const DELETED: u64 = 200_000;
+    let mut machine = Machine::new(1);
+    for seq in 0..=DELETED {
+        enqueue(&mut machine, seq, JobSpec { priority: 1, ..JobSpec::default() });
+    }
+    for seq in 0..DELETED {
+        let job = JobRef::Assigned(Seq(seq));
+        machine.cancel(&Tenant::default(), &job, NOW_MS).expect("it waits");
+    }
+    assert_eq!(drain(&mut machine), [DELETED]);
+}
+
+#[test]
+fn a_million_jobs_of_one_tenant_delay_another_by_one() {
+    let mut machine = Machine::new(1);
+    for seq in 0..1_000_000 {
+        enqueue(&mut machine, seq, JobSpec { tenant: tenant("noisy"), ..JobSpec::default() });
+    }
+    machine.lease(&Group::default(), NOW_MS).expect("there is much to do");
+    for seq in 1_000_000..1_000_010 {
+        let spec = JobSpec { tenant: tenant("quiet"), priority: 99, ..JobSpec::default() };
+        enqueue(&mut machine, seq, spec);
+        let two = [(); 2].map(|()| machine.lease(&Group::default(), NOW_MS).expect("there is"));
+        assert!(two.iter().any(|granted| granted.lease.seq == Seq(seq)), "{two:?}");
+    }
+}
+
+#[test]
+fn who_reports_after_the_lease_has_passed_on_is_refused() {
+    let mut machine = Machine::new(1);
+    let retry = RetryPolicy { initial_ms: 1, jitter_percent: 0, ..RetryPolicy::default() };
+    let id = JobId::new("mail").expect("a name");
+    enqueue(
+        &mut machine,
+        1,
+        JobSpec { id: Some(id), retry, lease_ms: 1_000, ..JobSpec::default() },
+    );
+    let slow = machine.lease(&Group::default(), NOW_MS).expect("one");
+    let [over] = machine.tick(NOW_MS + 1_000)[..] else { panic!("the lease is over") };
+    assert_eq!((over.lease, over.next), (slow.lease, Next::Retry { at_ms: NOW_MS + 1_001 }));
+    machine.tick(NOW_MS + 1_001);
+    let other = machine.lease(&Group::default(), NOW_MS + 1_001).expect("again");
+    assert!(machine.report(slow.lease, Report::Succeeded, NOW_MS + 1_002).is_err());
+    assert!(machine.heartbeat(slow.lease, NOW_MS + 1_002).is_err());
+    machine.report(other.lease, Report::Succeeded, NOW_MS + 1_002).expect("holds");
+}
+
+#[test]
+fn what_is_called_off_while_its_worker_is_dead_ends_with_the_lease() {
+    let mut machine = Machine::new(1);
+    let id = JobId::new("mail").expect("a name");
+    let spec =
+        JobSpec { id: Some(id.clone()), limits: vec![limit("one", 1)], ..JobSpec::default() };
+    enqueue(&mut machine, 1, spec.clone());
+    enqueue(&mut machine, 2, JobSpec { id: None, ..spec });
+    let dead = machine.lease(&Group::default(), NOW_MS).expect("one");
+    machine.cancel(&Tenant::default(), &JobRef::Named(id), NOW_MS).expect("it runs");
+    assert_eq!(machine.lease(&Group::default(), NOW_MS), None, "its limit is held");
+    let [over] = machine.tick(dead.expires_ms)[..] else { panic!("the lease is over") };
+    assert_eq!(over.next, Next::End(State::Cancelled));
+    assert_eq!(
+        machine.lease(&Group::default(), dead.expires_ms).map(|g| g.lease.seq),
+        Some(Seq(2))
+    );
+}
