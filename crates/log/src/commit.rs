@@ -71,6 +71,9 @@ impl Committer {
             outcome = self.mark(inner);
         }
         if outcome.is_ok() && closing {
+            outcome = self.leave_empty(inner);
+        }
+        if outcome.is_ok() && closing {
             let mut tail = inner.tail.lock();
             tail.state = State::Closed;
             inner.wake_changed(tail);
@@ -214,6 +217,23 @@ impl Committer {
             tail.take_batch()
         };
         self.carry_out(inner, batch.steps, true)
+    }
+
+    /// If nothing of the log is needed any more, it ends in a use without records: who opens it finds nothing.
+    fn leave_empty(&mut self, inner: &Inner) -> Result<(), Failure> {
+        if !inner.tail.lock().is_needless(&inner.files) {
+            return Ok(());
+        }
+        if inner.tail.lock().prepared.is_none() && !self.prepare(inner)? {
+            // There is no room for another file: the records stay, and are known to be needless by who reads them.
+            return Ok(());
+        }
+        let batch = {
+            let mut tail = inner.tail.lock();
+            tail.switch(&inner.files);
+            tail.take_batch()
+        };
+        self.carry_out(inner, batch.steps, false)
     }
 
     /// Fills the present file with zeros as far as a write needs it, without a sync of its own.

@@ -243,7 +243,16 @@ impl Tail {
         }
     }
 
-    fn switch(&mut self, files: &RwLock<Files>) {
+    /// True if there are records, and none of them is needed.
+    pub(crate) fn is_needless(&self, files: &RwLock<Files>) -> bool {
+        let files = files.read();
+        let is_needed = |live: &Live| !live.known || !live.groups.is_empty();
+        let has_records = self.next.offset() > RECORDS_START || files.live.len() > 1;
+        has_records && self.groups.is_empty() && !files.live.values().any(is_needed)
+    }
+
+    /// Goes on in the next file, if one is prepared.
+    pub(crate) fn switch(&mut self, files: &RwLock<Files>) {
         let Some(Prepared { file, nonce }) = self.prepared.take() else { return };
         let live = Live::open(Arc::clone(&file), nonce);
         let groups = std::mem::take(&mut self.groups);

@@ -431,3 +431,38 @@ fn a_groups_records_are_read_while_the_log_is_in_use() {
     assert!(files.len() > 1, "all of it is in one file");
     assert!(log.group_records(3).next().unwrap().is_none());
 }
+
+/// What nobody needs is not there any more after a close; what somebody needs is, wherever the machine dies.
+#[test]
+fn a_log_of_which_nothing_is_needed_is_closed_empty() {
+    for files in [false, true] {
+        for is_needed in [false, true] {
+            for stop in 0.. {
+                let (disk, log) = fresh();
+                if files {
+                    // Several files, and room made in them.
+                    let positions = fill(&log, 1);
+                    log.trim(1, Position::from_u64(positions[positions.len() - 1].as_u64() + 1));
+                    settle(&log).unwrap();
+                }
+                append_durable(&log, &record(2, 700));
+                append_durable(&log, &record(3, 700));
+                log.trim(2, Position::MAX);
+                if !is_needed {
+                    log.trim(3, Position::MAX);
+                }
+                disk.stop_after(stop);
+                let closed = drive(&log, log.close()).is_ok();
+                drop(log);
+                disk.crash(stop);
+                let (_, records) = recover(&disk, stop + 10).unwrap();
+                let has = |group| records.iter().any(|(_, found)| found.group == group);
+                assert!(!is_needed || has(3), "what is needed is lost after {stop} operations");
+                if closed {
+                    assert_eq!(records.is_empty(), !is_needed, "after {stop} operations");
+                    break;
+                }
+            }
+        }
+    }
+}

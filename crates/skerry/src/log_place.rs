@@ -4,6 +4,7 @@
 //! only the old log has is never merged. So the place is written down while there is something to lose.
 
 use std::fs;
+use std::io::ErrorKind as Io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -21,17 +22,15 @@ pub(crate) struct LogPlace {
     /// The log that was used last, and whether it must be the one that is there.
     before: Option<String>,
     is_wanted: bool,
-    /// The log was left with nothing that the bucket lacks, or there was none.
-    was_left: bool,
 }
 
 /// What the file says.
 #[derive(Serialize, Deserialize)]
 struct Noted {
-    log: PathBuf,
+    log: String,
     id: String,
-    /// It was on another disk than the data directory.
-    on_own_disk: bool,
+    /// The disk that it was on, if that was another than the data directory's.
+    own_disk: Option<u64>,
 }
 
 impl LogPlace {
@@ -46,12 +45,15 @@ impl LogPlace {
             log: log.map(Path::to_owned),
             before: None,
             is_wanted: false,
-            was_left: false,
         };
-        let Some(Noted { log: before, id, on_own_disk }) = note::read(&place.file)? else {
-            place.was_left = true;
+        let Some(Noted { log: before, id, own_disk }) = note::read(&place.file)? else {
             return Ok(place);
         };
+        let before = PathBuf::from(before);
+        // Before anything is made in what stands in its place.
+        if own_disk.is_some() && own_disk != Some(disk_of(&before)?) {
+            return Err(place.refusal(&before));
+        }
         if !before.exists() {
             place.before = Some(id);
             return Ok(place);
@@ -59,8 +61,8 @@ impl LogPlace {
         if Some(before.as_path()) != log {
             return Err(place.refusal(&before));
         }
-        // In the data directory, on the same disk as this very file, it was deleted by hand.
-        place.is_wanted = on_own_disk || !before.starts_with(layout.data());
+        // In the data directory it was deleted by hand: its disk is there.
+        place.is_wanted = !before.starts_with(layout.data());
         place.before = Some(id);
         Ok(place)
     }
@@ -96,11 +98,6 @@ impl LogPlace {
         Error::new(ErrorKind::Invalid, message)
     }
 
-    /// True if the log has nothing that the bucket lacks, whatever it holds.
-    pub(crate) fn was_left(&self) -> bool {
-        self.was_left
-    }
-
     /// Nothing is in the log alone any more.
     pub(crate) fn leave(&self) {
         // If it stays, a start with another log is refused once too often.
@@ -108,14 +105,23 @@ impl LogPlace {
     }
 
     fn write(&self, log: &Path, id: &str) -> Result<()> {
-        let disk = |path: &Path| -> Result<u64> {
-            let found = fs::metadata(path).map_err(|e| failed("can't be looked at", path, &e))?;
-            Ok(found.dev())
-        };
-        let beside = self.file.parent().unwrap_or(Path::new("."));
-        let on_own_disk = disk(log)? != disk(beside)?;
-        note::write(&self.file, &Noted { log: log.to_owned(), id: id.to_owned(), on_own_disk })
+        let (own, data) = (disk_of(log)?, disk_of(&self.file)?);
+        let own_disk = (own != data).then_some(own);
+        let log = log.to_string_lossy().into_owned();
+        note::write(&self.file, &Noted { log, id: id.to_owned(), own_disk })
     }
+}
+
+/// The disk on which a path is, or would be made.
+fn disk_of(path: &Path) -> Result<u64> {
+    for at in path.ancestors() {
+        match fs::metadata(at) {
+            Ok(found) => return Ok(found.dev()),
+            Err(error) if error.kind() == Io::NotFound => {}
+            Err(error) => return Err(failed("can't be looked at", at, &error)),
+        }
+    }
+    Err(failed("can't be looked at", path, &Io::NotFound.into()))
 }
 
 #[cfg(test)]
@@ -150,7 +156,7 @@ mod tests {
         enter(&layout, Some(&one), "1").expect("one whose disk is gone can't be waited for");
     }
 
-    /// A log in the data directory whose disk is not mounted.
+    /// A log whose disk is not mounted is wanted, whether its directory is there or not, and nothing is made there.
     #[test]
     fn a_log_with_a_disk_of_its_own_is_wanted_wherever_it_is() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -160,15 +166,36 @@ mod tests {
         enter(&layout, Some(&log), "1").expect("the first");
         let noted: Option<Noted> = note::read(&layout.log_place()).expect("readable");
         let mut noted = noted.expect("there");
-        assert!(!noted.on_own_disk);
-        noted.on_own_disk = true;
+        assert_eq!(noted.own_disk, None);
+        noted.own_disk = Some(disk_of(&log).expect("there") + 1);
         note::write(&layout.log_place(), &noted).expect("written");
-        let Err(error) = enter(&layout, Some(&log), "2") else { panic!("another log is taken") };
-        assert_eq!(error.kind(), ErrorKind::Invalid);
-        let again = enter(&layout, Some(&log), "1").expect("the same");
-        assert!(!again.was_left());
-        again.leave();
-        assert!(enter(&layout, Some(&log), "2").expect("another").was_left());
+        for is_there in [true, false] {
+            if !is_there {
+                fs::remove_dir(&log).expect("removed");
+            }
+            let Err(error) = LogPlace::enter(&layout, Some(&log)) else { panic!("it is taken") };
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.message().contains("is its disk mounted"), "{error}");
+            assert_eq!(log.exists(), is_there);
+        }
+        noted.own_disk = Some(disk_of(&log).expect("above it"));
+        note::write(&layout.log_place(), &noted).expect("written");
+        fs::create_dir(&log).expect("made");
+        enter(&layout, Some(&log), "2").expect("deleted by hand: its disk is there");
+    }
+
+    #[test]
+    fn a_log_on_another_disk_is_noted_with_it() {
+        let (dir, shm) = (tempfile::tempdir().expect("a directory"), Path::new("/dev/shm"));
+        let other = disk_of(shm).expect("there");
+        if other == disk_of(dir.path()).expect("there") {
+            eprintln!("skipped: /dev/shm is no other disk here");
+            return;
+        }
+        let layout = Layout::new(dir.path()).expect("a layout");
+        enter(&layout, Some(shm), "1").expect("the first");
+        let noted: Option<Noted> = note::read(&layout.log_place()).expect("readable");
+        assert_eq!(noted.expect("there").own_disk, Some(other));
     }
 
     /// In the data directory itself a log is not missing because a disk is not mounted.

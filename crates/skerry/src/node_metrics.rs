@@ -98,7 +98,7 @@ fn calls(store: &Counters) -> Vec<Metric> {
         Metric::new("store_bytes", "Bytes moved by calls of the bucket", each(&|k| tally.bytes(k))),
         Metric::new(
             "store_errors",
-            "Calls of the bucket that got no answer, or a refusal",
+            "Calls of the bucket that failed; that something is missing, or there, is an answer",
             each(&|k| tally.errors(k)),
         ),
     ]

@@ -59,7 +59,6 @@ pub(crate) async fn start_engine(
         log,
         recovery,
         has_log: settings.log.enabled,
-        log_was_left: log_place.was_left(),
         parking: settings.log.enabled.then(|| ParkedDir::shared(layout.parked())),
         node: identity.node,
         host: identity.host.clone(),
@@ -69,12 +68,7 @@ pub(crate) async fn start_engine(
             ..EngineSettings::default()
         },
     };
-    let opened = Node::open(parts).await;
-    if opened.is_err() && log_place.was_left() {
-        // It still has nothing that its bucket lacks.
-        log_place.leave();
-    }
-    let node = opened.map_err(control::error)?;
+    let node = Node::open(parts).await.map_err(control::error)?;
     Ok(Arc::new(NodeEngine {
         node,
         store,

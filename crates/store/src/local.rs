@@ -104,8 +104,10 @@ impl LocalDir {
     /// Deletes what crashes left of objects that were on their way, if it was last written before `deadline`, a
     /// time since 1970; gives how many files.
     pub async fn remove_staged(&self, deadline: Duration) -> Result<usize> {
-        let root = self.root.path().to_owned();
-        blocking(move || litter::remove_staged(&root, deadline)).await?
+        let root = self.root.clone();
+        let checked = root.check();
+        checked.map_err(|error| Error::file("sweeping", root.path(), error))?;
+        blocking(move || litter::remove_staged(root.path(), deadline)).await?
     }
 
     /// Bytes of a segment; fewer than asked for only at its end.

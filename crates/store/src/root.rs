@@ -12,17 +12,20 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
 
 /// A directory that must stay the same one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RootDir {
     path: PathBuf,
     /// Device and i-node.
     id: (u64, u64),
+    /// The directory itself: as long as it is open, its file system keeps both, and is not unmounted by accident.
+    _held: Arc<File>,
 }
 
 impl RootDir {
@@ -31,8 +34,9 @@ impl RootDir {
     /// # Errors
     /// If there is none.
     pub fn open(path: PathBuf) -> io::Result<Self> {
+        let held = Arc::new(File::open(&path)?);
         let id = id_of(&path)?;
-        Ok(Self { path, id })
+        Ok(Self { path, id, _held: held })
     }
 
     /// Where it is.
@@ -60,9 +64,12 @@ impl RootDir {
         ))
     }
 
-    /// The same, as a store says it.
-    fn check_store(&self) -> Result<()> {
-        self.check().map_err(|error| Error::Generic { store: "RootDir", source: Box::new(error) })
+    /// The same, as a store says it, on a thread that may wait: a file server that hangs must hold up nobody else.
+    async fn check_store(&self) -> Result<()> {
+        let root = self.clone();
+        let checked = tokio::task::spawn_blocking(move || root.check()).await;
+        let checked = checked.map_err(std::io::Error::other).flatten();
+        checked.map_err(|error| Error::Generic { store: "RootDir", source: Box::new(error) })
     }
 }
 
@@ -98,9 +105,9 @@ impl<S: ObjectStore> ObjectStore for Rooted<S> {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
-        self.root.check_store()?;
+        self.root.check_store().await?;
         let put = self.inner.put_opts(location, payload, opts).await;
-        self.root.check_store()?;
+        self.root.check_store().await?;
         put
     }
 
@@ -109,13 +116,13 @@ impl<S: ObjectStore> ObjectStore for Rooted<S> {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.root.check_store()?;
+        self.root.check_store().await?;
         self.inner.put_multipart_opts(location, opts).await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let got = self.inner.get_opts(location, options).await;
-        self.root.check_store()?;
+        self.root.check_store().await?;
         got
     }
 
@@ -124,28 +131,31 @@ impl<S: ObjectStore> ObjectStore for Rooted<S> {
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
         let root = self.root.clone();
-        let checked = locations.map(move |at| root.check_store().and(at));
+        let checked = locations.then(move |at| {
+            let root = root.clone();
+            async move { root.check_store().await.and(at) }
+        });
         self.inner.delete_stream(checked.boxed())
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let root = self.root.clone();
         // After the last: what was not found may be in the other directory.
-        let checked = stream::once(async move { root.check_store() });
+        let checked = stream::once(async move { root.check_store().await });
         let failed = checked.filter_map(|checked| async { checked.err().map(Err) });
         self.inner.list(prefix).chain(failed).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let listed = self.inner.list_with_delimiter(prefix).await;
-        self.root.check_store()?;
+        self.root.check_store().await?;
         listed
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.root.check_store()?;
+        self.root.check_store().await?;
         let copied = self.inner.copy_opts(from, to, options).await;
-        self.root.check_store()?;
+        self.root.check_store().await?;
         copied
     }
 }

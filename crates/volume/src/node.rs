@@ -52,8 +52,6 @@ pub struct NodeParts {
     pub recovery: Recovery,
     /// True if the log is on a disk; without one, the default flush level is `bucket`.
     pub has_log: bool,
-    /// True if the log was left by a clean stop: it has nothing that the bucket it was used with lacks.
-    pub log_was_left: bool,
     /// Where tails go that are not merged, or not now; nowhere without a log on a disk.
     pub parking: Option<Arc<dyn Parking>>,
     /// The node.
@@ -116,13 +114,13 @@ impl Node {
             open_now: Mutex::default(),
             tails: Mutex::new(tails),
         });
-        node.recover(parts.log_was_left).await?;
+        node.recover().await?;
         tokio::spawn(keep_up(Arc::downgrade(&node)));
         tokio::spawn(sweep_now_and_then(Arc::downgrade(&node)));
         Ok(node)
     }
 
-    async fn recover(&self, log_was_left: bool) -> Result<()> {
+    async fn recover(&self) -> Result<()> {
         let in_log: BTreeSet<VolumeId> = self.tails.lock().by_volume.keys().copied().collect();
         let stuck = self.ctx.stuck_tails(None)?;
         let waits = |id| stuck.iter().any(|name| name.volume == id);
@@ -130,15 +128,6 @@ impl Node {
             in_log.iter().copied().chain(stuck.iter().map(|name| name.volume)).collect();
         for id in volumes {
             let entry = match self.ctx.catalog.entry(id).await {
-                // What the log still has of it is in the bucket that it was used with then.
-                Err(e)
-                    if e.kind() == skerry_store::ErrorKind::NotFound
-                        && log_was_left
-                        && !waits(id) =>
-                {
-                    self.drop_tail(id);
-                    continue;
-                }
                 Err(e) if e.kind() == skerry_store::ErrorKind::NotFound && in_log.contains(&id) => {
                     return Err(self.wrong_bucket(id));
                 }

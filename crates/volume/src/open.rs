@@ -99,14 +99,14 @@ pub(crate) async fn park(
             verdict.parked.clear();
             ctx.unnote(id);
         }
-        Err(reason) => ctx.note(
-            id,
-            format!(
-                "volume {id}: {} log records are kept in the log and not merged: {}; {reason}",
-                verdict.parked.len(),
-                verdict.why
-            ),
-        ),
+        Err(reason) => {
+            verdict.why = format!("{}; {reason}", verdict.why);
+            let (count, why) = (verdict.parked.len(), &verdict.why);
+            let line = format!(
+                "volume {id}: {count} log records are kept in the log and not merged: {why}"
+            );
+            ctx.note(id, line);
+        }
     }
 }
 
@@ -122,13 +122,14 @@ fn refuse_mixed(desc: &VolumeDesc, verdict: &Verdict) -> Result<()> {
         return Ok(());
     }
     let detail = format!(
-        "volume {} has {} log records that are not merged ({}) and can't be set aside: make room on the log's disk, \
-         and attach it again",
+        "volume {} has {} log records that must not be merged and can't be set aside ({}): see to that, and attach it \
+         again",
         desc.name,
         verdict.parked.len(),
         verdict.why
     );
-    Err(Error::new(ErrorKind::Unavailable, detail))
+    // Not `Unavailable`: this volume's trouble keeps no node from starting.
+    Err(Error::new(ErrorKind::Invalid, detail))
 }
 
 /// Creates the refs of snapshots whose barriers were passed on the way and whose refs are missing; buries

@@ -18,9 +18,8 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
-/// How long a tail that comes back waits for room in the log, in all. At a start nobody makes any.
+/// How long a tail that comes back waits for room in the log without getting on. At a start nobody makes any.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
 /// What is read of waiting tails at once, bytes (and one record).
 const READ_BYTES: usize = 4 << 20;
@@ -116,7 +115,6 @@ impl Context {
 
     /// Copies all that waits to the end of the log, and makes it durable.
     async fn copy_back(self: &Arc<Self>, group: u32, mut waiting: Waiting) -> Result<Tail> {
-        let mut patience = ROOM_WAIT;
         let mut back = Tail::default();
         loop {
             let read = move || waiting.next_batch().map(|batch| (batch, waiting));
@@ -126,7 +124,7 @@ impl Context {
             }
             waiting = rest;
             for (record, payload) in batch {
-                let at = self.append_copy(group, &payload, &mut patience).await?.as_u64();
+                let at = self.append_copy(group, &payload).await?.as_u64();
                 back.records.push(TailRecord { at, group, ..record });
             }
         }
@@ -136,21 +134,14 @@ impl Context {
         Ok(back)
     }
 
-    /// Appends to the log; takes the time that it waits for room off `patience`.
-    async fn append_copy(
-        &self,
-        group: u32,
-        payload: &[u8],
-        patience: &mut Duration,
-    ) -> Result<Position> {
-        let begun = Instant::now();
+    /// Appends to the log, if it gets on.
+    async fn append_copy(&self, group: u32, payload: &[u8]) -> Result<Position> {
         let parts = [payload];
         let append = self.log.append_waiting(group, RECORD_KIND, &parts);
-        let appended = tokio::time::timeout(*patience, append).await.map_err(|_| {
+        let appended = tokio::time::timeout(ROOM_WAIT, append).await.map_err(|_| {
             let detail = "the log has no room for the volume's records; try again later";
             Error::new(ErrorKind::Unavailable, detail)
         })??;
-        *patience = patience.saturating_sub(begun.elapsed());
         Ok(appended.position)
     }
 }

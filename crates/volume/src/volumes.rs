@@ -290,8 +290,9 @@ impl Node {
             return Err(Error::new(ErrorKind::InUse, detail));
         }
         self.seal_for_nobody(desc, true).await?;
-        // What this node has not destaged it has in its log.
-        let is_elsewhere = owner.node != self.ctx.node;
+        // What was not destaged from here is in this log, if it is the one that was used.
+        let is_other_log = self.ctx.has_log && owner.log != self.ctx.log_id();
+        let is_elsewhere = owner.node != self.ctx.node || is_other_log;
         let is_local = desc.flush == FlushLevel::Local;
         let may_lose = has_rest || (is_elsewhere && is_local);
         Ok(Released { held_by: Some(owner.host), may_lose })

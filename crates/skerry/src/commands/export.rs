@@ -38,7 +38,7 @@ pub(super) async fn run(context: &mut Context<'_>, args: ExportArgs) -> Result<(
     let bar = progress::bar("exporting", size_bytes);
     let copied = tokio::select! {
         copied = copy(pieces, Writer::new(file, size_bytes), &bar, &args.file) => copied,
-        _ = tokio::signal::ctrl_c() => Err(Error::new(ErrorKind::Internal, "interrupted")),
+        _ = tokio::signal::ctrl_c() => Err(interrupted(&args.file)),
     };
     bar.finish_and_clear();
     if copied.is_err() {
@@ -78,6 +78,11 @@ fn create(path: &Path, force: bool) -> Result<File> {
         io::ErrorKind::AlreadyExists => exists(path),
         _ => unwritable(path, &error),
     })
+}
+
+fn interrupted(path: &Path) -> Error {
+    let message = format!("interrupted: {} is not whole, and removed", path.display());
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Error {

@@ -88,8 +88,6 @@ pub struct World {
     pub parked: Arc<Parked>,
     /// Whether the log counts as one that survives.
     pub has_log: bool,
-    /// The last stop was a clean one.
-    pub log_was_left: bool,
     /// Memory for decoded blocks and for nodes, bytes each.
     pub cache_bytes: u64,
 }
@@ -210,7 +208,6 @@ impl World {
             settings: tiny(),
             log: tiny_log(),
             has_log: true,
-            log_was_left: false,
             cache_bytes: 256 << 10,
         }
     }
@@ -264,7 +261,6 @@ impl World {
             log: log.clone(),
             recovery,
             has_log: self.has_log,
-            log_was_left: self.log_was_left,
             parking: self.has_log.then(|| self.parked.clone() as Arc<dyn Parking>),
             node: NodeId(node),
             host: host.into(),
