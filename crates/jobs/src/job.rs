@@ -125,6 +125,17 @@ pub struct JobError {
     pub is_final: bool,
 }
 
+impl JobError {
+    /// The same, with no text that is too long.
+    pub(crate) fn shortened(mut self) -> Self {
+        for text in [&mut self.code, &mut self.message] {
+            let end = text.floor_char_boundary(ERROR_BYTES_MAX);
+            text.truncate(end);
+        }
+        self
+    }
+}
+
 /// One time that a worker had the job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {

@@ -13,6 +13,7 @@ pub mod name;
 
 pub mod record;
 pub mod retry;
+pub mod shard;
 pub mod spec;
 
 pub use error::{Error, ErrorKind, Result};

@@ -101,7 +101,7 @@ fn who_reports_after_the_lease_has_passed_on_is_refused() {
         JobSpec { id: Some(id), retry, lease_ms: 1_000, ..JobSpec::default() },
     );
     let slow = machine.lease(&Group::default(), NOW_MS).expect("one");
-    let [over] = machine.tick(NOW_MS + 1_000)[..] else { panic!("the lease is over") };
+    let [over] = &machine.tick(NOW_MS + 1_000)[..] else { panic!("the lease is over") };
     assert_eq!((over.lease, over.next), (slow.lease, Next::Retry { at_ms: NOW_MS + 1_001 }));
     machine.tick(NOW_MS + 1_001);
     let other = machine.lease(&Group::default(), NOW_MS + 1_001).expect("again");
@@ -121,7 +121,7 @@ fn what_is_called_off_while_its_worker_is_dead_ends_with_the_lease() {
     let dead = machine.lease(&Group::default(), NOW_MS).expect("one");
     machine.cancel(&Tenant::default(), &JobRef::Named(id), NOW_MS).expect("it runs");
     assert_eq!(machine.lease(&Group::default(), NOW_MS), None, "its limit is held");
-    let [over] = machine.tick(dead.expires_ms)[..] else { panic!("the lease is over") };
+    let [over] = &machine.tick(dead.expires_ms)[..] else { panic!("the lease is over") };
     assert_eq!(over.next, Next::End(State::Cancelled));
     assert_eq!(
         machine.lease(&Group::default(), dead.expires_ms).map(|g| g.lease.seq),

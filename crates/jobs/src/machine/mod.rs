@@ -107,12 +107,14 @@ pub struct Beat {
 }
 
 /// A lease that ended without a word of its worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expired {
     /// Which.
     pub lease: Lease,
     /// What becomes of the job.
     pub next: Next,
+    /// Its tenant and id, if it has one.
+    pub named: Option<(Tenant, JobId)>,
 }
 
 /// What calling a job off does.
@@ -371,6 +373,17 @@ impl Machine {
         })
     }
 
+    /// The tenant and the id of a job that a worker has, if it has an id.
+    pub fn named(&self, lease: Lease) -> Option<(Tenant, JobId)> {
+        self.named_of(self.held(lease).ok()?)
+    }
+
+    fn named_of(&self, no: u32) -> Option<(Tenant, JobId)> {
+        let entry = &self.jobs[no];
+        let tenant = self.tenants.try_get(entry.tenant)?.clone();
+        Some((tenant, entry.id.clone()?))
+    }
+
     /// A sign of life.
     ///
     /// # Errors
@@ -435,9 +448,10 @@ impl Machine {
                 Timer::Expiry(no) => {
                     let entry = &self.jobs[no];
                     let lease = Lease { seq: entry.seq, attempt: entry.begun };
+                    let named = self.named_of(no);
                     let next = self.after_failure(no, false);
                     self.end_attempt(no, next);
-                    expired.push(Expired { lease, next });
+                    expired.push(Expired { lease, next, named });
                 }
             }
             self.settle();
