@@ -78,6 +78,11 @@ impl Layout {
         self.data.join("log-place")
     }
 
+    /// Which bucket the node used last, and where.
+    pub(crate) fn bucket_place(&self) -> PathBuf {
+        self.data.join("bucket-place")
+    }
+
     /// What a running node holds locked.
     pub(crate) fn lock(&self) -> PathBuf {
         self.data.join("lock")

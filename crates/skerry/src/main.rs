@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod background;
+mod bucket_place;
 mod cli;
 mod commands;
 mod control;

@@ -18,6 +18,7 @@ use skerry_store::{probe, url};
 use skerry_volume::{EngineSettings, Node, NodeParts};
 
 use crate::background::Background;
+use crate::bucket_place;
 use crate::control;
 use crate::engine::Engine;
 use crate::env::{SystemClock, SystemEntropy};
@@ -42,6 +43,7 @@ pub(crate) async fn start_engine(
     identity: &Identity,
 ) -> Result<Arc<dyn Engine>> {
     let (bucket, bucket_url, store) = open_bucket(settings, layout).await.map_err(stored)?;
+    bucket_place::enter(layout, &bucket_url, &bucket.id().to_string())?;
     let log_dir = settings.log.enabled.then(|| layout.log(settings));
     let log_place = LogPlace::enter(layout, log_dir.as_deref())?;
     let (log, recovery) = open_log(settings, layout)?;

@@ -1,0 +1,64 @@
+//! Which bucket the node used at an address: one that is another all of a sudden was emptied, or its disk is not
+//! mounted, and serving it would look as if all volumes were gone.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use skerry_api::{Error, ErrorKind, Result};
+
+use crate::layout::Layout;
+use crate::note;
+
+/// Buckets at such addresses are new with each start.
+const NEW_EACH_TIME: &str = "memory:";
+
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    url: String,
+    id: String,
+}
+
+/// Checks that the bucket at an address is the one that was there before, and notes it.
+///
+/// # Errors
+/// `Invalid` if it is another.
+pub(crate) fn enter(layout: &Layout, url: &str, id: &str) -> Result<()> {
+    if url.starts_with(NEW_EACH_TIME) {
+        return Ok(());
+    }
+    let file = layout.bucket_place();
+    match note::read::<Noted>(&file)? {
+        Some(before) if before.url == url && before.id == id => Ok(()),
+        Some(before) if before.url == url => Err(refusal(url, &before.id, file)),
+        _ => note::write(&file, &Noted { url: url.to_owned(), id: id.to_owned() }),
+    }
+}
+
+fn refusal(url: &str, before: &str, file: PathBuf) -> Error {
+    let message = format!(
+        "the bucket at {url} is not the one that this node used there ({before}): is its disk mounted? Put it back, \
+         or remove {} to go on with the one that is there",
+        file.display()
+    );
+    Error::new(ErrorKind::Invalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_bucket_at_the_same_address_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(dir.path()).expect("a layout");
+        enter(&layout, "file:///a", "1").expect("the first");
+        enter(&layout, "file:///a", "1").expect("the same");
+        enter(&layout, "memory://", "9").expect("always another");
+        let error = enter(&layout, "file:///a", "2").expect_err("another");
+        assert!(error.message().contains("bucket-place"), "{error}");
+        enter(&layout, "file:///b", "3").expect("at another address");
+        enter(&layout, "file:///a", "2").expect("chosen again");
+        std::fs::remove_file(layout.bucket_place()).expect("there");
+        enter(&layout, "file:///a", "4").expect("as was asked for");
+    }
+}
