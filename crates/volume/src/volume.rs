@@ -438,6 +438,15 @@ impl Volume {
         state.index_bytes() > self.ctx.settings.index_bytes_max
     }
 
+    /// True if the volume itself has no room now. If it has, it is the log that has none.
+    fn is_held_back(&self, state: &State, on_behalf: Behalf) -> bool {
+        match on_behalf {
+            Behalf::Client => state.paused || self.index_is_full(state),
+            Behalf::Operator => state.paused,
+            Behalf::WhoPaused => false,
+        }
+    }
+
     fn log_percent(&self) -> u64 {
         self.ctx.log.used_bytes() * 100 / self.ctx.log.cap_bytes().max(1)
     }
@@ -454,7 +463,7 @@ impl Volume {
                 room.as_mut().enable();
                 match self.append_write(offset, piece, generation)? {
                     Attempt::Done => break,
-                    Attempt::Wait => self.wait_room(room, piece.len()).await?,
+                    Attempt::Wait => self.wait_room(room, piece.len(), Behalf::Client).await?,
                 }
             }
         }
@@ -466,17 +475,17 @@ impl Volume {
         &self,
         room: std::pin::Pin<&mut tokio::sync::futures::Notified<'_>>,
         len: usize,
+        on_behalf: Behalf,
     ) -> Result<()> {
-        let own = {
+        let is_held_back = {
             let mut state = self.state.lock();
-            let own = state.paused || self.index_is_full(&state);
-            if !state.paused {
+            if !state.paused || on_behalf == Behalf::WhoPaused {
                 state.cut();
             }
-            own
+            self.is_held_back(&state, on_behalf)
         };
         self.work.notify_one();
-        if own {
+        if is_held_back {
             room.await;
             return Ok(());
         }
@@ -528,12 +537,7 @@ impl Volume {
             let now = self.ctx.clock().boot();
             {
                 let mut state = self.admit(&(0..0), generation)?;
-                let is_held_back = match on_behalf {
-                    Behalf::Client => state.paused || self.index_is_full(&state),
-                    Behalf::Operator => state.paused,
-                    Behalf::WhoPaused => false,
-                };
-                if !is_held_back {
+                if !self.is_held_back(&state, on_behalf) {
                     let head = self.record(state.vseq, action.clone()).encode();
                     match self.ctx.log.append(self.group, RECORD_KIND, &[&head]) {
                         Ok(appended) => {
@@ -546,7 +550,7 @@ impl Volume {
                     }
                 }
             }
-            self.wait_room(room, 0).await?;
+            self.wait_room(room, 0, on_behalf).await?;
         }
     }
 }
