@@ -1,8 +1,8 @@
 //! The state machine of a shard: every job that has not come to its end, and what happens next.
 //!
 //! It is deterministic and does nothing: who calls it says what time it is, keeps what it decides, and answers
-//! when that is durable. It holds no payloads. Nothing is ever searched for: what can run stands in [`queues`],
-//! what happens by itself in [`timers`], each entry exactly as long as it is wanted.
+//! when that is durable. It holds no payloads. Nothing is ever searched for: what can run stands in `queues`,
+//! what happens by itself in `timers`, each entry exactly as long as it is wanted.
 //!
 //! What must hold: a job has at most one lease; what a limit counts is the jobs that run under it, no more and no
 //! less; an attempt's number is used once; a job that came to its end is not here any more.
