@@ -105,9 +105,12 @@ impl LocalDir {
     /// time since 1970; gives how many files.
     pub async fn remove_staged(&self, deadline: Duration) -> Result<usize> {
         let root = self.root.clone();
-        let checked = root.check();
-        checked.map_err(|error| Error::file("sweeping", root.path(), error))?;
-        blocking(move || litter::remove_staged(root.path(), deadline)).await?
+        let sweep = move || {
+            let checked = root.check();
+            checked.map_err(|error| Error::file("sweeping", root.path(), error))?;
+            litter::remove_staged(root.path(), deadline)
+        };
+        blocking(sweep).await?
     }
 
     /// Bytes of a segment; fewer than asked for only at its end.

@@ -34,9 +34,9 @@ impl RootDir {
     /// # Errors
     /// If there is none.
     pub fn open(path: PathBuf) -> io::Result<Self> {
-        let held = Arc::new(File::open(&path)?);
-        let id = id_of(&path)?;
-        Ok(Self { path, id, _held: held })
+        let held = File::open(&path)?;
+        let id = id_of(&held.metadata()?);
+        Ok(Self { path, id, _held: Arc::new(held) })
     }
 
     /// Where it is.
@@ -49,8 +49,8 @@ impl RootDir {
     /// # Errors
     /// If nothing is at its path, or another directory.
     pub fn check(&self) -> io::Result<()> {
-        match id_of(&self.path) {
-            Ok(id) if id == self.id => Ok(()),
+        match fs::metadata(&self.path) {
+            Ok(found) if id_of(&found) == self.id => Ok(()),
             Ok(_) => Err(self.gone("another directory is in its place")),
             Err(error) => Err(self.gone(&error.to_string())),
         }
@@ -73,9 +73,8 @@ impl RootDir {
     }
 }
 
-fn id_of(path: &FsPath) -> io::Result<(u64, u64)> {
-    let found = fs::metadata(path)?;
-    Ok((found.dev(), found.ino()))
+fn id_of(found: &fs::Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 /// A store in a directory that must stay the same one. What is said of another one does not count.

@@ -134,7 +134,7 @@ impl Shard {
         };
         let key = (spec.tenant.clone(), id.clone());
         let there = Enqueued { job: JobRef::Named(id.clone()), is_new: false };
-        let _claim = match self.inner.claim_id(&key).await? {
+        let claim = match self.inner.claim_id(&key).await? {
             Claim::There(number) => {
                 self.inner.wait_durable(number).await?;
                 return Ok(there);
@@ -145,7 +145,7 @@ impl Shard {
             return Ok(there);
         }
         let (number, job) = self.inner.admit(spec)?;
-        drop(_claim);
+        drop(claim);
         self.inner.wait_durable(number).await?;
         Ok(Enqueued { job, is_new: true })
     }
