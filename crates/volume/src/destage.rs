@@ -67,6 +67,7 @@ impl Destager {
     pub(crate) async fn run(mut self) {
         let work: Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> = Box::pin(self.work());
         if let Err(error) = work.await {
+            let error = self.volume.if_missing(error).await;
             self.volume.fail(error);
         }
         if let Some(checkpoint) = self.checkpoint.take() {

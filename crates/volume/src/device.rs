@@ -157,12 +157,14 @@ impl Device {
 
     /// Which parts of a range hold data; neighbours differ. No more than `max` of them: the rest is not said.
     pub async fn status(&self, offset: u64, len: u64, max: usize) -> Result<Vec<StatusRange>> {
-        let range = offset / SECTOR_BYTES..(offset + len).div_ceil(SECTOR_BYTES);
-        let layers = match &self.kind {
-            Kind::Head { volume, .. } => Layers::of(&volume.state.lock(), range),
-            Kind::Reading(reading) => Layers::of(&reading.state, range),
-        };
-        layers.ranges(&self.ctx, max).await
+        let range = offset..offset.saturating_add(len);
+        match &self.kind {
+            Kind::Head { volume, generation } => volume.block_status(range, max, *generation).await,
+            Kind::Reading(reading) => {
+                let sectors = range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES);
+                Layers::of(&reading.state, sectors).ranges(&self.ctx, max).await
+            }
+        }
     }
 
     /// Notes a read; gives what should now be brought near, as long as the client reads in order. A local

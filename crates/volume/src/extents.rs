@@ -1,9 +1,10 @@
 //! Which ranges hold data and which are holes, and in which ranges two states differ.
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::info::{DiffRange, StatusRange};
 use crate::state::State;
+use crate::volume::{RESOLVE_TRIES_MAX, Volume};
 use skerry_core::extents::{ExtentMap, Source};
 use skerry_core::node::NodePtr;
 use skerry_core::overlay::{Overlaid, Overlay};
@@ -72,6 +73,32 @@ impl Layers {
         }
         out.truncate(max);
         Ok(out)
+    }
+}
+
+impl Volume {
+    /// Which parts of a range (bytes) hold data, as [`Layers::ranges`] tells it; a hole is as good as a read of zeros,
+    /// so it is told only by who may serve reads.
+    pub(crate) async fn block_status(
+        &self,
+        range: Range<u64>,
+        max: usize,
+        generation: u64,
+    ) -> Result<Vec<StatusRange>> {
+        self.check_fence().await?;
+        let sectors = range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES);
+        let mut tries = 0;
+        loop {
+            let layers = Layers::of(&*self.admit(&range, generation)?, sectors.clone());
+            match layers.ranges(&self.ctx, max).await {
+                // A node that was collected while this looked: look again.
+                Err(e) if e.kind() == ErrorKind::NotFound && tries < RESOLVE_TRIES_MAX => {
+                    tries += 1
+                }
+                Err(e) => return Err(self.if_missing(e).await),
+                done => return done,
+            }
+        }
     }
 }
 

@@ -171,6 +171,18 @@ impl Volume {
         Ok(())
     }
 
+    /// What an object that is missing means: that somebody took the volume over and deleted what was not theirs to
+    /// keep, which nobody here had noticed yet; or else that it is lost.
+    pub(crate) async fn if_missing(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::NotFound {
+            return error;
+        }
+        match self.look_for_seal().await {
+            Err(fenced) if fenced.kind() == ErrorKind::InUse => fenced,
+            _ => error,
+        }
+    }
+
     /// Who attaches to a volume that is open already should not be given one that was taken over. A
     /// bucket that does not answer soon is no reason to refuse: nothing is known then, as at any time.
     pub(crate) async fn look_at_attach(&self) {

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::{Notify, watch};
 
 /// How often a read is resolved anew when what it found was moved meanwhile.
-const RESOLVE_TRIES_MAX: usize = 16;
+pub(crate) const RESOLVE_TRIES_MAX: usize = 16;
 
 /// A read of more parts than this does not try to do without waiting: reading many blocks together
 /// is cheaper than one by one.
@@ -179,7 +179,11 @@ impl Volume {
     }
 
     /// Fails unless the volume may be served to somebody who attached at `generation`.
-    fn admit<'a>(&'a self, range: &Range<u64>, generation: u64) -> Result<MutexGuard<'a, State>> {
+    pub(crate) fn admit<'a>(
+        &'a self,
+        range: &Range<u64>,
+        generation: u64,
+    ) -> Result<MutexGuard<'a, State>> {
         let state = self.state.lock();
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
@@ -304,12 +308,13 @@ impl Volume {
                 Err(e) => return Err(e),
             }
         }
-        Err(last.unwrap_or_else(|| {
-            Error::new(
-                ErrorKind::Unavailable,
-                format!("volume {}: a read was overtaken too often", self.name()),
-            )
-        }))
+        Err(match last {
+            Some(missing) => self.if_missing(missing).await,
+            None => {
+                let text = format!("volume {}: a read was overtaken too often", self.name());
+                Error::new(ErrorKind::Unavailable, text)
+            }
+        })
     }
 
     /// Carries a resolved read out; false if a log record was let go meanwhile.

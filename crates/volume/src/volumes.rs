@@ -247,9 +247,14 @@ impl Node {
     pub async fn release_volume(&self, name: &Name, force: bool) -> Result<Released> {
         let id = self.resolve(name).await?;
         self.refuse_deleted(id, name).await?;
-        let open = self.open_here(id);
+        if let Some(open) = self.open_here(id) {
+            // It may have been taken from here long ago, and nobody has noticed yet.
+            open.look_at_attach().await;
+        }
         let desc = self.ctx.catalog.desc(id).await?;
-        let Some(volume) = open else { return self.release_elsewhere(&desc, name, force).await };
+        let Some(volume) = self.open_here(id) else {
+            return self.release_elsewhere(&desc, name, force).await;
+        };
         let _admin = volume.admin.lock().await;
         self.refuse_clients(&volume, force, true)?;
         // Who writes from now on waits, and is told in the end that the volume was released.

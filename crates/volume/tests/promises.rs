@@ -269,6 +269,53 @@ async fn a_late_head_stops_no_collection() {
     assert!(is(&device, 0, 2).await);
 }
 
+/// A host from which a volume was taken, and which has not noticed, finds objects deleted: it says that it was taken
+/// over, not that data is lost, and takes it back by force.
+#[tokio::test(start_paused = true)]
+async fn what_a_new_owner_deletes_is_not_lost() {
+    for case in ["check in", "read", "status", "take back"] {
+        let mut world = World::new(19);
+        // Nobody finds out by himself, and nothing is in memory.
+        world.settings.fence_interval = Duration::from_secs(100_000);
+        world.settings.idle_age = Duration::from_secs(100_000);
+        world.settings.glimpse_gap = Duration::from_secs(100_000);
+        world.cache_bytes = 0;
+        let a = world.start("a").await.expect("starts");
+        a.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+        let on_a = a.node.open_device(&target("disk")).await.expect("attaches");
+        let volume = a.node.open_volumes().pop().expect("it is open");
+        on_a.write(0, vec![1; 64 << 10].into()).await.expect("writes");
+        volume.drain().await.expect("drains");
+        volume.checkpoint().await.expect("checks in");
+        on_a.write(0, vec![2; 4096].into()).await.expect("writes");
+        volume.drain().await.expect("drains");
+
+        let b = world.neighbour(20).start("b").await.expect("starts");
+        b.node.release_volume(&name("disk"), true).await.expect("by force");
+        let on_b = b.node.open_device(&target("disk")).await.expect("attaches");
+        on_b.write(0, vec![3; 64 << 10].into()).await.expect("writes");
+        let theirs = b.node.open_volumes().pop().expect("it is open");
+        theirs.drain().await.expect("drains");
+        theirs.checkpoint().await.expect("checks in");
+        assert!(b.node.sweep().await.expect("sweeps") > 0, "nothing of a's was deleted");
+
+        let refused = match case {
+            "check in" => volume.checkpoint().await,
+            "read" => on_a.read(8192, 4096).await.map(drop),
+            "status" => on_a.status(0, 4 << 20, 8).await.map(drop),
+            _ => {
+                a.node.release_volume(&name("disk"), true).await.expect("by force");
+                let back = a.node.open_device(&target("disk")).await.expect("attaches");
+                assert!(is(&back, 8192, 3).await);
+                continue;
+            }
+        };
+        let error = refused.expect_err("its objects are gone");
+        assert_eq!(error.kind(), skerry_volume::ErrorKind::InUse, "{case}: {error}");
+        assert!(error.message().contains("taken over by"), "{case}: {error}");
+    }
+}
+
 /// A segment or a head that somebody deleted is missed: no volume opens as less than it was, and nothing is
 /// sealed, so that it opens once the object is back.
 #[tokio::test(start_paused = true)]

@@ -127,3 +127,16 @@ async fn who_was_taken_over_is_fenced() {
     let on_a = a.node.open_device(&target("disk")).await.expect("read-only now");
     assert!(on_a.is_read_only());
 }
+
+#[tokio::test(start_paused = true)]
+async fn holes_are_told_only_by_the_owner() {
+    let world = World::new(4);
+    let a = world.start("a").await.expect("starts");
+    a.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let on_a = a.node.open_device(&target("disk")).await.expect("attaches");
+    assert_eq!(on_a.status(0, 1 << 20, 8).await.expect("tells").len(), 1);
+    let b = world.neighbour(34).start("b").await.expect("a second host starts");
+    b.node.release_volume(&name("disk"), true).await.expect("by force");
+    tokio::time::advance(std::time::Duration::from_secs(10)).await;
+    assert!(on_a.status(0, 1 << 20, 8).await.is_err(), "whoever has it now may have written");
+}
