@@ -1,7 +1,7 @@
 //! A job as it is kept: what was asked for, where it stands, and what was tried.
 
 use crate::error::{Error, Result};
-use crate::name::{JobId, Worker};
+use crate::name::{JobId, LimitKey, Worker};
 use crate::spec::JobSpec;
 use bytes::Bytes;
 use std::fmt;
@@ -32,9 +32,11 @@ pub struct Lease {
 
 /// What the ids of jobs begin with that were given none.
 const ASSIGNED: char = '~';
+/// What the ids of jobs begin with that refresh a limit.
+const REFRESHER: &str = "~limit/";
 
 /// What a job is called.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum JobRef {
     /// As its owner named it.
     Named(JobId),
@@ -55,8 +57,9 @@ impl FromStr for JobRef {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let Some(digits) = text.strip_prefix(ASSIGNED) else {
-            return JobId::new(text).map(Self::Named);
+        let digits = match text.strip_prefix(ASSIGNED) {
+            Some(digits) if !text.starts_with(REFRESHER) => digits,
+            _ => return JobId::new(text).map(Self::Named),
         };
         let seq = u64::from_str_radix(digits, 16).map(|seq| Self::Assigned(Seq(seq)));
         // One text for one job.
@@ -66,6 +69,16 @@ impl FromStr for JobRef {
             ))
         })
     }
+}
+
+/// The id of the job that refreshes a limit.
+pub(crate) fn refresher(limit: &LimitKey) -> JobId {
+    JobId::new(&format!("{REFRESHER}{limit}")).expect("a limit's name is short enough")
+}
+
+/// The limit that a job refreshes, if it is such a job.
+pub(crate) fn refreshed_by(id: &JobId) -> Option<LimitKey> {
+    LimitKey::new(id.as_str().strip_prefix(REFRESHER)?).ok()
 }
 
 /// Where a job stands.
@@ -112,6 +125,8 @@ pub enum Ending {
     Expired,
     /// The worker stopped, as it was told to.
     Cancelled,
+    /// The worker gave it back, not begun, or was never told of it.
+    Returned,
 }
 
 /// Why an attempt failed, as the worker tells it.
@@ -164,8 +179,8 @@ pub struct Job {
     pub ended_ms: Option<u64>,
     /// Somebody wants it stopped.
     pub cancel_asked: bool,
-    /// How many attempts had begun when it was restarted last: retries count from there.
-    pub restarted_after: AttemptNo,
+    /// How many attempts do not count as tries: those before it was restarted last, and those given back.
+    pub uncounted: u32,
     /// What was tried, oldest first.
     pub attempts: Vec<Attempt>,
 }
@@ -180,7 +195,7 @@ impl Job {
             created_ms: now_ms,
             ended_ms: None,
             cancel_asked: false,
-            restarted_after: AttemptNo(0),
+            uncounted: 0,
             attempts: Vec::new(),
         }
     }
@@ -220,6 +235,20 @@ impl Job {
         self.spec.start_at_ms = start_at_ms;
     }
 
+    /// How an attempt ended, if it is remembered and has.
+    pub fn ending(&self, attempt: AttemptNo) -> Option<&Ending> {
+        let found = self.attempts.iter().find(|known| known.number == attempt)?;
+        found.ended.as_ref().map(|(_, ending)| ending)
+    }
+
+    /// What came out of it, if it succeeded.
+    pub fn result(&self) -> Option<&Bytes> {
+        match self.attempts.last()?.ended.as_ref()? {
+            (_, Ending::Succeeded(result)) if self.state == State::Succeeded => Some(result),
+            _ => None,
+        }
+    }
+
     /// It has come to its end.
     pub fn finish(&mut self, state: State, now_ms: u64) {
         self.state = state;
@@ -232,7 +261,7 @@ impl Job {
         self.spec.start_at_ms = 0;
         self.ended_ms = None;
         self.cancel_asked = false;
-        self.restarted_after = self.begun();
+        self.uncounted = self.begun().0;
     }
 }
 
@@ -242,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_job_has_one_name() {
-        for text in ["mail-1", "~0", "~ff", "~ffffffffffffffff"] {
+        for text in ["mail-1", "~0", "~ff", "~ffffffffffffffff", "~limit/api"] {
             assert_eq!(text.parse::<JobRef>().expect("a name").to_string(), text);
         }
         for bad in ["", "~", "~x", "~00", "~FF", "~+1", "~10000000000000000"] {
@@ -264,6 +293,6 @@ mod tests {
         assert_eq!(job.attempts[0].ended, Some((11, Ending::Expired)), "an end is final");
         job.finish(State::Failed, 13);
         job.restart();
-        assert_eq!((job.state, job.restarted_after), (State::Scheduled, AttemptNo(100)));
+        assert_eq!((job.state, job.uncounted), (State::Scheduled, 100));
     }
 }

@@ -1,6 +1,7 @@
 //! The names of everything in a shard's database: one letter for the kind, then what it is of. Names hold no
 //! control characters, so a zero byte ends each.
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::Seq;
 use crate::name::{Group, JobId, LimitKey, Tenant};
 
@@ -81,6 +82,19 @@ pub fn limit(tenant: &Tenant, limit: &LimitKey) -> Vec<u8> {
 /// That a task group is paused.
 pub fn paused(group: &Group) -> Vec<u8> {
     of_texts(PAUSED, &[group.as_str()])
+}
+
+/// The texts that a key is made of, after its letter.
+///
+/// # Errors
+/// `Corrupt` if there are not so many.
+pub fn texts_of<const N: usize>(key: &[u8]) -> Result<[&str; N]> {
+    let bad =
+        || Error::new(ErrorKind::Corrupt, "a row of the jobs' database has a name that is none");
+    let rest = key.get(1..).and_then(|rest| rest.strip_suffix(&[0])).ok_or_else(bad)?;
+    let texts = rest.split(|byte| *byte == 0).map(std::str::from_utf8);
+    let texts: Vec<&str> = texts.collect::<std::result::Result<_, _>>().map_err(|_| bad())?;
+    texts.try_into().map_err(|_| bad())
 }
 
 /// The place at the end of a key.

@@ -4,13 +4,14 @@
 //! which limits it waits for. It knows neither a database nor a clock nor a socket, and is rebuilt from records
 //! when it is opened. This crate knows nothing of volumes.
 
+pub mod broker;
+pub mod database;
 pub mod error;
 pub mod job;
 pub mod keys;
 pub mod limit;
 pub mod machine;
 pub mod name;
-
 pub mod record;
 pub mod retry;
 pub mod shard;

@@ -106,6 +106,11 @@ impl Flow {
 }
 
 impl Bucket {
+    /// One that is empty at `at_us`; at 0 it was full long ago.
+    pub fn empty_at(flow: Flow, at_us: u64) -> Self {
+        Self { full_at_us: if at_us == 0 { 0 } else { at_us + flow.depth_us } }
+    }
+
     /// When the next token can be taken, microseconds.
     fn next_us(&self, flow: Flow) -> u64 {
         (self.full_at_us + flow.period_us).saturating_sub(flow.depth_us)

@@ -6,12 +6,14 @@ use std::fmt;
 
 /// The longest name, bytes.
 pub const NAME_BYTES_MAX: usize = 128;
+/// The longest name of a limit, bytes: the job that refreshes it is named after it.
+pub const LIMIT_BYTES_MAX: usize = 120;
 
 /// The tenant and the task group of who names none.
 pub const DEFAULT: &str = "default";
 
 macro_rules! names {
-    ($($(#[$doc:meta])* $name:ident, $what:literal;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident, $what:literal, $max:expr;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Box<str>);
@@ -22,7 +24,7 @@ macro_rules! names {
             /// # Errors
             /// `Invalid` if it is empty, too long, or holds control characters.
             pub fn new(text: &str) -> Result<Self> {
-                check($what, text).map(|()| Self(text.into()))
+                check($what, text, $max).map(|()| Self(text.into()))
             }
 
             /// The name as text.
@@ -47,15 +49,15 @@ macro_rules! names {
 
 names! {
     /// A job's id: unique within its tenant while the job is kept.
-    JobId, "job id";
+    JobId, "job id", NAME_BYTES_MAX;
     /// Whose jobs they are.
-    Tenant, "tenant";
+    Tenant, "tenant", NAME_BYTES_MAX;
     /// What workers ask for work by.
-    Group, "task group";
+    Group, "task group", NAME_BYTES_MAX;
     /// A limit's name, unique within its tenant.
-    LimitKey, "limit";
+    LimitKey, "limit", LIMIT_BYTES_MAX;
     /// What a worker calls itself, for people.
-    Worker, "worker";
+    Worker, "worker", NAME_BYTES_MAX;
 }
 
 impl Default for Tenant {
@@ -70,13 +72,13 @@ impl Default for Group {
     }
 }
 
-fn check(what: &str, text: &str) -> Result<()> {
+fn check(what: &str, text: &str, bytes_max: usize) -> Result<()> {
     let reason = if text.is_empty() {
-        "it is empty"
-    } else if text.len() > NAME_BYTES_MAX {
-        "it is longer than 128 bytes"
+        "it is empty".to_owned()
+    } else if text.len() > bytes_max {
+        format!("it is longer than {bytes_max} bytes")
     } else if text.chars().any(char::is_control) {
-        "it holds control characters"
+        "it holds control characters".to_owned()
     } else {
         return Ok(());
     };

@@ -65,7 +65,7 @@ fn put_fixed(out: &mut BytesMut, job: &Job) {
     out.put_u64_le(job.created_ms);
     out.put_u64_le(job.ended_ms.unwrap_or_default());
     out.put_u64_le(job.spec.start_at_ms);
-    out.put_u32_le(job.restarted_after.0);
+    out.put_u32_le(job.uncounted);
     out.put_u32_le(job.spec.lease_ms);
     out.put_u32_le(job.spec.retry.initial_ms);
     out.put_u32_le(job.spec.retry.max_ms);
@@ -134,6 +134,7 @@ fn put_attempt(out: &mut BytesMut, attempt: &Attempt) {
         Ending::Failed(_) => 2,
         Ending::Expired => 3,
         Ending::Cancelled => 4,
+        Ending::Returned => 5,
     };
     out.put_u8(kind);
     out.put_u64_le(*at_ms);
@@ -144,7 +145,7 @@ fn put_attempt(out: &mut BytesMut, attempt: &Attempt) {
             put_bytes(out, error.code.as_bytes());
             put_bytes(out, error.message.as_bytes());
         }
-        Ending::Expired | Ending::Cancelled => {}
+        Ending::Expired | Ending::Cancelled | Ending::Returned => {}
     }
 }
 
@@ -164,7 +165,7 @@ fn take_job(reader: &mut Reader<'_>) -> Result<Job> {
     let created_ms = reader.u64()?;
     let ended_ms = reader.u64()?;
     let start_at_ms = reader.u64()?;
-    let restarted_after = AttemptNo(reader.u32()?);
+    let uncounted = reader.u32()?;
     let lease_ms = reader.u32()?;
     let (initial_ms, max_ms) = (reader.u32()?, reader.u32()?);
     let (retries, factor_percent) = (reader.u16()?, reader.u16()?);
@@ -202,7 +203,7 @@ fn take_job(reader: &mut Reader<'_>) -> Result<Job> {
         created_ms,
         ended_ms: (flags & HAS_ENDED != 0).then_some(ended_ms),
         cancel_asked: flags & CANCEL_ASKED != 0,
-        restarted_after,
+        uncounted,
         attempts,
     })
 }
@@ -240,6 +241,7 @@ fn take_attempt(reader: &mut Reader<'_>) -> Result<Attempt> {
         }
         3 => Ending::Expired,
         4 => Ending::Cancelled,
+        5 => Ending::Returned,
         other => return Err(invalid(format!("end of an attempt of kind {other}"))),
     };
     Ok(Attempt { number, worker, started_ms, ended: Some((at_ms, ending)) })
@@ -291,6 +293,7 @@ mod tests {
             Some((6, Ending::Failed(error))),
             Some((7, Ending::Expired)),
             Some((8, Ending::Cancelled)),
+            Some((9, Ending::Returned)),
             None,
         ];
         let attempts = endings.into_iter().zip(1..).map(|(ended, number)| Attempt {
@@ -321,7 +324,7 @@ mod tests {
             created_ms: 3,
             ended_ms: Some(9),
             cancel_asked: true,
-            restarted_after: AttemptNo(2),
+            uncounted: 2,
             attempts: attempts.collect(),
         }
     }

@@ -6,7 +6,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use skerry_jobs::ErrorKind;
 use skerry_jobs::job::{AttemptNo, Job, JobRef, Lease, Seq, State};
 use skerry_jobs::limit::{Limit, LimitKind};
-use skerry_jobs::machine::{Cancelled, Machine, Next, Report};
+use skerry_jobs::machine::{Cancelled, GroupCounts, Machine, Next, Report};
 use skerry_jobs::name::{Group, JobId, LimitKey, Tenant};
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::spec::JobSpec;
@@ -31,6 +31,8 @@ struct Tokens {
 #[derive(Debug, Default)]
 struct Naive {
     now_ms: u64,
+    /// What happened until then is not known.
+    opened_us: u64,
     jobs: BTreeMap<Seq, Known>,
     kinds: BTreeMap<(Tenant, LimitKey), LimitKind>,
     floating: BTreeMap<(Tenant, LimitKey), u32>,
@@ -86,7 +88,26 @@ impl Naive {
         }
     }
 
-    /// Limits that nobody is under any more are forgotten.
+    /// A job comes under its limits.
+    fn define_limits(&mut self, spec: &JobSpec) {
+        self.forget_limits();
+        for limit in &spec.limits {
+            let key = (spec.tenant.clone(), limit.key.clone());
+            if let LimitKind::Rate { count, per_ms, burst } = limit.kind
+                && !self.tokens.contains_key(&key)
+            {
+                let period = (u64::from(per_ms) * 1000).div_ceil(u64::from(count));
+                let full_at_us = match self.opened_us {
+                    0 => 0,
+                    opened_us => opened_us + period * u64::from(burst),
+                };
+                self.tokens.insert(key.clone(), Tokens { full_at_us });
+            }
+            self.kinds.insert(key, limit.kind.clone());
+        }
+    }
+
+    /// Limits that nobody is under any more are forgotten; rates when their bucket is full.
     fn forget_limits(&mut self) {
         let used: BTreeSet<_> = self
             .jobs
@@ -98,7 +119,8 @@ impl Naive {
             .collect();
         self.kinds.retain(|key, _| used.contains(key));
         self.floating.retain(|key, _| used.contains(key));
-        self.tokens.retain(|key, _| used.contains(key));
+        let now_us = self.now_ms * 1000;
+        self.tokens.retain(|key, tokens| used.contains(key) || tokens.full_at_us > now_us);
     }
 
     /// Tenants that could not run lose their claim to be next.
@@ -212,10 +234,7 @@ impl Run {
             return;
         }
         taken.expect("takes it");
-        for limit in &job.spec.limits {
-            let key = (job.spec.tenant.clone(), limit.key.clone());
-            self.naive.kinds.insert(key, limit.kind.clone());
-        }
+        self.naive.define_limits(&job.spec);
         self.naive.jobs.insert(job.seq, Known { job, expires_ms: None });
     }
 
@@ -283,7 +302,9 @@ impl Run {
     fn report(&mut self) {
         let Some(lease) = self.any_lease() else { return };
         let failed = Report::Failed { is_final: self.rng.random_ratio(1, 5) };
-        let report = self.pick(&[Report::Succeeded, failed, failed, Report::Cancelled]);
+        let again = Report::Again { at_ms: self.naive.now_ms + 200 };
+        let all = [Report::Succeeded, failed, failed, Report::Cancelled, Report::Returned, again];
+        let report = self.pick(&all);
         let told_ms = self.told_ms();
         match self.machine.report(lease, report, told_ms) {
             Ok(next) => {
@@ -301,22 +322,38 @@ impl Run {
     fn ended(&mut self, lease: Lease, next: Next, report: Report) {
         let known = self.naive.jobs.get_mut(&lease.seq).expect("known");
         known.expires_ms = None;
-        let tried = known.job.begun().0 - known.job.restarted_after.0;
-        let can_retry = tried <= u32::from(known.job.spec.retry.retries)
-            && !known.job.cancel_asked
-            && report == Report::Failed { is_final: false };
+        let tried = known.job.begun().0 - known.job.uncounted;
+        let can_retry = !known.job.cancel_asked
+            && match report {
+                Report::Failed { is_final } => {
+                    !is_final && tried <= u32::from(known.job.spec.retry.retries)
+                }
+                Report::Returned | Report::Again { .. } => true,
+                Report::Succeeded | Report::Cancelled => false,
+            };
         match next {
             Next::Retry { at_ms } => {
-                assert!(can_retry && at_ms > self.naive.now_ms);
+                assert!(can_retry);
+                match report {
+                    Report::Again { at_ms: asked_ms } => assert_eq!(at_ms, asked_ms),
+                    Report::Returned => assert_eq!(at_ms, self.naive.now_ms),
+                    _ => assert!(at_ms > self.naive.now_ms),
+                }
                 known.job.wait(at_ms);
+                match report {
+                    Report::Again { .. } => known.job.uncounted = known.job.begun().0,
+                    Report::Returned => known.job.uncounted += 1,
+                    _ => {}
+                }
             }
             Next::End(state) => {
                 assert!(!can_retry);
                 let wanted = match report {
                     Report::Succeeded => State::Succeeded,
                     Report::Cancelled => State::Cancelled,
-                    Report::Failed { .. } if known.job.cancel_asked => State::Cancelled,
+                    _ if known.job.cancel_asked => State::Cancelled,
                     Report::Failed { .. } => State::Failed,
+                    Report::Returned | Report::Again { .. } => panic!("{report:?} is no end"),
                 };
                 assert_eq!(state, wanted);
                 self.end(lease.seq, state);
@@ -354,7 +391,15 @@ impl Run {
         let Some((seq, tenant, name)) = self.any_job() else { return };
         let now_ms = self.told_ms();
         let is_running = self.naive.jobs[&seq].expires_ms.is_some();
-        match self.rng.random_range(0..3) {
+        match self.rng.random_range(0..4) {
+            3 => {
+                let removed = self.machine.remove(&tenant, &name, now_ms);
+                assert_eq!(removed.is_err(), is_running);
+                if !is_running {
+                    self.naive.jobs.remove(&seq);
+                    self.naive.forget_limits();
+                }
+            }
             0 => match self.machine.cancel(&tenant, &name, now_ms).expect("it is there") {
                 Cancelled::Asked => {
                     assert!(is_running);
@@ -428,28 +473,18 @@ impl Run {
         self.naive.tokens.clear();
         self.naive.kinds.clear();
         self.naive.passed_over.clear();
-        for known in self.naive.jobs.values_mut() {
-            for limit in &known.job.spec.limits {
-                let key = (known.job.spec.tenant.clone(), limit.key.clone());
-                self.naive.kinds.insert(key, limit.kind.clone());
-            }
-            if known.expires_ms.is_some() {
-                self.machine.resume_running(&known.job, now_ms).expect("takes it");
-                known.expires_ms = Some(now_ms + u64::from(known.job.spec.lease_ms));
+        self.machine.assume_spent(now_ms);
+        self.naive.opened_us = now_ms * 1000;
+        for known in std::mem::take(&mut self.naive.jobs).into_values() {
+            let Known { job, mut expires_ms } = known;
+            if expires_ms.is_some() {
+                self.machine.resume_running(&job, now_ms).expect("takes it");
+                expires_ms = Some(now_ms + u64::from(job.spec.lease_ms));
             } else {
-                self.machine.enqueue(&known.job, now_ms).expect("takes it");
+                self.machine.enqueue(&job, now_ms).expect("takes it");
             }
-        }
-        // What runs took its tokens anew, in the order of age.
-        let running: Vec<Seq> = self
-            .naive
-            .jobs
-            .values()
-            .filter(|known| known.expires_ms.is_some())
-            .map(|known| known.job.seq)
-            .collect();
-        for seq in running {
-            self.naive.take_tokens(seq);
+            self.naive.define_limits(&job.spec);
+            self.naive.jobs.insert(job.seq, Known { job, expires_ms });
         }
         for group in &self.naive.paused {
             self.machine.pause(group);
@@ -474,6 +509,24 @@ impl Run {
         assert_eq!(counts.active, self.naive.jobs.len());
         let running = self.naive.jobs.values().filter(|known| known.expires_ms.is_some());
         assert_eq!(counts.running, running.count());
+        self.compare_groups();
+    }
+
+    fn compare_groups(&self) {
+        let mut wanted: BTreeMap<Group, GroupCounts> = BTreeMap::new();
+        for group in &self.naive.paused {
+            wanted.entry(group.clone()).or_default().is_paused = true;
+        }
+        for known in self.naive.jobs.values() {
+            let counts = wanted.entry(known.job.spec.group.clone()).or_default();
+            match known.expires_ms {
+                Some(_) => counts.running += 1,
+                None if known.job.spec.start_at_ms > self.naive.now_ms => counts.early += 1,
+                None => counts.ready += 1,
+            }
+        }
+        let groups: BTreeMap<_, _> = self.machine.groups().into_iter().collect();
+        assert_eq!(groups, wanted);
     }
 }
 

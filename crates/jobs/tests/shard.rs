@@ -4,14 +4,18 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use skerry_core::env::{Clock, Entropy};
 use skerry_jobs::ErrorKind;
+use skerry_jobs::broker::{Broker, Heard, Ticket};
+use skerry_jobs::database::{self, DatabaseParts};
 use skerry_jobs::job::{Ending, JobError, JobRef, State};
+use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::machine::{Cancelled, Next};
-use skerry_jobs::name::{Group, JobId, Tenant, Worker};
+use skerry_jobs::name::{Group, JobId, LimitKey, Tenant, Worker};
 use skerry_jobs::retry::RetryPolicy;
-use skerry_jobs::shard::{Leased, Outcome, Retention, Shard, ShardParts};
+use skerry_jobs::shard::{
+    Imported, Leased, Listed, Outcome, Query, Retention, Shard, ShardNo, ShardParts,
+};
 use skerry_jobs::spec::JobSpec;
-use slatedb::config::Settings;
-use slatedb::{Db, DbBuilder};
+use slatedb::Db;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -48,12 +52,23 @@ impl Place {
         Self { store: Arc::new(InMemory::new()), clock: Arc::new(Paused(Instant::now())) }
     }
 
+    async fn database(&self) -> Db {
+        let parts = DatabaseParts {
+            store: self.store.clone(),
+            path: "shard".to_owned(),
+            log: None,
+            settings: database::settings(),
+            clock: self.clock.clone(),
+            entropy: Arc::new(Fixed),
+        };
+        database::open(parts).await.expect("opens")
+    }
+
     async fn open(&self) -> Shard {
-        let builder: DbBuilder<&str> = Db::builder("shard", self.store.clone());
-        let settings = Settings { flush_interval: None, ..Settings::default() };
-        let db = builder.with_settings(settings).build().await.expect("opens");
+        let db = self.database().await;
         let (clock, entropy) = (self.clock.clone(), Arc::new(Fixed));
-        let parts = ShardParts { db, clock, entropy, retention: Retention::default() };
+        let (number, retention) = (ShardNo::ONLY, Retention::default());
+        let parts = ShardParts { db, number, clock, entropy, retention };
         Shard::open(parts).await.expect("opens")
     }
 }
@@ -71,8 +86,14 @@ fn tenant() -> Tenant {
 }
 
 async fn lease(shard: &Shard, max: u32, patience: Duration) -> Vec<Leased> {
+    lease_of(shard, &Group::default(), max, patience).await
+}
+
+async fn lease_of(shard: &Shard, group: &Group, max: u32, patience: Duration) -> Vec<Leased> {
     let worker = Worker::new("w").expect("a name");
-    shard.lease(&Group::default(), &worker, max, patience).await.expect("answers")
+    let broker = Broker::new(vec![shard.clone()]);
+    let leased = broker.lease(group, &worker, max, patience).await.expect("answers");
+    leased.into_iter().map(|(_, leased)| leased).collect()
 }
 
 async fn one(shard: &Shard) -> Leased {
@@ -208,4 +229,329 @@ async fn many_at_once_with_one_id_make_one_job() {
     }
     assert_eq!(new, 5);
     assert_eq!(lease(&shard, 50, Duration::ZERO).await.len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_is_restarted_with_its_history() {
+    let place = Place::new();
+    let shard = place.open().await;
+    let retry = RetryPolicy::NEVER;
+    let metadata = vec![("user".to_owned(), "42".to_owned())];
+    shard.enqueue(JobSpec { retry, metadata, ..spec("mail") }).await.expect("takes it");
+    let early = shard.restart(&tenant(), &named("mail")).await.expect_err("it waits");
+    assert_eq!(early.kind(), ErrorKind::Conflict);
+    let first = one(&shard).await;
+    let error = JobError { code: "E".into(), message: "no".into(), is_final: false };
+    let outcome = Outcome::Failed(error);
+    shard.report(first.lease, outcome.clone()).await.expect("holds");
+    assert_eq!(ids(&list(&shard, |q| q.state = Some(State::Failed)).await), ["mail"]);
+    shard.restart(&tenant(), &named("mail")).await.expect("it has ended");
+    assert!(list(&shard, |q| q.state = Some(State::Failed)).await.jobs.is_empty());
+    drop(shard);
+    let shard = place.open().await;
+    let second = one(&shard).await;
+    assert_eq!((second.lease.attempt.0, second.job.attempts.len()), (2, 2));
+    assert!(shard.report(first.lease, outcome).await.is_ok(), "said again");
+    shard.report(second.lease, Outcome::Succeeded("ok".into())).await.expect("holds");
+    let job = shard.show(&tenant(), &named("mail")).await.expect("there");
+    assert_eq!((job.state, job.result().map(|r| &r[..])), (State::Succeeded, Some(&b"ok"[..])));
+    let found = list(&shard, |q| {
+        q.tenant = Some(tenant());
+        q.metadata = Some(("user".into(), "42".into()));
+    });
+    assert_eq!(ids(&found.await), ["mail"]);
+}
+
+async fn list(shard: &Shard, ask: impl FnOnce(&mut Query)) -> Listed {
+    let mut query = Query {
+        tenant: None,
+        group: None,
+        state: None,
+        metadata: None,
+        is_prefix: false,
+        limit: 100,
+    };
+    ask(&mut query);
+    shard.list(&query, None).await.expect("lists")
+}
+
+fn ids(listed: &Listed) -> Vec<String> {
+    listed.jobs.iter().map(|job| job.name().to_string()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_deleted_is_gone_with_all_that_points_to_it() {
+    let place = Place::new();
+    let shard = place.open().await;
+    let with = |id: &str| JobSpec {
+        metadata: vec![("user".to_owned(), id.to_owned())],
+        retry: RetryPolicy::NEVER,
+        ..spec(id)
+    };
+    for id in ["waits", "runs", "ended"] {
+        shard.enqueue(JobSpec { priority: 1, ..with(id) }).await.expect("takes it");
+    }
+    shard.set_priority(&tenant(), &named("waits"), 99).await.expect("it waits");
+    let runs = one(&shard).await;
+    let ended = one(&shard).await;
+    let error = JobError { code: String::new(), message: String::new(), is_final: true };
+    shard.report(ended.lease, Outcome::Failed(error)).await.expect("holds");
+    let refused = shard.delete(&tenant(), &named("runs")).await.expect_err("it runs");
+    assert_eq!((refused.kind(), runs.job.name()), (ErrorKind::Conflict, named("runs")));
+    for id in ["waits", "ended"] {
+        shard.delete(&tenant(), &named(id)).await.expect("it does not run");
+        let gone = shard.show(&tenant(), &named(id)).await.expect_err("it is gone");
+        assert_eq!(gone.kind(), ErrorKind::NotFound);
+        let again = shard.delete(&tenant(), &named(id)).await.expect_err("it is gone");
+        assert_eq!(again.kind(), ErrorKind::NotFound);
+    }
+    drop(shard);
+    let shard = place.open().await;
+    assert_eq!(ids(&list(&shard, |_| {}).await), ["runs"]);
+    assert!(list(&shard, |q| q.state = Some(State::Failed)).await.jobs.is_empty());
+    let by_user = list(&shard, |q| {
+        q.tenant = Some(tenant());
+        q.metadata = Some(("user".into(), String::new()));
+        q.is_prefix = true;
+    });
+    assert_eq!(ids(&by_user.await), ["runs"]);
+    assert!(shard.enqueue(with("ended")).await.expect("takes it").is_new);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_is_free_as_soon_as_its_job_is_being_deleted() {
+    let place = Place::new();
+    let shard = place.open().await;
+    for _ in 0..20 {
+        shard.enqueue(spec("mail")).await.expect("takes it");
+        shard.cancel(&tenant(), &named("mail")).await.expect("it waits");
+        // Who asked goes away before it is answered.
+        let asked = shard.clone();
+        let delete = tokio::spawn(async move { asked.delete(&tenant(), &named("mail")).await });
+        tokio::task::yield_now().await;
+        delete.abort();
+        let _ = delete.await;
+        let is_gone = shard.show(&tenant(), &named("mail")).await.is_err();
+        assert_eq!(shard.enqueue(spec("mail")).await.expect("takes it").is_new, is_gone);
+        let _ = shard.cancel(&tenant(), &named("mail")).await;
+        shard.delete(&tenant(), &named("mail")).await.expect("it is there");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn listings_go_on_where_they_ended() {
+    let place = Place::new();
+    let shard = place.open().await;
+    for n in 0..25 {
+        let group = Group::new(if n % 2 == 0 { "even" } else { "odd" }).expect("a name");
+        shard.enqueue(JobSpec { group, ..spec(&format!("job{n:02}")) }).await.expect("takes it");
+        if n < 10 {
+            let job = named(&format!("job{n:02}"));
+            shard.cancel(&tenant(), &job).await.expect("it waits");
+        }
+    }
+    let even = Group::new("even").expect("a name");
+    let query = Query {
+        tenant: None,
+        group: Some(even),
+        state: None,
+        metadata: None,
+        is_prefix: false,
+        limit: 3,
+    };
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let listed = shard.list(&query, after.as_ref()).await.expect("lists");
+        found.extend(ids(&listed));
+        after = listed.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let wanted = (10..25).chain(0..10).filter(|n| n % 2 == 0).map(|n| format!("job{n:02}"));
+    assert_eq!(found, wanted.collect::<Vec<_>>());
+    let done = list(&shard, |q| q.state = Some(State::Cancelled)).await;
+    assert_eq!(done.jobs.len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_group_stays_paused() {
+    let place = Place::new();
+    let shard = place.open().await;
+    shard.pause(&Group::default()).await.expect("pauses");
+    shard.enqueue(spec("mail")).await.expect("takes it");
+    drop(shard);
+    let shard = place.open().await;
+    assert!(lease(&shard, 1, Duration::from_secs(9)).await.is_empty());
+    assert!(shard.groups()[0].1.is_paused);
+    let waiting = shard.clone();
+    let waits = tokio::spawn(async move { one(&waiting).await });
+    tokio::task::yield_now().await;
+    shard.resume(&Group::default()).await.expect("resumes");
+    assert_eq!(waits.await.expect("runs").job.name(), named("mail"));
+    drop(shard);
+    assert!(!place.open().await.groups()[0].1.is_paused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_floating_limit_is_refreshed_even_if_its_refresher_dies() {
+    let place = Place::new();
+    let shard = place.open().await;
+    let refreshers = Group::new("refreshers").expect("a name");
+    let kind = LimitKind::Floating { initial: 1, refresh_ms: 10_000, group: refreshers.clone() };
+    let limits = vec![Limit { key: LimitKey::new("api").expect("a name"), kind }];
+    for n in 0..6 {
+        let spec = JobSpec { limits: limits.clone(), lease_ms: 3_600_000, ..spec(&n.to_string()) };
+        shard.enqueue(spec).await.expect("takes it");
+    }
+    assert_eq!(lease(&shard, 9, Duration::ZERO).await.len(), 1);
+    let patience = Duration::from_secs(3600);
+    // It dies.
+    let dead = lease_of(&shard, &refreshers, 9, patience).await;
+    assert_eq!((dead.len(), &dead[0].job.spec.payload[..]), (1, &b"api"[..]));
+    let next = lease_of(&shard, &refreshers, 1, patience).await.pop().expect("another gets it");
+    let no = shard.report(next.lease, Outcome::Succeeded("many".into())).await;
+    assert_eq!(no.expect_err("no number").kind(), ErrorKind::Invalid);
+    let again = shard.report(next.lease, Outcome::Succeeded(" 3\n".into())).await.expect("holds");
+    assert!(matches!(again, Next::Retry { .. }), "{again:?}");
+    assert_eq!(lease(&shard, 9, Duration::ZERO).await.len(), 2);
+    drop(shard);
+    let shard = place.open().await;
+    assert_eq!(lease(&shard, 9, Duration::ZERO).await.len(), 0, "three run");
+    let begun = Instant::now();
+    let next = lease_of(&shard, &refreshers, 1, patience).await.pop().expect("it runs again");
+    assert!(begun.elapsed() >= Duration::from_secs(9), "{:?}", begun.elapsed());
+    shard.report(next.lease, Outcome::Succeeded("4".into())).await.expect("holds");
+    assert_eq!(lease(&shard, 9, Duration::ZERO).await.len(), 1);
+    for n in 0..6 {
+        let _ = shard.cancel(&tenant(), &named(&n.to_string())).await;
+        for leased in list(&shard, |q| q.state = Some(State::Running)).await.jobs {
+            let lease = skerry_jobs::job::Lease { seq: leased.seq, attempt: leased.begun() };
+            let _ = shard.report(lease, Outcome::Cancelled).await;
+        }
+    }
+    let last = lease_of(&shard, &refreshers, 1, patience).await.pop().expect("once more");
+    let end = shard.report(last.lease, Outcome::Succeeded("4".into())).await.expect("holds");
+    assert_eq!(end, Next::End(State::Succeeded), "nobody is under it");
+    assert_eq!(shard.counts().active, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_gives_back_what_was_on_its_way() {
+    let place = Place::new();
+    let shard = place.open().await;
+    let broker = Broker::new(vec![shard.clone()]);
+    let worker = Worker::new("w").expect("a name");
+    let retry = RetryPolicy::NEVER;
+    for n in 0..5 {
+        shard.enqueue(JobSpec { retry, ..spec(&n.to_string()) }).await.expect("takes it");
+    }
+    let mut work = broker.work(&Group::default(), &worker, 4).expect("sits down");
+    let Heard::Leased(ticket, first) = work.next().await.expect("there is work") else {
+        panic!("a job comes first")
+    };
+    assert_eq!(Ticket::decode(&ticket.encode()), Ok(ticket));
+    shard.cancel(&tenant(), &first.job.name()).await.expect("it runs");
+    // Three more are on their way.
+    drop(work);
+    assert_eq!(lease(&shard, 9, Duration::from_secs(1)).await.len(), 4);
+    let jobs = list(&shard, |q| q.state = Some(State::Running)).await.jobs;
+    let tries: Vec<usize> = jobs.iter().map(|job| job.attempts.len()).collect();
+    assert_eq!(jobs.len(), 5);
+    assert!(tries.contains(&2), "{tries:?}");
+    let uncounted = jobs.iter().all(|job| job.uncounted as usize == job.attempts.len() - 1);
+    assert!(uncounted, "what was given back is no failure");
+    let mut work = broker.work(&Group::default(), &worker, 4).expect("sits down");
+    assert!(work.add_credits(20_000).is_err());
+    drop(work);
+    drop(shard);
+    let shard = place.open().await;
+    let waiting = shard.clone();
+    shard.heartbeat(ticket.lease).expect("it holds");
+    drop(waiting);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_is_told_to_stop() {
+    let place = Place::new();
+    let shard = place.open().await;
+    let broker = Broker::new(vec![shard.clone()]);
+    let worker = Worker::new("w").expect("a name");
+    shard.enqueue(spec("mail")).await.expect("takes it");
+    let mut work = broker.work(&Group::default(), &worker, 1).expect("sits down");
+    let Heard::Leased(ticket, _) = work.next().await.expect("there is work") else {
+        panic!("a job comes first")
+    };
+    shard.cancel(&tenant(), &named("mail")).await.expect("it runs");
+    let told = work.next().await.expect("hears of it");
+    assert!(matches!(told, Heard::Cancel(stop) if stop == ticket), "{told:?}");
+    broker.report(ticket, Outcome::Cancelled).await.expect("holds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_come_with_their_history() {
+    let place = Place::new();
+    let shard = place.open().await;
+    let attempt = |ended| skerry_jobs::job::Attempt {
+        number: skerry_jobs::job::AttemptNo(9),
+        worker: Worker::new("old").expect("a name"),
+        started_ms: 5,
+        ended,
+    };
+    let done = Imported {
+        spec: spec("done"),
+        state: State::Succeeded,
+        created_ms: 4,
+        ended_ms: Some(7),
+        attempts: vec![
+            attempt(Some((6, Ending::Expired))),
+            attempt(Some((7, Ending::Succeeded("x".into())))),
+        ],
+    };
+    let waits = Imported {
+        spec: spec("waits"),
+        state: State::Running,
+        created_ms: 4,
+        ended_ms: None,
+        attempts: vec![attempt(Some((6, Ending::Expired))), attempt(None)],
+    };
+    let bad = Imported { ended_ms: None, ..done.clone() };
+    assert_eq!(shard.import(bad).await.expect_err("no end").kind(), ErrorKind::Invalid);
+    for job in [&done, &waits, &done, &waits] {
+        shard.import(job.clone()).await.expect("takes it");
+    }
+    drop(shard);
+    let shard = place.open().await;
+    let job = shard.show(&tenant(), &named("done")).await.expect("there");
+    assert_eq!((job.state, job.created_ms, job.ended_ms), (State::Succeeded, 4, Some(7)));
+    assert_eq!(job.result().map(|r| &r[..]), Some(&b"x"[..]));
+    assert_eq!(one(&shard).await.lease.attempt.0, 2);
+    assert_eq!(list(&shard, |_| {}).await.jobs.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_shards_database_is_refused() {
+    let place = Place::new();
+    place.open().await.close().await.expect("closes");
+    let db = place.database().await;
+    let (clock, entropy) = (place.clock.clone(), Arc::new(Fixed));
+    let number = ShardNo { number: 0, of: 2 };
+    let parts = ShardParts { db, number, clock, entropy, retention: Retention::default() };
+    let refused = Shard::open(parts).await.err().expect("it is the only shard");
+    assert!(refused.message().contains("shard 0 of 1"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_back_keeps_no_shard_closed() {
+    let mut place = Place::new();
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    let shard = place.open().await;
+    shard.enqueue(spec("mail")).await.expect("takes it");
+    shard.close().await.expect("closes");
+    place.clock = Arc::new(Paused(Instant::now()));
+    let shard = place.open().await;
+    shard.enqueue(spec("more")).await.expect("takes it");
+    assert_eq!(lease(&shard, 9, Duration::ZERO).await.len(), 2);
+    shard.close().await.expect("closes");
+    assert_eq!(place.open().await.counts().active, 2);
 }

@@ -47,13 +47,19 @@ pub(super) struct LimitState {
 }
 
 impl LimitState {
-    pub(super) fn new(key: (u32, LimitKey), kind: LimitKind) -> Self {
+    /// A rate's bucket is empty at `unknown_until_us`, and fills from then.
+    pub(super) fn new(key: (u32, LimitKey), kind: LimitKind, unknown_until_us: u64) -> Self {
+        let rule = Rule::of(&kind);
+        let bucket = match rule {
+            Rule::Rate(flow) => Bucket::empty_at(flow, unknown_until_us),
+            Rule::AtOnce(_) => Bucket::default(),
+        };
         Self {
             key,
-            rule: Rule::of(&kind),
+            rule,
             kind,
             held: 0,
-            bucket: Bucket::default(),
+            bucket,
             users: 0,
             waiting: BTreeMap::new(),
             timer_ms: None,
@@ -68,12 +74,17 @@ impl LimitState {
         }
     }
 
-    /// One begins.
-    pub(super) fn take(&mut self, now_us: u64) {
+    /// One begins now, or, at no time, had begun before.
+    pub(super) fn take(&mut self, now_us: Option<u64>) {
         self.held += 1;
-        if let Rule::Rate(flow) = self.rule {
+        if let (Rule::Rate(flow), Some(now_us)) = (self.rule, now_us) {
             self.bucket.take(flow, now_us);
         }
+    }
+
+    /// When a rate's bucket is full, microseconds: then there is nothing to remember of it.
+    pub(super) fn full_us(&self) -> Option<u64> {
+        matches!(self.rule, Rule::Rate(_)).then_some(self.bucket.full_at_us)
     }
 
     /// A class waits.
@@ -91,12 +102,13 @@ impl LimitState {
         }
     }
 
-    /// When a token comes for which somebody waits, milliseconds, rounded up.
+    /// When a token comes for which somebody waits, or when the limit can be forgotten, milliseconds, rounded up.
     pub(super) fn wanted_ms(&self, now_us: u64) -> Option<u64> {
         match self.rule {
             Rule::Rate(flow) if !self.waiting.is_empty() => {
                 Some(self.bucket.more_us(flow, now_us).div_ceil(1000))
             }
+            Rule::Rate(_) if self.users == 0 => Some(self.bucket.full_at_us.div_ceil(1000)),
             _ => None,
         }
     }

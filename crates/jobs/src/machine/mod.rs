@@ -23,7 +23,7 @@ use hashbrown::HashTable;
 use names::Names;
 use pool::Pool;
 use queues::{ClassNo, Place, Queues};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use timers::{Timer, Timers};
 
@@ -48,7 +48,7 @@ struct Entry {
     tenant: u32,
     group: u32,
     begun: AttemptNo,
-    restarted_after: AttemptNo,
+    uncounted: u32,
     lease_ms: u32,
     retry: RetryPolicy,
     priority: u8,
@@ -74,6 +74,13 @@ pub enum Report {
     },
     /// Stopped.
     Cancelled,
+    /// Given back, not begun: no failure, and somebody else's at once.
+    Returned,
+    /// Done for now: it runs again, not before this.
+    Again {
+        /// Not before this, milliseconds since 1970.
+        at_ms: u64,
+    },
 }
 
 /// What becomes of a job whose attempt has ended.
@@ -135,6 +142,29 @@ pub struct Counts {
     pub running: usize,
 }
 
+/// How many jobs of a task group there are that have not come to their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GroupCounts {
+    /// Whose time has not come.
+    pub early: u64,
+    /// That could run, but for limits and workers.
+    pub ready: u64,
+    /// That a worker has.
+    pub running: u64,
+    /// None is given out.
+    pub is_paused: bool,
+}
+
+impl GroupCounts {
+    fn of(&mut self, phase: Phase) -> &mut u64 {
+        match phase {
+            Phase::Early => &mut self.early,
+            Phase::Ready => &mut self.ready,
+            Phase::Running => &mut self.running,
+        }
+    }
+}
+
 /// The state machine of a shard.
 #[derive(Debug, Default)]
 pub struct Machine {
@@ -148,6 +178,7 @@ pub struct Machine {
     tenants: Names<Tenant>,
     groups: Names<Group>,
     paused: BTreeSet<Group>,
+    by_group: HashMap<u32, GroupCounts>,
     queues: Queues,
     timers: Timers,
 }
@@ -195,7 +226,7 @@ impl Machine {
     pub fn resume_running(&mut self, job: &Job, now_ms: u64) -> Result<()> {
         self.set_now(now_ms);
         let no = self.admit(job)?;
-        self.queues.hold_limits(self.jobs[no].class, self.now_ms * 1000);
+        self.queues.hold_limits(self.jobs[no].class, None);
         self.begin_lease(no);
         self.settle();
         Ok(())
@@ -222,7 +253,7 @@ impl Machine {
             tenant,
             group,
             begun: job.begun(),
-            restarted_after: job.restarted_after,
+            uncounted: job.uncounted,
             lease_ms: job.spec.lease_ms,
             retry: job.spec.retry,
             priority: job.spec.priority,
@@ -243,7 +274,9 @@ impl Machine {
         for Limit { key, kind } in &job.spec.limits {
             let Some(no) = self.queues.find_limit(tenant, key) else { continue };
             let there = &self.queues.limits[no].kind;
-            if std::mem::discriminant(there) != std::mem::discriminant(kind) {
+            if self.queues.limits[no].users > 0
+                && std::mem::discriminant(there) != std::mem::discriminant(kind)
+            {
                 let detail = format!(
                     "limit {key} is a {}, and other jobs have it as a {}: give it another name",
                     kind.name(),
@@ -290,20 +323,36 @@ impl Machine {
     /// The job waits from now on, until `start_at_ms`.
     fn wait(&mut self, no: u32, start_at_ms: u64) {
         let now_us = self.now_us();
-        let entry = &mut self.jobs[no];
         if start_at_ms > self.now_ms {
-            entry.phase = Phase::Early;
-            entry.timer_ms = start_at_ms;
+            self.enter(no, Phase::Early);
+            self.jobs[no].timer_ms = start_at_ms;
             self.timers.add(start_at_ms, Timer::Start(no));
         } else {
-            entry.phase = Phase::Ready;
+            self.enter(no, Phase::Ready);
+            let entry = &self.jobs[no];
             let (class, place) = (entry.class, entry.place(no));
             self.queues.add(class, place, now_us);
         }
     }
 
+    /// The job is in no phase until now.
+    fn enter(&mut self, no: u32, phase: Phase) {
+        let entry = &mut self.jobs[no];
+        entry.phase = phase;
+        *self.by_group.entry(entry.group).or_default().of(phase) += 1;
+    }
+
+    /// The job is in no phase from now on.
+    fn leave(&mut self, no: u32) {
+        let entry = &self.jobs[no];
+        if let Some(counts) = self.by_group.get_mut(&entry.group) {
+            *counts.of(entry.phase) -= 1;
+        }
+    }
+
     /// Takes a job out of whatever it waits in, or from its worker.
     fn stop(&mut self, no: u32) {
+        self.leave(no);
         let now_us = self.now_us();
         let entry = &self.jobs[no];
         match entry.phase {
@@ -325,13 +374,21 @@ impl Machine {
             found.remove();
         }
         let entry = self.jobs.remove(no);
-        self.queues.drop_class(entry.class);
-        self.groups.release(entry.group);
+        self.queues.drop_class(entry.class, self.now_ms * 1000);
+        if self.groups.release(entry.group) {
+            self.by_group.remove(&entry.group);
+        }
         self.tenants.release(entry.tenant);
     }
 
-    /// After every change: timers of limits are where they belong.
+    /// After every change: timers of limits are where they belong, and a tenant is known as long as a limit of its is.
     fn settle(&mut self) {
+        for tenant in std::mem::take(&mut self.queues.new_limits_of) {
+            self.tenants.hold_again(tenant);
+        }
+        for tenant in std::mem::take(&mut self.queues.gone_limits_of) {
+            self.tenants.release(tenant);
+        }
         let now_us = self.now_us();
         self.queues.set_timers(&mut self.timers, now_us);
     }
@@ -344,6 +401,7 @@ impl Machine {
         }
         let taken = self.queues.take(self.groups.find(group)?, self.now_ms * 1000);
         let granted = taken.map(|place| {
+            self.leave(place.job);
             self.jobs[place.job].begun.0 += 1;
             self.begin_lease(place.job)
         });
@@ -352,8 +410,8 @@ impl Machine {
     }
 
     fn begin_lease(&mut self, no: u32) -> Granted {
+        self.enter(no, Phase::Running);
         let entry = &mut self.jobs[no];
-        entry.phase = Phase::Running;
         entry.timer_ms = self.now_ms + u64::from(entry.lease_ms);
         self.timers.add(entry.timer_ms, Timer::Expiry(no));
         self.leased.insert(entry.seq, no);
@@ -371,6 +429,12 @@ impl Machine {
             );
             Error::new(ErrorKind::LeaseLost, detail)
         })
+    }
+
+    /// The lease of a job that a worker has.
+    pub fn lease_of(&self, seq: Seq) -> Option<Lease> {
+        let no = self.leased.get(&seq)?;
+        Some(Lease { seq, attempt: self.jobs[*no].begun })
     }
 
     /// The tenant and the id of a job that a worker has, if it has an id.
@@ -410,6 +474,17 @@ impl Machine {
             Report::Succeeded => Next::End(State::Succeeded),
             Report::Cancelled => Next::End(State::Cancelled),
             Report::Failed { is_final } => self.after_failure(no, is_final),
+            Report::Returned | Report::Again { .. } if self.jobs[no].cancel_asked => {
+                Next::End(State::Cancelled)
+            }
+            Report::Returned => {
+                self.jobs[no].uncounted += 1;
+                Next::Retry { at_ms: self.now_ms }
+            }
+            Report::Again { at_ms } => {
+                self.jobs[no].uncounted = self.jobs[no].begun.0;
+                Next::Retry { at_ms }
+            }
         };
         self.end_attempt(no, next);
         self.settle();
@@ -422,7 +497,7 @@ impl Machine {
         if entry.cancel_asked {
             return Next::End(State::Cancelled);
         }
-        let retry = entry.begun.0 - entry.restarted_after.0 - 1;
+        let retry = entry.begun.0 - entry.uncounted - 1;
         match entry.retry.delay_ms(retry, random) {
             Some(delay_ms) if !is_final => Next::Retry { at_ms: self.now_ms + delay_ms },
             _ => Next::End(State::Failed),
@@ -443,7 +518,10 @@ impl Machine {
         let mut expired = Vec::new();
         while let Some(timer) = self.timers.pop(self.now_ms) {
             match timer {
-                Timer::Start(no) => self.wait(no, 0),
+                Timer::Start(no) => {
+                    self.leave(no);
+                    self.wait(no, 0);
+                }
                 Timer::Token(limit) => self.queues.tokens_came(limit, self.now_ms * 1000),
                 Timer::Expiry(no) => {
                     let entry = &self.jobs[no];
@@ -479,6 +557,19 @@ impl Machine {
         self.forget(no);
         self.settle();
         Ok(Cancelled::Now)
+    }
+
+    /// Forgets a job that waits.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Conflict` if it runs.
+    pub fn remove(&mut self, tenant: &Tenant, job: &JobRef, now_ms: u64) -> Result<()> {
+        self.set_now(now_ms);
+        let no = self.need_waiting(tenant, job)?;
+        self.stop(no);
+        self.forget(no);
+        self.settle();
+        Ok(())
     }
 
     /// A job that waits may run at once.
@@ -525,7 +616,7 @@ impl Machine {
     fn need_waiting(&self, tenant: &Tenant, job: &JobRef) -> Result<u32> {
         let no = self.need(tenant, job)?;
         if self.jobs[no].phase == Phase::Running {
-            let detail = format!("job {job} of tenant {tenant} is running");
+            let detail = format!("job {job} of tenant {tenant} is running: cancel it first");
             return Err(Error::new(ErrorKind::Conflict, detail));
         }
         Ok(no)
@@ -544,6 +635,19 @@ impl Machine {
     /// True if the task group is paused.
     pub fn is_paused(&self, group: &Group) -> bool {
         self.paused.contains(group)
+    }
+
+    /// How often this floating limit is refreshed, milliseconds, and how many jobs it lets run at once now; nothing if
+    /// no job is under it.
+    pub fn floating(&self, tenant: &Tenant, key: &LimitKey) -> Option<(u32, u32)> {
+        let tenant = self.tenants.find(tenant)?;
+        let limit = &self.queues.limits[self.queues.find_limit(tenant, key)?];
+        match (&limit.kind, limit.rule) {
+            (LimitKind::Floating { refresh_ms, .. }, limits::Rule::AtOnce(max)) => {
+                Some((*refresh_ms, max))
+            }
+            _ => None,
+        }
     }
 
     /// A worker says how many jobs a floating limit lets run at once. Nothing if nobody is under it.
@@ -576,6 +680,25 @@ impl Machine {
         let touched = self.queues.take_touched();
         let names = touched.into_iter().filter_map(|group| self.groups.try_get(group).cloned());
         names.filter(|group| !self.paused.contains(group)).collect()
+    }
+
+    /// What happened before now is not known: rates have no tokens to begin with.
+    pub fn assume_spent(&mut self, now_ms: u64) {
+        self.set_now(now_ms);
+        self.queues.unknown_until_us = self.now_us();
+    }
+
+    /// How many jobs there are of each task group.
+    pub fn groups(&self) -> Vec<(Group, GroupCounts)> {
+        let paused = GroupCounts { is_paused: true, ..GroupCounts::default() };
+        let paused = self.paused.iter().map(|group| (group.clone(), paused));
+        let mut counted: BTreeMap<Group, GroupCounts> = paused.collect();
+        for (no, group) in self.groups.iter() {
+            let counts = self.by_group.get(&no).copied().unwrap_or_default();
+            let is_paused = self.paused.contains(group);
+            counted.insert(group.clone(), GroupCounts { is_paused, ..counts });
+        }
+        counted.into_iter().collect()
     }
 
     /// How many jobs there are.

@@ -29,13 +29,25 @@ impl<T: Clone + Eq + Hash> Names<T> {
         at
     }
 
-    /// Used once less.
-    pub(super) fn release(&mut self, at: u32) {
+    /// What is known is used once more.
+    pub(super) fn hold_again(&mut self, at: u32) {
+        self.pool[at].1 += 1;
+    }
+
+    /// Used once less. True if nobody uses it now.
+    pub(super) fn release(&mut self, at: u32) -> bool {
         self.pool[at].1 -= 1;
-        if self.pool[at].1 == 0 {
-            let (value, _) = self.pool.remove(at);
-            self.by_value.remove(&value);
+        if self.pool[at].1 > 0 {
+            return false;
         }
+        let (value, _) = self.pool.remove(at);
+        self.by_value.remove(&value);
+        true
+    }
+
+    /// All that somebody uses.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.by_value.iter().map(|(value, at)| (*at, value))
     }
 
     /// The number of a value that somebody uses.

@@ -77,6 +77,8 @@ pub(super) struct Queues {
     /// Of each task group, the lines with heads, by turn.
     turns: HashMap<u32, BTreeSet<(u64, LineNo)>>,
     next_turn: u64,
+    /// What happened until then is not known: a rate begins with no tokens.
+    pub(super) unknown_until_us: u64,
     pub(super) limits: Pool<LimitState>,
     limit_by_key: HashMap<(u32, LimitKey), LimitNo>,
     /// Groups in which something came among the heads.
@@ -85,6 +87,9 @@ pub(super) struct Queues {
     retime: BTreeSet<LimitNo>,
     /// Timers of limits that are gone.
     stale_timers: Vec<(u64, LimitNo)>,
+    /// Tenants of limits that are new, and of limits that are gone.
+    pub(super) new_limits_of: Vec<u32>,
+    pub(super) gone_limits_of: Vec<u32>,
 }
 
 impl Queues {
@@ -109,7 +114,7 @@ impl Queues {
     }
 
     /// Used once less.
-    pub(super) fn drop_class(&mut self, no: ClassNo) {
+    pub(super) fn drop_class(&mut self, no: ClassNo, now_us: u64) {
         self.classes[no].users -= 1;
         if self.classes[no].users > 0 {
             return;
@@ -117,7 +122,7 @@ impl Queues {
         let Class { line, limits, .. } = self.classes.remove(no);
         for limit in &limits {
             self.limits[*limit].users -= 1;
-            self.drop_limit(*limit);
+            self.drop_limit(*limit, now_us);
         }
         self.class_by_key.remove(&(line, limits));
         self.lines[line].users -= 1;
@@ -150,11 +155,23 @@ impl Queues {
     ) -> LimitNo {
         let Some(no) = self.find_limit(tenant, key) else {
             let key = (tenant, key.clone());
-            let no = self.limits.insert(LimitState::new(key.clone(), kind.clone()));
+            let limit = LimitState::new(key.clone(), kind.clone(), self.unknown_until_us);
+            let no = self.limits.insert(limit);
+            self.new_limits_of.push(tenant);
             self.limit_by_key.insert(key, no);
             return no;
         };
-        if self.limits[no].kind != *kind {
+        let is_same = std::mem::discriminant(&self.limits[no].kind) == std::mem::discriminant(kind);
+        if self.limits[no].users == 0
+            && (!is_same || self.limits[no].full_us().is_none_or(|at| at <= now_us))
+        {
+            // Nothing of before counts any more.
+            let key = (tenant, key.clone());
+            let timer_ms = self.limits[no].timer_ms;
+            let limit = LimitState::new(key, kind.clone(), self.unknown_until_us);
+            self.limits[no] = LimitState { timer_ms, ..limit };
+            self.retime.insert(no);
+        } else if self.limits[no].kind != *kind {
             let said = match (&self.limits[no].kind, kind) {
                 // What a worker said holds until it says something else.
                 (LimitKind::Floating { .. }, LimitKind::Floating { .. }) => self.limits[no].rule,
@@ -174,10 +191,13 @@ impl Queues {
         self.wake(no, more, now_us);
     }
 
-    fn drop_limit(&mut self, no: LimitNo) {
-        if self.limits[no].users == 0 {
+    /// A limit that nobody is under is forgotten, once there is nothing to remember: a rate's bucket must be full.
+    fn drop_limit(&mut self, no: LimitNo, now_us: u64) {
+        self.retime.insert(no);
+        if self.limits[no].users == 0 && self.limits[no].full_us().is_none_or(|at| at <= now_us) {
             let gone = self.limits.remove(no);
             self.limit_by_key.remove(&gone.key);
+            self.gone_limits_of.push(gone.key.0);
             self.retime.remove(&no);
             self.stale_timers.extend(gone.timer_ms.map(|at_ms| (at_ms, no)));
         }
@@ -210,7 +230,7 @@ impl Queues {
             let Some(no) = self.best(line, now_us) else { continue };
             let place = self.classes[no].ready.first().copied();
             let place = place.expect("a class among the heads has a job");
-            self.hold_limits(no, now_us);
+            self.hold_limits(no, Some(now_us));
             self.leave_turn(line);
             self.join_turns(line);
             self.classes[no].ready.remove(&place);
@@ -262,8 +282,9 @@ impl Queues {
     }
 
     /// Takes the limits of a class for a job of it.
-    pub(super) fn hold_limits(&mut self, no: ClassNo, now_us: u64) {
-        if let Spot::Woken(place, _) = self.classes[no].spot {
+    /// At no time (`None`) it takes no tokens: its attempt had begun before.
+    pub(super) fn hold_limits(&mut self, no: ClassNo, now_us: Option<u64>) {
+        if let (Spot::Woken(place, _), Some(_)) = (self.classes[no].spot, now_us) {
             // It takes the place that it was woken for.
             self.classes[no].spot = Spot::Heads(place);
         }
@@ -314,6 +335,7 @@ impl Queues {
         self.retime.insert(limit);
         let room = self.limits[limit].room(now_us);
         self.wake(limit, room, now_us);
+        self.drop_limit(limit, now_us);
     }
 
     /// The first of a class's limits that has no room.

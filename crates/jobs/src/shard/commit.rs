@@ -4,11 +4,12 @@
 //! batches is written once.
 
 use super::edit::Edit;
-use super::state::{Batch, Delivery, Leased};
+use super::seat::{Leased, Told};
+use super::state::{Batch, Delivery};
 use super::store::{Changes, Store};
 use super::{Durable, Inner};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Job, Seq, State};
+use crate::job::{Job, Lease, Seq, State};
 use futures::StreamExt;
 use futures::stream;
 use std::collections::HashMap;
@@ -56,53 +57,66 @@ impl Inner {
     ) -> Result<()> {
         let written = gather(&self.store, running, batch.edits).await?;
         let mut changes = Changes::default();
-        for job in &written {
-            self.store.put(&mut changes, &job.now, job.is_new, job.was_final);
-        }
+        written.iter().for_each(|job| self.store.put(&mut changes, job));
+        batch.rows.into_iter().for_each(|(key, value)| changes.set(key, value));
         self.store.write(changes).await?;
         self.store.sync().await?;
-        let deliveries = batch.deliveries;
-        let ended: Vec<&Job> =
-            written.iter().map(|job| &job.now).filter(|job| job.state.is_final()).collect();
-        {
-            let mut state = self.state.lock();
-            for job in &ended {
-                if let Some(id) = &job.spec.id {
-                    state.ending.remove(&(job.spec.tenant.clone(), id.clone()));
-                }
-                state.tell_end(job);
-            }
-        }
+        self.note_written(&written);
         self.durable.send_replace(Durable { number, failure: None });
         for job in written {
-            if job.now.state == State::Running {
+            if job.now.state == State::Running && !job.is_gone {
                 running.insert(job.now.seq, job.now);
             }
         }
-        deliver(running, deliveries);
+        for gone in deliver(running, batch.deliveries) {
+            let now_ms = self.clock.wall_ms();
+            let mut state = self.state.lock();
+            state.give_back(gone, now_ms);
+            self.changed(&state);
+        }
         Ok(())
+    }
+
+    /// The records say what has happened: nobody need remember it.
+    fn note_written(&self, written: &[Written]) {
+        let mut state = self.state.lock();
+        for Written { now, before, is_gone } in written {
+            let called = || (now.spec.tenant.clone(), now.name());
+            if *is_gone && *before == Before::Ended {
+                state.leaving.remove(&called());
+            } else if now.state.is_final() && !is_gone {
+                state.ending.remove(&called());
+                state.tell_end(now);
+            }
+            if *is_gone {
+                // Who waits for its end looks for it, and finds nothing.
+                state.awaiting.remove(&now.seq);
+            }
+        }
     }
 
     /// The shard is out of service: whoever waits is told.
     fn fail(&self, error: &Error) {
         tracing::error!(%error, "a shard of the broker is out of service");
-        let mut state = self.state.lock();
-        state.failure = Some(error.clone());
-        state.waiters.clear();
-        state.awaiting.clear();
-        state.batch = Batch::default();
-        drop(state);
+        self.state.lock().fail(error.clone());
         self.durable.send_modify(|durable| durable.failure = Some(error.clone()));
     }
 }
 
+/// What the database had of a job before a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    Nothing,
+    Active,
+    Ended,
+}
+
 /// A job as it is after a batch.
-struct Written {
-    now: Job,
-    /// Nothing of it was in the database.
-    is_new: bool,
-    /// It had come to its end.
-    was_final: bool,
+pub(super) struct Written {
+    pub(super) now: Job,
+    pub(super) before: Before,
+    /// It was deleted: `now` is what it was.
+    pub(super) is_gone: bool,
 }
 
 /// Makes the changes of a batch to its jobs; those that no worker has are read first.
@@ -113,7 +127,7 @@ async fn gather(
 ) -> Result<Vec<Written>> {
     let begun = edits.into_iter().map(|(seq, edits)| {
         let known = match edits.first() {
-            Some(Edit::New(_)) => None,
+            Some(Edit::New(_) | Edit::Restarted(_)) => None,
             _ => running.remove(&seq),
         };
         async move { apply(store, seq, known, edits).await }
@@ -128,36 +142,45 @@ async fn gather(
 }
 
 async fn apply(store: &Store, seq: Seq, known: Option<Job>, edits: Vec<Edit>) -> Result<Written> {
-    let mut edits = edits.into_iter();
-    let (mut now, is_new, was_final) = match (known, edits.next()) {
-        (_, Some(Edit::New(job))) => {
-            let was_final = job.restarted_after.0 > 0 || job.ended_ms.is_some();
-            (*job, true, was_final)
-        }
-        (Some(mut job), first) => {
-            first.into_iter().for_each(|edit| edit.apply(&mut job));
-            (job, false, false)
-        }
-        (None, first) => {
-            let mut job = store.job(seq).await?.ok_or_else(|| {
+    let mut edits = edits.into_iter().peekable();
+    let before = match (&known, edits.peek()) {
+        (None, Some(Edit::New(_))) => Before::Nothing,
+        (None, Some(Edit::Restarted(_))) => Before::Ended,
+        _ => Before::Active,
+    };
+    let (mut now, before) = match (known, before) {
+        (Some(job), _) => (job, Before::Active),
+        (None, Before::Active) => {
+            let job = store.job(seq).await?.ok_or_else(|| {
                 let detail = format!("the record of the job at {} is not there", seq.0);
                 Error::new(ErrorKind::Corrupt, detail)
             })?;
-            first.into_iter().for_each(|edit| edit.apply(&mut job));
-            (job, false, false)
+            let before = if job.state.is_final() { Before::Ended } else { Before::Active };
+            (job, before)
         }
+        (None, before) => match edits.next() {
+            Some(Edit::New(job) | Edit::Restarted(job)) => (*job, before),
+            _ => return Err(Error::new(ErrorKind::Internal, "a job without a beginning")),
+        },
     };
-    edits.for_each(|edit| edit.apply(&mut now));
-    Ok(Written { now, is_new, was_final })
+    let mut is_gone = false;
+    for edit in edits {
+        is_gone |= matches!(edit, Edit::Deleted);
+        edit.apply(&mut now);
+    }
+    Ok(Written { now, before, is_gone })
 }
 
-/// Tells workers of their leases.
-fn deliver(running: &HashMap<Seq, Job>, deliveries: Vec<Delivery>) {
+/// Tells workers of their leases; gives those whose worker has gone.
+fn deliver(running: &HashMap<Seq, Job>, deliveries: Vec<Delivery>) -> Vec<Lease> {
+    let mut gone = Vec::new();
     for Delivery { granted, to } in deliveries {
         let Some(job) = running.get(&granted.lease.seq) else { continue };
         let leased =
             Leased { lease: granted.lease, expires_ms: granted.expires_ms, job: job.clone() };
-        // A worker that has gone has it until the lease is over.
-        let _ = to.try_send(leased);
+        if !to.tell(Told::Leased(Box::new(leased))) {
+            gone.push(granted.lease);
+        }
     }
+    gone
 }

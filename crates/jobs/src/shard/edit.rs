@@ -7,8 +7,10 @@ use crate::name::Worker;
 /// A change of a job. The machine has made it; the record follows.
 #[derive(Debug)]
 pub(super) enum Edit {
-    /// It is there now; it may have come to its end before.
+    /// It is there now.
     New(Box<Job>),
+    /// It had come to its end, and begins anew.
+    Restarted(Box<Job>),
     /// A worker has it.
     Leased { attempt: AttemptNo, worker: Worker, at_ms: u64 },
     /// Its attempt is over.
@@ -21,25 +23,36 @@ pub(super) enum Edit {
     CancelAsked,
     /// It was called off while it waited.
     Cancelled { at_ms: u64 },
+    /// It is gone. Nothing follows.
+    Deleted,
 }
 
 impl Edit {
     /// Makes the change to a job; to the one that is new, by being it.
     pub(super) fn apply(self, job: &mut Job) {
         match self {
-            Self::New(new) => *job = *new,
+            Self::New(new) | Self::Restarted(new) => *job = *new,
             Self::Leased { attempt, worker, at_ms } => job.lease(attempt, worker, at_ms),
-            Self::AttemptEnded { at_ms, ending, next } => {
-                job.end_attempt(at_ms, ending);
-                match next {
-                    Next::Retry { at_ms } => job.wait(at_ms),
-                    Next::End(state) => job.finish(state, at_ms),
-                }
-            }
+            Self::AttemptEnded { at_ms, ending, next } => end_attempt(job, at_ms, ending, next),
             Self::Priority(priority) => job.spec.priority = priority,
             Self::Expedited => job.spec.start_at_ms = 0,
             Self::CancelAsked => job.cancel_asked = true,
             Self::Cancelled { at_ms } => job.finish(State::Cancelled, at_ms),
+            Self::Deleted => {}
         }
+    }
+}
+
+fn end_attempt(job: &mut Job, at_ms: u64, ending: Ending, next: Next) {
+    let again = match (&ending, next) {
+        (Ending::Returned, Next::Retry { .. }) => job.uncounted + 1,
+        (Ending::Succeeded(_), Next::Retry { .. }) => job.begun().0,
+        _ => job.uncounted,
+    };
+    job.end_attempt(at_ms, ending);
+    job.uncounted = again;
+    match next {
+        Next::Retry { at_ms } => job.wait(at_ms),
+        Next::End(state) => job.finish(state, at_ms),
     }
 }

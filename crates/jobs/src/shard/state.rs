@@ -1,39 +1,20 @@
 //! What a shard knows, behind one short lock: the machine, what has changed since it was last written, and who waits.
 
 use super::edit::Edit;
+use super::seat::{Seat, Told};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Ending, Job, JobRef, Lease, Seq};
-use crate::machine::{Granted, Machine, Next};
-use crate::name::{Group, JobId, Tenant, Worker};
+use crate::job::{Ending, Job, JobRef, Lease, Seq, State as JobState};
+use crate::machine::{Granted, Machine, Next, Report};
+use crate::name::{Group, JobId, Tenant};
+use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use tokio::sync::{mpsc, oneshot};
-
-/// A job that a worker has.
-#[derive(Debug, Clone)]
-pub struct Leased {
-    /// What the worker shows.
-    pub lease: Lease,
-    /// Until when, without a sign of life, milliseconds since 1970.
-    pub expires_ms: u64,
-    /// The job.
-    pub job: Job,
-}
-
-/// A worker that waits for work.
-pub(super) struct Waiter {
-    pub(super) number: u64,
-    pub(super) worker: Worker,
-    /// Jobs that it still takes.
-    pub(super) credits: u32,
-    /// Jobs that are its own, on their way.
-    pub(super) granted: u32,
-    pub(super) to: mpsc::Sender<Leased>,
-}
+use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// A lease that is told of when it is durable.
 pub(super) struct Delivery {
     pub(super) granted: Granted,
-    pub(super) to: mpsc::Sender<Leased>,
+    pub(super) to: Arc<Seat>,
 }
 
 /// Changes that become durable together.
@@ -41,14 +22,53 @@ pub(super) struct Delivery {
 pub(super) struct Batch {
     /// Changes, by job, in the order in which they happened.
     pub(super) edits: BTreeMap<Seq, Vec<Edit>>,
+    /// Other rows that are written, or deleted.
+    pub(super) rows: BTreeMap<Vec<u8>, Option<Bytes>>,
     pub(super) deliveries: Vec<Delivery>,
 }
 
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
-        self.edits.is_empty()
+        self.edits.is_empty() && self.rows.is_empty()
     }
 }
+
+/// What has happened since the shard was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Jobs that were taken.
+    pub enqueued: u64,
+    /// Attempts that began.
+    pub leased: u64,
+    /// Jobs that succeeded.
+    pub succeeded: u64,
+    /// Jobs that failed for good.
+    pub failed: u64,
+    /// Jobs that were called off.
+    pub cancelled: u64,
+    /// Attempts that are followed by another.
+    pub retried: u64,
+    /// Attempts whose worker was silent.
+    pub expired: u64,
+}
+
+impl Totals {
+    /// Both.
+    pub(crate) fn and(self, more: Self) -> Self {
+        Self {
+            enqueued: self.enqueued + more.enqueued,
+            leased: self.leased + more.leased,
+            succeeded: self.succeeded + more.succeeded,
+            failed: self.failed + more.failed,
+            cancelled: self.cancelled + more.cancelled,
+            retried: self.retried + more.retried,
+            expired: self.expired + more.expired,
+        }
+    }
+}
+
+/// A job's name within the shard.
+pub(super) type Called = (Tenant, JobRef);
 
 /// What a shard knows.
 pub(super) struct State {
@@ -59,14 +79,20 @@ pub(super) struct State {
     pub(super) number: u64,
     /// The next job's place.
     pub(super) next_seq: u64,
-    /// Ids that somebody is looking for in the database, to take them if they are free.
-    pub(super) checking: HashSet<(Tenant, JobId)>,
-    /// Ids of jobs that have come to their end, and whose records do not say so yet.
-    pub(super) ending: HashMap<(Tenant, JobId), Seq>,
-    pub(super) waiters: HashMap<Group, VecDeque<Waiter>>,
-    pub(super) next_waiter: u64,
+    /// Jobs that somebody is looking for in the database, to decide about them.
+    pub(super) checking: HashSet<Called>,
+    /// Jobs that have come to their end, and whose records do not say so yet.
+    pub(super) ending: HashMap<Called, Seq>,
+    /// Jobs that had come to their end and are deleted, and whose records are still there.
+    pub(super) leaving: HashMap<Called, Seq>,
+    waiters: HashMap<Group, VecDeque<Arc<Seat>>>,
+    /// The numbers of those.
+    waiting: HashSet<u64>,
+    /// Who has which job.
+    holders: HashMap<Seq, Arc<Seat>>,
     /// Who wants to know how a job ends.
     pub(super) awaiting: HashMap<Seq, Vec<oneshot::Sender<Job>>>,
+    pub(super) totals: Totals,
     /// Why the shard is out of service.
     pub(super) failure: Option<Error>,
 }
@@ -80,9 +106,12 @@ impl State {
             next_seq,
             checking: HashSet::new(),
             ending: HashMap::new(),
+            leaving: HashMap::new(),
             waiters: HashMap::new(),
-            next_waiter: 0,
+            waiting: HashSet::new(),
+            holders: HashMap::new(),
             awaiting: HashMap::new(),
+            totals: Totals::default(),
             failure: None,
         }
     }
@@ -90,6 +119,16 @@ impl State {
     /// Fails if the shard is out of service.
     pub(super) fn check(&self) -> Result<()> {
         self.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Takes the shard out of service: whoever waits is let go.
+    pub(super) fn fail(&mut self, error: Error) {
+        self.failure.get_or_insert(error);
+        self.waiters.clear();
+        self.waiting.clear();
+        self.holders.clear();
+        self.awaiting.clear();
+        self.batch = Batch::default();
     }
 
     /// The place of a job that has not come to its end.
@@ -104,6 +143,26 @@ impl State {
         self.batch.edits.entry(seq).or_default().push(edit);
     }
 
+    /// Takes a job at the next place: one that waits, or, imported, one that has come to its end.
+    pub(super) fn take(&mut self, mut job: Job, now_ms: u64) -> Result<JobRef> {
+        job.seq = Seq(self.next_seq);
+        let name = job.name();
+        if job.state.is_final() {
+            self.ending.insert((job.spec.tenant.clone(), name.clone()), job.seq);
+        } else {
+            self.machine.enqueue(&job, now_ms)?;
+        }
+        self.next_seq += 1;
+        self.totals.enqueued += 1;
+        let limits = std::mem::take(&mut job.spec.limits);
+        for limit in &limits {
+            self.see_to_refresher(&job.spec.tenant, limit, now_ms)?;
+        }
+        job.spec.limits = limits;
+        self.edit(job.seq, Edit::New(Box::new(job)));
+        Ok(name)
+    }
+
     /// An attempt is over, and the machine has said what comes next.
     pub(super) fn end_attempt(
         &mut self,
@@ -113,9 +172,42 @@ impl State {
         next: Next,
         at_ms: u64,
     ) {
+        self.holders.remove(&lease.seq);
+        self.totals.expired += u64::from(ending == Ending::Expired);
+        match next {
+            Next::Retry { .. } => self.totals.retried += 1,
+            Next::End(state) => {
+                self.count_end(state);
+                if let Some((tenant, id)) = named {
+                    self.ending.insert((tenant, JobRef::Named(id)), lease.seq);
+                }
+            }
+        }
         self.edit(lease.seq, Edit::AttemptEnded { at_ms, ending, next });
-        if let (Next::End(_), Some(named)) = (next, named) {
-            self.ending.insert(named, lease.seq);
+    }
+
+    pub(super) fn count_end(&mut self, state: JobState) {
+        match state {
+            JobState::Succeeded => self.totals.succeeded += 1,
+            JobState::Failed => self.totals.failed += 1,
+            _ => self.totals.cancelled += 1,
+        }
+    }
+
+    /// The worker of a job is told to stop.
+    pub(super) fn tell_cancel(&self, seq: Seq) {
+        if let (Some(seat), Some(lease)) = (self.holders.get(&seq), self.machine.lease_of(seq)) {
+            // One that has gone is found out when its lease is over.
+            let _ = seat.tell(Told::Cancel(lease));
+        }
+    }
+
+    /// A worker that was to get a job has gone: it is the next one's.
+    pub(super) fn give_back(&mut self, lease: Lease, now_ms: u64) {
+        let named = self.machine.named(lease);
+        if let Ok(next) = self.machine.report(lease, Report::Returned, now_ms) {
+            self.end_attempt(lease, named, Ending::Returned, next, now_ms);
+            self.dispatch(now_ms);
         }
     }
 
@@ -128,6 +220,27 @@ impl State {
         self.dispatch(now_ms);
     }
 
+    /// A worker waits from now on, if it did not.
+    pub(super) fn seat(&mut self, seat: &Arc<Seat>, now_ms: u64) {
+        if self.waiting.insert(seat.number()) {
+            self.waiters.entry(seat.group().clone()).or_default().push_back(seat.clone());
+        }
+        self.serve(seat.group(), now_ms);
+    }
+
+    /// A worker waits no more.
+    pub(super) fn unseat(&mut self, seat: &Seat) {
+        if !self.waiting.remove(&seat.number()) {
+            return;
+        }
+        if let Some(waiters) = self.waiters.get_mut(seat.group()) {
+            waiters.retain(|other| other.number() != seat.number());
+            if waiters.is_empty() {
+                self.waiters.remove(seat.group());
+            }
+        }
+    }
+
     /// Gives work to those who wait for it, wherever there may be some that there was not.
     pub(super) fn dispatch(&mut self, now_ms: u64) {
         for group in self.machine.take_touched() {
@@ -138,23 +251,23 @@ impl State {
     /// Gives work of a task group to those who wait for it, in turns.
     pub(super) fn serve(&mut self, group: &Group, now_ms: u64) {
         let Some(waiters) = self.waiters.get_mut(group) else { return };
-        while let Some(waiter) = waiters.front_mut() {
-            if waiter.to.is_closed() {
-                waiters.pop_front();
+        while let Some(seat) = waiters.pop_front() {
+            if !seat.use_credit() {
+                self.waiting.remove(&seat.number());
                 continue;
             }
-            let Some(granted) = self.machine.lease(group, now_ms) else { break };
-            waiter.credits -= 1;
-            waiter.granted += 1;
-            let (attempt, worker) = (granted.lease.attempt, waiter.worker.clone());
+            let Some(granted) = self.machine.lease(group, now_ms) else {
+                seat.add_credits(1);
+                waiters.push_front(seat);
+                break;
+            };
+            let (attempt, worker) = (granted.lease.attempt, seat.worker().clone());
             let edit = Edit::Leased { attempt, worker, at_ms: now_ms };
             self.batch.edits.entry(granted.lease.seq).or_default().push(edit);
-            self.batch.deliveries.push(Delivery { granted, to: waiter.to.clone() });
-            if waiter.credits > 0 {
-                waiters.rotate_left(1);
-            } else {
-                waiters.pop_front();
-            }
+            self.batch.deliveries.push(Delivery { granted, to: seat.clone() });
+            self.holders.insert(granted.lease.seq, seat.clone());
+            self.totals.leased += 1;
+            waiters.push_back(seat);
         }
         if waiters.is_empty() {
             self.waiters.remove(group);

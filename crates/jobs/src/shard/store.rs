@@ -1,13 +1,16 @@
 //! A shard's database: jobs under their keys, written in batches, each whole or not at all.
 
+use super::commit::{Before, Written};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, Seq, State};
 use crate::keys;
 use crate::name::{JobId, Tenant};
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use skerry_core::wire::{FormatError, Reader};
 use slatedb::config::{FlushOptions, FlushType, PutOptions, Ttl};
 use slatedb::{Db, DbIterator, WriteBatch};
+use std::fmt;
+use std::ops::Bound;
 
 /// What the shard's descriptor is called in messages.
 const WHAT: &str = "shard descriptor";
@@ -30,6 +33,26 @@ impl Default for Retention {
     }
 }
 
+/// Which shard of how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardNo {
+    /// The first is 0.
+    pub number: u32,
+    /// So many there are.
+    pub of: u32,
+}
+
+impl ShardNo {
+    /// The only one.
+    pub const ONLY: Self = Self { number: 0, of: 1 };
+}
+
+impl fmt::Display for ShardNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard {} of {}", self.number, self.of)
+    }
+}
+
 /// A shard's database.
 #[derive(Clone)]
 pub(super) struct Store {
@@ -49,11 +72,20 @@ impl Store {
     }
 
     /// Notes that the shard was opened once more, durably; says how often it was.
-    pub(super) async fn begin_incarnation(&self) -> Result<u64> {
+    pub(super) async fn begin_incarnation(&self, number: ShardNo) -> Result<u64> {
         let found = self.db.get(keys::DESCRIPTOR).await.map_err(failed)?;
-        let before = found.map(|bytes| decode_descriptor(&bytes)).transpose()?.unwrap_or(0);
+        let before = match found.map(|bytes| decode_descriptor(&bytes)).transpose()? {
+            Some((there, _)) if there != number => {
+                let detail = format!(
+                    "the jobs' database is {there}, and was opened as {number}: the number of shards can't be changed"
+                );
+                return Err(Error::new(ErrorKind::Conflict, detail));
+            }
+            Some((_, incarnation)) => incarnation,
+            None => 0,
+        };
         let mut changes = Changes::default();
-        changes.batch.put(keys::DESCRIPTOR, encode_descriptor(before + 1));
+        changes.batch.put(keys::DESCRIPTOR, encode_descriptor(number, before + 1));
         self.write(changes).await?;
         self.sync().await?;
         Ok(before + 1)
@@ -84,40 +116,44 @@ impl Store {
         Ok(Jobs { rows })
     }
 
-    /// Puts a job where it belongs. `was_final`: it had come to its end before.
-    pub(super) fn put(&self, changes: &mut Changes, job: &Job, is_new: bool, was_final: bool) {
-        let batch = &mut changes.batch;
+    /// Puts a job where it belongs, and takes away what it was.
+    pub(super) fn put(&self, changes: &mut Changes, written: &Written) {
+        let (batch, job) = (&mut changes.batch, &written.now);
+        let is_final = job.state.is_final();
+        match written.before {
+            Before::Nothing => {}
+            Before::Active if is_final || written.is_gone => batch.delete(keys::active(job.seq)),
+            Before::Active => {}
+            Before::Ended => remove_ended(batch, job),
+        }
+        if written.is_gone {
+            if written.before != Before::Nothing {
+                each_entry(job, |key| batch.delete(key));
+            }
+            return;
+        }
         let expires = match job.state {
             State::Scheduled | State::Running => None,
             State::Failed => Some(self.retention.failed_ms),
             State::Succeeded | State::Cancelled => Some(self.retention.done_ms),
         };
-        let ttl = expires.map_or(Ttl::NoExpiry, Ttl::ExpireAfterMillis);
-        let kept = PutOptions { ttl };
-        if expires.is_none() {
-            batch.put_with_options(keys::active(job.seq), job.encode(), &kept);
-            if was_final {
-                remove_final(batch, job);
-            }
+        let kept = PutOptions { ttl: expires.map_or(Ttl::NoExpiry, Ttl::ExpireAfterMillis) };
+        if is_final {
+            put_ended(batch, job, &kept);
         } else {
-            batch.put_with_options(keys::ended(job.seq), job.encode(), &kept);
-            if !is_new || was_final {
-                batch.delete(keys::active(job.seq));
-            }
-            if let Some(id) = &job.spec.id {
-                let place = job.seq.0.to_be_bytes();
-                batch.put_with_options(keys::named(&job.spec.tenant, id), place, &kept);
-            }
-            if job.state == State::Failed {
-                batch.put_with_options(keys::dead(job.seq), [], &kept);
-            }
+            batch.put_with_options(keys::active(job.seq), job.encode(), &kept);
         }
-        if is_new || expires.is_some() {
-            for entry in &job.spec.metadata {
-                let key = keys::metadata(&job.spec.tenant, entry, job.seq);
-                batch.put_with_options(key, [], &kept);
-            }
+        if written.before != Before::Active || is_final {
+            each_entry(job, |key| batch.put_with_options(key, [], &kept));
         }
+    }
+
+    /// Rows whose keys begin with `prefix`, from after `after` on, in their order.
+    pub(super) async fn rows(&self, prefix: &[u8], after: Option<&[u8]>) -> Result<Rows> {
+        let rest = after.and_then(|after| after.strip_prefix(prefix)).map(<[u8]>::to_vec);
+        let from = rest.map_or(Bound::Unbounded, |rest| Bound::Excluded(Bytes::from(rest)));
+        let rows = self.db.scan_prefix(prefix, (from, Bound::<Bytes>::Unbounded)).await;
+        Ok(Rows { rows: rows.map_err(failed)? })
     }
 
     /// Makes changes, all or none. They are seen at once, and durable after [`Store::sync`].
@@ -140,7 +176,7 @@ impl Store {
     }
 }
 
-fn remove_final(batch: &mut WriteBatch, job: &Job) {
+fn remove_ended(batch: &mut WriteBatch, job: &Job) {
     batch.delete(keys::ended(job.seq));
     batch.delete(keys::dead(job.seq));
     if let Some(id) = &job.spec.id {
@@ -148,9 +184,49 @@ fn remove_final(batch: &mut WriteBatch, job: &Job) {
     }
 }
 
+fn put_ended(batch: &mut WriteBatch, job: &Job, kept: &PutOptions) {
+    batch.put_with_options(keys::ended(job.seq), job.encode(), kept);
+    if let Some(id) = &job.spec.id {
+        let place = job.seq.0.to_be_bytes();
+        batch.put_with_options(keys::named(&job.spec.tenant, id), place, kept);
+    }
+    if job.state == State::Failed {
+        batch.put_with_options(keys::dead(job.seq), [], kept);
+    }
+}
+
+/// The keys of a job's metadata.
+fn each_entry(job: &Job, mut each: impl FnMut(Vec<u8>)) {
+    for entry in &job.spec.metadata {
+        each(keys::metadata(&job.spec.tenant, entry, job.seq));
+    }
+}
+
+impl Changes {
+    /// A row is this, or gone.
+    pub(super) fn set(&mut self, key: Vec<u8>, value: Option<Bytes>) {
+        match value {
+            Some(value) => self.batch.put(key, value),
+            None => self.batch.delete(key),
+        }
+    }
+}
+
 /// Jobs, one after the other.
 pub(super) struct Jobs {
     rows: DbIterator,
+}
+
+/// Rows, one after the other.
+pub(super) struct Rows {
+    rows: DbIterator,
+}
+
+impl Rows {
+    pub(super) async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>> {
+        let row = self.rows.next().await.map_err(failed)?;
+        Ok(row.map(|row| (row.key, row.value)))
+    }
 }
 
 impl Jobs {
@@ -160,18 +236,20 @@ impl Jobs {
     }
 }
 
-fn encode_descriptor(incarnation: u64) -> Vec<u8> {
+fn encode_descriptor(number: ShardNo, incarnation: u64) -> Vec<u8> {
     let mut out = BytesMut::new();
     out.put_slice(MAGIC);
     out.put_u16_le(VERSION);
     out.put_u16_le(0);
     out.put_u64_le(incarnation);
+    out.put_u32_le(number.number);
+    out.put_u32_le(number.of);
     let sum = crc32c::crc32c(&out);
     out.put_u32_le(sum);
     out.to_vec()
 }
 
-fn decode_descriptor(bytes: &[u8]) -> Result<u64> {
+fn decode_descriptor(bytes: &[u8]) -> Result<(ShardNo, u64)> {
     let mut reader = Reader::new(WHAT, bytes);
     if reader.bytes(4)? != MAGIC {
         return Err(FormatError::BadMagic { what: WHAT }.into());
@@ -182,15 +260,16 @@ fn decode_descriptor(bytes: &[u8]) -> Result<u64> {
     }
     reader.u16()?;
     let incarnation = reader.u64()?;
+    let number = ShardNo { number: reader.u32()?, of: reader.u32()? };
     if reader.u32()? != crc32c::crc32c(&bytes[..bytes.len().saturating_sub(4)]) {
         return Err(FormatError::BadChecksum { what: WHAT }.into());
     }
     reader.finish()?;
-    Ok(incarnation)
+    Ok((number, incarnation))
 }
 
 /// What a failure of the database means.
-pub(super) fn failed(error: slatedb::Error) -> Error {
+pub(crate) fn failed(error: slatedb::Error) -> Error {
     let kind = match error.kind() {
         slatedb::ErrorKind::Data => ErrorKind::Corrupt,
         slatedb::ErrorKind::Invalid | slatedb::ErrorKind::Internal => ErrorKind::Internal,
@@ -205,8 +284,9 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_a_descriptor_is_noticed() {
-        let good = encode_descriptor(7);
-        assert_eq!(decode_descriptor(&good), Ok(7));
+        let number = ShardNo { number: 2, of: 3 };
+        let good = encode_descriptor(number, 7);
+        assert_eq!(decode_descriptor(&good), Ok((number, 7)));
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);

@@ -1,0 +1,341 @@
+//! All shards of a node as one: a tenant's jobs are in one of them, and a worker gets work from all.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{AttemptNo, Lease, Seq};
+use crate::machine::{Beat, Counts, GroupCounts, Next};
+use crate::name::{Group, Tenant, Worker};
+use crate::shard::{Cursor, Leased, Listed, Outcome, Query, Seat, Shard, Tidings, Told, Totals};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The most jobs that one call leases, and the most credits of a worker.
+pub const LEASES_MAX: u32 = 10_000;
+
+/// A lease, and the shard that gave it: what a worker shows with everything that it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket {
+    /// The shard's number.
+    pub shard: u32,
+    /// The lease.
+    pub lease: Lease,
+}
+
+/// All shards of a node.
+#[derive(Clone)]
+pub struct Broker {
+    shards: Arc<[Shard]>,
+}
+
+/// What a worker hears.
+#[derive(Debug)]
+pub enum Heard {
+    /// A job is its own.
+    Leased(Ticket, Box<Leased>),
+    /// Somebody wants this work stopped.
+    Cancel(Ticket),
+}
+
+impl Broker {
+    /// All shards of a node, in the order of their numbers.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn new(shards: Vec<Shard>) -> Self {
+        assert!(!shards.is_empty(), "a broker without shards");
+        Self { shards: shards.into() }
+    }
+
+    /// The shard that has a tenant's jobs: by the CRC-32C of its name, for ever.
+    pub fn shard_of(&self, tenant: &Tenant) -> &Shard {
+        let hash = crc32c::crc32c(tenant.as_str().as_bytes());
+        &self.shards[hash as usize % self.shards.len()]
+    }
+
+    fn shard(&self, number: u32) -> Result<&Shard> {
+        self.shards.get(number as usize).ok_or_else(|| {
+            Error::new(ErrorKind::LeaseLost, "the lease is of a shard that is not here")
+        })
+    }
+
+    /// A worker's place: jobs come until it is dropped, as many as there are credits for.
+    ///
+    /// # Errors
+    /// `Invalid` for too many credits, `Unavailable`.
+    pub fn work(&self, group: &Group, worker: &Worker, credits: u32) -> Result<Work> {
+        check_credits(credits)?;
+        let shards = u32::try_from(self.shards.len()).expect("few shards");
+        let (seats, tidings) = Seat::at_all(shards, group, worker, credits);
+        let work = Work { broker: self.clone(), seats, tidings, credits };
+        work.sit_down()?;
+        Ok(work)
+    }
+
+    /// Work for a worker of a task group: at least one job, unless there is none for as long as `patience`.
+    ///
+    /// # Errors
+    /// `Invalid` for no jobs or too many, `Unavailable`.
+    pub async fn lease(
+        &self,
+        group: &Group,
+        worker: &Worker,
+        max: u32,
+        patience: Duration,
+    ) -> Result<Vec<(Ticket, Leased)>> {
+        if max == 0 {
+            return Err(Error::invalid(format!("0 jobs: 1 to {LEASES_MAX}")));
+        }
+        let mut work = self.work(group, worker, max)?;
+        let mut got = Vec::new();
+        if let Ok(heard) = tokio::time::timeout(patience, work.next()).await {
+            got.extend(as_leased(heard?));
+        }
+        // What was given until now is on its way.
+        let given = max - work.stop();
+        while got.len() < given as usize {
+            got.extend(as_leased(work.next().await?));
+        }
+        Ok(got)
+    }
+
+    /// A sign of life.
+    ///
+    /// # Errors
+    /// `LeaseLost` if somebody else has the job, or nobody.
+    pub fn heartbeat(&self, ticket: Ticket) -> Result<Beat> {
+        self.shard(ticket.shard)?.heartbeat(ticket.lease)
+    }
+
+    /// How an attempt ended. Said again, it is answered the same.
+    ///
+    /// # Errors
+    /// As [`Shard::report`].
+    pub async fn report(&self, ticket: Ticket, outcome: Outcome) -> Result<Next> {
+        self.shard(ticket.shard)?.report(ticket.lease, outcome).await
+    }
+
+    /// No job of a task group is given out until it is resumed.
+    ///
+    /// # Errors
+    /// `Unavailable`; it may be paused in some shards then.
+    pub async fn pause(&self, group: &Group) -> Result<()> {
+        for shard in self.shards.iter() {
+            shard.pause(group).await?;
+        }
+        Ok(())
+    }
+
+    /// Jobs of a task group are given out again.
+    ///
+    /// # Errors
+    /// `Unavailable`; it may be paused in some shards still.
+    pub async fn resume(&self, group: &Group) -> Result<()> {
+        for shard in self.shards.iter() {
+            shard.resume(group).await?;
+        }
+        Ok(())
+    }
+
+    /// Jobs that match, from where a listing before ended; shard by shard if no tenant is named.
+    ///
+    /// # Errors
+    /// `Invalid`, `Unavailable`.
+    pub async fn list(&self, query: &Query, after: Option<&Cursor>) -> Result<Listed> {
+        if let Some(tenant) = &query.tenant {
+            return self.shard_of(tenant).list(query, after).await;
+        }
+        let (number, within) = match after {
+            Some(cursor) => split_cursor(cursor)?,
+            None => (0, None),
+        };
+        let Some(shard) = self.shards.get(number as usize) else {
+            return Err(Error::invalid("this listing was begun somewhere else: begin anew"));
+        };
+        let mut listed = shard.list(query, within.as_ref()).await?;
+        let is_last = number as usize + 1 == self.shards.len();
+        listed.next = match listed.next {
+            Some(next) => Some(join_cursor(number, &next.0)),
+            None if is_last => None,
+            None => Some(join_cursor(number + 1, &[])),
+        };
+        Ok(listed)
+    }
+
+    /// How many jobs there are that have not come to their end.
+    pub fn counts(&self) -> Counts {
+        let all = self.shards.iter().map(Shard::counts);
+        all.fold(Counts::default(), |sum, more| Counts {
+            active: sum.active + more.active,
+            running: sum.running + more.running,
+        })
+    }
+
+    /// The same, by task group.
+    pub fn groups(&self) -> BTreeMap<Group, GroupCounts> {
+        let mut sums: BTreeMap<Group, GroupCounts> = BTreeMap::new();
+        for (group, more) in self.shards.iter().flat_map(Shard::groups) {
+            let sum = sums.entry(group).or_default();
+            sum.early += more.early;
+            sum.ready += more.ready;
+            sum.running += more.running;
+            sum.is_paused |= more.is_paused;
+        }
+        sums
+    }
+
+    /// What has happened since the shards were opened.
+    pub fn totals(&self) -> Totals {
+        self.shards.iter().map(Shard::totals).fold(Totals::default(), Totals::and)
+    }
+
+    /// Waits until a shard is out of service; says why.
+    pub async fn out_of_service(&self) -> Error {
+        let mut all: FuturesUnordered<_> =
+            self.shards.iter().map(|shard| shard.out_of_service()).collect();
+        match all.next().await {
+            Some(why) => why,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Closes all shards; everything that was answered is durable.
+    ///
+    /// # Errors
+    /// `Unavailable` if a database does not take what it still has.
+    pub async fn close(self) -> Result<()> {
+        let mut done = Ok(());
+        for shard in self.shards.iter() {
+            done = done.and(shard.clone().close().await);
+        }
+        done
+    }
+}
+
+/// A worker's place. Whoever leaves it gives back what was on its way.
+pub struct Work {
+    broker: Broker,
+    seats: Vec<Arc<Seat>>,
+    tidings: Tidings,
+    credits: u32,
+}
+
+impl Work {
+    fn sit_down(&self) -> Result<()> {
+        self.broker.shards.iter().zip(&self.seats).try_for_each(|(shard, seat)| shard.seat(seat))
+    }
+
+    /// The worker would take so many more.
+    ///
+    /// # Errors
+    /// `Invalid` for too many, `Unavailable`.
+    pub fn add_credits(&mut self, more: u32) -> Result<()> {
+        self.credits = self.credits.saturating_add(more);
+        check_credits(self.credits)?;
+        if let Some(seat) = self.seats.first() {
+            seat.add_credits(more);
+        }
+        self.sit_down()
+    }
+
+    /// The worker takes no more than was given to it until now; says how many credits were left.
+    pub fn stop(&mut self) -> u32 {
+        self.seats.first().map_or(0, |seat| seat.take_credits())
+    }
+
+    /// What comes next: jobs that the worker has, durably, and wishes that it stop.
+    ///
+    /// # Errors
+    /// `Unavailable` if a shard is out of service.
+    pub async fn next(&mut self) -> Result<Heard> {
+        let (shard, told) = tokio::select! {
+            biased;
+            Some(told) = self.tidings.recv() => told,
+            why = self.broker.out_of_service() => return Err(why),
+        };
+        Ok(match told {
+            Told::Leased(leased) => {
+                self.credits = self.credits.saturating_sub(1);
+                Heard::Leased(Ticket { shard, lease: leased.lease }, leased)
+            }
+            Told::Cancel(lease) => Heard::Cancel(Ticket { shard, lease }),
+        })
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.stop();
+        for (shard, seat) in self.broker.shards.iter().zip(&self.seats) {
+            shard.unseat(seat);
+        }
+        self.tidings.close();
+        while let Ok((shard, told)) = self.tidings.try_recv() {
+            if let (Told::Leased(leased), Some(shard)) =
+                (told, self.broker.shards.get(shard as usize))
+            {
+                shard.give_back(leased.lease);
+            }
+        }
+    }
+}
+
+fn check_credits(credits: u32) -> Result<()> {
+    if credits > LEASES_MAX {
+        return Err(Error::invalid(format!("{credits} jobs at once: {LEASES_MAX} at most")));
+    }
+    Ok(())
+}
+
+fn as_leased(heard: Heard) -> Option<(Ticket, Leased)> {
+    match heard {
+        Heard::Leased(ticket, leased) => Some((ticket, *leased)),
+        Heard::Cancel(_) => None,
+    }
+}
+
+fn join_cursor(shard: u32, within: &[u8]) -> Cursor {
+    let mut out = BytesMut::with_capacity(4 + within.len());
+    out.put_u32_le(shard);
+    out.put_slice(within);
+    Cursor(out.freeze())
+}
+
+fn split_cursor(cursor: &Cursor) -> Result<(u32, Option<Cursor>)> {
+    let bad = || Error::invalid("this is not where a listing ended");
+    let (number, rest) = cursor.0.split_first_chunk::<4>().ok_or_else(bad)?;
+    let rest = (!rest.is_empty()).then(|| Cursor(Bytes::copy_from_slice(rest)));
+    Ok((u32::from_le_bytes(*number), rest))
+}
+
+impl Ticket {
+    /// As workers carry it.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(16);
+        out.put_u32_le(self.shard);
+        out.put_u64_le(self.lease.seq.0);
+        out.put_u32_le(self.lease.attempt.0);
+        out.freeze()
+    }
+
+    /// As workers show it.
+    ///
+    /// # Errors
+    /// `Invalid` if it is none.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let bad = || Error::invalid("this is no lease");
+        let bytes: &[u8; 16] = bytes.try_into().map_err(|_| bad())?;
+        let (shard, rest) = bytes.split_first_chunk().ok_or_else(bad)?;
+        let (seq, attempt) = rest.split_first_chunk().ok_or_else(bad)?;
+        let attempt = attempt.first_chunk().ok_or_else(bad)?;
+        Ok(Self {
+            shard: u32::from_le_bytes(*shard),
+            lease: Lease {
+                seq: Seq(u64::from_le_bytes(*seq)),
+                attempt: AttemptNo(u32::from_le_bytes(*attempt)),
+            },
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! Opening a shard's database: SlateDB over any object store, told the time by the broker's clock.
+
+use crate::error::Result;
+use crate::shard::database_failed;
+use chrono::{DateTime, Utc};
+use object_store::ObjectStore;
+use skerry_core::env::{Clock, Entropy};
+use slatedb::admin::Admin;
+use slatedb::config::Settings;
+use slatedb::{Db, DbBuilder};
+use slatedb_common::clock::{SystemClock, SystemClockTicker};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Where a shard's database is, and how it behaves.
+pub struct DatabaseParts {
+    /// The store that it is in.
+    pub store: Arc<dyn ObjectStore>,
+    /// Below this path.
+    pub path: String,
+    /// A store of its own for the database's log, if it is not in the same.
+    pub log: Option<Arc<dyn ObjectStore>>,
+    /// What SlateDB is told.
+    pub settings: Settings,
+    /// Reads the time.
+    pub clock: Arc<dyn Clock>,
+    /// Names its files.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// What a shard's database is told unless told otherwise: it is made durable when the broker says so, and looks
+/// seldom at what nobody else changes.
+pub fn settings() -> Settings {
+    Settings {
+        flush_interval: None,
+        manifest_poll_interval: Duration::from_secs(30),
+        ..Settings::default()
+    }
+}
+
+/// Opens a database, or makes it. Whoever had it open is fenced.
+///
+/// # Errors
+/// `Unavailable` if the store does not answer, `Corrupt` for what can't be read.
+pub async fn open(parts: DatabaseParts) -> Result<Db> {
+    let mut seed = [0; 8];
+    parts.entropy.fill(&mut seed);
+    let last_ms = latest_ms(&parts).await.map_err(database_failed)?;
+    let clock = Arc::new(DbClock { clock: parts.clock, last_ms: last_ms.into() });
+    let builder: DbBuilder<String> = Db::builder(parts.path, parts.store);
+    let mut builder = builder
+        .with_settings(parts.settings)
+        .with_system_clock(clock)
+        .with_seed(u64::from_le_bytes(seed));
+    if let Some(log) = parts.log {
+        builder = builder.with_wal_object_store(log);
+    }
+    builder.build().await.map_err(database_failed)
+}
+
+/// The time that a database has seen, milliseconds since 1970: its clock goes on from there even if the machine's was
+/// set back since. SlateDB names its files by time, and refuses one that is older than another.
+async fn latest_ms(parts: &DatabaseParts) -> std::result::Result<u64, slatedb::Error> {
+    let admin = Admin::builder(parts.path.clone(), parts.store.clone()).build();
+    let Some(manifest) = admin.read_manifest(None).await? else { return Ok(0) };
+    let files = manifest.l0().iter().map(|view| view.id.max(view.sst.id.value()));
+    let merged = manifest.last_compacted_l0_sst_view_id();
+    let newest = files.chain(merged).max().map_or(0, |id| id.timestamp_ms());
+    let compactions = admin.read_compactions(None).await?;
+    let begun = compactions.iter().flat_map(|all| all.recent_compactions());
+    Ok(begun.map(|one| one.id().timestamp_ms()).max().unwrap_or(0).max(newest))
+}
+
+/// The broker's clock, as SlateDB wants it: one that never goes back.
+struct DbClock {
+    clock: Arc<dyn Clock>,
+    last_ms: AtomicU64,
+}
+
+impl fmt::Debug for DbClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DbClock")
+    }
+}
+
+impl SystemClock for DbClock {
+    fn now(&self) -> DateTime<Utc> {
+        let now_ms = self.clock.wall_ms();
+        let ms = self.last_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms);
+        i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default()
+    }
+
+    fn sleep<'a>(&'a self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(tokio::time::sleep(time))
+    }
+
+    fn ticker(&self, interval: Duration) -> SystemClockTicker<'_> {
+        SystemClockTicker::new(self, interval)
+    }
+}

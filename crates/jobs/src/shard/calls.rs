@@ -1,0 +1,342 @@
+//! What people ask of a shard: to take jobs, and to change those that it has.
+
+use super::edit::Edit;
+use super::state::{Called, State};
+use super::{Inner, Shard};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{ATTEMPTS_KEPT, Attempt, AttemptNo, Job, JobRef, Seq, State as JobState};
+use crate::keys;
+use crate::machine::{Cancelled, Machine};
+use crate::name::{Group, Tenant};
+use crate::spec::{JobSpec, check_payload};
+use bytes::Bytes;
+
+/// A job that was taken, or was there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enqueued {
+    /// What it is called.
+    pub job: JobRef,
+    /// False if one of its id was there: nothing was changed then.
+    pub is_new: bool,
+}
+
+/// A job with a history, from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// What is or was wanted.
+    pub spec: JobSpec,
+    /// Where it stands; one that was running waits.
+    pub state: JobState,
+    /// When it was taken there, milliseconds since 1970.
+    pub created_ms: u64,
+    /// When it came to its end, if it has.
+    pub ended_ms: Option<u64>,
+    /// What was tried, oldest first. Numbered anew from 1; attempts without an end are not taken.
+    pub attempts: Vec<Attempt>,
+}
+
+impl Imported {
+    fn check(&self) -> Result<()> {
+        self.spec.check()?;
+        if self.attempts.len() > ATTEMPTS_KEPT {
+            let detail = format!("{} attempts: {ATTEMPTS_KEPT} at most", self.attempts.len());
+            return Err(Error::invalid(detail));
+        }
+        if self.state.is_final() != self.ended_ms.is_some() {
+            let detail = format!(
+                "a job that is {} has {} time when it ended",
+                self.state.name(),
+                if self.state.is_final() { "a" } else { "no" }
+            );
+            return Err(Error::invalid(detail));
+        }
+        self.attempts.iter().try_for_each(|attempt| match &attempt.ended {
+            Some((_, crate::job::Ending::Succeeded(result))) => check_payload("result", result),
+            _ => Ok(()),
+        })
+    }
+
+    fn into_job(self) -> Job {
+        let ended = self.attempts.into_iter().filter(|attempt| attempt.ended.is_some());
+        let attempts = ended.zip(1..).map(|(attempt, number)| {
+            let number = AttemptNo(number);
+            Attempt { number, ..attempt }
+        });
+        let state = if self.state.is_final() { self.state } else { JobState::Scheduled };
+        let job = Job::new(Seq(0), self.spec, self.created_ms);
+        Job { state, ended_ms: self.ended_ms, attempts: attempts.collect(), ..job }
+    }
+}
+
+impl Shard {
+    /// Takes a job. One with an id that is there already is not taken again.
+    ///
+    /// # Errors
+    /// `Invalid` for a field out of range, `Conflict` if a limit is there as another kind, `Unavailable`.
+    pub async fn enqueue(&self, spec: JobSpec) -> Result<Enqueued> {
+        spec.check()?;
+        let now_ms = self.inner.clock.wall_ms();
+        self.take(Job::new(Seq(0), spec, now_ms)).await
+    }
+
+    /// Takes a job with its history. One with an id that is there already is not taken again.
+    ///
+    /// # Errors
+    /// As [`Shard::enqueue`].
+    pub async fn import(&self, imported: Imported) -> Result<Enqueued> {
+        imported.check()?;
+        self.take(imported.into_job()).await
+    }
+
+    async fn take(&self, job: Job) -> Result<Enqueued> {
+        let Some(id) = job.spec.id.clone() else {
+            let (number, job) = self.inner.admit(job)?;
+            self.inner.wait_durable(number).await?;
+            return Ok(Enqueued { job, is_new: true });
+        };
+        let called = (job.spec.tenant.clone(), JobRef::Named(id.clone()));
+        let there = Enqueued { job: called.1.clone(), is_new: false };
+        let claim = match self.inner.claim(&called).await? {
+            Claim::Active(number) => {
+                self.inner.wait_durable(number).await?;
+                return Ok(there);
+            }
+            Claim::Mine(claim) => claim,
+        };
+        if !claim.is_leaving() && self.inner.store.ended(&called.0, &id).await?.is_some() {
+            return Ok(there);
+        }
+        let (number, job) = self.inner.admit(job)?;
+        drop(claim);
+        self.inner.wait_durable(number).await?;
+        Ok(Enqueued { job, is_new: true })
+    }
+
+    /// Calls a job off.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none that has not come to its end; `Unavailable`.
+    pub async fn cancel(&self, tenant: &Tenant, job: &JobRef) -> Result<Cancelled> {
+        let now_ms = self.inner.clock.wall_ms();
+        let (done, number) = {
+            let mut state = self.inner.state.lock();
+            state.check()?;
+            let seq = state.place(tenant, job)?;
+            let done = state.machine.cancel(tenant, job, now_ms)?;
+            match done {
+                Cancelled::Asked => {
+                    state.edit(seq, Edit::CancelAsked);
+                    state.tell_cancel(seq);
+                }
+                Cancelled::Now => {
+                    state.edit(seq, Edit::Cancelled { at_ms: now_ms });
+                    state.count_end(JobState::Cancelled);
+                    state.ending.insert((tenant.clone(), job.clone()), seq);
+                }
+            }
+            (done, self.inner.changed(&state))
+        };
+        self.inner.wait_durable(number).await?;
+        Ok(done)
+    }
+
+    /// A job that has come to its end begins anew, with its history.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` if it has not come to its end, `Unavailable`.
+    pub async fn restart(&self, tenant: &Tenant, job: &JobRef) -> Result<()> {
+        let (_claim, mut found) = self.ended(tenant, job).await?;
+        found.restart();
+        let now_ms = self.inner.clock.wall_ms();
+        let number = {
+            let mut state = self.inner.state.lock();
+            state.check()?;
+            state.machine.enqueue(&found, now_ms)?;
+            for limit in &found.spec.limits {
+                state.see_to_refresher(tenant, limit, now_ms)?;
+            }
+            state.edit(found.seq, Edit::Restarted(Box::new(found)));
+            state.dispatch(now_ms);
+            self.inner.changed(&state)
+        };
+        self.inner.wait_durable(number).await
+    }
+
+    /// Deletes a job that waits or has come to its end, with all that is known of it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` if it runs, `Unavailable`.
+    pub async fn delete(&self, tenant: &Tenant, job: &JobRef) -> Result<()> {
+        let gone = |machine: &mut Machine, now_ms| machine.remove(tenant, job, now_ms);
+        match self.change(tenant, job, Edit::Deleted, gone).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            done => return done,
+        }
+        let (_claim, found) = self.ended(tenant, job).await?;
+        let number = {
+            let mut state = self.inner.state.lock();
+            state.check()?;
+            state.edit(found.seq, Edit::Deleted);
+            state.leaving.insert((tenant.clone(), job.clone()), found.seq);
+            self.inner.changed(&state)
+        };
+        self.inner.wait_durable(number).await
+    }
+
+    /// A job that has come to its end, and that nobody else decides about meanwhile.
+    async fn ended(&self, tenant: &Tenant, job: &JobRef) -> Result<(JobClaim<'_>, Job)> {
+        let called = (tenant.clone(), job.clone());
+        self.inner.catch_up().await?;
+        let claim = match self.inner.claim(&called).await? {
+            Claim::Mine(claim) => claim,
+            Claim::Active(_) => {
+                let detail = format!("job {job} of tenant {tenant} has not come to its end");
+                return Err(Error::new(ErrorKind::Conflict, detail));
+            }
+        };
+        let found = if claim.is_leaving() { None } else { self.inner.find(tenant, job).await? };
+        let ended = found.filter(|found| found.state.is_final());
+        let ended = ended.ok_or_else(|| no_job(tenant, job))?;
+        Ok((claim, ended))
+    }
+
+    /// A job that waits may start at once.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` if it runs, `Unavailable`.
+    pub async fn expedite(&self, tenant: &Tenant, job: &JobRef) -> Result<()> {
+        let now = |machine: &mut Machine, now_ms| machine.expedite(tenant, job, now_ms);
+        self.change(tenant, job, Edit::Expedited, now).await
+    }
+
+    /// Changes the priority of a job that waits.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` if it runs, `Invalid`, `Unavailable`.
+    pub async fn set_priority(&self, tenant: &Tenant, job: &JobRef, priority: u8) -> Result<()> {
+        let set =
+            |machine: &mut Machine, now_ms| machine.set_priority(tenant, job, priority, now_ms);
+        self.change(tenant, job, Edit::Priority(priority), set).await
+    }
+
+    async fn change(
+        &self,
+        tenant: &Tenant,
+        job: &JobRef,
+        edit: Edit,
+        decide: impl FnOnce(&mut Machine, u64) -> Result<()>,
+    ) -> Result<()> {
+        let now_ms = self.inner.clock.wall_ms();
+        let number = {
+            let mut state = self.inner.state.lock();
+            state.check()?;
+            let seq = state.place(tenant, job)?;
+            decide(&mut state.machine, now_ms)?;
+            state.edit(seq, edit);
+            state.dispatch(now_ms);
+            self.inner.changed(&state)
+        };
+        self.inner.wait_durable(number).await
+    }
+
+    /// No job of a task group is given out until it is resumed.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn pause(&self, group: &Group) -> Result<()> {
+        let row = Some(Bytes::new());
+        self.set_paused(group, row, |state, _| state.machine.pause(group)).await
+    }
+
+    /// Jobs of a task group are given out again.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn resume(&self, group: &Group) -> Result<()> {
+        self.set_paused(group, None, |state, now_ms| {
+            state.machine.resume(group);
+            state.serve(group, now_ms);
+        })
+        .await
+    }
+
+    async fn set_paused(
+        &self,
+        group: &Group,
+        row: Option<Bytes>,
+        set: impl FnOnce(&mut State, u64),
+    ) -> Result<()> {
+        let now_ms = self.inner.clock.wall_ms();
+        let number = {
+            let mut state = self.inner.state.lock();
+            state.check()?;
+            state.batch.rows.insert(keys::paused(group), row);
+            set(&mut state, now_ms);
+            self.inner.changed(&state)
+        };
+        self.inner.wait_durable(number).await
+    }
+}
+
+/// There is no such job.
+pub(super) fn no_job(tenant: &Tenant, job: &JobRef) -> Error {
+    Error::new(ErrorKind::NotFound, format!("tenant {tenant} has no job {job}"))
+}
+
+/// A job about which nobody else decides meanwhile, and which has not begun, or is over.
+struct JobClaim<'a> {
+    inner: &'a Inner,
+    called: Called,
+}
+
+impl JobClaim<'_> {
+    /// True if the job is deleted, and its records are still there.
+    fn is_leaving(&self) -> bool {
+        self.inner.state.lock().leaving.contains_key(&self.called)
+    }
+}
+
+impl Drop for JobClaim<'_> {
+    fn drop(&mut self) {
+        self.inner.state.lock().checking.remove(&self.called);
+        // Who waits for the same job looks again.
+        self.inner.durable.send_modify(|_| {});
+    }
+}
+
+enum Claim<'a> {
+    /// It is there and not over, or its end is not durable yet; what is known of it is with this batch.
+    Active(u64),
+    Mine(JobClaim<'a>),
+}
+
+impl Inner {
+    async fn claim(&self, called: &Called) -> Result<Claim<'_>> {
+        let mut durable = self.durable.subscribe();
+        loop {
+            {
+                let mut state = self.state.lock();
+                state.check()?;
+                if state.machine.place_of(&called.0, &called.1).is_some()
+                    || state.ending.contains_key(called)
+                {
+                    return Ok(Claim::Active(self.pending(&state)));
+                }
+                if state.checking.insert(called.clone()) {
+                    return Ok(Claim::Mine(JobClaim { inner: self, called: called.clone() }));
+                }
+            }
+            // Every claim that ends changes this.
+            let _ = durable.changed().await;
+        }
+    }
+
+    fn admit(&self, job: Job) -> Result<(u64, JobRef)> {
+        let now_ms = self.clock.wall_ms();
+        let mut state = self.state.lock();
+        state.check()?;
+        let name = state.take(job, now_ms)?;
+        state.dispatch(now_ms);
+        Ok((self.changed(&state), name))
+    }
+}

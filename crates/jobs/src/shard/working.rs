@@ -1,0 +1,147 @@
+//! What workers say to a shard.
+
+use super::seat::Seat;
+use super::state::State;
+use super::{Inner, Shard};
+use crate::error::Result;
+use crate::job::{Ending, JobError, Lease, refreshed_by};
+use crate::machine::{Beat, Next, Report};
+use crate::name::{JobId, Tenant};
+use crate::spec::check_payload;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// What a worker says of an attempt that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done; with what came out.
+    Succeeded(Bytes),
+    /// Not done.
+    Failed(JobError),
+    /// Stopped, as it was told to.
+    Cancelled,
+    /// Given back, not begun.
+    Returned,
+}
+
+impl Outcome {
+    fn check(self) -> Result<(Report, Ending)> {
+        Ok(match self {
+            Self::Succeeded(result) => {
+                check_payload("result", &result)?;
+                (Report::Succeeded, Ending::Succeeded(result))
+            }
+            Self::Failed(error) => {
+                let error = error.shortened();
+                (Report::Failed { is_final: error.is_final }, Ending::Failed(error))
+            }
+            Self::Cancelled => (Report::Cancelled, Ending::Cancelled),
+            Self::Returned => (Report::Returned, Ending::Returned),
+        })
+    }
+}
+
+impl Shard {
+    /// A worker waits for work: as much as it has credits for. Said again when it has more.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub fn seat(&self, seat: &Arc<Seat>) -> Result<()> {
+        let now_ms = self.inner.clock.wall_ms();
+        let mut state = self.inner.state.lock();
+        state.check()?;
+        state.seat(seat, now_ms);
+        self.inner.changed(&state);
+        Ok(())
+    }
+
+    /// A worker waits no more. What was given to it is still on its way.
+    pub fn unseat(&self, seat: &Seat) {
+        self.inner.state.lock().unseat(seat);
+    }
+
+    /// A worker that was to get a job has gone: it is the next one's.
+    pub fn give_back(&self, lease: Lease) {
+        let now_ms = self.inner.clock.wall_ms();
+        let mut state = self.inner.state.lock();
+        if state.check().is_ok() {
+            state.give_back(lease, now_ms);
+            self.inner.changed(&state);
+        }
+    }
+
+    /// A sign of life.
+    ///
+    /// # Errors
+    /// `LeaseLost` if somebody else has the job, or nobody.
+    pub fn heartbeat(&self, lease: Lease) -> Result<Beat> {
+        let now_ms = self.inner.clock.wall_ms();
+        let mut state = self.inner.state.lock();
+        state.check()?;
+        state.machine.heartbeat(lease, now_ms)
+    }
+
+    /// How an attempt ended. Said again, it is answered the same.
+    ///
+    /// # Errors
+    /// `LeaseLost` if somebody else has the job, or nobody; `Invalid` for a result that is too large, or is none for a
+    /// limit; `Unavailable`.
+    pub async fn report(&self, lease: Lease, outcome: Outcome) -> Result<Next> {
+        let (report, ending) = outcome.check()?;
+        let now_ms = self.inner.clock.wall_ms();
+        let reported = {
+            let mut state = self.inner.state.lock();
+            state.check()?;
+            let named = state.machine.named(lease);
+            let report = as_refresh(&mut state, named.as_ref(), report, &ending, now_ms)?;
+            let next = state.machine.report(lease, report, now_ms);
+            next.map(|next| {
+                state.end_attempt(lease, named, ending.clone(), next, now_ms);
+                state.dispatch(now_ms);
+                (next, self.inner.changed(&state))
+            })
+        };
+        match reported {
+            Ok((next, number)) => {
+                self.inner.wait_durable(number).await?;
+                Ok(next)
+            }
+            Err(error) => self.inner.reported_before(lease, &ending).await?.ok_or(error),
+        }
+    }
+}
+
+/// What a report means if the job refreshes a limit.
+fn as_refresh(
+    state: &mut State,
+    named: Option<&(Tenant, JobId)>,
+    report: Report,
+    ending: &Ending,
+    now_ms: u64,
+) -> Result<Report> {
+    if let (Some((tenant, id)), Ending::Succeeded(result)) = (named, ending)
+        && let Some(limit) = refreshed_by(id)
+    {
+        return state.refresh(tenant, &limit, result, now_ms);
+    }
+    Ok(report)
+}
+
+impl Inner {
+    /// What was answered to the same report before, if it was made before.
+    async fn reported_before(&self, lease: Lease, ending: &Ending) -> Result<Option<Next>> {
+        self.catch_up().await?;
+        let Some(job) = self.store.job(lease.seq).await? else { return Ok(None) };
+        if job.ending(lease.attempt) != Some(ending) {
+            return Ok(None);
+        }
+        let is_last = job.begun() == lease.attempt;
+        let is_refresher = job.spec.id.as_ref().is_some_and(|id| refreshed_by(id).is_some());
+        Ok(Some(match (ending, job.state) {
+            (_, state) if is_last && state.is_final() => Next::End(state),
+            (Ending::Succeeded(_), _) if !is_refresher => Next::End(crate::job::State::Succeeded),
+            (Ending::Cancelled, _) => Next::End(crate::job::State::Cancelled),
+            _ => Next::Retry { at_ms: job.spec.start_at_ms },
+        }))
+    }
+}
