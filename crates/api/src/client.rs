@@ -11,6 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::status::innermost;
 use crate::v1::control_client::ControlClient;
+use crate::v1::jobs_client::JobsClient;
 use crate::{Address, Error, ErrorKind, Result, v1};
 
 /// How long a connection may take: a node on the same host or network answers at once.
@@ -18,10 +19,14 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// What may be on its way unread on one stream, bytes: a few pieces of an export.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 
+/// The largest message about jobs that is taken, bytes: a job with its history has results of up to 1 MiB each.
+const JOBS_MESSAGE_BYTES_MAX: usize = 128 << 20;
+
 /// A connection to a node. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Client {
     control: ControlClient<Channel>,
+    channel: Channel,
 }
 
 macro_rules! unary {
@@ -73,7 +78,12 @@ impl Client {
             .connect()
             .await
             .map_err(|error| nobody(address, &error))?;
-        Ok(Self { control: ControlClient::new(channel) })
+        Ok(Self { control: ControlClient::new(channel.clone()), channel })
+    }
+
+    /// The calls about jobs, as they were generated.
+    pub fn jobs(&self) -> JobsClient<Channel> {
+        JobsClient::new(self.channel.clone()).max_decoding_message_size(JOBS_MESSAGE_BYTES_MAX)
     }
 
     /// All volumes of the node's bucket, by name.

@@ -117,6 +117,13 @@ impl Broker {
         self.shard(ticket.shard)?.report(ticket.lease, outcome).await
     }
 
+    /// A worker that was to get a job has gone, or has no room for it: it is the next one's.
+    pub fn give_back(&self, ticket: Ticket) {
+        if let Ok(shard) = self.shard(ticket.shard) {
+            shard.give_back(ticket.lease);
+        }
+    }
+
     /// No job of a task group is given out until it is resumed.
     ///
     /// # Errors

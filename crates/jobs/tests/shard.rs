@@ -68,7 +68,7 @@ impl Place {
         let db = self.database().await;
         let (clock, entropy) = (self.clock.clone(), Arc::new(Fixed));
         let (number, retention) = (ShardNo::ONLY, Retention::default());
-        let parts = ShardParts { db, number, clock, entropy, retention };
+        let parts = ShardParts { db, number, clock, entropy, retention, apply_log_on_close: false };
         Shard::open(parts).await.expect("opens")
     }
 }
@@ -536,7 +536,8 @@ async fn another_shards_database_is_refused() {
     let db = place.database().await;
     let (clock, entropy) = (place.clock.clone(), Arc::new(Fixed));
     let number = ShardNo { number: 0, of: 2 };
-    let parts = ShardParts { db, number, clock, entropy, retention: Retention::default() };
+    let retention = Retention::default();
+    let parts = ShardParts { db, number, clock, entropy, retention, apply_log_on_close: false };
     let refused = Shard::open(parts).await.err().expect("it is the only shard");
     assert!(refused.message().contains("shard 0 of 1"), "{refused}");
 }

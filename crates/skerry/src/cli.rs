@@ -4,6 +4,8 @@
 //! [`crate::values`]: what the words mean is not a question of usage. The help of every command is
 //! committed under `tests/help`; a test compares.
 
+pub(crate) mod jobs;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -84,6 +86,9 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Write a volume or a snapshot into a raw image file
     Export(ExportArgs),
+    /// Enqueue and manage jobs
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
     /// Show how the node is
     Status,
     /// Check everything that the bucket holds

@@ -2,6 +2,7 @@
 
 mod export;
 mod import;
+mod jobs;
 mod node;
 mod snapshot;
 mod volume;
@@ -76,6 +77,7 @@ pub(crate) async fn ask(mut context: Context<'_>, command: Command) -> Result<()
         Command::Snapshot(command) => snapshot::run(context, command).await,
         Command::Import(args) => import::run(context, args).await,
         Command::Export(args) => export::run(context, args).await,
+        Command::Jobs(command) => jobs::run(context, command).await,
         Command::Status => node::status(context).await,
         Command::Fsck => node::fsck(context).await,
         Command::Serve(_) | Command::Completions { .. } => {

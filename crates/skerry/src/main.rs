@@ -17,6 +17,7 @@ mod exports;
 #[cfg(test)]
 mod fake;
 mod identity;
+mod jobs;
 mod layout;
 mod listen;
 mod lock;

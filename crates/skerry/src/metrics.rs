@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::engine::Engine;
+use crate::jobs::JobsHost;
 
 /// One thing that is counted or measured, with a sample for each set of labels.
 ///
@@ -78,6 +79,7 @@ impl Sample {
 struct Source {
     engine: Arc<dyn Engine>,
     clients: Box<dyn Fn() -> Vec<(String, usize)> + Send + Sync>,
+    jobs: Option<Arc<JobsHost>>,
 }
 
 impl fmt::Debug for Source {
@@ -97,6 +99,7 @@ impl Source {
             Metric::new("nbd_clients", "NBD connections to each export", clients.collect()),
         ];
         all.extend(self.engine.metrics());
+        all.extend(self.jobs.iter().flat_map(|jobs| jobs.metrics()));
         all
     }
 }
@@ -138,12 +141,13 @@ fn encode(value: &Value, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
     }
 }
 
-/// A registry that asks `engine`, and `clients` for the connections to each export.
+/// A registry that asks `engine`, `jobs`, and `clients` for the connections to each export.
 pub(crate) fn registry(
     engine: Arc<dyn Engine>,
     clients: impl Fn() -> Vec<(String, usize)> + Send + Sync + 'static,
+    jobs: Option<Arc<JobsHost>>,
 ) -> Registry {
     let mut registry = Registry::with_prefix("skerry");
-    registry.register_collector(Box::new(Source { engine, clients: Box::new(clients) }));
+    registry.register_collector(Box::new(Source { engine, clients: Box::new(clients), jobs }));
     registry
 }

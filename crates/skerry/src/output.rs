@@ -2,6 +2,8 @@
 //!
 //! The documents' fields are a promise to scripts; a test holds them.
 
+pub(crate) mod jobs;
+
 use std::io::{self, Write};
 
 use jiff::Timestamp;

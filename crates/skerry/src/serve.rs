@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use skerry_api::v1::control_server::ControlServer;
+use skerry_api::v1::jobs_server::JobsServer;
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_serve::nbd::{Limits, Server as NbdServer, SessionThreads};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,6 +28,7 @@ use crate::env::SystemEntropy;
 use crate::exit;
 use crate::exports::EngineExports;
 use crate::identity::{self, Identity};
+use crate::jobs::{JobsHost, JobsService, Opener};
 use crate::layout::Layout;
 use crate::listen::{Listener, Listeners};
 use crate::lock::Lock;
@@ -41,6 +43,11 @@ const LOG_DEFAULT: &str = "info";
 const API_STREAMS_MAX: u32 = 256;
 /// What may be on its way unread on one stream of an import, bytes.
 const API_WINDOW_BYTES: u32 = 4 << 20;
+
+/// How often a peer that says nothing is asked whether it is there: a worker that has gone gives its jobs back.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// The largest message about jobs that is taken, bytes: a batch of some, each with up to 1 MiB.
+const JOBS_MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Runs a node until it is told to stop.
 pub(crate) async fn main(
@@ -61,7 +68,13 @@ pub(crate) async fn main(
         started = wiring::start_engine(&settings, &layout, &identity) => started?,
         () = stop.cancelled() => return Ok(()),
     };
-    serve(&settings, engine, listeners, stop, out).await
+    let jobs = match settings.jobs.enabled {
+        true => Some(
+            JobsHost::start(Opener::new(&settings, &layout, &identity.node.to_string())?).await,
+        ),
+        false => None,
+    };
+    serve(&settings, engine, jobs, listeners, stop, out).await
 }
 
 /// Takes as many open files as the system allows: a log has up to 480 of two descriptors each, and every client is one.
@@ -77,15 +90,19 @@ fn raise_open_files() {
 pub(crate) async fn serve(
     settings: &Settings,
     engine: Arc<dyn Engine>,
+    jobs: Option<Arc<JobsHost>>,
     listeners: Listeners,
     stop: CancellationToken,
     out: &mut dyn Write,
 ) -> Result<()> {
     let ready = ready_line(&listeners);
-    let serving = Serving::start(settings, &engine, listeners).await?;
+    let serving = Serving::start(settings, &engine, jobs.clone(), listeners).await?;
     announce(&ready, out)?;
     stop.cancelled().await;
     serving.stop(Duration::from_secs(settings.node.shutdown_drain_s.0)).await;
+    if let Some(jobs) = jobs {
+        jobs.stop().await;
+    }
     engine.shutdown().await.map_err(control::error)?;
     tracing::info!("stopped");
     Ok(())
@@ -114,6 +131,7 @@ impl Serving {
     async fn start(
         settings: &Settings,
         engine: &Arc<dyn Engine>,
+        jobs: Option<Arc<JobsHost>>,
         listeners: Listeners,
     ) -> Result<Self> {
         let connections_max = settings.nbd.connections_max as usize;
@@ -125,11 +143,12 @@ impl Serving {
         for listener in listeners.nbd {
             tasks.spawn(serve_nbd(nbd.clone(), listener));
         }
-        let (health, router) = api_router(engine.clone()).await;
+        let (health, router) = api_router(engine.clone(), jobs.clone()).await;
         for listener in listeners.api {
             tasks.spawn(serve_api(router.clone(), listener, api.clone()));
         }
-        let scraping = listeners.metrics.map(|listener| serve_metrics(engine, &nbd, listener));
+        let scraping =
+            listeners.metrics.map(|listener| serve_metrics(engine, &nbd, jobs, listener));
         Ok(Self { nbd, api, health, tasks, scraping })
     }
 
@@ -207,7 +226,10 @@ async fn serve_nbd(server: NbdServer, listener: Listener) {
 type Service = ControlServer<ControlService>;
 
 /// The control API and its health service.
-async fn api_router(engine: Arc<dyn Engine>) -> (HealthReporter, Router) {
+async fn api_router(
+    engine: Arc<dyn Engine>,
+    jobs: Option<Arc<JobsHost>>,
+) -> (HealthReporter, Router) {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<Service>().await;
     let control = ControlServer::with_interceptor(ControlService::new(engine), control::admit);
@@ -215,8 +237,13 @@ async fn api_router(engine: Arc<dyn Engine>) -> (HealthReporter, Router) {
         .max_concurrent_streams(API_STREAMS_MAX)
         .initial_stream_window_size(API_WINDOW_BYTES)
         .initial_connection_window_size(API_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .add_service(health)
-        .add_service(control);
+        .add_service(control)
+        .add_optional_service(jobs.map(|host| {
+            let jobs = JobsServer::new(JobsService::new(host));
+            jobs.max_decoding_message_size(JOBS_MESSAGE_BYTES_MAX)
+        }));
     (reporter, router)
 }
 
@@ -237,10 +264,15 @@ async fn serve_api(router: Router, listener: Listener, stop: CancellationToken) 
     }
 }
 
-fn serve_metrics(engine: &Arc<dyn Engine>, nbd: &NbdServer, listener: Listener) -> JoinHandle<()> {
+fn serve_metrics(
+    engine: &Arc<dyn Engine>,
+    nbd: &NbdServer,
+    jobs: Option<Arc<JobsHost>>,
+    listener: Listener,
+) -> JoinHandle<()> {
     let nbd = nbd.clone();
     let clients = move || nbd.clients().into_iter().collect();
-    let registry = Arc::new(metrics::registry(engine.clone(), clients));
+    let registry = Arc::new(metrics::registry(engine.clone(), clients, jobs));
     tokio::spawn(async move {
         // Settings allow nothing but TCP here.
         if let Listener::Tcp(listener, _) = listener {

@@ -60,6 +60,100 @@ pub(crate) struct Settings {
     pub(crate) api: ListenSettings,
     /// Where Prometheus scrapes.
     pub(crate) metrics: MetricsSettings,
+    /// The job broker.
+    pub(crate) jobs: JobsSettings,
+    /// Where jobs are kept; in the bucket if nothing is set.
+    pub(crate) database: Option<DatabaseSettings>,
+}
+
+/// The job broker.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct JobsSettings {
+    /// False: this node takes no jobs.
+    #[serde(deserialize_with = "scalar::flag")]
+    pub(crate) enabled: bool,
+    /// So many databases; a tenant's jobs are in one. Can't be changed later.
+    pub(crate) shards: u32,
+    /// How long jobs are kept that succeeded or were called off.
+    pub(crate) done_retention_s: Seconds,
+    /// How long dead letters are kept.
+    pub(crate) failed_retention_s: Seconds,
+}
+
+/// What stands for a shard's number in a path.
+pub(crate) const SHARD_MARK: &str = "%shard%";
+
+/// Where jobs are kept.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DatabaseSettings {
+    /// `fs`, `s3`, `gcs`, `azure` or `memory`.
+    pub(crate) backend: String,
+    /// A directory, or a bucket and a prefix; with [`SHARD_MARK`] for the shard's number.
+    #[serde(default)]
+    pub(crate) path: String,
+    /// Options of the store, such as keys and regions.
+    #[serde(default)]
+    pub(crate) options: BTreeMap<String, String>,
+    /// The database's log, if it is not in the same place.
+    pub(crate) wal: Option<WalSettings>,
+    /// What SlateDB is told.
+    #[serde(default)]
+    pub(crate) slatedb: toml::Table,
+}
+
+/// Where the log of the jobs' database is.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WalSettings {
+    /// As the database's.
+    pub(crate) backend: String,
+    /// As the database's.
+    #[serde(default)]
+    pub(crate) path: String,
+    /// As the database's.
+    #[serde(default)]
+    pub(crate) options: BTreeMap<String, String>,
+    /// At a clean stop, what only the log has goes to the database: another host may go on then.
+    #[serde(default = "yes", deserialize_with = "scalar::flag")]
+    pub(crate) apply_wal_on_close: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl fmt::Debug for DatabaseSettings {
+    /// Options hold secrets: only their names are shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.options.keys().collect();
+        let mut shown = f.debug_struct("DatabaseSettings");
+        shown.field("backend", &self.backend).field("path", &self.path);
+        shown.field("options", &names).field("wal", &self.wal).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WalSettings {
+    /// Options hold secrets: only their names are shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.options.keys().collect();
+        let mut shown = f.debug_struct("WalSettings");
+        shown.field("backend", &self.backend).field("path", &self.path);
+        shown.field("options", &names).finish_non_exhaustive()
+    }
+}
+
+impl Default for JobsSettings {
+    fn default() -> Self {
+        const DAY_S: u64 = 86_400;
+        Self {
+            enabled: true,
+            shards: 1,
+            done_retention_s: Seconds(7 * DAY_S),
+            failed_retention_s: Seconds(30 * DAY_S),
+        }
+    }
 }
 
 /// The node itself.
@@ -174,6 +268,8 @@ impl Default for Settings {
             nbd: NbdSettings::default(),
             api: ListenSettings::default(),
             metrics: MetricsSettings::default(),
+            jobs: JobsSettings::default(),
+            database: None,
         }
     }
 }

@@ -68,7 +68,7 @@ impl Node {
                 let listeners = Listeners::bind(&settings, &layout).await?;
                 let engine = std::sync::Arc::new(engine);
                 let out = &mut Lines(sender);
-                crate::serve::serve(&settings, engine, listeners, stopping, out).await
+                crate::serve::serve(&settings, engine, None, listeners, stopping, out).await
             })
         });
         let ready = receiver.recv().expect("the node serves");

@@ -107,7 +107,7 @@ async fn open_bucket(
 }
 
 /// What of the environment stores may use.
-fn cloud_environment() -> BTreeMap<String, String> {
+pub(crate) fn cloud_environment() -> BTreeMap<String, String> {
     const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
     std::env::vars().filter(|(name, _)| PREFIXES.iter().any(|p| name.starts_with(p))).collect()
 }

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 37] = [
     "",
     "serve",
     "volume",
@@ -25,6 +25,20 @@ const COMMANDS: [&str; 23] = [
     "snapshot diff",
     "import",
     "export",
+    "jobs",
+    "jobs enqueue",
+    "jobs show",
+    "jobs result",
+    "jobs await",
+    "jobs list",
+    "jobs cancel",
+    "jobs restart",
+    "jobs expedite",
+    "jobs delete",
+    "jobs priority",
+    "jobs pause",
+    "jobs resume",
+    "jobs stats",
     "status",
     "fsck",
     "completions",

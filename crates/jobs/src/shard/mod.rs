@@ -50,6 +50,8 @@ pub struct ShardParts {
     pub entropy: Arc<dyn Entropy>,
     /// How long jobs are kept that have come to their end.
     pub retention: Retention,
+    /// At a close, what only the database's log has goes to the database.
+    pub apply_log_on_close: bool,
 }
 
 /// What is durable.
@@ -84,7 +86,7 @@ impl Shard {
     /// # Errors
     /// `Unavailable` if the database does not answer, `Corrupt` for what can't be read, `Conflict` if it is another shard.
     pub async fn open(parts: ShardParts) -> Result<Self> {
-        let store = Store::new(parts.db, parts.retention);
+        let store = Store::new(parts.db, parts.retention, parts.apply_log_on_close);
         let incarnation = store.begin_incarnation(parts.number).await?;
         let mut seed = [0; 8];
         parts.entropy.fill(&mut seed);

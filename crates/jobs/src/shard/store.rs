@@ -58,6 +58,7 @@ impl fmt::Display for ShardNo {
 pub(super) struct Store {
     db: Db,
     retention: Retention,
+    apply_log_on_close: bool,
 }
 
 /// Changes that are made together.
@@ -67,8 +68,8 @@ pub(super) struct Changes {
 }
 
 impl Store {
-    pub(super) fn new(db: Db, retention: Retention) -> Self {
-        Self { db, retention }
+    pub(super) fn new(db: Db, retention: Retention, apply_log_on_close: bool) -> Self {
+        Self { db, retention, apply_log_on_close }
     }
 
     /// Notes that the shard was opened once more, durably; says how often it was.
@@ -172,6 +173,10 @@ impl Store {
 
     /// Closes the database; everything that was written is durable.
     pub(super) async fn close(&self) -> Result<()> {
+        if self.apply_log_on_close {
+            let options = FlushOptions { flush_type: FlushType::MemTable };
+            self.db.flush_with_options(options).await.map_err(failed)?;
+        }
         self.db.close().await.map_err(failed)
     }
 }

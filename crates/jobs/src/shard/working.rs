@@ -1,10 +1,10 @@
 //! What workers say to a shard.
 
 use super::seat::Seat;
-use super::state::State;
+use super::state::State as Known;
 use super::{Inner, Shard};
 use crate::error::Result;
-use crate::job::{Ending, JobError, Lease, refreshed_by};
+use crate::job::{Ending, JobError, Lease, State, refreshed_by};
 use crate::machine::{Beat, Next, Report};
 use crate::name::{JobId, Tenant};
 use crate::spec::check_payload;
@@ -113,7 +113,7 @@ impl Shard {
 
 /// What a report means if the job refreshes a limit.
 fn as_refresh(
-    state: &mut State,
+    state: &mut Known,
     named: Option<&(Tenant, JobId)>,
     report: Report,
     ending: &Ending,
@@ -135,12 +135,16 @@ impl Inner {
         if job.ending(lease.attempt) != Some(ending) {
             return Ok(None);
         }
-        let is_last = job.begun() == lease.attempt;
+        // One that is called off while it waits ends after its last attempt, not with it.
+        let waited = job.state == State::Cancelled
+            && !job.cancel_asked
+            && !matches!(ending, Ending::Cancelled);
+        let is_last = job.begun() == lease.attempt && !waited;
         let is_refresher = job.spec.id.as_ref().is_some_and(|id| refreshed_by(id).is_some());
         Ok(Some(match (ending, job.state) {
             (_, state) if is_last && state.is_final() => Next::End(state),
-            (Ending::Succeeded(_), _) if !is_refresher => Next::End(crate::job::State::Succeeded),
-            (Ending::Cancelled, _) => Next::End(crate::job::State::Cancelled),
+            (Ending::Succeeded(_), _) if !is_refresher => Next::End(State::Succeeded),
+            (Ending::Cancelled, _) => Next::End(State::Cancelled),
             _ => Next::Retry { at_ms: job.spec.start_at_ms },
         }))
     }

@@ -34,7 +34,9 @@ fn every_line_of_the_example_is_a_setting() {
     let uncommented: String = EXAMPLE
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(setting) if setting.contains(" = ") => format!("{setting}\n"),
+            Some(setting) if setting.contains(" = ") || setting.starts_with('[') => {
+                format!("{setting}\n")
+            }
             _ => format!("{line}\n"),
         })
         .collect();
@@ -43,6 +45,8 @@ fn every_line_of_the_example_is_a_setting() {
     assert_eq!(settings.bucket.options["access_key_id"], "value of AWS_ACCESS_KEY_ID");
     assert_eq!(settings.log.cap_bytes, Some(ByteSize(8 << 30)));
     assert!(settings.metrics.listen.is_some());
+    let database = settings.database.clone().expect("set");
+    assert!(database.wal.expect("set").apply_wal_on_close && !database.slatedb.is_empty());
     assert!(!format!("{settings:?}").contains("value of"), "options are secret");
 }
 

@@ -1,0 +1,149 @@
+//! A client of a node's jobs.
+
+use crate::new_job::NewJob;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use skerry_api::v1::jobs_client::JobsClient;
+use skerry_api::{Address, Client, Error, ErrorKind, Result, v1};
+use tonic::transport::Channel;
+
+/// A job that was enqueued, or was there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enqueued {
+    /// What it is called.
+    pub id: String,
+    /// False if one of its id was there: nothing was changed then.
+    pub is_new: bool,
+}
+
+/// A connection to a node's jobs. Clones share it. An answer means that what it says is durable.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    client: JobsClient<Channel>,
+}
+
+impl Jobs {
+    /// Connects to the node at `address`; [`ErrorKind::Unavailable`] if none answers there.
+    pub async fn connect(address: &Address) -> Result<Self> {
+        Ok(Self { client: Client::connect(address).await?.jobs() })
+    }
+
+    /// The calls as they were generated, for what this type does not have.
+    pub fn raw(&self) -> JobsClient<Channel> {
+        self.client.clone()
+    }
+
+    /// Enqueues a job.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] names the field that is out of range; [`ErrorKind::Unavailable`]: try again, with an id so
+    /// that no second job is made.
+    pub async fn enqueue(&self, job: NewJob) -> Result<Enqueued> {
+        let mut all = self.enqueue_all([job]).await?;
+        all.pop().unwrap_or_else(|| Err(out_of_order()))
+    }
+
+    /// Enqueues many jobs at once; one that can't be keeps no other from it.
+    ///
+    /// # Errors
+    /// If nothing is known of any.
+    pub async fn enqueue_all(
+        &self,
+        jobs: impl IntoIterator<Item = NewJob>,
+    ) -> Result<Vec<Result<Enqueued>>> {
+        let jobs = jobs.into_iter().map(|job| job.spec).collect();
+        let answer = self.raw().enqueue_jobs(v1::EnqueueJobsRequest { jobs }).await?;
+        let jobs = answer.into_inner().jobs.into_iter().map(|one| match one.failure {
+            None => Ok(Enqueued { id: one.id, is_new: one.is_new }),
+            Some(failure) => Err(error(&failure)),
+        });
+        Ok(jobs.collect())
+    }
+
+    /// Waits until a job has come to its end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none.
+    pub async fn wait(&self, tenant: &str, id: &str) -> Result<v1::Job> {
+        let mut all = self.wait_all(tenant, [id.to_owned()]).await?;
+        match all.next().await {
+            Some((_, ended)) => ended,
+            None => Err(out_of_order()),
+        }
+    }
+
+    /// Jobs with their ids, each as it comes to its end.
+    ///
+    /// # Errors
+    /// If the node can't be asked.
+    pub async fn wait_all(
+        &self,
+        tenant: &str,
+        ids: impl IntoIterator<Item = String>,
+    ) -> Result<BoxStream<'static, (String, Result<v1::Job>)>> {
+        let (tenant, ids) = (tenant.to_owned(), ids.into_iter().collect());
+        let ended = self.raw().await_jobs(v1::AwaitJobsRequest { tenant, ids }).await?;
+        let ended = ended.into_inner().map(|one| match one {
+            Ok(v1::AwaitJobsResponse { id, failure: Some(failure), .. }) => {
+                (id, Err(error(&failure)))
+            }
+            Ok(v1::AwaitJobsResponse { id, job, .. }) => (id, job.ok_or_else(out_of_order)),
+            Err(status) => (String::new(), Err(status.into())),
+        });
+        Ok(Box::pin(ended))
+    }
+
+    /// A job, as it is now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub async fn show(&self, tenant: &str, id: &str) -> Result<v1::Job> {
+        Ok(self.raw().show_job(request(tenant, id)).await?.into_inner())
+    }
+
+    /// Calls a job off; true if it has come to its end, false if its worker is told.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none that has not come to its end.
+    pub async fn cancel(&self, tenant: &str, id: &str) -> Result<bool> {
+        Ok(self.raw().cancel_job(request(tenant, id)).await?.into_inner().is_done)
+    }
+
+    /// Lets a job that has come to its end begin anew.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::InUse`] if it has not come to its end.
+    pub async fn restart(&self, tenant: &str, id: &str) -> Result<()> {
+        Ok(self.raw().restart_job(request(tenant, id)).await.map(drop)?)
+    }
+
+    /// Deletes a job that does not run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::InUse`] if it runs.
+    pub async fn delete(&self, tenant: &str, id: &str) -> Result<()> {
+        Ok(self.raw().delete_job(request(tenant, id)).await.map(drop)?)
+    }
+}
+
+fn request(tenant: &str, id: &str) -> v1::JobRequest {
+    v1::JobRequest { tenant: tenant.to_owned(), id: id.to_owned() }
+}
+
+fn out_of_order() -> Error {
+    Error::new(ErrorKind::Internal, "the node did not say what became of a job")
+}
+
+/// The error of one item of a call.
+fn error(failure: &v1::Failure) -> Error {
+    let kind = match failure.kind() {
+        v1::FailureKind::Invalid => ErrorKind::Invalid,
+        v1::FailureKind::NotFound => ErrorKind::NotFound,
+        v1::FailureKind::Exists => ErrorKind::Exists,
+        v1::FailureKind::Conflict | v1::FailureKind::LeaseLost => ErrorKind::InUse,
+        v1::FailureKind::Unavailable => ErrorKind::Unavailable,
+        v1::FailureKind::Corrupt => ErrorKind::Corrupt,
+        v1::FailureKind::Internal | v1::FailureKind::Unspecified => ErrorKind::Internal,
+    };
+    Error::new(kind, &failure.message)
+}

@@ -1,0 +1,75 @@
+//! A worker: gets work of a task group, does some of it at once, and says what came of it.
+
+use crate::session::Session;
+use crate::task::{Failure, Task};
+use bytes::Bytes;
+use skerry_api::{Address, Result};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Between two attempts to connect: the first, and the longest.
+const RECONNECT_FIRST: Duration = Duration::from_millis(50);
+const RECONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// What does the work.
+pub(crate) type Handler =
+    dyn Fn(Task) -> futures::future::BoxFuture<'static, Result<Bytes, Failure>> + Send + Sync;
+
+/// A worker of a task group.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Worker {
+    address: Address,
+    group: String,
+    name: String,
+    concurrency: u32,
+}
+
+impl Worker {
+    /// A worker of the node at `address`; one job at a time, unless told otherwise.
+    pub fn new(address: Address, group: impl Into<String>) -> Self {
+        let name = format!("pid-{}", std::process::id());
+        Self { address, group: group.into(), name, concurrency: 1 }
+    }
+
+    /// What people see it called.
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// So many jobs at once.
+    pub fn concurrency(self, concurrency: u32) -> Self {
+        Self { concurrency: concurrency.max(1), ..self }
+    }
+
+    /// Works until `stop`: then it takes no more, gives back what it has not begun, finishes what it has, and says so.
+    /// A node that is away is asked again and again; what it has not heard of is said again then.
+    ///
+    /// # Errors
+    /// What the node will never take: a bad name or task group.
+    pub async fn run<H, F>(self, stop: CancellationToken, handler: H) -> Result<()>
+    where
+        H: Fn(Task) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Bytes, Failure>> + Send + 'static,
+    {
+        let handler: Arc<Handler> = Arc::new(move |task| Box::pin(handler(task)));
+        let mut session = Session::new(self.group, self.name, self.concurrency, handler);
+        let mut pause = RECONNECT_FIRST;
+        loop {
+            match session.talk(&self.address, &stop).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == skerry_api::ErrorKind::Invalid => return Err(error),
+                Err(error) => tracing::info!(%error, "the node is away; asking again"),
+            }
+            if stop.is_cancelled() && session.is_idle() {
+                return Ok(());
+            }
+            if session.has_heard() {
+                pause = RECONNECT_FIRST;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RECONNECT_MAX);
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Between the broker's types and the API's.
+
+use std::collections::HashMap;
+
+use skerry_api::{Error, ErrorKind, Result, v1};
+use skerry_jobs::broker::Ticket;
+use skerry_jobs::job::{Attempt, AttemptNo, Ending, Job, JobError, JobRef, State};
+use skerry_jobs::limit::{Limit, LimitKind};
+use skerry_jobs::machine::{Beat, Next};
+use skerry_jobs::name::{DEFAULT, Group, JobId, LimitKey, Tenant, Worker};
+use skerry_jobs::retry::RetryPolicy;
+use skerry_jobs::shard::{Imported, Leased, Outcome, Query};
+use skerry_jobs::spec::{JobSpec, LEASE_MS_DEFAULT, PRIORITY_DEFAULT};
+
+use crate::values::invalid;
+
+type Broken<T> = std::result::Result<T, skerry_jobs::Error>;
+
+/// Jobs of a page, if nobody says how many.
+const PAGE_DEFAULT: usize = 100;
+
+/// An error of the broker, as the API's.
+pub(super) fn error(error: skerry_jobs::Error) -> Error {
+    use skerry_jobs::ErrorKind as Broker;
+    let kind = match error.kind() {
+        Broker::Invalid => ErrorKind::Invalid,
+        Broker::NotFound => ErrorKind::NotFound,
+        Broker::Exists => ErrorKind::Exists,
+        Broker::Conflict | Broker::LeaseLost => ErrorKind::InUse,
+        Broker::Unavailable => ErrorKind::Unavailable,
+        Broker::Corrupt => ErrorKind::Corrupt,
+        Broker::Internal => ErrorKind::Internal,
+    };
+    Error::new(kind, error.message())
+}
+
+/// Why one item of a call was not done.
+pub(super) fn failure(error: &skerry_jobs::Error) -> v1::Failure {
+    use skerry_jobs::ErrorKind as Broker;
+    let kind = match error.kind() {
+        Broker::Invalid => v1::FailureKind::Invalid,
+        Broker::NotFound => v1::FailureKind::NotFound,
+        Broker::Exists => v1::FailureKind::Exists,
+        Broker::Conflict => v1::FailureKind::Conflict,
+        Broker::LeaseLost => v1::FailureKind::LeaseLost,
+        Broker::Unavailable => v1::FailureKind::Unavailable,
+        Broker::Corrupt => v1::FailureKind::Corrupt,
+        Broker::Internal => v1::FailureKind::Internal,
+    };
+    v1::Failure { kind: kind.into(), message: error.message().to_owned() }
+}
+
+fn or_default(text: &str) -> &str {
+    if text.is_empty() { DEFAULT } else { text }
+}
+
+pub(super) fn tenant(text: &str) -> Broken<Tenant> {
+    Tenant::new(or_default(text))
+}
+
+pub(super) fn group(text: &str) -> Broken<Group> {
+    Group::new(or_default(text))
+}
+
+pub(super) fn worker(text: &str) -> Broken<Worker> {
+    Worker::new(text)
+}
+
+/// Whose job it is, and what it is called.
+pub(super) fn address(request: &v1::JobRequest) -> Result<(Tenant, JobRef)> {
+    let tenant = tenant(&request.tenant).map_err(error)?;
+    Ok((tenant, request.id.parse().map_err(error)?))
+}
+
+/// A number that must fit a smaller one.
+fn small<T: TryFrom<u32>>(what: &str, number: u32) -> Broken<T> {
+    T::try_from(number)
+        .map_err(|_| skerry_jobs::Error::invalid(format!("{what} {number} is too large")))
+}
+
+pub(super) fn priority(number: u32) -> Broken<u8> {
+    small("priority", number)
+}
+
+pub(super) fn spec(from: v1::JobSpec) -> Broken<JobSpec> {
+    let mut metadata: Vec<(String, String)> = from.metadata.into_iter().collect();
+    metadata.sort_unstable();
+    let id = (!from.id.is_empty()).then(|| JobId::new(&from.id)).transpose()?;
+    Ok(JobSpec {
+        id,
+        tenant: tenant(&from.tenant)?,
+        group: group(&from.group)?,
+        priority: from.priority.map_or(Ok(PRIORITY_DEFAULT), priority)?,
+        start_at_ms: from.start_at_ms,
+        payload: from.payload,
+        metadata,
+        retry: from.retry.map_or(Ok(RetryPolicy::default()), |policy| retry(&policy))?,
+        lease_ms: if from.lease_ms == 0 { LEASE_MS_DEFAULT } else { from.lease_ms },
+        limits: from.limits.into_iter().map(limit).collect::<Broken<_>>()?,
+    })
+}
+
+fn retry(from: &v1::RetryPolicy) -> Broken<RetryPolicy> {
+    let default = RetryPolicy::default();
+    let initial_ms = from.initial_ms.unwrap_or(default.initial_ms);
+    let factor = from.factor_percent.unwrap_or(default.factor_percent.into());
+    let jitter = from.jitter_percent.unwrap_or(default.jitter_percent.into());
+    Ok(RetryPolicy {
+        retries: small("retries", from.retries.unwrap_or(default.retries.into()))?,
+        initial_ms,
+        max_ms: from.max_ms.unwrap_or(default.max_ms.max(initial_ms)),
+        factor_percent: small("factor", factor)?,
+        jitter_percent: small("jitter", jitter)?,
+    })
+}
+
+fn limit(from: v1::Limit) -> Broken<Limit> {
+    let key = LimitKey::new(&from.name)?;
+    let kind = match from.kind {
+        Some(v1::limit::Kind::Concurrency(limit)) => LimitKind::Concurrency { max: limit.max },
+        Some(v1::limit::Kind::Floating(limit)) => LimitKind::Floating {
+            initial: limit.initial,
+            refresh_ms: limit.refresh_ms,
+            group: group(&limit.group)?,
+        },
+        Some(v1::limit::Kind::Rate(limit)) => {
+            LimitKind::Rate { count: limit.count, per_ms: limit.per_ms, burst: limit.burst }
+        }
+        None => {
+            let detail = format!("limit {key} has no kind: concurrency, floating or rate");
+            return Err(skerry_jobs::Error::invalid(detail));
+        }
+    };
+    Ok(Limit { key, kind })
+}
+
+pub(super) fn imported(from: v1::Job) -> Broken<Imported> {
+    let state = from.state();
+    let state = state_of(state)
+        .ok_or_else(|| skerry_jobs::Error::invalid("a job that is imported has no state"))?;
+    let missing = || skerry_jobs::Error::invalid("a job that is imported has no spec");
+    Ok(Imported {
+        spec: spec(from.spec.ok_or_else(missing)?)?,
+        state,
+        created_ms: from.created_ms,
+        ended_ms: from.ended_ms,
+        attempts: from.attempts.into_iter().map(attempt_from).collect::<Broken<_>>()?,
+    })
+}
+
+fn attempt_from(from: v1::Attempt) -> Broken<Attempt> {
+    use v1::attempt::End;
+    let ending = from.end.map(|end| match end {
+        End::Succeeded(result) => Ending::Succeeded(result),
+        End::Failed(error) => Ending::Failed(job_error(error)),
+        End::Expired(_) => Ending::Expired,
+        End::Cancelled(_) => Ending::Cancelled,
+        End::Returned(_) => Ending::Returned,
+    });
+    Ok(Attempt {
+        number: AttemptNo(from.number),
+        worker: Worker::new(if from.worker.is_empty() { "unknown" } else { &from.worker })?,
+        started_ms: from.started_ms,
+        ended: from.ended_ms.zip(ending),
+    })
+}
+
+fn job_error(from: v1::JobError) -> JobError {
+    JobError { code: from.code, message: from.message, is_final: from.r#final }
+}
+
+pub(super) fn outcome(from: v1::Outcome) -> (bytes::Bytes, Broken<(Ticket, Outcome)>) {
+    use v1::outcome::End;
+    let outcome = match from.end {
+        Some(End::Succeeded(result)) => Ok(Outcome::Succeeded(result)),
+        Some(End::Failed(error)) => Ok(Outcome::Failed(job_error(error))),
+        Some(End::Cancelled(_)) => Ok(Outcome::Cancelled),
+        Some(End::Returned(_)) => Ok(Outcome::Returned),
+        None => Err(skerry_jobs::Error::invalid("an outcome does not say how the attempt ended")),
+    };
+    let both = Ticket::decode(&from.lease).and_then(|ticket| Ok((ticket, outcome?)));
+    (from.lease, both)
+}
+
+pub(super) fn query(from: &v1::ListJobsRequest) -> Result<Query> {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let metadata = some(&from.metadata_key).map(|key| (key, from.metadata_value.clone()));
+    Ok(Query {
+        tenant: some(&from.tenant).map(|text| Tenant::new(&text)).transpose().map_err(error)?,
+        group: some(&from.group).map(|text| Group::new(&text)).transpose().map_err(error)?,
+        state: state_of(from.state()),
+        metadata,
+        is_prefix: from.metadata_prefix,
+        limit: match from.limit {
+            0 => PAGE_DEFAULT,
+            limit => usize::try_from(limit).map_err(invalid)?,
+        },
+    })
+}
+
+fn state_of(state: v1::JobState) -> Option<State> {
+    match state {
+        v1::JobState::Unspecified => None,
+        v1::JobState::Scheduled => Some(State::Scheduled),
+        v1::JobState::Running => Some(State::Running),
+        v1::JobState::Succeeded => Some(State::Succeeded),
+        v1::JobState::Failed => Some(State::Failed),
+        v1::JobState::Cancelled => Some(State::Cancelled),
+    }
+}
+
+fn job_state(state: State) -> v1::JobState {
+    match state {
+        State::Scheduled => v1::JobState::Scheduled,
+        State::Running => v1::JobState::Running,
+        State::Succeeded => v1::JobState::Succeeded,
+        State::Failed => v1::JobState::Failed,
+        State::Cancelled => v1::JobState::Cancelled,
+    }
+}
+
+pub(super) fn job(from: Job) -> v1::Job {
+    let id = from.name().to_string();
+    v1::Job {
+        state: job_state(from.state).into(),
+        created_ms: from.created_ms,
+        ended_ms: from.ended_ms,
+        cancel_asked: from.cancel_asked,
+        attempts: from.attempts.into_iter().map(attempt).collect(),
+        spec: Some(spec_message(id, from.spec)),
+    }
+}
+
+/// A job without its payload and its results: listings would not fit a message.
+pub(super) fn listed(mut from: Job) -> v1::Job {
+    from.spec.payload = bytes::Bytes::new();
+    for attempt in &mut from.attempts {
+        if let Some((_, Ending::Succeeded(result))) = &mut attempt.ended {
+            *result = bytes::Bytes::new();
+        }
+    }
+    job(from)
+}
+
+fn spec_message(id: String, from: JobSpec) -> v1::JobSpec {
+    v1::JobSpec {
+        id,
+        tenant: from.tenant.to_string(),
+        group: from.group.to_string(),
+        priority: Some(from.priority.into()),
+        start_at_ms: from.start_at_ms,
+        payload: from.payload,
+        metadata: from.metadata.into_iter().collect(),
+        retry: Some(v1::RetryPolicy {
+            retries: Some(from.retry.retries.into()),
+            initial_ms: Some(from.retry.initial_ms),
+            max_ms: Some(from.retry.max_ms),
+            factor_percent: Some(from.retry.factor_percent.into()),
+            jitter_percent: Some(from.retry.jitter_percent.into()),
+        }),
+        lease_ms: from.lease_ms,
+        limits: from.limits.into_iter().map(limit_message).collect(),
+    }
+}
+
+fn limit_message(from: Limit) -> v1::Limit {
+    use v1::limit::Kind;
+    let kind = match from.kind {
+        LimitKind::Concurrency { max } => Kind::Concurrency(v1::ConcurrencyLimit { max }),
+        LimitKind::Floating { initial, refresh_ms, group } => {
+            Kind::Floating(v1::FloatingLimit { initial, refresh_ms, group: group.to_string() })
+        }
+        LimitKind::Rate { count, per_ms, burst } => {
+            Kind::Rate(v1::RateLimit { count, per_ms, burst })
+        }
+    };
+    v1::Limit { name: from.key.to_string(), kind: Some(kind) }
+}
+
+fn attempt(from: Attempt) -> v1::Attempt {
+    use v1::attempt::End;
+    let (ended_ms, end) = from.ended.map_or((None, None), |(at_ms, ending)| {
+        let end = match ending {
+            Ending::Succeeded(result) => End::Succeeded(result),
+            Ending::Failed(error) => End::Failed(v1::JobError {
+                code: error.code,
+                message: error.message,
+                r#final: error.is_final,
+            }),
+            Ending::Expired => End::Expired(true),
+            Ending::Cancelled => End::Cancelled(true),
+            Ending::Returned => End::Returned(true),
+        };
+        (Some(at_ms), Some(end))
+    });
+    let (number, worker) = (from.number.0, from.worker.to_string());
+    v1::Attempt { number, worker, started_ms: from.started_ms, ended_ms, end }
+}
+
+pub(super) fn leased(ticket: Ticket, from: Leased) -> v1::LeasedJob {
+    let job = from.job;
+    v1::LeasedJob {
+        lease: ticket.encode(),
+        expires_ms: from.expires_ms,
+        id: job.name().to_string(),
+        tenant: job.spec.tenant.to_string(),
+        group: job.spec.group.to_string(),
+        attempt: ticket.lease.attempt.0,
+        payload: job.spec.payload,
+        metadata: job.spec.metadata.into_iter().collect::<HashMap<_, _>>(),
+        lease_ms: job.spec.lease_ms,
+        cancel_asked: job.cancel_asked,
+    }
+}
+
+pub(super) fn reported(lease: bytes::Bytes, next: Broken<Next>) -> v1::Reported {
+    use v1::reported::Next as Message;
+    let next = match next {
+        Ok(Next::End(state)) => Message::Ended(job_state(state).into()),
+        Ok(Next::Retry { at_ms }) => Message::RetryAtMs(at_ms),
+        Err(error) => Message::Failure(failure(&error)),
+    };
+    v1::Reported { lease, next: Some(next) }
+}
+
+pub(super) fn beat(lease: bytes::Bytes, beat: Broken<Beat>) -> v1::Beat {
+    match beat {
+        Ok(Beat { expires_ms, cancel_asked }) => {
+            v1::Beat { lease, expires_ms, cancel_asked, failure: None }
+        }
+        Err(error) => v1::Beat { lease, failure: Some(failure(&error)), ..v1::Beat::default() },
+    }
+}

@@ -1,0 +1,38 @@
+//! What the broker counts, as metrics.
+
+use skerry_jobs::broker::Broker;
+use skerry_jobs::machine::GroupCounts;
+use skerry_jobs::shard::Totals;
+
+use crate::metrics::{Metric, Sample, Value};
+
+/// Everything, now.
+pub(super) fn of(broker: &Broker) -> Vec<Metric> {
+    let Totals { enqueued, leased, succeeded, failed, cancelled, retried, expired } =
+        broker.totals();
+    let counter =
+        |name, help, count| Metric::new(name, help, vec![Sample::plain(Value::Counter(count))]);
+    let ends = [("succeeded", succeeded), ("failed", failed), ("cancelled", cancelled)];
+    let ends = ends.map(|(state, count)| Sample::of("state", state, Value::Counter(count)));
+    vec![
+        counter("jobs_enqueued", "Jobs that were taken", enqueued),
+        counter("jobs_attempts", "Attempts that began", leased),
+        counter("jobs_retried", "Attempts that are followed by another", retried),
+        counter("jobs_expired", "Attempts whose worker was silent", expired),
+        Metric::new("jobs_ended", "Jobs that came to their end", ends.into()),
+        now(broker),
+    ]
+}
+
+fn now(broker: &Broker) -> Metric {
+    let groups = broker.groups();
+    let sum = |count: fn(&GroupCounts) -> u64| {
+        Value::Gauge(groups.values().map(count).sum::<u64>() as f64)
+    };
+    let samples = vec![
+        Sample::of("state", "early", sum(|counts| counts.early)),
+        Sample::of("state", "ready", sum(|counts| counts.ready)),
+        Sample::of("state", "running", sum(|counts| counts.running)),
+    ];
+    Metric::new("jobs", "Jobs that have not come to their end", samples)
+}

@@ -1,0 +1,230 @@
+//! From settings to shards that are open.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use skerry_api::{Error, ErrorKind, Result};
+use skerry_jobs::broker::Broker;
+use skerry_jobs::database::{self, DatabaseParts};
+use skerry_jobs::shard::{Retention, Shard, ShardNo, ShardParts};
+use skerry_store::url;
+
+use super::convert;
+use crate::control;
+use crate::env::{SystemClock, SystemEntropy};
+use crate::layout::Layout;
+use crate::settings::{DatabaseSettings, SHARD_MARK, Settings};
+use crate::values::invalid;
+
+/// Everything that is needed to open the shards, again and again.
+pub(crate) struct Opener {
+    shards: u32,
+    retention: Retention,
+    settings: slatedb::config::Settings,
+    data: Place,
+    log: Option<Place>,
+    apply_log_on_close: bool,
+}
+
+/// A place for databases: a store, and a path in it with the shard's number for [`SHARD_MARK`].
+struct Place {
+    url: String,
+    options: BTreeMap<String, String>,
+    path: String,
+}
+
+impl Opener {
+    /// What the settings say; the node's own bucket if they say nothing.
+    pub(crate) fn new(settings: &Settings, layout: &Layout, node: &str) -> Result<Self> {
+        let jobs = &settings.jobs;
+        if jobs.shards == 0 || jobs.shards > SHARDS_MAX {
+            return Err(invalid(format!("{} shards of jobs: 1 to {SHARDS_MAX}", jobs.shards)));
+        }
+        let data = match &settings.database {
+            Some(to) => Place::of(&to.backend, &to.path, &to.options, jobs.shards)?,
+            None => Place::in_bucket(settings, layout, node),
+        };
+        let log = settings.database.as_ref().and_then(|database| database.wal.as_ref());
+        let apply_log_on_close = log.is_some_and(|log| log.apply_wal_on_close);
+        let log = log.map(|to| Place::of(&to.backend, &to.path, &to.options, jobs.shards));
+        let retention = Retention {
+            done_ms: jobs.done_retention_s.0.saturating_mul(1000),
+            failed_ms: jobs.failed_retention_s.0.saturating_mul(1000),
+        };
+        Ok(Self {
+            shards: jobs.shards,
+            retention,
+            settings: slatedb_settings(settings.database.as_ref())?,
+            data,
+            log: log.transpose()?,
+            apply_log_on_close,
+        })
+    }
+
+    /// Opens all shards.
+    pub(crate) async fn open(&self) -> Result<Broker> {
+        let (store, log) = (self.data.open()?, self.log.as_ref().map(Place::open).transpose()?);
+        let mut shards = Vec::new();
+        for number in 0..self.shards {
+            let parts = DatabaseParts {
+                store: store.clone(),
+                path: self.data.path_of(number),
+                log: log.clone(),
+                settings: self.settings.clone(),
+                clock: Arc::new(SystemClock),
+                entropy: Arc::new(SystemEntropy),
+            };
+            let db = database::open(parts).await.map_err(convert::error)?;
+            let parts = ShardParts {
+                db,
+                number: ShardNo { number, of: self.shards },
+                clock: Arc::new(SystemClock),
+                entropy: Arc::new(SystemEntropy),
+                retention: self.retention,
+                apply_log_on_close: self.apply_log_on_close,
+            };
+            shards.push(Shard::open(parts).await.map_err(convert::error)?);
+        }
+        Ok(Broker::new(shards))
+    }
+}
+
+/// The most shards of a node.
+const SHARDS_MAX: u32 = 64;
+
+impl Place {
+    fn in_bucket(settings: &Settings, layout: &Layout, node: &str) -> Self {
+        let local = || layout.bucket().to_string_lossy().into_owned();
+        Self {
+            url: settings.bucket.url.clone().unwrap_or_else(local),
+            options: settings.bucket.options.clone(),
+            path: format!("jobs/{node}/{SHARD_MARK}"),
+        }
+    }
+
+    fn of(
+        backend: &str,
+        path: &str,
+        options: &BTreeMap<String, String>,
+        shards: u32,
+    ) -> Result<Self> {
+        let path = path.trim_end_matches('/');
+        if shards > 1 && !path.contains(SHARD_MARK) {
+            let message = format!(
+                "{shards} shards of jobs can't share the path {path:?}: put {SHARD_MARK} into it"
+            );
+            return Err(invalid(message));
+        }
+        // What stands before the shard's number is where the store begins.
+        let whole = path.find(SHARD_MARK).map_or(path.len(), |at| at);
+        let end = path[..whole].rfind('/').unwrap_or(0);
+        let (root, rest) = path.split_at(if whole == path.len() { path.len() } else { end });
+        let rest = match rest.trim_start_matches('/') {
+            "" => "jobs",
+            rest => rest,
+        };
+        let url = match backend {
+            "fs" => {
+                let root = if root.is_empty() { "." } else { root };
+                std::path::absolute(root)
+                    .map_err(|error| invalid(format!("{root:?} is no directory: {error}")))?
+                    .to_string_lossy()
+                    .into_owned()
+            }
+            "memory" => "memory://".to_owned(),
+            "s3" => format!("s3://{root}"),
+            "gcs" => format!("gs://{root}"),
+            "azure" => format!("az://{root}"),
+            other => {
+                let message = format!(
+                    "{other:?} is no backend of the jobs' database: fs, s3, gcs, azure or memory"
+                );
+                return Err(invalid(message));
+            }
+        };
+        Ok(Self { url, options: options.clone(), path: rest.to_owned() })
+    }
+
+    fn open(&self) -> Result<Arc<dyn ObjectStore>> {
+        let options = url::StoreOptions {
+            settings: self.options.clone(),
+            environment: crate::wiring::cloud_environment(),
+        };
+        let opened = url::open(&self.url, &options);
+        let opened = opened.map_err(|e| control::error(skerry_volume::Error::from(e)))?;
+        Ok(opened.store)
+    }
+
+    fn path_of(&self, shard: u32) -> String {
+        self.path.replace(SHARD_MARK, &shard.to_string())
+    }
+}
+
+/// What SlateDB is told: the broker's defaults, with the settings file's over them.
+fn slatedb_settings(database: Option<&DatabaseSettings>) -> Result<slatedb::config::Settings> {
+    let defaults = database::settings();
+    let Some(told) = database.map(|database| &database.slatedb).filter(|told| !told.is_empty())
+    else {
+        return Ok(defaults);
+    };
+    let mut all = serde_json::to_value(&defaults).map_err(internal)?;
+    let told = serde_json::to_value(told).map_err(internal)?;
+    lay_over(&mut all, told);
+    serde_json::from_value(all).map_err(|error| invalid(format!("in [database.slatedb]: {error}")))
+}
+
+fn internal(error: serde_json::Error) -> Error {
+    Error::new(ErrorKind::Internal, format!("SlateDB's settings can't be read: {error}"))
+}
+
+fn lay_over(all: &mut serde_json::Value, told: serde_json::Value) {
+    match (all, told) {
+        (serde_json::Value::Object(all), serde_json::Value::Object(told)) => {
+            for (name, value) in told {
+                lay_over(all.entry(name).or_insert(serde_json::Value::Null), value);
+            }
+        }
+        (all, told) => *all = told,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(backend: &str, path: &str, shards: u32) -> Result<Place> {
+        Place::of(backend, path, &BTreeMap::new(), shards)
+    }
+
+    #[test]
+    fn a_place_is_a_store_and_a_path_in_it() {
+        for (backend, path, url, db) in [
+            ("fs", "/var/jobs/%shard%", "/var/jobs", "%shard%"),
+            ("fs", "/var/jobs", "/var/jobs", "jobs"),
+            ("s3", "bucket/a/%shard%/db", "s3://bucket/a", "%shard%/db"),
+            ("s3", "bucket/a/shard-%shard%", "s3://bucket/a", "shard-%shard%"),
+            ("memory", "%shard%", "memory://", "%shard%"),
+        ] {
+            let made = place(backend, path, 1).expect("a place");
+            assert_eq!((&made.url[..], &made.path[..]), (url, db), "{path}");
+        }
+        assert!(place("fs", "/var/jobs", 2).is_err());
+        assert!(place("ftp", "x", 1).is_err());
+    }
+
+    #[test]
+    fn any_setting_of_slatedb_can_be_set() {
+        let told = |text: &str| {
+            let text = format!("backend = 'fs'\n[slatedb]\n{text}");
+            slatedb_settings(Some(&toml::from_str(&text).expect("TOML")))
+        };
+        let set =
+            told("l0_max_ssts = 99\n[slatedb.object_store_cache_options]\nroot_folder = \"/c\"");
+        let set = set.expect("settings");
+        assert_eq!(set.l0_max_ssts, 99);
+        assert_eq!(set.object_store_cache_options.root_folder, Some("/c".into()));
+        assert_eq!(set.flush_interval, None);
+        assert!(told("l0_max_ssts = \"many\"").is_err());
+    }
+}

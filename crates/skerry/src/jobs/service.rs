@@ -1,0 +1,317 @@
+//! `skerry.v1.Jobs`, served: each handler checks what came in, asks the broker, and converts what it answers.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use futures::stream::FuturesUnordered;
+use skerry_api::v1;
+use skerry_api::v1::jobs_server::Jobs;
+use skerry_jobs::broker::{Broker, Ticket};
+use skerry_jobs::job::JobRef;
+use skerry_jobs::machine::Cancelled;
+use skerry_jobs::shard::{Cursor, Enqueued};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::host::JobsHost;
+use super::{convert, work};
+use crate::values::invalid;
+
+/// How long a lease waits for work at most.
+const WAIT_MS_MAX: u32 = 60_000;
+/// The most jobs that one unary call leases.
+const LEASE_MAX: u32 = 1000;
+/// Payloads in one answer, bytes, but for the last: a message has 4 MiB at most, and a payload 1 MiB.
+pub(super) const ANSWER_BYTES: usize = 2 << 20;
+
+/// The service, over a broker.
+pub(crate) struct JobsService {
+    host: Arc<JobsHost>,
+}
+
+impl JobsService {
+    /// Serves this node's broker.
+    pub(crate) fn new(host: Arc<JobsHost>) -> Self {
+        Self { host }
+    }
+
+    fn broker(&self) -> Result<Broker, Status> {
+        Ok(self.host.broker()?)
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+pub(super) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn status(error: skerry_jobs::Error) -> Status {
+    convert::error(error).into()
+}
+
+fn enqueued(done: skerry_jobs::Result<Enqueued>) -> v1::EnqueuedJob {
+    match done {
+        Ok(Enqueued { job, is_new }) => {
+            v1::EnqueuedJob { id: job.to_string(), is_new, failure: None }
+        }
+        Err(error) => v1::EnqueuedJob {
+            failure: Some(convert::failure(&error)),
+            ..v1::EnqueuedJob::default()
+        },
+    }
+}
+
+async fn enqueue(broker: &Broker, job: v1::JobSpec) -> v1::EnqueuedJob {
+    enqueued(match convert::spec(job) {
+        Ok(spec) => broker.shard_of(&spec.tenant).enqueue(spec).await,
+        Err(error) => Err(error),
+    })
+}
+
+async fn import(broker: &Broker, job: v1::Job) -> v1::EnqueuedJob {
+    enqueued(match convert::imported(job) {
+        Ok(job) => broker.shard_of(&job.spec.tenant).import(job).await,
+        Err(error) => Err(error),
+    })
+}
+
+/// Reports an outcome.
+pub(super) async fn report(broker: &Broker, outcome: v1::Outcome) -> v1::Reported {
+    let (lease, both) = convert::outcome(outcome);
+    let next = match both {
+        Ok((ticket, outcome)) => broker.report(ticket, outcome).await,
+        Err(error) => Err(error),
+    };
+    convert::reported(lease, next)
+}
+
+/// Passes a sign of life on.
+pub(super) fn heartbeat(broker: &Broker, lease: bytes::Bytes) -> v1::Beat {
+    let beat = Ticket::decode(&lease).and_then(|ticket| broker.heartbeat(ticket));
+    convert::beat(lease, beat)
+}
+
+#[tonic::async_trait]
+impl Jobs for JobsService {
+    type WorkStream = Messages<v1::WorkResponse>;
+    type AwaitJobsStream = Messages<v1::AwaitJobsResponse>;
+
+    async fn enqueue_jobs(
+        &self,
+        request: Request<v1::EnqueueJobsRequest>,
+    ) -> Answer<v1::EnqueueJobsResponse> {
+        let broker = self.broker()?;
+        let jobs = request.into_inner().jobs.into_iter().map(|job| enqueue(&broker, job));
+        let jobs = futures::future::join_all(jobs).await;
+        Ok(Response::new(v1::EnqueueJobsResponse { jobs }))
+    }
+
+    async fn import_jobs(
+        &self,
+        request: Request<v1::ImportJobsRequest>,
+    ) -> Answer<v1::EnqueueJobsResponse> {
+        let broker = self.broker()?;
+        let jobs = request.into_inner().jobs.into_iter().map(|job| import(&broker, job));
+        let jobs = futures::future::join_all(jobs).await;
+        Ok(Response::new(v1::EnqueueJobsResponse { jobs }))
+    }
+
+    async fn work(&self, request: Request<Streaming<v1::WorkRequest>>) -> Answer<Self::WorkStream> {
+        let broker = self.broker()?;
+        Ok(Response::new(work::serve(broker, request.into_inner())))
+    }
+
+    async fn lease_jobs(
+        &self,
+        request: Request<v1::LeaseJobsRequest>,
+    ) -> Answer<v1::LeaseJobsResponse> {
+        let request = request.into_inner();
+        let broker = self.broker()?;
+        let group = convert::group(&request.group).map_err(status)?;
+        let worker = convert::worker(&request.worker).map_err(status)?;
+        let max = request.max.max(1);
+        if max > LEASE_MAX {
+            let message = format!("{max} jobs in one call: {LEASE_MAX} at most");
+            return Err(invalid(message).into());
+        }
+        if request.wait_ms > WAIT_MS_MAX {
+            return Err(
+                invalid(format!("a wait of {} ms: a minute at most", request.wait_ms)).into()
+            );
+        }
+        let patience = Duration::from_millis(request.wait_ms.into());
+        let leased = broker.lease(&group, &worker, max, patience).await.map_err(status)?;
+        let (mut jobs, mut bytes) = (Vec::with_capacity(leased.len()), 0);
+        for (ticket, leased) in leased {
+            if bytes >= ANSWER_BYTES {
+                broker.give_back(ticket);
+                continue;
+            }
+            bytes += leased.job.spec.payload.len();
+            jobs.push(convert::leased(ticket, leased));
+        }
+        Ok(Response::new(v1::LeaseJobsResponse { jobs }))
+    }
+
+    async fn heartbeat_jobs(
+        &self,
+        request: Request<v1::HeartbeatJobsRequest>,
+    ) -> Answer<v1::HeartbeatJobsResponse> {
+        let broker = self.broker()?;
+        let leases = request.into_inner().leases.into_iter();
+        let beats = leases.map(|lease| heartbeat(&broker, lease)).collect();
+        Ok(Response::new(v1::HeartbeatJobsResponse { beats }))
+    }
+
+    async fn report_jobs(
+        &self,
+        request: Request<v1::ReportJobsRequest>,
+    ) -> Answer<v1::ReportJobsResponse> {
+        let broker = self.broker()?;
+        let outcomes = request.into_inner().outcomes.into_iter();
+        let reports = outcomes.map(|outcome| report(&broker, outcome));
+        let reports = futures::future::join_all(reports).await;
+        Ok(Response::new(v1::ReportJobsResponse { reports }))
+    }
+
+    async fn await_jobs(
+        &self,
+        request: Request<v1::AwaitJobsRequest>,
+    ) -> Answer<Self::AwaitJobsStream> {
+        let request = request.into_inner();
+        let tenant = convert::tenant(&request.tenant).map_err(status)?;
+        let shard = self.broker()?.shard_of(&tenant).clone();
+        let ends: FuturesUnordered<_> = request
+            .ids
+            .into_iter()
+            .map(|id| {
+                let (shard, tenant) = (shard.clone(), tenant.clone());
+                async move {
+                    let ended = match id.parse::<JobRef>() {
+                        Ok(job) => shard.await_end(&tenant, &job).await,
+                        Err(error) => Err(error),
+                    };
+                    Ok(match ended {
+                        Ok(job) => v1::AwaitJobsResponse {
+                            id,
+                            job: Some(convert::job(job)),
+                            failure: None,
+                        },
+                        Err(error) => {
+                            let failure = Some(convert::failure(&error));
+                            v1::AwaitJobsResponse { id, job: None, failure }
+                        }
+                    })
+                }
+            })
+            .collect();
+        Ok(Response::new(Box::pin(ends)))
+    }
+
+    async fn show_job(&self, request: Request<v1::JobRequest>) -> Answer<v1::Job> {
+        let (tenant, job) = convert::address(&request.into_inner())?;
+        let found = self.broker()?.shard_of(&tenant).show(&tenant, &job).await;
+        Ok(Response::new(convert::job(found.map_err(status)?)))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Answer<v1::ListJobsResponse> {
+        let request = request.into_inner();
+        let query = convert::query(&request)?;
+        let after = (!request.after.is_empty()).then_some(Cursor(request.after));
+        let listed = self.broker()?.list(&query, after.as_ref()).await.map_err(status)?;
+        let jobs = listed.jobs.into_iter().map(convert::listed).collect();
+        let next = listed.next.map(|next| next.0).unwrap_or_default();
+        Ok(Response::new(v1::ListJobsResponse { jobs, next }))
+    }
+
+    async fn cancel_job(&self, request: Request<v1::JobRequest>) -> Answer<v1::CancelJobResponse> {
+        let (tenant, job) = convert::address(&request.into_inner())?;
+        let done = self.broker()?.shard_of(&tenant).cancel(&tenant, &job).await;
+        let is_done = done.map_err(status)? == Cancelled::Now;
+        Ok(Response::new(v1::CancelJobResponse { is_done }))
+    }
+
+    async fn restart_job(
+        &self,
+        request: Request<v1::JobRequest>,
+    ) -> Answer<v1::RestartJobResponse> {
+        let (tenant, job) = convert::address(&request.into_inner())?;
+        let done = self.broker()?.shard_of(&tenant).restart(&tenant, &job).await;
+        done.map_err(status)?;
+        Ok(Response::new(v1::RestartJobResponse {}))
+    }
+
+    async fn expedite_job(
+        &self,
+        request: Request<v1::JobRequest>,
+    ) -> Answer<v1::ExpediteJobResponse> {
+        let (tenant, job) = convert::address(&request.into_inner())?;
+        let done = self.broker()?.shard_of(&tenant).expedite(&tenant, &job).await;
+        done.map_err(status)?;
+        Ok(Response::new(v1::ExpediteJobResponse {}))
+    }
+
+    async fn delete_job(&self, request: Request<v1::JobRequest>) -> Answer<v1::DeleteJobResponse> {
+        let (tenant, job) = convert::address(&request.into_inner())?;
+        let done = self.broker()?.shard_of(&tenant).delete(&tenant, &job).await;
+        done.map_err(status)?;
+        Ok(Response::new(v1::DeleteJobResponse {}))
+    }
+
+    async fn set_job_priority(
+        &self,
+        request: Request<v1::SetJobPriorityRequest>,
+    ) -> Answer<v1::SetJobPriorityResponse> {
+        let v1::SetJobPriorityRequest { tenant, id, priority } = request.into_inner();
+        let (tenant, job) = convert::address(&v1::JobRequest { tenant, id })?;
+        let priority = convert::priority(priority).map_err(status)?;
+        let done = self.broker()?.shard_of(&tenant).set_priority(&tenant, &job, priority).await;
+        done.map_err(status)?;
+        Ok(Response::new(v1::SetJobPriorityResponse {}))
+    }
+
+    async fn pause_jobs(
+        &self,
+        request: Request<v1::TaskGroupRequest>,
+    ) -> Answer<v1::PauseJobsResponse> {
+        let group = convert::group(&request.into_inner().group).map_err(status)?;
+        self.broker()?.pause(&group).await.map_err(status)?;
+        Ok(Response::new(v1::PauseJobsResponse {}))
+    }
+
+    async fn resume_jobs(
+        &self,
+        request: Request<v1::TaskGroupRequest>,
+    ) -> Answer<v1::ResumeJobsResponse> {
+        let group = convert::group(&request.into_inner().group).map_err(status)?;
+        self.broker()?.resume(&group).await.map_err(status)?;
+        Ok(Response::new(v1::ResumeJobsResponse {}))
+    }
+
+    async fn get_job_stats(
+        &self,
+        _request: Request<v1::GetJobStatsRequest>,
+    ) -> Answer<v1::GetJobStatsResponse> {
+        let broker = self.broker()?;
+        let totals = broker.totals();
+        let groups = broker.groups().into_iter().map(|(group, counts)| v1::TaskGroupStats {
+            group: group.to_string(),
+            early: counts.early,
+            ready: counts.ready,
+            running: counts.running,
+            is_paused: counts.is_paused,
+        });
+        Ok(Response::new(v1::GetJobStatsResponse {
+            enqueued: totals.enqueued,
+            leased: totals.leased,
+            succeeded: totals.succeeded,
+            failed: totals.failed,
+            cancelled: totals.cancelled,
+            retried: totals.retried,
+            expired: totals.expired,
+            groups: groups.collect(),
+        }))
+    }
+}
