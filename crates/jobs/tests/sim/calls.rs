@@ -1,0 +1,299 @@
+//! The shard's calls, each noted before it is made and judged when it is answered. Whoever drops one of these
+//! half-way has hung up: then it may have happened or not.
+
+use crate::model::{Facts, Refused, Said};
+use crate::sim::Sim;
+use skerry_jobs::job::{AttemptNo, Ending, Job, JobRef};
+use skerry_jobs::name::{Group, Tenant, Worker};
+use skerry_jobs::shard::{Leased, Outcome, Shard};
+use skerry_jobs::{Error, ErrorKind};
+use std::time::Duration;
+
+/// The shard is out of service.
+#[derive(Debug)]
+pub struct Gone;
+
+/// Somebody who uses the shard.
+#[derive(Clone)]
+pub struct Caller<'a> {
+    pub sim: &'a Sim,
+    pub shard: Shard,
+    pub name: String,
+}
+
+/// A call that changes a job is under way: there is never another.
+struct Busy<'a> {
+    sim: &'a Sim,
+    number: usize,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.sim.model.borrow_mut().jobs[self.number].busy = false;
+    }
+}
+
+/// What is reported, as it is kept.
+pub fn ending_of(outcome: &Outcome) -> Ending {
+    match outcome {
+        Outcome::Succeeded(result) => Ending::Succeeded(result.clone()),
+        Outcome::Failed(error) => Ending::Failed(error.clone()),
+        Outcome::Cancelled => Ending::Cancelled,
+    }
+}
+
+impl Caller<'_> {
+    fn say(&self, line: String) {
+        self.sim.say(format!("{}: {line}", self.name));
+    }
+
+    /// The shard does not answer any more; that must have a reason.
+    pub fn gone(&self, what: &str, error: &Error) -> Gone {
+        self.say(format!("{what}: {error}"));
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{what}: {error}");
+        assert!(self.sim.disturbed.get(), "the store works, and {what} failed: {error}");
+        self.sim.broken.set(true);
+        Gone
+    }
+
+    fn target(&self, number: usize) -> Option<(Tenant, JobRef)> {
+        let model = self.sim.model.borrow();
+        let known = &model.jobs[number];
+        known.name.clone().map(|name| (known.spec.tenant.clone(), name))
+    }
+
+    fn busy(&self, number: usize) -> Option<Busy<'_>> {
+        let known = &mut self.sim.model.borrow_mut().jobs[number];
+        let was = std::mem::replace(&mut known.busy, true);
+        (!was).then(|| Busy { sim: self.sim, number })
+    }
+
+    fn with_facts(&self, number: usize, change: impl FnOnce(&mut Facts)) {
+        change(&mut self.sim.model.borrow_mut().jobs[number].facts);
+    }
+
+    /// There was no job to change; was there one?
+    fn not_found(&self, number: usize, was_there: bool, error: &Error) {
+        assert_eq!(error.kind(), ErrorKind::NotFound, "job {number}: {error}");
+        assert!(!was_there, "job {number} was lost: {error}");
+    }
+
+    /// Asks for a job, perhaps again.
+    pub async fn enqueue(&self, number: usize) -> Result<(), Gone> {
+        self.say(format!("enqueue {number}"));
+        let before = self.sim.facts(number);
+        let spec = self.sim.model.borrow().jobs[number].spec.clone();
+        match self.shard.enqueue(spec).await {
+            Ok(said) => {
+                self.say(format!("enqueue {number}: is new: {}", said.is_new));
+                self.sim.model.borrow_mut().enqueued(number, &before, &said);
+                Ok(())
+            }
+            Err(error) => Err(self.gone("enqueue", &error)),
+        }
+    }
+
+    /// Asks for work, and takes what there is.
+    pub async fn lease(
+        &self,
+        group: &Group,
+        max: u32,
+        patience: Duration,
+    ) -> Result<Vec<(usize, Leased)>, Gone> {
+        self.say(format!("lease {max} of {group} within {patience:?}"));
+        let worker = Worker::new(&self.name).expect("a name");
+        let leased = self.shard.lease(group, &worker, max, patience).await;
+        let leased = leased.map_err(|error| self.gone("lease", &error))?;
+        assert!(leased.len() <= max as usize, "{} jobs, {max} wanted", leased.len());
+        let mut got = Vec::new();
+        for leased in leased {
+            let (attempt, until) = (leased.lease.attempt.0, leased.expires_ms);
+            let number = self.sim.model.borrow_mut().leased(&leased);
+            self.say(format!("has {number} attempt {attempt} until {until}"));
+            got.push((number, leased));
+        }
+        Ok(got)
+    }
+
+    /// Gives a sign of life. True if the lease holds and nobody wants the work stopped.
+    pub fn heartbeat(&self, number: usize, attempt: AttemptNo) -> Result<bool, Gone> {
+        let lease = self.sim.model.borrow().lease(number, attempt);
+        let said = self.shard.heartbeat(lease);
+        self.say(format!("heartbeat {number} attempt {}: {said:?}", attempt.0));
+        let beat = match said {
+            Ok(beat) => Some(beat),
+            Err(error) if error.kind() == ErrorKind::LeaseLost => None,
+            Err(error) => return Err(self.gone("heartbeat", &error)),
+        };
+        let seen_ms = self.sim.world.time.seen_ms();
+        self.sim.model.borrow_mut().beaten(number, attempt, beat, seen_ms);
+        Ok(beat.is_some_and(|beat| !beat.cancel_asked))
+    }
+
+    /// Says how an attempt ended, perhaps again, or too late.
+    pub async fn report(
+        &self,
+        number: usize,
+        attempt: AttemptNo,
+        outcome: Outcome,
+    ) -> Result<(), Gone> {
+        let ending = ending_of(&outcome);
+        self.say(format!("report {number} attempt {}: {ending:?}", attempt.0));
+        let before = self.sim.facts(number);
+        let (lease, was_tried, was_superseded) = {
+            let mut model = self.sim.model.borrow_mut();
+            let lease = model.lease(number, attempt);
+            let leases = &mut model.jobs[number].leases;
+            let was_superseded = leases.range(attempt..).count() > 1;
+            let tried = &mut leases.get_mut(&attempt).expect("it was given").tried;
+            let was_tried = !tried.is_empty();
+            tried.push(ending.clone());
+            (lease, was_tried, was_superseded)
+        };
+        let said = self.shard.report(lease, outcome).await;
+        let shown = said.as_ref().map_err(Error::kind);
+        self.say(format!("report {number} attempt {}: {shown:?}", attempt.0));
+        let seen_ms = self.sim.world.time.seen_ms();
+        match said {
+            Ok(next) => {
+                let is_called_off = before.cancel_asked && !was_tried;
+                let ending = &ending;
+                let said = Said { attempt, ending, next, was_tried, was_superseded, is_called_off };
+                self.sim.model.borrow_mut().reported(number, &said);
+            }
+            Err(error) if error.kind() == ErrorKind::LeaseLost => {
+                let refused = Refused { attempt, ending: &ending, before: &before, was_tried };
+                self.sim.model.borrow_mut().refused(number, &refused, seen_ms);
+            }
+            Err(error) => return Err(self.gone("report", &error)),
+        }
+        Ok(())
+    }
+
+    /// Calls a job off.
+    pub async fn cancel(&self, number: usize) -> Result<(), Gone> {
+        let Some((tenant, name)) = self.target(number) else { return Ok(()) };
+        let Some(_busy) = self.busy(number) else { return Ok(()) };
+        self.say(format!("cancel {number}"));
+        let before = self.sim.facts(number);
+        self.sim.model.borrow_mut().jobs[number].cancel_tried = true;
+        let was_held = self.is_held(number);
+        let said = self.shard.cancel(&tenant, &name).await;
+        self.say(format!("cancel {number}: {:?}", said.as_ref().map_err(Error::kind)));
+        match said {
+            Ok(said) => self.sim.model.borrow_mut().cancelled(number, &before, was_held, said),
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                return Err(self.gone("cancel", &error));
+            }
+            Err(error) => self.not_found(number, was_held, &error),
+        }
+        Ok(())
+    }
+
+    /// A job has certainly not come to its end: somebody holds it.
+    fn is_held(&self, number: usize) -> bool {
+        let seen_ms = self.sim.world.time.seen_ms();
+        self.sim.model.borrow().jobs[number].is_held_at(seen_ms)
+    }
+
+    /// A job that waits may start at once.
+    pub async fn expedite(&self, number: usize) -> Result<(), Gone> {
+        let Some((tenant, name)) = self.target(number) else { return Ok(()) };
+        let Some(_busy) = self.busy(number) else { return Ok(()) };
+        self.say(format!("expedite {number}"));
+        let was_held = self.is_held(number);
+        let said = self.shard.expedite(&tenant, &name).await;
+        if self.changed("expedite", number, was_held, said)? {
+            self.with_facts(number, |facts| facts.expedited = true);
+        }
+        Ok(())
+    }
+
+    /// Changes the priority of a job that waits.
+    pub async fn set_priority(&self, number: usize, priority: u8) -> Result<(), Gone> {
+        let Some((tenant, name)) = self.target(number) else { return Ok(()) };
+        let Some(_busy) = self.busy(number) else { return Ok(()) };
+        self.say(format!("priority {number} = {priority}"));
+        self.with_facts(number, |facts| {
+            facts.priorities.push(priority);
+            facts.changes += 1;
+        });
+        let was_held = self.is_held(number);
+        let said = self.shard.set_priority(&tenant, &name, priority).await;
+        let changed = self.changed("priority", number, was_held, said)?;
+        self.with_facts(number, |facts| {
+            facts.changes += 1;
+            if changed {
+                facts.priorities = vec![priority];
+            } else {
+                facts.priorities.pop();
+            }
+        });
+        Ok(())
+    }
+
+    /// True if a change was made; it is not if the job runs or has ended.
+    fn changed(
+        &self,
+        what: &str,
+        number: usize,
+        was_held: bool,
+        said: Result<(), Error>,
+    ) -> Result<bool, Gone> {
+        self.say(format!("{what} {number}: {:?}", said.as_ref().map_err(Error::kind)));
+        let Err(error) = said else {
+            assert!(!was_held, "job {number} runs, and {what} changed it");
+            return Ok(true);
+        };
+        match error.kind() {
+            ErrorKind::Conflict => {
+                let finished = self.sim.facts(number).finished;
+                assert_eq!(finished, None, "job {number} had ended, and runs");
+            }
+            ErrorKind::Unavailable => return Err(self.gone(what, &error)),
+            _ => self.not_found(number, was_held, &error),
+        }
+        Ok(false)
+    }
+
+    /// Looks at a job.
+    pub async fn show(&self, number: usize) -> Result<Option<Job>, Gone> {
+        let Some((tenant, name)) = self.target(number) else { return Ok(None) };
+        let before = self.sim.facts(number);
+        let said = self.shard.show(&tenant, &name).await;
+        self.saw("show", number, &before, said)
+    }
+
+    /// Waits for a job to come to its end.
+    pub async fn await_end(&self, number: usize) -> Result<(), Gone> {
+        let Some((tenant, name)) = self.target(number) else { return Ok(()) };
+        self.say(format!("await {number}"));
+        let before = self.sim.facts(number);
+        let said = self.shard.await_end(&tenant, &name).await;
+        let ended = self.saw("await", number, &before, said)?;
+        assert!(ended.is_none_or(|job| job.state.is_final()), "job {number} has not ended");
+        Ok(())
+    }
+
+    fn saw(
+        &self,
+        what: &str,
+        number: usize,
+        before: &Facts,
+        said: Result<Job, Error>,
+    ) -> Result<Option<Job>, Gone> {
+        let shown = said.as_ref().map(|job| (job.state, job.begun())).map_err(Error::kind);
+        self.say(format!("{what} {number}: {shown:?}"));
+        match said {
+            Ok(job) => {
+                self.sim.model.borrow_mut().seen(number, before, &job);
+                Ok(Some(job))
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable => Err(self.gone(what, &error)),
+            Err(error) => {
+                self.not_found(number, before.exists, &error);
+                Ok(None)
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What must be true of the database of a shard whose jobs have all come to their end.
+
+use crate::model::Known;
+use crate::sim::Sim;
+use skerry_jobs::job::{Job, State};
+use skerry_jobs::keys;
+use skerry_jobs::limit::{Limit, LimitKind};
+use skerry_jobs::name::Tenant;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Jobs that were taken and of which nobody was told are known from now on. Nobody has the shard open.
+pub async fn learn_names(sim: &Sim) {
+    for (key, value) in sim.world.rows().await {
+        if [keys::ACTIVE, keys::FINAL].contains(&key[0]) {
+            let job = Job::decode(&value).expect("a job");
+            let mut model = sim.model.borrow_mut();
+            let number = model.number_of(&job);
+            model.jobs[number].is_same(number, &job);
+        }
+    }
+}
+
+/// Nobody has the shard open, and every job has come to its end.
+pub async fn at_rest(sim: &Sim) {
+    let rows = sim.world.rows().await;
+    let mut found: BTreeMap<usize, Job> = BTreeMap::new();
+    let mut wanted: BTreeSet<Vec<u8>> = BTreeSet::from([keys::DESCRIPTOR.to_vec()]);
+    for (key, value) in &rows {
+        assert_ne!(key[0], keys::ACTIVE, "a job has not come to its end: {key:?}");
+        if key[0] == keys::FINAL {
+            let job = Job::decode(value).expect("a job");
+            wanted.extend(keys_of(&job));
+            let number = sim.model.borrow().number_of(&job);
+            let other = found.insert(number, job);
+            assert!(other.is_none(), "job {number} is there twice: {other:?}");
+        }
+    }
+    let there: BTreeSet<Vec<u8>> = rows.into_iter().map(|(key, _)| key).collect();
+    let differ: Vec<_> = there.symmetric_difference(&wanted).collect();
+    assert!(differ.is_empty(), "these keys are too many or not there: {differ:?}");
+    for (number, known) in sim.model.borrow().jobs.iter().enumerate() {
+        is_kept(number, known, found.get(&number));
+    }
+    if !sim.jumped.get() {
+        limits_held(found.values());
+    }
+    sim.say(format!("{} jobs at rest", found.len()));
+}
+
+/// All that a job that has come to its end is found by.
+fn keys_of(job: &Job) -> Vec<Vec<u8>> {
+    let mut all = vec![keys::ended(job.seq)];
+    all.extend(job.spec.id.iter().map(|id| keys::named(&job.spec.tenant, id)));
+    all.extend((job.state == State::Failed).then(|| keys::dead(job.seq)));
+    let entries = job.spec.metadata.iter();
+    all.extend(entries.map(|entry| keys::metadata(&job.spec.tenant, entry, job.seq)));
+    all
+}
+
+fn is_kept(number: usize, known: &Known, found: Option<&Job>) {
+    assert!(!known.facts.exists || found.is_some(), "job {number} was lost: {known:?}");
+    if let Some(record) = &known.facts.record {
+        assert_eq!(Some(record), found, "job {number} had ended");
+    }
+}
+
+/// When how many jobs more, or fewer, ran.
+type Changes = Vec<(u64, i32)>;
+
+/// In hindsight no limit had more jobs than it may have. It goes by what the clock on the wall showed, which must not
+/// have been set.
+fn limits_held<'a>(jobs: impl Iterator<Item = &'a Job>) {
+    let mut changes: BTreeMap<(&Tenant, &str, u32), Changes> = BTreeMap::new();
+    for job in jobs {
+        for Limit { key, kind } in &job.spec.limits {
+            let LimitKind::Concurrency { max } = kind else { continue };
+            let of = changes.entry((&job.spec.tenant, key.as_str(), *max)).or_default();
+            for attempt in &job.attempts {
+                let (ended_ms, _) = attempt.ended.as_ref().expect("all have ended");
+                of.extend([(attempt.started_ms, 1), (*ended_ms, -1)]);
+            }
+        }
+    }
+    for ((tenant, key, max), mut changes) in changes {
+        // In the same millisecond, what ends makes room for what begins.
+        changes.sort_unstable();
+        let mut running = 0;
+        for (at_ms, change) in changes {
+            running += change;
+            assert!(running <= max as i32, "{running} under {tenant}'s {key} at {at_ms}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The lives of a shard: each is opened over what the one before left, used, and ends in its own way; after the last
+//! everybody behaves, and every job must come to its end.
+
+use crate::actors::{Actor, GROUPS, group};
+use crate::calls::{Caller, Gone};
+use crate::judge;
+use crate::sim::Sim;
+use futures::future::{LocalBoxFuture, join_all};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use skerry_jobs::ErrorKind;
+use skerry_jobs::shard::{Outcome, Shard};
+use skerry_store::faulty::FaultPlan;
+use std::time::Duration;
+
+/// Nothing takes longer than this, in the simulated time.
+const PATIENCE: Duration = Duration::from_secs(4 * 3600);
+
+/// How a life ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// When nobody wants anything any more, by being closed.
+    Closed,
+    /// At any time, in the middle of anything: so many polls after so many milliseconds.
+    At { ms: u64, polls: u32 },
+    /// After so many calls of the store; it lives on for a while without one.
+    Calls { count: u64, polls: u32 },
+}
+
+impl Death {
+    fn draw(rng: &mut StdRng) -> Self {
+        let polls = rng.random_range(0..60);
+        match rng.random_range(0..10) {
+            0 => Self::Closed,
+            1..6 => Self::At { ms: rng.random_range(0..20_000), polls },
+            _ => Self::Calls { count: rng.random_range(0..150), polls },
+        }
+    }
+}
+
+/// Runs one life, or what is left of one, in a runtime of its own: whatever goes on in it ends with it.
+pub fn in_runtime<T>(sim: &Sim, life: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let done = runtime.block_on(async {
+        sim.world.time.begin_life();
+        let done = life.await;
+        sim.world.time.end_life();
+        done
+    });
+    drop(runtime);
+    sim.model.borrow_mut().died(sim.world.time.seen_ms());
+    done
+}
+
+/// Opens the shard; nothing if the store fails meanwhile.
+pub async fn open(sim: &Sim) -> Option<Shard> {
+    sim.say("open");
+    sim.broken.set(false);
+    sim.world.time.forget_seen();
+    let at_ms = sim.world.time.peek_ms();
+    match sim.world.open().await {
+        Ok(shard) => {
+            sim.say("opened");
+            sim.model.borrow_mut().opened(at_ms);
+            Some(shard)
+        }
+        Err(error) => {
+            sim.say(format!("not opened: {error}"));
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            assert!(sim.disturbed.get(), "the store works, and opening failed: {error}");
+            None
+        }
+    }
+}
+
+/// A whole run.
+pub fn run(sim: &Sim) {
+    let mut rng = StdRng::seed_from_u64(sim.seed);
+    let may_jump = rng.random_bool(0.5);
+    for _ in 0..rng.random_range(1..7) {
+        let (seed, death) = (rng.random(), Death::draw(&mut rng));
+        sim.say(format!("a life that ends {death:?}"));
+        in_runtime(sim, live(sim, seed, death, may_jump));
+    }
+    end(sim);
+}
+
+async fn live(sim: &Sim, seed: u64, death: Death, may_jump: bool) {
+    let is_rough = seed.is_multiple_of(3);
+    let plan = if is_rough { FaultPlan::rough() } else { FaultPlan::default() };
+    sim.world.faults.set_plan(plan);
+    sim.world.faults.revive();
+    sim.disturbed.set(is_rough);
+    let lived = async {
+        let Some(shard) = open(sim).await else { return };
+        use_it(sim, shard, seed, may_jump).await;
+    };
+    tokio::select! {
+        biased;
+        () = lived => {}
+        () = die(sim, death) => sim.say("dies"),
+        () = tokio::time::sleep(PATIENCE) => panic!("it hangs"),
+    }
+}
+
+async fn die(sim: &Sim, death: Death) {
+    let polls = match death {
+        Death::Closed => std::future::pending().await,
+        Death::At { ms, polls } => {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            polls
+        }
+        Death::Calls { count, polls } => {
+            cut_off_after(sim, count, FaultPlan::rough()).await;
+            polls
+        }
+    };
+    for _ in 0..polls {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until the shard has called the store so often; what it calls after that does not happen.
+pub async fn cut_off_after(sim: &Sim, count: u64, plan: FaultPlan) {
+    let last = sim.world.faults.calls() + count;
+    sim.world.faults.set_plan(FaultPlan { stop_after: Some(last), ..plan });
+    sim.disturbed.set(true);
+    while sim.world.faults.calls() <= last {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Everybody uses the shard until all are done, or it is out of service.
+async fn use_it(sim: &Sim, shard: Shard, seed: u64, may_jump: bool) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut all: Vec<LocalBoxFuture<'_, Result<(), Gone>>> = Vec::new();
+    let actor = |name: &str, rng: &mut StdRng| {
+        let caller = Caller { sim, shard: shard.clone(), name: name.to_owned() };
+        Actor::new(caller, rng.random())
+    };
+    for number in 0..rng.random_range(1..4) {
+        let client = actor(&format!("client {number}"), &mut rng);
+        all.push(Box::pin(client.be_client(rng.random_range(1..25))));
+    }
+    for number in 0..rng.random_range(1..5) {
+        let worker = actor(&format!("worker {number}"), &mut rng);
+        all.push(Box::pin(worker.be_worker(rng.random_range(1..12))));
+    }
+    let late = actor("late", &mut rng);
+    all.push(Box::pin(late.be_late(rng.random_range(0..15))));
+    let chaos = actor("chaos", &mut rng);
+    all.push(Box::pin(chaos.be_chaos(rng.random_range(0..6), may_jump)));
+    let done = join_all(all).await;
+    let is_gone = done.iter().any(Result::is_err);
+    sim.say(format!("all are done; out of service: {is_gone}"));
+    if !is_gone && rng.random_bool(0.5) {
+        let closed = shard.close().await;
+        sim.say(format!("closed: {closed:?}"));
+        assert!(closed.is_ok() || sim.disturbed.get(), "the store works: {closed:?}");
+    }
+}
+
+/// The store works again, and so do the workers: every job comes to its end, and stays so.
+pub fn end(sim: &Sim) {
+    sim.world.faults.set_plan(FaultPlan::default());
+    sim.world.faults.revive();
+    sim.disturbed.set(false);
+    sim.say("the end begins");
+    for _ in 0..2 {
+        in_runtime(sim, async {
+            tokio::select! {
+                biased;
+                () = finish(sim) => {}
+                () = tokio::time::sleep(PATIENCE) => panic!("some jobs do not end"),
+            }
+        });
+        in_runtime(sim, judge::learn_names(sim));
+    }
+    in_runtime(sim, judge::at_rest(sim));
+}
+
+async fn finish(sim: &Sim) {
+    // What was on its way to the store has arrived.
+    sim.world.faults.land_all().await;
+    let shard = open(sim).await.expect("the store works");
+    let caller = |name: &str| Caller { sim, shard: shard.clone(), name: name.to_owned() };
+    let working = GROUPS.iter().map(|of| work_on(caller(of), of));
+    tokio::select! {
+        biased;
+        () = all_end(caller("end")) => {}
+        _ = join_all(working) => {}
+    }
+    shard.close().await.expect("the store works");
+}
+
+/// Does all work of a task group.
+async fn work_on(caller: Caller<'_>, of: &str) {
+    loop {
+        let got = caller.lease(&group(of), 3, Duration::from_secs(60)).await;
+        for (number, leased) in got.expect("the store works") {
+            let outcome = Outcome::Succeeded("at last".into());
+            let said = caller.report(number, leased.lease.attempt, outcome).await;
+            said.expect("the store works");
+        }
+    }
+}
+
+async fn all_end(caller: Caller<'_>) {
+    let count = caller.sim.model.borrow().jobs.len();
+    for number in 0..count {
+        caller.show(number).await.expect("the store works");
+        caller.await_end(number).await.expect("the store works");
+    }
+}

@@ -1,0 +1,55 @@
+//! One run: what everybody in it shares.
+
+use crate::model::{Facts, Model};
+use crate::world::World;
+use skerry_core::env::Clock;
+use std::cell::{Cell, RefCell};
+use std::sync::{Arc, Mutex};
+
+/// What was done, for people, and to compare two runs.
+pub type Trace = Arc<Mutex<Vec<String>>>;
+
+/// One run. Everybody in it is polled by one task, so that nothing here is shared between threads.
+pub struct Sim {
+    pub world: World,
+    pub model: RefCell<Model>,
+    pub seed: u64,
+    /// The shard is out of service.
+    pub broken: Cell<bool>,
+    /// Calls of the store may fail, or have been made to.
+    pub disturbed: Cell<bool>,
+    /// The clock on the wall was set.
+    pub jumped: Cell<bool>,
+    trace: Trace,
+}
+
+impl Sim {
+    pub fn new(seed: u64, trace: Trace) -> Self {
+        Self {
+            world: World::new(seed),
+            model: RefCell::default(),
+            seed,
+            broken: Cell::new(false),
+            disturbed: Cell::new(false),
+            jumped: Cell::new(false),
+            trace,
+        }
+    }
+
+    /// Notes what is done, when, and after how many calls of the store.
+    pub fn say(&self, line: impl AsRef<str>) {
+        let now = self.world.time.boot().as_secs_f64();
+        let line = format!("{now:>10.3} {:>5} {}", self.world.faults.calls(), line.as_ref());
+        if std::env::var_os("SKERRY_TRACE").is_some() {
+            eprintln!("{line}");
+        }
+        if let Ok(mut trace) = self.trace.lock() {
+            trace.push(line);
+        }
+    }
+
+    /// What is certain of a job now.
+    pub fn facts(&self, number: usize) -> Facts {
+        self.model.borrow().jobs[number].facts.clone()
+    }
+}

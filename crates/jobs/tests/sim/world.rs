@@ -1,0 +1,198 @@
+//! What is outside a shard: time, a store that goes wrong, and the database on it.
+
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use skerry_core::env::{Clock, Entropy};
+use skerry_jobs::Result;
+use skerry_jobs::shard::{Retention, Shard, ShardParts};
+use skerry_store::faulty::{FaultPlan, Faults, Faulty};
+use slatedb::config::Settings;
+use slatedb::{Db, DbBuilder};
+use slatedb_common::clock::{SystemClock, SystemClockTicker};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// When every run begins, milliseconds since 1970.
+const BEGIN_MS: u64 = 1_700_000_000_000;
+
+struct Times {
+    /// How long the lives that are over took.
+    before: Duration,
+    /// When this life began, by its runtime's clock.
+    since: Option<Instant>,
+    /// How far the clock on the wall is off.
+    skew_ms: i64,
+    /// The latest time that the shard was told in this life.
+    seen_ms: u64,
+}
+
+/// The time, over all lives of the shard: each has a runtime of its own, whose clock begins anew.
+pub struct Time(Mutex<Times>);
+
+impl Time {
+    fn new() -> Self {
+        let before = Duration::ZERO;
+        Self(Mutex::new(Times { before, since: None, skew_ms: 0, seen_ms: 0 }))
+    }
+
+    /// A runtime begins.
+    pub fn begin_life(&self) {
+        self.0.lock().since = Some(Instant::now());
+    }
+
+    /// Its time is over.
+    pub fn end_life(&self) {
+        let mut times = self.0.lock();
+        let since = times.since.take();
+        times.before += since.map_or(Duration::ZERO, |since| since.elapsed());
+    }
+
+    /// The clock on the wall is set.
+    pub fn jump(&self, by_ms: i64) {
+        self.0.lock().skew_ms += by_ms;
+    }
+
+    /// What the clock on the wall shows; the shard does not get to know.
+    pub fn peek_ms(&self) -> u64 {
+        let skew_ms = self.0.lock().skew_ms;
+        BEGIN_MS.saturating_add_signed(skew_ms) + self.boot().as_millis() as u64
+    }
+
+    /// The latest time that the shard was told since this was forgotten.
+    pub fn seen_ms(&self) -> u64 {
+        self.0.lock().seen_ms
+    }
+
+    /// A shard that is opened does not know what the one before was told.
+    pub fn forget_seen(&self) {
+        self.0.lock().seen_ms = 0;
+    }
+}
+
+impl Clock for Time {
+    fn boot(&self) -> Duration {
+        let times = self.0.lock();
+        times.before + times.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn wall_ms(&self) -> u64 {
+        let now_ms = self.peek_ms();
+        let mut times = self.0.lock();
+        times.seen_ms = times.seen_ms.max(now_ms);
+        now_ms
+    }
+}
+
+/// The database's clock: it is never set, because the database refuses to be opened by one that went back.
+struct DbClock(Arc<Time>);
+
+impl std::fmt::Debug for DbClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DbClock")
+    }
+}
+
+impl SystemClock for DbClock {
+    fn now(&self) -> chrono::DateTime<chrono::Utc> {
+        let now_ms = BEGIN_MS + self.0.boot().as_millis() as u64;
+        chrono::DateTime::from_timestamp_millis(now_ms as i64).expect("a time of this age")
+    }
+
+    fn sleep<'a>(&'a self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+
+    fn ticker<'a>(&'a self, duration: Duration) -> SystemClockTicker<'a> {
+        SystemClockTicker::new(self, duration)
+    }
+}
+
+/// Random bytes by seed.
+struct Seeded(Mutex<StdRng>);
+
+impl Entropy for Seeded {
+    fn fill(&self, out: &mut [u8]) {
+        self.0.lock().fill_bytes(out);
+    }
+}
+
+/// What survives a shard: its store, and the time.
+pub struct World {
+    pub time: Arc<Time>,
+    pub faults: Faults,
+    store: Arc<dyn ObjectStore>,
+    settings: Settings,
+    seed: u64,
+    opened: Mutex<u64>,
+}
+
+impl World {
+    /// A store with nothing in it, that works; how the database uses it is the seed's choice.
+    pub fn new(seed: u64) -> Self {
+        let faulty = Faulty::new(Arc::new(InMemory::new()), seed ^ 0x5eed, FaultPlan::default());
+        let faults = faulty.faults();
+        let mut rng = StdRng::seed_from_u64(seed ^ 0xdb);
+        let mut settings = Settings {
+            flush_interval: None,
+            // It goes by the age of objects, which the store in memory tells by the real time.
+            garbage_collector_options: None,
+            ..Settings::default()
+        };
+        if rng.random_bool(0.3) {
+            settings.object_store_max_retries = Some(rng.random_range(0..4));
+        }
+        if rng.random_bool(0.5) {
+            settings.l0_sst_size_bytes = rng.random_range(1..32) << 10;
+        }
+        let (time, store) = (Arc::new(Time::new()), Arc::new(faulty));
+        Self { time, faults, store, settings, seed, opened: Mutex::new(0) }
+    }
+
+    async fn database(&self) -> Result<Db> {
+        let number = {
+            let mut opened = self.opened.lock();
+            *opened += 1;
+            *opened
+        };
+        let builder: DbBuilder<&str> = Db::builder("shard", self.store.clone());
+        let builder = builder
+            .with_settings(self.settings.clone())
+            .with_system_clock(Arc::new(DbClock(self.time.clone())))
+            .with_seed(self.seed ^ (number << 32));
+        builder.build().await.map_err(|error| {
+            let kind = match error.kind() {
+                slatedb::ErrorKind::Data | slatedb::ErrorKind::Internal => {
+                    skerry_jobs::ErrorKind::Internal
+                }
+                _ => skerry_jobs::ErrorKind::Unavailable,
+            };
+            skerry_jobs::Error::new(kind, error.to_string())
+        })
+    }
+
+    /// Opens the shard.
+    pub async fn open(&self) -> Result<Shard> {
+        let db = self.database().await?;
+        let rng = StdRng::seed_from_u64(self.seed ^ *self.opened.lock());
+        let entropy = Arc::new(Seeded(Mutex::new(rng)));
+        let clock = self.time.clone();
+        Shard::open(ShardParts { db, clock, entropy, retention: Retention::default() }).await
+    }
+
+    /// Everything in the shard's database, which nobody has open.
+    pub async fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let db = self.database().await.expect("the store works");
+        let mut found = db.scan(..).await.expect("the store works");
+        let mut rows = Vec::new();
+        while let Some(row) = found.next().await.expect("the store works") {
+            rows.push((row.key.to_vec(), row.value.to_vec()));
+        }
+        db.close().await.expect("the store works");
+        rows
+    }
+}
