@@ -143,7 +143,12 @@ impl<'a> Actor<'a> {
             85..95 => self.cut(caller.show(number)).await.map(drop),
             _ => {
                 let patience = Duration::from_millis(self.rng.random_range(0..20_000));
-                tokio::time::timeout(patience, caller.await_end(number)).await.unwrap_or(Ok(()))
+                let waited = tokio::time::timeout(patience, caller.await_end(number)).await;
+                assert!(
+                    waited.is_ok() || caller.is_breaking(),
+                    "who waits for an end was not told"
+                );
+                waited.unwrap_or(Ok(()))
             }
         }
     }

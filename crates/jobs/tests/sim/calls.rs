@@ -3,7 +3,8 @@
 
 use crate::model::{Facts, Refused, Said};
 use crate::sim::Sim;
-use skerry_jobs::job::{AttemptNo, Ending, Job, JobRef};
+use skerry_core::env::Clock;
+use skerry_jobs::job::{AttemptNo, Ending, Job, JobRef, Lease, Seq};
 use skerry_jobs::name::{Group, Tenant, Worker};
 use skerry_jobs::shard::{Leased, Outcome, Shard};
 use skerry_jobs::{Error, ErrorKind};
@@ -52,7 +53,9 @@ impl Caller<'_> {
         self.say(format!("{what}: {error}"));
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{what}: {error}");
         assert!(self.sim.disturbed.get(), "the store works, and {what} failed: {error}");
-        self.sim.broken.set(true);
+        if self.sim.broken.get().is_none() && self.is_out_of_service() {
+            self.sim.broken.set(Some(self.sim.world.time.boot()));
+        }
         Gone
     }
 
@@ -70,6 +73,18 @@ impl Caller<'_> {
 
     fn with_facts(&self, number: usize, change: impl FnOnce(&mut Facts)) {
         change(&mut self.sim.model.borrow_mut().jobs[number].facts);
+    }
+
+    /// The shard refuses everything; a call that only had to read may fail alone.
+    fn is_out_of_service(&self) -> bool {
+        let nobodys = Lease { seq: Seq(0), attempt: AttemptNo(0) };
+        let said = self.shard.heartbeat(nobodys);
+        said.is_err_and(|error| error.kind() == ErrorKind::Unavailable)
+    }
+
+    /// The shard is out of service since this moment, or it is not, as far as anybody was told.
+    pub fn is_breaking(&self) -> bool {
+        self.sim.broken.get().is_none_or(|since| since == self.sim.world.time.boot())
     }
 
     /// There was no job to change; was there one?
@@ -102,8 +117,13 @@ impl Caller<'_> {
     ) -> Result<Vec<(usize, Leased)>, Gone> {
         self.say(format!("lease {max} of {group} within {patience:?}"));
         let worker = Worker::new(&self.name).expect("a name");
+        let was_broken = self.sim.broken.get().is_some();
         let leased = self.shard.lease(group, &worker, max, patience).await;
-        let leased = leased.map_err(|error| self.gone("lease", &error))?;
+        let leased = leased.map_err(|error| {
+            let gone = self.gone("lease", &error);
+            assert!(was_broken || self.is_breaking(), "who waits for work was not told");
+            gone
+        })?;
         assert!(leased.len() <= max as usize, "{} jobs, {max} wanted", leased.len());
         let mut got = Vec::new();
         for leased in leased {

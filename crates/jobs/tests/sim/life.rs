@@ -14,7 +14,7 @@ use skerry_store::faulty::FaultPlan;
 use std::time::Duration;
 
 /// Nothing takes longer than this, in the simulated time.
-const PATIENCE: Duration = Duration::from_secs(4 * 3600);
+pub const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
 /// How a life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub fn in_runtime<T>(sim: &Sim, life: impl Future<Output = T>) -> T {
 /// Opens the shard; nothing if the store fails meanwhile.
 pub async fn open(sim: &Sim) -> Option<Shard> {
     sim.say("open");
-    sim.broken.set(false);
+    sim.broken.set(None);
     sim.world.time.forget_seen();
     let at_ms = sim.world.time.peek_ms();
     match sim.world.open().await {

@@ -3,7 +3,7 @@
 
 use crate::actors::group;
 use crate::calls::{Caller, Gone};
-use crate::life::{cut_off_after, end, in_runtime, open};
+use crate::life::{PATIENCE, cut_off_after, end, in_runtime, open};
 use crate::sim::Sim;
 use crate::traced;
 use skerry_jobs::job::JobError;
@@ -13,7 +13,7 @@ use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::shard::{Leased, Outcome};
 use skerry_jobs::spec::JobSpec;
 use skerry_store::faulty::FaultPlan;
-use std::cell::Cell;
+use std::task::Poll;
 use std::time::Duration;
 
 fn add(sim: &Sim, id: Option<&str>, spec: JobSpec) -> usize {
@@ -73,22 +73,65 @@ async fn work(caller: &Caller<'_>) -> Result<(), Gone> {
     Ok(())
 }
 
+/// Slow, so that there is always something under way; the same in every run.
+fn slow() -> FaultPlan {
+    FaultPlan { slow: 1000, slow_ms: 1..20, ..FaultPlan::default() }
+}
+
+/// Opens the shard and does the work. True if it was done.
+async fn open_and_work(sim: &Sim) -> bool {
+    let Some(shard) = open(sim).await else { return false };
+    let caller = Caller { sim, shard, name: "script".to_owned() };
+    let worked = tokio::time::timeout(PATIENCE, work(&caller)).await;
+    worked.expect("it ends").is_ok()
+}
+
 /// Does the work, and stops after so many calls of the store. True if it was done before that.
 async fn stopped_after(sim: &Sim, count: u64) -> bool {
-    let done = Cell::new(false);
-    // Slow, so that there is always something under way; the same in every run.
-    let slow = FaultPlan { slow: 1000, slow_ms: 1..20, ..FaultPlan::default() };
-    let worked = async {
-        let Some(shard) = open(sim).await else { return };
-        let caller = Caller { sim, shard, name: "script".to_owned() };
-        done.set(work(&caller).await.is_ok());
-    };
     tokio::select! {
         biased;
-        () = worked => {}
-        () = cut_off_after(sim, count, slow) => sim.say("dies"),
+        done = open_and_work(sim) => done,
+        () = cut_off_after(sim, count, slow()) => {
+            sim.say("dies");
+            false
+        }
     }
-    done.get()
+}
+
+/// Does the work, and stops at this poll of it, and so many polls of everything else after that. True if it was done.
+async fn stopped_at_poll(sim: &Sim, at: u64, after: u32) -> bool {
+    sim.world.faults.set_plan(slow());
+    let mut work = std::pin::pin!(open_and_work(sim));
+    let mut polls = 0;
+    let done = std::future::poll_fn(|cx| {
+        polls += 1;
+        if polls > at { Poll::Ready(false) } else { work.as_mut().poll(cx) }
+    })
+    .await;
+    for _ in 0..after {
+        tokio::task::yield_now().await;
+    }
+    done
+}
+
+#[test]
+fn stopped_at_every_await() {
+    for after in 0..12 {
+        let mut at = 0;
+        loop {
+            let mut done = false;
+            traced(at, "stopped at poll", |sim| {
+                done = in_runtime(sim, stopped_at_poll(sim, at, after));
+                end(sim);
+            });
+            if done {
+                break;
+            }
+            at += 1;
+        }
+        println!("{at} polls");
+        assert!(at > 30, "the work does too little: {at} polls");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::world::World;
 use skerry_core::env::Clock;
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What was done, for people, and to compare two runs.
 pub type Trace = Arc<Mutex<Vec<String>>>;
@@ -14,8 +15,8 @@ pub struct Sim {
     pub world: World,
     pub model: RefCell<Model>,
     pub seed: u64,
-    /// The shard is out of service.
-    pub broken: Cell<bool>,
+    /// When somebody was told first that the shard is out of service.
+    pub broken: Cell<Option<Duration>>,
     /// Calls of the store may fail, or have been made to.
     pub disturbed: Cell<bool>,
     /// The clock on the wall was set.
@@ -29,7 +30,7 @@ impl Sim {
             world: World::new(seed),
             model: RefCell::default(),
             seed,
-            broken: Cell::new(false),
+            broken: Cell::new(None),
             disturbed: Cell::new(false),
             jumped: Cell::new(false),
             trace,
