@@ -14,7 +14,7 @@ use skerry_store::faulty::FaultPlan;
 use std::time::Duration;
 
 /// Nothing takes longer than this, in the simulated time.
-pub const PATIENCE: Duration = Duration::from_secs(4 * 3600);
+const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
 /// How a life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

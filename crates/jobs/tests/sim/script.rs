@@ -3,7 +3,7 @@
 
 use crate::actors::group;
 use crate::calls::{Caller, Gone};
-use crate::life::{PATIENCE, cut_off_after, end, in_runtime, open};
+use crate::life::{cut_off_after, end, in_runtime, open};
 use crate::sim::Sim;
 use crate::traced;
 use skerry_jobs::job::JobError;
@@ -15,6 +15,9 @@ use skerry_jobs::spec::JobSpec;
 use skerry_store::faulty::FaultPlan;
 use std::task::Poll;
 use std::time::Duration;
+
+/// The work takes no longer than this, in the simulated time.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn add(sim: &Sim, id: Option<&str>, spec: JobSpec) -> usize {
     let id = id.map(|id| JobId::new(id).expect("a name"));
