@@ -37,6 +37,8 @@ pub enum Heard {
     Leased(Ticket, Box<Leased>),
     /// Somebody wants this work stopped.
     Cancel(Ticket),
+    /// A job that was to be its own ended before it could be told: the credit was for nothing.
+    Missed,
 }
 
 impl Broker {
@@ -69,7 +71,15 @@ impl Broker {
         check_credits(credits)?;
         let shards = u32::try_from(self.shards.len()).expect("few shards");
         let (seats, tidings) = Seat::at_all(shards, group, worker, credits);
-        let work = Work { broker: self.clone(), seats, tidings, credits };
+        let work = Work {
+            broker: self.clone(),
+            seats,
+            tidings,
+            credits,
+            kept: Vec::new(),
+            missed: 0,
+            has_stopped: false,
+        };
         work.sit_down()?;
         Ok(work)
     }
@@ -89,16 +99,16 @@ impl Broker {
             return Err(Error::invalid(format!("0 jobs: 1 to {LEASES_MAX}")));
         }
         let mut work = self.work(group, worker, max)?;
-        let mut got = Vec::new();
         if let Ok(heard) = tokio::time::timeout(patience, work.next()).await {
-            got.extend(as_leased(heard?));
+            work.keep(heard?);
         }
         // What was given until now is on its way.
         let given = max - work.stop();
-        while got.len() < given as usize {
-            got.extend(as_leased(work.next().await?));
+        while work.kept.len() + work.missed < given as usize {
+            let heard = work.next().await?;
+            work.keep(heard);
         }
-        Ok(got)
+        Ok(std::mem::take(&mut work.kept))
     }
 
     /// A sign of life.
@@ -227,9 +237,22 @@ pub struct Work {
     seats: Vec<Arc<Seat>>,
     tidings: Tidings,
     credits: u32,
+    /// Jobs that are not handed on yet.
+    kept: Vec<(Ticket, Leased)>,
+    /// Credits that were for nothing.
+    missed: usize,
+    has_stopped: bool,
 }
 
 impl Work {
+    fn keep(&mut self, heard: Heard) {
+        match heard {
+            Heard::Leased(ticket, leased) => self.kept.push((ticket, *leased)),
+            Heard::Missed => self.missed += 1,
+            Heard::Cancel(_) => {}
+        }
+    }
+
     fn sit_down(&self) -> Result<()> {
         self.broker.shards.iter().zip(&self.seats).try_for_each(|(shard, seat)| shard.seat(seat))
     }
@@ -249,7 +272,13 @@ impl Work {
 
     /// The worker takes no more than was given to it until now; says how many credits were left.
     pub fn stop(&mut self) -> u32 {
+        self.has_stopped = true;
         self.seats.first().map_or(0, |seat| seat.take_credits())
+    }
+
+    /// The worker takes no more.
+    pub fn has_stopped(&self) -> bool {
+        self.has_stopped
     }
 
     /// What comes next: jobs that the worker has, durably, and wishes that it stop.
@@ -268,6 +297,10 @@ impl Work {
                 Heard::Leased(Ticket { shard, lease: leased.lease }, leased)
             }
             Told::Cancel(lease) => Heard::Cancel(Ticket { shard, lease }),
+            Told::Missed => {
+                self.credits = self.credits.saturating_sub(1);
+                Heard::Missed
+            }
         })
     }
 }
@@ -277,6 +310,9 @@ impl Drop for Work {
         self.stop();
         for (shard, seat) in self.broker.shards.iter().zip(&self.seats) {
             shard.unseat(seat);
+        }
+        for (ticket, _) in self.kept.drain(..) {
+            self.broker.give_back(ticket);
         }
         self.tidings.close();
         while let Ok((shard, told)) = self.tidings.try_recv() {
@@ -294,13 +330,6 @@ fn check_credits(credits: u32) -> Result<()> {
         return Err(Error::invalid(format!("{credits} jobs at once: {LEASES_MAX} at most")));
     }
     Ok(())
-}
-
-fn as_leased(heard: Heard) -> Option<(Ticket, Leased)> {
-    match heard {
-        Heard::Leased(ticket, leased) => Some((ticket, *leased)),
-        Heard::Cancel(_) => None,
-    }
 }
 
 fn join_cursor(shard: u32, within: &[u8]) -> Cursor {

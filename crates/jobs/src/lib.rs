@@ -16,5 +16,6 @@ pub mod record;
 pub mod retry;
 pub mod shard;
 pub mod spec;
+mod steady;
 
 pub use error::{Error, ErrorKind, Result};

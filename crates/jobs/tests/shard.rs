@@ -556,3 +556,17 @@ async fn a_clock_that_was_set_back_keeps_no_shard_closed() {
     shard.close().await.expect("closes");
     assert_eq!(place.open().await.counts().active, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_was_opened_elsewhere_confirms_no_lease() {
+    let place = Place::new();
+    let old = place.open().await;
+    old.enqueue(spec("mail")).await.expect("takes it");
+    let leased = one(&old).await;
+    let new = place.open().await;
+    let why = old.out_of_service().await;
+    assert!(why.message().contains("another node"), "{why}");
+    let refused = old.heartbeat(leased.lease).expect_err("it is the other's");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    new.heartbeat(leased.lease).expect("it holds");
+}

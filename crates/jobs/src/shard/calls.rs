@@ -75,7 +75,7 @@ impl Shard {
     /// `Invalid` for a field out of range, `Conflict` if a limit is there as another kind, `Unavailable`.
     pub async fn enqueue(&self, spec: JobSpec) -> Result<Enqueued> {
         spec.check()?;
-        let now_ms = self.inner.clock.wall_ms();
+        let now_ms = self.inner.clock.now_ms();
         self.take(Job::new(Seq(0), spec, now_ms)).await
     }
 
@@ -117,7 +117,7 @@ impl Shard {
     /// # Errors
     /// `NotFound` if there is none that has not come to its end; `Unavailable`.
     pub async fn cancel(&self, tenant: &Tenant, job: &JobRef) -> Result<Cancelled> {
-        let now_ms = self.inner.clock.wall_ms();
+        let now_ms = self.inner.clock.now_ms();
         let (done, number) = {
             let mut state = self.inner.state.lock();
             state.check()?;
@@ -147,7 +147,7 @@ impl Shard {
     pub async fn restart(&self, tenant: &Tenant, job: &JobRef) -> Result<()> {
         let (_claim, mut found) = self.ended(tenant, job).await?;
         found.restart();
-        let now_ms = self.inner.clock.wall_ms();
+        let now_ms = self.inner.clock.now_ms();
         let number = {
             let mut state = self.inner.state.lock();
             state.check()?;
@@ -194,7 +194,8 @@ impl Shard {
                 return Err(Error::new(ErrorKind::Conflict, detail));
             }
         };
-        let found = if claim.is_leaving() { None } else { self.inner.find(tenant, job).await? };
+        let found =
+            if claim.is_leaving() { None } else { self.inner.find(tenant, job, None).await? };
         let ended = found.filter(|found| found.state.is_final());
         let ended = ended.ok_or_else(|| no_job(tenant, job))?;
         Ok((claim, ended))
@@ -226,7 +227,7 @@ impl Shard {
         edit: Edit,
         decide: impl FnOnce(&mut Machine, u64) -> Result<()>,
     ) -> Result<()> {
-        let now_ms = self.inner.clock.wall_ms();
+        let now_ms = self.inner.clock.now_ms();
         let number = {
             let mut state = self.inner.state.lock();
             state.check()?;
@@ -266,7 +267,7 @@ impl Shard {
         row: Option<Bytes>,
         set: impl FnOnce(&mut State, u64),
     ) -> Result<()> {
-        let now_ms = self.inner.clock.wall_ms();
+        let now_ms = self.inner.clock.now_ms();
         let number = {
             let mut state = self.inner.state.lock();
             state.check()?;
@@ -332,7 +333,7 @@ impl Inner {
     }
 
     fn admit(&self, job: Job) -> Result<(u64, JobRef)> {
-        let now_ms = self.clock.wall_ms();
+        let now_ms = self.clock.now_ms();
         let mut state = self.state.lock();
         state.check()?;
         let name = state.take(job, now_ms)?;

@@ -69,7 +69,7 @@ impl Inner {
             }
         }
         for gone in deliver(running, batch.deliveries) {
-            let now_ms = self.clock.wall_ms();
+            let now_ms = self.clock.now_ms();
             let mut state = self.state.lock();
             state.give_back(gone, now_ms);
             self.changed(&state);
@@ -96,7 +96,10 @@ impl Inner {
     }
 
     /// The shard is out of service: whoever waits is told.
-    fn fail(&self, error: &Error) {
+    pub(super) fn fail(&self, error: &Error) {
+        if self.state.lock().failure.is_some() {
+            return;
+        }
         tracing::error!(%error, "a shard of the broker is out of service");
         self.state.lock().fail(error.clone());
         self.durable.send_modify(|durable| durable.failure = Some(error.clone()));
@@ -175,7 +178,12 @@ async fn apply(store: &Store, seq: Seq, known: Option<Job>, edits: Vec<Edit>) ->
 fn deliver(running: &HashMap<Seq, Job>, deliveries: Vec<Delivery>) -> Vec<Lease> {
     let mut gone = Vec::new();
     for Delivery { granted, to } in deliveries {
-        let Some(job) = running.get(&granted.lease.seq) else { continue };
+        let job = running.get(&granted.lease.seq);
+        let Some(job) = job.filter(|job| job.begun() == granted.lease.attempt) else {
+            // Over before it was written: a worker that has gone need not know.
+            let _ = to.tell(Told::Missed);
+            continue;
+        };
         let leased =
             Leased { lease: granted.lease, expires_ms: granted.expires_ms, job: job.clone() };
         if !to.tell(Told::Leased(Box::new(leased))) {

@@ -27,8 +27,10 @@ use crate::job::State as JobState;
 use crate::keys;
 use crate::machine::Machine;
 use crate::name::{Group, LimitKey, Tenant};
+use crate::steady::Steady;
 use parking_lot::Mutex;
 use skerry_core::env::{Clock, Entropy};
+use slatedb::{CloseReason, DbStatus};
 use state::State;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -66,7 +68,7 @@ struct Durable {
 struct Inner {
     state: Mutex<State>,
     store: Store,
-    clock: Arc<dyn Clock>,
+    clock: Steady,
     durable: watch::Sender<Durable>,
     /// There is something to write.
     work: Arc<Notify>,
@@ -86,13 +88,15 @@ impl Shard {
     /// # Errors
     /// `Unavailable` if the database does not answer, `Corrupt` for what can't be read, `Conflict` if it is another shard.
     pub async fn open(parts: ShardParts) -> Result<Self> {
+        let status = parts.db.subscribe();
         let store = Store::new(parts.db, parts.retention, parts.apply_log_on_close);
         let incarnation = store.begin_incarnation(parts.number).await?;
         let mut seed = [0; 8];
         parts.entropy.fill(&mut seed);
         let machine = Machine::new(u64::from_le_bytes(seed));
         let mut state = State::new(machine, incarnation << SEQ_BITS);
-        let now_ms = parts.clock.wall_ms();
+        let clock = Steady::new(parts.clock);
+        let now_ms = clock.now_ms();
         if incarnation > 1 {
             state.machine.assume_spent(now_ms);
         }
@@ -100,13 +104,14 @@ impl Shard {
         let inner = Arc::new(Inner {
             state: Mutex::new(state),
             store,
-            clock: parts.clock,
+            clock,
             durable: watch::Sender::default(),
             work: Arc::default(),
             timer: Arc::default(),
         });
         tokio::spawn(commit::run(Arc::downgrade(&inner)));
         tokio::spawn(watch_timers(Arc::downgrade(&inner)));
+        tokio::spawn(watch_database(Arc::downgrade(&inner), status));
         Ok(Self { inner })
     }
 
@@ -194,13 +199,26 @@ impl Inner {
     }
 }
 
+/// Finds out that somebody else has opened the database, also while nothing is written.
+async fn watch_database(inner: Weak<Inner>, mut status: watch::Receiver<DbStatus>) {
+    let closed = status.wait_for(|status| status.close_reason.is_some()).await;
+    let Ok(reason) = closed.map(|status| status.close_reason) else { return };
+    if let Some(shard) = inner.upgrade() {
+        let text = match reason {
+            Some(CloseReason::Fenced) => "another node has opened the jobs' database".to_owned(),
+            other => format!("the jobs' database is closed: {other:?}"),
+        };
+        shard.fail(&Error::new(ErrorKind::Unavailable, text));
+    }
+}
+
 /// Sees to what happens by itself.
 async fn watch_timers(inner: Weak<Inner>) {
     loop {
         let Some(shard) = inner.upgrade() else { return };
         let timer = shard.timer.clone();
         let wait = {
-            let now_ms = shard.clock.wall_ms();
+            let now_ms = shard.clock.now_ms();
             let mut state = shard.state.lock();
             if state.failure.is_some() {
                 return;

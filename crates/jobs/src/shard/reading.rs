@@ -5,7 +5,7 @@ use super::calls::no_job;
 use super::state::Totals;
 use super::{Inner, Shard};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Job, JobRef, State as JobState};
+use crate::job::{Job, JobRef, Seq, State as JobState};
 use crate::keys;
 use crate::machine::{Counts, GroupCounts};
 use crate::name::{Group, Tenant};
@@ -85,8 +85,14 @@ impl Shard {
     /// # Errors
     /// `NotFound`, `Unavailable`.
     pub async fn show(&self, tenant: &Tenant, job: &JobRef) -> Result<Job> {
-        self.inner.catch_up().await?;
-        self.inner.find(tenant, job).await?.ok_or_else(|| no_job(tenant, job))
+        // Where it is, before the wait: its record may say another moment later that it has ended.
+        let (number, seq) = {
+            let state = self.inner.state.lock();
+            state.check()?;
+            (self.inner.pending(&state), state.place_or_ending(tenant, job))
+        };
+        self.inner.wait_durable(number).await?;
+        self.inner.find(tenant, job, seq).await?.ok_or_else(|| no_job(tenant, job))
     }
 
     /// A job, once it has come to its end.
@@ -97,10 +103,7 @@ impl Shard {
         let ended = {
             let mut state = self.inner.state.lock();
             state.check()?;
-            let waiting = (tenant.clone(), job.clone());
-            let seq = state.machine.place_of(tenant, job);
-            let seq = seq.or_else(|| state.ending.get(&waiting).copied());
-            seq.map(|seq| {
+            state.place_or_ending(tenant, job).map(|seq| {
                 let (tell, ended) = oneshot::channel();
                 let waiting = state.awaiting.entry(seq).or_default();
                 waiting.retain(|other| !other.is_closed());
@@ -167,12 +170,13 @@ impl Shard {
 }
 
 impl Inner {
-    /// A job, as its record says.
-    pub(super) async fn find(&self, tenant: &Tenant, job: &JobRef) -> Result<Option<Job>> {
-        let seq = {
-            let state = self.state.lock();
-            state.machine.place_of(tenant, job)
-        };
+    /// A job, as its record says; at this place, if it is known.
+    pub(super) async fn find(
+        &self,
+        tenant: &Tenant,
+        job: &JobRef,
+        seq: Option<Seq>,
+    ) -> Result<Option<Job>> {
         let seq = match (seq, job) {
             (Some(seq), _) => Some(seq),
             (None, JobRef::Named(id)) => self.store.ended(tenant, id).await?,

@@ -25,6 +25,8 @@ pub enum Told {
     Leased(Box<Leased>),
     /// Somebody wants this work stopped.
     Cancel(Lease),
+    /// A job that was to be its own ended before it could be told: the credit was for nothing.
+    Missed,
 }
 
 /// Where a worker waits for work.

@@ -139,6 +139,12 @@ impl State {
         })
     }
 
+    /// The place of a job whose record does not say yet that it has come to its end.
+    pub(super) fn place_or_ending(&self, tenant: &Tenant, job: &JobRef) -> Option<Seq> {
+        let ending = || self.ending.get(&(tenant.clone(), job.clone())).copied();
+        self.machine.place_of(tenant, job).or_else(ending)
+    }
+
     pub(super) fn edit(&mut self, seq: Seq, edit: Edit) {
         self.batch.edits.entry(seq).or_default().push(edit);
     }

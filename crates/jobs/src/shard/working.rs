@@ -47,7 +47,7 @@ impl Shard {
     /// # Errors
     /// `Unavailable`.
     pub fn seat(&self, seat: &Arc<Seat>) -> Result<()> {
-        let now_ms = self.inner.clock.wall_ms();
+        let now_ms = self.inner.clock.now_ms();
         let mut state = self.inner.state.lock();
         state.check()?;
         state.seat(seat, now_ms);
@@ -62,7 +62,7 @@ impl Shard {
 
     /// A worker that was to get a job has gone: it is the next one's.
     pub fn give_back(&self, lease: Lease) {
-        let now_ms = self.inner.clock.wall_ms();
+        let now_ms = self.inner.clock.now_ms();
         let mut state = self.inner.state.lock();
         if state.check().is_ok() {
             state.give_back(lease, now_ms);
@@ -75,7 +75,7 @@ impl Shard {
     /// # Errors
     /// `LeaseLost` if somebody else has the job, or nobody.
     pub fn heartbeat(&self, lease: Lease) -> Result<Beat> {
-        let now_ms = self.inner.clock.wall_ms();
+        let now_ms = self.inner.clock.now_ms();
         let mut state = self.inner.state.lock();
         state.check()?;
         state.machine.heartbeat(lease, now_ms)
@@ -88,7 +88,7 @@ impl Shard {
     /// limit; `Unavailable`.
     pub async fn report(&self, lease: Lease, outcome: Outcome) -> Result<Next> {
         let (report, ending) = outcome.check()?;
-        let now_ms = self.inner.clock.wall_ms();
+        let now_ms = self.inner.clock.now_ms();
         let reported = {
             let mut state = self.inner.state.lock();
             state.check()?;

@@ -4,6 +4,7 @@
 use crate::model::{Facts, Refused, Said};
 use crate::sim::Sim;
 use skerry_core::env::Clock;
+use skerry_jobs::broker::Broker;
 use skerry_jobs::job::{AttemptNo, Ending, Job, JobRef, Lease, Seq};
 use skerry_jobs::name::{Group, Tenant, Worker};
 use skerry_jobs::shard::{Leased, Outcome, Shard};
@@ -40,6 +41,7 @@ pub fn ending_of(outcome: &Outcome) -> Ending {
         Outcome::Succeeded(result) => Ending::Succeeded(result.clone()),
         Outcome::Failed(error) => Ending::Failed(error.clone()),
         Outcome::Cancelled => Ending::Cancelled,
+        Outcome::Returned => Ending::Returned,
     }
 }
 
@@ -118,7 +120,10 @@ impl Caller<'_> {
         self.say(format!("lease {max} of {group} within {patience:?}"));
         let worker = Worker::new(&self.name).expect("a name");
         let was_broken = self.sim.broken.get().is_some();
-        let leased = self.shard.lease(group, &worker, max, patience).await;
+        let broker = Broker::new(vec![self.shard.clone()]);
+        let leased = broker.lease(group, &worker, max, patience).await;
+        let leased =
+            leased.map(|all| all.into_iter().map(|(_, leased)| leased).collect::<Vec<_>>());
         let leased = leased.map_err(|error| {
             let gone = self.gone("lease", &error);
             assert!(was_broken || self.is_breaking(), "who waits for work was not told");

@@ -3,7 +3,7 @@
 //! Nothing is computed twice here: an answer makes something certain, and everything that is seen of a call that was
 //! begun after it must say the same. What was not answered may have happened or not.
 
-use skerry_jobs::job::{AttemptNo, Ending, Job, JobRef, Lease, Seq, State};
+use skerry_jobs::job::{Attempt, AttemptNo, Ending, Job, JobRef, Lease, Seq, State};
 use skerry_jobs::limit::LimitKind;
 use skerry_jobs::machine::{Beat, Cancelled, Next};
 use skerry_jobs::shard::{Enqueued, Leased};
@@ -327,11 +327,14 @@ impl Known {
     /// What comes next is what must, after an attempt that was reported.
     fn follows(&self, number: usize, said: &Said<'_>) {
         let Said { attempt, ending, next, .. } = *said;
-        let is_last = attempt.0 > u32::from(self.spec.retry.retries);
+        let retries = usize::from(self.spec.retry.retries);
+        // Of the attempts that nobody was told of, some were given back, and don't count.
+        let may_be_last = attempt.0 as usize > retries;
+        let is_last = self.leases.range(..=attempt).count() > retries;
         let fits = match (ending, next) {
             (Ending::Succeeded(_), Next::End(state)) => state == State::Succeeded,
             (Ending::Cancelled, Next::End(state)) => state == State::Cancelled,
-            (Ending::Failed(error), Next::End(State::Failed)) => error.is_final || is_last,
+            (Ending::Failed(error), Next::End(State::Failed)) => error.is_final || may_be_last,
             (Ending::Failed(_), Next::End(State::Cancelled)) => self.cancel_tried,
             (Ending::Failed(error), Next::Retry { .. }) => {
                 !error.is_final && !is_last && !said.is_called_off
@@ -382,6 +385,7 @@ impl Known {
             let tried = self.leases.get(&attempt.number);
             let is_known = match ending {
                 Some(Ending::Expired) => true,
+                Some(Ending::Returned) => tried.is_none(),
                 Some(ending) => tried.is_some_and(|held| held.tried.contains(ending)),
                 None => job.state == State::Running && attempt.number == job.begun(),
             };
@@ -391,21 +395,26 @@ impl Known {
 
     fn state_agrees(&self, number: usize, job: &Job) {
         let last = job.attempts.last().and_then(|last| last.ended.as_ref()).map(|(_, how)| how);
+        let tries = job.begun().0 - job.uncounted;
+        let returned = |attempt: &&Attempt| matches!(attempt.ended, Some((_, Ending::Returned)));
+        let uncounted = job.attempts.iter().filter(returned).count();
+        assert_eq!(uncounted, job.uncounted as usize, "job {number}: {job:?}");
         let fits = match (job.state, last) {
             (State::Scheduled, None) => job.attempts.is_empty(),
-            (State::Scheduled, Some(Ending::Expired | Ending::Failed(_))) => true,
+            (State::Scheduled, Some(Ending::Expired | Ending::Failed(_) | Ending::Returned)) => {
+                true
+            }
             (State::Running, None) => !job.attempts.is_empty(),
             (State::Succeeded, Some(Ending::Succeeded(_))) => true,
             (State::Failed, Some(Ending::Failed(error))) => {
-                error.is_final || job.begun().0 > u32::from(job.spec.retry.retries)
+                error.is_final || tries > u32::from(job.spec.retry.retries)
             }
-            (State::Failed, Some(Ending::Expired)) => {
-                job.begun().0 > u32::from(job.spec.retry.retries)
-            }
+            (State::Failed, Some(Ending::Expired)) => tries > u32::from(job.spec.retry.retries),
             (State::Cancelled, Some(Ending::Cancelled)) => true,
-            (State::Cancelled, Some(Ending::Expired | Ending::Failed(_)) | None) => {
-                self.cancel_tried
-            }
+            (
+                State::Cancelled,
+                Some(Ending::Expired | Ending::Failed(_) | Ending::Returned) | None,
+            ) => self.cancel_tried,
             _ => false,
         };
         assert!(fits, "job {number} can't be so: {job:?}");

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use skerry_core::env::{Clock, Entropy};
 use skerry_jobs::Result;
-use skerry_jobs::shard::{Retention, Shard, ShardParts};
+use skerry_jobs::shard::{Retention, Shard, ShardNo, ShardParts};
 use skerry_store::faulty::{FaultPlan, Faults, Faulty};
 use slatedb::config::Settings;
 use slatedb::{Db, DbBuilder};
@@ -29,6 +29,8 @@ struct Times {
     skew_ms: i64,
     /// The latest time that the shard was told in this life.
     seen_ms: u64,
+    /// When.
+    seen_at: Duration,
 }
 
 /// The time, over all lives of the shard: each has a runtime of its own, whose clock begins anew.
@@ -37,7 +39,7 @@ pub struct Time(Mutex<Times>);
 impl Time {
     fn new() -> Self {
         let before = Duration::ZERO;
-        Self(Mutex::new(Times { before, since: None, skew_ms: 0, seen_ms: 0 }))
+        Self(Mutex::new(Times { before, since: None, skew_ms: 0, seen_ms: 0, seen_at: before }))
     }
 
     /// A runtime begins.
@@ -65,7 +67,13 @@ impl Time {
 
     /// The latest time that the shard was told since this was forgotten.
     pub fn seen_ms(&self) -> u64 {
-        self.0.lock().seen_ms
+        let now = self.boot();
+        let times = self.0.lock();
+        match times.seen_ms {
+            0 => 0,
+            // Its time goes on even if the clock on the wall was set back.
+            seen_ms => seen_ms + (now - times.seen_at).as_millis() as u64,
+        }
     }
 
     /// A shard that is opened does not know what the one before was told.
@@ -81,9 +89,10 @@ impl Clock for Time {
     }
 
     fn wall_ms(&self) -> u64 {
-        let now_ms = self.peek_ms();
+        let (now_ms, now, seen_ms) = (self.peek_ms(), self.boot(), self.seen_ms());
         let mut times = self.0.lock();
-        times.seen_ms = times.seen_ms.max(now_ms);
+        times.seen_ms = seen_ms.max(now_ms);
+        times.seen_at = now;
         now_ms
     }
 }
@@ -181,7 +190,9 @@ impl World {
         let rng = StdRng::seed_from_u64(self.seed ^ *self.opened.lock());
         let entropy = Arc::new(Seeded(Mutex::new(rng)));
         let clock = self.time.clone();
-        Shard::open(ShardParts { db, clock, entropy, retention: Retention::default() }).await
+        let (number, retention) = (ShardNo::ONLY, Retention::default());
+        let parts = ShardParts { db, number, clock, entropy, retention, apply_log_on_close: false };
+        Shard::open(parts).await
     }
 
     /// Everything in the shard's database, which nobody has open.

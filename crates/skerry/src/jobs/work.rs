@@ -6,7 +6,7 @@
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use skerry_api::v1;
-use skerry_jobs::broker::{Broker, Heard};
+use skerry_jobs::broker::{Broker, Heard, Work};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -71,7 +71,7 @@ async fn converse(
         let mut bytes = 0;
         while bytes < ANSWER_BYTES {
             let Some(heard) = work.next().now_or_never() else { break };
-            bytes += put(&mut answer, heard.map_err(convert::error)?);
+            bytes += put(&mut work, &mut answer, heard.map_err(convert::error)?)?;
         }
         while let Some(Some(done)) = reports.next().now_or_never() {
             answer.reports.push(done);
@@ -87,7 +87,8 @@ async fn converse(
         }
         tokio::select! {
             heard = work.next(), if is_open => {
-                put(&mut answer, heard.map_err(convert::error)?);
+                let heard = heard.map_err(convert::error)?;
+                put(&mut work, &mut answer, heard)?;
             }
             Some(done) = reports.next() => answer.reports.push(done),
             request = requests.message(), if is_open && reports.len() < REPORTS_MAX => {
@@ -103,8 +104,9 @@ async fn converse(
     }
 }
 
-fn put(answer: &mut v1::WorkResponse, heard: Heard) -> usize {
-    match heard {
+/// Puts what is heard into an answer; gives how many bytes of payload that is.
+fn put(work: &mut Work, answer: &mut v1::WorkResponse, heard: Heard) -> Result<usize, Status> {
+    Ok(match heard {
         Heard::Leased(ticket, leased) => {
             let bytes = leased.job.spec.payload.len();
             answer.jobs.push(convert::leased(ticket, *leased));
@@ -114,5 +116,12 @@ fn put(answer: &mut v1::WorkResponse, heard: Heard) -> usize {
             answer.cancels.push(ticket.encode());
             0
         }
-    }
+        Heard::Missed => {
+            // One that takes no more keeps its credit.
+            if !work.has_stopped() {
+                work.add_credits(1).map_err(convert::error)?;
+            }
+            0
+        }
+    })
 }
