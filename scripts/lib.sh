@@ -28,12 +28,19 @@ mkfs.xfs xfsprogs
 mkfs.btrfs btrfs-progs
 strace strace
 setpriv util-linux
+python3-venv python3-venv
 '
 
 say() { printf '== %s\n' "$*"; }
 
 # have TOOL: is it on the path? Debian keeps file-system tools in sbin, which a user's path lacks.
-have() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
+have() {
+  case $1 in
+    # Debian has it apart from Python, and it is no program.
+    python3-venv) python3 -c 'import ensurepip, venv' >/dev/null 2>&1 ;;
+    *) PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 ;;
+  esac
+}
 
 # tools_missing: one "TOOL PACKAGE" a line.
 tools_missing() {
