@@ -145,6 +145,7 @@ class Client:
 
         `metadata` is one entry that they have, and needs a tenant; with `metadata_prefix` its value only begins so.
         Oldest first, those that have come to their end after the others; by value if metadata were asked for.
+        Payloads and results are not listed: `show` has them.
         """
         request = pb.ListJobsRequest(
             tenant=tenant or "", group=group or "", state=_wire.state_to(state), limit=page

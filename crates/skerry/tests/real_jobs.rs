@@ -1,6 +1,8 @@
 //! Jobs are done by Python workers that are killed at random moments, and by a node that is killed too;
 //! in the end each job has succeeded once, was begun at least once, and none is missing.
 //!
+//! The package's own tests run here too, and those of it with a node.
+//!
 //! `SKERRY_JOBS` says how many jobs (2000), `SKERRY_KILLS` how many kills (20), `SKERRY_SEED` replays the
 //! choices; the moments themselves are the machine's. Python and its packages come from `python/venv`.
 
@@ -9,6 +11,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command};
+use std::sync::OnceLock;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -91,6 +94,18 @@ fn the_python_package_passes_its_own_tests() -> Outcome {
 }
 
 #[test]
+fn the_python_package_and_a_node_understand_each_other() -> Outcome {
+    let python = require!("the_python_package_and_a_node_understand_each_other", python());
+    let node = NodeSettings::temporary(env!("CARGO_BIN_EXE_skerry"))?.start()?;
+    let programs = Programs::new(python, &node)?;
+    let tests = Tool::new(&programs.python.to_string_lossy()).words("-m unittest tests.with_node");
+    let tests = tests.env("PYTHONPATH", PACKAGE).env("PYTHONDONTWRITEBYTECODE", "1");
+    eprintln!("{}", tests.env("SKERRY_ADDRESS", &programs.address).run()?);
+    node.stop()?;
+    Ok(())
+}
+
+#[test]
 fn no_job_is_lost_when_workers_are_killed() -> Outcome {
     let python = require!("no_job_is_lost_when_workers_are_killed", python());
     run("workers", python, false)
@@ -138,8 +153,13 @@ fn run(name: &str, python: PathBuf, kills_node: bool) -> Outcome {
     Ok(())
 }
 
-/// The interpreter that has the package's dependencies.
+/// The interpreter that has the package's dependencies. Looked for once: without a network that takes a while.
 fn python() -> Result<PathBuf, SkipReason> {
+    static FOUND: OnceLock<Result<PathBuf, SkipReason>> = OnceLock::new();
+    FOUND.get_or_init(find_python).clone()
+}
+
+fn find_python() -> Result<PathBuf, SkipReason> {
     let output = Tool::new(&format!("{PACKAGE}/venv")).output();
     let output = output.map_err(|error| SkipReason::new(format!("python/venv: {error}")))?;
     match output.status.success() {
