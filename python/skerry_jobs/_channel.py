@@ -40,6 +40,11 @@ class Backoff:
     def __init__(self) -> None:
         self._longest = BACKOFF_FIRST
 
+    @property
+    def is_first(self) -> bool:
+        """Whether the node has answered since the last wait."""
+        return self._longest == BACKOFF_FIRST
+
     def succeeded(self) -> None:
         """The node answered: the next wait is short again."""
         self._longest = BACKOFF_FIRST

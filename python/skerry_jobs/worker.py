@@ -122,10 +122,12 @@ class Worker:
                 raise
             except errors.JobError as error:
                 why = str(error)
-            if not self._pause(backoff.next(), why):
+            # Said aloud once: a node that is away for long is no news.
+            level = logging.WARNING if backoff.is_first else logging.INFO
+            if not self._pause(backoff.next(), why, level):
                 return
 
-    def _pause(self, seconds: float, why: str) -> bool:
+    def _pause(self, seconds: float, why: str, level: int) -> bool:
         """Waits before the next connection; False if there is nothing left to say, or no use in it."""
         with self._changed:
             if self._ledger.is_done:
@@ -135,7 +137,7 @@ class Worker:
             if last_words_end is not None and now >= last_words_end:
                 _log.error("gave up on %d outcomes: %s", self._ledger.unanswered(), why)
                 return False
-            _log.info("connecting again in %.1f s: %s", seconds, why)
+            _log.log(level, "connecting again in %.1f s: %s", seconds, why)
             was_stopping = self._ledger.is_stopping
             self._changed.wait_for(lambda: self._ledger.is_stopping != was_stopping, seconds)
             return not self._ledger.is_done
