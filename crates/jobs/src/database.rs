@@ -2,12 +2,13 @@
 
 use crate::error::Result;
 use crate::shard::database_failed;
+use crate::wal::LocalWal;
 use chrono::{DateTime, Utc};
 use object_store::ObjectStore;
 use skerry_core::env::{Clock, Entropy};
 use slatedb::admin::Admin;
-use slatedb::config::Settings;
-use slatedb::{Db, DbBuilder};
+use slatedb::config::{GarbageCollectorDirectoryOptions, Settings};
+use slatedb::{Db, DbBuilder, GarbageCollectorBuilder};
 use slatedb_common::clock::{SystemClock, SystemClockTicker};
 use std::fmt;
 use std::pin::Pin;
@@ -21,8 +22,8 @@ pub struct DatabaseParts {
     pub store: Arc<dyn ObjectStore>,
     /// Below this path.
     pub path: String,
-    /// A store of its own for the database's log, if it is not in the same.
-    pub log: Option<Arc<dyn ObjectStore>>,
+    /// Where its log is.
+    pub log: DatabaseLog,
     /// What SlateDB is told.
     pub settings: Settings,
     /// Reads the time.
@@ -30,6 +31,30 @@ pub struct DatabaseParts {
     /// Names its files.
     pub entropy: Arc<dyn Entropy>,
 }
+
+/// Where a database's log is.
+#[derive(Clone)]
+pub enum DatabaseLog {
+    /// In the same store.
+    Same,
+    /// In another store.
+    Store(Arc<dyn ObjectStore>),
+    /// On a local disk.
+    Local(LocalWal),
+}
+
+impl DatabaseLog {
+    /// Tells a log on a local disk from others.
+    pub fn id(&self) -> Option<[u8; 16]> {
+        match self {
+            Self::Local(wal) => Some(wal.id()),
+            Self::Same | Self::Store(_) => None,
+        }
+    }
+}
+
+/// How often batches that a local log does not need any more are let go.
+const LOCAL_GC_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What a shard's database is told unless told otherwise: it is made durable when the broker says so, and looks
 /// seldom at what nobody else changes.
@@ -50,14 +75,27 @@ pub async fn open(parts: DatabaseParts) -> Result<Db> {
     parts.entropy.fill(&mut seed);
     let last_ms = latest_ms(&parts).await.map_err(database_failed)?;
     let clock = Arc::new(DbClock { clock: parts.clock, last_ms: last_ms.into() });
-    let builder: DbBuilder<String> = Db::builder(parts.path, parts.store);
-    let mut builder = builder
+    let collector = parts.settings.garbage_collector_options.clone();
+    let builder: DbBuilder<String> = Db::builder(parts.path.clone(), parts.store.clone());
+    let builder = builder
         .with_settings(parts.settings)
-        .with_system_clock(clock)
+        .with_system_clock(clock.clone())
         .with_seed(u64::from_le_bytes(seed));
-    if let Some(log) = parts.log {
-        builder = builder.with_wal_object_store(log);
-    }
+    let builder = match parts.log {
+        DatabaseLog::Same => builder,
+        DatabaseLog::Store(log) => builder.with_wal_object_store(log),
+        DatabaseLog::Local(wal) => {
+            let mut options = collector.unwrap_or_default();
+            let interval = Some(LOCAL_GC_INTERVAL);
+            options.wal_options =
+                Some(GarbageCollectorDirectoryOptions { interval, ..Default::default() });
+            let collector = GarbageCollectorBuilder::new(parts.path, parts.store)
+                .with_options(options)
+                .with_system_clock(clock)
+                .with_wal_gc(wal.gc());
+            builder.with_wal_writer(wal.init()).with_gc_builder(collector)
+        }
+    };
     builder.build().await.map_err(database_failed)
 }
 

@@ -17,5 +17,6 @@ pub mod retry;
 pub mod shard;
 pub mod spec;
 mod steady;
+pub mod wal;
 
 pub use error::{Error, ErrorKind, Result};

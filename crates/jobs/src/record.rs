@@ -336,6 +336,18 @@ mod tests {
         assert_eq!(Job::decode(&plain.encode()), Ok(plain));
     }
 
+    /// `SKERRY_WRITE_SAMPLE=1` writes the sample of a new version; that of an old one stays, and stays readable.
+    #[test]
+    fn the_sample_of_version_1_is_written_and_read() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/jobs/v1/record.bin");
+        if std::env::var_os("SKERRY_WRITE_SAMPLE").is_some() {
+            std::fs::write(path, full().encode()).expect("the file can be written");
+        }
+        let sample = std::fs::read(path).expect("the sample is there");
+        assert_eq!(Job::decode(&sample), Ok(full()));
+        assert_eq!(full().encode(), sample, "what is written changed: it needs a version");
+    }
+
     #[test]
     fn every_flipped_bit_and_every_cut_is_noticed() {
         let good = full().encode();

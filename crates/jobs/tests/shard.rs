@@ -5,7 +5,7 @@ use object_store::memory::InMemory;
 use skerry_core::env::{Clock, Entropy};
 use skerry_jobs::ErrorKind;
 use skerry_jobs::broker::{Broker, Heard, Ticket};
-use skerry_jobs::database::{self, DatabaseParts};
+use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
 use skerry_jobs::job::{Ending, JobError, JobRef, State};
 use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::machine::{Cancelled, Next};
@@ -15,6 +15,9 @@ use skerry_jobs::shard::{
     Imported, Leased, Listed, Outcome, Query, Retention, Shard, ShardNo, ShardParts,
 };
 use skerry_jobs::spec::JobSpec;
+use skerry_jobs::wal::LocalWal;
+use skerry_log::sim::SimDisk;
+use skerry_store::faulty::{FaultPlan, Faulty};
 use slatedb::Db;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,18 +48,20 @@ impl Entropy for Fixed {
 struct Place {
     store: Arc<dyn ObjectStore>,
     clock: Arc<Paused>,
+    log: DatabaseLog,
 }
 
 impl Place {
     fn new() -> Self {
-        Self { store: Arc::new(InMemory::new()), clock: Arc::new(Paused(Instant::now())) }
+        let clock = Arc::new(Paused(Instant::now()));
+        Self { store: Arc::new(InMemory::new()), clock, log: DatabaseLog::Same }
     }
 
     async fn database(&self) -> Db {
         let parts = DatabaseParts {
             store: self.store.clone(),
             path: "shard".to_owned(),
-            log: None,
+            log: self.log.clone(),
             settings: database::settings(),
             clock: self.clock.clone(),
             entropy: Arc::new(Fixed),
@@ -68,7 +73,16 @@ impl Place {
         let db = self.database().await;
         let (clock, entropy) = (self.clock.clone(), Arc::new(Fixed));
         let (number, retention) = (ShardNo::ONLY, Retention::default());
-        let parts = ShardParts { db, number, clock, entropy, retention, apply_log_on_close: false };
+        let parts = ShardParts {
+            db,
+            number,
+            clock,
+            entropy,
+            retention,
+            log: None,
+            give_up_log: false,
+            apply_log_on_close: false,
+        };
         Shard::open(parts).await.expect("opens")
     }
 }
@@ -537,7 +551,16 @@ async fn another_shards_database_is_refused() {
     let (clock, entropy) = (place.clock.clone(), Arc::new(Fixed));
     let number = ShardNo { number: 0, of: 2 };
     let retention = Retention::default();
-    let parts = ShardParts { db, number, clock, entropy, retention, apply_log_on_close: false };
+    let parts = ShardParts {
+        db,
+        number,
+        clock,
+        entropy,
+        retention,
+        log: None,
+        give_up_log: false,
+        apply_log_on_close: false,
+    };
     let refused = Shard::open(parts).await.err().expect("it is the only shard");
     assert!(refused.message().contains("shard 0 of 1"), "{refused}");
 }
@@ -569,4 +592,129 @@ async fn a_shard_that_was_opened_elsewhere_confirms_no_lease() {
     let refused = old.heartbeat(leased.lease).expect_err("it is the other's");
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     new.heartbeat(leased.lease).expect("it holds");
+}
+
+/// The bucket is away for a while: who enqueues waits, and nothing is lost or made twice.
+#[tokio::test(start_paused = true)]
+async fn what_is_enqueued_while_the_store_is_away_waits_for_it() {
+    let mut place = Place::new();
+    let faulty = Faulty::new(place.store.clone(), 1, FaultPlan::default());
+    let faults = faulty.faults();
+    place.store = Arc::new(faulty);
+    let shard = place.open().await;
+    shard.enqueue(spec("before")).await.expect("takes it");
+    faults.set_plan(FaultPlan { error_before: 1000, ..FaultPlan::default() });
+    let asks: Vec<_> = (0..20)
+        .map(|n| {
+            let shard = shard.clone();
+            tokio::spawn(async move { shard.enqueue(spec(&format!("job{}", n % 10))).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(asks.iter().all(|ask| !ask.is_finished()), "nothing can be durable");
+    faults.set_plan(FaultPlan::default());
+    let mut new = 0;
+    for ask in asks {
+        new += u32::from(ask.await.expect("runs").expect("it is back").is_new);
+    }
+    assert_eq!(new, 10);
+    assert_eq!(lease(&shard, 50, Duration::ZERO).await.len(), 11);
+    drop(shard);
+    assert_eq!(place.open().await.counts().running, 11);
+}
+
+/// A database with a log on a local disk.
+struct Split {
+    place: Place,
+    disk: SimDisk,
+}
+
+impl Split {
+    fn new() -> Self {
+        Self { place: Place::new(), disk: SimDisk::new() }
+    }
+
+    fn log(&self) -> LocalWal {
+        let settings = skerry_log::Settings {
+            file_bytes: 1 << 20,
+            cap_bytes: 64 << 20,
+            buffer_bytes: 64 << 10,
+            write_threshold_bytes: 16 << 10,
+            unsynced_bytes_max: 64 << 10,
+            fill_ahead_bytes: 128 << 10,
+            fill_piece_bytes: 64 << 10,
+            ..skerry_log::Settings::default()
+        };
+        // Another log has another id.
+        static SEED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let seed = SEED.fetch_add(1 << 40, std::sync::atomic::Ordering::Relaxed);
+        let random = std::sync::atomic::AtomicU64::new(seed);
+        let random = move || random.fetch_add(0x9E37_79B9, std::sync::atomic::Ordering::Relaxed);
+        let env = skerry_log::Env::new(random, || 0);
+        let disk = Arc::new(self.disk.clone());
+        let (log, recovery) = skerry_log::Log::open(disk, settings, env).expect("opens");
+        LocalWal::open(log, recovery, None).expect("reads")
+    }
+
+    async fn open(&mut self, give_up_log: bool) -> Result<Shard, skerry_jobs::Error> {
+        self.place.log = DatabaseLog::Local(self.log());
+        let log = self.place.log.id();
+        let db = self.place.database().await;
+        let (clock, entropy) = (self.place.clock.clone(), Arc::new(Fixed));
+        let parts = ShardParts {
+            db,
+            number: ShardNo::ONLY,
+            clock,
+            entropy,
+            retention: Retention::default(),
+            log,
+            give_up_log,
+            apply_log_on_close: true,
+        };
+        let opened = Shard::open(parts).await;
+        self.place.log = DatabaseLog::Same;
+        opened
+    }
+}
+
+/// The log's thread runs by itself, so the clock runs too.
+#[tokio::test]
+async fn what_was_answered_is_in_the_local_log_when_the_machine_dies() {
+    let mut split = Split::new();
+    for life in 0..4u32 {
+        let shard = split.open(false).await.expect("opens");
+        for before in 0..life * 20 {
+            let job = shard.show(&tenant(), &named(&before.to_string())).await;
+            assert!(job.is_ok(), "job {before} is lost in life {life}");
+        }
+        for n in life * 20..(life + 1) * 20 {
+            // Some are larger than a record of the log may be.
+            let payload = vec![7; if n % 5 == 0 { 200_000 } else { 100 }].into();
+            shard.enqueue(JobSpec { payload, ..spec(&n.to_string()) }).await.expect("takes it");
+        }
+        assert_eq!(shard.counts().active as u32, (life + 1) * 20);
+        split.disk.kill();
+        drop(shard);
+        split.disk.crash(u64::from(life));
+    }
+}
+
+#[tokio::test]
+async fn a_database_misses_its_local_log_unless_it_was_closed() {
+    let mut split = Split::new();
+    let shard = split.open(false).await.expect("opens");
+    shard.enqueue(spec("one")).await.expect("takes it");
+    shard.close().await.expect("closes");
+    // A clean stop leaves nothing in the log alone.
+    split.disk = SimDisk::new();
+    let shard = split.open(false).await.expect("opens");
+    shard.show(&tenant(), &named("one")).await.expect("it is in the database");
+    shard.enqueue(spec("two")).await.expect("takes it");
+    split.disk.kill();
+    drop(shard);
+    split.disk = SimDisk::new();
+    let refused = split.open(false).await.err().expect("its log is missing");
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+    let shard = split.open(true).await.expect("given up");
+    shard.show(&tenant(), &named("one")).await.expect("it is in the database");
 }

@@ -137,13 +137,7 @@ fn open_log(settings: &Settings, layout: &Layout) -> Result<(Log, Recovery)> {
         limits.cap_bytes = MEMORY_LOG_BYTES;
         Arc::new(MemDisk::new())
     };
-    let random = || {
-        let mut bytes = [0; 8];
-        SystemEntropy.fill(&mut bytes);
-        u64::from_le_bytes(bytes)
-    };
-    let clock = || u64::try_from(SystemClock.boot().as_nanos()).unwrap_or(u64::MAX);
-    Log::open(disk, limits, skerry_log::Env::new(random, clock))
+    Log::open(disk, limits, log_env())
         .map_err(|error| control::error(skerry_volume::Error::from(error)))
 }
 
@@ -152,4 +146,15 @@ fn free_bytes(dir: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(dir);
     let stat = stat.map_err(|error| failed("can't be measured", dir, &error.into()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Randomness and time, as a log wants them.
+pub(crate) fn log_env() -> skerry_log::Env {
+    let random = || {
+        let mut bytes = [0; 8];
+        SystemEntropy.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    let clock = || u64::try_from(SystemClock.boot().as_nanos()).unwrap_or(u64::MAX);
+    skerry_log::Env::new(random, clock)
 }

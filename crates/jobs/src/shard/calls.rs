@@ -103,7 +103,9 @@ impl Shard {
             }
             Claim::Mine(claim) => claim,
         };
-        if !claim.is_leaving() && self.inner.store.ended(&called.0, &id).await?.is_some() {
+        if !claim.is_leaving()
+            && self.inner.read(self.inner.store.ended(&called.0, &id)).await?.is_some()
+        {
             return Ok(there);
         }
         let (number, job) = self.inner.admit(job)?;

@@ -6,6 +6,7 @@
 
 mod calls;
 mod commit;
+mod descriptor;
 mod edit;
 mod floating;
 mod reading;
@@ -15,11 +16,13 @@ mod store;
 mod working;
 
 pub use calls::{Enqueued, Imported};
+use descriptor::Descriptor;
+pub use descriptor::ShardNo;
 pub use reading::{Cursor, LISTED_MAX, Listed, Query};
 pub use seat::{Leased, Seat, Tidings, Told};
 pub use state::Totals;
+pub use store::Retention;
 pub(crate) use store::failed as database_failed;
-pub use store::{Retention, ShardNo};
 pub use working::Outcome;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -52,6 +55,10 @@ pub struct ShardParts {
     pub entropy: Arc<dyn Entropy>,
     /// How long jobs are kept that have come to their end.
     pub retention: Retention,
+    /// The local log that the database has, if it has one.
+    pub log: Option<[u8; 16]>,
+    /// A local log that the database had, and that is not this one, is given up, with what only it had.
+    pub give_up_log: bool,
     /// At a close, what only the database's log has goes to the database.
     pub apply_log_on_close: bool,
 }
@@ -66,6 +73,7 @@ struct Durable {
 }
 
 struct Inner {
+    descriptor: Descriptor,
     state: Mutex<State>,
     store: Store,
     clock: Steady,
@@ -90,7 +98,9 @@ impl Shard {
     pub async fn open(parts: ShardParts) -> Result<Self> {
         let status = parts.db.subscribe();
         let store = Store::new(parts.db, parts.retention, parts.apply_log_on_close);
-        let incarnation = store.begin_incarnation(parts.number).await?;
+        let now = Descriptor { number: parts.number, log: parts.log, incarnation: 0 };
+        let now = store.begin_incarnation(now, parts.give_up_log).await?;
+        let incarnation = now.incarnation;
         let mut seed = [0; 8];
         parts.entropy.fill(&mut seed);
         let machine = Machine::new(u64::from_le_bytes(seed));
@@ -102,6 +112,7 @@ impl Shard {
         }
         read_back(&store, &mut state, now_ms).await?;
         let inner = Arc::new(Inner {
+            descriptor: now,
             state: Mutex::new(state),
             store,
             clock,
@@ -122,10 +133,9 @@ impl Shard {
     pub async fn close(self) -> Result<()> {
         let number = self.inner.pending(&self.inner.state.lock());
         self.inner.wait_durable(number).await?;
-        let closed = Error::new(ErrorKind::Unavailable, "the shard is closed");
-        self.inner.state.lock().fail(closed.clone());
-        self.inner.durable.send_modify(|durable| durable.failure = Some(closed));
-        self.inner.store.close().await
+        self.inner.state.lock().fail(closed());
+        self.inner.durable.send_modify(|durable| durable.failure = Some(closed()));
+        self.inner.store.close(self.inner.descriptor).await
     }
 
     /// Waits until the shard is out of service; says why.
@@ -133,8 +143,12 @@ impl Shard {
         let mut durable = self.inner.durable.subscribe();
         let found = durable.wait_for(|durable| durable.failure.is_some()).await;
         let why = found.ok().and_then(|durable| durable.failure.clone());
-        why.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, "the shard is closed"))
+        why.unwrap_or_else(closed)
     }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Unavailable, "the shard is closed")
 }
 
 /// Everything that is not over.
@@ -184,7 +198,18 @@ impl Inner {
         match found.map(|durable| (durable.number, durable.failure.clone())) {
             Ok((reached, _)) if reached >= number => Ok(()),
             Ok((_, Some(error))) => Err(error),
-            _ => Err(Error::new(ErrorKind::Unavailable, "the shard is closed")),
+            _ => Err(closed()),
+        }
+    }
+
+    /// What the database answers; a store that is away may keep it from answering for ever.
+    async fn read<T>(&self, asked: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut durable = self.durable.subscribe();
+        let failed = durable.wait_for(|durable| durable.failure.is_some());
+        tokio::select! {
+            biased;
+            answered = asked => answered,
+            found = failed => Err(found.ok().and_then(|durable| durable.failure.clone()).unwrap_or_else(closed)),
         }
     }
 

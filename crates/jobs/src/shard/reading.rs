@@ -136,8 +136,9 @@ impl Shard {
             .as_ref()
             .and_then(|after| prefixes.iter().position(|prefix| after.starts_with(prefix)));
         for prefix in prefixes.iter().skip(begun.unwrap_or(0)) {
-            let mut rows = self.inner.store.rows(prefix, after.as_deref()).await?;
-            while let Some((key, value)) = rows.next().await? {
+            let rows = self.inner.store.rows(prefix, after.as_deref());
+            let mut rows = self.inner.read(rows).await?;
+            while let Some((key, value)) = self.inner.read(rows.next()).await? {
                 looked_at += 1;
                 if let Some(job) = self.inner.job_of_row(&key, &value).await?
                     && query.wants(&job)
@@ -179,11 +180,11 @@ impl Inner {
     ) -> Result<Option<Job>> {
         let seq = match (seq, job) {
             (Some(seq), _) => Some(seq),
-            (None, JobRef::Named(id)) => self.store.ended(tenant, id).await?,
+            (None, JobRef::Named(id)) => self.read(self.store.ended(tenant, id)).await?,
             (None, JobRef::Assigned(seq)) => Some(*seq),
         };
         let found = match seq {
-            Some(seq) => self.store.job(seq).await?,
+            Some(seq) => self.read(self.store.job(seq)).await?,
             None => None,
         };
         let is_it = |found: &Job| found.spec.tenant == *tenant && found.name() == *job;
@@ -198,6 +199,6 @@ impl Inner {
         let seq = keys::seq_of(key).ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, "a row of the jobs' database has a name that is none")
         })?;
-        self.store.job(seq).await
+        self.read(self.store.job(seq)).await
     }
 }

@@ -1,21 +1,15 @@
 //! A shard's database: jobs under their keys, written in batches, each whole or not at all.
 
 use super::commit::{Before, Written};
+use super::descriptor::Descriptor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, Seq, State};
 use crate::keys;
 use crate::name::{JobId, Tenant};
-use bytes::{BufMut, Bytes, BytesMut};
-use skerry_core::wire::{FormatError, Reader};
+use bytes::Bytes;
 use slatedb::config::{FlushOptions, FlushType, PutOptions, Ttl};
 use slatedb::{Db, DbIterator, WriteBatch};
-use std::fmt;
 use std::ops::Bound;
-
-/// What the shard's descriptor is called in messages.
-const WHAT: &str = "shard descriptor";
-const VERSION: u16 = 1;
-const MAGIC: &[u8; 4] = b"SKRJ";
 
 /// How long jobs are kept that have come to their end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,26 +24,6 @@ impl Default for Retention {
     fn default() -> Self {
         const DAY_MS: u64 = 86_400_000;
         Self { done_ms: 7 * DAY_MS, failed_ms: 30 * DAY_MS }
-    }
-}
-
-/// Which shard of how many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShardNo {
-    /// The first is 0.
-    pub number: u32,
-    /// So many there are.
-    pub of: u32,
-}
-
-impl ShardNo {
-    /// The only one.
-    pub const ONLY: Self = Self { number: 0, of: 1 };
-}
-
-impl fmt::Display for ShardNo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shard {} of {}", self.number, self.of)
     }
 }
 
@@ -72,24 +46,42 @@ impl Store {
         Self { db, retention, apply_log_on_close }
     }
 
-    /// Notes that the shard was opened once more, durably; says how often it was.
-    pub(super) async fn begin_incarnation(&self, number: ShardNo) -> Result<u64> {
+    /// Notes that the shard was opened once more, durably. A local log is noted where it can't be lost with it.
+    pub(super) async fn begin_incarnation(
+        &self,
+        now: Descriptor,
+        give_up_log: bool,
+    ) -> Result<Descriptor> {
         let found = self.db.get(keys::DESCRIPTOR).await.map_err(failed)?;
-        let before = match found.map(|bytes| decode_descriptor(&bytes)).transpose()? {
-            Some((there, _)) if there != number => {
+        let before = found.map(|bytes| Descriptor::decode(&bytes)).transpose()?;
+        if let Some(before) = before {
+            if before.number != now.number {
                 let detail = format!(
-                    "the jobs' database is {there}, and was opened as {number}: the number of shards can't be changed"
+                    "the jobs' database is {}, and was opened as {}: the number of shards can't be changed",
+                    before.number, now.number
                 );
                 return Err(Error::new(ErrorKind::Conflict, detail));
             }
-            Some((_, incarnation)) => incarnation,
-            None => 0,
-        };
+            if before.log.is_some() && before.log != now.log && !give_up_log {
+                let detail = "the jobs' database was used with another log on a local disk, which may have jobs that \
+                              it does not: put that log back, or set give_up_wal to lose what only it had";
+                return Err(Error::new(ErrorKind::Conflict, detail));
+            }
+        }
+        let incarnation = before.map_or(0, |before| before.incarnation) + 1;
+        let now = Descriptor { incarnation, ..now };
+        self.put_descriptor(now).await?;
+        if before.is_none_or(|before| before.log != now.log) {
+            self.flush(FlushType::MemTable).await?;
+        }
+        Ok(now)
+    }
+
+    async fn put_descriptor(&self, descriptor: Descriptor) -> Result<()> {
         let mut changes = Changes::default();
-        changes.batch.put(keys::DESCRIPTOR, encode_descriptor(number, before + 1));
+        changes.batch.put(keys::DESCRIPTOR, descriptor.encode());
         self.write(changes).await?;
-        self.sync().await?;
-        Ok(before + 1)
+        self.sync().await
     }
 
     /// A job, wherever it stands.
@@ -167,15 +159,18 @@ impl Store {
 
     /// Everything that was written is durable.
     pub(super) async fn sync(&self) -> Result<()> {
-        let options = FlushOptions { flush_type: FlushType::Wal };
-        self.db.flush_with_options(options).await.map_err(failed)
+        self.flush(FlushType::Wal).await
     }
 
-    /// Closes the database; everything that was written is durable.
-    pub(super) async fn close(&self) -> Result<()> {
+    async fn flush(&self, flush_type: FlushType) -> Result<()> {
+        self.db.flush_with_options(FlushOptions { flush_type }).await.map_err(failed)
+    }
+
+    /// Closes the database; everything that was written is durable. If its log is applied, another log may follow.
+    pub(super) async fn close(&self, descriptor: Descriptor) -> Result<()> {
         if self.apply_log_on_close {
-            let options = FlushOptions { flush_type: FlushType::MemTable };
-            self.db.flush_with_options(options).await.map_err(failed)?;
+            self.put_descriptor(Descriptor { log: None, ..descriptor }).await?;
+            self.flush(FlushType::MemTable).await?;
         }
         self.db.close().await.map_err(failed)
     }
@@ -241,38 +236,6 @@ impl Jobs {
     }
 }
 
-fn encode_descriptor(number: ShardNo, incarnation: u64) -> Vec<u8> {
-    let mut out = BytesMut::new();
-    out.put_slice(MAGIC);
-    out.put_u16_le(VERSION);
-    out.put_u16_le(0);
-    out.put_u64_le(incarnation);
-    out.put_u32_le(number.number);
-    out.put_u32_le(number.of);
-    let sum = crc32c::crc32c(&out);
-    out.put_u32_le(sum);
-    out.to_vec()
-}
-
-fn decode_descriptor(bytes: &[u8]) -> Result<(ShardNo, u64)> {
-    let mut reader = Reader::new(WHAT, bytes);
-    if reader.bytes(4)? != MAGIC {
-        return Err(FormatError::BadMagic { what: WHAT }.into());
-    }
-    let version = reader.u16()?;
-    if version > VERSION {
-        return Err(FormatError::Newer { what: WHAT, version: version.into() }.into());
-    }
-    reader.u16()?;
-    let incarnation = reader.u64()?;
-    let number = ShardNo { number: reader.u32()?, of: reader.u32()? };
-    if reader.u32()? != crc32c::crc32c(&bytes[..bytes.len().saturating_sub(4)]) {
-        return Err(FormatError::BadChecksum { what: WHAT }.into());
-    }
-    reader.finish()?;
-    Ok((number, incarnation))
-}
-
 /// What a failure of the database means.
 pub(crate) fn failed(error: slatedb::Error) -> Error {
     let kind = match error.kind() {
@@ -281,21 +244,4 @@ pub(crate) fn failed(error: slatedb::Error) -> Error {
         _ => ErrorKind::Unavailable,
     };
     Error::new(kind, format!("the jobs' database failed: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_flipped_bit_of_a_descriptor_is_noticed() {
-        let number = ShardNo { number: 2, of: 3 };
-        let good = encode_descriptor(number, 7);
-        assert_eq!(decode_descriptor(&good), Ok((number, 7)));
-        for bit in 0..good.len() * 8 {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode_descriptor(&bad).is_err(), "bit {bit}");
-        }
-    }
 }

@@ -131,7 +131,7 @@ impl Inner {
     /// What was answered to the same report before, if it was made before.
     async fn reported_before(&self, lease: Lease, ending: &Ending) -> Result<Option<Next>> {
         self.catch_up().await?;
-        let Some(job) = self.store.job(lease.seq).await? else { return Ok(None) };
+        let Some(job) = self.read(self.store.job(lease.seq)).await? else { return Ok(None) };
         if job.ending(lease.attempt) != Some(ending) {
             return Ok(None);
         }

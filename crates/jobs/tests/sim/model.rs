@@ -397,7 +397,11 @@ impl Known {
         let last = job.attempts.last().and_then(|last| last.ended.as_ref()).map(|(_, how)| how);
         let tries = job.begun().0 - job.uncounted;
         let returned = |attempt: &&Attempt| matches!(attempt.ended, Some((_, Ending::Returned)));
-        let uncounted = job.attempts.iter().filter(returned).count();
+        // One that was called off ends when it is given back: nothing is tried after it.
+        let ended_so = job.state == State::Cancelled
+            && job.cancel_asked
+            && matches!(last, Some(Ending::Returned));
+        let uncounted = job.attempts.iter().filter(returned).count() - usize::from(ended_so);
         assert_eq!(uncounted, job.uncounted as usize, "job {number}: {job:?}");
         let fits = match (job.state, last) {
             (State::Scheduled, None) => job.attempts.is_empty(),

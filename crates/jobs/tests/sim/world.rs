@@ -191,7 +191,16 @@ impl World {
         let entropy = Arc::new(Seeded(Mutex::new(rng)));
         let clock = self.time.clone();
         let (number, retention) = (ShardNo::ONLY, Retention::default());
-        let parts = ShardParts { db, number, clock, entropy, retention, apply_log_on_close: false };
+        let parts = ShardParts {
+            db,
+            number,
+            clock,
+            entropy,
+            retention,
+            log: None,
+            give_up_log: false,
+            apply_log_on_close: false,
+        };
         Shard::open(parts).await
     }
 

@@ -1,21 +1,26 @@
 //! From settings to shards that are open.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_jobs::broker::Broker;
-use skerry_jobs::database::{self, DatabaseParts};
+use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
 use skerry_jobs::shard::{Retention, Shard, ShardNo, ShardParts};
+use skerry_jobs::wal::{LocalWal, log_failed};
+use skerry_log::{FileDisk, Log};
 use skerry_store::url;
 
 use super::convert;
 use crate::control;
 use crate::env::{SystemClock, SystemEntropy};
-use crate::layout::Layout;
-use crate::settings::{DatabaseSettings, SHARD_MARK, Settings};
+use crate::layout::{Layout, failed};
+use crate::settings::{DatabaseSettings, SHARD_MARK, Settings, WalSettings};
 use crate::values::invalid;
+use crate::wiring::log_env;
 
 /// Everything that is needed to open the shards, again and again.
 pub(crate) struct Opener {
@@ -23,8 +28,17 @@ pub(crate) struct Opener {
     retention: Retention,
     settings: slatedb::config::Settings,
     data: Place,
-    log: Option<Place>,
+    log: Option<LogPlace>,
     apply_log_on_close: bool,
+    give_up_log: bool,
+}
+
+/// Where the database's log is, if it is not in the same place.
+enum LogPlace {
+    /// In a store, as objects of SlateDB's.
+    Store(Place),
+    /// In a directory of a local disk, with [`SHARD_MARK`] for the shard's number: Skerry's own log.
+    Dir(String),
 }
 
 /// A place for databases: a store, and a path in it with the shard's number for [`SHARD_MARK`].
@@ -47,7 +61,8 @@ impl Opener {
         };
         let log = settings.database.as_ref().and_then(|database| database.wal.as_ref());
         let apply_log_on_close = log.is_some_and(|log| log.apply_wal_on_close);
-        let log = log.map(|to| Place::of(&to.backend, &to.path, &to.options, jobs.shards));
+        let give_up_log = settings.database.as_ref().is_some_and(|database| database.give_up_wal);
+        let log = log.map(|to| LogPlace::of(to, jobs.shards));
         let retention = Retention {
             done_ms: jobs.done_retention_s.0.saturating_mul(1000),
             failed_ms: jobs.failed_retention_s.0.saturating_mul(1000),
@@ -59,18 +74,24 @@ impl Opener {
             data,
             log: log.transpose()?,
             apply_log_on_close,
+            give_up_log,
         })
     }
 
     /// Opens all shards.
     pub(crate) async fn open(&self) -> Result<Broker> {
-        let (store, log) = (self.data.open()?, self.log.as_ref().map(Place::open).transpose()?);
+        let store = self.data.open()?;
         let mut shards = Vec::new();
         for number in 0..self.shards {
+            let log = match &self.log {
+                Some(place) => place.open(number)?,
+                None => DatabaseLog::Same,
+            };
+            let log_id = log.id();
             let parts = DatabaseParts {
                 store: store.clone(),
                 path: self.data.path_of(number),
-                log: log.clone(),
+                log,
                 settings: self.settings.clone(),
                 clock: Arc::new(SystemClock),
                 entropy: Arc::new(SystemEntropy),
@@ -82,6 +103,8 @@ impl Opener {
                 clock: Arc::new(SystemClock),
                 entropy: Arc::new(SystemEntropy),
                 retention: self.retention,
+                log: log_id,
+                give_up_log: self.give_up_log,
                 apply_log_on_close: self.apply_log_on_close,
             };
             shards.push(Shard::open(parts).await.map_err(convert::error)?);
@@ -92,6 +115,47 @@ impl Opener {
 
 /// The most shards of a node.
 const SHARDS_MAX: u32 = 64;
+
+/// The most bytes of a shard's log on a local disk; past a half of it, the database is asked to need less.
+const LOG_BYTES_MAX: u64 = 2 << 30;
+
+impl LogPlace {
+    fn of(to: &WalSettings, shards: u32) -> Result<Self> {
+        if to.backend != "fs" {
+            return Place::of(&to.backend, &to.path, &to.options, shards).map(Self::Store);
+        }
+        if shards > 1 && !to.path.contains(SHARD_MARK) {
+            let message = format!("{shards} shards can't share the log {:?}", to.path);
+            return Err(invalid(format!("{message}: put {SHARD_MARK} into it")));
+        }
+        Ok(Self::Dir(to.path.clone()))
+    }
+
+    fn open(&self, shard: u32) -> Result<DatabaseLog> {
+        match self {
+            Self::Store(place) => Ok(DatabaseLog::Store(place.open()?)),
+            Self::Dir(path) => open_dir(Path::new(&path.replace(SHARD_MARK, &shard.to_string()))),
+        }
+    }
+}
+
+/// Opens the log of a shard in a directory that nobody else uses.
+fn open_dir(dir: &Path) -> Result<DatabaseLog> {
+    let unusable = |error: &std::io::Error| failed("can't be used for the jobs' log", dir, error);
+    std::fs::create_dir_all(dir).map_err(|error| unusable(&error))?;
+    let lock = File::create(dir.join("lock")).map_err(|error| unusable(&error))?;
+    if lock.try_lock().is_err() {
+        let message = format!("the jobs' log in {} is in use: stop who uses it", dir.display());
+        return Err(Error::new(ErrorKind::InUse, message));
+    }
+    let limits =
+        skerry_log::Settings { cap_bytes: LOG_BYTES_MAX, ..skerry_log::Settings::default() };
+    let disk = Arc::new(FileDisk::new(dir));
+    let (log, recovery) =
+        Log::open(disk, limits, log_env()).map_err(|error| convert::error(log_failed(error)))?;
+    let wal = LocalWal::open(log, recovery, Some(lock)).map_err(convert::error)?;
+    Ok(DatabaseLog::Local(wal))
+}
 
 impl Place {
     fn in_bucket(settings: &Settings, layout: &Layout, node: &str) -> Self {

@@ -1,0 +1,466 @@
+//! The database's log on a disk of its own: SlateDB's log interface over `skerry-log`.
+//!
+//! Participants: SlateDB, which appends write batches, asks for them to be durable, and says which it does not need any
+//! more; the log, which makes them durable with one fdatasync for all that wait.
+//!
+//! What must hold: a batch is replayed whole or not at all, in order; what SlateDB was told is durable is replayed
+//! after a crash, until it is in the database; a log is used by one process.
+//!
+//! A *WAL file* of SlateDB's is one write batch here, numbered without gaps. A batch is one record, or several if it
+//! is long: `docs/jobs.md` has the bytes.
+
+use crate::error::{Error, ErrorKind, Result};
+use async_trait::async_trait;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::FutureExt;
+use parking_lot::Mutex;
+use skerry_log::{CommitterThread, Log, Position, Recovery};
+use slatedb::wal::{
+    WalError, WalEvent, WalFileRange, WalFlushResult, WalGc, WalIterator, WalObserver, WalRows,
+    WalStatus, WalStatusListener, WalWriter, WriterInit, WriterInitResult, WriterManifest,
+};
+use slatedb::{RowEntry, ValueDeletable};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// All records are of one group.
+const GROUP: u32 = 0;
+/// A record that is a whole batch.
+const WHOLE: u8 = 1;
+/// The first record of a batch, one in between, and the last.
+const FIRST: u8 = 2;
+const MIDDLE: u8 = 3;
+const LAST: u8 = 4;
+/// Before the rows: version, reserved, number of the batch.
+const HEAD_BYTES: usize = 16;
+const VERSION: u8 = 1;
+
+const TOMBSTONE: u8 = 0;
+const VALUE: u8 = 1;
+const MERGE: u8 = 2;
+const HAS_CREATED: u8 = 4;
+const HAS_EXPIRES: u8 = 8;
+
+/// Room that is left in a log when SlateDB is asked to need less of it, a half.
+const FULL_SHARE: u64 = 2;
+
+/// A log that a database uses. Clones are the same.
+#[derive(Clone)]
+pub struct LocalWal {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    log: Log,
+    _committer: CommitterThread,
+    /// Keeps others from the log's directory.
+    _lock: Option<File>,
+    /// What was found, until it is replayed.
+    found: Mutex<Option<VecDeque<Batch>>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Where each batch begins that is not let go yet.
+    kept: VecDeque<(u64, Position)>,
+    status: WalStatus,
+    listeners: Vec<WalStatusListener>,
+}
+
+/// A batch as it was found.
+struct Batch {
+    number: u64,
+    position: Position,
+    rows: Vec<RowEntry>,
+}
+
+impl LocalWal {
+    /// Reads a log that was just opened to its end. `lock` keeps others from it, and is held as long as it is used.
+    ///
+    /// # Errors
+    /// `Corrupt` for what can't be read.
+    pub fn open(log: Log, mut recovery: Recovery, lock: Option<File>) -> Result<Self> {
+        let committer = log.spawn_committer().map_err(|error| {
+            Error::new(ErrorKind::Unavailable, format!("the jobs' log has no thread: {error}"))
+        })?;
+        let mut found: VecDeque<Batch> = VecDeque::new();
+        let mut open: Option<(Position, BytesMut)> = None;
+        while let Some(record) = recovery.next().map_err(log_failed)? {
+            let (begun, mut bytes) = match record.kind {
+                // What a crash left of a batch before it was never durable as a whole.
+                WHOLE | FIRST => (record.position, BytesMut::new()),
+                _ => open.take().ok_or_else(|| {
+                    let detail = format!("a batch of the jobs' log has no beginning: {record:?}");
+                    Error::new(ErrorKind::Corrupt, detail)
+                })?,
+            };
+            bytes.extend_from_slice(record.payload);
+            if matches!(record.kind, FIRST | MIDDLE) {
+                open = Some((begun, bytes));
+                continue;
+            }
+            let (number, rows) = decode(bytes.freeze())?;
+            if found.back().is_some_and(|last| last.number >= number) {
+                let detail = format!("batch {number} of the jobs' log is out of order");
+                return Err(Error::new(ErrorKind::Corrupt, detail));
+            }
+            found.push_back(Batch { number, position: begun, rows });
+        }
+        drop(recovery);
+        let status = WalStatus {
+            closed_reason: None,
+            estimated_bytes: 0,
+            last_flushed_wal_id: 0,
+            last_flushed_seq: None,
+            buffered_wal_entries_count: 0,
+        };
+        let state = State { kept: VecDeque::new(), status, listeners: Vec::new() };
+        let found = Mutex::new(Some(found));
+        let state = Mutex::new(state);
+        let shared = Shared { log, _committer: committer, _lock: lock, found, state };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Tells this log from others.
+    pub fn id(&self) -> [u8; 16] {
+        self.shared.log.id().as_u128().to_le_bytes()
+    }
+
+    /// For SlateDB's builder.
+    pub(crate) fn init(&self) -> Box<dyn WriterInit> {
+        Box::new(self.clone())
+    }
+
+    /// For SlateDB's collector.
+    pub(crate) fn gc(&self) -> Arc<dyn WalGc> {
+        Arc::new(self.clone())
+    }
+
+    /// Ends the log in an orderly way.
+    ///
+    /// # Errors
+    /// `Unavailable` if the disk does not take what it still has.
+    pub async fn close(&self) -> Result<()> {
+        self.shared.log.close().await.map_err(log_failed)
+    }
+}
+
+#[async_trait]
+impl WriterInit for LocalWal {
+    /// Whoever has the log's directory is its only writer; whoever has the manifest's epoch, the database's.
+    async fn fence_and_init(
+        &self,
+        manifest: &mut WriterManifest,
+    ) -> std::result::Result<WriterInitResult, WalError> {
+        let found = self.shared.found.lock().take().ok_or(WalError::Closed)?;
+        let after = manifest.replay_after_wal_id();
+        let last = found.back().map_or(after, |batch| batch.number.max(after));
+        {
+            let mut state = self.shared.state.lock();
+            state.kept = found.iter().map(|batch| (batch.number, batch.position)).collect();
+            state.status.last_flushed_wal_id = last;
+        }
+        self.shared.let_go(after + 1);
+        let mut rows: VecDeque<Batch> = found;
+        rows.retain(|batch| batch.number > after);
+        for (batch, number) in rows.iter().zip(after + 1..) {
+            if batch.number != number {
+                let detail =
+                    format!("the jobs' log lacks batch {number}, which the database needs");
+                let error = Error::new(ErrorKind::Corrupt, detail);
+                return Err(WalError::DataError(Arc::new(error)));
+            }
+        }
+        let writer = Writer { shared: self.shared.clone(), next: last + 1, last: None };
+        Ok(WriterInitResult {
+            replay_iterator: Box::new(Replay { rows }),
+            wal_writer: Box::new(writer),
+        })
+    }
+}
+
+/// What is replayed.
+struct Replay {
+    rows: VecDeque<Batch>,
+}
+
+#[async_trait]
+impl WalIterator for Replay {
+    async fn next(&mut self) -> std::result::Result<Option<WalRows>, WalError> {
+        Ok(self
+            .rows
+            .pop_front()
+            .map(|batch| WalRows { rows: batch.rows, last_consumed_wal_file_id: batch.number }))
+    }
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    next: u64,
+    /// The last batch that was appended: its number, where its last record is, and its sequence number.
+    last: Option<(u64, Position, u64)>,
+}
+
+#[async_trait]
+impl WalWriter for Writer {
+    async fn append(&mut self, batch: &[RowEntry]) -> std::result::Result<(), WalError> {
+        let Some(seq) = batch.last().map(|row| row.seq) else { return Ok(()) };
+        let bytes = encode(self.next, batch);
+        let limit = self.shared.log.settings().max_payload_bytes();
+        let (mut begun, mut last) = (None, Position::ZERO);
+        let mut pieces = bytes.chunks(limit).peekable();
+        while let Some(piece) = pieces.next() {
+            let kind = match (begun.is_none(), pieces.peek().is_none()) {
+                (true, true) => WHOLE,
+                (true, false) => FIRST,
+                (false, false) => MIDDLE,
+                (false, true) => LAST,
+            };
+            let appended = self.shared.log.append_waiting(GROUP, kind, &[piece]).await;
+            last = appended.map_err(unavailable)?.position;
+            begun.get_or_insert(last);
+        }
+        let mut state = self.shared.state.lock();
+        state.kept.extend(begun.map(|begun| (self.next, begun)));
+        state.status.estimated_bytes += bytes.len();
+        state.status.buffered_wal_entries_count += 1;
+        self.last = Some((self.next, last, seq));
+        self.next += 1;
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> std::result::Result<WalFlushResult, WalError> {
+        let Some((number, position, seq)) = self.last else {
+            let wal_id = self.next - 1;
+            return Ok(WalFlushResult { wal_id, completion: async { Ok(()) }.boxed() });
+        };
+        self.shared.log.request_sync(position);
+        let shared = self.shared.clone();
+        let completion = async move {
+            match shared.log.wait_durable(position).await {
+                Ok(_) => {
+                    shared.flushed(number, seq);
+                    Ok(())
+                }
+                Err(error) => Err(shared.failed(unavailable(error))),
+            }
+        };
+        Ok(WalFlushResult { wal_id: number, completion: completion.boxed() })
+    }
+
+    fn should_flush_memtable(&self, _replay_after_wal_id: u64) -> bool {
+        self.shared.log.used_bytes() > self.shared.log.cap_bytes() / FULL_SHARE
+    }
+
+    fn observer(&self) -> Box<dyn WalObserver> {
+        Box::new(LocalWal { shared: self.shared.clone() })
+    }
+
+    fn status(&self) -> std::result::Result<WalStatus, WalStatus> {
+        self.shared.status()
+    }
+
+    async fn close(&mut self) -> std::result::Result<(), WalError> {
+        let flushed = self.flush().await?.completion.await;
+        self.shared.closed(WalError::Closed);
+        flushed
+    }
+}
+
+impl WalObserver for LocalWal {
+    fn status(&self) -> std::result::Result<WalStatus, WalStatus> {
+        self.shared.status()
+    }
+
+    fn subscribe(&self, listener: WalStatusListener) -> std::result::Result<(), WalError> {
+        self.shared.state.lock().listeners.push(listener);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl WalGc for LocalWal {
+    async fn collect(
+        &self,
+        referenced: Vec<WalFileRange>,
+        _min_age: Duration,
+        dry_run: bool,
+    ) -> std::result::Result<(), WalError> {
+        let first = referenced.iter().map(|WalFileRange(from, _)| match from {
+            Bound::Included(first) => *first,
+            Bound::Excluded(before) => before + 1,
+            Bound::Unbounded => 0,
+        });
+        if let Some(first) = first.min().filter(|_| !dry_run) {
+            self.shared.let_go(first);
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn status(&self) -> std::result::Result<WalStatus, WalStatus> {
+        let status = self.state.lock().status.clone();
+        if status.closed_reason.is_some() { Err(status) } else { Ok(status) }
+    }
+
+    /// Batches before this one are in the database.
+    fn let_go(&self, first: u64) {
+        let mut state = self.state.lock();
+        while state.kept.front().is_some_and(|(number, _)| *number < first) {
+            state.kept.pop_front();
+        }
+        let below = state.kept.front().map_or_else(|| self.log.end_position(), |(_, at)| *at);
+        self.log.trim(GROUP, below);
+    }
+
+    /// Everything up to this batch is durable.
+    fn flushed(&self, number: u64, seq: u64) {
+        self.tell(|status| {
+            if status.last_flushed_wal_id < number {
+                status.last_flushed_wal_id = number;
+                status.last_flushed_seq = Some(seq);
+                status.estimated_bytes = 0;
+                status.buffered_wal_entries_count = 0;
+            }
+            WalEvent::WalFlushed(status.clone())
+        });
+    }
+
+    fn failed(&self, error: WalError) -> WalError {
+        self.closed(error.clone());
+        error
+    }
+
+    fn closed(&self, reason: WalError) {
+        self.tell(|status| {
+            status.closed_reason.get_or_insert(reason);
+            WalEvent::WalClosed(status.clone())
+        });
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut WalStatus) -> WalEvent) {
+        let (event, listeners) = {
+            let mut state = self.state.lock();
+            (change(&mut state.status), state.listeners.clone())
+        };
+        listeners.iter().for_each(|listener| listener(event.clone()));
+    }
+}
+
+fn unavailable(error: skerry_log::Error) -> WalError {
+    WalError::Unavailable(Arc::new(error))
+}
+
+/// What a failure of the log means.
+pub fn log_failed(error: skerry_log::Error) -> Error {
+    use skerry_log::ErrorKind as Log;
+    let kind = match error.kind() {
+        Log::Damaged | Log::UnsupportedFormat => ErrorKind::Corrupt,
+        Log::Full | Log::Failed => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    };
+    Error::new(kind, format!("the jobs' log: {error}"))
+}
+
+fn encode(number: u64, rows: &[RowEntry]) -> Bytes {
+    let bytes: usize = rows.iter().map(|row| row.key.len() + 64).sum();
+    let mut out = BytesMut::with_capacity(HEAD_BYTES + bytes);
+    out.put_u8(VERSION);
+    out.put_bytes(0, 7);
+    out.put_u64_le(number);
+    for row in rows {
+        let (kind, value) = match &row.value {
+            ValueDeletable::Tombstone => (TOMBSTONE, None),
+            ValueDeletable::Value(value) => (VALUE, Some(value)),
+            ValueDeletable::Merge(value) => (MERGE, Some(value)),
+        };
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        let flags =
+            flag(row.create_ts.is_some(), HAS_CREATED) | flag(row.expire_ts.is_some(), HAS_EXPIRES);
+        out.put_u8(kind | flags);
+        out.put_u64_le(row.seq);
+        put_bytes(&mut out, &row.key);
+        value.into_iter().for_each(|value| put_bytes(&mut out, value));
+        row.create_ts.into_iter().for_each(|at| out.put_i64_le(at));
+        row.expire_ts.into_iter().for_each(|at| out.put_i64_le(at));
+    }
+    out.freeze()
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    out.put_u32_le(bytes.len() as u32);
+    out.put_slice(bytes);
+}
+
+fn decode(mut bytes: Bytes) -> Result<(u64, Vec<RowEntry>)> {
+    let bad = || Error::new(ErrorKind::Corrupt, "a batch of the jobs' log is not what was written");
+    if bytes.len() < HEAD_BYTES {
+        return Err(bad());
+    }
+    let version = bytes.get_u8();
+    if version > VERSION {
+        let detail = format!("the jobs' log has version {version}, of a newer Skerry");
+        return Err(Error::new(ErrorKind::Corrupt, detail));
+    }
+    bytes.advance(7);
+    let number = bytes.get_u64_le();
+    let mut rows = Vec::new();
+    while bytes.has_remaining() {
+        rows.push(take_row(&mut bytes).ok_or_else(bad)?);
+    }
+    Ok((number, rows))
+}
+
+fn take_row(bytes: &mut Bytes) -> Option<RowEntry> {
+    let flags = bytes.try_get_u8().ok()?;
+    let seq = bytes.try_get_u64_le().ok()?;
+    let key = take_bytes(bytes)?;
+    let value = match flags & 3 {
+        TOMBSTONE => ValueDeletable::Tombstone,
+        VALUE => ValueDeletable::Value(take_bytes(bytes)?),
+        MERGE => ValueDeletable::Merge(take_bytes(bytes)?),
+        _ => return None,
+    };
+    let mut time = |flag| match flags & flag {
+        0 => Some(None),
+        _ => bytes.try_get_i64_le().ok().map(Some),
+    };
+    let (create_ts, expire_ts) = (time(HAS_CREATED)?, time(HAS_EXPIRES)?);
+    Some(RowEntry { key, value, seq, create_ts, expire_ts })
+}
+
+fn take_bytes(bytes: &mut Bytes) -> Option<Bytes> {
+    let len = bytes.try_get_u32_le().ok()? as usize;
+    (len <= bytes.len()).then(|| bytes.split_to(len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_read_as_they_were_written() {
+        let row = |value, create_ts, expire_ts| RowEntry {
+            key: Bytes::from_static(b"key"),
+            value,
+            seq: 7,
+            create_ts,
+            expire_ts,
+        };
+        let rows = vec![
+            row(ValueDeletable::Value("x".into()), Some(-1), None),
+            row(ValueDeletable::Tombstone, None, Some(5)),
+            row(ValueDeletable::Merge(Bytes::new()), Some(1), Some(2)),
+        ];
+        let bytes = encode(9, &rows);
+        assert_eq!(decode(bytes.clone()).expect("reads"), (9, rows));
+        for len in 0..bytes.len() {
+            let cut = decode(bytes.slice(..len));
+            assert!(cut.is_err() || cut.is_ok_and(|(_, rows)| rows.len() < 3), "{len} bytes");
+        }
+    }
+}
