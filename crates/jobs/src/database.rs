@@ -1,5 +1,6 @@
 //! Opening a shard's database: SlateDB over any object store, told the time by the broker's clock.
 
+use crate::cache::BlockCache;
 use crate::error::Result;
 use crate::shard::database_failed;
 use crate::wal::LocalWal;
@@ -53,6 +54,8 @@ impl DatabaseLog {
     }
 }
 
+/// Memory for the files of one database, bytes: the filters of some ten million jobs, and the blocks that are read next.
+const CACHE_BYTES: u64 = 64 << 20;
 /// How often batches that a local log does not need any more are let go.
 const LOCAL_GC_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -80,6 +83,7 @@ pub async fn open(parts: DatabaseParts) -> Result<Db> {
     let builder = builder
         .with_settings(parts.settings)
         .with_system_clock(clock.clone())
+        .with_db_cache(Arc::new(BlockCache::new(CACHE_BYTES)), 0)
         .with_seed(u64::from_le_bytes(seed));
     let builder = match parts.log {
         DatabaseLog::Same => builder,

@@ -5,6 +5,7 @@
 //! when it is opened. This crate knows nothing of volumes.
 
 pub mod broker;
+mod cache;
 pub mod database;
 pub mod error;
 pub mod job;
