@@ -218,7 +218,7 @@ impl Broker {
         }
     }
 
-    /// Closes all shards; everything that was answered is durable.
+    /// Closes all shards, also those that are out of service; everything that was answered is durable.
     ///
     /// # Errors
     /// `Unavailable` if a database does not take what it still has.

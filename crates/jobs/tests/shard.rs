@@ -592,6 +592,10 @@ async fn a_shard_that_was_opened_elsewhere_confirms_no_lease() {
     let refused = old.heartbeat(leased.lease).expect_err("it is the other's");
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     new.heartbeat(leased.lease).expect("it holds");
+    // It lets go what it holds.
+    let closed = tokio::time::timeout(Duration::from_secs(60), old.close()).await;
+    closed.expect("it ends").expect("what was answered is durable");
+    new.enqueue(spec("more")).await.expect("takes it");
 }
 
 /// The bucket is away for a while: who enqueues waits, and nothing is lost or made twice.
@@ -717,4 +721,32 @@ async fn a_database_misses_its_local_log_unless_it_was_closed() {
     assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
     let shard = split.open(true).await.expect("given up");
     shard.show(&tenant(), &named("one")).await.expect("it is in the database");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_sits_at_all_shards_with_the_same_credits() {
+    let (one, two) = (Place::new(), Place::new());
+    let broker = Broker::new(vec![one.open().await, two.open().await]);
+    let worker = Worker::new("w").expect("a name");
+    let tenants =
+        ["red", "blue", "green", "grey", "pink"].map(|name| Tenant::new(name).expect("a name"));
+    let of = |tenant: &Tenant| std::ptr::from_ref(broker.shard_of(tenant));
+    assert!(tenants.iter().any(|tenant| of(tenant) != of(&tenants[0])), "all in one shard");
+    let mut work = broker.work(&Group::default(), &worker, 1).expect("sits down");
+    for round in 0..3 {
+        for tenant in &tenants {
+            let spec = JobSpec { tenant: tenant.clone(), ..spec(&round.to_string()) };
+            broker.shard_of(tenant).enqueue(spec).await.expect("takes it");
+        }
+        for _ in &tenants {
+            let Heard::Leased(ticket, _) = work.next().await.expect("there is work") else {
+                panic!("a job comes")
+            };
+            let more = tokio::time::timeout(Duration::from_secs(1), work.next()).await;
+            assert!(more.is_err(), "one credit, and two jobs");
+            broker.report(ticket, Outcome::Succeeded("".into())).await.expect("holds");
+            work.add_credits(1).expect("takes it");
+        }
+    }
+    assert_eq!((broker.counts().active, broker.totals().succeeded), (0, 15));
 }

@@ -126,16 +126,24 @@ impl Shard {
         Ok(Self { inner })
     }
 
-    /// Closes the shard; everything that was answered is durable.
+    /// Closes the shard, also one that is out of service; everything that was answered is durable.
     ///
     /// # Errors
     /// `Unavailable` if the database does not take what it still has.
     pub async fn close(self) -> Result<()> {
-        let number = self.inner.pending(&self.inner.state.lock());
-        self.inner.wait_durable(number).await?;
-        self.inner.state.lock().fail(closed());
-        self.inner.durable.send_modify(|durable| durable.failure = Some(closed()));
-        self.inner.store.close(self.inner.descriptor).await
+        let inner = &self.inner;
+        let number = inner.pending(&inner.state.lock());
+        let durable = inner.wait_durable(number).await;
+        inner.state.lock().fail(closed());
+        inner.durable.send_modify(|durable| {
+            durable.failure.get_or_insert_with(closed);
+        });
+        let ended = match &durable {
+            Ok(()) => inner.store.close(inner.descriptor).await,
+            // Its tasks end, and let go what they hold.
+            Err(_) => inner.store.abandon().await,
+        };
+        durable.and(ended)
     }
 
     /// Waits until the shard is out of service; says why.

@@ -3,8 +3,9 @@
 
 use crate::job::{Job, Lease};
 use crate::name::{Group, Worker};
+use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 /// A job that a worker has.
@@ -36,7 +37,8 @@ pub struct Seat {
     shard: u32,
     group: Group,
     worker: Worker,
-    credits: Arc<AtomicU32>,
+    /// Shared by the seats of one worker.
+    credits: Arc<Mutex<u32>>,
     to: mpsc::UnboundedSender<(u32, Told)>,
 }
 
@@ -54,7 +56,7 @@ impl Seat {
         credits: u32,
     ) -> (Vec<Arc<Self>>, Tidings) {
         let (to, tidings) = mpsc::unbounded_channel();
-        let credits = Arc::new(AtomicU32::new(credits));
+        let credits = Arc::new(Mutex::new(credits));
         let seats = (0..shards).map(|shard| {
             Arc::new(Self {
                 number: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -85,20 +87,25 @@ impl Seat {
 
     /// The worker would take so many more.
     pub fn add_credits(&self, more: u32) {
-        let add = |now: u32| Some(now.saturating_add(more));
-        let _ = self.credits.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
+        let mut credits = self.credits.lock();
+        *credits = credits.saturating_add(more);
     }
 
     /// Takes back all that is left; says how many.
     pub fn take_credits(&self) -> u32 {
-        self.credits.swap(0, Ordering::AcqRel)
+        std::mem::take(&mut *self.credits.lock())
     }
 
-    /// Uses one, if there is one and the worker is there.
-    pub(super) fn use_credit(&self) -> bool {
-        let less = |now: u32| now.checked_sub(1);
-        !self.to.is_closed()
-            && self.credits.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
+    /// Uses a credit if there is work; `None` if the worker has gone or takes no more. Other shards wait meanwhile:
+    /// one that saw no credit while this looks in vain would forget a worker that has one.
+    pub(super) fn offer<T>(&self, work: impl FnOnce() -> Option<T>) -> Option<Option<T>> {
+        let mut credits = self.credits.lock();
+        if *credits == 0 || self.to.is_closed() {
+            return None;
+        }
+        let taken = work();
+        *credits -= u32::from(taken.is_some());
+        Some(taken)
     }
 
     /// Tells the worker; false if it has gone.

@@ -258,12 +258,11 @@ impl State {
     pub(super) fn serve(&mut self, group: &Group, now_ms: u64) {
         let Some(waiters) = self.waiters.get_mut(group) else { return };
         while let Some(seat) = waiters.pop_front() {
-            if !seat.use_credit() {
+            let Some(granted) = seat.offer(|| self.machine.lease(group, now_ms)) else {
                 self.waiting.remove(&seat.number());
                 continue;
-            }
-            let Some(granted) = self.machine.lease(group, now_ms) else {
-                seat.add_credits(1);
+            };
+            let Some(granted) = granted else {
                 waiters.push_front(seat);
                 break;
             };

@@ -169,10 +169,20 @@ impl Store {
 
     /// Closes the database; everything that was written is durable. If its log is applied, another log may follow.
     pub(super) async fn close(&self, descriptor: Descriptor) -> Result<()> {
+        let applied = self.apply_log(descriptor).await;
+        applied.and(self.abandon().await)
+    }
+
+    async fn apply_log(&self, descriptor: Descriptor) -> Result<()> {
         if self.apply_log_on_close {
             self.put_descriptor(Descriptor { log: None, ..descriptor }).await?;
             self.flush(FlushType::MemTable).await?;
         }
+        Ok(())
+    }
+
+    /// Closes the database as it is.
+    pub(super) async fn abandon(&self) -> Result<()> {
         self.db.close().await.map_err(failed)
     }
 }

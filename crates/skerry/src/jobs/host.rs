@@ -13,6 +13,8 @@ use crate::metrics::Metric;
 
 /// Between two attempts to open the shards.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// How long the databases may take to close: what was answered is durable already.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a start waits for the broker: volumes are served without it.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -79,6 +81,8 @@ async fn keep_open(opener: Opener, tell: watch::Sender<Now>, stop: CancellationT
                 };
                 tracing::error!(%why, "jobs are out of service, and are opened again");
                 say(&tell, Err(why.message().to_owned()));
+                // It lets go what it holds, such as a log.
+                let _ = tokio::time::timeout(CLOSE_TIME_MAX, broker.close()).await;
             }
             Err(error) => {
                 tracing::error!(%error, "jobs can't be opened; trying again");
@@ -98,7 +102,13 @@ fn say(tell: &watch::Sender<Now>, now: Now) {
 
 async fn close(tell: &watch::Sender<Now>, broker: Broker) {
     say(tell, Err("the node stops".to_owned()));
-    if let Err(error) = broker.close().await {
-        tracing::warn!(%error, "the jobs' database was not closed; the next start sees to it");
+    match tokio::time::timeout(CLOSE_TIME_MAX, broker.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the jobs' database was not closed; the next start sees to it");
+        }
+        Err(_) => {
+            tracing::warn!("the jobs' database does not end in time; the next start sees to it")
+        }
     }
 }
