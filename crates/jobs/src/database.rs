@@ -1,8 +1,7 @@
 //! Opening a shard's database: SlateDB over any object store, told the time by the broker's clock.
 
 use crate::cache::BlockCache;
-use crate::error::Result;
-use crate::shard::database_failed;
+use crate::error::{Error, ErrorKind, Result};
 use crate::wal::LocalWal;
 use chrono::{DateTime, Utc};
 use object_store::ObjectStore;
@@ -76,7 +75,7 @@ pub fn settings() -> Settings {
 pub async fn open(parts: DatabaseParts) -> Result<Db> {
     let mut seed = [0; 8];
     parts.entropy.fill(&mut seed);
-    let last_ms = latest_ms(&parts).await.map_err(database_failed)?;
+    let last_ms = latest_ms(&parts).await.map_err(failed)?;
     let clock = Arc::new(DbClock { clock: parts.clock, last_ms: last_ms.into() });
     let collector = parts.settings.garbage_collector_options.clone();
     let builder: DbBuilder<String> = Db::builder(parts.path.clone(), parts.store.clone());
@@ -100,7 +99,23 @@ pub async fn open(parts: DatabaseParts) -> Result<Db> {
             builder.with_wal_writer(wal.init()).with_gc_builder(collector)
         }
     };
-    builder.build().await.map_err(database_failed)
+    builder.build().await.map_err(failed)
+}
+
+/// What SlateDB says, as data that is bad, when an object that it was to create is there: because somebody else was
+/// faster, or because it was created and the answer to that was lost. Trying again finds out.
+const CREATED_BEFORE: &str = "version already exists";
+
+/// What a failure of the database means.
+pub fn failed(error: slatedb::Error) -> Error {
+    let text = error.to_string();
+    let kind = match error.kind() {
+        slatedb::ErrorKind::Data if text.contains(CREATED_BEFORE) => ErrorKind::Unavailable,
+        slatedb::ErrorKind::Data => ErrorKind::Corrupt,
+        slatedb::ErrorKind::Invalid | slatedb::ErrorKind::Internal => ErrorKind::Internal,
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, format!("the jobs' database failed: {text}"))
 }
 
 /// The time that a database has seen, milliseconds since 1970: its clock goes on from there even if the machine's was

@@ -169,6 +169,11 @@ impl Faults {
         self.state.lock().faults
     }
 
+    /// Writes that have not landed.
+    pub fn late(&self) -> usize {
+        self.state.lock().late.len()
+    }
+
     /// Makes all writes land that are late.
     pub async fn land_all(&self) {
         let due = self.state.lock().due(true);

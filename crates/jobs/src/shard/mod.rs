@@ -22,7 +22,6 @@ pub use reading::{Cursor, LISTED_MAX, Listed, Query};
 pub use seat::{Leased, Seat, Tidings, Told};
 pub use state::Totals;
 pub use store::Retention;
-pub(crate) use store::failed as database_failed;
 pub use working::Outcome;
 
 use crate::error::{Error, ErrorKind, Result};

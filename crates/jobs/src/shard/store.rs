@@ -2,6 +2,7 @@
 
 use super::commit::{Before, Written};
 use super::descriptor::Descriptor;
+use crate::database::failed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, Seq, State};
 use crate::keys;
@@ -255,14 +256,4 @@ impl Jobs {
         let row = self.rows.next().await.map_err(failed)?;
         row.map(|row| Job::decode(&row.value)).transpose()
     }
-}
-
-/// What a failure of the database means.
-pub(crate) fn failed(error: slatedb::Error) -> Error {
-    let kind = match error.kind() {
-        slatedb::ErrorKind::Data => ErrorKind::Corrupt,
-        slatedb::ErrorKind::Invalid | slatedb::ErrorKind::Internal => ErrorKind::Internal,
-        _ => ErrorKind::Unavailable,
-    };
-    Error::new(kind, format!("the jobs' database failed: {error}"))
 }

@@ -94,7 +94,8 @@ async fn live(sim: &Sim, seed: u64, death: Death, may_jump: bool) {
     let plan = if is_rough { FaultPlan::rough() } else { FaultPlan::default() };
     sim.world.faults.set_plan(plan);
     sim.world.faults.revive();
-    sim.disturbed.set(is_rough);
+    // A write that lands now may be in the way of another.
+    sim.disturbed.set(is_rough || sim.world.faults.late() > 0);
     let lived = async {
         let Some(shard) = open(sim).await else { return };
         use_it(sim, shard, seed, may_jump).await;

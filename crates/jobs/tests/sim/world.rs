@@ -173,15 +173,7 @@ impl World {
             .with_settings(self.settings.clone())
             .with_system_clock(Arc::new(DbClock(self.time.clone())))
             .with_seed(self.seed ^ (number << 32));
-        builder.build().await.map_err(|error| {
-            let kind = match error.kind() {
-                slatedb::ErrorKind::Data | slatedb::ErrorKind::Internal => {
-                    skerry_jobs::ErrorKind::Internal
-                }
-                _ => skerry_jobs::ErrorKind::Unavailable,
-            };
-            skerry_jobs::Error::new(kind, error.to_string())
-        })
+        builder.build().await.map_err(skerry_jobs::database::failed)
     }
 
     /// Opens the shard.
