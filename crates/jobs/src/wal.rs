@@ -138,14 +138,6 @@ impl LocalWal {
     pub(crate) fn gc(&self) -> Arc<dyn WalGc> {
         Arc::new(self.clone())
     }
-
-    /// Ends the log in an orderly way.
-    ///
-    /// # Errors
-    /// `Unavailable` if the disk does not take what it still has.
-    pub async fn close(&self) -> Result<()> {
-        self.shared.log.close().await.map_err(log_failed)
-    }
 }
 
 #[async_trait]
@@ -266,7 +258,8 @@ impl WalWriter for Writer {
     async fn close(&mut self) -> std::result::Result<(), WalError> {
         let flushed = self.flush().await?.completion.await;
         self.shared.closed(WalError::Closed);
-        flushed
+        let ended = self.shared.log.close().await.map_err(unavailable);
+        flushed.and(ended.map(drop))
     }
 }
 

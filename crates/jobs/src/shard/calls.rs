@@ -1,5 +1,6 @@
 //! What people ask of a shard: to take jobs, and to change those that it has.
 
+use super::durable::Mark;
 use super::edit::Edit;
 use super::state::{Called, State};
 use super::{Inner, Shard};
@@ -10,6 +11,7 @@ use crate::machine::{Cancelled, Machine};
 use crate::name::{Group, Tenant};
 use crate::spec::{JobSpec, check_payload};
 use bytes::Bytes;
+use std::pin::pin;
 
 /// A job that was taken, or was there already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,15 +92,15 @@ impl Shard {
 
     async fn take(&self, job: Job) -> Result<Enqueued> {
         let Some(id) = job.spec.id.clone() else {
-            let (number, job) = self.inner.admit(job)?;
-            self.inner.wait_durable(number).await?;
+            let (mark, job) = self.inner.admit(job)?;
+            self.inner.wait_durable(mark).await?;
             return Ok(Enqueued { job, is_new: true });
         };
         let called = (job.spec.tenant.clone(), JobRef::Named(id.clone()));
         let there = Enqueued { job: called.1.clone(), is_new: false };
         let claim = match self.inner.claim(&called).await? {
-            Claim::Active(number) => {
-                self.inner.wait_durable(number).await?;
+            Claim::Active(mark) => {
+                self.inner.wait_durable(mark).await?;
                 return Ok(there);
             }
             Claim::Mine(claim) => claim,
@@ -108,9 +110,9 @@ impl Shard {
         {
             return Ok(there);
         }
-        let (number, job) = self.inner.admit(job)?;
+        let (mark, job) = self.inner.admit(job)?;
         drop(claim);
-        self.inner.wait_durable(number).await?;
+        self.inner.wait_durable(mark).await?;
         Ok(Enqueued { job, is_new: true })
     }
 
@@ -120,7 +122,7 @@ impl Shard {
     /// `NotFound` if there is none that has not come to its end; `Unavailable`.
     pub async fn cancel(&self, tenant: &Tenant, job: &JobRef) -> Result<Cancelled> {
         let now_ms = self.inner.clock.now_ms();
-        let (done, number) = {
+        let (done, mark) = {
             let mut state = self.inner.state.lock();
             state.check()?;
             let seq = state.place(tenant, job)?;
@@ -138,7 +140,7 @@ impl Shard {
             }
             (done, self.inner.changed(&state))
         };
-        self.inner.wait_durable(number).await?;
+        self.inner.wait_durable(mark).await?;
         Ok(done)
     }
 
@@ -150,7 +152,7 @@ impl Shard {
         let (_claim, mut found) = self.ended(tenant, job).await?;
         found.restart();
         let now_ms = self.inner.clock.now_ms();
-        let number = {
+        let mark = {
             let mut state = self.inner.state.lock();
             state.check()?;
             state.machine.enqueue(&found, now_ms)?;
@@ -161,7 +163,7 @@ impl Shard {
             state.dispatch(now_ms);
             self.inner.changed(&state)
         };
-        self.inner.wait_durable(number).await
+        self.inner.wait_durable(mark).await
     }
 
     /// Deletes a job that waits or has come to its end, with all that is known of it.
@@ -175,14 +177,14 @@ impl Shard {
             done => return done,
         }
         let (_claim, found) = self.ended(tenant, job).await?;
-        let number = {
+        let mark = {
             let mut state = self.inner.state.lock();
             state.check()?;
             state.edit(found.seq, Edit::Deleted);
             state.leaving.insert((tenant.clone(), job.clone()), found.seq);
             self.inner.changed(&state)
         };
-        self.inner.wait_durable(number).await
+        self.inner.wait_durable(mark).await
     }
 
     /// A job that has come to its end, and that nobody else decides about meanwhile.
@@ -230,7 +232,7 @@ impl Shard {
         decide: impl FnOnce(&mut Machine, u64) -> Result<()>,
     ) -> Result<()> {
         let now_ms = self.inner.clock.now_ms();
-        let number = {
+        let mark = {
             let mut state = self.inner.state.lock();
             state.check()?;
             let seq = state.place(tenant, job)?;
@@ -239,7 +241,7 @@ impl Shard {
             state.dispatch(now_ms);
             self.inner.changed(&state)
         };
-        self.inner.wait_durable(number).await
+        self.inner.wait_durable(mark).await
     }
 
     /// No job of a task group is given out until it is resumed.
@@ -270,14 +272,14 @@ impl Shard {
         set: impl FnOnce(&mut State, u64),
     ) -> Result<()> {
         let now_ms = self.inner.clock.now_ms();
-        let number = {
+        let mark = {
             let mut state = self.inner.state.lock();
             state.check()?;
             state.batch.rows.insert(keys::paused(group), row);
             set(&mut state, now_ms);
             self.inner.changed(&state)
         };
-        self.inner.wait_durable(number).await
+        self.inner.wait_durable(mark).await
     }
 }
 
@@ -303,38 +305,47 @@ impl Drop for JobClaim<'_> {
     fn drop(&mut self) {
         self.inner.state.lock().checking.remove(&self.called);
         // Who waits for the same job looks again.
-        self.inner.durable.send_modify(|_| {});
+        self.inner.claims.notify_waiters();
     }
 }
 
 enum Claim<'a> {
     /// It is there and not over, or its end is not durable yet; what is known of it is with this batch.
-    Active(u64),
+    Active(Mark),
     Mine(JobClaim<'a>),
 }
 
 impl Inner {
     async fn claim(&self, called: &Called) -> Result<Claim<'_>> {
-        let mut durable = self.durable.subscribe();
         loop {
-            {
-                let mut state = self.state.lock();
-                state.check()?;
-                if state.machine.place_of(&called.0, &called.1).is_some()
-                    || state.ending.contains_key(called)
-                {
-                    return Ok(Claim::Active(self.pending(&state)));
-                }
-                if state.checking.insert(called.clone()) {
-                    return Ok(Claim::Mine(JobClaim { inner: self, called: called.clone() }));
-                }
+            if let Some(claim) = self.try_claim(called)? {
+                return Ok(claim);
             }
-            // Every claim that ends changes this.
-            let _ = durable.changed().await;
+            let mut changed = pin!(self.claims.notified());
+            changed.as_mut().enable();
+            // It may have changed just before.
+            if let Some(claim) = self.try_claim(called)? {
+                return Ok(claim);
+            }
+            changed.await;
         }
     }
 
-    fn admit(&self, job: Job) -> Result<(u64, JobRef)> {
+    /// Nothing if somebody else decides about the job just now.
+    fn try_claim(&self, called: &Called) -> Result<Option<Claim<'_>>> {
+        let mut state = self.state.lock();
+        state.check()?;
+        if state.machine.place_of(&called.0, &called.1).is_some()
+            || state.ending.contains_key(called)
+        {
+            return Ok(Some(Claim::Active(self.pending(&state))));
+        }
+        let is_mine = state.checking.insert(called.clone());
+        let claim = || Claim::Mine(JobClaim { inner: self, called: called.clone() });
+        Ok(is_mine.then(claim))
+    }
+
+    fn admit(&self, job: Job) -> Result<(Mark, JobRef)> {
         let now_ms = self.clock.now_ms();
         let mut state = self.state.lock();
         state.check()?;

@@ -3,33 +3,31 @@
 //! One batch at a time: while one is on its way, the next gathers. A job that changes several times between two
 //! batches is written once.
 
+use super::Inner;
+use super::durable::Pending;
 use super::edit::Edit;
 use super::seat::{Leased, Told};
 use super::state::{Batch, Delivery};
 use super::store::{Changes, Store};
-use super::{Durable, Inner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, Lease, Seq, State};
-use futures::StreamExt;
-use futures::stream;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Weak;
-
-/// Jobs that are read at once.
-const READS_MAX: usize = 64;
 
 /// Writes batches as long as somebody uses the shard and nothing fails.
 pub(super) async fn run(inner: Weak<Inner>) {
     let mut running = HashMap::new();
     loop {
         let Some(shard) = inner.upgrade() else { return };
-        let Some((number, batch)) = shard.take_batch() else {
+        let Some(mut batch) = shard.take_batch() else {
             let work = shard.work.clone();
             drop(shard);
             work.notified().await;
             continue;
         };
-        if let Err(error) = shard.commit(&mut running, number, batch).await {
+        // Dropped when the reason is known that is told to those who wait.
+        let durable = std::mem::take(&mut batch.durable);
+        if let Err(error) = shard.commit(&mut running, batch, &durable).await {
             shard.fail(&error);
             return;
         }
@@ -38,22 +36,16 @@ pub(super) async fn run(inner: Weak<Inner>) {
 
 impl Inner {
     /// What has gathered, if anything has.
-    fn take_batch(&self) -> Option<(u64, Batch)> {
-        let mut state = self.state.lock();
-        if state.batch.is_empty() {
-            return None;
-        }
-        let number = state.number;
-        state.number += 1;
-        Some((number, std::mem::take(&mut state.batch)))
+    fn take_batch(&self) -> Option<Batch> {
+        self.state.lock().take_batch()
     }
 
     /// Writes a batch. `running` are the jobs that workers have.
     async fn commit(
         &self,
         running: &mut HashMap<Seq, Job>,
-        number: u64,
         batch: Batch,
+        durable: &Pending,
     ) -> Result<()> {
         let written = gather(&self.store, running, batch.edits).await?;
         let mut changes = Changes::default();
@@ -62,7 +54,7 @@ impl Inner {
         self.store.write(changes).await?;
         self.store.sync().await?;
         self.note_written(&written);
-        self.durable.send_replace(Durable { number, failure: None });
+        durable.done();
         for job in written {
             if job.now.state == State::Running && !job.is_gone {
                 running.insert(job.now.seq, job.now);
@@ -101,8 +93,7 @@ impl Inner {
             return;
         }
         tracing::error!(%error, "a shard of the broker is out of service");
-        self.state.lock().fail(error.clone());
-        self.durable.send_modify(|durable| durable.failure = Some(error.clone()));
+        self.take_out_of_service(error);
     }
 }
 
@@ -126,45 +117,37 @@ pub(super) struct Written {
 async fn gather(
     store: &Store,
     running: &mut HashMap<Seq, Job>,
-    edits: impl IntoIterator<Item = (Seq, Vec<Edit>)>,
+    edits: BTreeMap<Seq, Vec<Edit>>,
 ) -> Result<Vec<Written>> {
-    let begun = edits.into_iter().map(|(seq, edits)| {
-        let known = match edits.first() {
-            Some(Edit::New(_) | Edit::Restarted(_)) => None,
-            _ => running.remove(&seq),
-        };
-        async move { apply(store, seq, known, edits).await }
-    });
-    let begun: Vec<_> = begun.collect();
-    let mut done = stream::iter(begun).buffered(READS_MAX);
-    let mut written = Vec::new();
-    while let Some(job) = done.next().await {
-        written.push(job?);
+    let is_known = |seq: &Seq, edits: &[Edit]| {
+        let begins = matches!(edits.first(), Some(Edit::New(_) | Edit::Restarted(_)));
+        begins || running.contains_key(seq)
+    };
+    let unknown = edits.iter().filter(|(seq, edits)| !is_known(seq, edits));
+    let unknown: Vec<Seq> = unknown.map(|(seq, _)| *seq).collect();
+    let mut waiting = store.waiting(&unknown).await?;
+    let mut written = Vec::with_capacity(edits.len());
+    for (seq, edits) in edits {
+        let known = running.remove(&seq).or_else(|| waiting.remove(&seq));
+        written.push(apply(store, seq, known, edits).await?);
     }
     Ok(written)
 }
 
 async fn apply(store: &Store, seq: Seq, known: Option<Job>, edits: Vec<Edit>) -> Result<Written> {
     let mut edits = edits.into_iter().peekable();
-    let before = match (&known, edits.peek()) {
-        (None, Some(Edit::New(_))) => Before::Nothing,
-        (None, Some(Edit::Restarted(_))) => Before::Ended,
-        _ => Before::Active,
-    };
-    let (mut now, before) = match (known, before) {
-        (Some(job), _) => (job, Before::Active),
-        (None, Before::Active) => {
-            let job = store.job(seq).await?.ok_or_else(|| {
+    let begins = edits.next_if(|first| matches!(first, Edit::New(_) | Edit::Restarted(_)));
+    let (mut now, before) = match (begins, known) {
+        (Some(Edit::New(job)), _) => (*job, Before::Nothing),
+        (Some(Edit::Restarted(job)), _) => (*job, Before::Ended),
+        (_, Some(job)) => (job, Before::Active),
+        (_, None) => {
+            let job = store.ended_job(seq).await?.ok_or_else(|| {
                 let detail = format!("the record of the job at {} is not there", seq.0);
                 Error::new(ErrorKind::Corrupt, detail)
             })?;
-            let before = if job.state.is_final() { Before::Ended } else { Before::Active };
-            (job, before)
+            (job, Before::Ended)
         }
-        (None, before) => match edits.next() {
-            Some(Edit::New(job) | Edit::Restarted(job)) => (*job, before),
-            _ => return Err(Error::new(ErrorKind::Internal, "a job without a beginning")),
-        },
     };
     let mut is_gone = false;
     for edit in edits {

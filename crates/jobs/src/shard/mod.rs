@@ -7,6 +7,7 @@
 mod calls;
 mod commit;
 mod descriptor;
+mod durable;
 mod edit;
 mod floating;
 mod reading;
@@ -18,6 +19,7 @@ mod working;
 pub use calls::{Enqueued, Imported};
 use descriptor::Descriptor;
 pub use descriptor::ShardNo;
+use durable::Mark;
 pub use reading::{Cursor, LISTED_MAX, Listed, Query};
 pub use seat::{Leased, Seat, Tidings, Told};
 pub use state::Totals;
@@ -62,21 +64,15 @@ pub struct ShardParts {
     pub apply_log_on_close: bool,
 }
 
-/// What is durable.
-#[derive(Debug, Clone, Default)]
-struct Durable {
-    /// The last batch.
-    number: u64,
-    /// Why no other will be.
-    failure: Option<Error>,
-}
-
 struct Inner {
     descriptor: Descriptor,
     state: Mutex<State>,
     store: Store,
     clock: Steady,
-    durable: watch::Sender<Durable>,
+    /// Why the shard is out of service, if it is.
+    failure: watch::Sender<Option<Error>>,
+    /// Somebody has decided about a job.
+    claims: Notify,
     /// There is something to write.
     work: Arc<Notify>,
     /// The next timer is another.
@@ -95,8 +91,16 @@ impl Shard {
     /// # Errors
     /// `Unavailable` if the database does not answer, `Corrupt` for what can't be read, `Conflict` if it is another shard.
     pub async fn open(parts: ShardParts) -> Result<Self> {
-        let status = parts.db.subscribe();
-        let store = Store::new(parts.db, parts.retention, parts.apply_log_on_close);
+        let store = Store::new(parts.db.clone(), parts.retention, parts.apply_log_on_close);
+        let opened = Self::read(&store, parts).await;
+        if opened.is_err() {
+            // It lets go what it holds, such as a log; why it was not opened says more than how it ends.
+            let _ = store.abandon().await;
+        }
+        opened
+    }
+
+    async fn read(store: &Store, parts: ShardParts) -> Result<Self> {
         let now = Descriptor { number: parts.number, log: parts.log, incarnation: 0 };
         let now = store.begin_incarnation(now, parts.give_up_log).await?;
         let incarnation = now.incarnation;
@@ -109,19 +113,20 @@ impl Shard {
         if incarnation > 1 {
             state.machine.assume_spent(now_ms);
         }
-        read_back(&store, &mut state, now_ms).await?;
+        read_back(store, &mut state, now_ms).await?;
         let inner = Arc::new(Inner {
             descriptor: now,
             state: Mutex::new(state),
-            store,
+            store: store.clone(),
             clock,
-            durable: watch::Sender::default(),
+            failure: watch::Sender::default(),
+            claims: Notify::new(),
             work: Arc::default(),
             timer: Arc::default(),
         });
         tokio::spawn(commit::run(Arc::downgrade(&inner)));
         tokio::spawn(watch_timers(Arc::downgrade(&inner)));
-        tokio::spawn(watch_database(Arc::downgrade(&inner), status));
+        tokio::spawn(watch_database(Arc::downgrade(&inner), parts.db.subscribe()));
         Ok(Self { inner })
     }
 
@@ -131,12 +136,9 @@ impl Shard {
     /// `Unavailable` if the database does not take what it still has.
     pub async fn close(self) -> Result<()> {
         let inner = &self.inner;
-        let number = inner.pending(&inner.state.lock());
-        let durable = inner.wait_durable(number).await;
-        inner.state.lock().fail(closed());
-        inner.durable.send_modify(|durable| {
-            durable.failure.get_or_insert_with(closed);
-        });
+        let mark = inner.pending(&inner.state.lock());
+        let durable = inner.wait_durable(mark).await;
+        inner.take_out_of_service(&closed());
         let ended = match &durable {
             Ok(()) => inner.store.close(inner.descriptor).await,
             // Its tasks end, and let go what they hold.
@@ -147,10 +149,7 @@ impl Shard {
 
     /// Waits until the shard is out of service; says why.
     pub async fn out_of_service(&self) -> Error {
-        let mut durable = self.inner.durable.subscribe();
-        let found = durable.wait_for(|durable| durable.failure.is_some()).await;
-        let why = found.ok().and_then(|durable| durable.failure.clone());
-        why.unwrap_or_else(closed)
+        self.inner.failed().await
     }
 }
 
@@ -187,47 +186,56 @@ async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<()> 
 
 impl Inner {
     /// Something has changed: gives the batch that it is in.
-    fn changed(&self, state: &State) -> u64 {
+    fn changed(&self, state: &State) -> Mark {
         self.work.notify_one();
         self.timer.notify_one();
-        state.number
+        state.batch.durable.mark()
     }
 
     /// The batch with which everything is durable that has happened.
-    fn pending(&self, state: &State) -> u64 {
-        if state.batch.is_empty() { state.number - 1 } else { self.changed(state) }
+    fn pending(&self, state: &State) -> Mark {
+        if state.batch.is_empty() { state.under_way.clone() } else { self.changed(state) }
     }
 
-    async fn wait_durable(&self, number: u64) -> Result<()> {
-        let mut durable = self.durable.subscribe();
-        let done = |durable: &Durable| durable.number >= number || durable.failure.is_some();
-        let found = durable.wait_for(done).await;
-        match found.map(|durable| (durable.number, durable.failure.clone())) {
-            Ok((reached, _)) if reached >= number => Ok(()),
-            Ok((_, Some(error))) => Err(error),
-            _ => Err(closed()),
+    async fn wait_durable(&self, mark: Mark) -> Result<()> {
+        if mark.wait().await {
+            return Ok(());
         }
+        Err(self.failure.borrow().clone().unwrap_or_else(closed))
+    }
+
+    /// The shard is out of service from now on, unless it is already: whoever waits is told.
+    fn take_out_of_service(&self, why: &Error) {
+        self.failure.send_modify(|failure| {
+            failure.get_or_insert_with(|| why.clone());
+        });
+        self.state.lock().fail(why.clone());
+    }
+
+    /// Waits until the shard is out of service; says why.
+    async fn failed(&self) -> Error {
+        let mut failure = self.failure.subscribe();
+        let found = failure.wait_for(Option::is_some).await;
+        found.ok().and_then(|failure| failure.clone()).unwrap_or_else(closed)
     }
 
     /// What the database answers; a store that is away may keep it from answering for ever.
     async fn read<T>(&self, asked: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut durable = self.durable.subscribe();
-        let failed = durable.wait_for(|durable| durable.failure.is_some());
         tokio::select! {
             biased;
             answered = asked => answered,
-            found = failed => Err(found.ok().and_then(|durable| durable.failure.clone()).unwrap_or_else(closed)),
+            why = self.failed() => Err(why),
         }
     }
 
     /// Waits until everything is durable that has happened.
     async fn catch_up(&self) -> Result<()> {
-        let number = {
+        let mark = {
             let state = self.state.lock();
             state.check()?;
             self.pending(&state)
         };
-        self.wait_durable(number).await
+        self.wait_durable(mark).await
     }
 }
 

@@ -86,12 +86,12 @@ impl Shard {
     /// `NotFound`, `Unavailable`.
     pub async fn show(&self, tenant: &Tenant, job: &JobRef) -> Result<Job> {
         // Where it is, before the wait: its record may say another moment later that it has ended.
-        let (number, seq) = {
+        let (mark, seq) = {
             let state = self.inner.state.lock();
             state.check()?;
             (self.inner.pending(&state), state.place_or_ending(tenant, job))
         };
-        self.inner.wait_durable(number).await?;
+        self.inner.wait_durable(mark).await?;
         self.inner.find(tenant, job, seq).await?.ok_or_else(|| no_job(tenant, job))
     }
 

@@ -1,5 +1,6 @@
 //! What a shard knows, behind one short lock: the machine, what has changed since it was last written, and who waits.
 
+use super::durable::{Mark, Pending};
 use super::edit::Edit;
 use super::seat::{Seat, Told};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +26,8 @@ pub(super) struct Batch {
     /// Other rows that are written, or deleted.
     pub(super) rows: BTreeMap<Vec<u8>, Option<Bytes>>,
     pub(super) deliveries: Vec<Delivery>,
+    /// Who waits for it.
+    pub(super) durable: Pending,
 }
 
 impl Batch {
@@ -75,8 +78,8 @@ pub(super) struct State {
     pub(super) machine: Machine,
     /// What has changed since the batch before.
     pub(super) batch: Batch,
-    /// The number of `batch`: what is in it is durable when this one is.
-    pub(super) number: u64,
+    /// The batch before, which is being written, or was.
+    pub(super) under_way: Mark,
     /// The next job's place.
     pub(super) next_seq: u64,
     /// Jobs that somebody is looking for in the database, to decide about them.
@@ -102,7 +105,7 @@ impl State {
         Self {
             machine,
             batch: Batch::default(),
-            number: 1,
+            under_way: Mark::past(),
             next_seq,
             checking: HashSet::new(),
             ending: HashMap::new(),
@@ -143,6 +146,15 @@ impl State {
     pub(super) fn place_or_ending(&self, tenant: &Tenant, job: &JobRef) -> Option<Seq> {
         let ending = || self.ending.get(&(tenant.clone(), job.clone())).copied();
         self.machine.place_of(tenant, job).or_else(ending)
+    }
+
+    /// What has gathered, if anything has: it is written now.
+    pub(super) fn take_batch(&mut self) -> Option<Batch> {
+        if self.batch.is_empty() {
+            return None;
+        }
+        self.under_way = self.batch.durable.mark();
+        Some(std::mem::take(&mut self.batch))
     }
 
     pub(super) fn edit(&mut self, seq: Seq, edit: Edit) {

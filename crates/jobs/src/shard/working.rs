@@ -102,8 +102,8 @@ impl Shard {
             })
         };
         match reported {
-            Ok((next, number)) => {
-                self.inner.wait_durable(number).await?;
+            Ok((next, mark)) => {
+                self.inner.wait_durable(mark).await?;
                 Ok(next)
             }
             Err(error) => self.inner.reported_before(lease, &ending).await?.ok_or(error),

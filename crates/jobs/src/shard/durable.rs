@@ -1,0 +1,35 @@
+//! When a batch is durable: whoever is to be answered then waits for its batch, and for no other.
+
+use tokio::sync::watch;
+
+/// A batch that is to become durable. Dropped, it never will.
+#[derive(Debug, Default)]
+pub(super) struct Pending(watch::Sender<bool>);
+
+/// Waits for a batch.
+#[derive(Debug, Clone)]
+pub(super) struct Mark(watch::Receiver<bool>);
+
+impl Pending {
+    /// What becomes durable with the batch.
+    pub(super) fn mark(&self) -> Mark {
+        Mark(self.0.subscribe())
+    }
+
+    /// It is durable.
+    pub(super) fn done(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Mark {
+    /// Of what is durable already.
+    pub(super) fn past() -> Self {
+        Self(watch::channel(true).1)
+    }
+
+    /// Waits until it is durable; false if it never will be.
+    pub(super) async fn wait(mut self) -> bool {
+        self.0.wait_for(|is_durable| *is_durable).await.is_ok()
+    }
+}
