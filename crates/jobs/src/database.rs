@@ -1,19 +1,15 @@
 //! Opening a shard's database: SlateDB over any object store, told the time by the broker's clock.
 
 use crate::cache::BlockCache;
+use crate::db_clock::DbClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wal::LocalWal;
-use chrono::{DateTime, Utc};
 use object_store::ObjectStore;
 use skerry_core::env::{Clock, Entropy};
 use slatedb::admin::Admin;
 use slatedb::config::{GarbageCollectorDirectoryOptions, Settings};
 use slatedb::{Db, DbBuilder, GarbageCollectorBuilder};
-use slatedb_common::clock::{SystemClock, SystemClockTicker};
-use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Where a shard's database is, and how it behaves.
@@ -59,7 +55,7 @@ const CACHE_BYTES: u64 = 64 << 20;
 const LOCAL_GC_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What a shard's database is told unless told otherwise: it is made durable when the broker says so, and looks
-/// seldom at what nobody else changes.
+/// seldom at what nobody else changes; while nothing is written, at nothing more often than at that.
 pub fn settings() -> Settings {
     Settings {
         flush_interval: None,
@@ -76,7 +72,8 @@ pub async fn open(parts: DatabaseParts) -> Result<Db> {
     let mut seed = [0; 8];
     parts.entropy.fill(&mut seed);
     let last_ms = latest_ms(&parts).await.map_err(failed)?;
-    let clock = Arc::new(DbClock { clock: parts.clock, last_ms: last_ms.into() });
+    let seldom = parts.settings.manifest_poll_interval;
+    let clock = Arc::new(DbClock::new(parts.clock, last_ms, seldom));
     let collector = parts.settings.garbage_collector_options.clone();
     let builder: DbBuilder<String> = Db::builder(parts.path.clone(), parts.store.clone());
     let builder = builder
@@ -94,12 +91,14 @@ pub async fn open(parts: DatabaseParts) -> Result<Db> {
                 Some(GarbageCollectorDirectoryOptions { interval, ..Default::default() });
             let collector = GarbageCollectorBuilder::new(parts.path, parts.store)
                 .with_options(options)
-                .with_system_clock(clock)
+                .with_system_clock(clock.clone())
                 .with_wal_gc(wal.gc());
             builder.with_wal_writer(wal.init()).with_gc_builder(collector)
         }
     };
-    builder.build().await.map_err(failed)
+    let db = builder.build().await.map_err(failed)?;
+    clock.watch(db.subscribe());
+    Ok(db)
 }
 
 /// What SlateDB says, as data that is bad, when an object that it was to create is there: because somebody else was
@@ -129,32 +128,4 @@ async fn latest_ms(parts: &DatabaseParts) -> std::result::Result<u64, slatedb::E
     let compactions = admin.read_compactions(None).await?;
     let begun = compactions.iter().flat_map(|all| all.recent_compactions());
     Ok(begun.map(|one| one.id().timestamp_ms()).max().unwrap_or(0).max(newest))
-}
-
-/// The broker's clock, as SlateDB wants it: one that never goes back.
-struct DbClock {
-    clock: Arc<dyn Clock>,
-    last_ms: AtomicU64,
-}
-
-impl fmt::Debug for DbClock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DbClock")
-    }
-}
-
-impl SystemClock for DbClock {
-    fn now(&self) -> DateTime<Utc> {
-        let now_ms = self.clock.wall_ms();
-        let ms = self.last_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms);
-        i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default()
-    }
-
-    fn sleep<'a>(&'a self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(tokio::time::sleep(time))
-    }
-
-    fn ticker(&self, interval: Duration) -> SystemClockTicker<'_> {
-        SystemClockTicker::new(self, interval)
-    }
 }

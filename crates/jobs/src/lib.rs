@@ -7,6 +7,7 @@
 pub mod broker;
 mod cache;
 pub mod database;
+mod db_clock;
 pub mod error;
 pub mod job;
 pub mod keys;

@@ -1,119 +1,23 @@
 //! A shard over a real database in memory: what was answered is there after it is opened again.
 
-use object_store::ObjectStore;
-use object_store::memory::InMemory;
-use skerry_core::env::{Clock, Entropy};
+mod common;
+
+use common::{Fixed, Paused, Place, Split, lease, lease_of, named, one, spec, tenant};
+use skerry_core::env::Clock;
 use skerry_jobs::ErrorKind;
 use skerry_jobs::broker::{Broker, Heard, Ticket};
-use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
-use skerry_jobs::job::{Ending, JobError, JobRef, State};
+use skerry_jobs::job::{Ending, JobError, State};
 use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::machine::{Cancelled, Next};
-use skerry_jobs::name::{Group, JobId, LimitKey, Tenant, Worker};
+use skerry_jobs::name::{Group, LimitKey, Tenant, Worker};
 use skerry_jobs::retry::RetryPolicy;
-use skerry_jobs::shard::{
-    Imported, Leased, Listed, Outcome, Query, Retention, Shard, ShardNo, ShardParts,
-};
+use skerry_jobs::shard::{Imported, Listed, Outcome, Query, Retention, Shard, ShardNo, ShardParts};
 use skerry_jobs::spec::JobSpec;
-use skerry_jobs::wal::LocalWal;
 use skerry_log::sim::SimDisk;
 use skerry_store::faulty::{FaultPlan, Faulty};
-use slatedb::Db;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// The runtime's clock.
-struct Paused(Instant);
-
-impl Clock for Paused {
-    fn boot(&self) -> Duration {
-        self.0.elapsed()
-    }
-
-    fn wall_ms(&self) -> u64 {
-        1_700_000_000_000 + self.0.elapsed().as_millis() as u64
-    }
-}
-
-struct Fixed;
-
-impl Entropy for Fixed {
-    fn fill(&self, out: &mut [u8]) {
-        out.fill(7);
-    }
-}
-
-/// A place for a shard, which may be opened again.
-struct Place {
-    store: Arc<dyn ObjectStore>,
-    clock: Arc<Paused>,
-    log: DatabaseLog,
-}
-
-impl Place {
-    fn new() -> Self {
-        let clock = Arc::new(Paused(Instant::now()));
-        Self { store: Arc::new(InMemory::new()), clock, log: DatabaseLog::Same }
-    }
-
-    async fn database(&self) -> Db {
-        let parts = DatabaseParts {
-            store: self.store.clone(),
-            path: "shard".to_owned(),
-            log: self.log.clone(),
-            settings: database::settings(),
-            clock: self.clock.clone(),
-            entropy: Arc::new(Fixed),
-        };
-        database::open(parts).await.expect("opens")
-    }
-
-    async fn open(&self) -> Shard {
-        let db = self.database().await;
-        let (clock, entropy) = (self.clock.clone(), Arc::new(Fixed));
-        let (number, retention) = (ShardNo::ONLY, Retention::default());
-        let parts = ShardParts {
-            db,
-            number,
-            clock,
-            entropy,
-            retention,
-            log: None,
-            give_up_log: false,
-            apply_log_on_close: false,
-        };
-        Shard::open(parts).await.expect("opens")
-    }
-}
-
-fn spec(id: &str) -> JobSpec {
-    JobSpec { id: Some(JobId::new(id).expect("a name")), ..JobSpec::default() }
-}
-
-fn named(id: &str) -> JobRef {
-    JobRef::Named(JobId::new(id).expect("a name"))
-}
-
-fn tenant() -> Tenant {
-    Tenant::default()
-}
-
-async fn lease(shard: &Shard, max: u32, patience: Duration) -> Vec<Leased> {
-    lease_of(shard, &Group::default(), max, patience).await
-}
-
-async fn lease_of(shard: &Shard, group: &Group, max: u32, patience: Duration) -> Vec<Leased> {
-    let worker = Worker::new("w").expect("a name");
-    let broker = Broker::new(vec![shard.clone()]);
-    let leased = broker.lease(group, &worker, max, patience).await.expect("answers");
-    leased.into_iter().map(|(_, leased)| leased).collect()
-}
-
-async fn one(shard: &Shard) -> Leased {
-    let mut got = lease(shard, 1, Duration::from_secs(3600)).await;
-    got.pop().expect("there is one")
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_job_is_enqueued_run_and_shown_and_survives() {
@@ -625,60 +529,6 @@ async fn what_is_enqueued_while_the_store_is_away_waits_for_it() {
     assert_eq!(lease(&shard, 50, Duration::ZERO).await.len(), 11);
     drop(shard);
     assert_eq!(place.open().await.counts().running, 11);
-}
-
-/// A database with a log on a local disk.
-struct Split {
-    place: Place,
-    disk: SimDisk,
-}
-
-impl Split {
-    fn new() -> Self {
-        Self { place: Place::new(), disk: SimDisk::new() }
-    }
-
-    fn log(&self) -> LocalWal {
-        let settings = skerry_log::Settings {
-            file_bytes: 1 << 20,
-            cap_bytes: 64 << 20,
-            buffer_bytes: 64 << 10,
-            write_threshold_bytes: 16 << 10,
-            unsynced_bytes_max: 64 << 10,
-            fill_ahead_bytes: 128 << 10,
-            fill_piece_bytes: 64 << 10,
-            ..skerry_log::Settings::default()
-        };
-        // Another log has another id.
-        static SEED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-        let seed = SEED.fetch_add(1 << 40, std::sync::atomic::Ordering::Relaxed);
-        let random = std::sync::atomic::AtomicU64::new(seed);
-        let random = move || random.fetch_add(0x9E37_79B9, std::sync::atomic::Ordering::Relaxed);
-        let env = skerry_log::Env::new(random, || 0);
-        let disk = Arc::new(self.disk.clone());
-        let (log, recovery) = skerry_log::Log::open(disk, settings, env).expect("opens");
-        LocalWal::open(log, recovery, None).expect("reads")
-    }
-
-    async fn open(&mut self, give_up_log: bool) -> Result<Shard, skerry_jobs::Error> {
-        self.place.log = DatabaseLog::Local(self.log());
-        let log = self.place.log.id();
-        let db = self.place.database().await;
-        let (clock, entropy) = (self.place.clock.clone(), Arc::new(Fixed));
-        let parts = ShardParts {
-            db,
-            number: ShardNo::ONLY,
-            clock,
-            entropy,
-            retention: Retention::default(),
-            log,
-            give_up_log,
-            apply_log_on_close: true,
-        };
-        let opened = Shard::open(parts).await;
-        self.place.log = DatabaseLog::Same;
-        opened
-    }
 }
 
 /// The log's thread runs by itself, so the clock runs too.

@@ -1,0 +1,117 @@
+//! The broker's clock, as SlateDB wants it: one that never goes back, and by which it looks seldom at its store while
+//! nothing is written.
+
+use chrono::{DateTime, Utc};
+use skerry_core::env::Clock;
+use slatedb::DbStatus;
+use slatedb_common::clock::{SystemClock, SystemClockTicker};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::watch;
+
+type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// What time it is.
+struct Times {
+    clock: Arc<dyn Clock>,
+    /// The latest time that was told, milliseconds since 1970.
+    last_ms: AtomicU64,
+}
+
+impl Times {
+    fn now(&self) -> DateTime<Utc> {
+        let now_ms = self.clock.wall_ms();
+        let ms = self.last_ms.fetch_max(now_ms, Ordering::Relaxed).max(now_ms);
+        i64::try_from(ms).ok().and_then(DateTime::from_timestamp_millis).unwrap_or_default()
+    }
+}
+
+/// A database's clock.
+pub(crate) struct DbClock {
+    times: Arc<Times>,
+    polls: Polls,
+}
+
+impl DbClock {
+    /// A clock that goes on from `last_ms`, milliseconds since 1970. What happens more often than every `seldom` happens
+    /// that seldom while nothing is written.
+    pub(crate) fn new(clock: Arc<dyn Clock>, last_ms: u64, seldom: Duration) -> Self {
+        let times = Arc::new(Times { clock, last_ms: last_ms.into() });
+        let polls = Polls { times: times.clone(), seldom, status: OnceLock::new() };
+        Self { times, polls }
+    }
+
+    /// The database is open: from now on it is seen whether anything is written.
+    pub(crate) fn watch(&self, status: watch::Receiver<DbStatus>) {
+        // It is opened once.
+        let _ = self.polls.status.set(status);
+    }
+}
+
+impl fmt::Debug for DbClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DbClock")
+    }
+}
+
+impl SystemClock for DbClock {
+    fn now(&self) -> DateTime<Utc> {
+        self.times.now()
+    }
+
+    fn sleep<'a>(&'a self, time: Duration) -> Sleep<'a> {
+        Box::pin(tokio::time::sleep(time))
+    }
+
+    fn ticker(&self, interval: Duration) -> SystemClockTicker<'_> {
+        let is_poll = interval < self.polls.seldom;
+        SystemClockTicker::new(if is_poll { &self.polls } else { self }, interval)
+    }
+}
+
+/// The same for what happens often.
+struct Polls {
+    times: Arc<Times>,
+    seldom: Duration,
+    status: OnceLock<watch::Receiver<DbStatus>>,
+}
+
+impl fmt::Debug for Polls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Polls")
+    }
+}
+
+impl SystemClock for Polls {
+    fn now(&self) -> DateTime<Utc> {
+        self.times.now()
+    }
+
+    /// Sleeps for a while; goes on to sleep if nothing has changed, until something has.
+    fn sleep<'a>(&'a self, time: Duration) -> Sleep<'a> {
+        Box::pin(async move {
+            let mut status = self.status.get().cloned();
+            if let Some(status) = &mut status {
+                status.mark_unchanged();
+            }
+            tokio::time::sleep(time).await;
+            let Some(mut status) =
+                status.filter(|status| matches!(status.has_changed(), Ok(false)))
+            else {
+                return;
+            };
+            // The first tick is at once.
+            if !time.is_zero() {
+                let rest = self.seldom.saturating_sub(time);
+                let _ = tokio::time::timeout(rest, status.changed()).await;
+            }
+        })
+    }
+
+    fn ticker(&self, interval: Duration) -> SystemClockTicker<'_> {
+        SystemClockTicker::new(self, interval)
+    }
+}

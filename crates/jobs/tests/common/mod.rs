@@ -1,0 +1,156 @@
+//! A shard over a real database in memory, for tests: where it is, opened again and again, and asked for work.
+
+#![allow(dead_code, reason = "each test uses some of it")]
+#![allow(unreachable_pub, reason = "shared by tests")]
+
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use skerry_core::env::{Clock, Entropy};
+use skerry_jobs::Result;
+use skerry_jobs::broker::Broker;
+use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
+use skerry_jobs::job::JobRef;
+use skerry_jobs::name::{Group, JobId, Tenant, Worker};
+use skerry_jobs::shard::{Leased, Retention, Shard, ShardNo, ShardParts};
+use skerry_jobs::spec::JobSpec;
+use skerry_jobs::wal::LocalWal;
+use skerry_log::sim::SimDisk;
+use slatedb::Db;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The runtime's clock.
+pub struct Paused(pub Instant);
+
+impl Clock for Paused {
+    fn boot(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        1_700_000_000_000 + self.0.elapsed().as_millis() as u64
+    }
+}
+
+pub struct Fixed;
+
+impl Entropy for Fixed {
+    fn fill(&self, out: &mut [u8]) {
+        out.fill(7);
+    }
+}
+
+/// A place for a shard, which may be opened again.
+pub struct Place {
+    pub store: Arc<dyn ObjectStore>,
+    pub clock: Arc<Paused>,
+    pub log: DatabaseLog,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let clock = Arc::new(Paused(Instant::now()));
+        Self { store: Arc::new(InMemory::new()), clock, log: DatabaseLog::Same }
+    }
+
+    pub async fn database(&self) -> Db {
+        let parts = DatabaseParts {
+            store: self.store.clone(),
+            path: "shard".to_owned(),
+            log: self.log.clone(),
+            settings: database::settings(),
+            clock: self.clock.clone(),
+            entropy: Arc::new(Fixed),
+        };
+        database::open(parts).await.expect("opens")
+    }
+
+    pub async fn open(&self) -> Shard {
+        self.try_open(false).await.expect("opens")
+    }
+
+    /// Opens the shard, also if that gives up a log which it had.
+    pub async fn try_open(&self, give_up_log: bool) -> Result<Shard> {
+        let parts = ShardParts {
+            db: self.database().await,
+            number: ShardNo::ONLY,
+            clock: self.clock.clone(),
+            entropy: Arc::new(Fixed),
+            retention: Retention::default(),
+            log: self.log.id(),
+            give_up_log,
+            apply_log_on_close: self.log.id().is_some(),
+        };
+        Shard::open(parts).await
+    }
+}
+
+pub fn spec(id: &str) -> JobSpec {
+    JobSpec { id: Some(JobId::new(id).expect("a name")), ..JobSpec::default() }
+}
+
+pub fn named(id: &str) -> JobRef {
+    JobRef::Named(JobId::new(id).expect("a name"))
+}
+
+pub fn tenant() -> Tenant {
+    Tenant::default()
+}
+
+pub async fn lease(shard: &Shard, max: u32, patience: Duration) -> Vec<Leased> {
+    lease_of(shard, &Group::default(), max, patience).await
+}
+
+pub async fn lease_of(shard: &Shard, group: &Group, max: u32, patience: Duration) -> Vec<Leased> {
+    let worker = Worker::new("w").expect("a name");
+    let broker = Broker::new(vec![shard.clone()]);
+    let leased = broker.lease(group, &worker, max, patience).await.expect("answers");
+    leased.into_iter().map(|(_, leased)| leased).collect()
+}
+
+pub async fn one(shard: &Shard) -> Leased {
+    let mut got = lease(shard, 1, Duration::from_secs(3600)).await;
+    got.pop().expect("there is one")
+}
+
+/// A database with a log on a local disk.
+pub struct Split {
+    pub place: Place,
+    pub disk: SimDisk,
+}
+
+impl Split {
+    pub fn new() -> Self {
+        Self { place: Place::new(), disk: SimDisk::new() }
+    }
+
+    pub fn log(&self) -> LocalWal {
+        let settings = skerry_log::Settings {
+            file_bytes: 1 << 20,
+            cap_bytes: 64 << 20,
+            buffer_bytes: 64 << 10,
+            write_threshold_bytes: 16 << 10,
+            unsynced_bytes_max: 64 << 10,
+            fill_ahead_bytes: 128 << 10,
+            fill_piece_bytes: 64 << 10,
+            ..skerry_log::Settings::default()
+        };
+        // Another log has another id.
+        static SEED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let seed = SEED.fetch_add(1 << 40, std::sync::atomic::Ordering::Relaxed);
+        let random = std::sync::atomic::AtomicU64::new(seed);
+        let random = move || random.fetch_add(0x9E37_79B9, std::sync::atomic::Ordering::Relaxed);
+        let env = skerry_log::Env::new(random, || 0);
+        let disk = Arc::new(self.disk.clone());
+        let (log, recovery) = skerry_log::Log::open(disk, settings, env).expect("opens");
+        LocalWal::open(log, recovery, None).expect("reads")
+    }
+
+    pub async fn open(&mut self, give_up_log: bool) -> Result<Shard> {
+        self.place.log = DatabaseLog::Local(self.log());
+        let opened = self.place.try_open(give_up_log).await;
+        self.place.log = DatabaseLog::Same;
+        opened
+    }
+}

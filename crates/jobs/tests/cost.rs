@@ -1,0 +1,122 @@
+//! What jobs cost: calls of the object store, and bytes that go there.
+
+mod common;
+
+use common::{Place, Split, lease, spec};
+use futures::future::join_all;
+use object_store::memory::InMemory;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use skerry_jobs::shard::{Leased, Outcome, Shard};
+use skerry_jobs::spec::JobSpec;
+use skerry_store::meter::{CallKind, Counters, Meter, Tally};
+use std::sync::Arc;
+use std::time::Duration;
+
+const JOBS: usize = 1_000;
+const TOGETHER: usize = 100;
+const PAYLOAD_BYTES: usize = 1_000;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A place whose store counts its calls.
+fn metered(place: &mut Place) -> Arc<Counters> {
+    let meter = Meter::new(Arc::new(InMemory::new()), place.clock.clone());
+    let counters = meter.counters();
+    place.store = Arc::new(meter);
+    counters
+}
+
+async fn enqueue(shard: &Shard) {
+    // Nothing that a database could make smaller.
+    let mut rng = StdRng::seed_from_u64(1);
+    for round in 0..JOBS / TOGETHER {
+        let jobs = (0..TOGETHER).map(|n| {
+            let mut payload = vec![0; PAYLOAD_BYTES];
+            rng.fill_bytes(&mut payload);
+            shard.enqueue(JobSpec { payload: payload.into(), ..spec(&format!("{round}-{n}")) })
+        });
+        join_all(jobs).await.into_iter().for_each(|done| {
+            done.expect("takes it");
+        });
+    }
+}
+
+async fn work(shard: &Shard) {
+    for _ in 0..JOBS / TOGETHER {
+        let got = lease(shard, TOGETHER as u32, Duration::ZERO).await;
+        assert_eq!(got.len(), TOGETHER);
+        let done = |leased: Leased| shard.report(leased.lease, Outcome::Succeeded("".into()));
+        join_all(got.into_iter().map(done)).await.into_iter().for_each(|done| {
+            done.expect("holds");
+        });
+    }
+}
+
+fn writes(tally: &Tally) -> u64 {
+    tally.calls(CallKind::Put) + tally.calls(CallKind::Delete)
+}
+
+/// With the log in the object store, what is answered together costs one PUT, and nothing is read back.
+#[tokio::test(start_paused = true)]
+async fn what_is_answered_together_costs_one_call() {
+    let mut place = Place::new();
+    let counters = metered(&mut place);
+    let shard = place.open().await;
+    let begun = counters.tally();
+    enqueue(&shard).await;
+    let enqueued = counters.tally().since(&begun);
+    // The first of a round may go by itself.
+    let most = 2 * (JOBS / TOGETHER) as u64;
+    assert_eq!(enqueued.calls(CallKind::Put), enqueued.calls_in_all(), "{enqueued:?}");
+    assert!(enqueued.calls_in_all() <= most, "{enqueued:?}");
+    work(&shard).await;
+    let worked = counters.tally().since(&begun).since(&enqueued);
+    // The leases of a round, and its outcomes.
+    assert_eq!(worked.calls_in_all(), most, "{worked:?}");
+}
+
+/// With the log on a local disk, jobs cost no call at all until there is enough of them for an upload, and one that is
+/// done by then costs one record.
+#[tokio::test]
+async fn a_job_that_is_done_between_two_uploads_costs_one_record() {
+    let mut split = Split::new();
+    let counters = metered(&mut split.place);
+    let shard = split.open(false).await.expect("opens");
+    let begun = counters.tally();
+    enqueue(&shard).await;
+    work(&shard).await;
+    let used = counters.tally().since(&begun);
+    assert_eq!(writes(&used), 0, "{used:?}");
+    shard.close().await.expect("closes");
+    let used = counters.tally().since(&begun);
+    // A record is the payload, what is known of the job, and its id again for the index: twice the payload would be two.
+    let most = JOBS * (PAYLOAD_BYTES + 400);
+    let put = used.bytes(CallKind::Put) as usize;
+    assert!((JOBS * PAYLOAD_BYTES..most).contains(&put), "{put} bytes: {used:?}");
+    assert!(writes(&used) < 20, "{used:?}");
+}
+
+/// A shard that nobody uses looks for compactions and for other writers twice a minute; a write wakes it.
+#[tokio::test(start_paused = true)]
+async fn an_idle_shard_looks_seldom_at_its_store() {
+    let mut place = Place::new();
+    let counters = metered(&mut place);
+    let shard = place.open().await;
+    enqueue(&shard).await;
+    work(&shard).await;
+    tokio::time::sleep(HOUR).await;
+    let begun = counters.tally();
+    tokio::time::sleep(HOUR).await;
+    let idle = counters.tally().since(&begun);
+    assert_eq!(writes(&idle), 0, "{idle:?}");
+    assert!(idle.calls(CallKind::Get) <= 1_200 && idle.calls(CallKind::List) <= 30, "{idle:?}");
+    let begun = counters.tally();
+    for minute in 0..60 {
+        for second in [0, 10, 20, 30, 40, 50] {
+            shard.enqueue(spec(&format!("{minute}:{second}"))).await.expect("takes it");
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+    }
+    let used = counters.tally().since(&begun);
+    assert!(used.calls(CallKind::Get) > 2 * idle.calls(CallKind::Get), "{used:?} after {idle:?}");
+}
