@@ -4,6 +4,8 @@ use std::error::Error as _;
 
 use tonic::{Code, Status};
 
+use crate::v1;
+
 /// The longest sentence that is sent with an error, bytes: it travels in an HTTP/2 header, and
 /// peers refuse headers of more than a few KiB.
 const MESSAGE_BYTES_MAX: usize = 2048;
@@ -89,6 +91,22 @@ impl From<Status> for Error {
             message => message.to_owned(),
         };
         Self::new(kind, message)
+    }
+}
+
+impl From<&v1::Failure> for Error {
+    /// What a node answered about one item of a call.
+    fn from(failure: &v1::Failure) -> Self {
+        let kind = match failure.kind() {
+            v1::FailureKind::Invalid => ErrorKind::Invalid,
+            v1::FailureKind::NotFound => ErrorKind::NotFound,
+            v1::FailureKind::Exists => ErrorKind::Exists,
+            v1::FailureKind::Conflict | v1::FailureKind::LeaseLost => ErrorKind::InUse,
+            v1::FailureKind::Unavailable => ErrorKind::Unavailable,
+            v1::FailureKind::Corrupt => ErrorKind::Corrupt,
+            v1::FailureKind::Internal | v1::FailureKind::Unspecified => ErrorKind::Internal,
+        };
+        Self::new(kind, &failure.message)
     }
 }
 

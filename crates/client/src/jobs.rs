@@ -55,7 +55,7 @@ impl Jobs {
         let answer = self.raw().enqueue_jobs(v1::EnqueueJobsRequest { jobs }).await?;
         let jobs = answer.into_inner().jobs.into_iter().map(|one| match one.failure {
             None => Ok(Enqueued { id: one.id, is_new: one.is_new }),
-            Some(failure) => Err(error(&failure)),
+            Some(failure) => Err(Error::from(&failure)),
         });
         Ok(jobs.collect())
     }
@@ -85,7 +85,7 @@ impl Jobs {
         let ended = self.raw().await_jobs(v1::AwaitJobsRequest { tenant, ids }).await?;
         let ended = ended.into_inner().map(|one| match one {
             Ok(v1::AwaitJobsResponse { id, failure: Some(failure), .. }) => {
-                (id, Err(error(&failure)))
+                (id, Err(Error::from(&failure)))
             }
             Ok(v1::AwaitJobsResponse { id, job, .. }) => (id, job.ok_or_else(out_of_order)),
             Err(status) => (String::new(), Err(status.into())),
@@ -132,18 +132,4 @@ fn request(tenant: &str, id: &str) -> v1::JobRequest {
 
 fn out_of_order() -> Error {
     Error::new(ErrorKind::Internal, "the node did not say what became of a job")
-}
-
-/// The error of one item of a call.
-fn error(failure: &v1::Failure) -> Error {
-    let kind = match failure.kind() {
-        v1::FailureKind::Invalid => ErrorKind::Invalid,
-        v1::FailureKind::NotFound => ErrorKind::NotFound,
-        v1::FailureKind::Exists => ErrorKind::Exists,
-        v1::FailureKind::Conflict | v1::FailureKind::LeaseLost => ErrorKind::InUse,
-        v1::FailureKind::Unavailable => ErrorKind::Unavailable,
-        v1::FailureKind::Corrupt => ErrorKind::Corrupt,
-        v1::FailureKind::Internal | v1::FailureKind::Unspecified => ErrorKind::Internal,
-    };
-    Error::new(kind, &failure.message)
 }

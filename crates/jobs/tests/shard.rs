@@ -433,9 +433,20 @@ async fn jobs_come_with_their_history() {
         ended_ms: None,
         attempts: vec![attempt(Some((6, Ending::Expired))), attempt(None)],
     };
+    // One try is left: one that was given back is none.
+    let retry = RetryPolicy { retries: 1, ..RetryPolicy::default() };
+    let last_try = Imported {
+        spec: JobSpec { retry, group: Group::new("last").expect("a name"), ..spec("last") },
+        attempts: vec![
+            attempt(Some((5, Ending::Returned))),
+            attempt(Some((6, Ending::Expired))),
+            attempt(Some((7, Ending::Returned))),
+        ],
+        ..waits.clone()
+    };
     let bad = Imported { ended_ms: None, ..done.clone() };
     assert_eq!(shard.import(bad).await.expect_err("no end").kind(), ErrorKind::Invalid);
-    for job in [&done, &waits, &done, &waits] {
+    for job in [&done, &waits, &done, &waits, &last_try] {
         shard.import(job.clone()).await.expect("takes it");
     }
     drop(shard);
@@ -444,7 +455,11 @@ async fn jobs_come_with_their_history() {
     assert_eq!((job.state, job.created_ms, job.ended_ms), (State::Succeeded, 4, Some(7)));
     assert_eq!(job.result().map(|r| &r[..]), Some(&b"x"[..]));
     assert_eq!(one(&shard).await.lease.attempt.0, 2);
-    assert_eq!(list(&shard, |_| {}).await.jobs.len(), 2);
+    assert_eq!(list(&shard, |_| {}).await.jobs.len(), 3);
+    let got = lease_of(&shard, &last_try.spec.group, 1, Duration::ZERO).await;
+    let error = JobError { code: "E".into(), message: String::new(), is_final: false };
+    let next = shard.report(got[0].lease, Outcome::Failed(error)).await.expect("holds");
+    assert_eq!((got[0].lease.attempt.0, next), (4, Next::End(State::Failed)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -177,6 +177,15 @@ impl Meter {
         Self { store, clock, counters: Arc::default() }
     }
 
+    /// The same, added to what is counted already: of a store that is opened again, or another.
+    pub fn adding_to(
+        counters: Arc<Counters>,
+        store: Arc<dyn ObjectStore>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { store, clock, counters }
+    }
+
     /// The numbers; they stay when the meter is gone.
     pub fn counters(&self) -> Arc<Counters> {
         self.counters.clone()

@@ -5,7 +5,7 @@ use super::edit::Edit;
 use super::state::{Called, State};
 use super::{Inner, Shard};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{ATTEMPTS_KEPT, Attempt, AttemptNo, Job, JobRef, Seq, State as JobState};
+use crate::job::{ATTEMPTS_KEPT, Attempt, AttemptNo, Ending, Job, JobRef, Seq, State as JobState};
 use crate::keys;
 use crate::machine::{Cancelled, Machine};
 use crate::name::{Group, Tenant};
@@ -33,7 +33,8 @@ pub struct Imported {
     pub created_ms: u64,
     /// When it came to its end, if it has.
     pub ended_ms: Option<u64>,
-    /// What was tried, oldest first. Numbered anew from 1; attempts without an end are not taken.
+    /// What was tried, oldest first. Numbered anew from 1; attempts without an end are not taken. They count as tries,
+    /// but for those that were given back.
     pub attempts: Vec<Attempt>,
 }
 
@@ -53,7 +54,7 @@ impl Imported {
             return Err(Error::invalid(detail));
         }
         self.attempts.iter().try_for_each(|attempt| match &attempt.ended {
-            Some((_, crate::job::Ending::Succeeded(result))) => check_payload("result", result),
+            Some((_, Ending::Succeeded(result))) => check_payload("result", result),
             _ => Ok(()),
         })
     }
@@ -65,8 +66,11 @@ impl Imported {
             Attempt { number, ..attempt }
         });
         let state = if self.state.is_final() { self.state } else { JobState::Scheduled };
+        let attempts: Vec<_> = attempts.collect();
+        let returned = |attempt: &&Attempt| matches!(attempt.ended, Some((_, Ending::Returned)));
+        let uncounted = attempts.iter().filter(returned).count() as u32;
         let job = Job::new(Seq(0), self.spec, self.created_ms);
-        Job { state, ended_ms: self.ended_ms, attempts: attempts.collect(), ..job }
+        Job { state, ended_ms: self.ended_ms, uncounted, attempts, ..job }
     }
 }
 

@@ -96,7 +96,7 @@ async fn enqueue(context: &mut Context<'_>, jobs: &mut Jobs, args: EnqueueArgs) 
     let answer = jobs.enqueue_jobs(v1::EnqueueJobsRequest { jobs: vec![spec] }).await?;
     let made = answer.into_inner().jobs.pop().ok_or_else(no_answer)?;
     if let Some(failure) = &made.failure {
-        return Err(as_error(failure));
+        return Err(failure.into());
     }
     let text = if made.is_new {
         format!("enqueued {}\n", made.id)
@@ -109,20 +109,6 @@ async fn enqueue(context: &mut Context<'_>, jobs: &mut Jobs, args: EnqueueArgs) 
 
 fn no_answer() -> Error {
     Error::new(ErrorKind::Internal, "the node did not say what became of it")
-}
-
-/// The error that an item of a call has.
-fn as_error(failure: &v1::Failure) -> Error {
-    let kind = match failure.kind() {
-        v1::FailureKind::Invalid => ErrorKind::Invalid,
-        v1::FailureKind::NotFound => ErrorKind::NotFound,
-        v1::FailureKind::Exists => ErrorKind::Exists,
-        v1::FailureKind::Conflict | v1::FailureKind::LeaseLost => ErrorKind::InUse,
-        v1::FailureKind::Unavailable => ErrorKind::Unavailable,
-        v1::FailureKind::Corrupt => ErrorKind::Corrupt,
-        v1::FailureKind::Internal | v1::FailureKind::Unspecified => ErrorKind::Internal,
-    };
-    Error::new(kind, &failure.message)
 }
 
 fn payload(args: &EnqueueArgs) -> Result<Vec<u8>> {
@@ -221,7 +207,7 @@ async fn wait(
         while let Some(one) = ended.next().await {
             let one = one?;
             if let Some(failure) = &one.failure {
-                return Err(as_error(failure));
+                return Err(Error::from(failure));
             }
             all.extend(one.job);
         }

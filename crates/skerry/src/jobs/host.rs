@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_jobs::broker::Broker;
+use skerry_store::meter::Counters;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,7 @@ type Now = std::result::Result<Broker, String>;
 /// The broker of a node, while the node runs.
 pub(crate) struct JobsHost {
     now: watch::Receiver<Now>,
+    calls: Arc<Counters>,
     stop: CancellationToken,
     ended: tokio::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
@@ -33,10 +35,11 @@ impl JobsHost {
     pub(crate) async fn start(opener: Opener) -> Arc<Self> {
         let (tell, mut now) = watch::channel(Err("they are being opened; try again".to_owned()));
         let stop = CancellationToken::new();
+        let calls = opener.calls();
         let task = tokio::spawn(keep_open(opener, tell, stop.clone()));
         let _ = tokio::time::timeout(START_TIME_MAX, now.changed()).await;
         now.mark_unchanged();
-        Arc::new(Self { now, stop, ended: tokio::sync::Mutex::new(Some(task)) })
+        Arc::new(Self { now, calls, stop, ended: tokio::sync::Mutex::new(Some(task)) })
     }
 
     /// The broker.
@@ -47,13 +50,14 @@ impl JobsHost {
         })
     }
 
-    /// What the broker counts; nothing while there is none. Without labels that people choose: there may be any
+    /// What the broker counts, while there is one, and what is asked of its store. Without labels that people choose: there may be any
     /// number of tenants and task groups.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
-        match &*self.now.borrow() {
-            Ok(broker) => super::metrics::of(broker),
-            Err(_) => Vec::new(),
+        let mut all = super::metrics::calls(&self.calls);
+        if let Ok(broker) = &*self.now.borrow() {
+            all.extend(super::metrics::of(broker));
         }
+        all
     }
 
     /// Closes the broker; everything that was answered is durable.

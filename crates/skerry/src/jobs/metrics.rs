@@ -3,6 +3,7 @@
 use skerry_jobs::broker::Broker;
 use skerry_jobs::machine::GroupCounts;
 use skerry_jobs::shard::Totals;
+use skerry_store::meter::{CallKind, Counters};
 
 use crate::metrics::{Metric, Sample, Value};
 
@@ -21,6 +22,20 @@ pub(super) fn of(broker: &Broker) -> Vec<Metric> {
         counter("jobs_expired", "Attempts whose worker was silent", expired),
         Metric::new("jobs_ended", "Jobs that came to their end", ends.into()),
         now(broker),
+    ]
+}
+
+/// What is asked of the databases' stores.
+pub(super) fn calls(store: &Counters) -> Vec<Metric> {
+    let tally = store.tally();
+    let each = |value: &dyn Fn(CallKind) -> u64| {
+        let sample = |kind: CallKind| Sample::of("call", kind.name(), Value::Counter(value(kind)));
+        CallKind::ALL.map(sample).into()
+    };
+    let (calls, bytes) = (each(&|kind| tally.calls(kind)), each(&|kind| tally.bytes(kind)));
+    vec![
+        Metric::new("jobs_store_calls", "Calls of the jobs' object store", calls),
+        Metric::new("jobs_store_bytes", "Bytes moved by calls of the jobs' object store", bytes),
     ]
 }
 

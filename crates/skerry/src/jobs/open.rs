@@ -12,6 +12,7 @@ use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
 use skerry_jobs::shard::{Retention, Shard, ShardNo, ShardParts};
 use skerry_jobs::wal::{LocalWal, log_failed};
 use skerry_log::{FileDisk, Log};
+use skerry_store::meter::{Counters, Meter};
 use skerry_store::url;
 
 use super::convert;
@@ -31,6 +32,8 @@ pub(crate) struct Opener {
     log: Option<LogPlace>,
     apply_log_on_close: bool,
     give_up_log: bool,
+    /// What is asked of the stores.
+    calls: Arc<Counters>,
 }
 
 /// Where the database's log is, if it is not in the same place.
@@ -75,16 +78,22 @@ impl Opener {
             log: log.transpose()?,
             apply_log_on_close,
             give_up_log,
+            calls: Arc::default(),
         })
+    }
+
+    /// What is asked of the databases' stores.
+    pub(crate) fn calls(&self) -> Arc<Counters> {
+        self.calls.clone()
     }
 
     /// Opens all shards.
     pub(crate) async fn open(&self) -> Result<Broker> {
-        let store = self.data.open()?;
+        let store = self.data.open(&self.calls)?;
         let mut shards = Vec::new();
         for number in 0..self.shards {
             let log = match &self.log {
-                Some(place) => place.open(number)?,
+                Some(place) => place.open(number, &self.calls)?,
                 None => DatabaseLog::Same,
             };
             let log_id = log.id();
@@ -131,9 +140,9 @@ impl LogPlace {
         Ok(Self::Dir(to.path.clone()))
     }
 
-    fn open(&self, shard: u32) -> Result<DatabaseLog> {
+    fn open(&self, shard: u32, calls: &Arc<Counters>) -> Result<DatabaseLog> {
         match self {
-            Self::Store(place) => Ok(DatabaseLog::Store(place.open()?)),
+            Self::Store(place) => Ok(DatabaseLog::Store(place.open(calls)?)),
             Self::Dir(path) => open_dir(Path::new(&path.replace(SHARD_MARK, &shard.to_string()))),
         }
     }
@@ -210,14 +219,14 @@ impl Place {
         Ok(Self { url, options: options.clone(), path: rest.to_owned() })
     }
 
-    fn open(&self) -> Result<Arc<dyn ObjectStore>> {
+    fn open(&self, calls: &Arc<Counters>) -> Result<Arc<dyn ObjectStore>> {
         let options = url::StoreOptions {
             settings: self.options.clone(),
             environment: crate::wiring::cloud_environment(),
         };
         let opened = url::open(&self.url, &options);
         let opened = opened.map_err(|e| control::error(skerry_volume::Error::from(e)))?;
-        Ok(opened.store)
+        Ok(Arc::new(Meter::adding_to(calls.clone(), opened.store, Arc::new(SystemClock))))
     }
 
     fn path_of(&self, shard: u32) -> String {
