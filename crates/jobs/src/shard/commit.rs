@@ -25,7 +25,6 @@ pub(super) async fn run(inner: Weak<Inner>) {
             work.notified().await;
             continue;
         };
-        // Dropped when the reason is known that is told to those who wait.
         let durable = std::mem::take(&mut batch.durable);
         if let Err(error) = shard.commit(&mut running, batch, &durable).await {
             shard.fail(&error);

@@ -197,11 +197,13 @@ impl Inner {
         if state.batch.is_empty() { state.under_way.clone() } else { self.changed(state) }
     }
 
+    /// Waits for a batch; one that is on its way when the shard fails may stay so for ever.
     async fn wait_durable(&self, mark: Mark) -> Result<()> {
-        if mark.wait().await {
-            return Ok(());
+        tokio::select! {
+            biased;
+            true = mark.wait() => Ok(()),
+            why = self.failed() => Err(why),
         }
-        Err(self.failure.borrow().clone().unwrap_or_else(closed))
     }
 
     /// The shard is out of service from now on, unless it is already: whoever waits is told.
