@@ -4,7 +4,9 @@
 //! * `enqueue`: COUNT jobs, BATCH in each call, by CLIENTS at once;
 //! * `stream`: leases and ends COUNT jobs over CLIENTS connections with BATCH credits each;
 //! * `unary`: the same with calls of BATCH jobs;
-//! * `latency`: COUNT jobs a second for ten seconds, from the call to the moment that a waiting worker has them.
+//! * `latency`: COUNT jobs a second for ten seconds, from the call to the moment that one of CLIENTS waiting workers has
+//!   them; BATCH is how many milliseconds a worker holds a job;
+//! * `neighbour`: the same in the task group of the others' jobs, which the workers take too.
 
 #![expect(clippy::disallowed_methods, reason = "it measures")]
 
@@ -24,6 +26,8 @@ const GROUP: &str = "bench";
 const ALONE: &str = "latency";
 const PAYLOAD: Bytes = Bytes::from_static(&[b'x'; 200]);
 const LATENCY_SECONDS: u64 = 10;
+/// Jobs that a worker has at once if it holds them.
+const HELD: u32 = 32;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -31,7 +35,8 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 async fn main() -> Outcome<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [address, what, count, clients, batch] = &args[..] else {
-        return Err("load ADDRESS enqueue|stream|unary|latency COUNT CLIENTS BATCH".into());
+        let usage = "load ADDRESS enqueue|stream|unary|latency|neighbour COUNT CLIENTS BATCH";
+        return Err(usage.into());
     };
     let address: Address = address.parse()?;
     let (count, clients, batch) = (count.parse()?, clients.parse()?, batch.parse()?);
@@ -39,7 +44,8 @@ async fn main() -> Outcome<()> {
         "enqueue" => rate(&address, count, clients, move |c, n| enqueue(c, n, batch)).await,
         "stream" => rate(&address, count, clients, move |c, n| stream(c, n, batch)).await,
         "unary" => rate(&address, count, clients, move |c, n| unary(c, n, batch)).await,
-        "latency" => latency(&address, count, clients).await,
+        "latency" => latency(&address, count, clients, ALONE, batch).await,
+        "neighbour" => latency(&address, count, clients, GROUP, batch).await,
         other => Err(format!("{other} is nothing that can be measured").into()),
     }
 }
@@ -144,14 +150,20 @@ async fn unary(mut client: Client, count: u64, batch: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// Enqueues at a steady rate while workers wait.
-async fn latency(address: &Address, rate: u64, workers: u64) -> Outcome<()> {
+/// Enqueues at a steady rate while workers wait, or are busy with others' jobs.
+async fn latency(
+    address: &Address,
+    rate: u64,
+    workers: u64,
+    group: &'static str,
+    hold_ms: u64,
+) -> Outcome<()> {
     let begun = Instant::now();
     let count = rate * LATENCY_SECONDS;
     let mut working = Vec::new();
     for _ in 0..workers {
         let client = Jobs::connect(address).await?.raw();
-        working.push(tokio::spawn(receive(client, count / workers, begun)));
+        working.push(tokio::spawn(receive(client, group, hold_ms, begun)));
     }
     let client = Jobs::connect(address).await?.raw();
     let mut calls = FuturesUnordered::new();
@@ -164,7 +176,8 @@ async fn latency(address: &Address, rate: u64, workers: u64) -> Outcome<()> {
             let mut client = client.clone();
             let since = begun.elapsed();
             let jobs = vec![v1::JobSpec {
-                group: ALONE.to_owned(),
+                tenant: ALONE.to_owned(),
+                group: group.to_owned(),
                 payload: Bytes::copy_from_slice(&since.as_nanos().to_le_bytes()),
                 ..spec()
             }];
@@ -181,6 +194,9 @@ async fn latency(address: &Address, rate: u64, workers: u64) -> Outcome<()> {
     for working in working {
         all.extend(working.await??);
     }
+    if (all.len() as u64) < count * 9 / 10 {
+        return Err(format!("{} of {count} jobs came to a worker", all.len()).into());
+    }
     all.sort_by(f64::total_cmp);
     let at = |part: f64| all[((all.len() - 1) as f64 * part) as usize];
     println!(
@@ -193,32 +209,40 @@ async fn latency(address: &Address, rate: u64, workers: u64) -> Outcome<()> {
     Ok(())
 }
 
-async fn receive(mut client: Client, count: u64, begun: Instant) -> Outcome<Vec<f64>> {
+/// Takes jobs, holds each for a while, and says how long those of the one who enqueues had waited.
+async fn receive(
+    mut client: Client,
+    group: &str,
+    hold_ms: u64,
+    begun: Instant,
+) -> Outcome<Vec<f64>> {
     let (out, requests) = mpsc::channel(64);
-    let begin = v1::WorkBegin { group: ALONE.to_owned(), worker: "load".to_owned() };
-    out.send(v1::WorkRequest { begin: Some(begin), credits: 256, ..Default::default() }).await?;
+    let begin = v1::WorkBegin { group: group.to_owned(), worker: "load".to_owned() };
+    let credits = if hold_ms == 0 { 256 } else { HELD };
+    out.send(v1::WorkRequest { begin: Some(begin), credits, ..Default::default() }).await?;
     let mut answers = client.work(ReceiverStream::new(requests)).await?.into_inner();
     let mut all = Vec::new();
-    let enough = count * 9 / 10;
-    let until = begun + Duration::from_secs(LATENCY_SECONDS + 2);
-    while (all.len() as u64) < count * 2 {
-        let patience = tokio::time::timeout_at(until.into(), answers.message()).await;
-        let Ok(answer) = patience else { break };
+    let until = begun + Duration::from_secs(LATENCY_SECONDS + 1);
+    while let Ok(answer) = tokio::time::timeout_at(until.into(), answers.message()).await {
         let answer = answer?.ok_or("the node closed the connection")?;
         if answer.jobs.is_empty() {
             continue;
         }
-        for job in &answer.jobs {
+        for job in answer.jobs.iter().filter(|job| job.tenant == ALONE) {
             let since = job.payload[..].try_into().map(u128::from_le_bytes)?;
             let waited = begun.elapsed().as_nanos() - since;
             all.push(waited as f64 / 1e6);
         }
         let credits = u32::try_from(answer.jobs.len())?;
         let outcomes = answer.jobs.into_iter().map(done).collect();
-        out.send(v1::WorkRequest { outcomes, credits, ..Default::default() }).await?;
-    }
-    if (all.len() as u64) < enough / 2 {
-        return Err("a worker got too few jobs".into());
+        let out = out.clone();
+        tokio::spawn(async move {
+            if hold_ms > 0 {
+                tokio::time::sleep(Duration::from_millis(hold_ms)).await;
+            }
+            // At the end nobody listens any more.
+            let _ = out.send(v1::WorkRequest { outcomes, credits, ..Default::default() }).await;
+        });
     }
     Ok(all)
 }

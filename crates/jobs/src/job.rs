@@ -208,6 +208,15 @@ impl Job {
         }
     }
 
+    /// What its owner and its workers gave it, bytes: payload and results.
+    pub fn bytes(&self) -> usize {
+        let results = self.attempts.iter().map(|attempt| match &attempt.ended {
+            Some((_, Ending::Succeeded(result))) => result.len(),
+            _ => 0,
+        });
+        self.spec.payload.len() + results.sum::<usize>()
+    }
+
     /// How many attempts have begun.
     pub fn begun(&self) -> AttemptNo {
         self.attempts.last().map_or(AttemptNo(0), |attempt| attempt.number)

@@ -7,6 +7,7 @@ use skerry_core::env::Clock;
 use skerry_jobs::ErrorKind;
 use skerry_jobs::broker::{Broker, Heard, Ticket};
 use skerry_jobs::job::{Ending, JobError, State};
+use skerry_jobs::keys;
 use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::machine::{Cancelled, Next};
 use skerry_jobs::name::{Group, LimitKey, Tenant, Worker};
@@ -544,6 +545,61 @@ async fn what_is_enqueued_while_the_store_is_away_waits_for_it() {
     assert_eq!(lease(&shard, 50, Duration::ZERO).await.len(), 11);
     drop(shard);
     assert_eq!(place.open().await.counts().running, 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_the_store_takes_bounded_memory() {
+    const ROOM: usize = 64;
+    let ask = |shard: &Shard, n: usize| {
+        let (shard, payload) = (shard.clone(), vec![7; (1 << 20) - 1024].into());
+        let spec = JobSpec { payload, ..spec(&n.to_string()) };
+        tokio::spawn(async move { shard.enqueue(spec).await })
+    };
+    let mut place = Place::new();
+    let shard = place.open().await;
+    let asks: Vec<_> = (0..ROOM + 20).map(|n| ask(&shard, n)).collect();
+    for ask in asks {
+        assert!(ask.await.expect("runs").expect("there is room, in the end").is_new);
+    }
+    drop(shard);
+    let faulty = Faulty::new(place.store.clone(), 1, FaultPlan::default());
+    let faults = faulty.faults();
+    place.store = Arc::new(faulty);
+    let shard = place.open().await;
+    let before = shard.counts().active;
+    faults.set_plan(FaultPlan { error_before: 1000, ..FaultPlan::default() });
+    let _asks: Vec<_> = (1000..1000 + ROOM + 20).map(|n| ask(&shard, n)).collect();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(shard.counts().active - before, ROOM, "more are taken than there is room for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_database_is_left_as_it_is() {
+    let place = Place::new();
+    let shard = place.open().await;
+    shard.enqueue(spec("one")).await.expect("takes it");
+    shard.close().await.expect("closes");
+    let set = async |descriptor: &[u8]| {
+        let db = place.database().await;
+        let before = db.get(keys::DESCRIPTOR).await.expect("reads").expect("there");
+        db.put(keys::DESCRIPTOR, descriptor).await.expect("writes");
+        db.close().await.expect("closes");
+        before.to_vec()
+    };
+    let mut newer = set(b"").await;
+    newer[4] += 1;
+    let end = newer.len() - 4;
+    let sum = crc32c::crc32c(&newer[..end]);
+    newer[end..].copy_from_slice(&sum.to_le_bytes());
+    set(&newer).await;
+    let refused = place.try_open(false).await.err().expect("it is newer");
+    assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+    assert!(refused.message().contains("newer"), "{refused}");
+    newer[4] -= 1;
+    let sum = crc32c::crc32c(&newer[..end]);
+    newer[end..].copy_from_slice(&sum.to_le_bytes());
+    assert_ne!(set(&newer).await, b"", "it was left as it was");
+    place.open().await.show(&tenant(), &named("one")).await.expect("nothing is lost");
 }
 
 /// The log's thread runs by itself, so the clock runs too.

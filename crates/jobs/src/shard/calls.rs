@@ -95,6 +95,7 @@ impl Shard {
     }
 
     async fn take(&self, job: Job) -> Result<Enqueued> {
+        let _room = self.inner.room(job.bytes()).await?;
         let Some(id) = job.spec.id.clone() else {
             let (mark, job) = self.inner.admit(job)?;
             self.inner.wait_durable(mark).await?;

@@ -39,8 +39,10 @@ use state::State;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use store::Store;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
+/// What calls may have on its way to the database at once, KiB of payloads and results: others wait until it is durable.
+const ON_ITS_WAY_KIB_MAX: u32 = 64 << 10;
 /// Bits of a place that count jobs; those above count how often the shard was opened.
 const SEQ_BITS: u32 = 40;
 
@@ -73,6 +75,8 @@ struct Inner {
     failure: watch::Sender<Option<Error>>,
     /// Somebody has decided about a job.
     claims: Notify,
+    /// KiB that may still be on their way.
+    room: Semaphore,
     /// There is something to write.
     work: Arc<Notify>,
     /// The next timer is another.
@@ -121,6 +125,7 @@ impl Shard {
             clock,
             failure: watch::Sender::default(),
             claims: Notify::new(),
+            room: Semaphore::new(ON_ITS_WAY_KIB_MAX as usize),
             work: Arc::default(),
             timer: Arc::default(),
         });
@@ -228,6 +233,17 @@ impl Inner {
             answered = asked => answered,
             why = self.failed() => Err(why),
         }
+    }
+
+    /// Waits until there is room for so many bytes on their way; they have it until this is dropped.
+    async fn room(&self, bytes: usize) -> Result<SemaphorePermit<'_>> {
+        let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).saturating_add(1);
+        let kib = kib.min(ON_ITS_WAY_KIB_MAX);
+        // Who waits lets others go first, also if there is nothing to wait for: what comes together would not stay so.
+        if let Ok(room) = self.room.try_acquire_many(kib) {
+            return Ok(room);
+        }
+        self.room.acquire_many(kib).await.map_err(|_| closed())
     }
 
     /// Waits until everything is durable that has happened.

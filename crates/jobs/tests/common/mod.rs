@@ -17,6 +17,7 @@ use skerry_jobs::wal::LocalWal;
 use skerry_log::sim::SimDisk;
 use slatedb::Db;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -41,17 +42,32 @@ impl Entropy for Fixed {
     }
 }
 
+/// Other bytes each time that a database is opened: it names its files by them, and by a time that may stand still.
+struct Opened(u8);
+
+impl Entropy for Opened {
+    fn fill(&self, out: &mut [u8]) {
+        out.fill(self.0);
+    }
+}
+
 /// A place for a shard, which may be opened again.
 pub struct Place {
     pub store: Arc<dyn ObjectStore>,
     pub clock: Arc<Paused>,
     pub log: DatabaseLog,
+    opened: AtomicU8,
 }
 
 impl Place {
     pub fn new() -> Self {
         let clock = Arc::new(Paused(Instant::now()));
-        Self { store: Arc::new(InMemory::new()), clock, log: DatabaseLog::Same }
+        Self {
+            store: Arc::new(InMemory::new()),
+            clock,
+            log: DatabaseLog::Same,
+            opened: AtomicU8::new(0),
+        }
     }
 
     pub async fn database(&self) -> Db {
@@ -61,7 +77,7 @@ impl Place {
             log: self.log.clone(),
             settings: database::settings(),
             clock: self.clock.clone(),
-            entropy: Arc::new(Fixed),
+            entropy: Arc::new(Opened(self.opened.fetch_add(1, Ordering::Relaxed))),
         };
         database::open(parts).await.expect("opens")
     }
