@@ -18,11 +18,12 @@ use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use skerry_testkit::skip::SkipReason;
 use skerry_testkit::tool::Tool;
-use skerry_testkit::{NodeSettings, Process, SkerryNode, require, scale, seed};
+use skerry_testkit::{NodeSettings, Process, S3Server, SkerryNode, require, s3, scale, seed};
 use tempfile::TempDir;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
+const BIN: &str = env!("CARGO_BIN_EXE_skerry");
 const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../python");
 const WORKERS: usize = 4;
 
@@ -96,7 +97,7 @@ fn the_python_package_passes_its_own_tests() -> Outcome {
 #[test]
 fn the_python_package_and_a_node_understand_each_other() -> Outcome {
     let python = require!("the_python_package_and_a_node_understand_each_other", python());
-    let node = NodeSettings::temporary(env!("CARGO_BIN_EXE_skerry"))?.start()?;
+    let node = NodeSettings::temporary(BIN)?.start()?;
     let programs = Programs::new(python, &node)?;
     let tests = Tool::new(&programs.python.to_string_lossy()).words("-m unittest tests.with_node");
     let tests = tests.env("PYTHONPATH", PACKAGE).env("PYTHONDONTWRITEBYTECODE", "1");
@@ -108,19 +109,35 @@ fn the_python_package_and_a_node_understand_each_other() -> Outcome {
 #[test]
 fn no_job_is_lost_when_workers_are_killed() -> Outcome {
     let python = require!("no_job_is_lost_when_workers_are_killed", python());
-    run("workers", python, false)
+    run("workers", python, NodeSettings::temporary(BIN)?, false)
 }
 
 #[test]
 fn no_job_is_lost_when_workers_and_the_node_are_killed() -> Outcome {
     let python = require!("no_job_is_lost_when_workers_and_the_node_are_killed", python());
-    run("workers and node", python, true)
+    run("workers and node", python, NodeSettings::temporary(BIN)?, true)
 }
 
-fn run(name: &str, python: PathBuf, kills_node: bool) -> Outcome {
+/// Without a log: what is answered is in the object store, of which nothing is on this machine's disk.
+#[test]
+fn no_job_is_lost_over_an_object_store_alone() -> Outcome {
+    let test = "no_job_is_lost_over_an_object_store_alone";
+    let python = require!(test, python());
+    let server = require!(test, S3Server::start());
+    let mut config = tempfile::Builder::new().prefix("skerry-jobs").suffix(".toml").tempfile()?;
+    writeln!(config, "[database]\nbackend = \"s3\"\npath = \"{}/jobs/%shard%\"", s3::BUCKET)?;
+    writeln!(config, "[database.options]")?;
+    for (name, value) in server.options() {
+        writeln!(config, "{name} = \"{value}\"")?;
+    }
+    let settings = NodeSettings::temporary(BIN)?.arg("--config").arg(config.path());
+    run("workers and node over S3", python, settings, true)
+}
+
+fn run(name: &str, python: PathBuf, settings: NodeSettings, kills_node: bool) -> Outcome {
     let (jobs, kills) = (scale("SKERRY_JOBS", 2000), scale("SKERRY_KILLS", 20));
     let mut rng = StdRng::seed_from_u64(seed(name));
-    let mut node = NodeSettings::temporary(env!("CARGO_BIN_EXE_skerry"))?.start()?;
+    let mut node = settings.start()?;
     let programs = Programs::new(python, &node)?;
     let mut workers = (0..WORKERS).map(|_| programs.worker()).collect::<io::Result<Vec<_>>>()?;
     let mut client = Client::start(&programs)?;

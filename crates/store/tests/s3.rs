@@ -1,7 +1,6 @@
 //! A bucket on a real S3 client and server: moto, started here on a free port and ended by its pid.
 //!
-//! Skips, and says so, where moto is missing: `pip install 'moto[server]'`.
-#![allow(clippy::disallowed_methods, reason = "a server that starts takes real time")]
+//! Skips, and says so, where moto is missing.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -10,11 +9,10 @@ use skerry_store::ErrorKind;
 use skerry_store::bucket::{Bucket, Created, Env, Patience};
 use skerry_store::probe::probe;
 use skerry_store::url::{StoreOptions, open};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use skerry_testkit::{S3Server, skip};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 struct Outside(Mutex<StdRng>);
 
@@ -38,66 +36,18 @@ fn env(seed: u64) -> Env {
     Env { clock: outside.clone(), entropy: outside }
 }
 
-struct Moto(Child, u16);
-
-impl Moto {
-    /// Starts the server, or says why this test is skipped.
-    fn start() -> Option<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
-        let child = Command::new("moto_server")
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(child) = child else {
-            eprintln!("SKIPPED: moto_server is missing; pip install 'moto[server]'");
-            return None;
-        };
-        let moto = Self(child, port);
-        let begun = Instant::now();
-        while moto.put_bucket().is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "moto_server did not start");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Some(moto)
-    }
-
-    fn put_bucket(&self) -> std::io::Result<()> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.1))?;
-        let request = "PUT /things HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\
-                       Connection: close\r\n\r\n";
-        stream.write_all(request.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let good = answer.starts_with("HTTP/1.1 200");
-        good.then_some(()).ok_or_else(|| std::io::Error::other(answer))
-    }
-
-    fn options(&self) -> StoreOptions {
-        let endpoint = format!("http://127.0.0.1:{}", self.1);
-        let settings = [
-            ("endpoint", endpoint.as_str()),
-            ("region", "us-east-1"),
-            ("access_key_id", "someone"),
-            ("secret_access_key", "something"),
-            ("allow_http", "true"),
-        ];
-        let settings = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-        StoreOptions { settings, environment: Default::default() }
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn options(server: &S3Server) -> StoreOptions {
+    let settings = server.options().map(|(name, value)| (name.to_owned(), value)).into();
+    StoreOptions { settings, environment: Default::default() }
 }
 
 #[tokio::test]
 async fn a_bucket_on_s3_keeps_its_promises() {
-    let Some(moto) = Moto::start() else { return };
-    let opened = open("s3://things/a/prefix", &moto.options()).expect("opens");
+    let moto = match S3Server::start() {
+        Ok(moto) => moto,
+        Err(reason) => return skip::announce("a_bucket_on_s3_keeps_its_promises", &reason),
+    };
+    let opened = open("s3://things/a/prefix", &options(&moto)).expect("opens");
     let bucket = Bucket::open(opened.store, env(1), true).await.expect("a bucket");
     probe(&bucket).await.expect("moto is a good store");
 
@@ -117,7 +67,7 @@ async fn a_bucket_on_s3_keeps_its_promises() {
     bucket.delete("streams/x/1").await.expect("delete again");
     assert!(!bucket.exists("streams/x/1").await.expect("head"));
 
-    let again = open("s3://things/a/prefix/", &moto.options()).expect("opens");
+    let again = open("s3://things/a/prefix/", &options(&moto)).expect("opens");
     let again = Bucket::open(again.store, env(2), false).await.expect("it is there");
     assert_eq!(again.id(), bucket.id());
 }

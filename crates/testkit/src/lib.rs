@@ -16,6 +16,7 @@ pub mod mount;
 pub mod nbd;
 pub mod node;
 pub mod process;
+pub mod s3;
 pub mod skip;
 pub mod stamp;
 pub mod stand_in;
@@ -27,6 +28,7 @@ pub use load::{Load, LoadSettings};
 pub use nbd::NbdClient;
 pub use node::{NodeSettings, SkerryNode};
 pub use process::Process;
+pub use s3::S3Server;
 pub use uri::NbdUri;
 
 use std::time::Duration;
