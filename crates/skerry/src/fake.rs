@@ -146,6 +146,12 @@ impl Engine for Fake {
         self.with(name, |volume| Ok(volume.info()))
     }
 
+    async fn name_of(&self, id: VolumeId) -> Result<Option<Name>> {
+        let state = self.0.lock();
+        let found = state.volumes.values().find(|volume| volume.info.id == id);
+        Ok(found.map(|volume| volume.info.name.parse().expect("a name")))
+    }
+
     async fn resize_volume(&self, name: &Name, size: u64, shrink: bool) -> Result<VolumeInfo> {
         self.with(name, |volume| {
             if size < volume.info.size_bytes && !shrink {
