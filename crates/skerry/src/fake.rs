@@ -37,6 +37,7 @@ struct State {
     opened: u64,
     flushes: u64,
     stopped: bool,
+    hangs: bool,
 }
 
 /// The engine.
@@ -48,6 +49,11 @@ impl Fake {
     pub(crate) fn set_clients(&self, name: &str, clients: u64) {
         let mut state = self.0.lock();
         state.volumes.get_mut(name).expect("a volume").info.clients = clients;
+    }
+
+    /// Lets whoever wants a snapshot wait for ever.
+    pub(crate) fn hang(&self) {
+        self.0.lock().hangs = true;
     }
 
     /// Pretends that a check finds these.
@@ -218,6 +224,10 @@ impl Engine for Fake {
     }
 
     async fn create_snapshot(&self, name: &Name, snapshot: Option<&Name>) -> Result<SnapshotView> {
+        let hangs = self.0.lock().hangs;
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         self.with(name, |volume| volume.take(snapshot))
     }
 

@@ -51,13 +51,16 @@ fn snapshots(
     Ok((ours.into_iter().collect(), theirs))
 }
 
-/// Jobs of schedules that have not come to their end.
+/// Jobs of schedules that have not come to their end. Looked for twice where they wait: who runs at the first look is
+/// followed by the second.
 fn pending(node: &SkerryNode) -> Result<Vec<Value>, Box<dyn Error>> {
     let mut all = Vec::new();
-    for state in ["scheduled", "running"] {
+    for state in ["scheduled", "running", "scheduled"] {
         let found = node.json(&["jobs", "list", "--tenant", "system", "--state", state])?;
         all.extend(found.as_array().cloned().unwrap_or_default());
     }
+    let mut seen = BTreeSet::new();
+    all.retain(|job: &Value| seen.insert(job["id"].to_string()));
     Ok(all)
 }
 
