@@ -68,6 +68,8 @@ impl Handler {
             end(jobs, &plan.next).await?;
             return Ok("the volume is gone, and so its schedule has ended".to_owned());
         };
+        // Also what an attempt that died has left: there is never more than one too many.
+        self.thin_out(&volume, schedule.keep).await?;
         self.take(&volume, &plan.snapshot).await?;
         self.thin_out(&volume, schedule.keep).await?;
         Ok(format!("{volume}@{}", plan.snapshot))
