@@ -68,7 +68,11 @@ impl Worker {
             if session.has_heard() {
                 pause = RECONNECT_FIRST;
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // With nothing in hand there is nothing to come back for.
+                () = stop.cancelled(), if session.is_idle() => return Ok(()),
+            }
             pause = (pause * 2).min(RECONNECT_MAX);
         }
     }

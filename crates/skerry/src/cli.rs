@@ -302,7 +302,51 @@ pub(crate) enum SnapshotCommand {
         #[arg(value_name = "NAME@B")]
         to: String,
     },
+    /// Take snapshots of a volume again and again, and keep the newest
+    #[command(long_about = SCHEDULE_ABOUT, after_help = SCHEDULE_EXAMPLES)]
+    Schedule(ScheduleArgs),
+    /// List the schedules of all volumes
+    Schedules,
 }
+
+/// `snapshot schedule`.
+#[derive(Debug, Args)]
+pub(crate) struct ScheduleArgs {
+    /// The volume
+    pub(crate) name: String,
+    /// How often: a number with s, m, h or d, from 1s to 365d
+    #[arg(long, value_name = "INTERVAL", requires = "keep", allow_hyphen_values = true)]
+    pub(crate) every: Option<String>,
+    /// How many of the snapshots that the schedule took are kept, 1 to 1000
+    #[arg(long, value_name = "COUNT", requires = "every")]
+    pub(crate) keep: Option<u32>,
+    /// End the schedule; the snapshots stay
+    #[arg(long, conflicts_with_all = ["every", "keep"])]
+    pub(crate) off: bool,
+}
+
+const SCHEDULE_ABOUT: &str = "\
+Take snapshots of a volume again and again, and keep the newest; without flags, show how.
+
+A volume has one schedule; another one takes its place. Times are multiples of the interval since \
+1970, UTC: every hour is on the hour, 7d is Thursday at midnight. A snapshot is called \
+auto-YYYYMMDDThhmmssZ after the time that it was due. Those of that form beyond the newest COUNT are \
+deleted, after each snapshot; none that has another name ever is.
+
+The node that is asked takes them, while it runs: of the times that it slept through, the last is made \
+up for. It can't if another node holds the volume, and takes hold of one that nobody holds: end the \
+schedule before you move a volume to another node. A schedule goes with a volume that is renamed, and \
+ends when it is deleted.
+
+Each snapshot is a job of tenant system: `skerry jobs list --tenant system --state failed` shows those \
+that could not be taken, and `skerry jobs show --tenant system ID` why. `skerry jobs pause \
+skerry/snapshots` holds all schedules of the node up.";
+
+const SCHEDULE_EXAMPLES: &str = "\
+Examples:
+  skerry snapshot schedule db --every 1h --keep 24
+  skerry snapshot schedule db
+  skerry snapshot schedule db --off";
 
 const SNAPSHOT_EXAMPLES: &str = "\
 Holds every write that was acknowledged before the command began, flushed or not.

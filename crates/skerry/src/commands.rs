@@ -4,6 +4,7 @@ mod export;
 mod import;
 mod jobs;
 mod node;
+mod schedule;
 mod snapshot;
 mod volume;
 

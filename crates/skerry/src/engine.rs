@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use skerry_core::id::VolumeId;
 use skerry_core::name::{Name, Target};
 use skerry_volume::{
     CreateVolume, DiffRange, FsckReport, NodeStatus, Released, Result, SnapshotView, StatusRange,
@@ -25,6 +26,8 @@ pub(crate) trait Engine: Send + Sync + 'static {
     async fn list_volumes(&self) -> Result<Vec<VolumeInfo>>;
     /// One volume.
     async fn show_volume(&self, name: &Name) -> Result<VolumeInfo>;
+    /// What a volume is called now; nothing if it is deleted, or was never there.
+    async fn name_of(&self, id: VolumeId) -> Result<Option<Name>>;
     /// Changes the size; refused if it shrinks and `shrink` doesn't allow it.
     async fn resize_volume(&self, name: &Name, size_bytes: u64, shrink: bool)
     -> Result<VolumeInfo>;

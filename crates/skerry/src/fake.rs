@@ -37,6 +37,7 @@ struct State {
     opened: u64,
     flushes: u64,
     stopped: bool,
+    hangs: bool,
 }
 
 /// The engine.
@@ -48,6 +49,11 @@ impl Fake {
     pub(crate) fn set_clients(&self, name: &str, clients: u64) {
         let mut state = self.0.lock();
         state.volumes.get_mut(name).expect("a volume").info.clients = clients;
+    }
+
+    /// Lets whoever wants a snapshot wait for ever.
+    pub(crate) fn hang(&self) {
+        self.0.lock().hangs = true;
     }
 
     /// Pretends that a check finds these.
@@ -146,6 +152,12 @@ impl Engine for Fake {
         self.with(name, |volume| Ok(volume.info()))
     }
 
+    async fn name_of(&self, id: VolumeId) -> Result<Option<Name>> {
+        let state = self.0.lock();
+        let found = state.volumes.values().find(|volume| volume.info.id == id);
+        Ok(found.map(|volume| volume.info.name.parse().expect("a name")))
+    }
+
     async fn resize_volume(&self, name: &Name, size: u64, shrink: bool) -> Result<VolumeInfo> {
         self.with(name, |volume| {
             if size < volume.info.size_bytes && !shrink {
@@ -212,6 +224,10 @@ impl Engine for Fake {
     }
 
     async fn create_snapshot(&self, name: &Name, snapshot: Option<&Name>) -> Result<SnapshotView> {
+        let hangs = self.0.lock().hangs;
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         self.with(name, |volume| volume.take(snapshot))
     }
 

@@ -41,6 +41,16 @@ impl Drop for SocketFile {
     }
 }
 
+impl Listener {
+    /// Where it is reached from this host.
+    pub(crate) fn address(&self) -> Address {
+        match self {
+            Self::Unix(_, file) => Address::Unix(file.0.clone()),
+            Self::Tcp(_, address) => address.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

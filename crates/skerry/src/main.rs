@@ -29,6 +29,7 @@ mod note;
 mod output;
 mod parked;
 mod progress;
+mod schedule;
 mod scrape;
 mod serve;
 mod settings;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use skerry_core::id::VolumeId;
 use skerry_core::name::{Name, Target};
 use skerry_store::meter;
 use skerry_volume::{
@@ -42,6 +43,10 @@ impl Engine for NodeEngine {
 
     async fn show_volume(&self, name: &Name) -> Result<VolumeInfo> {
         self.node.show_volume(name).await
+    }
+
+    async fn name_of(&self, id: VolumeId) -> Result<Option<Name>> {
+        self.node.name_of(id).await
     }
 
     async fn resize_volume(

@@ -3,6 +3,7 @@
 //! The documents' fields are a promise to scripts; a test holds them.
 
 pub(crate) mod jobs;
+pub(crate) mod schedules;
 
 use std::io::{self, Write};
 

@@ -32,6 +32,7 @@ use crate::jobs::{JobsHost, JobsService, Opener};
 use crate::layout::Layout;
 use crate::listen::{Listener, Listeners};
 use crate::lock::Lock;
+use crate::schedule::SnapshotWorker;
 use crate::settings::{Settings, Variable};
 use crate::{metrics, scrape, wiring};
 
@@ -123,6 +124,8 @@ struct Serving {
     api: CancellationToken,
     health: HealthReporter,
     tasks: JoinSet<()>,
+    /// Takes scheduled snapshots, as a client of the API.
+    snapshots: Option<SnapshotWorker>,
     /// Ends last, so that a stop can be watched.
     scraping: Option<JoinHandle<()>>,
 }
@@ -144,12 +147,17 @@ impl Serving {
             tasks.spawn(serve_nbd(nbd.clone(), listener));
         }
         let (health, router) = api_router(engine.clone(), jobs.clone()).await;
+        let api_address = listeners.api.first().map(Listener::address);
         for listener in listeners.api {
             tasks.spawn(serve_api(router.clone(), listener, api.clone()));
         }
+        let snapshots = match (&jobs, api_address) {
+            (Some(_), Some(address)) => Some(SnapshotWorker::start(address, engine.clone())),
+            _ => None,
+        };
         let scraping =
             listeners.metrics.map(|listener| serve_metrics(engine, &nbd, jobs, listener));
-        Ok(Self { nbd, api, health, tasks, scraping })
+        Ok(Self { nbd, api, health, tasks, snapshots, scraping })
     }
 
     /// Lets clients have their last replies, for so long at most.
@@ -157,8 +165,13 @@ impl Serving {
         let seconds = drain_time_max.as_secs();
         tracing::info!(seconds, "stopping: clients get their last replies");
         self.health.set_not_serving::<Service>().await;
-        self.api.cancel();
-        let commands = async { while self.tasks.join_next().await.is_some() {} };
+        let commands = async {
+            if let Some(snapshots) = self.snapshots {
+                snapshots.stop(drain_time_max).await;
+            }
+            self.api.cancel();
+            while self.tasks.join_next().await.is_some() {}
+        };
         let (drained, ended) = tokio::join!(
             self.nbd.shutdown(drain_time_max),
             tokio::time::timeout(drain_time_max, commands)

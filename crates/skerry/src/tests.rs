@@ -3,6 +3,7 @@
 mod commands;
 mod images;
 mod node;
+mod schedules;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -15,6 +16,7 @@ use skerry_api::Address;
 use tokio_util::sync::CancellationToken;
 
 use crate::fake::Fake;
+use crate::jobs::{JobsHost, Opener};
 use crate::layout::Layout;
 use crate::listen::Listeners;
 use crate::settings::{Listen, Settings};
@@ -54,6 +56,15 @@ impl Write for Lines {
 
 impl Node {
     fn start() -> Self {
+        Self::start_with(false)
+    }
+
+    /// One that takes jobs too.
+    fn with_jobs() -> Self {
+        Self::start_with(true)
+    }
+
+    fn start_with(jobs: bool) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut settings = Settings { data: dir.path().to_owned(), ..Settings::default() };
         settings.nbd.listen = Some(vec![Listen(Address::Unix(dir.path().join("nbd.sock")))]);
@@ -68,7 +79,11 @@ impl Node {
                 let listeners = Listeners::bind(&settings, &layout).await?;
                 let engine = std::sync::Arc::new(engine);
                 let out = &mut Lines(sender);
-                crate::serve::serve(&settings, engine, None, listeners, stopping, out).await
+                let jobs = match jobs {
+                    true => Some(JobsHost::start(Opener::new(&settings, &layout, "n")?).await),
+                    false => None,
+                };
+                crate::serve::serve(&settings, engine, jobs, listeners, stopping, out).await
             })
         });
         let ready = receiver.recv().expect("the node serves");

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-const COMMANDS: [&str; 37] = [
+const COMMANDS: [&str; 39] = [
     "",
     "serve",
     "volume",
@@ -23,6 +23,8 @@ const COMMANDS: [&str; 37] = [
     "snapshot list",
     "snapshot delete",
     "snapshot diff",
+    "snapshot schedule",
+    "snapshot schedules",
     "import",
     "export",
     "jobs",

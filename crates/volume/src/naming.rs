@@ -30,6 +30,24 @@ impl Volume {
 }
 
 impl Node {
+    /// What a volume is called now; nothing if there is none of this id, or it is deleted. Of one whose rename is
+    /// half done it is the name that it will have.
+    pub async fn name_of(&self, id: VolumeId) -> Result<Option<Name>> {
+        if let Some(open) = self.open_here(id) {
+            return parsed(&open.name()).map(Some);
+        }
+        let catalog = &self.ctx.catalog;
+        if catalog.state(id).await? != Some(VolumeState::Ready) {
+            return Ok(None);
+        }
+        let entry = catalog.entry(id).await?;
+        if entry.gone {
+            return Ok(None);
+        }
+        let peek = claim::peek(&self.ctx.bucket, &entry.desc).await?;
+        parsed(&peek.view.name).map(Some)
+    }
+
     /// Gives a volume another name.
     pub async fn rename_volume(&self, name: &Name, new: &Name) -> Result<VolumeInfo> {
         let volume = self.writable(name).await?;

@@ -140,3 +140,25 @@ async fn holes_are_told_only_by_the_owner() {
     tokio::time::advance(std::time::Duration::from_secs(10)).await;
     assert!(on_a.status(0, 1 << 20, 8).await.is_err(), "whoever has it now may have written");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_is_found_by_its_id_under_any_name() {
+    let world = World::new(11);
+    let id = {
+        let run = world.start("a").await.expect("starts");
+        let made = run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+        assert_eq!(run.node.name_of(made.id).await.expect("finds"), Some(name("disk")));
+        run.node.rename_volume(&name("disk"), &name("renamed")).await.expect("renames");
+        assert_eq!(run.node.name_of(made.id).await.expect("finds"), Some(name("renamed")));
+        run.node.shutdown().await.expect("stops");
+        made.id
+    };
+    let run = world.start("a").await.expect("starts again");
+    // It is not open: the bucket is asked.
+    assert_eq!(run.node.name_of(id).await.expect("finds"), Some(name("renamed")));
+    run.node.create_snapshot(&name("renamed"), Some(&name("kept"))).await.expect("snapshots");
+    run.node.delete_volume(&name("renamed"), false, false).await.expect("deletes");
+    assert_eq!(run.node.name_of(id).await.expect("looks"), None, "its snapshot is left, it is not");
+    let nobody = skerry_core::id::VolumeId([9; 16]);
+    assert_eq!(run.node.name_of(nobody).await.expect("looks"), None);
+}

@@ -4,7 +4,7 @@ use serde_json::json;
 use skerry_api::{Result, v1};
 use skerry_core::name::Target;
 
-use super::Context;
+use super::{Context, schedule};
 use crate::cli::SnapshotCommand;
 use crate::output::{DiffDocument, SnapshotDocument, diff_table, documents, snapshot_table};
 use crate::values::{self, invalid};
@@ -16,6 +16,8 @@ pub(super) async fn run(context: &mut Context<'_>, command: SnapshotCommand) -> 
         SnapshotCommand::List { name } => list(context, &name).await,
         SnapshotCommand::Delete { snapshot } => delete(context, &snapshot).await,
         SnapshotCommand::Diff { from, to } => diff(context, &from, &to).await,
+        SnapshotCommand::Schedule(args) => schedule::of_volume(context, args).await,
+        SnapshotCommand::Schedules => schedule::list(context).await,
     }
 }
 

@@ -214,3 +214,15 @@ fn completions_name_the_commands() {
         assert!(ran.out.contains("rollback"), "{shell}");
     }
 }
+
+#[test]
+fn a_node_without_jobs_has_no_schedules() {
+    let node = Node::start();
+    node.ok(&["volume", "create", "db", "--size", "1M"]);
+    let set = ["snapshot", "schedule", "db", "--every", "1h", "--keep", "24"];
+    node.fails(&set, 7, "[jobs]");
+    node.fails(&["snapshot", "schedule", "db"], 7, "[jobs]");
+    node.fails(&["snapshot", "schedule", "db", "--off"], 7, "[jobs]");
+    node.fails(&["snapshot", "schedules"], 7, "[jobs]");
+    node.fails(&["snapshot", "schedule", "none"], 3, "none");
+}

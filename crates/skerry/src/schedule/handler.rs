@@ -1,0 +1,139 @@
+//! Does what a job of a schedule asks for. What is to be done is decided in [`super::plan`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use skerry_client::{Address, Error, ErrorKind, Failure, Jobs, Task, v1};
+use skerry_core::env::Clock;
+use skerry_core::name::Name;
+use skerry_volume::ErrorKind as EngineErrorKind;
+
+use super::auto_name::surplus;
+use super::document::Schedule;
+use super::plan::{Plan, plan};
+use super::{Keep, TENANT};
+use crate::engine::Engine;
+
+/// How long one attempt may take: a volume that hangs must not keep others from their snapshots.
+const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Takes snapshots, through the engine that the control API uses too.
+pub(super) struct Handler {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Where the node's jobs are.
+    pub(super) address: Address,
+}
+
+impl Handler {
+    /// Does a job; what came of it is the job's result.
+    pub(super) async fn handle(&self, task: Task) -> Result<Bytes, Failure> {
+        let done = self.done(&task).await;
+        if let Err(Failure::Retry { code, message } | Failure::Final { code, message }) = &done {
+            let (job, attempt) = (&task.id, task.attempt);
+            tracing::warn!(job, attempt, code, "a scheduled snapshot was not taken: {message}");
+        }
+        done.map(Bytes::from)
+    }
+
+    async fn done(&self, task: &Task) -> Result<String, Failure> {
+        let schedule = Schedule::decode(&task.payload)
+            .map_err(|error| Failure::give_up("document", error.message()))?;
+        let plan = plan(&schedule, self.clock.wall_ms())
+            .map_err(|error| Failure::give_up("document", error.message()))?;
+        let jobs = Jobs::connect(&self.address).await.map_err(asked)?;
+        jobs.enqueue(plan.next.job()).await.map_err(asked)?;
+        if is_called_off(&jobs, &task.id).await? {
+            return end(&jobs, &plan.next).await.and(Err(Failure::Cancelled));
+        }
+        tokio::select! {
+            done = self.carry_out(&jobs, &schedule, &plan) => done,
+            () = task.stop.cancelled() => stopped(&jobs, task, &plan.next).await,
+            () = tokio::time::sleep(ATTEMPT_TIME_MAX) => {
+                let seconds = ATTEMPT_TIME_MAX.as_secs();
+                Err(Failure::retry("timeout", format!("the volume did not answer for {seconds} s")))
+            }
+        }
+    }
+
+    /// What comes after the next job was enqueued.
+    async fn carry_out(
+        &self,
+        jobs: &Jobs,
+        schedule: &Schedule,
+        plan: &Plan,
+    ) -> Result<String, Failure> {
+        let Some(volume) = self.engine.name_of(schedule.volume).await.map_err(engine)? else {
+            end(jobs, &plan.next).await?;
+            return Ok("the volume is gone, and so its schedule has ended".to_owned());
+        };
+        // Also what an attempt that died has left: there is never more than one too many.
+        self.thin_out(&volume, schedule.keep).await?;
+        self.take(&volume, &plan.snapshot).await?;
+        self.thin_out(&volume, schedule.keep).await?;
+        Ok(format!("{volume}@{}", plan.snapshot))
+    }
+
+    async fn take(&self, volume: &Name, snapshot: &Name) -> Result<(), Failure> {
+        match self.engine.create_snapshot(volume, Some(snapshot)).await {
+            // An attempt before this one took it.
+            Err(error) if error.kind() == EngineErrorKind::Exists => Ok(()),
+            taken => taken.map(drop).map_err(engine),
+        }
+    }
+
+    /// Deletes what is too much.
+    async fn thin_out(&self, volume: &Name, keep: Keep) -> Result<(), Failure> {
+        let all = self.engine.list_snapshots(volume).await.map_err(engine)?;
+        let names = all.iter().map(|snapshot| snapshot.name.as_str());
+        for snapshot in surplus(names, keep.count() as usize) {
+            match self.engine.delete_snapshot(volume, &snapshot).await {
+                Err(error) if error.kind() == EngineErrorKind::NotFound => {}
+                deleted => deleted.map_err(engine)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Somebody wants this attempt stopped: its schedule has ended, or its lease is lost and the next attempt goes on.
+async fn stopped(jobs: &Jobs, task: &Task, next: &Schedule) -> Result<String, Failure> {
+    if is_called_off(jobs, &task.id).await? {
+        end(jobs, next).await?;
+    }
+    Err(Failure::Cancelled)
+}
+
+/// True of a job that is not to be followed.
+async fn is_called_off(jobs: &Jobs, id: &str) -> Result<bool, Failure> {
+    let job = jobs.show(TENANT, id).await.map_err(asked)?;
+    Ok(job.cancel_asked || job.state() == v1::JobState::Cancelled)
+}
+
+/// Calls off the job that was to follow.
+async fn end(jobs: &Jobs, next: &Schedule) -> Result<(), Failure> {
+    match jobs.cancel(TENANT, &next.job_id()).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        called_off => called_off.map(drop).map_err(asked),
+    }
+}
+
+/// The broker did not do what it was asked for.
+fn asked(error: Error) -> Failure {
+    Failure::retry("jobs", error.message())
+}
+
+/// The engine did not do what it was asked for.
+fn engine(error: skerry_volume::Error) -> Failure {
+    let code = match error.kind() {
+        EngineErrorKind::Internal => "internal",
+        EngineErrorKind::NotFound => "not-found",
+        EngineErrorKind::Exists => "exists",
+        EngineErrorKind::InUse => "in-use",
+        EngineErrorKind::Invalid => "invalid",
+        EngineErrorKind::Unavailable => "unavailable",
+        EngineErrorKind::Corrupt => "corrupt",
+    };
+    Failure::retry(code, error.message())
+}

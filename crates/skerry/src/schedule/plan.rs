@@ -1,0 +1,84 @@
+//! What a job of a schedule asks for, once its time has come.
+
+use skerry_api::Result;
+use skerry_core::name::Name;
+
+use super::auto_name;
+use super::document::Schedule;
+use crate::values;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// What is enqueued, first of all.
+    pub(super) next: Schedule,
+    /// The snapshot that is taken, if it is not there yet.
+    pub(super) snapshot: Name,
+}
+
+/// Decides what a job asks for now. A snapshot is named after the newest time that has passed: of times that the node
+/// slept through one is taken, with a name that does not claim to be older than it is; and a job that is done again
+/// takes it again only if another one is due by then.
+///
+/// # Errors
+/// The time has no name.
+pub(super) fn plan(schedule: &Schedule, now_ms: u64) -> Result<Plan> {
+    // A clock that was put back does not bring a time back.
+    let due_ms = schedule.every.last_before_ms(now_ms).max(schedule.due_ms);
+    let next = Schedule { due_ms: schedule.every.next_after_ms(due_ms), ..schedule.clone() };
+    Ok(Plan { next, snapshot: values::name(&auto_name::text(due_ms))? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Interval, Keep};
+    use super::*;
+    use skerry_core::id::VolumeId;
+
+    /// 2023-11-14T22:00:00Z.
+    const DUE_MS: u64 = 1_699_999_200_000;
+    const HOUR_MS: u64 = 3_600_000;
+
+    fn hourly() -> Schedule {
+        Schedule {
+            volume: VolumeId([1; 16]),
+            since_ms: DUE_MS - 5,
+            due_ms: DUE_MS,
+            every: Interval::parse("1h").expect("an hour"),
+            keep: Keep::new(3).expect("a number"),
+        }
+    }
+
+    #[track_caller]
+    fn at(now_ms: u64, snapshot: &str, next_ms: u64) {
+        let plan = plan(&hourly(), now_ms).expect("a plan");
+        assert_eq!(plan.snapshot.as_str(), snapshot);
+        assert_eq!(plan.next, Schedule { due_ms: next_ms, ..hourly() });
+    }
+
+    #[test]
+    fn in_time_or_late_it_is_the_snapshot_that_was_due() {
+        at(DUE_MS, "auto-20231114T220000Z", DUE_MS + HOUR_MS);
+        at(DUE_MS + HOUR_MS - 1, "auto-20231114T220000Z", DUE_MS + HOUR_MS);
+    }
+
+    #[test]
+    fn times_that_were_slept_through_are_one_snapshot() {
+        at(DUE_MS + HOUR_MS, "auto-20231114T230000Z", DUE_MS + 2 * HOUR_MS);
+        at(DUE_MS + 10 * HOUR_MS + 1, "auto-20231115T080000Z", DUE_MS + 11 * HOUR_MS);
+    }
+
+    #[test]
+    fn a_clock_that_was_put_back_repeats_nothing() {
+        at(DUE_MS - 10 * HOUR_MS, "auto-20231114T220000Z", DUE_MS + HOUR_MS);
+    }
+
+    #[test]
+    fn doing_it_again_enqueues_the_same_job() {
+        let first = plan(&hourly(), DUE_MS).expect("a plan").next;
+        let again = plan(&hourly(), DUE_MS + 1000).expect("a plan").next;
+        assert_eq!(first.job_id(), again.job_id());
+        let late = plan(&hourly(), DUE_MS + HOUR_MS).expect("a plan").next;
+        assert_eq!(late, plan(&first, DUE_MS + HOUR_MS).expect("a plan").next, "chains meet again");
+    }
+}

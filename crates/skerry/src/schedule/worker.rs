@@ -1,0 +1,54 @@
+//! The node's own worker: a client of the node's API like any other, in the node's process.
+//!
+//! What must hold: it has gone before the API stops, since it is told of its work there; and nothing of it outlives the
+//! engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skerry_client::{Address, Worker};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::GROUP;
+use super::handler::Handler;
+use crate::engine::Engine;
+use crate::env::SystemClock;
+
+/// What people see it called.
+const NAME: &str = "skerry";
+/// Snapshots at once: most schedules are due on the hour, and each snapshot waits for a sync.
+const CONCURRENCY: u32 = 8;
+
+/// The worker, while the node serves. It ends when this is dropped.
+pub(crate) struct SnapshotWorker {
+    stop: CancellationToken,
+    task: AbortOnDropHandle<()>,
+}
+
+impl SnapshotWorker {
+    /// Starts it on a node that takes connections at `address`.
+    pub(crate) fn start(address: Address, engine: Arc<dyn Engine>) -> Self {
+        let stop = CancellationToken::new();
+        let worker = Worker::new(address.clone(), GROUP).name(NAME).concurrency(CONCURRENCY);
+        let handler = Arc::new(Handler { engine, clock: Arc::new(SystemClock), address });
+        let working = worker.run(stop.clone(), move |task| {
+            let handler = handler.clone();
+            async move { handler.handle(task).await }
+        });
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = working.await {
+                tracing::error!(%error, "no scheduled snapshot is taken any more");
+            }
+        }));
+        Self { stop, task }
+    }
+
+    /// Lets it finish what it does, for so long at most.
+    pub(crate) async fn stop(self, time_max: Duration) {
+        self.stop.cancel();
+        if tokio::time::timeout(time_max, self.task).await.is_err() {
+            tracing::warn!("scheduled snapshots that were being taken are cut off");
+        }
+    }
+}

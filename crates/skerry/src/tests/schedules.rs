@@ -1,0 +1,70 @@
+//! Schedules over an engine that can be told to hang: what a real one does only now and then.
+
+use std::time::Duration;
+
+use serde_json::json;
+use skerry_testkit::PATIENCE;
+
+use super::*;
+
+/// Between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The ids of the jobs of schedules that are in a state.
+fn jobs(node: &Node, state: &str) -> Vec<String> {
+    let listed = node.json(&["jobs", "list", "--tenant", "system", "--state", state]);
+    let ids = listed.as_array().into_iter().flatten();
+    ids.filter_map(|job| Some(job["id"].as_str()?.to_owned())).collect()
+}
+
+/// Gives a volume that hangs a schedule, and waits until a worker has a job of it.
+fn hanging(node: &Node) -> String {
+    node.ok(&["volume", "create", "db", "--size", "1M"]);
+    node.fake.hang();
+    node.ok(&["snapshot", "schedule", "db", "--every", "1s", "--keep", "2"]);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while tokio::time::Instant::now() < deadline {
+        if let Some(id) = jobs(node, "running").pop() {
+            return id;
+        }
+        runtime.block_on(async { tokio::time::sleep(LOOK_INTERVAL).await });
+    }
+    panic!("no job of the schedule runs");
+}
+
+#[test]
+fn a_job_that_is_called_off_while_it_runs_is_not_followed() {
+    let node = Node::with_jobs();
+    let id = hanging(&node);
+    // By hand: nobody looks again but the worker.
+    node.ok(&["jobs", "cancel", "--tenant", "system", &id]);
+    node.fails(&["jobs", "await", "--tenant", "system", &id, "--timeout", "60"], 5, "cancelled");
+    assert_eq!((jobs(&node, "scheduled"), jobs(&node, "running")), (vec![], vec![]));
+}
+
+#[test]
+fn a_schedule_ends_while_its_volume_hangs() {
+    let node = Node::with_jobs();
+    hanging(&node);
+    let ended = node.json(&["snapshot", "schedule", "db", "--off"]);
+    assert_eq!(ended, json!({ "off": "db", "was_on": true }));
+    assert_eq!((jobs(&node, "scheduled"), jobs(&node, "running")), (vec![], vec![]));
+}
+
+#[test]
+fn what_holds_no_schedule_is_a_dead_letter_and_disturbs_nobody() {
+    let node = Node::with_jobs();
+    node.ok(&["volume", "create", "db", "--size", "1M"]);
+    let id = "01010101010101010101010101010101";
+    let meta = format!("volume={id}");
+    let mine = ["jobs", "enqueue", "--tenant", "system", "--group", "skerry/snapshots"];
+    node.ok(&[mine.as_slice(), &["--id", "junk", "--meta", &meta, "{}"]].concat());
+    node.fails(&["jobs", "await", "--tenant", "system", "junk", "--timeout", "60"], 5, "failed");
+    assert_eq!(jobs(&node, "failed"), ["junk"]);
+    node.fails(&["snapshot", "schedule", "db"], 3, "no schedule");
+    let made = node.json(&["snapshot", "schedule", "db", "--every", "1d", "--keep", "7"]);
+    assert_eq!((&made["volume_id"], &made["every_s"]), (&json!(id), &json!(86_400)));
+    assert_eq!(node.json(&["snapshot", "schedules"]), json!([made]));
+    assert!(node.ok(&["snapshot", "schedules"]).contains("1d"));
+}
