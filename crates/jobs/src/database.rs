@@ -75,7 +75,7 @@ pub fn settings() -> Settings {
 pub async fn open(parts: DatabaseParts) -> Result<Db> {
     let mut seed = [0; 8];
     parts.entropy.fill(&mut seed);
-    let last_ms = latest_ms(&parts).await.map_err(failed)?;
+    let last_ms = latest_ms(&parts, u64::from_le_bytes(seed)).await.map_err(failed)?;
     let clock = Arc::new(DbClock { clock: parts.clock, last_ms: last_ms.into() });
     let collector = parts.settings.garbage_collector_options.clone();
     let builder: DbBuilder<String> = Db::builder(parts.path.clone(), parts.store.clone());
@@ -120,8 +120,9 @@ pub fn failed(error: slatedb::Error) -> Error {
 
 /// The time that a database has seen, milliseconds since 1970: its clock goes on from there even if the machine's was
 /// set back since. SlateDB names its files by time, and refuses one that is older than another.
-async fn latest_ms(parts: &DatabaseParts) -> std::result::Result<u64, slatedb::Error> {
-    let admin = Admin::builder(parts.path.clone(), parts.store.clone()).build();
+async fn latest_ms(parts: &DatabaseParts, seed: u64) -> std::result::Result<u64, slatedb::Error> {
+    let admin = Admin::builder(parts.path.clone(), parts.store.clone());
+    let admin = admin.with_seed(seed).build();
     let Some(manifest) = admin.read_manifest(None).await? else { return Ok(0) };
     let files = manifest.l0().iter().map(|view| view.id.max(view.sst.id.value()));
     let merged = manifest.last_compacted_l0_sst_view_id();
