@@ -8,7 +8,7 @@ use object_store::ObjectStore;
 use skerry_core::env::{Clock, Entropy};
 use slatedb::admin::Admin;
 use slatedb::config::{GarbageCollectorDirectoryOptions, Settings};
-use slatedb::{Db, DbBuilder, GarbageCollectorBuilder};
+use slatedb::{Db, DbBuilder, GarbageCollectorBuilder, WalReader};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ pub fn settings() -> Settings {
 pub async fn open(parts: DatabaseParts) -> Result<Db> {
     let mut seed = [0; 8];
     parts.entropy.fill(&mut seed);
-    let last_ms = latest_ms(&parts).await.map_err(failed)?;
+    let last_ms = latest_ms(&parts, u64::from_le_bytes(seed)).await.map_err(failed)?;
     let seldom = parts.settings.manifest_poll_interval;
     let clock = Arc::new(DbClock::new(parts.clock, last_ms, seldom));
     let collector = parts.settings.garbage_collector_options.clone();
@@ -118,14 +118,42 @@ pub fn failed(error: slatedb::Error) -> Error {
 }
 
 /// The time that a database has seen, milliseconds since 1970: its clock goes on from there even if the machine's was
-/// set back since. SlateDB names its files by time, and refuses one that is older than another.
-async fn latest_ms(parts: &DatabaseParts) -> std::result::Result<u64, slatedb::Error> {
-    let admin = Admin::builder(parts.path.clone(), parts.store.clone()).build();
+/// set back since. SlateDB names its files by time, and refuses one that is older than another; and it writes nothing
+/// that is older than what its log has.
+async fn latest_ms(parts: &DatabaseParts, seed: u64) -> std::result::Result<u64, slatedb::Error> {
+    let admin = Admin::builder(parts.path.clone(), parts.store.clone());
+    let admin = admin.with_seed(seed).build();
     let Some(manifest) = admin.read_manifest(None).await? else { return Ok(0) };
     let files = manifest.l0().iter().map(|view| view.id.max(view.sst.id.value()));
     let merged = manifest.last_compacted_l0_sst_view_id();
     let newest = files.chain(merged).max().map_or(0, |id| id.timestamp_ms());
     let compactions = admin.read_compactions(None).await?;
     let begun = compactions.iter().flat_map(|all| all.recent_compactions());
-    Ok(begun.map(|one| one.id().timestamp_ms()).max().unwrap_or(0).max(newest))
+    let begun_ms = begun.map(|one| one.id().timestamp_ms()).max().unwrap_or(0);
+    let logged_ms = logged_ms(parts, manifest.replay_after_wal_id()).await?;
+    Ok(begun_ms.max(newest).max(logged_ms))
+}
+
+/// The time of the newest row that only the log has.
+async fn logged_ms(
+    parts: &DatabaseParts,
+    applied: u64,
+) -> std::result::Result<u64, slatedb::Error> {
+    let store = match &parts.log {
+        DatabaseLog::Local(wal) => return Ok(wal.newest_ms()),
+        DatabaseLog::Same => &parts.store,
+        DatabaseLog::Store(log) => log,
+    };
+    let reader = WalReader::new(parts.path.clone(), store.clone());
+    // The last that has rows: those who opened the database since have left files with none.
+    for file in reader.list(applied + 1..).await?.iter().rev() {
+        let (mut rows, mut newest) = (file.iterator().await?, None);
+        while let Some(row) = rows.next().await? {
+            newest = newest.max(row.create_ts);
+        }
+        if let Some(ms) = newest {
+            return Ok(ms.try_into().unwrap_or(0));
+        }
+    }
+    Ok(0)
 }

@@ -134,6 +134,14 @@ impl LocalWal {
         Box::new(self.clone())
     }
 
+    /// The time of the newest row that was found, milliseconds since 1970, before it is replayed.
+    pub(crate) fn newest_ms(&self) -> u64 {
+        let found = self.shared.found.lock();
+        let rows = found.iter().flatten().flat_map(|batch| &batch.rows);
+        let newest = rows.filter_map(|row| row.create_ts).max();
+        newest.and_then(|ms| ms.try_into().ok()).unwrap_or(0)
+    }
+
     /// For SlateDB's collector.
     pub(crate) fn gc(&self) -> Arc<dyn WalGc> {
         Arc::new(self.clone())

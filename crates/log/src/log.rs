@@ -72,6 +72,7 @@ pub(crate) struct Inner {
     pub(crate) id: LogId,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) clock_ns: Arc<dyn Fn() -> u64 + Send + Sync>,
+    pub(crate) has_thread: bool,
     pub(crate) tail: Mutex<Tail>,
     /// Signalled when a parked committer has work.
     pub(crate) work: Condvar,

@@ -268,6 +268,7 @@ fn begin(
         id: LogId(header.log_id),
         disk,
         clock_ns: env.clock_ns,
+        has_thread: env.has_thread,
         durable: AtomicU64::new(tail.durable.as_u64()),
         written: start,
         tail: Mutex::new(tail),

@@ -34,6 +34,8 @@ pub struct Env {
     pub entropy: Box<dyn Entropy>,
     /// Nanoseconds of a clock that never goes back, for the latency counters only.
     pub clock_ns: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// The committer is a thread of its own. A simulator has none, and calls `commit_once` itself.
+    pub has_thread: bool,
 }
 
 impl Env {
@@ -42,7 +44,13 @@ impl Env {
         entropy: impl Entropy + 'static,
         clock_ns: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
-        Self { entropy: Box::new(entropy), clock_ns: Arc::new(clock_ns) }
+        Self { entropy: Box::new(entropy), clock_ns: Arc::new(clock_ns), has_thread: true }
+    }
+
+    /// For a simulator, which calls [`crate::Log::commit_once`] when it wants: whoever asks for a committer's
+    /// thread gets none.
+    pub fn without_thread(self) -> Self {
+        Self { has_thread: false, ..self }
     }
 }
 

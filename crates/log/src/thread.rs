@@ -26,12 +26,16 @@ impl std::fmt::Debug for LogRef {
 
 impl Log {
     /// Starts the thread that writes and syncs. One is enough; a second only waits for the first.
+    /// None starts if the log was opened [without one](crate::Env::without_thread).
     ///
     /// # Errors
     /// If the system has no thread to give.
     pub fn spawn_committer(&self) -> io::Result<CommitterThread> {
         let log = self.clone();
         self.inner.tail.lock().stop = false;
+        if !self.inner.has_thread {
+            return Ok(CommitterThread { log: LogRef(log), thread: None });
+        }
         let thread = Builder::new().name("log-committer".to_owned()).spawn(move || run(&log))?;
         Ok(CommitterThread { log: LogRef(self.clone()), thread: Some(thread) })
     }

@@ -100,25 +100,30 @@ impl Shard {
     /// # Errors
     /// `NotFound`, `Unavailable`.
     pub async fn await_end(&self, tenant: &Tenant, job: &JobRef) -> Result<Job> {
-        let ended = {
-            let mut state = self.inner.state.lock();
-            state.check()?;
-            state.place_or_ending(tenant, job).map(|seq| {
-                let (tell, ended) = oneshot::channel();
-                let waiting = state.awaiting.entry(seq).or_default();
-                waiting.retain(|other| !other.is_closed());
-                waiting.push(tell);
-                ended
-            })
-        };
-        match ended {
-            Some(ended) => match ended.await {
-                Ok(job) => Ok(job),
-                // Deleted, or out of service.
-                Err(_) => self.show(tenant, job).await,
-            },
-            None => self.show(tenant, job).await,
+        loop {
+            if let Some(ended) = self.end_of(tenant, job)?
+                && let Ok(job) = ended.await
+            {
+                return Ok(job);
+            }
+            // It had ended, or is deleted, or nobody will tell. One that was restarted meanwhile is waited for again.
+            let found = self.show(tenant, job).await?;
+            if found.state.is_final() {
+                return Ok(found);
+            }
         }
+    }
+
+    /// Tells how a job ends, if it has not, or if its record does not say so yet.
+    fn end_of(&self, tenant: &Tenant, job: &JobRef) -> Result<Option<oneshot::Receiver<Job>>> {
+        let mut state = self.inner.state.lock();
+        state.check()?;
+        let Some(seq) = state.place_or_ending(tenant, job) else { return Ok(None) };
+        let (tell, ended) = oneshot::channel();
+        let waiting = state.awaiting.entry(seq).or_default();
+        waiting.retain(|other| !other.is_closed());
+        waiting.push(tell);
+        Ok(Some(ended))
     }
 
     /// Jobs that match, from where a listing before ended.

@@ -89,12 +89,14 @@ impl Store {
         self.sync().await
     }
 
-    /// A job, wherever it stands.
+    /// A job, wherever it stands. One that is in neither place may just have gone back to the first.
     pub(super) async fn job(&self, seq: Seq) -> Result<Option<Job>> {
-        match self.get_job(&keys::active(seq)).await? {
-            None => self.get_job(&keys::ended(seq)).await,
-            found => Ok(found),
+        for key in [keys::active(seq), keys::ended(seq), keys::active(seq)] {
+            if let Some(job) = self.get_job(&key).await? {
+                return Ok(Some(job));
+            }
         }
+        Ok(None)
     }
 
     /// The job at a place, if it has come to its end.

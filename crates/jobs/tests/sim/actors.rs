@@ -40,25 +40,25 @@ impl<'a> Actor<'a> {
         Self { caller, rng: StdRng::seed_from_u64(seed) }
     }
 
-    fn sim(&self) -> &'a Sim {
+    pub fn sim(&self) -> &'a Sim {
         self.caller.sim
     }
 
-    fn chance(&mut self, of_a_hundred: u32) -> bool {
+    pub fn chance(&mut self, of_a_hundred: u32) -> bool {
         self.rng.random_range(0..100) < of_a_hundred
     }
 
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
         from[self.rng.random_range(0..from.len())].clone()
     }
 
-    async fn pause(&mut self, max_ms: u64) {
+    pub async fn pause(&mut self, max_ms: u64) {
         let ms = self.rng.random_range(0..=max_ms);
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
 
     /// Makes a call, and now and then hangs up before the answer.
-    async fn cut<T>(
+    pub async fn cut<T>(
         &mut self,
         call: impl Future<Output = Result<T, Gone>>,
     ) -> Result<Option<T>, Gone> {
@@ -75,7 +75,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    fn limits(&mut self) -> Vec<Limit> {
+    pub fn limits(&mut self) -> Vec<Limit> {
         let kinds = [
             ("alone", LimitKind::Concurrency { max: 1 }),
             ("few", LimitKind::Concurrency { max: 2 }),
@@ -85,7 +85,7 @@ impl<'a> Actor<'a> {
         kinds.into_iter().filter(|_| self.rng.random_ratio(1, 3)).map(limit).collect()
     }
 
-    fn spec(&mut self) -> JobSpec {
+    pub fn spec(&mut self) -> JobSpec {
         let number = self.sim().model.borrow().jobs.len();
         let now_ms = self.sim().world.time.peek_ms();
         let retries = self.rng.random_range(0..4);
@@ -104,7 +104,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    fn any_job(&mut self) -> Option<usize> {
+    pub fn any_job(&mut self) -> Option<usize> {
         let count = self.sim().model.borrow().jobs.len();
         // Mostly a new one: the old ones have come to their end.
         let from = if self.chance(70) { count.saturating_sub(8) } else { 0 };
@@ -168,7 +168,12 @@ impl<'a> Actor<'a> {
         Ok(())
     }
 
-    async fn work(&mut self, number: usize, attempt: AttemptNo, lease_ms: u64) -> Result<(), Gone> {
+    pub async fn work(
+        &mut self,
+        number: usize,
+        attempt: AttemptNo,
+        lease_ms: u64,
+    ) -> Result<(), Gone> {
         let caller = self.caller.clone();
         match self.rng.random_range(0..100) {
             // It dies.
@@ -193,7 +198,7 @@ impl<'a> Actor<'a> {
         Ok(())
     }
 
-    fn outcome(&mut self) -> Outcome {
+    pub fn outcome(&mut self) -> Outcome {
         let is_final = self.chance(20);
         let (code, message) = ("E".to_owned(), self.rng.random_range(0..9u32).to_string());
         match self.rng.random_range(0..100) {
@@ -222,7 +227,7 @@ impl<'a> Actor<'a> {
         Ok(())
     }
 
-    fn any_lease(&mut self) -> Option<(usize, AttemptNo)> {
+    pub fn any_lease(&mut self) -> Option<(usize, AttemptNo)> {
         let leases: Vec<(usize, AttemptNo)> = {
             let model = self.sim().model.borrow();
             let all = model.jobs.iter().enumerate();
@@ -242,6 +247,7 @@ impl<'a> Actor<'a> {
                     let by_ms = self.pick(&[-30_000, -1_500, -300, 300, 1_500, 30_000]);
                     sim.say(format!("the clock is set by {by_ms} ms"));
                     sim.jumped.set(true);
+                    sim.model.borrow_mut().bounds.clock_was_set = true;
                     sim.world.time.jump(by_ms);
                 }
                 0..50 => {

@@ -1,13 +1,13 @@
 //! The shard's calls, each noted before it is made and judged when it is answered. Whoever drops one of these
 //! half-way has hung up: then it may have happened or not.
 
-use crate::model::{Facts, Refused, Said};
+use crate::known::{Facts, Refused, Said};
 use crate::sim::Sim;
 use skerry_core::env::Clock;
 use skerry_jobs::broker::Broker;
 use skerry_jobs::job::{AttemptNo, Ending, Job, JobRef, Lease, Seq};
 use skerry_jobs::name::{Group, Tenant, Worker};
-use skerry_jobs::shard::{Leased, Outcome, Shard};
+use skerry_jobs::shard::{Imported, Leased, Outcome, Shard};
 use skerry_jobs::{Error, ErrorKind};
 use std::time::Duration;
 
@@ -21,10 +21,12 @@ pub struct Caller<'a> {
     pub sim: &'a Sim,
     pub shard: Shard,
     pub name: String,
+    /// Which opening of the shard it is that he uses.
+    life: u32,
 }
 
 /// A call that changes a job is under way: there is never another.
-struct Busy<'a> {
+pub struct Busy<'a> {
     sim: &'a Sim,
     number: usize,
 }
@@ -32,6 +34,18 @@ struct Busy<'a> {
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
         self.sim.model.borrow_mut().jobs[self.number].busy = false;
+    }
+}
+
+/// Somebody asks for a job.
+struct Asking<'a> {
+    sim: &'a Sim,
+    number: usize,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.sim.model.borrow_mut().jobs[self.number].asking -= 1;
     }
 }
 
@@ -45,14 +59,32 @@ pub fn ending_of(outcome: &Outcome) -> Ending {
     }
 }
 
-impl Caller<'_> {
-    fn say(&self, line: String) {
+impl<'a> Caller<'a> {
+    /// Somebody who uses the shard that was opened last.
+    pub fn new(sim: &'a Sim, shard: Shard, name: impl Into<String>) -> Self {
+        Self { sim, shard, name: name.into(), life: sim.opened.get() }
+    }
+
+    pub fn say(&self, line: String) {
         self.sim.say(format!("{}: {line}", self.name));
+    }
+
+    /// Somebody else has opened the shard since: nothing that was asked from then on is done.
+    pub fn is_old(&self) -> bool {
+        self.life != self.sim.opened.get()
+    }
+
+    /// Something that changes the shard was done.
+    pub fn done(&self, what: &str, was_old: bool) {
+        assert!(!was_old, "{what}: done by a shard that somebody else had opened");
     }
 
     /// The shard does not answer any more; that must have a reason.
     pub fn gone(&self, what: &str, error: &Error) -> Gone {
         self.say(format!("{what}: {error}"));
+        if self.is_old() {
+            return Gone;
+        }
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{what}: {error}");
         assert!(self.sim.disturbed.get(), "the store works, and {what} failed: {error}");
         if self.sim.broken.get().is_none() && self.is_out_of_service() {
@@ -61,19 +93,20 @@ impl Caller<'_> {
         Gone
     }
 
-    fn target(&self, number: usize) -> Option<(Tenant, JobRef)> {
+    pub fn target(&self, number: usize) -> Option<(Tenant, JobRef)> {
         let model = self.sim.model.borrow();
         let known = &model.jobs[number];
-        known.name.clone().map(|name| (known.spec.tenant.clone(), name))
+        let name = known.name.clone().filter(|_| known.facts.gone_ms.is_none());
+        name.map(|name| (known.spec.tenant.clone(), name))
     }
 
-    fn busy(&self, number: usize) -> Option<Busy<'_>> {
+    pub fn busy(&self, number: usize) -> Option<Busy<'a>> {
         let known = &mut self.sim.model.borrow_mut().jobs[number];
         let was = std::mem::replace(&mut known.busy, true);
         (!was).then(|| Busy { sim: self.sim, number })
     }
 
-    fn with_facts(&self, number: usize, change: impl FnOnce(&mut Facts)) {
+    pub fn with_facts(&self, number: usize, change: impl FnOnce(&mut Facts)) {
         change(&mut self.sim.model.borrow_mut().jobs[number].facts);
     }
 
@@ -86,11 +119,12 @@ impl Caller<'_> {
 
     /// The shard is out of service since this moment, or it is not, as far as anybody was told.
     pub fn is_breaking(&self) -> bool {
-        self.sim.broken.get().is_none_or(|since| since == self.sim.world.time.boot())
+        let broken = self.sim.broken.get();
+        self.is_old() || broken.is_none_or(|since| since == self.sim.world.time.boot())
     }
 
     /// There was no job to change; was there one?
-    fn not_found(&self, number: usize, was_there: bool, error: &Error) {
+    pub fn not_found(&self, number: usize, was_there: bool, error: &Error) {
         assert_eq!(error.kind(), ErrorKind::NotFound, "job {number}: {error}");
         assert!(!was_there, "job {number} was lost: {error}");
     }
@@ -98,11 +132,28 @@ impl Caller<'_> {
     /// Asks for a job, perhaps again.
     pub async fn enqueue(&self, number: usize) -> Result<(), Gone> {
         self.say(format!("enqueue {number}"));
-        let before = self.sim.facts(number);
-        let spec = self.sim.model.borrow().jobs[number].spec.clone();
-        match self.shard.enqueue(spec).await {
+        let (was_old, before) = (self.is_old(), self.sim.facts(number));
+        let (spec, imported) = {
+            let known = &mut self.sim.model.borrow_mut().jobs[number];
+            known.asked += 1;
+            known.asking += 1;
+            let spec = known.spec.clone();
+            let imported = known.imported.clone();
+            (spec.clone(), imported.map(|imported| Imported { spec, ..imported }))
+        };
+        let _asking = Asking { sim: self.sim, number };
+        let said = match imported {
+            Some(imported) => self.shard.import(imported).await,
+            None => self.shard.enqueue(spec).await,
+        };
+        match said {
             Ok(said) => {
                 self.say(format!("enqueue {number}: is new: {}", said.is_new));
+                self.done("enqueue", was_old && said.is_new);
+                if self.is_old() && !said.is_new {
+                    // It was there before somebody else opened the shard.
+                    return Ok(());
+                }
                 self.sim.model.borrow_mut().enqueued(number, &before, &said);
                 Ok(())
             }
@@ -126,7 +177,8 @@ impl Caller<'_> {
             leased.map(|all| all.into_iter().map(|(_, leased)| leased).collect::<Vec<_>>());
         let leased = leased.map_err(|error| {
             let gone = self.gone("lease", &error);
-            assert!(was_broken || self.is_breaking(), "who waits for work was not told");
+            let is_told = was_broken || self.is_old() || self.is_breaking();
+            assert!(is_told, "who waits for work was not told");
             gone
         })?;
         assert!(leased.len() <= max as usize, "{} jobs, {max} wanted", leased.len());
@@ -134,10 +186,19 @@ impl Caller<'_> {
         for leased in leased {
             let (attempt, until) = (leased.lease.attempt.0, leased.expires_ms);
             let number = self.sim.model.borrow_mut().leased(&leased);
+            self.is_granted_rightly(&leased);
             self.say(format!("has {number} attempt {attempt} until {until}"));
             got.push((number, leased));
         }
         Ok(got)
+    }
+
+    /// A lease was given by a shard that nobody else had opened, of a group that gives any, within its rates.
+    fn is_granted_rightly(&self, leased: &Leased) {
+        let granted_ms = leased.expires_ms - u64::from(leased.job.spec.lease_ms);
+        let is_late = self.is_old() && granted_ms > self.sim.opened_ms.get();
+        self.done("lease", is_late);
+        self.sim.model.borrow_mut().bounds.given(&leased.job.spec, granted_ms);
     }
 
     /// Gives a sign of life. True if the lease holds and nobody wants the work stopped.
@@ -145,6 +206,10 @@ impl Caller<'_> {
         let lease = self.sim.model.borrow().lease(number, attempt);
         let said = self.shard.heartbeat(lease);
         self.say(format!("heartbeat {number} attempt {}: {said:?}", attempt.0));
+        if self.is_old() {
+            // It is not written, and means nothing to the shard that has the job now.
+            return said.map(|beat| !beat.cancel_asked).map_err(|_| Gone);
+        }
         let beat = match said {
             Ok(beat) => Some(beat),
             Err(error) if error.kind() == ErrorKind::LeaseLost => None,
@@ -164,7 +229,7 @@ impl Caller<'_> {
     ) -> Result<(), Gone> {
         let ending = ending_of(&outcome);
         self.say(format!("report {number} attempt {}: {ending:?}", attempt.0));
-        let before = self.sim.facts(number);
+        let (was_old, before) = (self.is_old(), self.sim.facts(number));
         let (lease, was_tried, was_superseded) = {
             let mut model = self.sim.model.borrow_mut();
             let lease = model.lease(number, attempt);
@@ -181,11 +246,16 @@ impl Caller<'_> {
         let seen_ms = self.sim.world.time.seen_ms();
         match said {
             Ok(next) => {
+                self.done("report", was_old && !was_tried);
                 let is_called_off = before.cancel_asked && !was_tried;
-                let ending = &ending;
-                let said = Said { attempt, ending, next, was_tried, was_superseded, is_called_off };
+                let (ending, epoch) = (&ending, before.epoch);
+                #[rustfmt::skip]
+                let said = Said {
+                    attempt, ending, next, was_tried, was_superseded, epoch, is_called_off,
+                };
                 self.sim.model.borrow_mut().reported(number, &said);
             }
+            Err(_) if self.is_old() => return Err(Gone),
             Err(error) if error.kind() == ErrorKind::LeaseLost => {
                 let refused = Refused { attempt, ending: &ending, before: &before, was_tried };
                 self.sim.model.borrow_mut().refused(number, &refused, seen_ms);
@@ -195,18 +265,35 @@ impl Caller<'_> {
         Ok(())
     }
 
+    /// Gives back what was not begun, without waiting for an answer.
+    pub fn give_back(&self, number: usize, attempt: AttemptNo) {
+        self.say(format!("give back {number} attempt {}", attempt.0));
+        let lease = {
+            let mut model = self.sim.model.borrow_mut();
+            let held = model.jobs[number].leases.get_mut(&attempt).expect("it was given");
+            held.tried.push(Ending::Returned);
+            model.lease(number, attempt)
+        };
+        self.shard.give_back(lease);
+    }
+
     /// Calls a job off.
     pub async fn cancel(&self, number: usize) -> Result<(), Gone> {
         let Some((tenant, name)) = self.target(number) else { return Ok(()) };
         let Some(_busy) = self.busy(number) else { return Ok(()) };
         self.say(format!("cancel {number}"));
-        let before = self.sim.facts(number);
+        let (was_old, before) = (self.is_old(), self.sim.facts(number));
         self.sim.model.borrow_mut().jobs[number].cancel_tried = true;
+        self.with_facts(number, |facts| facts.revived = false);
         let was_held = self.is_held(number);
         let said = self.shard.cancel(&tenant, &name).await;
         self.say(format!("cancel {number}: {:?}", said.as_ref().map_err(Error::kind)));
         match said {
-            Ok(said) => self.sim.model.borrow_mut().cancelled(number, &before, was_held, said),
+            Ok(said) => {
+                self.done("cancel", was_old);
+                self.sim.model.borrow_mut().cancelled(number, &before, was_held, said);
+            }
+            Err(_) if self.is_old() => return Err(Gone),
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 return Err(self.gone("cancel", &error));
             }
@@ -216,7 +303,7 @@ impl Caller<'_> {
     }
 
     /// A job has certainly not come to its end: somebody holds it.
-    fn is_held(&self, number: usize) -> bool {
+    pub fn is_held(&self, number: usize) -> bool {
         let seen_ms = self.sim.world.time.seen_ms();
         self.sim.model.borrow().jobs[number].is_held_at(seen_ms)
     }
@@ -226,9 +313,9 @@ impl Caller<'_> {
         let Some((tenant, name)) = self.target(number) else { return Ok(()) };
         let Some(_busy) = self.busy(number) else { return Ok(()) };
         self.say(format!("expedite {number}"));
-        let was_held = self.is_held(number);
+        let (was_old, was_held) = (self.is_old(), self.is_held(number));
         let said = self.shard.expedite(&tenant, &name).await;
-        if self.changed("expedite", number, was_held, said)? {
+        if self.changed("expedite", number, (was_old, was_held), said)? {
             self.with_facts(number, |facts| facts.expedited = true);
         }
         Ok(())
@@ -243,9 +330,9 @@ impl Caller<'_> {
             facts.priorities.push(priority);
             facts.changes += 1;
         });
-        let was_held = self.is_held(number);
+        let (was_old, was_held) = (self.is_old(), self.is_held(number));
         let said = self.shard.set_priority(&tenant, &name, priority).await;
-        let changed = self.changed("priority", number, was_held, said)?;
+        let changed = self.changed("priority", number, (was_old, was_held), said)?;
         self.with_facts(number, |facts| {
             facts.changes += 1;
             if changed {
@@ -262,15 +349,17 @@ impl Caller<'_> {
         &self,
         what: &str,
         number: usize,
-        was_held: bool,
+        (was_old, was_held): (bool, bool),
         said: Result<(), Error>,
     ) -> Result<bool, Gone> {
         self.say(format!("{what} {number}: {:?}", said.as_ref().map_err(Error::kind)));
         let Err(error) = said else {
+            self.done(what, was_old);
             assert!(!was_held, "job {number} runs, and {what} changed it");
             return Ok(true);
         };
         match error.kind() {
+            _ if self.is_old() => return Err(Gone),
             ErrorKind::Conflict => {
                 let finished = self.sim.facts(number).finished;
                 assert_eq!(finished, None, "job {number} had ended, and runs");
@@ -296,11 +385,12 @@ impl Caller<'_> {
         let before = self.sim.facts(number);
         let said = self.shard.await_end(&tenant, &name).await;
         let ended = self.saw("await", number, &before, said)?;
-        assert!(ended.is_none_or(|job| job.state.is_final()), "job {number} has not ended");
+        let is_over = ended.is_none_or(|job| job.state.is_final());
+        assert!(is_over || self.is_old(), "job {number} has not ended");
         Ok(())
     }
 
-    fn saw(
+    pub fn saw(
         &self,
         what: &str,
         number: usize,
@@ -309,14 +399,20 @@ impl Caller<'_> {
     ) -> Result<Option<Job>, Gone> {
         let shown = said.as_ref().map(|job| (job.state, job.begun())).map_err(Error::kind);
         self.say(format!("{what} {number}: {shown:?}"));
+        let is_same_epoch = self.sim.facts(number).epoch == before.epoch;
         match said {
+            // What it was before somebody else opened the shard.
+            Ok(job) if self.is_old() => Ok(Some(job)),
+            Err(_) if self.is_old() => Err(Gone),
+            // It was deleted meanwhile, and another was given its id.
+            Ok(job) if !is_same_epoch && !self.sim.model.borrow().is_it(number, &job) => Ok(None),
             Ok(job) => {
                 self.sim.model.borrow_mut().seen(number, before, &job);
                 Ok(Some(job))
             }
             Err(error) if error.kind() == ErrorKind::Unavailable => Err(self.gone(what, &error)),
             Err(error) => {
-                self.not_found(number, before.exists, &error);
+                self.not_found(number, before.exists && is_same_epoch, &error);
                 Ok(None)
             }
         }

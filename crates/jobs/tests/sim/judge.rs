@@ -1,6 +1,7 @@
 //! What must be true of the database of a shard whose jobs have all come to their end.
 
-use crate::model::Known;
+use crate::changes;
+use crate::known::Known;
 use crate::sim::Sim;
 use skerry_jobs::job::{Job, State};
 use skerry_jobs::keys;
@@ -11,11 +12,18 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Jobs that were taken and of which nobody was told are known from now on. Nobody has the shard open.
 pub async fn learn_names(sim: &Sim) {
     for (key, value) in sim.world.rows().await {
+        let is_over = [keys::LIMIT, keys::PAUSED].contains(&key[0]);
+        assert!(!is_over, "nothing is paused, and no limit is in use: {key:?}");
         if [keys::ACTIVE, keys::FINAL].contains(&key[0]) {
             let job = Job::decode(&value).expect("a job");
+            if job.name() == changes::refresher() {
+                continue;
+            }
             let mut model = sim.model.borrow_mut();
             let number = model.number_of(&job);
             model.jobs[number].is_same(number, &job);
+            let gone_ms = model.jobs[number].facts.gone_ms;
+            assert_eq!(gone_ms, None, "job {number} was deleted: {job:?}");
         }
     }
 }
@@ -30,6 +38,9 @@ pub async fn at_rest(sim: &Sim) {
         if key[0] == keys::FINAL {
             let job = Job::decode(value).expect("a job");
             wanted.extend(keys_of(&job));
+            if job.name() == changes::refresher() {
+                continue;
+            }
             let number = sim.model.borrow().number_of(&job);
             let other = found.insert(number, job);
             assert!(other.is_none(), "job {number} is there twice: {other:?}");
@@ -59,6 +70,10 @@ fn keys_of(job: &Job) -> Vec<Vec<u8>> {
 
 fn is_kept(number: usize, known: &Known, found: Option<&Job>) {
     assert!(!known.facts.exists || found.is_some(), "job {number} was lost: {known:?}");
+    assert!(
+        known.facts.gone_ms.is_none() || found.is_none(),
+        "job {number} was deleted: {found:?}"
+    );
     if let Some(record) = &known.facts.record {
         assert_eq!(Some(record), found, "job {number} had ended");
     }

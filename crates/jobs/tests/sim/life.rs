@@ -14,7 +14,7 @@ use skerry_store::faulty::FaultPlan;
 use std::time::Duration;
 
 /// Nothing takes longer than this, in the simulated time.
-const PATIENCE: Duration = Duration::from_secs(4 * 3600);
+pub const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
 /// How a life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Death {
 }
 
 impl Death {
-    fn draw(rng: &mut StdRng) -> Self {
+    pub fn draw(rng: &mut StdRng) -> Self {
         let polls = rng.random_range(0..60);
         match rng.random_range(0..10) {
             0 => Self::Closed,
@@ -40,18 +40,26 @@ impl Death {
 
 /// Runs one life, or what is left of one, in a runtime of its own: whatever goes on in it ends with it.
 pub fn in_runtime<T>(sim: &Sim, life: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    if let Some(disk) = &sim.world.disk {
+        let disk = disk.clone();
+        builder.on_thread_park(move || disk.on_idle());
+    }
+    let runtime = builder.build().expect("a runtime");
     let done = runtime.block_on(async {
         sim.world.time.begin_life();
         let done = life.await;
         sim.world.time.end_life();
         done
     });
+    if let Some(disk) = &sim.world.disk {
+        disk.stop_after(0);
+    }
     drop(runtime);
+    if let Some(disk) = &sim.world.disk {
+        disk.crash();
+    }
     sim.model.borrow_mut().died(sim.world.time.seen_ms());
     done
 }
@@ -66,6 +74,7 @@ pub async fn open(sim: &Sim) -> Option<Shard> {
         Ok(shard) => {
             sim.say("opened");
             sim.model.borrow_mut().opened(at_ms);
+            note_opened(sim, at_ms);
             Some(shard)
         }
         Err(error) => {
@@ -75,6 +84,14 @@ pub async fn open(sim: &Sim) -> Option<Shard> {
             None
         }
     }
+}
+
+/// The shard was opened, by somebody who began at this time.
+pub fn note_opened(sim: &Sim, at_ms: u64) {
+    let before = sim.opened.get();
+    sim.opened.set(before + 1);
+    sim.opened_ms.set(sim.world.time.peek_ms());
+    sim.model.borrow_mut().bounds.opened((before > 0).then_some(at_ms));
 }
 
 /// A whole run.
@@ -108,7 +125,7 @@ async fn live(sim: &Sim, seed: u64, death: Death, may_jump: bool) {
     }
 }
 
-async fn die(sim: &Sim, death: Death) {
+pub async fn die(sim: &Sim, death: Death) {
     let polls = match death {
         Death::Closed => std::future::pending().await,
         Death::At { ms, polls } => {
@@ -140,8 +157,7 @@ async fn use_it(sim: &Sim, shard: Shard, seed: u64, may_jump: bool) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut all: Vec<LocalBoxFuture<'_, Result<(), Gone>>> = Vec::new();
     let actor = |name: &str, rng: &mut StdRng| {
-        let caller = Caller { sim, shard: shard.clone(), name: name.to_owned() };
-        Actor::new(caller, rng.random())
+        Actor::new(Caller::new(sim, shard.clone(), name), rng.random())
     };
     for number in 0..rng.random_range(1..4) {
         let client = actor(&format!("client {number}"), &mut rng);
@@ -188,7 +204,7 @@ async fn finish(sim: &Sim) {
     // What was on its way to the store has arrived.
     sim.world.faults.land_all().await;
     let shard = open(sim).await.expect("the store works");
-    let caller = |name: &str| Caller { sim, shard: shard.clone(), name: name.to_owned() };
+    let caller = |name: &str| Caller::new(sim, shard.clone(), name);
     let working = GROUPS.iter().map(|of| work_on(caller(of), of));
     tokio::select! {
         biased;
@@ -199,7 +215,7 @@ async fn finish(sim: &Sim) {
 }
 
 /// Does all work of a task group.
-async fn work_on(caller: Caller<'_>, of: &str) {
+pub async fn work_on(caller: Caller<'_>, of: &str) {
     loop {
         let got = caller.lease(&group(of), 3, Duration::from_secs(60)).await;
         for (number, leased) in got.expect("the store works") {

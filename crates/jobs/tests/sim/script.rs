@@ -6,6 +6,7 @@ use crate::calls::{Caller, Gone};
 use crate::life::{cut_off_after, end, in_runtime, open};
 use crate::sim::Sim;
 use crate::traced;
+use crate::world::Kind;
 use skerry_jobs::job::JobError;
 use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::name::{JobId, LimitKey};
@@ -76,24 +77,28 @@ async fn work(caller: &Caller<'_>) -> Result<(), Gone> {
     Ok(())
 }
 
+/// What is done until it is stopped.
+pub trait Work: AsyncFn(&Caller<'_>) -> Result<(), Gone> + Copy {}
+impl<F: AsyncFn(&Caller<'_>) -> Result<(), Gone> + Copy> Work for F {}
+
 /// Slow, so that there is always something under way; the same in every run.
 fn slow() -> FaultPlan {
     FaultPlan { slow: 1000, slow_ms: 1..20, ..FaultPlan::default() }
 }
 
 /// Opens the shard and does the work. True if it was done.
-async fn open_and_work(sim: &Sim) -> bool {
+async fn open_and_work(sim: &Sim, work: impl Work) -> bool {
     let Some(shard) = open(sim).await else { return false };
-    let caller = Caller { sim, shard, name: "script".to_owned() };
+    let caller = Caller::new(sim, shard, "script");
     let worked = tokio::time::timeout(PATIENCE, work(&caller)).await;
     worked.expect("it ends").is_ok()
 }
 
 /// Does the work, and stops after so many calls of the store. True if it was done before that.
-async fn stopped_after(sim: &Sim, count: u64) -> bool {
+async fn stopped_after(sim: &Sim, work: impl Work, count: u64) -> bool {
     tokio::select! {
         biased;
-        done = open_and_work(sim) => done,
+        done = open_and_work(sim, work) => done,
         () = cut_off_after(sim, count, slow()) => {
             sim.say("dies");
             false
@@ -102,9 +107,9 @@ async fn stopped_after(sim: &Sim, count: u64) -> bool {
 }
 
 /// Does the work, and stops at this poll of it, and so many polls of everything else after that. True if it was done.
-async fn stopped_at_poll(sim: &Sim, at: u64, after: u32) -> bool {
+async fn stopped_at_poll(sim: &Sim, work: impl Work, at: u64, after: u32) -> bool {
     sim.world.faults.set_plan(slow());
-    let mut work = std::pin::pin!(open_and_work(sim));
+    let mut work = std::pin::pin!(open_and_work(sim, work));
     let mut polls = 0;
     let done = std::future::poll_fn(|cx| {
         polls += 1;
@@ -117,40 +122,72 @@ async fn stopped_at_poll(sim: &Sim, at: u64, after: u32) -> bool {
     done
 }
 
+/// Does the work, and stops after so many operations of the disk. True if it was done before that.
+async fn stopped_after_operation(sim: &Sim, work: impl Work, count: u64) -> bool {
+    let disk = sim.world.disk.as_ref().expect("there is one");
+    disk.stop_after(count);
+    sim.disturbed.set(true);
+    let done = open_and_work(sim, work).await;
+    done && disk.operations() <= count
+}
+
+/// Tries something with one number after the other, until the work is done.
+fn until_done(
+    what: &str,
+    kind: Kind,
+    end: fn(&Sim),
+    try_one: impl AsyncFn(&Sim, u64) -> bool,
+) -> u64 {
+    let mut number = 0;
+    loop {
+        let mut done = false;
+        traced(number, what, kind, |sim| {
+            done = in_runtime(sim, try_one(sim, number));
+            end(sim);
+        });
+        if done {
+            println!("{what}: {number}");
+            return number;
+        }
+        number += 1;
+    }
+}
+
+/// Stops it at every poll, and so many polls of everything else later.
+pub fn stop_at_every_await(kind: Kind, end: fn(&Sim), work: impl Work, later: &[u32]) {
+    for after in later {
+        let stop = async |sim: &Sim, at| stopped_at_poll(sim, work, at, *after).await;
+        let polls = until_done("stopped at poll", kind, end, stop);
+        assert!(polls > 30, "the work does too little: {polls} polls");
+    }
+}
+
+/// Stops it after every call of the store.
+pub fn stop_after_every_call(kind: Kind, end: fn(&Sim), work: impl Work) {
+    let stop = async |sim: &Sim, count| stopped_after(sim, work, count).await;
+    let calls = until_done("stopped after call", kind, end, stop);
+    assert!(calls > 20, "the work does too little: {calls} calls");
+}
+
+/// Stops it after every operation of the disk.
+pub fn stop_after_every_operation(end: fn(&Sim), work: impl Work) {
+    let stop = async |sim: &Sim, count| stopped_after_operation(sim, work, count).await;
+    let count = until_done("stopped after operation", Kind::Split, end, stop);
+    assert!(count > 20, "the work does too little: {count} operations");
+}
+
 #[test]
 fn stopped_at_every_await() {
-    for after in 0..12 {
-        let mut at = 0;
-        loop {
-            let mut done = false;
-            traced(at, "stopped at poll", |sim| {
-                done = in_runtime(sim, stopped_at_poll(sim, at, after));
-                end(sim);
-            });
-            if done {
-                break;
-            }
-            at += 1;
-        }
-        println!("{at} polls");
-        assert!(at > 30, "the work does too little: {at} polls");
-    }
+    let later: Vec<u32> = (0..12).collect();
+    stop_at_every_await(Kind::Bare, end, work, &later);
 }
 
 #[test]
 fn stopped_after_every_call_of_the_store() {
-    let mut count = 0;
-    loop {
-        let mut done = false;
-        traced(count, "stopped after call", |sim| {
-            done = in_runtime(sim, stopped_after(sim, count));
-            end(sim);
-        });
-        if done {
-            break;
-        }
-        count += 1;
-    }
-    println!("{count} calls");
-    assert!(count > 20, "the work does too little: {count} calls");
+    stop_after_every_call(Kind::Bare, end, work);
+}
+
+#[test]
+fn stopped_after_every_operation_of_the_disk() {
+    stop_after_every_operation(end, work);
 }

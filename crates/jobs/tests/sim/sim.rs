@@ -1,7 +1,8 @@
 //! One run: what everybody in it shares.
 
-use crate::model::{Facts, Model};
-use crate::world::World;
+use crate::known::Facts;
+use crate::model::Model;
+use crate::world::{Kind, World};
 use skerry_core::env::Clock;
 use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex};
@@ -15,6 +16,9 @@ pub struct Sim {
     pub world: World,
     pub model: RefCell<Model>,
     pub seed: u64,
+    /// How often the shard was opened, and when it was opened last, by its clock.
+    pub opened: Cell<u32>,
+    pub opened_ms: Cell<u64>,
     /// When somebody was told first that the shard is out of service.
     pub broken: Cell<Option<Duration>>,
     /// Calls of the store may fail, or have been made to.
@@ -25,11 +29,13 @@ pub struct Sim {
 }
 
 impl Sim {
-    pub fn new(seed: u64, trace: Trace) -> Self {
+    pub fn new(seed: u64, kind: Kind, trace: Trace) -> Self {
         Self {
-            world: World::new(seed),
+            world: World::new(seed, kind),
             model: RefCell::default(),
             seed,
+            opened: Cell::new(0),
+            opened_ms: Cell::new(0),
             broken: Cell::new(None),
             disturbed: Cell::new(false),
             jumped: Cell::new(false),

@@ -1,5 +1,6 @@
 //! What is outside a shard: time, a store that goes wrong, and the database on it.
 
+use crate::disk::LocalDisk;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
@@ -7,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use skerry_core::env::{Clock, Entropy};
 use skerry_jobs::Result;
+use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
 use skerry_jobs::shard::{Retention, Shard, ShardNo, ShardParts};
 use skerry_store::faulty::{FaultPlan, Faults, Faulty};
 use slatedb::config::Settings;
@@ -130,27 +132,56 @@ impl Entropy for Seeded {
     }
 }
 
-/// What survives a shard: its store, and the time.
+/// The clock on the wall, read by somebody who does not tell the shard.
+struct OnTheWall(Arc<Time>);
+
+impl Clock for OnTheWall {
+    fn boot(&self) -> Duration {
+        self.0.boot()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.0.peek_ms()
+    }
+}
+
+/// How the database is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// By hand.
+    Bare,
+    /// As a node opens it.
+    Node,
+    /// The same, with its log on a local disk.
+    Split,
+}
+
+/// What survives a shard: its store, its disk, and the time.
 pub struct World {
     pub time: Arc<Time>,
     pub faults: Faults,
+    /// The disk that the database's log is on, if it is on one.
+    pub disk: Option<LocalDisk>,
+    kind: Kind,
     store: Arc<dyn ObjectStore>,
     settings: Settings,
+    apply_log_on_close: bool,
     seed: u64,
     opened: Mutex<u64>,
 }
 
 impl World {
     /// A store with nothing in it, that works; how the database uses it is the seed's choice.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, kind: Kind) -> Self {
         let faulty = Faulty::new(Arc::new(InMemory::new()), seed ^ 0x5eed, FaultPlan::default());
         let faults = faulty.faults();
         let mut rng = StdRng::seed_from_u64(seed ^ 0xdb);
+        let usual = if kind == Kind::Bare { Settings::default() } else { database::settings() };
         let mut settings = Settings {
             flush_interval: None,
             // It goes by the age of objects, which the store in memory tells by the real time.
             garbage_collector_options: None,
-            ..Settings::default()
+            ..usual
         };
         if rng.random_bool(0.3) {
             settings.object_store_max_retries = Some(rng.random_range(0..4));
@@ -158,47 +189,70 @@ impl World {
         if rng.random_bool(0.5) {
             settings.l0_sst_size_bytes = rng.random_range(1..32) << 10;
         }
-        let (time, store) = (Arc::new(Time::new()), Arc::new(faulty));
-        Self { time, faults, store, settings, seed, opened: Mutex::new(0) }
+        let apply_log_on_close = kind == Kind::Split && rng.random();
+        let disk = (kind == Kind::Split).then(|| LocalDisk::new(seed));
+        let (time, store, opened) = (Arc::new(Time::new()), Arc::new(faulty), Mutex::new(0));
+        Self { time, faults, disk, kind, store, settings, apply_log_on_close, seed, opened }
     }
 
-    async fn database(&self) -> Result<Db> {
+    fn entropy(&self, number: u64) -> Arc<dyn Entropy> {
+        Arc::new(Seeded(Mutex::new(StdRng::seed_from_u64(self.seed ^ number))))
+    }
+
+    /// The database, and which local log it has, if it has one.
+    async fn database(&self) -> Result<(Db, Option<[u8; 16]>)> {
         let number = {
             let mut opened = self.opened.lock();
             *opened += 1;
             *opened
         };
+        if self.kind == Kind::Bare {
+            return Ok((self.bare_database(number).await?, None));
+        }
+        let log = match &self.disk {
+            Some(disk) => DatabaseLog::Local(disk.open()?),
+            None => DatabaseLog::Same,
+        };
+        let id = log.id();
+        let parts = DatabaseParts {
+            store: self.store.clone(),
+            path: "shard".to_owned(),
+            log,
+            settings: self.settings.clone(),
+            clock: Arc::new(OnTheWall(self.time.clone())),
+            entropy: self.entropy(number << 32),
+        };
+        Ok((database::open(parts).await?, id))
+    }
+
+    async fn bare_database(&self, number: u64) -> Result<Db> {
         let builder: DbBuilder<&str> = Db::builder("shard", self.store.clone());
         let builder = builder
             .with_settings(self.settings.clone())
             .with_system_clock(Arc::new(DbClock(self.time.clone())))
             .with_seed(self.seed ^ (number << 32));
-        builder.build().await.map_err(skerry_jobs::database::failed)
+        builder.build().await.map_err(database::failed)
     }
 
     /// Opens the shard.
     pub async fn open(&self) -> Result<Shard> {
-        let db = self.database().await?;
-        let rng = StdRng::seed_from_u64(self.seed ^ *self.opened.lock());
-        let entropy = Arc::new(Seeded(Mutex::new(rng)));
-        let clock = self.time.clone();
-        let (number, retention) = (ShardNo::ONLY, Retention::default());
+        let (db, log) = self.database().await?;
         let parts = ShardParts {
             db,
-            number,
-            clock,
-            entropy,
-            retention,
-            log: None,
+            number: ShardNo::ONLY,
+            clock: self.time.clone(),
+            entropy: self.entropy(*self.opened.lock()),
+            retention: Retention::default(),
+            log,
             give_up_log: false,
-            apply_log_on_close: false,
+            apply_log_on_close: self.apply_log_on_close,
         };
         Shard::open(parts).await
     }
 
     /// Everything in the shard's database, which nobody has open.
     pub async fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let db = self.database().await.expect("the store works");
+        let (db, _) = self.database().await.expect("the store works");
         let mut found = db.scan(..).await.expect("the store works");
         let mut rows = Vec::new();
         while let Some(row) = found.next().await.expect("the store works") {

@@ -1,0 +1,304 @@
+//! What is certain of one job, and whether its record agrees with it.
+//!
+//! What was certain is certain no more once somebody begins to restart or to delete the job: those facts are let go
+//! when such a call begins, and again when it ends, whether it is answered or not. Their epoch tells what was known
+//! before from what is known since.
+
+use skerry_jobs::job::{ATTEMPTS_KEPT, Attempt, AttemptNo, Ending, Job, JobRef, Seq, State};
+use skerry_jobs::machine::Next;
+use skerry_jobs::shard::Imported;
+use skerry_jobs::spec::JobSpec;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is certain of a job. But for its priority, it only ever grows within an epoch.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// It was taken.
+    pub exists: bool,
+    /// It was deleted at this time, and is not there any more.
+    pub gone_ms: Option<u64>,
+    /// How often something was let go because the job may begin anew, or be deleted.
+    pub epoch: u32,
+    /// Somebody is restarting or deleting it: what is seen now may not be so any more.
+    pub is_unsettled: bool,
+    /// It was begun anew after this attempt at least.
+    pub restarted_after: u32,
+    /// It was begun anew, and nobody has tried to stop it since: it ends by an attempt.
+    pub revived: bool,
+    /// It has come to its end.
+    pub finished: Option<State>,
+    /// It was told to stop while it ran.
+    pub cancel_asked: bool,
+    /// It does not wait for its time any more.
+    pub expedited: bool,
+    /// Its record, once it has come to its end.
+    pub record: Option<Job>,
+    /// No attempt begins after this one.
+    pub last: Option<AttemptNo>,
+    /// What was answered to reports, in which epoch.
+    pub told: BTreeMap<AttemptNo, (Ending, Next, u32)>,
+    /// Leases that workers were given.
+    pub given: BTreeSet<AttemptNo>,
+    /// Its priority is one of these.
+    pub priorities: Vec<u8>,
+    /// How often somebody began to change its priority, or was told that it was changed.
+    pub changes: u32,
+}
+
+impl Facts {
+    /// Somebody may restart the job: whether it has ended is not certain.
+    pub fn unsettle(&mut self) {
+        self.epoch += 1;
+        (self.finished, self.record, self.last) = (None, None, None);
+        (self.cancel_asked, self.revived) = (false, false);
+    }
+
+    /// What of it is true in any epoch.
+    fn lasting(&self) -> Self {
+        let mut lasting = self.clone();
+        lasting.unsettle();
+        lasting
+    }
+}
+
+/// A lease that a worker was given.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub granted_ms: u64,
+    /// It holds until this time at least, unless it is `doubtful` or was reported.
+    pub expires_ms: u64,
+    /// It may be over.
+    pub doubtful: bool,
+    /// What somebody tried to report.
+    pub tried: Vec<Ending>,
+}
+
+impl Held {
+    /// It certainly held at this time, by the shard's clock.
+    pub fn held_at(&self, at_ms: u64) -> bool {
+        !self.doubtful
+            && self.tried.is_empty()
+            && self.granted_ms <= at_ms
+            && at_ms < self.expires_ms
+    }
+}
+
+/// A job that somebody asked for.
+#[derive(Debug)]
+pub struct Known {
+    pub spec: JobSpec,
+    /// What it is called, if that is known.
+    pub name: Option<JobRef>,
+    pub seq: Option<Seq>,
+    pub facts: Facts,
+    pub leases: BTreeMap<AttemptNo, Held>,
+    /// Somebody tried to call it off.
+    pub cancel_tried: bool,
+    /// Somebody was told that it is new.
+    pub told_new: bool,
+    /// A call that changes it is under way.
+    pub busy: bool,
+    /// How often somebody asked for it, and how many of these calls are under way.
+    pub asked: u32,
+    pub asking: u32,
+    /// Somebody tried to begin it anew, or to delete it.
+    pub restart_tried: bool,
+    pub delete_tried: bool,
+    /// With what it came from elsewhere.
+    pub imported: Option<Imported>,
+}
+
+/// What was answered to a report.
+pub struct Said<'a> {
+    pub attempt: AttemptNo,
+    pub ending: &'a Ending,
+    pub next: Next,
+    pub was_tried: bool,
+    pub was_superseded: bool,
+    /// In which epoch it was said.
+    pub epoch: u32,
+    /// It had certainly been called off when it ended.
+    pub is_called_off: bool,
+}
+
+/// A report that was refused.
+pub struct Refused<'a> {
+    pub attempt: AttemptNo,
+    pub ending: &'a Ending,
+    pub before: &'a Facts,
+    pub was_tried: bool,
+}
+
+impl Known {
+    /// Somebody certainly holds the job at this time, by the shard's clock.
+    pub fn is_held_at(&self, at_ms: u64) -> bool {
+        self.leases.values().any(|held| held.held_at(at_ms))
+    }
+
+    /// What never changes is what was asked for; what it is called is known from now on.
+    pub fn is_same(&mut self, number: usize, job: &Job) {
+        let seq = *self.seq.get_or_insert(job.seq);
+        assert_eq!(seq, job.seq, "job {number} is there twice");
+        let name = self.name.get_or_insert_with(|| job.name());
+        assert_eq!(*name, job.name(), "job {number}");
+        let (priority, start_at_ms) = (job.spec.priority, job.spec.start_at_ms);
+        let wanted = JobSpec { priority, start_at_ms, ..self.spec.clone() };
+        assert_eq!(wanted, job.spec, "job {number}");
+        if let Some(imported) = &self.imported {
+            assert_eq!(job.created_ms, imported.created_ms, "job {number}");
+        }
+    }
+
+    /// The job has come to its end, and there is only one.
+    pub fn finish(&mut self, number: usize, state: State, last: Option<AttemptNo>) {
+        if self.facts.is_unsettled {
+            return;
+        }
+        let finished = *self.facts.finished.get_or_insert(state);
+        assert_eq!(finished, state, "job {number} ended twice");
+        if let Some(last) = last.filter(|last| last.0 > 0) {
+            self.facts.last = Some(last);
+        }
+    }
+
+    /// What comes next is what must, after an attempt that was reported.
+    pub fn follows(&self, number: usize, said: &Said<'_>) {
+        let Said { attempt, ending, next, .. } = *said;
+        let retries = usize::from(self.spec.retry.retries);
+        // Of the attempts that nobody was told of, some were given back, and don't count.
+        let may_be_last = attempt.0 as usize > retries;
+        let tries = self.leases.range(..=attempt);
+        let tries = tries.filter(|(_, held)| !held.tried.contains(&Ending::Returned));
+        let is_last = tries.count() > retries && !self.restart_tried;
+        let fits = match (ending, next) {
+            (Ending::Succeeded(_), Next::End(state)) => state == State::Succeeded,
+            (Ending::Cancelled, Next::End(state)) => state == State::Cancelled,
+            (Ending::Failed(error), Next::End(State::Failed)) => error.is_final || may_be_last,
+            (Ending::Failed(_), Next::End(State::Cancelled)) => self.cancel_tried,
+            (Ending::Failed(error), Next::Retry { .. }) => {
+                !error.is_final && !is_last && !said.is_called_off
+            }
+            (Ending::Returned, Next::End(State::Cancelled)) => self.cancel_tried,
+            (Ending::Returned, Next::Retry { .. }) => !said.is_called_off,
+            _ => false,
+        };
+        assert!(fits, "job {number} {attempt:?} ended with {ending:?}, and then {next:?}");
+    }
+
+    /// A record agrees with what was certain when somebody asked for it.
+    pub fn agrees(&self, number: usize, before: &Facts, job: &Job) {
+        let lasting = before.lasting();
+        let before = if before.epoch == self.facts.epoch { before } else { &lasting };
+        if let Some(record) = &before.record {
+            assert_eq!(record, job, "job {number} had ended");
+        }
+        if let Some(state) = before.finished {
+            assert_eq!(state, job.state, "job {number} had ended");
+        }
+        if before.cancel_asked {
+            let stops = job.state == State::Running && job.cancel_asked;
+            assert!(stops || job.state.is_final(), "job {number} was called off: {job:?}");
+        }
+        let priority = job.spec.priority;
+        let may_be = [&before.priorities[..], &self.facts.priorities].concat();
+        assert!(may_be.contains(&priority), "job {number} has priority {priority}");
+        if before.expedited && job.attempts.is_empty() {
+            assert_eq!(job.spec.start_at_ms, 0, "job {number} was to start at once");
+        }
+        if before.revived && self.facts.revived {
+            let is_alive = !job.state.is_final() || job.begun().0 > before.restarted_after;
+            assert!(is_alive, "job {number} was begun anew: {job:?}");
+        }
+        if let Some(last) = before.last {
+            assert!(job.begun() <= last, "job {number} had ended: {job:?}");
+        }
+        self.attempts_agree(number, before, job);
+        self.state_agrees(number, before, job);
+    }
+
+    /// The attempts that it came with.
+    fn history(&self) -> Vec<&Attempt> {
+        let all = self.imported.iter().flat_map(|imported| imported.attempts.iter());
+        all.filter(|attempt| attempt.ended.is_some()).collect()
+    }
+
+    fn attempts_agree(&self, number: usize, before: &Facts, job: &Job) {
+        let numbers: Vec<u32> = job.attempts.iter().map(|attempt| attempt.number.0).collect();
+        let first = if numbers.len() < ATTEMPTS_KEPT { 1 } else { numbers[0] };
+        let wanted: Vec<u32> = (first..first + job.attempts.len() as u32).collect();
+        assert_eq!(numbers, wanted, "job {number}: attempts");
+        for given in &before.given {
+            assert!(*given <= job.begun(), "job {number} forgot {given:?}: {job:?}");
+        }
+        let history = self.history();
+        assert!(job.begun().0 as usize >= history.len(), "job {number} forgot: {job:?}");
+        for attempt in &job.attempts {
+            if let Some(before) = history.get(attempt.number.0 as usize - 1) {
+                let before = Attempt { number: attempt.number, ..(*before).clone() };
+                assert_eq!(*attempt, before, "job {number} has another history");
+                continue;
+            }
+            let told = before.told.get(&attempt.number).map(|(ending, _, _)| ending);
+            let ending = attempt.ended.as_ref().map(|(_, ending)| ending);
+            if told.is_some() {
+                assert_eq!(told, ending, "job {number} {:?} had ended", attempt.number);
+            }
+            let tried = self.leases.get(&attempt.number);
+            let is_known = match ending {
+                Some(Ending::Expired) => true,
+                Some(ending @ Ending::Returned) => {
+                    tried.is_none_or(|held| held.tried.contains(ending))
+                }
+                Some(ending) => tried.is_some_and(|held| held.tried.contains(ending)),
+                None => job.state == State::Running && attempt.number == job.begun(),
+            };
+            assert!(is_known, "job {number}: nobody said {attempt:?}");
+        }
+    }
+
+    /// After which attempt the job began anew last, as its record counts its tries.
+    fn begun_anew_after(&self, number: usize, before: &Facts, job: &Job) -> u32 {
+        let returned = |attempt: &&Attempt| matches!(attempt.ended, Some((_, Ending::Returned)));
+        let history = self.history().len() as u32;
+        let fits = |after: &u32| {
+            let since = job.attempts.iter().filter(|attempt| attempt.number.0 > *after);
+            // What was given back elsewhere counts here.
+            let since = since.filter(|attempt| attempt.number.0 > history);
+            // One that was called off ends when it is given back: nothing is tried after it.
+            let ended_so = job.state == State::Cancelled
+                && job.cancel_asked
+                && since.clone().last().as_ref().is_some_and(returned);
+            let uncounted = since.filter(returned).count() - usize::from(ended_so);
+            uncounted as u32 + after == job.uncounted
+        };
+        let to = if self.restart_tried { job.begun().0 } else { 0 };
+        let after = (before.restarted_after..=to).find(fits);
+        after.unwrap_or_else(|| panic!("job {number} counts tries wrongly: {job:?}"))
+    }
+
+    fn state_agrees(&self, number: usize, before: &Facts, job: &Job) {
+        let after = self.begun_anew_after(number, before, job);
+        let last = job.attempts.last().filter(|last| last.number.0 > after);
+        let last = last.and_then(|last| last.ended.as_ref()).map(|(_, how)| how);
+        let tries = job.begun().0 - job.uncounted;
+        let retries = u32::from(job.spec.retry.retries);
+        let fits = match (job.state, last) {
+            (State::Scheduled, None) => job.begun().0 == after,
+            (State::Scheduled, Some(Ending::Failed(error))) => !error.is_final && tries <= retries,
+            (State::Scheduled, Some(Ending::Expired)) => tries <= retries,
+            (State::Scheduled, Some(Ending::Returned)) => true,
+            (State::Running, None) => job.begun().0 > after,
+            (State::Succeeded, Some(Ending::Succeeded(_))) => true,
+            (State::Failed, Some(Ending::Failed(error))) => error.is_final || tries > retries,
+            (State::Failed, Some(Ending::Expired)) => tries > retries,
+            (State::Cancelled, Some(Ending::Cancelled)) => true,
+            (
+                State::Cancelled,
+                Some(Ending::Expired | Ending::Failed(_) | Ending::Returned) | None,
+            ) => self.cancel_tried,
+            _ => false,
+        };
+        assert!(fits, "job {number} can't be so: {job:?}");
+        assert_eq!(job.state.is_final(), job.ended_ms.is_some(), "job {number}: {job:?}");
+    }
+}
