@@ -259,11 +259,8 @@ impl Known {
     /// After which attempt the job began anew last, as its record counts its tries.
     fn begun_anew_after(&self, number: usize, before: &Facts, job: &Job) -> u32 {
         let returned = |attempt: &&Attempt| matches!(attempt.ended, Some((_, Ending::Returned)));
-        let history = self.history().len() as u32;
         let fits = |after: &u32| {
             let since = job.attempts.iter().filter(|attempt| attempt.number.0 > *after);
-            // What was given back elsewhere counts here.
-            let since = since.filter(|attempt| attempt.number.0 > history);
             // One that was called off ends when it is given back: nothing is tried after it.
             let ended_so = job.state == State::Cancelled
                 && job.cancel_asked
