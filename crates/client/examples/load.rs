@@ -233,16 +233,24 @@ async fn receive(
             let waited = begun.elapsed().as_nanos() - since;
             all.push(waited as f64 / 1e6);
         }
-        let credits = u32::try_from(answer.jobs.len())?;
-        let outcomes = answer.jobs.into_iter().map(done).collect();
-        let out = out.clone();
-        tokio::spawn(async move {
-            if hold_ms > 0 {
-                tokio::time::sleep(Duration::from_millis(hold_ms)).await;
-            }
-            // At the end nobody listens any more.
-            let _ = out.send(v1::WorkRequest { outcomes, credits, ..Default::default() }).await;
-        });
+        if hold_ms == 0 {
+            let credits = u32::try_from(answer.jobs.len())?;
+            let outcomes = answer.jobs.into_iter().map(done).collect();
+            out.send(v1::WorkRequest { outcomes, credits, ..Default::default() }).await?;
+            continue;
+        }
+        for job in answer.jobs {
+            let out = out.clone();
+            // Not all at once: work takes now less, now more.
+            let hold_us = rand::random_range(hold_ms * 500..hold_ms * 1500);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_micros(hold_us)).await;
+                let outcomes = vec![done(job)];
+                // At the end nobody listens any more.
+                let _ =
+                    out.send(v1::WorkRequest { outcomes, credits: 1, ..Default::default() }).await;
+            });
+        }
     }
     Ok(all)
 }

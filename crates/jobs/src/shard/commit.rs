@@ -4,6 +4,7 @@
 //! batches is written once.
 
 use super::Inner;
+use super::ahead::Ahead;
 use super::durable::Pending;
 use super::edit::Edit;
 use super::seat::{Leased, Told};
@@ -16,7 +17,7 @@ use std::sync::Weak;
 
 /// Writes batches as long as somebody uses the shard and nothing fails.
 pub(super) async fn run(inner: Weak<Inner>) {
-    let mut running = HashMap::new();
+    let mut known = Known::default();
     loop {
         let Some(shard) = inner.upgrade() else { return };
         let Some(mut batch) = shard.take_batch() else {
@@ -26,7 +27,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
             continue;
         };
         let durable = std::mem::take(&mut batch.durable);
-        if let Err(error) = shard.commit(&mut running, batch, &durable).await {
+        if let Err(error) = shard.commit(&mut known, batch, &durable).await {
             shard.fail(&error);
             return;
         }
@@ -39,14 +40,9 @@ impl Inner {
         self.state.lock().take_batch()
     }
 
-    /// Writes a batch. `running` are the jobs that workers have.
-    async fn commit(
-        &self,
-        running: &mut HashMap<Seq, Job>,
-        batch: Batch,
-        durable: &Pending,
-    ) -> Result<()> {
-        let written = gather(&self.store, running, batch.edits).await?;
+    /// Writes a batch.
+    async fn commit(&self, known: &mut Known, batch: Batch, durable: &Pending) -> Result<()> {
+        let written = gather(&self.store, known, batch.edits).await?;
         let mut changes = Changes::default();
         written.iter().for_each(|job| self.store.put(&mut changes, job));
         batch.rows.into_iter().for_each(|(key, value)| changes.set(key, value));
@@ -56,10 +52,10 @@ impl Inner {
         durable.done();
         for job in written {
             if job.now.state == State::Running && !job.is_gone {
-                running.insert(job.now.seq, job.now);
+                known.running.insert(job.now.seq, job.now);
             }
         }
-        for gone in deliver(running, batch.deliveries) {
+        for gone in deliver(&known.running, batch.deliveries) {
             let now_ms = self.clock.now_ms();
             let mut state = self.state.lock();
             state.give_back(gone, now_ms);
@@ -112,23 +108,32 @@ pub(super) struct Written {
     pub(super) is_gone: bool,
 }
 
+/// Jobs whose records need not be read.
+#[derive(Default)]
+struct Known {
+    /// Workers have them.
+    running: HashMap<Seq, Job>,
+    /// They were read with others.
+    ahead: Ahead,
+}
+
 /// Makes the changes of a batch to its jobs; those that no worker has are read first.
 async fn gather(
     store: &Store,
-    running: &mut HashMap<Seq, Job>,
+    known: &mut Known,
     edits: BTreeMap<Seq, Vec<Edit>>,
 ) -> Result<Vec<Written>> {
     let is_known = |seq: &Seq, edits: &[Edit]| {
         let begins = matches!(edits.first(), Some(Edit::New(_) | Edit::Restarted(_)));
-        begins || running.contains_key(seq)
+        begins || known.running.contains_key(seq)
     };
     let unknown = edits.iter().filter(|(seq, edits)| !is_known(seq, edits));
     let unknown: Vec<Seq> = unknown.map(|(seq, _)| *seq).collect();
-    let mut waiting = store.waiting(&unknown).await?;
+    let mut waiting = known.ahead.take(store, &unknown).await?;
     let mut written = Vec::with_capacity(edits.len());
     for (seq, edits) in edits {
-        let known = running.remove(&seq).or_else(|| waiting.remove(&seq));
-        written.push(apply(store, seq, known, edits).await?);
+        let job = known.running.remove(&seq).or_else(|| waiting.remove(&seq));
+        written.push(apply(store, seq, job, edits).await?);
     }
     Ok(written)
 }

@@ -4,6 +4,7 @@
 //! A failure of the database takes the shard out of service: what was not answered may have happened or not, and
 //! opening it again finds out.
 
+mod ahead;
 mod calls;
 mod commit;
 mod descriptor;

@@ -8,12 +8,10 @@ use crate::job::{Job, Seq, State};
 use crate::keys;
 use crate::name::{JobId, Tenant};
 use bytes::Bytes;
-use futures::{StreamExt, stream};
 use slatedb::config::{
     DurabilityLevel, FlushOptions, FlushType, PutOptions, ReadOptions, ScanOptions, Ttl,
 };
 use slatedb::{Db, DbIterator, WriteBatch};
-use std::collections::HashMap;
 use std::ops::Bound;
 
 /// How long jobs are kept that have come to their end.
@@ -104,34 +102,17 @@ impl Store {
         self.get_job(&keys::ended(seq)).await
     }
 
-    /// Those of the jobs at these places, in their order, that have not come to their end. Neighbours are read together:
-    /// a queue is worked off in the order in which it came.
-    pub(super) async fn waiting(&self, seqs: &[Seq]) -> Result<HashMap<Seq, Job>> {
-        let mut found = HashMap::with_capacity(seqs.len());
-        let (runs, alone) = split_runs(seqs);
-        for run in runs {
-            self.read_run(run, &mut found).await?;
-        }
-        let one = |seq| async move { self.get_job(&keys::active(seq)).await };
-        let mut jobs = stream::iter(alone.into_iter().map(one)).buffer_unordered(READS_MAX);
-        while let Some(job) = jobs.next().await {
-            found.extend(job?.map(|job| (job.seq, job)));
-        }
-        Ok(found)
+    /// The job at a place, if it has not.
+    pub(super) async fn active_job(&self, seq: Seq) -> Result<Option<Job>> {
+        self.get_job(&keys::active(seq)).await
     }
 
-    async fn read_run(&self, run: &[Seq], found: &mut HashMap<Seq, Job>) -> Result<()> {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
-        let options = ScanOptions { read_ahead_bytes: RUN_AHEAD_BYTES, ..durable() };
-        let range = keys::active(*first)..=keys::active(*last);
-        let mut rows = self.db.scan_with_options(range, &options).await.map_err(failed)?;
-        while let Some(row) = rows.next().await.map_err(failed)? {
-            if keys::seq_of(&row.key).is_some_and(|seq| run.binary_search(&seq).is_ok()) {
-                let job = Job::decode(&row.value)?;
-                found.insert(job.seq, job);
-            }
-        }
-        Ok(())
+    /// Jobs that have not come to their end, from a place on, oldest first.
+    pub(super) async fn active_from(&self, first: Seq) -> Result<Jobs> {
+        let options = ScanOptions { read_ahead_bytes: AHEAD_BYTES, ..durable() };
+        let range = keys::active(first)..vec![keys::ACTIVE + 1];
+        let rows = self.db.scan_with_options(range, &options).await.map_err(failed)?;
+        Ok(Jobs { rows })
     }
 
     async fn get_job(&self, key: &[u8]) -> Result<Option<Job>> {
@@ -235,21 +216,8 @@ impl Store {
     }
 }
 
-/// Jobs that are read at once, one by one.
-const READS_MAX: usize = 64;
-/// So many neighbours are read together: it costs as much as two or three that are read alone.
-const RUN_MIN: usize = 8;
-/// Neighbours: there are fewer than so many places between one and the next.
-const RUN_GAP: u64 = 8;
-/// How far ahead is read of neighbours, bytes: what comes next is theirs, and is kept in memory.
-const RUN_AHEAD_BYTES: usize = 256 << 10;
-
-/// Ascending places as runs of neighbours, and those that are in none.
-fn split_runs(seqs: &[Seq]) -> (Vec<&[Seq]>, Vec<Seq>) {
-    let chunks = seqs.chunk_by(|one, next| next.0 - one.0 < RUN_GAP);
-    let (runs, few): (Vec<_>, Vec<_>) = chunks.partition(|run| run.len() >= RUN_MIN);
-    (runs, few.concat())
-}
+/// How much is asked for at once by who reads on, bytes.
+const AHEAD_BYTES: usize = 256 << 10;
 
 /// For reading nothing that is not durable.
 fn durable() -> ScanOptions {
@@ -318,21 +286,5 @@ impl Jobs {
     pub(super) async fn next(&mut self) -> Result<Option<Job>> {
         let row = self.rows.next().await.map_err(failed)?;
         row.map(|row| Job::decode(&row.value)).transpose()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn neighbours_are_read_together_and_others_alone() {
-        let seqs: Vec<Seq> =
-            [1, 50].into_iter().chain((100..100 + 8 * 7).step_by(7)).map(Seq).collect();
-        let (runs, alone) = split_runs(&seqs);
-        assert_eq!(runs, [&seqs[2..]]);
-        assert_eq!(alone, [Seq(1), Seq(50)]);
-        assert_eq!(split_runs(&seqs[..9]).1, seqs[..9], "too few to be read together");
-        assert_eq!(split_runs(&[]), (Vec::new(), Vec::new()));
     }
 }
