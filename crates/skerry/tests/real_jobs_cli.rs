@@ -103,3 +103,32 @@ fn a_worker_does_its_work_over_a_restart_of_the_node() -> Outcome {
     node.stop()?;
     Ok(())
 }
+
+/// The shards before the one that can't be opened let go of their logs, or the next attempt would find them in use.
+#[test]
+fn jobs_are_opened_when_the_last_shards_log_is_free() -> Outcome {
+    let dir = tempfile::Builder::new().prefix("skerry-logs").tempdir()?;
+    let log = |shard: &str| dir.path().join("log").join(shard);
+    std::fs::create_dir_all(log("1"))?;
+    let lock = std::fs::File::create(log("1").join("lock"))?;
+    lock.lock()?;
+    let config = dir.path().join("skerry.toml");
+    let settings = format!(
+        "[jobs]\nshards = 2\n[database]\nbackend = \"fs\"\npath = \"{0}/%shard%\"\n\
+         [database.wal]\nbackend = \"fs\"\npath = \"{1}\"\n",
+        dir.path().join("database").display(),
+        log("%shard%").display(),
+    );
+    std::fs::write(&config, settings)?;
+    let node = self::settings()?.arg("--config").arg(&config).start()?;
+    let refused = node.settings().cli(&["jobs", "enqueue", "x"])?.refused(7)?;
+    assert!(refused.contains("in use"), "{refused}");
+    drop(lock);
+    for _ in 0..20_000 {
+        if node.settings().cli(&["jobs", "enqueue", "x"])?.code() == 0 {
+            node.stop()?;
+            return Ok(());
+        }
+    }
+    Err("they are not opened again".into())
+}

@@ -87,38 +87,51 @@ impl Opener {
         self.calls.clone()
     }
 
-    /// Opens all shards.
+    /// Opens all shards, or none.
     pub(crate) async fn open(&self) -> Result<Broker> {
         let store = self.data.open(&self.calls)?;
         let mut shards = Vec::new();
         for number in 0..self.shards {
-            let log = match &self.log {
-                Some(place) => place.open(number, &self.calls)?,
-                None => DatabaseLog::Same,
-            };
-            let log_id = log.id();
-            let parts = DatabaseParts {
-                store: store.clone(),
-                path: self.data.path_of(number),
-                log,
-                settings: self.settings.clone(),
-                clock: Arc::new(SystemClock),
-                entropy: Arc::new(SystemEntropy),
-            };
-            let db = database::open(parts).await.map_err(convert::error)?;
-            let parts = ShardParts {
-                db,
-                number: ShardNo { number, of: self.shards },
-                clock: Arc::new(SystemClock),
-                entropy: Arc::new(SystemEntropy),
-                retention: self.retention,
-                log: log_id,
-                give_up_log: self.give_up_log,
-                apply_log_on_close: self.apply_log_on_close,
-            };
-            shards.push(Shard::open(parts).await.map_err(convert::error)?);
+            match self.open_shard(&store, number).await {
+                Ok(shard) => shards.push(shard),
+                Err(error) => {
+                    // They let go what they hold, such as a log; why one was not opened says more than how they end.
+                    for shard in shards {
+                        let _ = shard.close().await;
+                    }
+                    return Err(error);
+                }
+            }
         }
         Ok(Broker::new(shards))
+    }
+
+    async fn open_shard(&self, store: &Arc<dyn ObjectStore>, number: u32) -> Result<Shard> {
+        let log = match &self.log {
+            Some(place) => place.open(number, &self.calls)?,
+            None => DatabaseLog::Same,
+        };
+        let log_id = log.id();
+        let parts = DatabaseParts {
+            store: store.clone(),
+            path: self.data.path_of(number),
+            log,
+            settings: self.settings.clone(),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+        };
+        let db = database::open(parts).await.map_err(convert::error)?;
+        let parts = ShardParts {
+            db,
+            number: ShardNo { number, of: self.shards },
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            retention: self.retention,
+            log: log_id,
+            give_up_log: self.give_up_log,
+            apply_log_on_close: self.apply_log_on_close,
+        };
+        Shard::open(parts).await.map_err(convert::error)
     }
 }
 
