@@ -194,7 +194,7 @@ async fn latency(
     for working in working {
         all.extend(working.await??);
     }
-    if (all.len() as u64) < count * 9 / 10 {
+    if (all.len() as u64) < count * 999 / 1000 {
         return Err(format!("{} of {count} jobs came to a worker", all.len()).into());
     }
     all.sort_by(f64::total_cmp);

@@ -208,13 +208,15 @@ impl Job {
         }
     }
 
-    /// What its owner and its workers gave it, bytes: payload and results.
+    /// What its owner and its workers gave it, bytes: payload, metadata, results and errors.
     pub fn bytes(&self) -> usize {
         let results = self.attempts.iter().map(|attempt| match &attempt.ended {
             Some((_, Ending::Succeeded(result))) => result.len(),
+            Some((_, Ending::Failed(error))) => error.code.len() + error.message.len(),
             _ => 0,
         });
-        self.spec.payload.len() + results.sum::<usize>()
+        let metadata = self.spec.metadata.iter().map(|(key, value)| key.len() + value.len());
+        self.spec.payload.len() + results.sum::<usize>() + metadata.sum::<usize>()
     }
 
     /// How many attempts have begun.

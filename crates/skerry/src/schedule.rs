@@ -17,8 +17,8 @@
 //!   steps leaves a job behind; the next look finds it.)
 //! * There is nothing left if two looks in a row saw the same newest job, ended: a job is older than the one that
 //!   follows it, which is there before it ends.
-//! * A schedule that is changed is a new chain; the newest chain calls the older ones off, and never the other way, so
-//!   that two people who change it at once leave one of theirs.
+//! * A schedule that is changed is a new chain; the newest chain calls the older ones off, and one that was there late
+//!   calls itself off, so that two people who change it at once leave one of theirs.
 //! * Only snapshots whose whole name is one that a schedule gives are ever deleted.
 
 mod auto_name;

@@ -167,7 +167,8 @@ impl Serving {
         self.health.set_not_serving::<Service>().await;
         let commands = async {
             if let Some(snapshots) = self.snapshots {
-                snapshots.stop(drain_time_max).await;
+                // The rest of the time is everybody else's.
+                snapshots.stop(drain_time_max / 2).await;
             }
             self.api.cancel();
             while self.tasks.join_next().await.is_some() {}

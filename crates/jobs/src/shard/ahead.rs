@@ -21,11 +21,11 @@ const GOES_ON_WITHIN: u64 = 64;
 const READERS_MAX: usize = 8;
 /// How far one read goes beyond what is wanted: jobs.
 const AHEAD_JOBS: usize = 256;
-/// The same in bytes of payloads and results.
+/// The same in bytes that their owners and workers gave them.
 const AHEAD_BYTES: usize = 256 << 10;
 /// What is kept in all: jobs. Beyond it everything is let go: it is not being worked off.
 const KEPT_JOBS_MAX: usize = 4096;
-/// The same in bytes of payloads and results.
+/// The same in bytes that their owners and workers gave them.
 const KEPT_BYTES_MAX: usize = 4 << 20;
 
 /// Jobs that are likely to be worked on next.

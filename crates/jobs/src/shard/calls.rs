@@ -12,6 +12,7 @@ use crate::name::{Group, Tenant};
 use crate::spec::{JobSpec, check_payload};
 use bytes::Bytes;
 use std::pin::pin;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A job that was taken, or was there already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,9 +96,9 @@ impl Shard {
     }
 
     async fn take(&self, job: Job) -> Result<Enqueued> {
-        let _room = self.inner.room(job.bytes()).await?;
+        let room = self.inner.room(job.bytes()).await?;
         let Some(id) = job.spec.id.clone() else {
-            let (mark, job) = self.inner.admit(job)?;
+            let (mark, job) = self.inner.admit(job, room)?;
             self.inner.wait_durable(mark).await?;
             return Ok(Enqueued { job, is_new: true });
         };
@@ -115,7 +116,7 @@ impl Shard {
         {
             return Ok(there);
         }
-        let (mark, job) = self.inner.admit(job)?;
+        let (mark, job) = self.inner.admit(job, room)?;
         drop(claim);
         self.inner.wait_durable(mark).await?;
         Ok(Enqueued { job, is_new: true })
@@ -185,8 +186,9 @@ impl Shard {
         let mark = {
             let mut state = self.inner.state.lock();
             state.check()?;
-            state.edit(found.seq, Edit::Deleted);
-            state.leaving.insert((tenant.clone(), job.clone()), found.seq);
+            let seq = found.seq;
+            state.edit(seq, Edit::EndedDeleted(Box::new(found)));
+            state.leaving.insert((tenant.clone(), job.clone()), seq);
             self.inner.changed(&state)
         };
         self.inner.wait_durable(mark).await
@@ -350,11 +352,12 @@ impl Inner {
         Ok(is_mine.then(claim))
     }
 
-    fn admit(&self, job: Job) -> Result<(Mark, JobRef)> {
+    fn admit(&self, job: Job, room: OwnedSemaphorePermit) -> Result<(Mark, JobRef)> {
         let now_ms = self.clock.now_ms();
         let mut state = self.state.lock();
         state.check()?;
         let name = state.take(job, now_ms)?;
+        state.batch.room.push(room);
         state.dispatch(now_ms);
         Ok((self.changed(&state), name))
     }

@@ -20,6 +20,9 @@ pub(super) async fn run(inner: Weak<Inner>) {
     let mut known = Known::default();
     loop {
         let Some(shard) = inner.upgrade() else { return };
+        if shard.failure.borrow().is_some() {
+            return;
+        }
         let Some(mut batch) = shard.take_batch() else {
             let work = shard.work.clone();
             drop(shard);
@@ -27,6 +30,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
             continue;
         };
         let durable = std::mem::take(&mut batch.durable);
+        let _room = std::mem::take(&mut batch.room);
         if let Err(error) = shard.commit(&mut known, batch, &durable).await {
             shard.fail(&error);
             return;
@@ -124,8 +128,7 @@ async fn gather(
     edits: BTreeMap<Seq, Vec<Edit>>,
 ) -> Result<Vec<Written>> {
     let is_known = |seq: &Seq, edits: &[Edit]| {
-        let begins = matches!(edits.first(), Some(Edit::New(_) | Edit::Restarted(_)));
-        begins || known.running.contains_key(seq)
+        edits.first().is_some_and(Edit::begins) || known.running.contains_key(seq)
     };
     let unknown = edits.iter().filter(|(seq, edits)| !is_known(seq, edits));
     let unknown: Vec<Seq> = unknown.map(|(seq, _)| *seq).collect();
@@ -133,27 +136,24 @@ async fn gather(
     let mut written = Vec::with_capacity(edits.len());
     for (seq, edits) in edits {
         let job = known.running.remove(&seq).or_else(|| waiting.remove(&seq));
-        written.push(apply(store, seq, job, edits).await?);
+        written.push(apply(seq, job, edits)?);
     }
     Ok(written)
 }
 
-async fn apply(store: &Store, seq: Seq, known: Option<Job>, edits: Vec<Edit>) -> Result<Written> {
+fn apply(seq: Seq, known: Option<Job>, edits: Vec<Edit>) -> Result<Written> {
     let mut edits = edits.into_iter().peekable();
-    let begins = edits.next_if(|first| matches!(first, Edit::New(_) | Edit::Restarted(_)));
+    let begins = edits.next_if(Edit::begins);
+    let mut is_gone = matches!(begins, Some(Edit::EndedDeleted(_)));
     let (mut now, before) = match (begins, known) {
         (Some(Edit::New(job)), _) => (*job, Before::Nothing),
-        (Some(Edit::Restarted(job)), _) => (*job, Before::Ended),
+        (Some(Edit::Restarted(job) | Edit::EndedDeleted(job)), _) => (*job, Before::Ended),
         (_, Some(job)) => (job, Before::Active),
         (_, None) => {
-            let job = store.ended_job(seq).await?.ok_or_else(|| {
-                let detail = format!("the record of the job at {} is not there", seq.0);
-                Error::new(ErrorKind::Corrupt, detail)
-            })?;
-            (job, Before::Ended)
+            let detail = format!("the record of the job at {} is not there", seq.0);
+            return Err(Error::new(ErrorKind::Corrupt, detail));
         }
     };
-    let mut is_gone = false;
     for edit in edits {
         is_gone |= matches!(edit, Edit::Deleted);
         edit.apply(&mut now);

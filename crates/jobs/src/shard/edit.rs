@@ -25,13 +25,20 @@ pub(super) enum Edit {
     Cancelled { at_ms: u64 },
     /// It is gone. Nothing follows.
     Deleted,
+    /// It had come to its end, and is gone. Nothing follows.
+    EndedDeleted(Box<Job>),
 }
 
 impl Edit {
+    /// True of what says by itself what the job is.
+    pub(super) fn begins(&self) -> bool {
+        matches!(self, Self::New(_) | Self::Restarted(_) | Self::EndedDeleted(_))
+    }
+
     /// Makes the change to a job; to the one that is new, by being it.
     pub(super) fn apply(self, job: &mut Job) {
         match self {
-            Self::New(new) | Self::Restarted(new) => *job = *new,
+            Self::New(new) | Self::Restarted(new) | Self::EndedDeleted(new) => *job = *new,
             Self::Leased { attempt, worker, at_ms } => job.lease(attempt, worker, at_ms),
             Self::AttemptEnded { at_ms, ending, next } => end_attempt(job, at_ms, ending, next),
             Self::Priority(priority) => job.spec.priority = priority,

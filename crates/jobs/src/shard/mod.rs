@@ -40,10 +40,13 @@ use state::State;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use store::Store;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
-/// What calls may have on its way to the database at once, KiB of payloads and results: others wait until it is durable.
+/// New jobs on their way to the database at once, KiB: others wait until they are durable. (Outcomes never wait: a lease
+/// would run out meanwhile; they are bounded by the leases that there are.)
 const ON_ITS_WAY_KIB_MAX: u32 = 64 << 10;
+/// How long a database that is of no use may take to end.
+const LET_GO_TIME_MAX: Duration = Duration::from_secs(10);
 /// Bits of a place that count jobs; those above count how often the shard was opened.
 const SEQ_BITS: u32 = 40;
 
@@ -77,7 +80,7 @@ struct Inner {
     /// Somebody has decided about a job.
     claims: Notify,
     /// KiB that may still be on their way.
-    room: Semaphore,
+    room: Arc<Semaphore>,
     /// There is something to write.
     work: Arc<Notify>,
     /// The next timer is another.
@@ -100,7 +103,7 @@ impl Shard {
         let opened = Self::read(&store, parts).await;
         if opened.is_err() {
             // It lets go what it holds, such as a log; why it was not opened says more than how it ends.
-            let _ = store.abandon().await;
+            let _ = tokio::time::timeout(LET_GO_TIME_MAX, store.abandon()).await;
         }
         opened
     }
@@ -126,7 +129,7 @@ impl Shard {
             clock,
             failure: watch::Sender::default(),
             claims: Notify::new(),
-            room: Semaphore::new(ON_ITS_WAY_KIB_MAX as usize),
+            room: Arc::new(Semaphore::new(ON_ITS_WAY_KIB_MAX as usize)),
             work: Arc::default(),
             timer: Arc::default(),
         });
@@ -218,6 +221,9 @@ impl Inner {
             failure.get_or_insert_with(|| why.clone());
         });
         self.state.lock().fail(why.clone());
+        // The tasks end, and let go what they know.
+        self.work.notify_one();
+        self.timer.notify_one();
     }
 
     /// Waits until the shard is out of service; says why.
@@ -236,15 +242,15 @@ impl Inner {
         }
     }
 
-    /// Waits until there is room for so many bytes on their way; they have it until this is dropped.
-    async fn room(&self, bytes: usize) -> Result<SemaphorePermit<'_>> {
+    /// Waits until there is room for so many bytes on their way; it is with the batch that they go with.
+    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
         let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).saturating_add(1);
         let kib = kib.min(ON_ITS_WAY_KIB_MAX);
         // Who waits lets others go first, also if there is nothing to wait for: what comes together would not stay so.
-        if let Ok(room) = self.room.try_acquire_many(kib) {
+        if let Ok(room) = self.room.clone().try_acquire_many_owned(kib) {
             return Ok(room);
         }
-        self.room.acquire_many(kib).await.map_err(|_| closed())
+        self.room.clone().acquire_many_owned(kib).await.map_err(|_| closed())
     }
 
     /// Waits until everything is durable that has happened.
@@ -255,6 +261,13 @@ impl Inner {
             self.pending(&state)
         };
         self.wait_durable(mark).await
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.work.notify_one();
+        self.timer.notify_one();
     }
 }
 

@@ -10,7 +10,7 @@ use crate::name::{Group, JobId, Tenant};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// A lease that is told of when it is durable.
 pub(super) struct Delivery {
@@ -28,6 +28,8 @@ pub(super) struct Batch {
     pub(super) deliveries: Vec<Delivery>,
     /// Who waits for it.
     pub(super) durable: Pending,
+    /// What it takes of the room for new jobs.
+    pub(super) room: Vec<OwnedSemaphorePermit>,
 }
 
 impl Batch {

@@ -97,12 +97,7 @@ impl Store {
         Ok(None)
     }
 
-    /// The job at a place, if it has come to its end.
-    pub(super) async fn ended_job(&self, seq: Seq) -> Result<Option<Job>> {
-        self.get_job(&keys::ended(seq)).await
-    }
-
-    /// The job at a place, if it has not.
+    /// The job at a place, if it has not come to its end.
     pub(super) async fn active_job(&self, seq: Seq) -> Result<Option<Job>> {
         self.get_job(&keys::active(seq)).await
     }

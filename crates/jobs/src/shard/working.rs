@@ -88,8 +88,6 @@ impl Shard {
     /// limit; `Unavailable`.
     pub async fn report(&self, lease: Lease, outcome: Outcome) -> Result<Next> {
         let (report, ending) = outcome.check()?;
-        let result = if let Ending::Succeeded(result) = &ending { result.len() } else { 0 };
-        let _room = self.inner.room(result).await?;
         let now_ms = self.inner.clock.now_ms();
         let reported = {
             let mut state = self.inner.state.lock();

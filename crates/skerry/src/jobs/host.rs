@@ -15,7 +15,7 @@ use crate::metrics::Metric;
 /// Between two attempts to open the shards.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the databases may take to close: what was answered is durable already.
-const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
+pub(super) const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a start waits for the broker: volumes are served without it.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 

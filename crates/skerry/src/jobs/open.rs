@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use object_store::ObjectStore;
 use skerry_api::{Error, ErrorKind, Result};
@@ -16,6 +16,7 @@ use skerry_store::meter::{Counters, Meter};
 use skerry_store::url;
 
 use super::convert;
+use super::host::CLOSE_TIME_MAX;
 use crate::control;
 use crate::env::{SystemClock, SystemEntropy};
 use crate::layout::{Layout, failed};
@@ -49,6 +50,8 @@ struct Place {
     url: String,
     options: BTreeMap<String, String>,
     path: String,
+    /// Opened once: a directory that is away when the database is opened again is missed then, and not made anew.
+    store: OnceLock<Arc<dyn ObjectStore>>,
 }
 
 impl Opener {
@@ -96,9 +99,9 @@ impl Opener {
                 Ok(shard) => shards.push(shard),
                 Err(error) => {
                     // They let go what they hold, such as a log; why one was not opened says more than how they end.
-                    for shard in shards {
-                        let _ = shard.close().await;
-                    }
+                    let closing = shards.into_iter().map(Shard::close);
+                    let closing = futures::future::join_all(closing);
+                    let _ = tokio::time::timeout(CLOSE_TIME_MAX, closing).await;
                     return Err(error);
                 }
             }
@@ -186,6 +189,7 @@ impl Place {
             url: settings.bucket.url.clone().unwrap_or_else(local),
             options: settings.bucket.options.clone(),
             path: format!("jobs/{node}/{SHARD_MARK}"),
+            store: OnceLock::new(),
         }
     }
 
@@ -229,17 +233,22 @@ impl Place {
                 return Err(invalid(message));
             }
         };
-        Ok(Self { url, options: options.clone(), path: rest.to_owned() })
+        let (options, path) = (options.clone(), rest.to_owned());
+        Ok(Self { url, options, path, store: OnceLock::new() })
     }
 
     fn open(&self, calls: &Arc<Counters>) -> Result<Arc<dyn ObjectStore>> {
+        if let Some(store) = self.store.get() {
+            return Ok(store.clone());
+        }
         let options = url::StoreOptions {
             settings: self.options.clone(),
             environment: crate::wiring::cloud_environment(),
         };
         let opened = url::open(&self.url, &options);
         let opened = opened.map_err(|e| control::error(skerry_volume::Error::from(e)))?;
-        Ok(Arc::new(Meter::adding_to(calls.clone(), opened.store, Arc::new(SystemClock))))
+        let store = Meter::adding_to(calls.clone(), opened.store, Arc::new(SystemClock));
+        Ok(self.store.get_or_init(|| Arc::new(store)).clone())
     }
 
     fn path_of(&self, shard: u32) -> String {

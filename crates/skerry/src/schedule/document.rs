@@ -16,9 +16,11 @@ const VERSION: u32 = 1;
 const KEEP_MAX: u32 = 1000;
 /// How long a node that takes a snapshot may say nothing: one that was killed is the next one's after it.
 const LEASE: Duration = Duration::from_secs(10);
-/// How often a snapshot that failed is tried again, after 2 s, 4 s and so on: a minute in all, so that a bucket may
-/// hiccup. What is away for longer is the next job's.
-const RETRIES: u32 = 5;
+/// How often a job that failed is tried again, after 2 s, 4 s and so on, at most a minute: until it is followed. Its
+/// handler gives up then.
+const RETRIES: u32 = 65_535;
+/// The longest wait between two tries, milliseconds.
+const RETRY_MS_MAX: u32 = 60_000;
 /// Before the first retry, milliseconds.
 const RETRY_MS: u32 = 2_000;
 
@@ -124,6 +126,7 @@ impl Schedule {
         let retry = v1::RetryPolicy {
             retries: Some(RETRIES),
             initial_ms: Some(RETRY_MS),
+            max_ms: Some(RETRY_MS_MAX),
             ..v1::RetryPolicy::default()
         };
         NewJob::new(self.encode())

@@ -18,6 +18,10 @@ use crate::engine::Engine;
 /// How long one attempt may take: a volume that hangs must not keep others from their snapshots.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(120);
 
+/// How often a snapshot is tried, once the job is followed: for a minute, so that a bucket may hiccup. What is away for
+/// longer is the next job's.
+const ATTEMPTS_MAX: u32 = 6;
+
 /// Takes snapshots, through the engine that the control API uses too.
 pub(super) struct Handler {
     pub(super) engine: Arc<dyn Engine>,
@@ -47,13 +51,19 @@ impl Handler {
         if is_called_off(&jobs, &task.id).await? {
             return end(&jobs, &plan.next).await.and(Err(Failure::Cancelled));
         }
-        tokio::select! {
+        let done = tokio::select! {
             done = self.carry_out(&jobs, &schedule, &plan) => done,
             () = task.stop.cancelled() => stopped(&jobs, task, &plan.next).await,
             () = tokio::time::sleep(ATTEMPT_TIME_MAX) => {
                 let seconds = ATTEMPT_TIME_MAX.as_secs();
                 Err(Failure::retry("timeout", format!("the volume did not answer for {seconds} s")))
             }
+        };
+        match done {
+            Err(Failure::Retry { code, message }) if task.attempt >= ATTEMPTS_MAX => {
+                Err(Failure::give_up(code, message))
+            }
+            done => done,
         }
     }
 
@@ -69,9 +79,9 @@ impl Handler {
             return Ok("the volume is gone, and so its schedule has ended".to_owned());
         };
         // Also what an attempt that died has left: there is never more than one too many.
-        self.thin_out(&volume, schedule.keep).await?;
+        self.thin_out(&volume, schedule.keep, &plan.snapshot).await?;
         self.take(&volume, &plan.snapshot).await?;
-        self.thin_out(&volume, schedule.keep).await?;
+        self.thin_out(&volume, schedule.keep, &plan.snapshot).await?;
         Ok(format!("{volume}@{}", plan.snapshot))
     }
 
@@ -83,11 +93,12 @@ impl Handler {
         }
     }
 
-    /// Deletes what is too much.
-    async fn thin_out(&self, volume: &Name, keep: Keep) -> Result<(), Failure> {
+    /// Deletes what is too much, and never what was just taken: names of a clock that was fast may say that it is older.
+    async fn thin_out(&self, volume: &Name, keep: Keep, taken: &Name) -> Result<(), Failure> {
         let all = self.engine.list_snapshots(volume).await.map_err(engine)?;
         let names = all.iter().map(|snapshot| snapshot.name.as_str());
-        for snapshot in surplus(names, keep.count() as usize) {
+        let surplus = surplus(names, keep.count() as usize);
+        for snapshot in surplus.into_iter().filter(|snapshot| snapshot != taken) {
             match self.engine.delete_snapshot(volume, &snapshot).await {
                 Err(error) if error.kind() == EngineErrorKind::NotFound => {}
                 deleted => deleted.map_err(engine)?,

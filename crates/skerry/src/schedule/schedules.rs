@@ -93,12 +93,15 @@ impl Schedules {
         let due_ms = every.next_after_ms(now_ms);
         let schedule = Schedule { volume, since_ms, due_ms, every, keep };
         if !self.jobs.enqueue(schedule.job()).await?.is_new {
-            let message = format!(
-                "somebody else gave volume {volume} a schedule at this moment: look at it, and try again"
-            );
-            return Err(Error::new(ErrorKind::InUse, message));
+            return Err(set_by_another(volume));
         }
         self.call_off(volume, since_ms).await?;
+        // Somebody who was faster may have set a newer one before this one was there: they did not see it.
+        let look = self.look(volume, u64::MAX).await?;
+        if look.pending.iter().any(|pending| pending.since_ms > since_ms) {
+            self.call_off(volume, since_ms + 1).await?;
+            return Err(set_by_another(volume));
+        }
         Ok(schedule)
     }
 
@@ -112,7 +115,7 @@ impl Schedules {
         let all = self.call_off_all(volume, since_ms);
         tokio::time::timeout(CALL_OFF_TIME_MAX, all).await.unwrap_or_else(|_| {
             let message =
-                format!("a snapshot of volume {volume} is still being taken: ask again to end it");
+                format!("the schedule of volume {volume} has too long a history, or a snapshot is being taken: ask again");
             Err(Error::new(ErrorKind::Unavailable, message))
         })
     }
@@ -184,6 +187,13 @@ impl Schedules {
         let found = futures::stream::iter(shown).buffer_unordered(QUESTIONS_MAX);
         found.try_filter_map(|schedule| async { Ok(schedule) }).try_collect().await
     }
+}
+
+fn set_by_another(volume: VolumeId) -> Error {
+    let message = format!(
+        "somebody else gave volume {volume} a schedule at this moment: look at it, and try again"
+    );
+    Error::new(ErrorKind::InUse, message)
 }
 
 /// Of the jobs of one volume, the last says how its schedule is.
