@@ -266,9 +266,11 @@ fn a_bucket_whose_directory_goes_away_is_missed_and_nothing_is_lost() -> Outcome
     let mut disk = NbdClient::connect(&uri)?;
     disk.write(0, &[1; 4096])?;
     disk.flush()?;
-    // A snapshot brings what was written into the bucket.
-    node.cli(&["snapshot", "create", "disk@one"])?;
-    for is_replaced in [false, true] {
+    for (is_replaced, before) in [(false, "disk@one"), (true, "disk@back")] {
+        // A snapshot brings what was written into the bucket; an object that is just being made when the directory goes
+        // would be made in a new one.
+        node.cli(&["snapshot", "create", before])?;
+        while node.json(&["volume", "show", "disk"])?["undestaged_bytes"] != 0 {}
         fs::rename(&bucket, &away)?;
         if is_replaced {
             fs::create_dir(&bucket)?;

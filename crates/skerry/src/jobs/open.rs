@@ -309,6 +309,17 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_went_away_is_not_made_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().join("bucket");
+        let place = place("fs", &format!("{}/%shard%", root.display()), 1).expect("a place");
+        place.open(&Arc::default()).expect("opens");
+        std::fs::remove_dir(&root).expect("it was made, and is empty");
+        place.open(&Arc::default()).expect("it was opened before");
+        assert!(!root.exists(), "the database would begin anew in an empty directory");
+    }
+
+    #[test]
     fn any_setting_of_slatedb_can_be_set() {
         let told = |text: &str| {
             let text = format!("backend = 'fs'\n[slatedb]\n{text}");
