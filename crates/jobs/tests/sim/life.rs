@@ -172,6 +172,11 @@ async fn use_it(sim: &Sim, shard: Shard, seed: u64, may_jump: bool) {
     let chaos = actor("chaos", &mut rng);
     all.push(Box::pin(chaos.be_chaos(rng.random_range(0..6), may_jump)));
     let done = join_all(all).await;
+    all_are_done(sim, shard, &done, &mut rng).await;
+}
+
+/// Nobody wants anything any more: the shard may be closed, or just end.
+pub async fn all_are_done(sim: &Sim, shard: Shard, done: &[Result<(), Gone>], rng: &mut StdRng) {
     let is_gone = done.iter().any(Result::is_err);
     sim.say(format!("all are done; out of service: {is_gone}"));
     if !is_gone && rng.random_bool(0.5) {
@@ -183,16 +188,21 @@ async fn use_it(sim: &Sim, shard: Shard, seed: u64, may_jump: bool) {
 
 /// The store works again, and so do the workers: every job comes to its end, and stays so.
 pub fn end(sim: &Sim) {
+    end_by(sim, PATIENCE, async |_| finish(sim).await);
+}
+
+/// The same, by a way to finish everything, which is told whether there are no jobs of which nobody was told.
+pub fn end_by(sim: &Sim, patience: Duration, finish: impl AsyncFn(bool)) {
     sim.world.faults.set_plan(FaultPlan::default());
     sim.world.faults.revive();
     sim.disturbed.set(false);
     sim.say("the end begins");
-    for _ in 0..2 {
+    for are_all_known in [false, true] {
         in_runtime(sim, async {
             tokio::select! {
                 biased;
-                () = finish(sim) => {}
-                () = tokio::time::sleep(PATIENCE) => panic!("some jobs do not end"),
+                () = finish(are_all_known) => {}
+                () = tokio::time::sleep(patience) => panic!("some jobs do not end"),
             }
         });
         in_runtime(sim, judge::learn_names(sim));

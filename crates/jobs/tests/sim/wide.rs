@@ -4,8 +4,9 @@
 
 use crate::actors::{Actor, group};
 use crate::calls::{Caller, Gone};
-use crate::judge;
-use crate::life::{Death, PATIENCE, die, in_runtime, note_opened, open, work_on};
+use crate::life::{
+    Death, PATIENCE, all_are_done, die, end_by, in_runtime, note_opened, open, work_on,
+};
 use crate::listing::{FAR_MS, everything};
 use crate::sim::Sim;
 use crate::wide_actors::{TENANTS, anchor, tenant};
@@ -151,32 +152,12 @@ async fn crowd(sim: &Sim, shard: Shard, seed: u64, fair: String) {
     let chaos = actor("chaos", &mut rng);
     all.push(Box::pin(chaos.be_chaos(rng.random_range(0..5), may_jump)));
     let done = join_all(all).await;
-    let is_gone = done.iter().any(Result::is_err);
-    sim.say(format!("all are done; out of service: {is_gone}"));
-    if !is_gone && rng.random_bool(0.5) {
-        let closed = shard.close().await;
-        sim.say(format!("closed: {closed:?}"));
-        assert!(closed.is_ok() || sim.disturbed.get(), "the store works: {closed:?}");
-    }
+    all_are_done(sim, shard, &done, &mut rng).await;
 }
 
 /// The store works again, and so does everybody: every job comes to its end, and stays so.
 pub fn end(sim: &Sim) {
-    sim.world.faults.set_plan(FaultPlan::default());
-    sim.world.faults.revive();
-    sim.disturbed.set(false);
-    sim.say("the end begins");
-    for are_all_known in [false, true] {
-        in_runtime(sim, async {
-            tokio::select! {
-                biased;
-                () = finish(sim, are_all_known) => {}
-                () = tokio::time::sleep(END_PATIENCE) => panic!("some jobs do not end"),
-            }
-        });
-        in_runtime(sim, judge::learn_names(sim));
-    }
-    in_runtime(sim, judge::at_rest(sim));
+    end_by(sim, END_PATIENCE, async |are_all_known| finish(sim, are_all_known).await);
 }
 
 /// `are_all_known`: there are no jobs of which nobody was told.
