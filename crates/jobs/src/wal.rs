@@ -223,6 +223,8 @@ impl WalWriter for Writer {
             last = appended.map_err(unavailable)?.position;
             begun.get_or_insert(last);
         }
+        // Every batch is flushed at once: its sync begins while SlateDB is still about to ask for it.
+        self.shared.log.request_sync(last);
         let mut state = self.shared.state.lock();
         state.kept.extend(begun.map(|begun| (self.next, begun)));
         state.status.estimated_bytes += bytes.len();

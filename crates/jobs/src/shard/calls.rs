@@ -14,6 +14,12 @@ use bytes::Bytes;
 use std::pin::pin;
 use tokio::sync::OwnedSemaphorePermit;
 
+/// What was decided, and the batch with which all is durable that it is based on.
+struct Decided<T> {
+    said: Result<T>,
+    mark: Mark,
+}
+
 /// A job that was taken, or was there already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enqueued {
@@ -98,8 +104,8 @@ impl Shard {
     async fn take(&self, job: Job) -> Result<Enqueued> {
         let room = self.inner.room(job.bytes()).await?;
         let Some(id) = job.spec.id.clone() else {
-            let (mark, job) = self.inner.admit(job, room)?;
-            self.inner.wait_durable(mark).await?;
+            let admitted = self.inner.admit(job, room);
+            let job = self.inner.told(admitted).await?;
             return Ok(Enqueued { job, is_new: true });
         };
         let called = (job.spec.tenant.clone(), JobRef::Named(id.clone()));
@@ -116,9 +122,9 @@ impl Shard {
         {
             return Ok(there);
         }
-        let (mark, job) = self.inner.admit(job, room)?;
+        let admitted = self.inner.admit(job, room);
         drop(claim);
-        self.inner.wait_durable(mark).await?;
+        let job = self.inner.told(admitted).await?;
         Ok(Enqueued { job, is_new: true })
     }
 
@@ -127,10 +133,7 @@ impl Shard {
     /// # Errors
     /// `NotFound` if there is none that has not come to its end; `Unavailable`.
     pub async fn cancel(&self, tenant: &Tenant, job: &JobRef) -> Result<Cancelled> {
-        let now_ms = self.inner.clock.now_ms();
-        let (done, mark) = {
-            let mut state = self.inner.state.lock();
-            state.check()?;
+        let decided = self.inner.decide(|state, now_ms| {
             let seq = state.place(tenant, job)?;
             let done = state.machine.cancel(tenant, job, now_ms)?;
             match done {
@@ -144,10 +147,9 @@ impl Shard {
                     state.ending.insert((tenant.clone(), job.clone()), seq);
                 }
             }
-            (done, self.inner.changed(&state))
-        };
-        self.inner.wait_durable(mark).await?;
-        Ok(done)
+            Ok(done)
+        });
+        self.inner.told(decided).await
     }
 
     /// A job that has come to its end begins anew, with its history.
@@ -157,19 +159,16 @@ impl Shard {
     pub async fn restart(&self, tenant: &Tenant, job: &JobRef) -> Result<()> {
         let (_claim, mut found) = self.ended(tenant, job).await?;
         found.restart();
-        let now_ms = self.inner.clock.now_ms();
-        let mark = {
-            let mut state = self.inner.state.lock();
-            state.check()?;
+        let decided = self.inner.decide(|state, now_ms| {
             state.machine.enqueue(&found, now_ms)?;
             for limit in &found.spec.limits {
                 state.see_to_refresher(tenant, limit, now_ms)?;
             }
             state.edit(found.seq, Edit::Restarted(Box::new(found)));
             state.dispatch(now_ms);
-            self.inner.changed(&state)
-        };
-        self.inner.wait_durable(mark).await
+            Ok(())
+        });
+        self.inner.told(decided).await
     }
 
     /// Deletes a job that waits or has come to its end, with all that is known of it.
@@ -183,15 +182,13 @@ impl Shard {
             done => return done,
         }
         let (_claim, found) = self.ended(tenant, job).await?;
-        let mark = {
-            let mut state = self.inner.state.lock();
-            state.check()?;
+        let decided = self.inner.decide(|state, _| {
             let seq = found.seq;
             state.edit(seq, Edit::EndedDeleted(Box::new(found)));
             state.leaving.insert((tenant.clone(), job.clone()), seq);
-            self.inner.changed(&state)
-        };
-        self.inner.wait_durable(mark).await
+            Ok(())
+        });
+        self.inner.told(decided).await
     }
 
     /// A job that has come to its end, and that nobody else decides about meanwhile.
@@ -200,7 +197,8 @@ impl Shard {
         self.inner.catch_up().await?;
         let claim = match self.inner.claim(&called).await? {
             Claim::Mine(claim) => claim,
-            Claim::Active(_) => {
+            Claim::Active(mark) => {
+                self.inner.wait_durable(mark).await?;
                 let detail = format!("job {job} of tenant {tenant} has not come to its end");
                 return Err(Error::new(ErrorKind::Conflict, detail));
             }
@@ -238,17 +236,14 @@ impl Shard {
         edit: Edit,
         decide: impl FnOnce(&mut Machine, u64) -> Result<()>,
     ) -> Result<()> {
-        let now_ms = self.inner.clock.now_ms();
-        let mark = {
-            let mut state = self.inner.state.lock();
-            state.check()?;
+        let decided = self.inner.decide(|state, now_ms| {
             let seq = state.place(tenant, job)?;
             decide(&mut state.machine, now_ms)?;
             state.edit(seq, edit);
             state.dispatch(now_ms);
-            self.inner.changed(&state)
-        };
-        self.inner.wait_durable(mark).await
+            Ok(())
+        });
+        self.inner.told(decided).await
     }
 
     /// No job of a task group is given out until it is resumed.
@@ -278,15 +273,12 @@ impl Shard {
         row: Option<Bytes>,
         set: impl FnOnce(&mut State, u64),
     ) -> Result<()> {
-        let now_ms = self.inner.clock.now_ms();
-        let mark = {
-            let mut state = self.inner.state.lock();
-            state.check()?;
+        let decided = self.inner.decide(|state, now_ms| {
             state.batch.rows.insert(keys::paused(group), row);
-            set(&mut state, now_ms);
-            self.inner.changed(&state)
-        };
-        self.inner.wait_durable(mark).await
+            set(state, now_ms);
+            Ok(())
+        });
+        self.inner.told(decided).await
     }
 }
 
@@ -352,13 +344,30 @@ impl Inner {
         Ok(is_mine.then(claim))
     }
 
-    fn admit(&self, job: Job, room: OwnedSemaphorePermit) -> Result<(Mark, JobRef)> {
+    fn admit(&self, job: Job, room: OwnedSemaphorePermit) -> Decided<JobRef> {
+        self.decide(|state, now_ms| {
+            let name = state.take(job, now_ms)?;
+            state.batch.room.push(room);
+            state.dispatch(now_ms);
+            Ok(name)
+        })
+    }
+
+    /// A change is made, or refused: a refusal says what is known of a job, and a crash must not undo it either.
+    fn decide<T>(&self, change: impl FnOnce(&mut State, u64) -> Result<T>) -> Decided<T> {
         let now_ms = self.clock.now_ms();
         let mut state = self.state.lock();
-        state.check()?;
-        let name = state.take(job, now_ms)?;
-        state.batch.room.push(room);
-        state.dispatch(now_ms);
-        Ok((self.changed(&state), name))
+        let said = state.check().and_then(|()| change(&mut state, now_ms));
+        let mark = match &said {
+            Ok(_) => self.changed(&state),
+            Err(_) => self.pending(&state),
+        };
+        Decided { said, mark }
+    }
+
+    /// What was decided, when all that it is based on is durable.
+    async fn told<T>(&self, decided: Decided<T>) -> Result<T> {
+        self.wait_durable(decided.mark).await?;
+        decided.said
     }
 }

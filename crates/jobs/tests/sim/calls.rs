@@ -5,7 +5,7 @@ use crate::known::{Facts, Refused, Said};
 use crate::sim::Sim;
 use skerry_core::env::Clock;
 use skerry_jobs::broker::Broker;
-use skerry_jobs::job::{AttemptNo, Ending, Job, JobRef, Lease, Seq};
+use skerry_jobs::job::{AttemptNo, Ending, Job, JobRef, Lease, Seq, State};
 use skerry_jobs::name::{Group, Tenant, Worker};
 use skerry_jobs::shard::{Imported, Leased, Outcome, Shard};
 use skerry_jobs::{Error, ErrorKind};
@@ -23,6 +23,17 @@ pub struct Caller<'a> {
     pub name: String,
     /// Which opening of the shard it is that he uses.
     life: u32,
+}
+
+/// How things were when a change was asked for.
+#[derive(Clone, Copy)]
+struct Was {
+    /// Somebody else had opened the shard.
+    old: bool,
+    /// A worker certainly had the job.
+    held: bool,
+    /// The job had come to this end.
+    finished: Option<State>,
 }
 
 /// A call that changes a job is under way: there is never another.
@@ -313,9 +324,9 @@ impl<'a> Caller<'a> {
         let Some((tenant, name)) = self.target(number) else { return Ok(()) };
         let Some(_busy) = self.busy(number) else { return Ok(()) };
         self.say(format!("expedite {number}"));
-        let (was_old, was_held) = (self.is_old(), self.is_held(number));
+        let was = self.was(number);
         let said = self.shard.expedite(&tenant, &name).await;
-        if self.changed("expedite", number, (was_old, was_held), said)? {
+        if self.changed("expedite", number, was, said)? {
             self.with_facts(number, |facts| facts.expedited = true);
         }
         Ok(())
@@ -330,9 +341,9 @@ impl<'a> Caller<'a> {
             facts.priorities.push(priority);
             facts.changes += 1;
         });
-        let (was_old, was_held) = (self.is_old(), self.is_held(number));
+        let was = self.was(number);
         let said = self.shard.set_priority(&tenant, &name, priority).await;
-        let changed = self.changed("priority", number, (was_old, was_held), said)?;
+        let changed = self.changed("priority", number, was, said)?;
         self.with_facts(number, |facts| {
             facts.changes += 1;
             if changed {
@@ -344,28 +355,33 @@ impl<'a> Caller<'a> {
         Ok(())
     }
 
+    fn was(&self, number: usize) -> Was {
+        let finished = self.sim.facts(number).finished;
+        Was { old: self.is_old(), held: self.is_held(number), finished }
+    }
+
     /// True if a change was made; it is not if the job runs or has ended.
     fn changed(
         &self,
         what: &str,
         number: usize,
-        (was_old, was_held): (bool, bool),
+        was: Was,
         said: Result<(), Error>,
     ) -> Result<bool, Gone> {
         self.say(format!("{what} {number}: {:?}", said.as_ref().map_err(Error::kind)));
         let Err(error) = said else {
-            self.done(what, was_old);
-            assert!(!was_held, "job {number} runs, and {what} changed it");
+            self.done(what, was.old);
+            assert!(!was.held, "job {number} runs, and {what} changed it");
             return Ok(true);
         };
         match error.kind() {
             _ if self.is_old() => return Err(Gone),
             ErrorKind::Conflict => {
-                let finished = self.sim.facts(number).finished;
-                assert_eq!(finished, None, "job {number} had ended, and runs");
+                assert_eq!(was.finished, None, "job {number} had ended, and runs");
+                self.with_facts(number, |facts| facts.exists = true);
             }
             ErrorKind::Unavailable => return Err(self.gone(what, &error)),
-            _ => self.not_found(number, was_held, &error),
+            _ => self.not_found(number, was.held, &error),
         }
         Ok(false)
     }

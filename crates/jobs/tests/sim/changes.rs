@@ -104,7 +104,10 @@ impl Caller<'_> {
             ErrorKind::Conflict => {
                 // It has not ended, or a limit of its is there as another kind: there is none.
                 assert_eq!(before.finished, None, "job {number} had ended: {error}");
-                self.with_facts(number, |facts| facts.cancel_asked |= before.cancel_asked);
+                self.with_facts(number, |facts| {
+                    facts.exists = true;
+                    facts.cancel_asked |= before.cancel_asked;
+                });
             }
             _ => self.not_found(number, before.exists, &error),
         }
