@@ -2,11 +2,12 @@
 
 mod common;
 
-use common::{Place, Split, lease, spec};
+use common::{Place, Split, lease, lease_of, spec};
 use futures::future::join_all;
 use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use skerry_jobs::name::Group;
 use skerry_jobs::shard::{Leased, Outcome, Shard};
 use skerry_jobs::spec::JobSpec;
 use skerry_store::meter::{CallKind, Counters, Meter, Tally};
@@ -94,6 +95,35 @@ async fn a_job_that_is_done_between_two_uploads_costs_one_record() {
     let put = used.bytes(CallKind::Put) as usize;
     assert!((JOBS * PAYLOAD_BYTES..most).contains(&put), "{put} bytes: {used:?}");
     assert!(writes(&used) < 20, "{used:?}");
+}
+
+/// Jobs that were left behind are read without the many after them that are done.
+#[tokio::test]
+async fn what_was_left_behind_is_read_alone() {
+    const ROUNDS: usize = 15;
+    let mut split = Split::new();
+    let counters = metered(&mut split.place);
+    let shard = split.open(false).await.expect("opens");
+    let group = Group::new("left").expect("a name");
+    let left = (0..10)
+        .map(|n| shard.enqueue(JobSpec { group: group.clone(), ..spec(&format!("left-{n}")) }));
+    join_all(left).await.into_iter().for_each(|done| {
+        done.expect("takes it");
+    });
+    for round in 0..ROUNDS {
+        let jobs = (0..JOBS).map(|n| shard.enqueue(spec(&format!("{round}-{n}"))));
+        join_all(jobs).await.into_iter().for_each(|done| {
+            done.expect("takes it");
+        });
+        work(&shard).await;
+    }
+    shard.close().await.expect("closes");
+    let shard = split.open(false).await.expect("opens");
+    let begun = counters.tally();
+    assert_eq!(lease_of(&shard, &group, 10, Duration::ZERO).await.len(), 10);
+    let used = counters.tally().since(&begun);
+    // Of each job that is done a row is there that says so: 20 bytes.
+    assert!(used.bytes(CallKind::Get) < (ROUNDS * JOBS * 20 / 2) as u64, "{used:?}");
 }
 
 /// A shard that nobody uses looks for compactions and for other writers twice a minute; a write wakes it.

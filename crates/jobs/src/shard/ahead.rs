@@ -23,6 +23,9 @@ const READERS_MAX: usize = 8;
 const AHEAD_JOBS: usize = 256;
 /// The same in bytes that their owners and workers gave them.
 const AHEAD_BYTES: usize = 256 << 10;
+/// The same in places, of whosever jobs they are, or were: a job that comes back has hundreds of thousands after it that
+/// are done.
+const AHEAD_PLACES: u64 = 4 * AHEAD_JOBS as u64;
 /// What is kept in all: jobs. Beyond it everything is let go: it is not being worked off.
 const KEPT_JOBS_MAX: usize = 4096;
 /// The same in bytes that their owners and workers gave them.
@@ -95,7 +98,7 @@ impl Ahead {
         found: &mut HashMap<Seq, Job>,
     ) -> Result<()> {
         let (first, last) = (run[0], run[run.len() - 1]);
-        let mut jobs = store.active_from(first).await?;
+        let mut jobs = store.active_in(first..Seq(last.0 + AHEAD_PLACES)).await?;
         let (mut end, mut beyond, mut beyond_bytes) = (last.0 + 1, 0, 0);
         while let Some(job) = jobs.next().await? {
             if run.binary_search(&job.seq).is_ok() {

@@ -12,7 +12,7 @@ use slatedb::config::{
     DurabilityLevel, FlushOptions, FlushType, PutOptions, ReadOptions, ScanOptions, Ttl,
 };
 use slatedb::{Db, DbIterator, WriteBatch};
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 /// How long jobs are kept that have come to their end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,10 +102,11 @@ impl Store {
         self.get_job(&keys::active(seq)).await
     }
 
-    /// Jobs that have not come to their end, from a place on, oldest first.
-    pub(super) async fn active_from(&self, first: Seq) -> Result<Jobs> {
+    /// Jobs at these places that have not come to their end, oldest first. It costs as much as there are places, also
+    /// where everything has come to its end: what was deleted is passed over row by row.
+    pub(super) async fn active_in(&self, places: Range<Seq>) -> Result<Jobs> {
         let options = ScanOptions { read_ahead_bytes: AHEAD_BYTES, ..durable() };
-        let range = keys::active(first)..vec![keys::ACTIVE + 1];
+        let range = keys::active(places.start)..keys::active(places.end);
         let rows = self.db.scan_with_options(range, &options).await.map_err(failed)?;
         Ok(Jobs { rows })
     }
