@@ -4,6 +4,7 @@
 //! * `enqueue`: COUNT jobs, BATCH in each call, by CLIENTS at once;
 //! * `stream`: leases and ends COUNT jobs over CLIENTS connections with BATCH credits each;
 //! * `unary`: the same with calls of BATCH jobs;
+//! * `heartbeat`: COUNT signs of life of CLIENTS jobs: calls for which nothing is written;
 //! * `latency`: COUNT jobs a second for ten seconds, from the call to the moment that one of CLIENTS waiting workers has
 //!   them; BATCH is how many milliseconds a worker holds a job;
 //! * `neighbour`: the same in the task group of the others' jobs, which the workers take too.
@@ -35,7 +36,8 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 async fn main() -> Outcome<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [address, what, count, clients, batch] = &args[..] else {
-        let usage = "load ADDRESS enqueue|stream|unary|latency|neighbour COUNT CLIENTS BATCH";
+        let usage =
+            "load ADDRESS enqueue|stream|unary|heartbeat|latency|neighbour COUNT CLIENTS BATCH";
         return Err(usage.into());
     };
     let address: Address = address.parse()?;
@@ -44,6 +46,7 @@ async fn main() -> Outcome<()> {
         "enqueue" => rate(&address, count, clients, move |c, n| enqueue(c, n, batch)).await,
         "stream" => rate(&address, count, clients, move |c, n| stream(c, n, batch)).await,
         "unary" => rate(&address, count, clients, move |c, n| unary(c, n, batch)).await,
+        "heartbeat" => rate(&address, count, clients, heartbeat).await,
         "latency" => latency(&address, count, clients, ALONE, batch).await,
         "neighbour" => latency(&address, count, clients, GROUP, batch).await,
         other => Err(format!("{other} is nothing that can be measured").into()),
@@ -133,21 +136,41 @@ async fn stream(mut client: Client, count: u64, credits: u64) -> Outcome<()> {
 async fn unary(mut client: Client, count: u64, batch: u64) -> Outcome<()> {
     let mut left = count;
     while left > 0 {
-        let request = v1::LeaseJobsRequest {
-            group: GROUP.to_owned(),
-            worker: "load".to_owned(),
-            max: u32::try_from(batch.min(left))?,
-            wait_ms: 10_000,
-        };
-        let jobs = client.lease_jobs(request).await?.into_inner().jobs;
-        if jobs.is_empty() {
-            return Err("there are too few jobs".into());
-        }
+        let jobs = lease(&mut client, batch.min(left)).await?;
         left -= jobs.len() as u64;
-        let outcomes = jobs.into_iter().map(done).collect();
-        client.report_jobs(v1::ReportJobsRequest { outcomes }).await?;
+        report(&mut client, jobs).await?;
     }
     Ok(())
+}
+
+async fn lease(client: &mut Client, max: u64) -> Outcome<Vec<v1::LeasedJob>> {
+    let request = v1::LeaseJobsRequest {
+        group: GROUP.to_owned(),
+        worker: "load".to_owned(),
+        max: u32::try_from(max)?,
+        wait_ms: 10_000,
+    };
+    let jobs = client.lease_jobs(request).await?.into_inner().jobs;
+    if jobs.is_empty() {
+        return Err("there are too few jobs".into());
+    }
+    Ok(jobs)
+}
+
+async fn report(client: &mut Client, jobs: Vec<v1::LeasedJob>) -> Outcome<()> {
+    let outcomes = jobs.into_iter().map(done).collect();
+    client.report_jobs(v1::ReportJobsRequest { outcomes }).await?;
+    Ok(())
+}
+
+async fn heartbeat(mut client: Client, count: u64) -> Outcome<()> {
+    let jobs = lease(&mut client, 1).await?;
+    let leases: Vec<_> = jobs.iter().map(|job| job.lease.clone()).collect();
+    for _ in 0..count {
+        let request = v1::HeartbeatJobsRequest { leases: leases.clone() };
+        client.heartbeat_jobs(request).await?;
+    }
+    report(&mut client, jobs).await
 }
 
 /// Enqueues at a steady rate while workers wait, or are busy with others' jobs.
