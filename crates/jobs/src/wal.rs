@@ -44,8 +44,9 @@ const MERGE: u8 = 2;
 const HAS_CREATED: u8 = 4;
 const HAS_EXPIRES: u8 = 8;
 
-/// Room that is left in a log when SlateDB is asked to need less of it, a half.
-const FULL_SHARE: u64 = 2;
+/// SlateDB is asked to need less of the log when so much of it came since it was asked before, a quarter. (What is on its
+/// way to the store already is not asked for again: a memtable for each batch would be of no use, and slow every read.)
+const ASKED_SHARE: u64 = 4;
 
 /// A log that a database uses. Clones are the same.
 #[derive(Clone)]
@@ -64,10 +65,20 @@ struct Shared {
 }
 
 struct State {
-    /// Where each batch begins that is not let go yet.
-    kept: VecDeque<(u64, Position)>,
+    /// The batches that are not let go yet.
+    kept: VecDeque<Kept>,
+    /// What was appended since the log was opened.
+    appended_bytes: u64,
     status: WalStatus,
     listeners: Vec<WalStatusListener>,
+}
+
+/// A batch that the log has.
+struct Kept {
+    number: u64,
+    begins: Position,
+    /// What had been appended before it.
+    before_bytes: u64,
 }
 
 /// A batch as it was found.
@@ -117,7 +128,8 @@ impl LocalWal {
             last_flushed_seq: None,
             buffered_wal_entries_count: 0,
         };
-        let state = State { kept: VecDeque::new(), status, listeners: Vec::new() };
+        let state =
+            State { kept: VecDeque::new(), appended_bytes: 0, status, listeners: Vec::new() };
         let found = Mutex::new(Some(found));
         let state = Mutex::new(state);
         let shared = Shared { log, _committer: committer, _lock: lock, found, state };
@@ -160,7 +172,12 @@ impl WriterInit for LocalWal {
         let last = found.back().map_or(after, |batch| batch.number.max(after));
         {
             let mut state = self.shared.state.lock();
-            state.kept = found.iter().map(|batch| (batch.number, batch.position)).collect();
+            let kept = |batch: &Batch| Kept {
+                number: batch.number,
+                begins: batch.position,
+                before_bytes: 0,
+            };
+            state.kept = found.iter().map(kept).collect();
             state.status.last_flushed_wal_id = last;
         }
         self.shared.let_go(after + 1);
@@ -226,7 +243,10 @@ impl WalWriter for Writer {
         // Every batch is flushed at once: its sync begins while SlateDB is still about to ask for it.
         self.shared.log.request_sync(last);
         let mut state = self.shared.state.lock();
-        state.kept.extend(begun.map(|begun| (self.next, begun)));
+        let before_bytes = state.appended_bytes;
+        let kept = |begins| Kept { number: self.next, begins, before_bytes };
+        state.kept.extend(begun.map(kept));
+        state.appended_bytes += bytes.len() as u64;
         state.status.estimated_bytes += bytes.len();
         state.status.buffered_wal_entries_count += 1;
         self.last = Some((self.next, last, seq));
@@ -253,8 +273,9 @@ impl WalWriter for Writer {
         Ok(WalFlushResult { wal_id: number, completion: completion.boxed() })
     }
 
-    fn should_flush_memtable(&self, _replay_after_wal_id: u64) -> bool {
-        self.shared.log.used_bytes() > self.shared.log.cap_bytes() / FULL_SHARE
+    fn should_flush_memtable(&self, replay_after_wal_id: u64) -> bool {
+        let state = self.shared.state.lock();
+        state.bytes_after(replay_after_wal_id) > self.shared.log.cap_bytes() / ASKED_SHARE
     }
 
     fn observer(&self) -> Box<dyn WalObserver> {
@@ -304,6 +325,14 @@ impl WalGc for LocalWal {
     }
 }
 
+impl State {
+    /// What was appended after a batch.
+    fn bytes_after(&self, number: u64) -> u64 {
+        let next = self.kept.partition_point(|kept| kept.number <= number);
+        self.kept.get(next).map_or(0, |next| self.appended_bytes - next.before_bytes)
+    }
+}
+
 impl Shared {
     fn status(&self) -> std::result::Result<WalStatus, WalStatus> {
         let status = self.state.lock().status.clone();
@@ -313,10 +342,10 @@ impl Shared {
     /// Batches before this one are in the database.
     fn let_go(&self, first: u64) {
         let mut state = self.state.lock();
-        while state.kept.front().is_some_and(|(number, _)| *number < first) {
+        while state.kept.front().is_some_and(|kept| kept.number < first) {
             state.kept.pop_front();
         }
-        let below = state.kept.front().map_or_else(|| self.log.end_position(), |(_, at)| *at);
+        let below = state.kept.front().map_or_else(|| self.log.end_position(), |kept| kept.begins);
         self.log.trim(GROUP, below);
     }
 

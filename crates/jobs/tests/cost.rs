@@ -97,6 +97,30 @@ async fn a_job_that_is_done_between_two_uploads_costs_one_record() {
     assert!(writes(&used) < 20, "{used:?}");
 }
 
+/// A log that is more than half full is let go when uploads are done, and not uploaded batch by batch meanwhile.
+#[tokio::test]
+async fn a_log_that_is_filled_is_uploaded_in_large_pieces() {
+    const LARGE_BYTES: usize = 512 << 10;
+    const LARGE: usize = 80;
+    const SMALL: usize = 300;
+    let mut split = Split::new();
+    let counters = metered(&mut split.place);
+    let shard = split.open(false).await.expect("opens");
+    let begun = counters.tally();
+    for n in 0..LARGE {
+        let payload = vec![0; LARGE_BYTES].into();
+        let large = JobSpec { payload, ..spec(&format!("large-{n}")) };
+        shard.enqueue(large).await.expect("takes it");
+    }
+    for n in 0..SMALL {
+        shard.enqueue(spec(&format!("small-{n}"))).await.expect("takes it");
+    }
+    shard.close().await.expect("closes");
+    let used = counters.tally().since(&begun);
+    // Of 64 MiB, 40 were written: two or three quarters, each an object and a manifest.
+    assert!((1..20).contains(&writes(&used)), "{used:?}");
+}
+
 /// Jobs that were left behind are read without the many after them that are done.
 #[tokio::test]
 async fn what_was_left_behind_is_read_alone() {
