@@ -97,7 +97,7 @@ async fn a_job_that_is_done_between_two_uploads_costs_one_record() {
     assert!(writes(&used) < 20, "{used:?}");
 }
 
-/// A log that is more than half full is let go when uploads are done, and not uploaded batch by batch meanwhile.
+/// What fills a log is uploaded when a quarter of it has come, and not batch by batch while uploads are behind.
 #[tokio::test]
 async fn a_log_that_is_filled_is_uploaded_in_large_pieces() {
     const LARGE_BYTES: usize = 512 << 10;
@@ -117,7 +117,7 @@ async fn a_log_that_is_filled_is_uploaded_in_large_pieces() {
     }
     shard.close().await.expect("closes");
     let used = counters.tally().since(&begun);
-    // Of 64 MiB, 40 were written: two or three quarters, each an object and a manifest.
+    // Of 64 MiB, 40 were written: two quarters, and the rest at the end.
     assert!((1..20).contains(&writes(&used)), "{used:?}");
 }
 

@@ -141,7 +141,7 @@ impl Opener {
 /// The most shards of a node.
 const SHARDS_MAX: u32 = 64;
 
-/// The most bytes of a shard's log on a local disk; past a half of it, the database is asked to need less.
+/// The most bytes of a shard's log on a local disk; the database is asked to need less of it with every quarter.
 const LOG_BYTES_MAX: u64 = 2 << 30;
 
 impl LogPlace {
