@@ -1,9 +1,11 @@
 //! A local directory as a store whose large objects go around the kernel's page cache.
 //!
-//! Everything but the creation of large objects is `object_store`'s own. Segments are written once
+//! Everything but the writing of large objects is `object_store`'s own. Segments are written once
 //! and read later, if at all: copies of them in the page cache cost a core for each gigabyte or so
 //! in fresh pages, and a burst of dirty pages that every other sync of the disk then waits for.
 //! Where a file system knows no direct IO, `object_store` writes those objects, too.
+
+mod upload;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -20,6 +22,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use upload::Upload;
 
 /// Smaller objects are not worth a path of their own.
 const DIRECT_BYTES_MIN: usize = 1 << 20;
@@ -67,8 +70,7 @@ impl DirectFs {
             Ok(Attempt::Created) => Ok(true),
             Ok(Attempt::NotHere) => Ok(false),
             Ok(Attempt::Refused) => {
-                tracing::info!(path = %path.display(), "no direct IO here; objects go through the page cache");
-                refused.store(true, Ordering::Relaxed);
+                note_refused(&path, &refused);
                 Ok(false)
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -79,6 +81,28 @@ impl DirectFs {
         });
         work.await.map_err(|error| Error::Generic { store: "DirectFs", source: Box::new(error) })?
     }
+
+    /// Begins an object that comes in parts; nothing if that is for `inner` to do.
+    async fn begin(&self, location: &Path) -> Result<Option<Upload>> {
+        let path = self.inner.path_to_filesystem(location)?;
+        let refused = self.is_refused.clone();
+        let work = tokio::task::spawn_blocking(move || match stage(&path) {
+            Ok(Some((file, staged))) => Upload::new(path, staged, file).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                note_refused(&path, &refused);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        });
+        let failed = |error| Error::Generic { store: "DirectFs", source: error };
+        work.await.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+    }
+}
+
+fn note_refused(path: &FsPath, refused: &AtomicBool) {
+    tracing::info!(path = %path.display(), "no direct IO here; objects go through the page cache");
+    refused.store(true, Ordering::Relaxed);
 }
 
 /// Writes an object under another name, makes it durable, and gives it its name, which must be free.
@@ -137,28 +161,63 @@ fn stage(path: &FsPath) -> io::Result<Option<(File, PathBuf)>> {
 
 /// Writes the payload and syncs it.
 fn fill(mut file: &File, payload: &PutPayload) -> io::Result<()> {
-    let mut memory = vec![0; PIECE_BYTES + ALIGN_BYTES];
-    let start = memory.as_ptr().align_offset(ALIGN_BYTES);
-    let piece = &mut memory[start..start + PIECE_BYTES];
-    let mut len = 0;
-    for mut chunk in payload.iter().map(|chunk| &chunk[..]) {
-        while !chunk.is_empty() {
-            let (now, later) = chunk.split_at(chunk.len().min(PIECE_BYTES - len));
-            piece[len..len + now.len()].copy_from_slice(now);
-            (len, chunk) = (len + now.len(), later);
-            if len == PIECE_BYTES {
-                file.write_all(piece)?;
-                len = 0;
-            }
-        }
+    let mut pieces = Pieces::new();
+    for chunk in payload.iter() {
+        pieces.add(chunk, |piece| file.write_all(piece))?;
     }
-    if len > 0 {
-        let padded = len.next_multiple_of(ALIGN_BYTES);
-        piece[len..padded].fill(0);
-        file.write_all(&piece[..padded])?;
+    if pieces.len > 0 {
+        file.write_all(pieces.padded())?;
         file.set_len(payload.content_length() as u64)?;
     }
     file.sync_all()
+}
+
+/// Bytes on their way to a disk, put together to pieces of [`PIECE_BYTES`] where direct IO wants them.
+struct Pieces {
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Pieces {
+    fn new() -> Self {
+        let memory = vec![0; PIECE_BYTES + ALIGN_BYTES];
+        let start = memory.as_ptr().align_offset(ALIGN_BYTES);
+        Self { memory, start, len: 0 }
+    }
+
+    /// Adds bytes; each piece that is full is written.
+    fn add(
+        &mut self,
+        mut bytes: &[u8],
+        mut write: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let piece = &mut self.memory[self.start..self.start + PIECE_BYTES];
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(PIECE_BYTES - self.len));
+            piece[self.len..self.len + now.len()].copy_from_slice(now);
+            (self.len, bytes) = (self.len + now.len(), later);
+            if self.len == PIECE_BYTES {
+                write(piece)?;
+                self.len = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// What does not fill a piece, with zeros up to the end of a block.
+    fn padded(&mut self) -> &[u8] {
+        let padded = self.len.next_multiple_of(ALIGN_BYTES);
+        let piece = &mut self.memory[self.start..self.start + padded];
+        piece[self.len..].fill(0);
+        piece
+    }
+
+    /// What does not fill a piece: its whole blocks, and the rest.
+    fn left(&self) -> (&[u8], &[u8]) {
+        let blocks = self.len - self.len % ALIGN_BYTES;
+        self.memory[self.start..self.start + self.len].split_at(blocks)
+    }
 }
 
 #[async_trait]
@@ -186,6 +245,12 @@ impl ObjectStore for DirectFs {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
+        if opts.attributes.is_empty()
+            && !self.is_refused.load(Ordering::Relaxed)
+            && let Some(upload) = self.begin(location).await?
+        {
+            return Ok(Box::new(upload));
+        }
         self.inner.put_multipart_opts(location, opts).await
     }
 
@@ -270,5 +335,44 @@ mod tests {
         assert_eq!(store.list(None).count().await, shapes.len());
         let files = fs::read_dir(dir.path().join("dir")).expect("a directory").count();
         assert_eq!(files, shapes.len(), "nothing else is left");
+    }
+
+    /// Parts of every awkward length, written all at once, are one object; what is not completed is none.
+    #[tokio::test]
+    async fn parts_make_one_object() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory");
+        let inner = LocalFileSystem::new_with_prefix(dir.path()).expect("a store");
+        let store = DirectFs::new(inner.with_fsync(true));
+        let mib = 1 << 20;
+        // The directory is made, by `inner`, for the first.
+        let shapes: [&[usize]; 6] = [
+            &[3],
+            &[2 * mib],
+            &[3 * mib, 3 * mib, 5],
+            &[mib + 4096, 2 * mib + 1, mib, 77],
+            &[1, 4095, mib],
+            &[4096, 0, 4097, 4095, mib],
+        ];
+        for shape in shapes {
+            let name = Path::from("dir/object");
+            let mut upload = store.put_multipart(&name).await.expect("begun");
+            let parts = shape.iter().map(|len| payload(&[*len]));
+            let writes: Vec<_> = parts.clone().map(|part| upload.put_part(part)).collect();
+            futures::future::try_join_all(writes.into_iter().rev()).await.expect("written");
+            upload.complete().await.expect("completed");
+            let read = store.get(&name).await.expect("there").bytes().await.expect("readable");
+            let wanted: Vec<u8> = parts.flat_map(|part| part.into_iter().flatten()).collect();
+            assert!(read == wanted, "{shape:?}");
+        }
+        let gone = Path::from("dir/gone");
+        let mut upload = store.put_multipart(&gone).await.expect("begun");
+        upload.put_part(payload(&[mib])).await.expect("written");
+        upload.abort().await.expect("aborted");
+        assert!(upload.complete().await.is_err());
+        let mut upload = store.put_multipart(&gone).await.expect("begun");
+        upload.put_part(payload(&[mib])).await.expect("written");
+        drop(upload);
+        let files = fs::read_dir(dir.path().join("dir")).expect("a directory").count();
+        assert_eq!(files, 1, "nothing else is left");
     }
 }

@@ -1,0 +1,123 @@
+//! An object that comes in parts, written around the page cache.
+//!
+//! Parts may be written in any order. What of a part fills whole blocks goes around the cache, a piece at a time; the
+//! few bytes that are left of it, and a part that begins within a block, go through it.
+
+use super::{ALIGN_BYTES, Pieces};
+use async_trait::async_trait;
+use object_store::{Error, MultipartUpload, PutPayload, PutResult, Result, UploadPart};
+use parking_lot::Mutex;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An upload under way. Dropped, what was written goes.
+#[derive(Debug)]
+pub(super) struct Upload {
+    path: PathBuf,
+    staged: Option<PathBuf>,
+    /// Nothing when it is over. One part is written at a time: the sync of a log waits for all that is on its way.
+    files: Arc<Mutex<Option<Files>>>,
+    /// Where the next part begins, bytes.
+    end: u64,
+}
+
+/// The same file, around the page cache and through it.
+#[derive(Debug)]
+struct Files {
+    around: File,
+    through: File,
+}
+
+impl Upload {
+    /// Goes on with a file that was just made for direct IO, which is to get the name `path`.
+    pub(super) fn new(path: PathBuf, staged: PathBuf, around: File) -> io::Result<Self> {
+        let through = OpenOptions::new().write(true).open(&staged)?;
+        let files = Arc::new(Mutex::new(Some(Files { around, through })));
+        Ok(Self { path, staged: Some(staged), files, end: 0 })
+    }
+}
+
+impl Files {
+    fn write(&self, payload: &PutPayload, at: u64) -> io::Result<()> {
+        let mut chunks = payload.iter().map(|chunk| &chunk[..]);
+        let mut at = at;
+        if at.is_multiple_of(ALIGN_BYTES as u64) {
+            let mut pieces = Pieces::new();
+            for chunk in chunks {
+                pieces.add(chunk, |piece| {
+                    self.around.write_all_at(piece, at)?;
+                    at += piece.len() as u64;
+                    Ok(())
+                })?;
+            }
+            let (blocks, rest) = pieces.left();
+            self.around.write_all_at(blocks, at)?;
+            return self.through.write_all_at(rest, at + blocks.len() as u64);
+        }
+        chunks.try_for_each(|chunk| {
+            self.through.write_all_at(chunk, at)?;
+            at += chunk.len() as u64;
+            Ok(())
+        })
+    }
+}
+
+/// Gives what was written its name, durably.
+fn publish(files: &Files, staged: &Path, path: &Path) -> io::Result<()> {
+    files.through.sync_all()?;
+    fs::rename(staged, path)?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let (at, files) = (self.end, self.files.clone());
+        self.end += data.content_length() as u64;
+        let write = move || match &*files.lock() {
+            Some(files) => files.write(&data, at).map_err(failed),
+            None => Err(over()),
+        };
+        Box::pin(async { tokio::task::spawn_blocking(write).await.map_err(failed)? })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let (path, staged) = (self.path.clone(), self.staged.clone().ok_or_else(over)?);
+        let files = self.files.clone();
+        let complete = move || {
+            let files = files.lock().take().ok_or_else(over)?;
+            publish(&files, &staged, &path).map_err(failed)
+        };
+        tokio::task::spawn_blocking(complete).await.map_err(failed)??;
+        self.staged = None;
+        Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        let staged = self.staged.take().ok_or_else(over)?;
+        tokio::task::spawn_blocking(|| fs::remove_file(staged))
+            .await
+            .map_err(failed)?
+            .map_err(failed)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(staged) = self.staged.take() {
+            // What can't be removed is litter beside the objects, and no object.
+            let _ = fs::remove_file(staged);
+        }
+    }
+}
+
+fn over() -> Error {
+    failed("the upload is over")
+}
+
+fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::Generic { store: "DirectFs", source: error.into() }
+}
