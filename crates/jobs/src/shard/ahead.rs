@@ -1,13 +1,20 @@
 //! Reading ahead: a queue is worked off in the order in which it came, so whoever reads a job reads those after it too.
+//! As soon as one of those is wanted, the next are read, while batches are on their way to the log: a batch hardly ever
+//! waits for the database's files.
 //!
 //! What is kept is the record of a job that waits, as it is in the database. Whoever changes a job takes it from here,
-//! so that nothing here is ever older than the database.
+//! so that nothing here is ever older than the database; what is changed while it is being read is not kept.
 
 use super::store::Store;
 use crate::error::Result;
 use crate::job::{Job, Seq, State};
+use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::poll_fn;
+use std::ops::Range;
+use std::pin::pin;
+use std::task::{Context, Poll};
 
 /// Jobs that are read at once, one by one.
 const READS_MAX: usize = 64;
@@ -36,8 +43,21 @@ const KEPT_BYTES_MAX: usize = 4 << 20;
 pub(super) struct Ahead {
     kept: HashMap<Seq, Job>,
     kept_bytes: usize,
-    /// Where readers stopped.
-    ends: VecDeque<u64>,
+    readers: VecDeque<Reader>,
+}
+
+/// Somebody who works off a queue.
+struct Reader {
+    /// What was read beyond what was wanted; it ends where the next is to be read.
+    ahead: Range<u64>,
+    coming: Option<Coming>,
+}
+
+/// What is being read for the time when it is wanted.
+struct Coming {
+    jobs: BoxFuture<'static, Result<Vec<Job>>>,
+    /// What was wanted since: it is about to be another.
+    changed: HashSet<Seq>,
 }
 
 impl Ahead {
@@ -51,7 +71,12 @@ impl Ahead {
         for run in wanted.chunk_by(|one, next| next.0 - one.0 < RUN_GAP) {
             // What was read ahead for the run before may be of this one.
             let mut run = run.to_vec();
-            run.retain(|seq| !self.move_kept(*seq, &mut found));
+            run.retain(|seq| !self.move_kept(store, *seq, &mut found));
+            if let Some(first) = run.first()
+                && self.await_coming(*first).await
+            {
+                run.retain(|seq| !self.move_kept(store, *seq, &mut found));
+            }
             let Some((first, last)) = run.first().copied().zip(run.last().copied()) else {
                 continue;
             };
@@ -59,7 +84,7 @@ impl Ahead {
                 self.read_run(store, &run, &mut found).await?;
             } else {
                 alone.append(&mut run);
-                self.stopped_at(last.0 + 1);
+                self.stopped_at(last.0 + 1..last.0 + 1);
             }
         }
         let mut read = stream::iter(alone.into_iter().map(|seq| store.active_job(seq)))
@@ -67,27 +92,88 @@ impl Ahead {
         while let Some(job) = read.next().await {
             found.extend(job?.map(|job| (job.seq, job)));
         }
+        self.note_changed(wanted);
         Ok(found)
     }
 
-    /// Moves a job that was read ahead to those that are wanted; false if there is none.
-    fn move_kept(&mut self, seq: Seq, found: &mut HashMap<Seq, Job>) -> bool {
+    /// These are about to be others: what is known of them, and what is being read, is not kept.
+    fn note_changed(&mut self, wanted: &[Seq]) {
+        for job in wanted.iter().filter_map(|seq| self.kept.remove(seq)) {
+            self.kept_bytes -= job.bytes();
+        }
+        for coming in self.readers.iter_mut().filter_map(|reader| reader.coming.as_mut()) {
+            coming.changed.extend(wanted);
+        }
+    }
+
+    /// Does something else, and goes on reading meanwhile.
+    pub(super) async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> T {
+        let mut other = pin!(other);
+        poll_fn(|cx| {
+            let done = other.as_mut().poll(cx);
+            if done.is_pending() {
+                self.poll_coming(cx);
+            }
+            done
+        })
+        .await
+    }
+
+    /// Moves a job that was read ahead to those that are wanted; false if there is none. Those after it are read next.
+    fn move_kept(&mut self, store: &Store, seq: Seq, found: &mut HashMap<Seq, Job>) -> bool {
         let Some(job) = self.kept.remove(&seq) else { return false };
         self.kept_bytes -= job.bytes();
         found.insert(seq, job);
+        let mut readers = self.readers.iter_mut();
+        if let Some(reader) = readers.find(|reader| reader.ahead.contains(&seq.0)) {
+            reader.read_on(store);
+        }
         true
+    }
+
+    /// If this is what somebody reads next, and it is being read, waits for it.
+    async fn await_coming(&mut self, seq: Seq) -> bool {
+        let Some(at) = self.readers.iter().position(|reader| reader.is_next(seq)) else {
+            return false;
+        };
+        if self.readers[at].coming.is_none() {
+            return false;
+        }
+        poll_fn(|cx| self.poll_reader(at, cx)).await;
+        true
+    }
+
+    fn poll_coming(&mut self, cx: &mut Context<'_>) {
+        for at in 0..self.readers.len() {
+            let _ = self.poll_reader(at, cx);
+        }
+    }
+
+    /// Keeps what has come for a reader. What could not be read is read by whoever wants it, who says so.
+    fn poll_reader(&mut self, at: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let reader = &mut self.readers[at];
+        let Some(coming) = &mut reader.coming else { return Poll::Ready(()) };
+        let Poll::Ready(jobs) = coming.jobs.as_mut().poll(cx) else { return Poll::Pending };
+        let changed = std::mem::take(&mut coming.changed);
+        reader.coming = None;
+        let jobs = jobs.unwrap_or_default();
+        let end = jobs.last().map_or(reader.ahead.end, |job| job.seq.0 + 1);
+        reader.ahead = reader.ahead.end..end;
+        for job in jobs.into_iter().filter(|job| !changed.contains(&job.seq)) {
+            self.keep(job);
+        }
+        Poll::Ready(())
     }
 
     /// True if somebody stopped just before this place; he reads on now.
     fn goes_on(&mut self, seq: Seq) -> bool {
-        let before = |end: &u64| *end <= seq.0 && seq.0 - *end < GOES_ON_WITHIN;
-        let found = self.ends.iter().position(before);
-        found.and_then(|at| self.ends.remove(at)).is_some()
+        let found = self.readers.iter().position(|reader| reader.is_next(seq));
+        found.and_then(|at| self.readers.remove(at)).is_some()
     }
 
-    fn stopped_at(&mut self, end: u64) {
-        self.ends.truncate(READERS_MAX - 1);
-        self.ends.push_front(end);
+    fn stopped_at(&mut self, ahead: Range<u64>) {
+        self.readers.truncate(READERS_MAX - 1);
+        self.readers.push_front(Reader { ahead, coming: None });
     }
 
     /// Reads neighbours, and what comes after them.
@@ -98,27 +184,17 @@ impl Ahead {
         found: &mut HashMap<Seq, Job>,
     ) -> Result<()> {
         let (first, last) = (run[0], run[run.len() - 1]);
-        let mut jobs = store.active_in(first..Seq(last.0 + AHEAD_PLACES)).await?;
-        let (mut end, mut beyond, mut beyond_bytes) = (last.0 + 1, 0, 0);
-        while let Some(job) = jobs.next().await? {
+        let mut end = last.0 + 1;
+        for job in read(store.clone(), first, last).await? {
+            end = end.max(job.seq.0 + 1);
             if run.binary_search(&job.seq).is_ok() {
                 found.insert(job.seq, job);
-                continue;
-            }
-            if job.seq > last {
-                end = job.seq.0 + 1;
-                beyond += 1;
-                beyond_bytes += job.bytes();
-            }
-            // What was found before is about to change.
-            if !found.contains_key(&job.seq) {
+            } else if !found.contains_key(&job.seq) {
+                // What was found before is about to change.
                 self.keep(job);
             }
-            if beyond >= AHEAD_JOBS || beyond_bytes >= AHEAD_BYTES {
-                break;
-            }
         }
-        self.stopped_at(end);
+        self.stopped_at(last.0 + 1..end);
         Ok(())
     }
 
@@ -138,19 +214,56 @@ impl Ahead {
     }
 }
 
+impl Reader {
+    fn is_next(&self, seq: Seq) -> bool {
+        let end = self.ahead.end;
+        (end..end + GOES_ON_WITHIN).contains(&seq.0)
+    }
+
+    fn read_on(&mut self, store: &Store) {
+        let (store, first) = (store.clone(), Seq(self.ahead.end));
+        self.coming.get_or_insert_with(|| Coming {
+            jobs: Box::pin(read(store, first, first)),
+            changed: HashSet::new(),
+        });
+    }
+}
+
+/// Jobs from `first` on that have not come to their end: up to `last`, and some beyond.
+async fn read(store: Store, first: Seq, last: Seq) -> Result<Vec<Job>> {
+    let mut jobs = store.active_in(first..Seq(last.0 + AHEAD_PLACES)).await?;
+    let (mut read, mut beyond, mut beyond_bytes) = (Vec::new(), 0, 0);
+    while beyond < AHEAD_JOBS && beyond_bytes < AHEAD_BYTES {
+        let Some(job) = jobs.next().await? else { break };
+        if job.seq > last {
+            beyond += 1;
+            beyond_bytes += job.bytes();
+        }
+        read.push(job);
+    }
+    Ok(read)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::commit::{Before, Written};
+    use crate::shard::store::{Changes, Retention};
     use crate::spec::JobSpec;
+    use object_store::memory::InMemory;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use slatedb::config::FlushType;
+    use std::sync::Arc;
 
     #[test]
     fn who_comes_back_to_where_he_stopped_reads_on() {
         let mut ahead = Ahead::default();
-        ahead.stopped_at(100);
+        ahead.stopped_at(90..100);
         assert!(!ahead.goes_on(Seq(99)) && !ahead.goes_on(Seq(100 + GOES_ON_WITHIN)));
         assert!(ahead.goes_on(Seq(105)));
         assert!(!ahead.goes_on(Seq(105)), "he reads on once");
-        (0..=READERS_MAX as u64).for_each(|reader| ahead.stopped_at(reader * 1000));
+        (0..=READERS_MAX as u64).for_each(|reader| ahead.stopped_at(reader * 1000..reader * 1000));
         assert!(!ahead.goes_on(Seq(0)) && ahead.goes_on(Seq(1000)), "the oldest is forgotten");
     }
 
@@ -168,5 +281,53 @@ mod tests {
         running.state = State::Running;
         ahead.keep(running);
         assert!(!ahead.kept.contains_key(&Seq(1 << 40)), "it is somebody's");
+    }
+
+    /// Queues that are worked off at the same time, jobs that are changed out of turn, reads that go on over several
+    /// batches: what is taken is always what the database has.
+    #[tokio::test]
+    async fn what_is_taken_is_what_the_database_has() {
+        for seed in 0..20 {
+            let db = slatedb::Db::open("db", Arc::new(InMemory::new())).await.expect("opened");
+            let store = Store::new(db, Retention::default(), false);
+            let rng = &mut StdRng::seed_from_u64(seed);
+            write(&store, (0..JOBS).map(|seq| Job::new(Seq(seq), JobSpec::default(), 0))).await;
+            store.flush(FlushType::MemTable).await.expect("flushed");
+            let (mut ahead, mut next) = (Ahead::default(), [0, JOBS / 2]);
+            for step in 1..200 {
+                let reader = &mut next[rng.random_range(0..2)];
+                let begin = if rng.random_bool(0.9) { *reader } else { rng.random_range(0..JOBS) };
+                let end = JOBS.min(begin + rng.random_range(1..30));
+                *reader = end % JOBS;
+                let wanted: Vec<Seq> = (begin..end).map(Seq).collect();
+                let mut taken = ahead.take(&store, &wanted).await.expect("taken");
+                for seq in wanted {
+                    let stored = store.active_job(seq).await.expect("read");
+                    assert_eq!(taken.get(&seq), stored.as_ref(), "seed {seed}, step {step}");
+                }
+                let change = |job: &mut Job| {
+                    job.created_ms = step;
+                    job.state =
+                        if rng.random_bool(0.1) { State::Running } else { State::Scheduled };
+                };
+                taken.values_mut().for_each(change);
+                write(&store, taken.into_values()).await;
+                for _ in 0..rng.random_range(0..4) {
+                    ahead.meanwhile(tokio::task::yield_now()).await;
+                }
+            }
+        }
+    }
+
+    const JOBS: u64 = 2_000;
+
+    async fn write(store: &Store, jobs: impl Iterator<Item = Job>) {
+        let mut changes = Changes::default();
+        for now in jobs {
+            let written = Written { now, before: Before::Active, is_gone: false };
+            store.put(&mut changes, &written);
+        }
+        store.write(changes).await.expect("written");
+        store.sync().await.expect("durable");
     }
 }

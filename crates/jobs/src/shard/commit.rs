@@ -26,7 +26,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
         let Some(mut batch) = shard.take_batch() else {
             let work = shard.work.clone();
             drop(shard);
-            work.notified().await;
+            known.ahead.meanwhile(work.notified()).await;
             continue;
         };
         let durable = std::mem::take(&mut batch.durable);
@@ -50,8 +50,11 @@ impl Inner {
         let mut changes = Changes::default();
         written.iter().for_each(|job| self.store.put(&mut changes, job));
         batch.rows.into_iter().for_each(|(key, value)| changes.set(key, value));
-        self.store.write(changes).await?;
-        self.store.sync().await?;
+        let durably = async {
+            self.store.write(changes).await?;
+            self.store.sync().await
+        };
+        known.ahead.meanwhile(durably).await?;
         self.note_written(&written);
         durable.done();
         for job in written {

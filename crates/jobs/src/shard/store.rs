@@ -188,7 +188,7 @@ impl Store {
         self.flush(FlushType::Wal).await
     }
 
-    async fn flush(&self, flush_type: FlushType) -> Result<()> {
+    pub(super) async fn flush(&self, flush_type: FlushType) -> Result<()> {
         self.db.flush_with_options(FlushOptions { flush_type }).await.map_err(failed)
     }
 
