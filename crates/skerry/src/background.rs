@@ -1,4 +1,5 @@
-//! Threads for heavy computing that can wait: destage must not delay who talks to a client.
+//! Threads for heavy computing that can wait: destage, and the merging of the jobs' files, must not delay who talks to a
+//! client.
 
 use skerry_api::{Error, ErrorKind, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -15,8 +16,9 @@ impl Background {
     /// Starts them; most only when there is work.
     pub(crate) fn start() -> Result<Self> {
         let built = Builder::new_multi_thread()
-            // Nothing runs there but calls that block.
+            // Of the engine, nothing runs there but calls that block.
             .worker_threads(1)
+            .enable_all()
             .max_blocking_threads(THREADS_MAX)
             .thread_name("background")
             .on_thread_start(|| {

@@ -78,6 +78,7 @@ impl Place {
             settings: database::settings(),
             clock: self.clock.clone(),
             entropy: Arc::new(Opened(self.opened.fetch_add(1, Ordering::Relaxed))),
+            merging: None,
         };
         database::open(parts).await.expect("opens")
     }

@@ -221,6 +221,7 @@ impl World {
             settings: self.settings.clone(),
             clock: Arc::new(OnTheWall(self.time.clone())),
             entropy: self.entropy(number << 32),
+            merging: None,
         };
         Ok((database::open(parts).await?, id))
     }

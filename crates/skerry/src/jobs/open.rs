@@ -17,6 +17,7 @@ use skerry_store::url;
 
 use super::convert;
 use super::host::CLOSE_TIME_MAX;
+use crate::background::Background;
 use crate::control;
 use crate::env::{SystemClock, SystemEntropy};
 use crate::layout::{Layout, failed};
@@ -35,6 +36,8 @@ pub(crate) struct Opener {
     give_up_log: bool,
     /// What is asked of the stores.
     calls: Arc<Counters>,
+    /// Where files are merged.
+    background: Background,
 }
 
 /// Where the database's log is, if it is not in the same place.
@@ -76,12 +79,13 @@ impl Opener {
         Ok(Self {
             shards: jobs.shards,
             retention,
-            settings: slatedb_settings(settings.database.as_ref())?,
+            settings: slatedb_settings(settings.database.as_ref(), data.is_local())?,
             data,
             log: log.transpose()?,
             apply_log_on_close,
             give_up_log,
             calls: Arc::default(),
+            background: Background::start()?,
         })
     }
 
@@ -122,6 +126,7 @@ impl Opener {
             settings: self.settings.clone(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
+            merging: self.background.handle(),
         };
         let db = database::open(parts).await.map_err(convert::error)?;
         let parts = ShardParts {
@@ -183,6 +188,11 @@ fn open_dir(dir: &Path) -> Result<DatabaseLog> {
 }
 
 impl Place {
+    /// It is in a directory of this machine.
+    fn is_local(&self) -> bool {
+        self.url.starts_with("file://") || !self.url.contains("://")
+    }
+
     fn in_bucket(settings: &Settings, layout: &Layout, node: &str) -> Self {
         let local = || layout.bucket().to_string_lossy().into_owned();
         Self {
@@ -257,8 +267,11 @@ impl Place {
 }
 
 /// What SlateDB is told: the broker's defaults, with the settings file's over them.
-fn slatedb_settings(database: Option<&DatabaseSettings>) -> Result<slatedb::config::Settings> {
-    let defaults = database::settings();
+fn slatedb_settings(
+    database: Option<&DatabaseSettings>,
+    is_local: bool,
+) -> Result<slatedb::config::Settings> {
+    let defaults = if is_local { database::local_settings() } else { database::settings() };
     let Some(told) = database.map(|database| &database.slatedb).filter(|told| !told.is_empty())
     else {
         return Ok(defaults);
@@ -323,7 +336,7 @@ mod tests {
     fn any_setting_of_slatedb_can_be_set() {
         let told = |text: &str| {
             let text = format!("backend = 'fs'\n[slatedb]\n{text}");
-            slatedb_settings(Some(&toml::from_str(&text).expect("TOML")))
+            slatedb_settings(Some(&toml::from_str(&text).expect("TOML")), true)
         };
         let set =
             told("l0_max_ssts = 99\n[slatedb.object_store_cache_options]\nroot_folder = \"/c\"");
@@ -331,6 +344,10 @@ mod tests {
         assert_eq!(set.l0_max_ssts, 99);
         assert_eq!(set.object_store_cache_options.root_folder, Some("/c".into()));
         assert_eq!(set.flush_interval, None);
+        let worker = "[slatedb.compactor_options.worker]\nmax_fetch_tasks = 7";
+        let worker = told(worker).expect("settings").compactor_options.and_then(|all| all.worker);
+        let worker = worker.expect("it merges here");
+        assert_eq!((worker.max_fetch_tasks, worker.bytes_to_fetch), (7, 256 << 10));
         assert!(told("l0_max_ssts = \"many\"").is_err());
     }
 }
