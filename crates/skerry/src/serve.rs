@@ -8,11 +8,13 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use skerry_api::v1::control_server::ControlServer;
 use skerry_api::v1::jobs_server::JobsServer;
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_serve::nbd::{Limits, Server as NbdServer, SessionThreads};
+use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
@@ -269,7 +271,11 @@ async fn serve_api(router: Router, listener: Listener, stop: CancellationToken) 
             router.serve_with_incoming_shutdown(incoming, stop.cancelled()).await
         }
         Listener::Tcp(listener, _) => {
-            let incoming = TcpListenerStream::new(listener);
+            let at_once = |stream: &TcpStream| {
+                // What fails here is slow at most.
+                let _ = stream.set_nodelay(true);
+            };
+            let incoming = TcpListenerStream::new(listener).inspect_ok(at_once);
             router.serve_with_incoming_shutdown(incoming, stop.cancelled()).await
         }
     };
