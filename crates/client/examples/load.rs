@@ -4,6 +4,7 @@
 //! * `enqueue`: COUNT jobs, BATCH in each call, by CLIENTS at once;
 //! * `stream`: leases and ends COUNT jobs over CLIENTS connections with BATCH credits each;
 //! * `unary`: the same with calls of BATCH jobs;
+//! * `next`: the same, and each report takes what comes next: one call for BATCH jobs instead of two;
 //! * `heartbeat`: COUNT signs of life of CLIENTS jobs: calls for which nothing is written;
 //! * `latency`: COUNT jobs a second for ten seconds, from the call to the moment that one of CLIENTS waiting workers has
 //!   them; BATCH is how many milliseconds a worker holds a job;
@@ -36,8 +37,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 async fn main() -> Outcome<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [address, what, count, clients, batch] = &args[..] else {
-        let usage =
-            "load ADDRESS enqueue|stream|unary|heartbeat|latency|neighbour COUNT CLIENTS BATCH";
+        let usage = "load ADDRESS enqueue|stream|unary|next|heartbeat|latency|neighbour COUNT CLIENTS BATCH";
         return Err(usage.into());
     };
     let address: Address = address.parse()?;
@@ -46,6 +46,7 @@ async fn main() -> Outcome<()> {
         "enqueue" => rate(&address, count, clients, move |c, n| enqueue(c, n, batch)).await,
         "stream" => rate(&address, count, clients, move |c, n| stream(c, n, batch)).await,
         "unary" => rate(&address, count, clients, move |c, n| unary(c, n, batch)).await,
+        "next" => rate(&address, count, clients, move |c, n| next(c, n, batch)).await,
         "heartbeat" => rate(&address, count, clients, heartbeat).await,
         "latency" => latency(&address, count, clients, ALONE, batch).await,
         "neighbour" => latency(&address, count, clients, GROUP, batch).await,
@@ -143,14 +144,30 @@ async fn unary(mut client: Client, count: u64, batch: u64) -> Outcome<()> {
     Ok(())
 }
 
-async fn lease(client: &mut Client, max: u64) -> Outcome<Vec<v1::LeasedJob>> {
-    let request = v1::LeaseJobsRequest {
+async fn next(mut client: Client, count: u64, batch: u64) -> Outcome<()> {
+    let mut jobs = lease(&mut client, batch.min(count)).await?;
+    let mut left = count - jobs.len() as u64;
+    while left > 0 {
+        let outcomes = jobs.into_iter().map(done).collect();
+        let next = Some(ask(batch.min(left))?);
+        let answer = client.report_jobs(v1::ReportJobsRequest { outcomes, next }).await?;
+        jobs = answer.into_inner().jobs;
+        left -= jobs.len() as u64;
+    }
+    report(&mut client, jobs).await
+}
+
+fn ask(max: u64) -> Outcome<v1::LeaseJobsRequest> {
+    Ok(v1::LeaseJobsRequest {
         group: GROUP.to_owned(),
         worker: "load".to_owned(),
         max: u32::try_from(max)?,
         wait_ms: 10_000,
-    };
-    let jobs = client.lease_jobs(request).await?.into_inner().jobs;
+    })
+}
+
+async fn lease(client: &mut Client, max: u64) -> Outcome<Vec<v1::LeasedJob>> {
+    let jobs = client.lease_jobs(ask(max)?).await?.into_inner().jobs;
     if jobs.is_empty() {
         return Err("there are too few jobs".into());
     }
@@ -159,7 +176,7 @@ async fn lease(client: &mut Client, max: u64) -> Outcome<Vec<v1::LeasedJob>> {
 
 async fn report(client: &mut Client, jobs: Vec<v1::LeasedJob>) -> Outcome<()> {
     let outcomes = jobs.into_iter().map(done).collect();
-    client.report_jobs(v1::ReportJobsRequest { outcomes }).await?;
+    client.report_jobs(v1::ReportJobsRequest { outcomes, next: None }).await?;
     Ok(())
 }
 

@@ -83,7 +83,7 @@ fn wrong() -> Vec<(v1::JobSpec, &'static str)> {
     ]
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn each_field_out_of_range_is_named_and_keeps_no_other_job_out() -> Outcome {
     let node = node()?;
     let mut client = client(&node).await?;
@@ -107,7 +107,7 @@ async fn each_field_out_of_range_is_named_and_keeps_no_other_job_out() -> Outcom
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_said_to_be_not_there() -> Outcome {
     let node = node()?;
     let mut client = client(&node).await?;
@@ -133,7 +133,7 @@ async fn what_is_not_there_is_said_to_be_not_there() -> Outcome {
             lease: lease.clone().into(),
             end: Some(v1::outcome::End::Succeeded("".into())),
         };
-        let request = v1::ReportJobsRequest { outcomes: vec![outcome] };
+        let request = v1::ReportJobsRequest { outcomes: vec![outcome], next: None };
         let reports = client.report_jobs(request).await?.into_inner().reports;
         let refused = matches!(&reports[0].next, Some(v1::reported::Next::Failure(failure))
             if matches!(failure.kind(), v1::FailureKind::Invalid | v1::FailureKind::LeaseLost));
@@ -160,7 +160,7 @@ fn begin() -> Option<v1::WorkBegin> {
     Some(v1::WorkBegin { group: "g".to_owned(), worker: "w".to_owned() })
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_begins_wrongly_is_told() -> Outcome {
     let node = node()?;
     let client = client(&node).await?;
@@ -182,7 +182,7 @@ async fn a_worker_that_begins_wrongly_is_told() -> Outcome {
 }
 
 /// A worker takes credits for everything and never reads: its jobs are the others' when it goes.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_does_not_read_keeps_its_jobs_only_while_it_is_there() -> Outcome {
     const JOBS: usize = 2_000;
     let node = node()?;
@@ -227,7 +227,7 @@ async fn a_worker_that_does_not_read_keeps_its_jobs_only_while_it_is_there() -> 
             lease: job.lease,
             end: Some(v1::outcome::End::Succeeded("".into())),
         });
-        let request = v1::ReportJobsRequest { outcomes: outcomes.collect() };
+        let request = v1::ReportJobsRequest { outcomes: outcomes.collect(), next: None };
         for report in client.report_jobs(request).await?.into_inner().reports {
             let ended = matches!(report.next, Some(v1::reported::Next::Ended(_)));
             assert!(ended, "{report:?}");

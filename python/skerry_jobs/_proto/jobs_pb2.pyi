@@ -344,16 +344,20 @@ class HeartbeatJobsResponse(_message.Message):
     def __init__(self, beats: _Optional[_Iterable[_Union[Beat, _Mapping]]] = ...) -> None: ...
 
 class ReportJobsRequest(_message.Message):
-    __slots__ = ("outcomes",)
+    __slots__ = ("outcomes", "next")
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
     outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
-    def __init__(self, outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ...) -> None: ...
+    next: LeaseJobsRequest
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ..., next: _Optional[_Union[LeaseJobsRequest, _Mapping]] = ...) -> None: ...
 
 class ReportJobsResponse(_message.Message):
-    __slots__ = ("reports",)
+    __slots__ = ("reports", "jobs")
     REPORTS_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
     reports: _containers.RepeatedCompositeFieldContainer[Reported]
-    def __init__(self, reports: _Optional[_Iterable[_Union[Reported, _Mapping]]] = ...) -> None: ...
+    jobs: _containers.RepeatedCompositeFieldContainer[LeasedJob]
+    def __init__(self, reports: _Optional[_Iterable[_Union[Reported, _Mapping]]] = ..., jobs: _Optional[_Iterable[_Union[LeasedJob, _Mapping]]] = ...) -> None: ...
 
 class JobRequest(_message.Message):
     __slots__ = ("tenant", "id")

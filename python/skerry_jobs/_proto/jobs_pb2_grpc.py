@@ -161,7 +161,8 @@ class JobsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReportJobs(self, request, context):
-        """How attempts ended, of workers without a connection. Said again, it is answered the same.
+        """How attempts ended, of workers without a connection, and what they take next. An outcome that is
+        said again is answered the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

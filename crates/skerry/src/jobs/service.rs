@@ -11,6 +11,7 @@ use skerry_api::v1::jobs_server::Jobs;
 use skerry_jobs::broker::{Broker, Ticket};
 use skerry_jobs::job::JobRef;
 use skerry_jobs::machine::Cancelled;
+use skerry_jobs::name::{Group, Worker};
 use skerry_jobs::shard::{Cursor, Enqueued};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -90,6 +91,48 @@ pub(super) fn heartbeat(broker: &Broker, lease: bytes::Bytes) -> v1::Beat {
     convert::beat(lease, beat)
 }
 
+/// What a worker without a connection asks for.
+struct Ask {
+    group: Group,
+    worker: Worker,
+    max: u32,
+    patience: Duration,
+}
+
+impl Ask {
+    fn check(request: v1::LeaseJobsRequest) -> Result<Self, Status> {
+        let group = convert::group(&request.group).map_err(status)?;
+        let worker = convert::worker(&request.worker).map_err(status)?;
+        let max = request.max.max(1);
+        if max > LEASE_MAX {
+            let message = format!("{max} jobs in one call: {LEASE_MAX} at most");
+            return Err(invalid(message).into());
+        }
+        if request.wait_ms > WAIT_MS_MAX {
+            let message = format!("a wait of {} ms: a minute at most", request.wait_ms);
+            return Err(invalid(message).into());
+        }
+        let patience = Duration::from_millis(request.wait_ms.into());
+        Ok(Self { group, worker, max, patience })
+    }
+}
+
+/// Leases jobs, as many as one answer takes.
+async fn lease(broker: &Broker, ask: Ask) -> Result<Vec<v1::LeasedJob>, Status> {
+    let leased = broker.lease(&ask.group, &ask.worker, ask.max, ask.patience).await;
+    let leased = leased.map_err(status)?;
+    let (mut jobs, mut bytes) = (Vec::with_capacity(leased.len()), 0);
+    for (ticket, leased) in leased {
+        if bytes >= ANSWER_BYTES {
+            broker.give_back(ticket);
+            continue;
+        }
+        bytes += leased.job.spec.payload.len();
+        jobs.push(convert::leased(ticket, leased));
+    }
+    Ok(jobs)
+}
+
 #[tonic::async_trait]
 impl Jobs for JobsService {
     type WorkStream = Messages<v1::WorkResponse>;
@@ -124,32 +167,9 @@ impl Jobs for JobsService {
         &self,
         request: Request<v1::LeaseJobsRequest>,
     ) -> Answer<v1::LeaseJobsResponse> {
-        let request = request.into_inner();
         let broker = self.broker()?;
-        let group = convert::group(&request.group).map_err(status)?;
-        let worker = convert::worker(&request.worker).map_err(status)?;
-        let max = request.max.max(1);
-        if max > LEASE_MAX {
-            let message = format!("{max} jobs in one call: {LEASE_MAX} at most");
-            return Err(invalid(message).into());
-        }
-        if request.wait_ms > WAIT_MS_MAX {
-            return Err(
-                invalid(format!("a wait of {} ms: a minute at most", request.wait_ms)).into()
-            );
-        }
-        let patience = Duration::from_millis(request.wait_ms.into());
-        let leased = broker.lease(&group, &worker, max, patience).await.map_err(status)?;
-        let (mut jobs, mut bytes) = (Vec::with_capacity(leased.len()), 0);
-        for (ticket, leased) in leased {
-            if bytes >= ANSWER_BYTES {
-                broker.give_back(ticket);
-                continue;
-            }
-            bytes += leased.job.spec.payload.len();
-            jobs.push(convert::leased(ticket, leased));
-        }
-        Ok(Response::new(v1::LeaseJobsResponse { jobs }))
+        let ask = Ask::check(request.into_inner())?;
+        Ok(Response::new(v1::LeaseJobsResponse { jobs: lease(&broker, ask).await? }))
     }
 
     async fn heartbeat_jobs(
@@ -167,10 +187,17 @@ impl Jobs for JobsService {
         request: Request<v1::ReportJobsRequest>,
     ) -> Answer<v1::ReportJobsResponse> {
         let broker = self.broker()?;
-        let outcomes = request.into_inner().outcomes.into_iter();
-        let reports = outcomes.map(|outcome| report(&broker, outcome));
-        let reports = futures::future::join_all(reports).await;
-        Ok(Response::new(v1::ReportJobsResponse { reports }))
+        let v1::ReportJobsRequest { outcomes, next } = request.into_inner();
+        let next = next.map(Ask::check).transpose()?;
+        let reports = outcomes.into_iter().map(|outcome| report(&broker, outcome));
+        let reports = futures::future::join_all(reports);
+        let Some(next) = next else {
+            let (reports, jobs) = (reports.await, Vec::new());
+            return Ok(Response::new(v1::ReportJobsResponse { reports, jobs }));
+        };
+        // The outcomes first: they may be what makes more work ready.
+        let (reports, jobs) = tokio::join!(biased; reports, lease(&broker, next));
+        Ok(Response::new(v1::ReportJobsResponse { reports, jobs: jobs? }))
     }
 
     async fn await_jobs(
