@@ -313,7 +313,10 @@ impl WalGc for LocalWal {
         _min_age: Duration,
         dry_run: bool,
     ) -> std::result::Result<(), WalError> {
-        let first = referenced.iter().map(|WalFileRange(from, _)| match from {
+        // The newest manifest has no end. Others are of checkpoints, which a merge leaves behind for a quarter of an
+        // hour: whoever reads those can't read this log.
+        let newest = referenced.iter().filter(|WalFileRange(_, to)| *to == Bound::Unbounded);
+        let first = newest.map(|WalFileRange(from, _)| match from {
             Bound::Included(first) => *first,
             Bound::Excluded(before) => before + 1,
             Bound::Unbounded => 0,

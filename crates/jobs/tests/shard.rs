@@ -16,6 +16,8 @@ use skerry_jobs::shard::{Imported, Listed, Outcome, Query, Retention, Shard, Sha
 use skerry_jobs::spec::JobSpec;
 use skerry_log::sim::SimDisk;
 use skerry_store::faulty::{FaultPlan, Faulty};
+use slatedb::admin::Admin;
+use slatedb::config::CheckpointOptions;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -642,6 +644,26 @@ async fn a_database_misses_its_local_log_unless_it_was_closed() {
     assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
     let shard = split.open(true).await.expect("given up");
     shard.show(&tenant(), &named("one")).await.expect("it is in the database");
+}
+
+/// A merge of files leaves a checkpoint behind for a quarter of an hour. What has been uploaded goes from the log all the
+/// same: a full one stops the shard.
+#[tokio::test]
+async fn a_log_is_let_go_while_there_is_a_checkpoint() {
+    let mut split = Split::new();
+    let shard = split.open(false).await.expect("opens");
+    shard.enqueue(spec("first")).await.expect("takes it");
+    let admin = Admin::builder("shard", split.place.store.clone()).build();
+    admin.create_detached_checkpoint(&CheckpointOptions::default()).await.expect("there is one");
+    let more = async {
+        // An eighth more than the log takes.
+        for n in 0..144 {
+            let payload = vec![0; 512 << 10].into();
+            shard.enqueue(JobSpec { payload, ..spec(&n.to_string()) }).await.expect("takes it");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), more).await.expect("there is room again");
+    shard.close().await.expect("closes");
 }
 
 #[tokio::test(start_paused = true)]
