@@ -1,7 +1,8 @@
-//! The broker's clock, as SlateDB wants it: one that never goes back, and by which it looks seldom at its store while
-//! nothing is written.
+//! The broker's clock, as SlateDB wants it: one that never goes back, and by which it looks seldom at its store when
+//! nothing has been written for a while.
 
 use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
 use skerry_core::env::Clock;
 use slatedb::DbStatus;
 use slatedb_common::clock::{SystemClock, SystemClockTicker};
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
@@ -37,10 +39,12 @@ pub(crate) struct DbClock {
 
 impl DbClock {
     /// A clock that goes on from `last_ms`, milliseconds since 1970. What happens more often than every `seldom` happens
-    /// that seldom while nothing is written.
+    /// that seldom when nothing has been written for as long: a database that can't take anything until its files are
+    /// merged has just been written to.
     pub(crate) fn new(clock: Arc<dyn Clock>, last_ms: u64, seldom: Duration) -> Self {
         let times = Arc::new(Times { clock, last_ms: last_ms.into() });
-        let polls = Polls { times: times.clone(), seldom, status: OnceLock::new() };
+        let written = Mutex::new(Instant::now());
+        let polls = Polls { times: times.clone(), seldom, status: OnceLock::new(), written };
         Self { times, polls }
     }
 
@@ -77,6 +81,8 @@ struct Polls {
     times: Arc<Times>,
     seldom: Duration,
     status: OnceLock<watch::Receiver<DbStatus>>,
+    /// When something was seen to be written last.
+    written: Mutex<Instant>,
 }
 
 impl fmt::Debug for Polls {
@@ -90,7 +96,7 @@ impl SystemClock for Polls {
         self.times.now()
     }
 
-    /// Sleeps for a while; goes on to sleep if nothing has changed, until something has.
+    /// Sleeps for a while; goes on to sleep if nothing has changed for long, until something has.
     fn sleep<'a>(&'a self, time: Duration) -> Sleep<'a> {
         Box::pin(async move {
             let mut status = self.status.get().cloned();
@@ -98,15 +104,16 @@ impl SystemClock for Polls {
                 status.mark_unchanged();
             }
             tokio::time::sleep(time).await;
-            let Some(mut status) =
-                status.filter(|status| matches!(status.has_changed(), Ok(false)))
-            else {
-                return;
-            };
+            let Some(mut status) = status else { return };
+            let mut is_written = matches!(status.has_changed(), Ok(true));
             // The first tick is at once.
-            if !time.is_zero() {
+            let is_idle = !is_written && !time.is_zero();
+            if is_idle && self.written.lock().elapsed() >= self.seldom {
                 let rest = self.seldom.saturating_sub(time);
-                let _ = tokio::time::timeout(rest, status.changed()).await;
+                is_written = tokio::time::timeout(rest, status.changed()).await.is_ok();
+            }
+            if is_written {
+                *self.written.lock() = Instant::now();
             }
         })
     }

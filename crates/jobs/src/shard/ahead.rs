@@ -26,13 +26,15 @@ const RUN_GAP: u64 = 8;
 const GOES_ON_WITHIN: u64 = 64;
 /// Readers that are told apart: queues that are worked off at the same time.
 const READERS_MAX: usize = 8;
-/// How far one read goes beyond what is wanted: jobs.
+/// How far one read goes beyond what is wanted: jobs, at first.
 const AHEAD_JOBS: usize = 256;
-/// The same in bytes that their owners and workers gave them.
-const AHEAD_BYTES: usize = 256 << 10;
+/// The same for a reader who has had to wait again and again.
+const AHEAD_JOBS_MAX: usize = 1024;
+/// The same in bytes that their owners and workers gave them, for each job.
+const AHEAD_BYTES: usize = 1 << 10;
 /// The same in places, of whosever jobs they are, or were: a job that comes back has hundreds of thousands after it that
 /// are done.
-const AHEAD_PLACES: u64 = 4 * AHEAD_JOBS as u64;
+const AHEAD_PLACES: usize = 4;
 /// What is kept in all: jobs. Beyond it everything is let go: it is not being worked off.
 const KEPT_JOBS_MAX: usize = 4096;
 /// The same in bytes that their owners and workers gave them.
@@ -51,6 +53,8 @@ struct Reader {
     /// What was read beyond what was wanted; it ends where the next is to be read.
     ahead: Range<u64>,
     coming: Option<Coming>,
+    /// How far he reads: twice as far each time that he had to wait.
+    jobs: usize,
 }
 
 /// What is being read for the time when it is wanted.
@@ -80,11 +84,13 @@ impl Ahead {
             let Some((first, last)) = run.first().copied().zip(run.last().copied()) else {
                 continue;
             };
-            if self.goes_on(first) || run.len() >= RUN_MIN {
-                self.read_run(store, &run, &mut found).await?;
+            let goes_on = self.goes_on(first);
+            if goes_on.is_some() || run.len() >= RUN_MIN {
+                let jobs = goes_on.unwrap_or(AHEAD_JOBS);
+                self.read_run(store, &run, jobs, &mut found).await?;
             } else {
                 alone.append(&mut run);
-                self.stopped_at(last.0 + 1..last.0 + 1);
+                self.stopped_at(last.0 + 1..last.0 + 1, AHEAD_JOBS);
             }
         }
         let mut read = stream::iter(alone.into_iter().map(|seq| store.active_job(seq)))
@@ -139,7 +145,15 @@ impl Ahead {
         if self.readers[at].coming.is_none() {
             return false;
         }
-        poll_fn(|cx| self.poll_reader(at, cx)).await;
+        let mut has_waited = false;
+        poll_fn(|cx| {
+            let done = self.poll_reader(at, cx);
+            has_waited |= done.is_pending();
+            done
+        })
+        .await;
+        let reader = &mut self.readers[at];
+        reader.jobs = AHEAD_JOBS_MAX.min(reader.jobs << u32::from(has_waited));
         true
     }
 
@@ -165,15 +179,15 @@ impl Ahead {
         Poll::Ready(())
     }
 
-    /// True if somebody stopped just before this place; he reads on now.
-    fn goes_on(&mut self, seq: Seq) -> bool {
+    /// If somebody stopped just before this place, he reads on now: how far?
+    fn goes_on(&mut self, seq: Seq) -> Option<usize> {
         let found = self.readers.iter().position(|reader| reader.is_next(seq));
-        found.and_then(|at| self.readers.remove(at)).is_some()
+        found.and_then(|at| self.readers.remove(at)).map(|reader| reader.jobs)
     }
 
-    fn stopped_at(&mut self, ahead: Range<u64>) {
+    fn stopped_at(&mut self, ahead: Range<u64>, jobs: usize) {
         self.readers.truncate(READERS_MAX - 1);
-        self.readers.push_front(Reader { ahead, coming: None });
+        self.readers.push_front(Reader { ahead, coming: None, jobs });
     }
 
     /// Reads neighbours, and what comes after them.
@@ -181,11 +195,12 @@ impl Ahead {
         &mut self,
         store: &Store,
         run: &[Seq],
+        jobs: usize,
         found: &mut HashMap<Seq, Job>,
     ) -> Result<()> {
         let (first, last) = (run[0], run[run.len() - 1]);
         let mut end = last.0 + 1;
-        for job in read(store.clone(), first, last).await? {
+        for job in read(store.clone(), first, last, jobs).await? {
             end = end.max(job.seq.0 + 1);
             if run.binary_search(&job.seq).is_ok() {
                 found.insert(job.seq, job);
@@ -194,7 +209,7 @@ impl Ahead {
                 self.keep(job);
             }
         }
-        self.stopped_at(last.0 + 1..end);
+        self.stopped_at(last.0 + 1..end, jobs);
         Ok(())
     }
 
@@ -223,17 +238,18 @@ impl Reader {
     fn read_on(&mut self, store: &Store) {
         let (store, first) = (store.clone(), Seq(self.ahead.end));
         self.coming.get_or_insert_with(|| Coming {
-            jobs: Box::pin(read(store, first, first)),
+            jobs: Box::pin(read(store, first, first, self.jobs)),
             changed: HashSet::new(),
         });
     }
 }
 
-/// Jobs from `first` on that have not come to their end: up to `last`, and some beyond.
-async fn read(store: Store, first: Seq, last: Seq) -> Result<Vec<Job>> {
-    let mut jobs = store.active_in(first..Seq(last.0 + AHEAD_PLACES)).await?;
+/// Jobs from `first` on that have not come to their end: up to `last`, and at most `most` beyond.
+async fn read(store: Store, first: Seq, last: Seq, most: usize) -> Result<Vec<Job>> {
+    let places = (most * AHEAD_PLACES) as u64;
+    let mut jobs = store.active_in(first..Seq(last.0 + places)).await?;
     let (mut read, mut beyond, mut beyond_bytes) = (Vec::new(), 0, 0);
-    while beyond < AHEAD_JOBS && beyond_bytes < AHEAD_BYTES {
+    while beyond < most && beyond_bytes < most * AHEAD_BYTES {
         let Some(job) = jobs.next().await? else { break };
         if job.seq > last {
             beyond += 1;
@@ -259,12 +275,20 @@ mod tests {
     #[test]
     fn who_comes_back_to_where_he_stopped_reads_on() {
         let mut ahead = Ahead::default();
-        ahead.stopped_at(90..100);
-        assert!(!ahead.goes_on(Seq(99)) && !ahead.goes_on(Seq(100 + GOES_ON_WITHIN)));
-        assert!(ahead.goes_on(Seq(105)));
-        assert!(!ahead.goes_on(Seq(105)), "he reads on once");
-        (0..=READERS_MAX as u64).for_each(|reader| ahead.stopped_at(reader * 1000..reader * 1000));
-        assert!(!ahead.goes_on(Seq(0)) && ahead.goes_on(Seq(1000)), "the oldest is forgotten");
+        ahead.stopped_at(90..100, 7);
+        assert_eq!(
+            (ahead.goes_on(Seq(99)), ahead.goes_on(Seq(100 + GOES_ON_WITHIN))),
+            (None, None)
+        );
+        assert_eq!(ahead.goes_on(Seq(105)), Some(7));
+        assert_eq!(ahead.goes_on(Seq(105)), None, "he reads on once");
+        let place = |reader: u64| reader * 1000..reader * 1000;
+        (0..=READERS_MAX as u64).for_each(|reader| ahead.stopped_at(place(reader), 7));
+        assert_eq!(
+            (ahead.goes_on(Seq(0)), ahead.goes_on(Seq(1000))),
+            (None, Some(7)),
+            "the oldest is forgotten"
+        );
     }
 
     #[test]
