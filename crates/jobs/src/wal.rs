@@ -103,8 +103,13 @@ impl LocalWal {
             let (begun, mut bytes) = match record.kind {
                 // What a crash left of a batch before it was never durable as a whole.
                 WHOLE | FIRST => (record.position, BytesMut::new()),
+                // The rest of a batch whose beginning is let go, and with it all of it.
+                _ if found.is_empty() && open.is_none() => continue,
                 _ => open.take().ok_or_else(|| {
-                    let detail = format!("a batch of the jobs' log has no beginning: {record:?}");
+                    let (kind, position) = (record.kind, record.position);
+                    let detail = format!(
+                        "a batch of the jobs' log has no beginning: a record of kind {kind} at {position:?}"
+                    );
                     Error::new(ErrorKind::Corrupt, detail)
                 })?,
             };
