@@ -604,6 +604,31 @@ async fn a_newer_database_is_left_as_it_is() {
     place.open().await.show(&tenant(), &named("one")).await.expect("nothing is lost");
 }
 
+/// A lease that is not durable yet is nobody's failure, however long that takes.
+#[tokio::test(start_paused = true)]
+async fn a_lease_begins_when_its_worker_is_told() {
+    let mut place = Place::new();
+    let faulty = Faulty::new(place.store.clone(), 1, FaultPlan::default());
+    let faults = faulty.faults();
+    place.store = Arc::new(faulty);
+    let shard = place.open().await;
+    let waiting = shard.clone();
+    let worker = tokio::spawn(async move { lease(&waiting, 1, Duration::from_secs(3600)).await });
+    tokio::task::yield_now().await;
+    faults.set_plan(FaultPlan { error_before: 1000, ..FaultPlan::default() });
+    let asking = shard.clone();
+    let asked = tokio::spawn(async move { asking.enqueue(spec("mail")).await });
+    // Ten times as long as a lease.
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    faults.set_plan(FaultPlan::default());
+    asked.await.expect("runs").expect("takes it");
+    let leased = worker.await.expect("runs").pop().expect("gets it");
+    assert_eq!(leased.job.attempts.len(), 1, "{:?}", leased.job.attempts);
+    let left_ms = leased.expires_ms - place.clock.wall_ms();
+    assert!(left_ms > 25_000, "of 30 s {left_ms} ms are left");
+    shard.report(leased.lease, Outcome::Succeeded("".into())).await.expect("holds");
+}
+
 /// The log's thread runs by itself, so the clock runs too.
 #[tokio::test]
 async fn what_was_answered_is_in_the_local_log_when_the_machine_dies() {
@@ -647,9 +672,10 @@ async fn a_database_misses_its_local_log_unless_it_was_closed() {
 }
 
 /// A merge of files leaves a checkpoint behind for a quarter of an hour. What has been uploaded goes from the log all the
-/// same: a full one stops the shard.
+/// same: a full one stops the shard. What is left begins somewhere within a batch, and is read.
 #[tokio::test]
 async fn a_log_is_let_go_while_there_is_a_checkpoint() {
+    const MORE: usize = 144;
     let mut split = Split::new();
     let shard = split.open(false).await.expect("opens");
     shard.enqueue(spec("first")).await.expect("takes it");
@@ -657,13 +683,17 @@ async fn a_log_is_let_go_while_there_is_a_checkpoint() {
     admin.create_detached_checkpoint(&CheckpointOptions::default()).await.expect("there is one");
     let more = async {
         // An eighth more than the log takes.
-        for n in 0..144 {
+        for n in 0..MORE {
             let payload = vec![0; 512 << 10].into();
             shard.enqueue(JobSpec { payload, ..spec(&n.to_string()) }).await.expect("takes it");
         }
     };
     tokio::time::timeout(Duration::from_secs(120), more).await.expect("there is room again");
-    shard.close().await.expect("closes");
+    split.disk.kill();
+    drop(shard);
+    split.disk.crash(1);
+    let shard = split.open(false).await.expect("opens");
+    assert_eq!(shard.counts().active as usize, MORE + 1);
 }
 
 #[tokio::test(start_paused = true)]

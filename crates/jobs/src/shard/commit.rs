@@ -62,7 +62,7 @@ impl Inner {
                 known.running.insert(job.now.seq, job.now);
             }
         }
-        for gone in deliver(&known.running, batch.deliveries) {
+        for gone in deliver(&known.running, self.begin_leases(batch.deliveries)) {
             let now_ms = self.clock.now_ms();
             let mut state = self.state.lock();
             state.give_back(gone, now_ms);
@@ -87,6 +87,17 @@ impl Inner {
                 state.awaiting.remove(&now.seq);
             }
         }
+    }
+
+    /// The time of leases begins when their workers are told, however long the batch was on its way.
+    fn begin_leases(&self, mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
+        let now_ms = self.clock.now_ms();
+        let mut state = self.state.lock();
+        for Delivery { granted, .. } in &mut deliveries {
+            let expires_ms = state.begin_lease(granted.lease, now_ms);
+            granted.expires_ms = expires_ms.unwrap_or(granted.expires_ms);
+        }
+        deliveries
     }
 
     /// The shard is out of service: whoever waits is told.

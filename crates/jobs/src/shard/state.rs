@@ -8,7 +8,7 @@ use crate::job::{Ending, Job, JobRef, Lease, Seq, State as JobState};
 use crate::machine::{Granted, Machine, Next, Report};
 use crate::name::{Group, JobId, Tenant};
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -95,6 +95,8 @@ pub(super) struct State {
     waiting: HashSet<u64>,
     /// Who has which job.
     holders: HashMap<Seq, Arc<Seat>>,
+    /// Leases that nobody was told of: their time has not begun.
+    untold: BTreeSet<Lease>,
     /// Who wants to know how a job ends.
     pub(super) awaiting: HashMap<Seq, Vec<oneshot::Sender<Job>>>,
     pub(super) totals: Totals,
@@ -115,6 +117,7 @@ impl State {
             waiters: HashMap::new(),
             waiting: HashSet::new(),
             holders: HashMap::new(),
+            untold: BTreeSet::new(),
             awaiting: HashMap::new(),
             totals: Totals::default(),
             failure: None,
@@ -132,6 +135,7 @@ impl State {
         self.waiters.clear();
         self.waiting.clear();
         self.holders.clear();
+        self.untold.clear();
         self.awaiting.clear();
         self.batch = Batch::default();
     }
@@ -231,8 +235,18 @@ impl State {
         }
     }
 
+    /// The worker of a lease is told now: its time begins. Says when it is over, unless it is already.
+    pub(super) fn begin_lease(&mut self, lease: Lease, now_ms: u64) -> Option<u64> {
+        self.untold.remove(&lease);
+        self.machine.heartbeat(lease, now_ms).ok().map(|beat| beat.expires_ms)
+    }
+
     /// What has come due.
     pub(super) fn tick(&mut self, now_ms: u64) {
+        if self.machine.next_ms().is_some_and(|next_ms| next_ms <= now_ms) {
+            let machine = &mut self.machine;
+            self.untold.retain(|lease| machine.heartbeat(*lease, now_ms).is_ok());
+        }
         for expired in self.machine.tick(now_ms) {
             let named = expired.named;
             self.end_attempt(expired.lease, named, Ending::Expired, expired.next, now_ms);
@@ -285,6 +299,7 @@ impl State {
             self.batch.edits.entry(granted.lease.seq).or_default().push(edit);
             self.batch.deliveries.push(Delivery { granted, to: seat.clone() });
             self.holders.insert(granted.lease.seq, seat.clone());
+            self.untold.insert(granted.lease);
             self.totals.leased += 1;
             waiters.push_back(seat);
         }

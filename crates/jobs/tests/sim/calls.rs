@@ -2,6 +2,7 @@
 //! half-way has hung up: then it may have happened or not.
 
 use crate::known::{Facts, Refused, Said};
+use crate::model::granted_ms;
 use crate::sim::Sim;
 use skerry_core::env::Clock;
 use skerry_jobs::broker::Broker;
@@ -206,7 +207,7 @@ impl<'a> Caller<'a> {
 
     /// A lease was given by a shard that nobody else had opened, of a group that gives any, within its rates.
     fn is_granted_rightly(&self, leased: &Leased) {
-        let granted_ms = leased.expires_ms - u64::from(leased.job.spec.lease_ms);
+        let granted_ms = granted_ms(leased);
         let is_late = self.is_old() && granted_ms > self.sim.opened_ms.get();
         self.done("lease", is_late);
         self.sim.model.borrow_mut().bounds.given(&leased.job.spec, granted_ms);

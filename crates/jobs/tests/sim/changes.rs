@@ -2,6 +2,7 @@
 
 use crate::bounds::GroupFacts;
 use crate::calls::{Caller, Gone};
+use crate::model::granted_ms;
 use crate::sim::Sim;
 use skerry_jobs::broker::Broker;
 use skerry_jobs::job::{AttemptNo, JobRef};
@@ -206,7 +207,7 @@ impl Caller<'_> {
         Ok(leased.map(|(_, leased)| {
             assert_eq!(leased.job.name(), refresher(), "{leased:?}");
             assert_eq!(&leased.job.spec.payload[..], FLOATING.as_bytes(), "{leased:?}");
-            let granted_ms = leased.expires_ms - u64::from(leased.job.spec.lease_ms);
+            let granted_ms = granted_ms(&leased);
             self.done("lease", self.is_old() && granted_ms > self.sim.opened_ms.get());
             leased
         }))

@@ -19,6 +19,11 @@ pub struct Model {
     pub bounds: Bounds,
 }
 
+/// When a lease was given, by the shard's clock; its time begins when its worker is told.
+pub fn granted_ms(leased: &Leased) -> u64 {
+    leased.job.attempts.last().expect("it runs").started_ms
+}
+
 impl Model {
     /// A job that somebody is about to ask for.
     pub fn add(&mut self, spec: JobSpec) -> usize {
@@ -108,8 +113,7 @@ impl Model {
         let attempt = leased.lease.attempt;
         let known = &mut self.jobs[number];
         known.is_same(number, &leased.job);
-        let lease_ms = u64::from(known.spec.lease_ms);
-        let granted_ms = leased.expires_ms - lease_ms;
+        let granted_ms = granted_ms(leased);
         // A worker may hear late of what it was given before.
         let was_gone = known.facts.gone_ms.is_some_and(|gone_ms| gone_ms < granted_ms);
         let is_late = !was_gone || self.bounds.clock_was_set;
