@@ -96,9 +96,13 @@ impl Session {
                     self.hear(&to_node, answer, is_stopping).await?;
                 }
                 Some(done) = self.handlers.join_next() => {
-                    // A handler that was aborted has lost its lease.
-                    if let Ok(outcome) = done {
-                        self.finish(&to_node, outcome, is_stopping).await?;
+                    match done {
+                        Ok(outcome) => self.finish(&to_node, outcome, is_stopping).await?,
+                        // It was aborted, since its lease is lost: there is a place for another job.
+                        Err(_) if !is_stopping => {
+                            send(&to_node, v1::WorkRequest { credits: 1, ..Default::default() }).await?;
+                        }
+                        Err(_) => {}
                     }
                 }
                 () = beat => {
@@ -116,7 +120,8 @@ impl Session {
 
     /// The first message of a connection: what it has still, and what it would take.
     fn first(&self, is_stopping: bool) -> v1::WorkRequest {
-        let busy = u32::try_from(self.running.len()).unwrap_or(u32::MAX);
+        // Also those that are being aborted: each place comes free when its handler has ended.
+        let busy = u32::try_from(self.handlers.len()).unwrap_or(u32::MAX);
         let begin = v1::WorkBegin { group: self.group.clone(), worker: self.name.clone() };
         v1::WorkRequest {
             begin: Some(begin),
@@ -205,7 +210,9 @@ impl Session {
         is_stopping: bool,
     ) -> Result<()> {
         if self.running.remove(&outcome.lease).is_none() {
-            return Ok(());
+            // It was done just when its lease was lost.
+            let credits = u32::from(!is_stopping);
+            return send(to_node, v1::WorkRequest { credits, ..Default::default() }).await;
         }
         self.unheard.insert(outcome.lease.clone(), outcome.clone());
         let credits = u32::from(!is_stopping);
