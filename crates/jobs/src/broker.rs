@@ -223,11 +223,8 @@ impl Broker {
     /// # Errors
     /// `Unavailable` if a database does not take what it still has.
     pub async fn close(self) -> Result<()> {
-        let mut done = Ok(());
-        for shard in self.shards.iter() {
-            done = done.and(shard.clone().close().await);
-        }
-        done
+        let closed = self.shards.iter().map(|shard| shard.clone().close());
+        futures::future::join_all(closed).await.into_iter().collect()
     }
 }
 

@@ -35,10 +35,11 @@ const AHEAD_BYTES: usize = 1 << 10;
 /// The same in places, of whosever jobs they are, or were: a job that comes back has hundreds of thousands after it that
 /// are done.
 const AHEAD_PLACES: usize = 4;
-/// What is kept in all: jobs. Beyond it everything is let go: it is not being worked off.
-const KEPT_JOBS_MAX: usize = 4096;
+/// What is kept in all: jobs, as many as all readers have when each has used up nothing. Beyond it everything is let go:
+/// it is not being worked off.
+const KEPT_JOBS_MAX: usize = 2 * READERS_MAX * AHEAD_JOBS_MAX;
 /// The same in bytes that their owners and workers gave them.
-const KEPT_BYTES_MAX: usize = 4 << 20;
+const KEPT_BYTES_MAX: usize = KEPT_JOBS_MAX * AHEAD_BYTES;
 
 /// Jobs that are likely to be worked on next.
 #[derive(Default)]

@@ -126,7 +126,8 @@ impl Opener {
             settings: self.settings.clone(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
-            merging: self.background.handle(),
+            // A connection that a merge opens is driven where it computes, and the log's PUTs would use it.
+            merging: self.background.handle().filter(|_| self.data.is_local()),
         };
         let db = database::open(parts).await.map_err(convert::error)?;
         let parts = ShardParts {
