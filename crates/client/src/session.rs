@@ -1,14 +1,16 @@
 //! What a worker has in hand, over as many connections as it takes.
 //!
 //! What must hold: an outcome is said again until the node has answered it; what is said with a lease that is lost is
-//! dropped; credits never exceed what the worker has room for.
+//! dropped; credits never exceed what the worker has room for; it hears while it speaks, so that neither side waits for
+//! the other for ever.
 
 use crate::task::{Task, outcome};
 use crate::worker::Handler;
 use bytes::Bytes;
 use futures::FutureExt as _;
+use prost::Message as _;
 use skerry_api::{Address, Client, Error, Result, v1};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +19,21 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
 
-/// Messages on their way to the node.
-const MESSAGES_MAX: usize = 16;
+/// Messages on their way to the node: what comes up meanwhile goes into the next.
+const MESSAGES_MAX: usize = 2;
+/// Outcomes in one message: bytes, but for the last, and how many.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+const MESSAGE_OUTCOMES_MAX: usize = 10_000;
+/// No more jobs are taken while the node has not answered so many outcomes: each may hold a result of 1 MiB.
+const UNHEARD_MAX: usize = 1024;
 /// How often a worker without work says nothing.
 const BEAT_MAX: Duration = Duration::from_secs(10);
 /// The shortest time between two signs of life.
 const BEAT_MIN: Duration = Duration::from_millis(20);
+/// How long a worker that is done waits for the node to part.
+const PART_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A job that is being done.
 struct Running {
@@ -39,13 +49,27 @@ pub(crate) struct Session {
     concurrency: u32,
     handler: Arc<Handler>,
     running: HashMap<Bytes, Running>,
+    /// Also those that are being aborted: each place comes free when its handler has ended.
     handlers: JoinSet<v1::Outcome>,
     /// Outcomes that the node has not answered.
     unheard: HashMap<Bytes, v1::Outcome>,
     has_heard: bool,
+    is_stopping: bool,
+    said: Said,
 }
 
-type ToNode = mpsc::Sender<v1::WorkRequest>;
+/// What was said over the present connection, and what is to be.
+#[derive(Default)]
+struct Said {
+    has_begun: bool,
+    has_stopped: bool,
+    /// Jobs that the node may give still.
+    credits: u32,
+    /// Signs of life are due.
+    beats: bool,
+    /// The leases of outcomes that were not said yet.
+    outcomes: VecDeque<Bytes>,
+}
 
 impl Session {
     pub(crate) fn new(
@@ -63,6 +87,8 @@ impl Session {
             handlers: JoinSet::new(),
             unheard: HashMap::new(),
             has_heard: false,
+            is_stopping: false,
+            said: Said::default(),
         }
     }
 
@@ -71,65 +97,117 @@ impl Session {
         self.running.is_empty() && self.unheard.is_empty()
     }
 
+    /// Something is being done.
+    pub(crate) fn is_working(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Says what the node has not heard.
+    pub(crate) fn gave_up(&self) -> Error {
+        let message = format!(
+            "the node is away, and has not heard how {} jobs ended: others will do them again",
+            self.unheard.len()
+        );
+        Error::new(skerry_api::ErrorKind::Unavailable, message)
+    }
+
     /// The node has answered since this was asked before.
     pub(crate) fn has_heard(&mut self) -> bool {
         std::mem::take(&mut self.has_heard)
     }
 
-    /// Works over one connection, until it breaks, or until everything is done after `stop`.
+    /// Works over one connection, until it breaks, or until everything is done after `stop`. What came after that is
+    /// given back over the next.
     pub(crate) async fn talk(&mut self, address: &Address, stop: &CancellationToken) -> Result<()> {
         let mut jobs = Client::connect(address).await?.jobs();
         let (to_node, requests) = mpsc::channel(MESSAGES_MAX);
-        send(&to_node, self.first(stop.is_cancelled())).await?;
+        self.is_stopping = stop.is_cancelled();
+        let outcomes = self.unheard.keys().cloned().collect();
+        self.said = Said { outcomes, beats: !self.running.is_empty(), ..Said::default() };
         let mut answers = jobs.work(ReceiverStream::new(requests)).await?.into_inner();
-        let mut is_stopping = stop.is_cancelled();
         let mut last_beat = Instant::now();
-        loop {
-            if is_stopping && self.is_idle() {
-                return Ok(());
-            }
+        while !(self.is_stopping && self.is_idle()) {
             let beat = tokio::time::sleep_until(last_beat + self.beat_interval());
             tokio::select! {
                 answer = answers.message() => {
-                    let answer = answer?.ok_or_else(gone)?;
                     self.has_heard = true;
-                    self.hear(&to_node, answer, is_stopping).await?;
+                    self.hear(answer?.ok_or_else(gone)?);
                 }
                 Some(done) = self.handlers.join_next() => {
-                    match done {
-                        Ok(outcome) => self.finish(&to_node, outcome, is_stopping).await?,
-                        // It was aborted, since its lease is lost: there is a place for another job.
-                        Err(_) if !is_stopping => {
-                            send(&to_node, v1::WorkRequest { credits: 1, ..Default::default() }).await?;
-                        }
-                        Err(_) => {}
+                    // One that was aborted has lost its lease.
+                    if let Ok(outcome) = done {
+                        self.finish(outcome);
                     }
+                }
+                room = to_node.reserve(), if self.has_unsaid() => {
+                    let request = self.next_request();
+                    room.map_err(|_| gone())?.send(request);
                 }
                 () = beat => {
                     last_beat = Instant::now();
-                    let beats = self.running.keys().cloned().collect();
-                    send(&to_node, v1::WorkRequest { beats, ..Default::default() }).await?;
+                    self.said.beats = true;
                 }
-                () = stop.cancelled(), if !is_stopping => {
-                    is_stopping = true;
-                    send(&to_node, v1::WorkRequest { stop: true, ..Default::default() }).await?;
-                }
+                () = stop.cancelled(), if !self.is_stopping => self.is_stopping = true,
             }
         }
+        drop(to_node);
+        self.part(&mut answers).await
     }
 
-    /// The first message of a connection: what it has still, and what it would take.
-    fn first(&self, is_stopping: bool) -> v1::WorkRequest {
-        // Also those that are being aborted: each place comes free when its handler has ended.
-        let busy = u32::try_from(self.handlers.len()).unwrap_or(u32::MAX);
-        let begin = v1::WorkBegin { group: self.group.clone(), worker: self.name.clone() };
-        v1::WorkRequest {
-            begin: Some(begin),
-            credits: if is_stopping { 0 } else { self.concurrency.saturating_sub(busy) },
-            beats: self.running.keys().cloned().collect(),
-            outcomes: self.unheard.values().cloned().collect(),
-            stop: is_stopping,
+    /// Nothing more is said; jobs may be on their way.
+    async fn part(&mut self, answers: &mut Streaming<v1::WorkResponse>) -> Result<()> {
+        let parting = async {
+            while let Some(answer) = answers.message().await? {
+                self.hear(answer);
+            }
+            Ok(())
+        };
+        tokio::time::timeout(PART_TIME_MAX, parting).await.unwrap_or(Ok(()))
+    }
+
+    fn has_unsaid(&self) -> bool {
+        let said = &self.said;
+        !said.has_begun
+            || said.beats
+            || !said.outcomes.is_empty()
+            || (self.is_stopping && !said.has_stopped)
+            || self.free_places() > 0
+    }
+
+    /// What the worker would take beyond what it has and has asked for.
+    fn free_places(&self) -> u32 {
+        if self.is_stopping || self.unheard.len() >= UNHEARD_MAX {
+            return 0;
         }
+        let busy = u32::try_from(self.handlers.len()).unwrap_or(u32::MAX);
+        self.concurrency.saturating_sub(busy).saturating_sub(self.said.credits)
+    }
+
+    /// Everything that is to be said, or as much as a message takes.
+    fn next_request(&mut self) -> v1::WorkRequest {
+        let begin = || v1::WorkBegin { group: self.group.clone(), worker: self.name.clone() };
+        let begin = (!self.said.has_begun).then(begin);
+        let credits = self.free_places();
+        let outcomes = self.next_outcomes();
+        let said = &mut self.said;
+        said.credits += credits;
+        said.has_begun = true;
+        said.has_stopped = self.is_stopping;
+        let beats = std::mem::take(&mut said.beats);
+        let beats = if beats { self.running.keys().cloned().collect() } else { Vec::new() };
+        v1::WorkRequest { begin, credits, beats, outcomes, stop: self.is_stopping }
+    }
+
+    fn next_outcomes(&mut self) -> Vec<v1::Outcome> {
+        let (mut outcomes, mut bytes) = (Vec::new(), 0);
+        while bytes < MESSAGE_BYTES_MAX && outcomes.len() < MESSAGE_OUTCOMES_MAX {
+            let Some(lease) = self.said.outcomes.pop_front() else { break };
+            if let Some(outcome) = self.unheard.get(&lease) {
+                bytes += outcome.encoded_len();
+                outcomes.push(outcome.clone());
+            }
+        }
+        outcomes
     }
 
     /// A third of the shortest lease.
@@ -138,19 +216,12 @@ impl Session {
         shortest.map_or(BEAT_MAX, |ms| Duration::from_millis(u64::from(ms) / 3).max(BEAT_MIN))
     }
 
-    async fn hear(
-        &mut self,
-        to_node: &ToNode,
-        answer: v1::WorkResponse,
-        is_stopping: bool,
-    ) -> Result<()> {
-        let mut returned = Vec::new();
+    fn hear(&mut self, answer: v1::WorkResponse) {
         for job in answer.jobs {
-            if is_stopping {
+            self.said.credits = self.said.credits.saturating_sub(1);
+            if self.is_stopping {
                 let end = Some(v1::outcome::End::Returned(true));
-                let outcome = v1::Outcome { lease: job.lease.clone(), end };
-                self.unheard.insert(job.lease, outcome.clone());
-                returned.push(outcome);
+                self.say(v1::Outcome { lease: job.lease, end });
             } else {
                 self.begin(job);
             }
@@ -175,10 +246,12 @@ impl Session {
                 self.unheard.remove(&report.lease);
             }
         }
-        if returned.is_empty() {
-            return Ok(());
-        }
-        send(to_node, v1::WorkRequest { outcomes: returned, ..Default::default() }).await
+    }
+
+    /// What is to be said until the node has answered it.
+    fn say(&mut self, outcome: v1::Outcome) {
+        self.said.outcomes.push_back(outcome.lease.clone());
+        self.unheard.insert(outcome.lease.clone(), outcome);
     }
 
     fn begin(&mut self, job: v1::LeasedJob) {
@@ -203,21 +276,11 @@ impl Session {
         }
     }
 
-    async fn finish(
-        &mut self,
-        to_node: &ToNode,
-        outcome: v1::Outcome,
-        is_stopping: bool,
-    ) -> Result<()> {
-        if self.running.remove(&outcome.lease).is_none() {
-            // It was done just when its lease was lost.
-            let credits = u32::from(!is_stopping);
-            return send(to_node, v1::WorkRequest { credits, ..Default::default() }).await;
+    fn finish(&mut self, outcome: v1::Outcome) {
+        // It may have been done just when its lease was lost.
+        if self.running.remove(&outcome.lease).is_some() {
+            self.say(outcome);
         }
-        self.unheard.insert(outcome.lease.clone(), outcome.clone());
-        let credits = u32::from(!is_stopping);
-        let outcomes = vec![outcome];
-        send(to_node, v1::WorkRequest { outcomes, credits, ..Default::default() }).await
     }
 }
 
@@ -230,10 +293,6 @@ fn is_unavailable(report: &v1::Reported) -> bool {
         Some(v1::reported::Next::Failure(why)) => why.kind() == v1::FailureKind::Unavailable,
         _ => false,
     }
-}
-
-async fn send(to_node: &ToNode, request: v1::WorkRequest) -> Result<()> {
-    to_node.send(request).await.map_err(|_| gone())
 }
 
 fn gone() -> Error {

@@ -6,11 +6,14 @@ use bytes::Bytes;
 use skerry_api::{Address, Result};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Between two attempts to connect: the first, and the longest.
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long a worker that stops tries to say how its last jobs ended; then their leases run out.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(30);
 
 /// What does the work.
 pub(crate) type Handler =
@@ -44,10 +47,12 @@ impl Worker {
     }
 
     /// Works until `stop`: then it takes no more, gives back what it has not begun, finishes what it has, and says so.
-    /// A node that is away is asked again and again; what it has not heard of is said again then.
+    /// A node that is away is asked again and again, after `stop` for half a minute; what it has not heard of is said
+    /// again then.
     ///
     /// # Errors
-    /// What the node will never take: a bad name or task group.
+    /// What the node will never take: a bad name or task group. `Unavailable` if it has not heard how the last jobs
+    /// ended: somebody else gets them.
     pub async fn run<H, F>(self, stop: CancellationToken, handler: H) -> Result<()>
     where
         H: Fn(Task) -> F + Send + Sync + 'static,
@@ -56,14 +61,23 @@ impl Worker {
         let handler: Arc<Handler> = Arc::new(move |task| Box::pin(handler(task)));
         let mut session = Session::new(self.group, self.name, self.concurrency, handler);
         let mut pause = RECONNECT_FIRST;
+        let mut last_words_end = None;
         loop {
             match session.talk(&self.address, &stop).await {
-                Ok(()) => return Ok(()),
+                Ok(()) if session.is_idle() => return Ok(()),
+                // What came last of all is given back.
+                Ok(()) => {}
                 Err(error) if error.kind() == skerry_api::ErrorKind::Invalid => return Err(error),
                 Err(error) => tracing::info!(%error, "the node is away; asking again"),
             }
             if stop.is_cancelled() && session.is_idle() {
                 return Ok(());
+            }
+            if stop.is_cancelled() && !session.is_working() {
+                let now = Instant::now();
+                if *last_words_end.get_or_insert(now + LAST_WORDS_TIME) <= now {
+                    return Err(session.gave_up());
+                }
             }
             if session.has_heard() {
                 pause = RECONNECT_FIRST;

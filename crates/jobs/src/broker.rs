@@ -37,8 +37,8 @@ pub enum Heard {
     Leased(Ticket, Box<Leased>),
     /// Somebody wants this work stopped.
     Cancel(Ticket),
-    /// A job that was to be its own ended before it could be told: the credit was for nothing.
-    Missed,
+    /// A job of so many bytes that was to be its own ended before it could be told: the credit was for nothing.
+    Missed(u32),
 }
 
 impl Broker {
@@ -84,7 +84,8 @@ impl Broker {
         Ok(work)
     }
 
-    /// Work for a worker of a task group: at least one job, unless there is none for as long as `patience`.
+    /// Work for a worker of a task group: at least one job, unless there is none for as long as `patience`; no more
+    /// than [`ON_ITS_WAY_BYTES`](crate::shard::ON_ITS_WAY_BYTES), but for the last.
     ///
     /// # Errors
     /// `Invalid` for no jobs or too many, `Unavailable`.
@@ -99,13 +100,13 @@ impl Broker {
             return Err(Error::invalid(format!("0 jobs: 1 to {LEASES_MAX}")));
         }
         let mut work = self.work(group, worker, max)?;
-        if let Ok(heard) = tokio::time::timeout(patience, work.next()).await {
+        if let Ok(heard) = tokio::time::timeout(patience, work.hear()).await {
             work.keep(heard?);
         }
         // What was given until now is on its way.
         let given = max - work.stop();
         while work.kept.len() + work.missed < given as usize {
-            let heard = work.next().await?;
+            let heard = work.hear().await?;
             work.keep(heard);
         }
         Ok(std::mem::take(&mut work.kept))
@@ -245,7 +246,7 @@ impl Work {
     fn keep(&mut self, heard: Heard) {
         match heard {
             Heard::Leased(ticket, leased) => self.kept.push((ticket, *leased)),
-            Heard::Missed => self.missed += 1,
+            Heard::Missed(_) => self.missed += 1,
             Heard::Cancel(_) => {}
         }
     }
@@ -278,11 +279,26 @@ impl Work {
         self.has_stopped
     }
 
-    /// What comes next: jobs that the worker has, durably, and wishes that it stop.
+    /// What comes next: jobs that the worker has, durably, and wishes that it stop. More jobs come when it has heard of
+    /// those before: [`ON_ITS_WAY_BYTES`](crate::shard::ON_ITS_WAY_BYTES) at once.
     ///
     /// # Errors
     /// `Unavailable` if a shard is out of service.
     pub async fn next(&mut self) -> Result<Heard> {
+        let heard = self.hear().await?;
+        let bytes = match &heard {
+            Heard::Leased(_, leased) => leased.job.spec.bytes(),
+            Heard::Missed(bytes) => *bytes as usize,
+            Heard::Cancel(_) => 0,
+        };
+        if self.seats.first().is_some_and(|seat| seat.add_bytes(bytes)) {
+            self.sit_down()?;
+        }
+        Ok(heard)
+    }
+
+    /// The same; what it has heard of is still on its way.
+    async fn hear(&mut self) -> Result<Heard> {
         let (shard, told) = tokio::select! {
             biased;
             Some(told) = self.tidings.recv() => told,
@@ -294,9 +310,9 @@ impl Work {
                 Heard::Leased(Ticket { shard, lease: leased.lease }, leased)
             }
             Told::Cancel(lease) => Heard::Cancel(Ticket { shard, lease }),
-            Told::Missed => {
+            Told::Missed(bytes) => {
                 self.credits = self.credits.saturating_sub(1);
-                Heard::Missed
+                Heard::Missed(bytes)
             }
         })
     }

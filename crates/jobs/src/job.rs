@@ -2,13 +2,15 @@
 
 use crate::error::{Error, Result};
 use crate::name::{JobId, LimitKey, Worker};
-use crate::spec::JobSpec;
+use crate::spec::{JobSpec, PAYLOAD_BYTES_MAX};
 use bytes::Bytes;
 use std::fmt;
 use std::str::FromStr;
 
 /// Attempts that a job remembers; of more, the newest. Their numbers go on.
 pub const ATTEMPTS_KEPT: usize = 64;
+/// Bytes of results and errors that a job remembers, room for the two largest results; of more, the newest attempts.
+pub const HISTORY_BYTES_MAX: usize = 2 * PAYLOAD_BYTES_MAX;
 /// The longest code and the longest message of an error, bytes; what is longer is cut off.
 pub const ERROR_BYTES_MAX: usize = 4096;
 
@@ -164,6 +166,16 @@ pub struct Attempt {
     pub ended: Option<(u64, Ending)>,
 }
 
+/// What workers said of attempts, bytes: results and errors.
+pub(crate) fn history_bytes(attempts: &[Attempt]) -> usize {
+    let said = attempts.iter().map(|attempt| match &attempt.ended {
+        Some((_, Ending::Succeeded(result))) => result.len(),
+        Some((_, Ending::Failed(error))) => error.code.len() + error.message.len(),
+        _ => 0,
+    });
+    said.sum()
+}
+
 /// A job as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
@@ -208,15 +220,18 @@ impl Job {
         }
     }
 
-    /// What its owner and its workers gave it, bytes: payload, metadata, results and errors.
+    /// What its owner and its workers gave it, bytes: names, payload, metadata, results and errors.
     pub fn bytes(&self) -> usize {
+        self.spec.bytes() + history_bytes(&self.attempts)
+    }
+
+    /// Of these, payload and results.
+    pub fn content_bytes(&self) -> usize {
         let results = self.attempts.iter().map(|attempt| match &attempt.ended {
             Some((_, Ending::Succeeded(result))) => result.len(),
-            Some((_, Ending::Failed(error))) => error.code.len() + error.message.len(),
             _ => 0,
         });
-        let metadata = self.spec.metadata.iter().map(|(key, value)| key.len() + value.len());
-        self.spec.payload.len() + results.sum::<usize>() + metadata.sum::<usize>()
+        self.spec.payload.len() + results.sum::<usize>()
     }
 
     /// How many attempts have begun.
@@ -237,6 +252,9 @@ impl Job {
     pub fn end_attempt(&mut self, now_ms: u64, ending: Ending) {
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.ended.get_or_insert((now_ms, ending));
+        }
+        while history_bytes(&self.attempts) > HISTORY_BYTES_MAX {
+            self.attempts.remove(0);
         }
     }
 
@@ -302,8 +320,14 @@ mod tests {
         assert_eq!(job.attempts.len(), ATTEMPTS_KEPT);
         assert_eq!(job.begun(), AttemptNo(100));
         assert_eq!(job.attempts[0].ended, Some((11, Ending::Expired)), "an end is final");
+        for number in 101..=103 {
+            job.lease(AttemptNo(number), worker.clone(), 10);
+            job.end_attempt(11, Ending::Succeeded(vec![1; PAYLOAD_BYTES_MAX].into()));
+        }
+        let numbers: Vec<u32> = job.attempts.iter().map(|attempt| attempt.number.0).collect();
+        assert_eq!(numbers, [102, 103], "more than two of the largest are not kept");
         job.finish(State::Failed, 13);
         job.restart();
-        assert_eq!((job.state, job.uncounted), (State::Scheduled, 100));
+        assert_eq!((job.state, job.uncounted), (State::Scheduled, 103));
     }
 }

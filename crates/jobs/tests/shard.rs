@@ -6,7 +6,7 @@ use common::{Fixed, Paused, Place, Split, lease, lease_of, named, one, spec, ten
 use skerry_core::env::Clock;
 use skerry_jobs::ErrorKind;
 use skerry_jobs::broker::{Broker, Heard, Ticket};
-use skerry_jobs::job::{Ending, JobError, State};
+use skerry_jobs::job::{Ending, JobError, JobRef, State};
 use skerry_jobs::keys;
 use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::machine::{Cancelled, Next};
@@ -295,6 +295,42 @@ async fn listings_go_on_where_they_ended() {
     assert_eq!(done.jobs.len(), 10);
 }
 
+/// A page ends when it has much to show, or much to read, and the next goes on.
+#[tokio::test(start_paused = true)]
+async fn a_page_of_large_jobs_is_short() {
+    let shard = Place::new().open().await;
+    let value = "v".repeat(256);
+    let metadata: Vec<_> = (0..16).map(|n| (format!("{n:0>256}"), value.clone())).collect();
+    let large = JobSpec { payload: vec![7; 1 << 20].into(), ..JobSpec::default() };
+    let wide = JobSpec { metadata, ..JobSpec::default() };
+    for (job, count, page_max) in [(large, 30, 17), (wide, 300, 150)] {
+        let group = Group::new(&format!("g{page_max}")).expect("a name");
+        let job = JobSpec { group: group.clone(), ..job };
+        for _ in 0..count {
+            shard.enqueue(job.clone()).await.expect("takes it");
+        }
+        let query = Query {
+            tenant: None,
+            group: Some(group),
+            state: None,
+            metadata: None,
+            is_prefix: false,
+            limit: 1000,
+        };
+        let (mut seen, mut after) = (0, None);
+        loop {
+            let page = shard.list(&query, after.as_ref()).await.expect("lists");
+            assert!(page.jobs.len() <= page_max, "{} jobs", page.jobs.len());
+            seen += page.jobs.len();
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, count);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_paused_group_stays_paused() {
     let place = Place::new();
@@ -355,6 +391,128 @@ async fn a_floating_limit_is_refreshed_even_if_its_refresher_dies() {
     let end = shard.report(last.lease, Outcome::Succeeded("4".into())).await.expect("holds");
     assert_eq!(end, Next::End(State::Succeeded), "nobody is under it");
     assert_eq!(shard.counts().active, 0);
+}
+
+fn under_api(group: &Group) -> Vec<Limit> {
+    let kind = LimitKind::Floating { initial: 1, refresh_ms: 10_000, group: group.clone() };
+    vec![Limit { key: LimitKey::new("api").expect("a name"), kind }]
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_definition_of_a_floating_limit_says_who_is_asked() {
+    let place = Place::new();
+    let shard = place.open().await;
+    let group = |name| Group::new(name).expect("a name");
+    let groups = [group("one"), group("two"), group("three")];
+    let ask = async |group: &Group| lease_of(&shard, group, 1, Duration::from_secs(60)).await;
+    for group in &groups[..2] {
+        let limits = under_api(group);
+        let job = JobSpec { limits, ..spec(group.as_str()) };
+        shard.enqueue(job).await.expect("takes it");
+    }
+    assert_eq!(ask(&groups[0]).await.len(), 0, "it waited, and was moved");
+    let running = ask(&groups[1]).await.pop().expect("the new ones are asked");
+    shard
+        .enqueue(JobSpec { limits: under_api(&groups[2]), ..spec("three") })
+        .await
+        .expect("takes it");
+    shard.report(running.lease, Outcome::Succeeded("1".into())).await.expect("holds");
+    assert_eq!(ask(&groups[1]).await.len(), 0, "it ran, and is moved with its answer");
+    assert_eq!(ask(&groups[2]).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_floating_limit_has_a_refresher_whatever_becomes_of_it() {
+    let place = Place::new();
+    let mut shard = place.open().await;
+    let group = Group::new("refreshers").expect("a name");
+    let refresher = "~limit/api".parse::<JobRef>().expect("a name");
+    for n in 0..3 {
+        let job = JobSpec { limits: under_api(&group), ..spec(&n.to_string()) };
+        shard.enqueue(job).await.expect("takes it");
+    }
+    for round in 0..4 {
+        let got = lease_of(&shard, &group, 1, Duration::from_secs(60)).await.pop();
+        let got = got.expect("somebody is asked");
+        let error = JobError { code: "E".into(), message: "no".into(), is_final: true };
+        let ends = match round {
+            0 => Outcome::Failed(error),
+            1 => {
+                shard.cancel(&tenant(), &refresher).await.expect("runs");
+                Outcome::Cancelled
+            }
+            _ => Outcome::Succeeded("1".into()),
+        };
+        shard.report(got.lease, ends).await.expect("holds");
+        match round {
+            2 => {
+                shard.cancel(&tenant(), &refresher).await.expect("waits");
+            }
+            3 => shard.delete(&tenant(), &refresher).await.expect("waits"),
+            _ => {}
+        }
+        drop(shard);
+        shard = place.open().await;
+    }
+    assert_eq!(lease_of(&shard, &group, 1, Duration::from_secs(60)).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_job_that_is_imported_when_it_has_ended_brings_no_refresher() {
+    let shard = Place::new().open().await;
+    let spec = JobSpec { limits: under_api(&Group::default()), ..spec("old") };
+    let imported = Imported {
+        spec,
+        state: State::Succeeded,
+        created_ms: 1,
+        ended_ms: Some(1_700_000_000_000),
+        attempts: Vec::new(),
+    };
+    shard.import(imported).await.expect("takes it");
+    assert_eq!(shard.counts().active, 0);
+}
+
+/// A job that has ended is kept for a week, a dead letter for a month; then it is gone, and its id is free.
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_is_kept_for_a_while() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let place = Place::new();
+    let shard = place.open().await;
+    let entry = ("user".to_owned(), "42".to_owned());
+    for id in ["done", "dead"] {
+        let metadata = vec![entry.clone()];
+        let retry = RetryPolicy { retries: 0, ..RetryPolicy::default() };
+        shard.enqueue(JobSpec { metadata, retry, ..spec(id) }).await.expect("takes it");
+        let outcome = match id {
+            "done" => Outcome::Succeeded("x".into()),
+            _ => Outcome::Failed(JobError {
+                code: String::new(),
+                message: String::new(),
+                is_final: false,
+            }),
+        };
+        shard.report(one(&shard).await.lease, outcome).await.expect("holds");
+    }
+    let by_metadata = |q: &mut Query| {
+        q.tenant = Some(tenant());
+        q.metadata = Some(entry.clone());
+    };
+    let failed = |q: &mut Query| q.state = Some(State::Failed);
+    tokio::time::sleep(6 * DAY).await;
+    assert_eq!(ids(&list(&shard, |_| ()).await), ["done", "dead"]);
+    tokio::time::sleep(2 * DAY).await;
+    drop(shard);
+    let shard = place.open().await;
+    assert_eq!(ids(&list(&shard, |_| ()).await), ["dead"]);
+    assert_eq!(ids(&list(&shard, by_metadata).await), ["dead"]);
+    let gone = shard.show(&tenant(), &named("done")).await.expect_err("its time is over");
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+    assert!(!shard.enqueue(spec("dead")).await.expect("answers").is_new, "it is kept");
+    assert!(shard.enqueue(spec("done")).await.expect("takes it").is_new);
+    assert_eq!(ids(&list(&shard, failed).await), ["dead"]);
+    tokio::time::sleep(23 * DAY).await;
+    assert!(ids(&list(&shard, failed).await).is_empty());
+    assert!(shard.enqueue(spec("dead")).await.expect("takes it").is_new);
 }
 
 #[tokio::test(start_paused = true)]

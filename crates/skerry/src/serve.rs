@@ -148,7 +148,7 @@ impl Serving {
         for listener in listeners.nbd {
             tasks.spawn(serve_nbd(nbd.clone(), listener));
         }
-        let (health, router) = api_router(engine.clone(), jobs.clone()).await;
+        let (health, router) = api_router(engine.clone(), jobs.clone(), api.clone()).await;
         let api_address = listeners.api.first().map(Listener::address);
         for listener in listeners.api {
             tasks.spawn(serve_api(router.clone(), listener, api.clone()));
@@ -245,6 +245,7 @@ type Service = ControlServer<ControlService>;
 async fn api_router(
     engine: Arc<dyn Engine>,
     jobs: Option<Arc<JobsHost>>,
+    stop: CancellationToken,
 ) -> (HealthReporter, Router) {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<Service>().await;
@@ -257,7 +258,7 @@ async fn api_router(
         .add_service(health)
         .add_service(control)
         .add_optional_service(jobs.map(|host| {
-            let jobs = JobsServer::new(JobsService::new(host));
+            let jobs = JobsServer::new(JobsService::new(host, stop));
             jobs.max_decoding_message_size(JOBS_MESSAGE_BYTES_MAX)
         }));
     (reporter, router)

@@ -83,3 +83,46 @@ async fn a_report_that_asks_for_what_there_is_not_changes_nothing() -> Outcome {
     node.stop()?;
     Ok(())
 }
+
+/// A call takes what its answer has room for: what it would have to give back again would be begun again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_takes_no_more_than_it_answers() -> Outcome {
+    const JOBS: usize = 30;
+    let (node, mut client) = start().await?;
+    for _ in 0..JOBS {
+        let jobs = vec![v1::JobSpec { payload: vec![7; 1 << 20].into(), ..Default::default() }];
+        client.enqueue_jobs(v1::EnqueueJobsRequest { jobs }).await?;
+    }
+    let mut got = client.lease_jobs(ask(100, 1000)).await?.into_inner().jobs;
+    let mut done_jobs = 0;
+    while !got.is_empty() {
+        done_jobs += got.len();
+        let (outcomes, next) = (got.iter().map(done).collect(), Some(ask(100, 0)));
+        let request = v1::ReportJobsRequest { outcomes, next };
+        got = client.report_jobs(request).await?.into_inner().jobs;
+    }
+    let stats = client.get_job_stats(v1::GetJobStatsRequest {}).await?.into_inner();
+    assert_eq!((done_jobs, stats.leased, stats.retried), (JOBS, JOBS as u64, 0));
+    node.stop()?;
+    Ok(())
+}
+
+/// Tens of thousands of things in one message are refused; as many as are taken are answered at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_about_so_much_at_most() -> Outcome {
+    let (node, mut client) = start().await?;
+    let enqueue = |count| v1::EnqueueJobsRequest { jobs: vec![v1::JobSpec::default(); count] };
+    let refused = client.enqueue_jobs(enqueue(10_001)).await.expect_err("too many");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("10000 at most"), "{refused}");
+    let taken = client.enqueue_jobs(enqueue(10_000)).await?.into_inner().jobs;
+    assert!(taken.len() == 10_000 && taken.iter().all(|job| job.is_new));
+    let outcomes = vec![v1::Outcome::default(); 10_001];
+    let refused = client.report_jobs(v1::ReportJobsRequest { outcomes, next: None }).await;
+    assert_eq!(refused.expect_err("too many").code(), Code::InvalidArgument);
+    let leases = vec![Default::default(); 10_001];
+    let refused = client.heartbeat_jobs(v1::HeartbeatJobsRequest { leases }).await;
+    assert_eq!(refused.expect_err("too many").code(), Code::InvalidArgument);
+    node.stop()?;
+    Ok(())
+}

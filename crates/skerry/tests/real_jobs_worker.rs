@@ -3,22 +3,62 @@
 use std::error::Error;
 use std::time::Duration;
 
+use bytes::Bytes;
 use skerry_client::{Address, Failure, Jobs, NewJob, Worker, v1};
-use skerry_testkit::{NodeSettings, PATIENCE};
+use skerry_testkit::{NodeSettings, PATIENCE, SkerryNode};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
+fn start() -> Outcome<(SkerryNode, Address)> {
+    let node = NodeSettings::temporary(env!("CARGO_BIN_EXE_skerry"))?.start()?;
+    let socket = node.settings().data().join("api.sock");
+    Ok((node, format!("unix:{}", socket.display()).parse()?))
+}
+
+/// A worker of the group `g` that ends at `stop`.
+fn work<F>(
+    address: &Address,
+    concurrency: u32,
+    stop: &CancellationToken,
+    handle: impl Fn(Bytes) -> F + Send + Sync + 'static,
+) -> JoinHandle<skerry_api::Result<()>>
+where
+    F: Future<Output = Bytes> + Send + 'static,
+{
+    let worker = Worker::new(address.clone(), "g").name("w").concurrency(concurrency);
+    tokio::spawn(worker.run(stop.clone(), move |task| {
+        let handled = handle(task.payload);
+        async move { Ok::<_, Failure>(handled.await) }
+    }))
+}
+
+async fn enqueue(jobs: &Jobs, payload: Bytes, count: usize) -> Outcome<Vec<String>> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.push(jobs.enqueue(NewJob::new(payload.clone()).group("g")).await?.id);
+    }
+    Ok(ids)
+}
+
+async fn all_succeed(jobs: &Jobs, ids: Vec<String>) -> Outcome {
+    for id in ids {
+        let ended = tokio::time::timeout(PATIENCE, jobs.wait("default", &id)).await??;
+        assert_eq!(ended.state(), v1::JobState::Succeeded);
+    }
+    Ok(())
+}
+
 /// A worker of one place loses its lease (somebody else says that the job is done) and takes the next job.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_lost_a_lease_takes_the_next_job() -> Outcome {
-    let node = NodeSettings::temporary(env!("CARGO_BIN_EXE_skerry"))?.start()?;
-    let socket = node.settings().data().join("api.sock");
-    let address: Address = format!("unix:{}", socket.display()).parse()?;
+    let (node, address) = start()?;
     let jobs = Jobs::connect(&address).await?;
     let lost = NewJob::new("lost").group("g").lease(Duration::from_millis(300));
     let lost = jobs.enqueue(lost).await?.id;
-    let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+    let (begun, mut begins) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
     let worker = Worker::new(address.clone(), "g").name("w").concurrency(1);
     let working = tokio::spawn(worker.run(stop.clone(), move |task| {
@@ -50,4 +90,102 @@ fn first_lease(id: &str) -> Outcome<Vec<u8>> {
     let place = u64::from_str_radix(id.trim_start_matches('~'), 16)?;
     let (shard, attempt) = (0u32.to_le_bytes(), 1u32.to_le_bytes());
     Ok([&shard[..], &place.to_le_bytes(), &attempt].concat())
+}
+
+const MIB: usize = 1 << 20;
+
+/// The largest payloads come while the largest results go: neither side waits for the other for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_hears_while_it_speaks() -> Outcome {
+    let (node, address) = start()?;
+    let jobs = Jobs::connect(&address).await?;
+    let ids = enqueue(&jobs, vec![7; MIB].into(), 100).await?;
+    let stop = CancellationToken::new();
+    let working = work(&address, 32, &stop, |payload| async move { payload });
+    all_succeed(&jobs, ids).await?;
+    stop.cancel();
+    working.await??;
+    node.stop()?;
+    Ok(())
+}
+
+/// More results than one message takes are said after a node was away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_says_what_it_has_done_while_the_node_was_away() -> Outcome {
+    const JOBS: usize = 24;
+    let (node, address) = start()?;
+    let jobs = Jobs::connect(&address).await?;
+    let ids = enqueue(&jobs, "x".into(), JOBS).await?;
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let (end, ends) = tokio::sync::watch::channel(false);
+    let stop = CancellationToken::new();
+    let working = work(&address, JOBS as u32, &stop, move |_| {
+        let _ = begun.send(());
+        let mut ends = ends.clone();
+        async move {
+            let _ = ends.wait_for(|end| *end).await;
+            vec![7; MIB].into()
+        }
+    });
+    for _ in 0..JOBS {
+        begins.recv().await.ok_or("the worker has gone")?;
+    }
+    let killed = node.kill()?;
+    end.send(true)?;
+    let node = killed.start()?;
+    all_succeed(&Jobs::connect(&address).await?, ids).await?;
+    stop.cancel();
+    working.await??;
+    node.stop()?;
+    Ok(())
+}
+
+/// Whatever was on its way to a worker that stops is somebody else's at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stops_leaves_nothing_behind() -> Outcome {
+    let (node, address) = start()?;
+    let jobs = Jobs::connect(&address).await?;
+    for _ in 0..20 {
+        let ids = enqueue(&jobs, "x".into(), 50).await?;
+        let (begun, mut begins) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let working = work(&address, 8, &stop, move |payload| {
+            let _ = begun.send(());
+            async move { payload }
+        });
+        begins.recv().await.ok_or("the worker has gone")?;
+        stop.cancel();
+        working.await??;
+        for id in ids {
+            let state = jobs.show("default", &id).await?.state();
+            assert_ne!(state, v1::JobState::Running, "{id}");
+        }
+    }
+    node.stop()?;
+    Ok(())
+}
+
+/// A worker that waits, a call that waits for work and one that waits for a job's end keep no node from stopping.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_keeps_no_node_from_stopping() -> Outcome {
+    let (node, address) = start()?;
+    let jobs = Jobs::connect(&address).await?;
+    let id = jobs.enqueue(NewJob::new("x").group("nobody's")).await?.id;
+    let stop = CancellationToken::new();
+    let working = work(&address, 1, &stop, |payload| async move { payload });
+    let (waiting, mut asking) = (jobs.clone(), jobs.raw());
+    let waits = tokio::spawn(async move { waiting.wait("default", &id).await });
+    let ask = v1::LeaseJobsRequest { worker: "w".into(), wait_ms: 60_000, ..Default::default() };
+    let asks = tokio::spawn(async move { asking.lease_jobs(ask).await });
+    // Whoever asked before has been heard when these are answered.
+    let ids = enqueue(&jobs, "x".into(), 10).await?;
+    all_succeed(&jobs, ids).await?;
+    node.process().terminate()?;
+    let said = node.process().stderr_tail();
+    assert!(said.contains("stopped") && !said.contains("cut off"), "{said}");
+    waits.await?.expect_err("the node has stopped");
+    asks.await?.expect_err("the node has stopped");
+    stop.cancel();
+    working.await??;
+    Ok(())
 }

@@ -50,6 +50,8 @@ struct Entry {
     begun: AttemptNo,
     uncounted: u32,
     lease_ms: u32,
+    /// What its owner gave it.
+    bytes: u32,
     retry: RetryPolicy,
     priority: u8,
     phase: Phase,
@@ -102,6 +104,8 @@ pub struct Granted {
     pub lease: Lease,
     /// Until when, without a sign of life, milliseconds since 1970.
     pub expires_ms: u64,
+    /// What the job's owner gave it, bytes.
+    pub bytes: u32,
 }
 
 /// The answer to a sign of life.
@@ -122,6 +126,17 @@ pub struct Expired {
     pub next: Next,
     /// Its tenant and id, if it has one.
     pub named: Option<(Tenant, JobId)>,
+}
+
+/// A limit of which a worker says again and again how many jobs it lets run at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Floating {
+    /// So many now.
+    pub max: u32,
+    /// How often a worker is asked, milliseconds.
+    pub refresh_ms: u32,
+    /// Which workers are asked.
+    pub group: Group,
 }
 
 /// What calling a job off does.
@@ -255,6 +270,7 @@ impl Machine {
             begun: job.begun(),
             uncounted: job.uncounted,
             lease_ms: job.spec.lease_ms,
+            bytes: u32::try_from(job.spec.bytes()).unwrap_or(u32::MAX),
             retry: job.spec.retry,
             priority: job.spec.priority,
             phase: Phase::Ready,
@@ -416,7 +432,7 @@ impl Machine {
         self.timers.add(entry.timer_ms, Timer::Expiry(no));
         self.leased.insert(entry.seq, no);
         let lease = Lease { seq: entry.seq, attempt: entry.begun };
-        Granted { lease, expires_ms: entry.timer_ms }
+        Granted { lease, expires_ms: entry.timer_ms, bytes: entry.bytes }
     }
 
     fn held(&self, lease: Lease) -> Result<u32> {
@@ -613,6 +629,12 @@ impl Machine {
         Ok(())
     }
 
+    /// The task group of a job that has not come to its end, and whether it waits.
+    pub fn group_of(&self, tenant: &Tenant, job: &JobRef) -> Option<(&Group, bool)> {
+        let entry = &self.jobs[self.find(tenant, job)?];
+        Some((self.groups.try_get(entry.group)?, entry.phase != Phase::Running))
+    }
+
     fn need_waiting(&self, tenant: &Tenant, job: &JobRef) -> Result<u32> {
         let no = self.need(tenant, job)?;
         if self.jobs[no].phase == Phase::Running {
@@ -637,17 +659,27 @@ impl Machine {
         self.paused.contains(group)
     }
 
-    /// How often this floating limit is refreshed, milliseconds, and how many jobs it lets run at once now; nothing if
-    /// no job is under it.
-    pub fn floating(&self, tenant: &Tenant, key: &LimitKey) -> Option<(u32, u32)> {
+    /// A floating limit, if a job is under it.
+    pub fn floating(&self, tenant: &Tenant, key: &LimitKey) -> Option<Floating> {
         let tenant = self.tenants.find(tenant)?;
         let limit = &self.queues.limits[self.queues.find_limit(tenant, key)?];
         match (&limit.kind, limit.rule) {
-            (LimitKind::Floating { refresh_ms, .. }, limits::Rule::AtOnce(max)) => {
-                Some((*refresh_ms, max))
+            (LimitKind::Floating { refresh_ms, group, .. }, limits::Rule::AtOnce(max)) => {
+                Some(Floating { max, refresh_ms: *refresh_ms, group: group.clone() })
             }
             _ => None,
         }
+    }
+
+    /// The names of all floating limits that a job is under, in no order.
+    pub fn floating_limits(&self) -> Vec<(Tenant, LimitKey)> {
+        let limits = self.queues.limits.iter();
+        let floating = limits.filter(|limit| matches!(limit.kind, LimitKind::Floating { .. }));
+        let named = floating.filter_map(|limit| {
+            let (tenant, key) = &limit.key;
+            Some((self.tenants.try_get(*tenant)?.clone(), key.clone()))
+        });
+        named.collect()
     }
 
     /// A worker says how many jobs a floating limit lets run at once. Nothing if nobody is under it.

@@ -46,6 +46,11 @@ impl<T> Pool<T> {
         self.len
     }
 
+    /// All values.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.pieces.iter().flatten().flatten()
+    }
+
     /// The value, if the number is in use.
     pub(super) fn get(&self, at: u32) -> Option<&T> {
         self.pieces.get(at as usize / PIECE)?.get(at as usize % PIECE)?.as_ref()
@@ -76,6 +81,7 @@ mod tests {
         let numbers: Vec<u32> = (0..3000).map(|n| pool.insert(n)).collect();
         assert_eq!((numbers[2999], pool[1500]), (2999, 1500));
         assert_eq!((pool.remove(7), pool.len()), (7, 2999));
+        assert_eq!(pool.iter().count(), 2999);
         assert_eq!(pool.insert(4000), 7);
         assert_eq!((pool.get(7), pool.get(5000)), (Some(&4000), None));
     }

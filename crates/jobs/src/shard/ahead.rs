@@ -267,11 +267,14 @@ mod tests {
     use crate::shard::commit::{Before, Written};
     use crate::shard::store::{Changes, Retention};
     use crate::spec::JobSpec;
+    use crate::steady::Steady;
     use object_store::memory::InMemory;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
+    use skerry_core::env::Clock;
     use slatedb::config::FlushType;
     use std::sync::Arc;
+    use std::time::Duration;
 
     #[test]
     fn who_comes_back_to_where_he_stopped_reads_on() {
@@ -314,7 +317,8 @@ mod tests {
     async fn what_is_taken_is_what_the_database_has() {
         for seed in 0..20 {
             let db = slatedb::Db::open("db", Arc::new(InMemory::new())).await.expect("opened");
-            let store = Store::new(db, Retention::default(), false);
+            let clock = Arc::new(Steady::new(Arc::new(Still)));
+            let store = Store::new(db, clock, Retention::default(), false);
             let rng = &mut StdRng::seed_from_u64(seed);
             write(&store, (0..JOBS).map(|seq| Job::new(Seq(seq), JobSpec::default(), 0))).await;
             store.flush(FlushType::MemTable).await.expect("flushed");
@@ -345,6 +349,19 @@ mod tests {
     }
 
     const JOBS: u64 = 2_000;
+
+    /// Time stands still.
+    struct Still;
+
+    impl Clock for Still {
+        fn boot(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn wall_ms(&self) -> u64 {
+            1
+        }
+    }
 
     async fn write(store: &Store, jobs: impl Iterator<Item = Job>) {
         let mut changes = Changes::default();

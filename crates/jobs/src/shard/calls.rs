@@ -5,7 +5,10 @@ use super::edit::Edit;
 use super::state::{Called, State};
 use super::{Inner, Shard};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{ATTEMPTS_KEPT, Attempt, AttemptNo, Ending, Job, JobRef, Seq, State as JobState};
+use crate::job::{
+    ATTEMPTS_KEPT, Attempt, AttemptNo, Ending, HISTORY_BYTES_MAX, Job, JobRef, Seq,
+    State as JobState, history_bytes,
+};
 use crate::keys;
 use crate::machine::{Cancelled, Machine};
 use crate::name::{Group, Tenant};
@@ -50,6 +53,12 @@ impl Imported {
         self.spec.check()?;
         if self.attempts.len() > ATTEMPTS_KEPT {
             let detail = format!("{} attempts: {ATTEMPTS_KEPT} at most", self.attempts.len());
+            return Err(Error::invalid(detail));
+        }
+        let bytes = history_bytes(&self.attempts);
+        if bytes > HISTORY_BYTES_MAX {
+            let detail =
+                format!("{bytes} bytes of results and errors: {HISTORY_BYTES_MAX} at most");
             return Err(Error::invalid(detail));
         }
         if self.state.is_final() != self.ended_ms.is_some() {
@@ -145,6 +154,7 @@ impl Shard {
                     state.edit(seq, Edit::Cancelled { at_ms: now_ms });
                     state.count_end(JobState::Cancelled);
                     state.ending.insert((tenant.clone(), job.clone()), seq);
+                    state.see_to_its_limit(tenant, job, now_ms);
                 }
             }
             Ok(done)
@@ -162,7 +172,7 @@ impl Shard {
         let decided = self.inner.decide(|state, now_ms| {
             state.machine.enqueue(&found, now_ms)?;
             for limit in &found.spec.limits {
-                state.see_to_refresher(tenant, limit, now_ms)?;
+                state.see_to_refresher(tenant, &limit.key, now_ms, now_ms);
             }
             state.edit(found.seq, Edit::Restarted(Box::new(found)));
             state.dispatch(now_ms);
@@ -240,6 +250,7 @@ impl Shard {
             let seq = state.place(tenant, job)?;
             decide(&mut state.machine, now_ms)?;
             state.edit(seq, edit);
+            state.see_to_its_limit(tenant, job, now_ms);
             state.dispatch(now_ms);
             Ok(())
         });

@@ -182,7 +182,7 @@ fn deliver(running: &HashMap<Seq, Job>, deliveries: Vec<Delivery>) -> Vec<Lease>
         let job = running.get(&granted.lease.seq);
         let Some(job) = job.filter(|job| job.begun() == granted.lease.attempt) else {
             // Over before it was written: a worker that has gone need not know.
-            let _ = to.tell(Told::Missed);
+            let _ = to.tell(Told::Missed(granted.bytes));
             continue;
         };
         let leased =

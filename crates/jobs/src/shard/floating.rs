@@ -2,14 +2,15 @@
 //!
 //! Whoever enqueues the first job under such a limit brings a job of the broker's own into being, in the limit's task
 //! group: its worker answers with a number, and it runs again a while later, as long as a job is under the limit.
-//! It is a job like any other: if its worker dies, another gets it, and what was said last holds until then.
+//! It is a job like any other: if its worker dies, another gets it, and what was said last holds until then. But it never
+//! fails for good, and another takes its place if it is called off: nobody would be asked any more.
 
+use super::edit::Edit;
 use super::state::State;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Job, Seq, refresher};
+use crate::job::{Job, JobRef, Seq, refreshed_by, refresher};
 use crate::keys;
-use crate::limit::{Limit, LimitKind};
-use crate::machine::Report;
+use crate::machine::{Floating, Report};
 use crate::name::{LimitKey, Tenant};
 use crate::retry::RetryPolicy;
 use crate::spec::JobSpec;
@@ -19,41 +20,61 @@ use skerry_core::wire::{FormatError, Reader};
 const WHAT: &str = "limit record";
 const VERSION: u8 = 1;
 
-/// The job that refreshes a limit.
-fn refresher_spec(tenant: &Tenant, limit: &Limit) -> Option<JobSpec> {
-    let LimitKind::Floating { refresh_ms, group, .. } = &limit.kind else { return None };
-    Some(JobSpec {
-        id: Some(refresher(&limit.key)),
+/// The job that refreshes a limit, not before `start_at_ms`.
+fn refresher_spec(tenant: &Tenant, key: &LimitKey, limit: &Floating, start_at_ms: u64) -> JobSpec {
+    JobSpec {
+        id: Some(refresher(key)),
         tenant: tenant.clone(),
-        group: group.clone(),
+        group: limit.group.clone(),
         priority: 0,
-        payload: Bytes::copy_from_slice(limit.key.as_str().as_bytes()),
-        // As long as anybody is under the limit.
+        start_at_ms,
+        payload: Bytes::copy_from_slice(key.as_str().as_bytes()),
         retry: RetryPolicy {
             retries: u16::MAX,
-            initial_ms: *refresh_ms,
-            max_ms: *refresh_ms,
+            initial_ms: limit.refresh_ms,
+            max_ms: limit.refresh_ms,
             factor_percent: 100,
             jitter_percent: 10,
         },
         ..JobSpec::default()
-    })
+    }
 }
 
 impl State {
-    /// A job has come under a limit: one that floats has a job that refreshes it.
+    /// A job has come under a limit, or one that refreshes it has ended: a limit that floats has a job that refreshes
+    /// it as long as anybody is under it, in the task group that its newest definition says. One that is missing is
+    /// not run before `start_at_ms`.
     pub(super) fn see_to_refresher(
         &mut self,
         tenant: &Tenant,
-        limit: &Limit,
+        key: &LimitKey,
+        start_at_ms: u64,
         now_ms: u64,
-    ) -> Result<()> {
-        let Some(spec) = refresher_spec(tenant, limit) else { return Ok(()) };
-        let job = Job::new(Seq(0), spec, now_ms);
-        if self.machine.place_of(tenant, &job.name()).is_none() {
-            self.take(job, now_ms)?;
+    ) {
+        let Some(limit) = self.machine.floating(tenant, key) else { return };
+        let name = JobRef::Named(refresher(key));
+        if let Some((group, is_waiting)) = self.machine.group_of(tenant, &name) {
+            // One that runs is moved when its attempt is over.
+            if *group == limit.group || !is_waiting {
+                return;
+            }
+            let Some(seq) = self.machine.place_of(tenant, &name) else { return };
+            if self.machine.remove(tenant, &name, now_ms).is_ok() {
+                self.edit(seq, Edit::Deleted);
+            }
         }
-        Ok(())
+        let spec = refresher_spec(tenant, key, &limit, start_at_ms);
+        let taken = self.take(Job::new(Seq(0), spec, now_ms), now_ms);
+        taken.expect("there is none of this name, and it is under no limit");
+    }
+
+    /// Something has happened to a job: if it refreshes a limit, the limit is seen to.
+    pub(super) fn see_to_its_limit(&mut self, tenant: &Tenant, job: &JobRef, now_ms: u64) {
+        let JobRef::Named(id) = job else { return };
+        let Some(key) = refreshed_by(id) else { return };
+        if let Some(limit) = self.machine.floating(tenant, &key) {
+            self.see_to_refresher(tenant, &key, now_ms + u64::from(limit.refresh_ms), now_ms);
+        }
     }
 
     /// A worker says how much a limit lets through: its report, and what becomes of the job.
@@ -72,15 +93,21 @@ impl State {
             Error::new(ErrorKind::Invalid, detail)
         })?;
         let row = keys::limit(tenant, limit);
-        let Some((refresh_ms, before)) = self.machine.floating(tenant, limit) else {
+        let Some(before) = self.machine.floating(tenant, limit) else {
             self.batch.rows.insert(row, None);
             return Ok(Report::Succeeded);
         };
-        if max != before {
+        if max != before.max {
             self.machine.set_limit(tenant, limit, max, now_ms)?;
         }
         self.batch.rows.insert(row, Some(encode_max(max)));
-        Ok(Report::Again { at_ms: now_ms + u64::from(refresh_ms) })
+        let name = JobRef::Named(refresher(limit));
+        let asked = self.machine.group_of(tenant, &name);
+        if asked.is_some_and(|(group, _)| *group != before.group) {
+            // Others are asked from now on.
+            return Ok(Report::Succeeded);
+        }
+        Ok(Report::Again { at_ms: now_ms + u64::from(before.refresh_ms) })
     }
 }
 

@@ -10,6 +10,7 @@ mod commit;
 mod descriptor;
 mod durable;
 mod edit;
+mod ended_ids;
 mod floating;
 mod reading;
 mod seat;
@@ -22,7 +23,7 @@ use descriptor::Descriptor;
 pub use descriptor::ShardNo;
 use durable::Mark;
 pub use reading::{Cursor, LISTED_MAX, Listed, Query};
-pub use seat::{Leased, Seat, Tidings, Told};
+pub use seat::{Leased, ON_ITS_WAY_BYTES, Seat, Tidings, Told};
 pub use state::Totals;
 pub use store::Retention;
 pub use working::Outcome;
@@ -74,7 +75,7 @@ struct Inner {
     descriptor: Descriptor,
     state: Mutex<State>,
     store: Store,
-    clock: Steady,
+    clock: Arc<Steady>,
     /// Why the shard is out of service, if it is.
     failure: watch::Sender<Option<Error>>,
     /// Somebody has decided about a job.
@@ -99,8 +100,10 @@ impl Shard {
     /// # Errors
     /// `Unavailable` if the database does not answer, `Corrupt` for what can't be read, `Conflict` if it is another shard.
     pub async fn open(parts: ShardParts) -> Result<Self> {
-        let store = Store::new(parts.db.clone(), parts.retention, parts.apply_log_on_close);
-        let opened = Self::read(&store, parts).await;
+        let clock = Arc::new(Steady::new(parts.clock.clone()));
+        let (db, apply_log) = (parts.db.clone(), parts.apply_log_on_close);
+        let store = Store::new(db, clock.clone(), parts.retention, apply_log);
+        let opened = Self::read(&store, clock, parts).await;
         if opened.is_err() {
             // It lets go what it holds, such as a log; why it was not opened says more than how it ends.
             let _ = tokio::time::timeout(LET_GO_TIME_MAX, store.abandon()).await;
@@ -108,7 +111,7 @@ impl Shard {
         opened
     }
 
-    async fn read(store: &Store, parts: ShardParts) -> Result<Self> {
+    async fn read(store: &Store, clock: Arc<Steady>, parts: ShardParts) -> Result<Self> {
         let now = Descriptor { number: parts.number, log: parts.log, incarnation: 0 };
         let now = store.begin_incarnation(now, parts.give_up_log).await?;
         let incarnation = now.incarnation;
@@ -116,7 +119,6 @@ impl Shard {
         parts.entropy.fill(&mut seed);
         let machine = Machine::new(u64::from_le_bytes(seed));
         let mut state = State::new(machine, incarnation << SEQ_BITS);
-        let clock = Steady::new(parts.clock);
         let now_ms = clock.now_ms();
         if incarnation > 1 {
             state.machine.assume_spent(now_ms);
@@ -136,6 +138,7 @@ impl Shard {
         tokio::spawn(commit::run(Arc::downgrade(&inner)));
         tokio::spawn(watch_timers(Arc::downgrade(&inner)));
         tokio::spawn(watch_database(Arc::downgrade(&inner), parts.db.subscribe()));
+        tokio::spawn(learn_ended_ids(store.clone()));
         Ok(Self { inner })
     }
 
@@ -184,6 +187,9 @@ async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<()> 
         } else {
             state.batch.rows.insert(key.to_vec(), None);
         }
+    }
+    for (tenant, limit) in state.machine.floating_limits() {
+        state.see_to_refresher(&tenant, &limit, now_ms, now_ms);
     }
     let mut paused = store.rows(&[keys::PAUSED], None).await?;
     while let Some((key, _)) = paused.next().await? {
@@ -281,6 +287,13 @@ async fn watch_database(inner: Weak<Inner>, mut status: watch::Receiver<DbStatus
             other => format!("the jobs' database is closed: {other:?}"),
         };
         shard.fail(&Error::new(ErrorKind::Unavailable, text));
+    }
+}
+
+/// New ids are looked for in the database until this has ended, and for ever if it fails.
+async fn learn_ended_ids(store: Store) {
+    if let Err(error) = store.learn_ended_ids().await {
+        tracing::warn!(%error, "new jobs are taken more slowly: the ids of old ones can't be read");
     }
 }
 

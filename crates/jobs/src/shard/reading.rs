@@ -14,6 +14,10 @@ use tokio::sync::oneshot;
 
 /// The most jobs that one listing gives.
 pub const LISTED_MAX: usize = 1000;
+/// A listing ends beyond so many bytes of names, metadata and errors: it is to fit a message without payloads and results.
+const LISTED_BYTES_MAX: usize = 1 << 20;
+/// And beyond so many bytes of payloads and results.
+const LISTED_CONTENT_BYTES_MAX: usize = 16 << 20;
 /// The most rows that one listing looks at: what does not match costs time too.
 const ROWS_MAX: usize = 10_000;
 
@@ -134,7 +138,7 @@ impl Shard {
         query.check()?;
         self.inner.catch_up().await?;
         let mut listed = Listed { jobs: Vec::new(), next: None };
-        let mut looked_at = 0;
+        let (mut looked_at, mut bytes, mut content_bytes) = (0, 0, 0);
         let after = after.map(|cursor| cursor.0.clone());
         let prefixes = query.prefixes();
         let begun = after
@@ -148,9 +152,15 @@ impl Shard {
                 if let Some(job) = self.inner.job_of_row(&key, &value).await?
                     && query.wants(&job)
                 {
+                    content_bytes += job.content_bytes();
+                    bytes += job.bytes() - job.content_bytes();
                     listed.jobs.push(job);
                 }
-                if listed.jobs.len() >= query.limit || looked_at >= ROWS_MAX {
+                if listed.jobs.len() >= query.limit
+                    || looked_at >= ROWS_MAX
+                    || bytes >= LISTED_BYTES_MAX
+                    || content_bytes >= LISTED_CONTENT_BYTES_MAX
+                {
                     listed.next = Some(Cursor(key));
                     return Ok(listed);
                 }

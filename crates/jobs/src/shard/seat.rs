@@ -2,6 +2,7 @@
 //! what one of them gives it, the others don't.
 
 use crate::job::{Job, Lease};
+use crate::machine::Granted;
 use crate::name::{Group, Worker};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -26,9 +27,20 @@ pub enum Told {
     Leased(Box<Leased>),
     /// Somebody wants this work stopped.
     Cancel(Lease),
-    /// A job that was to be its own ended before it could be told: the credit was for nothing.
-    Missed,
+    /// A job of so many bytes that was to be its own ended before it could be told: the credit was for nothing.
+    Missed(u32),
 }
+
+/// What a worker would still take.
+#[derive(Debug)]
+struct Left {
+    credits: u32,
+    /// Until it has heard of some, bytes; less than none if the last job was larger than what was left.
+    bytes: i64,
+}
+
+/// What is on its way to a worker at once, but for the last job, bytes of what the jobs' owners gave them.
+pub const ON_ITS_WAY_BYTES: u32 = 2 << 20;
 
 /// Where a worker waits for work.
 #[derive(Debug)]
@@ -38,7 +50,7 @@ pub struct Seat {
     group: Group,
     worker: Worker,
     /// Shared by the seats of one worker.
-    credits: Arc<Mutex<u32>>,
+    left: Arc<Mutex<Left>>,
     to: mpsc::UnboundedSender<(u32, Told)>,
 }
 
@@ -56,14 +68,14 @@ impl Seat {
         credits: u32,
     ) -> (Vec<Arc<Self>>, Tidings) {
         let (to, tidings) = mpsc::unbounded_channel();
-        let credits = Arc::new(Mutex::new(credits));
+        let left = Arc::new(Mutex::new(Left { credits, bytes: ON_ITS_WAY_BYTES.into() }));
         let seats = (0..shards).map(|shard| {
             Arc::new(Self {
                 number: NEXT.fetch_add(1, Ordering::Relaxed),
                 shard,
                 group: group.clone(),
                 worker: worker.clone(),
-                credits: credits.clone(),
+                left: left.clone(),
                 to: to.clone(),
             })
         });
@@ -87,24 +99,35 @@ impl Seat {
 
     /// The worker would take so many more.
     pub fn add_credits(&self, more: u32) {
-        let mut credits = self.credits.lock();
-        *credits = credits.saturating_add(more);
+        let mut left = self.left.lock();
+        left.credits = left.credits.saturating_add(more);
+    }
+
+    /// The worker has heard of a job of so many bytes. True if it could get no other until now.
+    pub fn add_bytes(&self, more: usize) -> bool {
+        let mut left = self.left.lock();
+        let was_full = left.bytes <= 0;
+        left.bytes = left.bytes.saturating_add(i64::try_from(more).unwrap_or(i64::MAX));
+        was_full && left.bytes > 0
     }
 
     /// Takes back all that is left; says how many.
     pub fn take_credits(&self) -> u32 {
-        std::mem::take(&mut *self.credits.lock())
+        std::mem::take(&mut self.left.lock().credits)
     }
 
     /// Uses a credit if there is work; `None` if the worker has gone or takes no more. Other shards wait meanwhile:
     /// one that saw no credit while this looks in vain would forget a worker that has one.
-    pub(super) fn offer<T>(&self, work: impl FnOnce() -> Option<T>) -> Option<Option<T>> {
-        let mut credits = self.credits.lock();
-        if *credits == 0 || self.to.is_closed() {
+    pub(super) fn offer(&self, work: impl FnOnce() -> Option<Granted>) -> Option<Option<Granted>> {
+        let mut left = self.left.lock();
+        if left.credits == 0 || left.bytes <= 0 || self.to.is_closed() {
             return None;
         }
         let taken = work();
-        *credits -= u32::from(taken.is_some());
+        if let Some(granted) = &taken {
+            left.credits -= 1;
+            left.bytes -= i64::from(granted.bytes);
+        }
         Some(taken)
     }
 

@@ -178,11 +178,9 @@ impl State {
         }
         self.next_seq += 1;
         self.totals.enqueued += 1;
-        let limits = std::mem::take(&mut job.spec.limits);
-        for limit in &limits {
-            self.see_to_refresher(&job.spec.tenant, limit, now_ms)?;
+        for limit in &job.spec.limits {
+            self.see_to_refresher(&job.spec.tenant, &limit.key, now_ms, now_ms);
         }
-        job.spec.limits = limits;
         self.edit(job.seq, Edit::New(Box::new(job)));
         Ok(name)
     }
@@ -198,16 +196,18 @@ impl State {
     ) {
         self.holders.remove(&lease.seq);
         self.totals.expired += u64::from(ending == Ending::Expired);
+        let called = named.map(|(tenant, id)| (tenant, JobRef::Named(id)));
         match next {
             Next::Retry { .. } => self.totals.retried += 1,
             Next::End(state) => {
                 self.count_end(state);
-                if let Some((tenant, id)) = named {
-                    self.ending.insert((tenant, JobRef::Named(id)), lease.seq);
-                }
+                self.ending.extend(called.clone().map(|called| (called, lease.seq)));
             }
         }
         self.edit(lease.seq, Edit::AttemptEnded { at_ms, ending, next });
+        if let Some((tenant, job)) = called {
+            self.see_to_its_limit(&tenant, &job, at_ms);
+        }
     }
 
     pub(super) fn count_end(&mut self, state: JobState) {

@@ -2,17 +2,20 @@
 
 use super::commit::{Before, Written};
 use super::descriptor::Descriptor;
+use super::ended_ids::EndedIds;
 use crate::database::failed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, Seq, State};
 use crate::keys;
 use crate::name::{JobId, Tenant};
+use crate::steady::Steady;
 use bytes::Bytes;
 use slatedb::config::{
     DurabilityLevel, FlushOptions, FlushType, PutOptions, ReadOptions, ScanOptions, Ttl,
 };
-use slatedb::{Db, DbIterator, WriteBatch};
+use slatedb::{Db, DbIterator, KeyValue, WriteBatch};
 use std::ops::{Bound, Range};
+use std::sync::Arc;
 
 /// How long jobs are kept that have come to their end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +37,9 @@ impl Default for Retention {
 #[derive(Clone)]
 pub(super) struct Store {
     db: Db,
+    clock: Arc<Steady>,
     retention: Retention,
+    ended_ids: Arc<EndedIds>,
     apply_log_on_close: bool,
 }
 
@@ -45,8 +50,13 @@ pub(super) struct Changes {
 }
 
 impl Store {
-    pub(super) fn new(db: Db, retention: Retention, apply_log_on_close: bool) -> Self {
-        Self { db, retention, apply_log_on_close }
+    pub(super) fn new(
+        db: Db,
+        clock: Arc<Steady>,
+        retention: Retention,
+        apply_log_on_close: bool,
+    ) -> Self {
+        Self { db, clock, retention, ended_ids: Arc::default(), apply_log_on_close }
     }
 
     /// Notes that the shard was opened once more, durably. A local log is noted where it can't be lost with it.
@@ -108,7 +118,7 @@ impl Store {
         let options = ScanOptions { read_ahead_bytes: AHEAD_BYTES, ..durable() };
         let range = keys::active(places.start)..keys::active(places.end);
         let rows = self.db.scan_with_options(range, &options).await.map_err(failed)?;
-        Ok(Jobs { rows })
+        Ok(Jobs { rows: self.unexpired(rows) })
     }
 
     async fn get_job(&self, key: &[u8]) -> Result<Option<Job>> {
@@ -118,20 +128,41 @@ impl Store {
     /// A row. What is written and not yet durable is not seen: nobody may be told what a crash would undo.
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         let options = ReadOptions::default().with_durability_filter(DurabilityLevel::Remote);
-        self.db.get_with_options(key, &options).await.map_err(failed)
+        let found = self.db.get_key_value_with_options(key, &options).await.map_err(failed)?;
+        Ok(found.filter(|row| is_kept(row, self.clock.now_ms())).map(|row| row.value))
     }
 
     /// The place of a job that has come to its end.
     pub(super) async fn ended(&self, tenant: &Tenant, id: &JobId) -> Result<Option<Seq>> {
-        let found = self.get(&keys::named(tenant, id)).await?;
-        Ok(found.and_then(|value| keys::seq_of(&value)))
+        let key = keys::named(tenant, id);
+        if !self.ended_ids.may_have(&key) {
+            return Ok(None);
+        }
+        Ok(self.get(&key).await?.and_then(|value| keys::seq_of(&value)))
+    }
+
+    /// Learns which jobs have come to their end, so that not every new id is looked for in the files.
+    pub(super) async fn learn_ended_ids(&self) -> Result<()> {
+        let rows = self.db.scan_prefix_with_options([keys::NAMED], .., &in_one_go()).await;
+        let mut rows = Rows { rows: self.unexpired(rows.map_err(failed)?) };
+        while let Some((key, _)) = rows.next().await? {
+            if !self.ended_ids.add(&key) {
+                return Ok(());
+            }
+        }
+        self.ended_ids.has_all();
+        Ok(())
+    }
+
+    fn unexpired(&self, rows: DbIterator) -> Unexpired {
+        Unexpired { rows, clock: self.clock.clone() }
     }
 
     /// All jobs that have not come to their end, oldest first.
     pub(super) async fn active(&self) -> Result<Jobs> {
         let rows = self.db.scan_prefix_with_options([keys::ACTIVE], .., &in_one_go()).await;
         let rows = rows.map_err(failed)?;
-        Ok(Jobs { rows })
+        Ok(Jobs { rows: self.unexpired(rows) })
     }
 
     /// Puts a job where it belongs, and takes away what it was.
@@ -157,12 +188,24 @@ impl Store {
         };
         let kept = PutOptions { ttl: expires.map_or(Ttl::NoExpiry, Ttl::ExpireAfterMillis) };
         if is_final {
-            put_ended(batch, job, &kept);
+            self.put_ended(batch, job, &kept);
         } else {
             batch.put_with_options(keys::active(job.seq), job.encode(), &kept);
         }
         if written.before != Before::Active || is_final {
             each_entry(job, |key| batch.put_with_options(key, [], &kept));
+        }
+    }
+
+    fn put_ended(&self, batch: &mut WriteBatch, job: &Job, kept: &PutOptions) {
+        batch.put_with_options(keys::ended(job.seq), job.encode(), kept);
+        if let Some(id) = &job.spec.id {
+            let (key, place) = (keys::named(&job.spec.tenant, id), job.seq.0.to_be_bytes());
+            self.ended_ids.add(&key);
+            batch.put_with_options(key, place, kept);
+        }
+        if job.state == State::Failed {
+            batch.put_with_options(keys::dead(job.seq), [], kept);
         }
     }
 
@@ -172,7 +215,7 @@ impl Store {
         let from = rest.map_or(Bound::Unbounded, |rest| Bound::Excluded(Bytes::from(rest)));
         let range = (from, Bound::<Bytes>::Unbounded);
         let rows = self.db.scan_prefix_with_options(prefix, range, &durable()).await;
-        Ok(Rows { rows: rows.map_err(failed)? })
+        Ok(Rows { rows: self.unexpired(rows.map_err(failed)?) })
     }
 
     /// Makes changes, all or none. They are seen at once, and durable after [`Store::sync`].
@@ -212,6 +255,12 @@ impl Store {
     }
 }
 
+/// True until a row's time is over. SlateDB shows it until its file is merged.
+fn is_kept(row: &KeyValue, now_ms: u64) -> bool {
+    let expires_ms = row.expire_ts.and_then(|expires_ms| u64::try_from(expires_ms).ok());
+    expires_ms.is_none_or(|expires_ms| now_ms < expires_ms)
+}
+
 /// How much is asked for at once by who reads on, bytes.
 const AHEAD_BYTES: usize = 256 << 10;
 
@@ -233,17 +282,6 @@ fn remove_ended(batch: &mut WriteBatch, job: &Job) {
     }
 }
 
-fn put_ended(batch: &mut WriteBatch, job: &Job, kept: &PutOptions) {
-    batch.put_with_options(keys::ended(job.seq), job.encode(), kept);
-    if let Some(id) = &job.spec.id {
-        let place = job.seq.0.to_be_bytes();
-        batch.put_with_options(keys::named(&job.spec.tenant, id), place, kept);
-    }
-    if job.state == State::Failed {
-        batch.put_with_options(keys::dead(job.seq), [], kept);
-    }
-}
-
 /// The keys of a job's metadata.
 fn each_entry(job: &Job, mut each: impl FnMut(Vec<u8>)) {
     for entry in &job.spec.metadata {
@@ -261,26 +299,43 @@ impl Changes {
     }
 }
 
+/// Rows whose time is not over, one after the other.
+struct Unexpired {
+    rows: DbIterator,
+    clock: Arc<Steady>,
+}
+
 /// Jobs, one after the other.
 pub(super) struct Jobs {
-    rows: DbIterator,
+    rows: Unexpired,
 }
 
 /// Rows, one after the other.
 pub(super) struct Rows {
-    rows: DbIterator,
+    rows: Unexpired,
+}
+
+impl Unexpired {
+    async fn next(&mut self) -> Result<Option<KeyValue>> {
+        while let Some(row) = self.rows.next().await.map_err(failed)? {
+            if is_kept(&row, self.clock.now_ms()) {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl Rows {
     pub(super) async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>> {
-        let row = self.rows.next().await.map_err(failed)?;
+        let row = self.rows.next().await?;
         Ok(row.map(|row| (row.key, row.value)))
     }
 }
 
 impl Jobs {
     pub(super) async fn next(&mut self) -> Result<Option<Job>> {
-        let row = self.rows.next().await.map_err(failed)?;
+        let row = self.rows.next().await?;
         row.map(|row| Job::decode(&row.value)).transpose()
     }
 }

@@ -119,12 +119,19 @@ fn as_refresh(
     ending: &Ending,
     now_ms: u64,
 ) -> Result<Report> {
-    if let (Some((tenant, id)), Ending::Succeeded(result)) = (named, ending)
-        && let Some(limit) = refreshed_by(id)
-    {
-        return state.refresh(tenant, &limit, result, now_ms);
-    }
-    Ok(report)
+    let limit = named.and_then(|(tenant, id)| Some((tenant, refreshed_by(id)?)));
+    Ok(match (limit, ending, report) {
+        (Some((tenant, limit)), Ending::Succeeded(result), _) => {
+            state.refresh(tenant, &limit, result, now_ms)?
+        }
+        // The next worker may do better, and somebody has to.
+        (Some((tenant, limit)), Ending::Failed(_), _)
+            if state.machine.floating(tenant, &limit).is_some() =>
+        {
+            Report::Failed { is_final: false }
+        }
+        _ => report,
+    })
 }
 
 impl Inner {

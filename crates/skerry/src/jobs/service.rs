@@ -4,15 +4,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::Stream;
-use futures::stream::FuturesUnordered;
-use skerry_api::v1;
+use futures::future::ready;
+use futures::stream::{self, FuturesUnordered};
+use futures::{Stream, StreamExt as _};
 use skerry_api::v1::jobs_server::Jobs;
+use skerry_api::{Error, ErrorKind, v1};
 use skerry_jobs::broker::{Broker, Ticket};
 use skerry_jobs::job::JobRef;
 use skerry_jobs::machine::Cancelled;
 use skerry_jobs::name::{Group, Worker};
-use skerry_jobs::shard::{Cursor, Enqueued};
+use skerry_jobs::shard::{Cursor, Enqueued, Leased};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::host::JobsHost;
@@ -23,23 +25,77 @@ use crate::values::invalid;
 const WAIT_MS_MAX: u32 = 60_000;
 /// The most jobs that one unary call leases.
 const LEASE_MAX: u32 = 1000;
-/// Payloads in one answer, bytes, but for the last: a message has 4 MiB at most, and a payload 1 MiB.
-pub(super) const ANSWER_BYTES: usize = 2 << 20;
+/// The most things that one message is about.
+pub(super) const ITEMS_MAX: usize = 10_000;
 
 /// The service, over a broker.
 pub(crate) struct JobsService {
     host: Arc<JobsHost>,
+    stop: CancellationToken,
 }
 
 impl JobsService {
-    /// Serves this node's broker.
-    pub(crate) fn new(host: Arc<JobsHost>) -> Self {
-        Self { host }
+    /// Serves this node's broker. Calls that wait for something to happen end at `stop`.
+    pub(crate) fn new(host: Arc<JobsHost>, stop: CancellationToken) -> Self {
+        Self { host, stop }
     }
 
     fn broker(&self) -> Result<Broker, Status> {
         Ok(self.host.broker()?)
     }
+
+    /// Leases jobs, as many as one answer takes.
+    async fn lease(&self, broker: &Broker, ask: Ask) -> Result<LeasedJobs, Status> {
+        let Ask { group, worker, max, patience } = ask;
+        tokio::select! {
+            biased;
+            leased = broker.lease(&group, &worker, max, patience) => {
+                Ok(LeasedJobs { broker: broker.clone(), jobs: leased.map_err(status)? })
+            }
+            () = self.stop.cancelled() => Err(stopping()),
+        }
+    }
+}
+
+/// Leases of which nobody knows yet: dropped, they are given back.
+struct LeasedJobs {
+    broker: Broker,
+    jobs: Vec<(Ticket, Leased)>,
+}
+
+impl LeasedJobs {
+    /// They are on their way to who asked.
+    fn answer(mut self) -> Vec<v1::LeasedJob> {
+        self.jobs.drain(..).map(|(ticket, leased)| convert::leased(ticket, leased)).collect()
+    }
+}
+
+impl Drop for LeasedJobs {
+    fn drop(&mut self) {
+        for (ticket, _) in self.jobs.drain(..) {
+            self.broker.give_back(ticket);
+        }
+    }
+}
+
+/// What calls hear that wait when the node is told to stop.
+pub(super) fn stopping() -> Status {
+    Error::new(ErrorKind::Unavailable, "the node stops; try again").into()
+}
+
+/// Looks whether a message is about too much.
+pub(super) fn check_items(what: &str, count: usize) -> Result<(), Status> {
+    if count > ITEMS_MAX {
+        let message = format!("{count} {what} in one message: {ITEMS_MAX} at most");
+        return Err(invalid(message).into());
+    }
+    Ok(())
+}
+
+/// Does things side by side. They make no way for others: with tokio's budget spent, each of them would be asked in vain
+/// again and again.
+async fn all<T>(asked: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    tokio::task::unconstrained(futures::future::join_all(asked)).await
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -117,22 +173,6 @@ impl Ask {
     }
 }
 
-/// Leases jobs, as many as one answer takes.
-async fn lease(broker: &Broker, ask: Ask) -> Result<Vec<v1::LeasedJob>, Status> {
-    let leased = broker.lease(&ask.group, &ask.worker, ask.max, ask.patience).await;
-    let leased = leased.map_err(status)?;
-    let (mut jobs, mut bytes) = (Vec::with_capacity(leased.len()), 0);
-    for (ticket, leased) in leased {
-        if bytes >= ANSWER_BYTES {
-            broker.give_back(ticket);
-            continue;
-        }
-        bytes += leased.job.spec.payload.len();
-        jobs.push(convert::leased(ticket, leased));
-    }
-    Ok(jobs)
-}
-
 #[tonic::async_trait]
 impl Jobs for JobsService {
     type WorkStream = Messages<v1::WorkResponse>;
@@ -143,8 +183,9 @@ impl Jobs for JobsService {
         request: Request<v1::EnqueueJobsRequest>,
     ) -> Answer<v1::EnqueueJobsResponse> {
         let broker = self.broker()?;
-        let jobs = request.into_inner().jobs.into_iter().map(|job| enqueue(&broker, job));
-        let jobs = futures::future::join_all(jobs).await;
+        let jobs = request.into_inner().jobs;
+        check_items("jobs", jobs.len())?;
+        let jobs = all(jobs.into_iter().map(|job| enqueue(&broker, job))).await;
         Ok(Response::new(v1::EnqueueJobsResponse { jobs }))
     }
 
@@ -153,14 +194,15 @@ impl Jobs for JobsService {
         request: Request<v1::ImportJobsRequest>,
     ) -> Answer<v1::EnqueueJobsResponse> {
         let broker = self.broker()?;
-        let jobs = request.into_inner().jobs.into_iter().map(|job| import(&broker, job));
-        let jobs = futures::future::join_all(jobs).await;
+        let jobs = request.into_inner().jobs;
+        check_items("jobs", jobs.len())?;
+        let jobs = all(jobs.into_iter().map(|job| import(&broker, job))).await;
         Ok(Response::new(v1::EnqueueJobsResponse { jobs }))
     }
 
     async fn work(&self, request: Request<Streaming<v1::WorkRequest>>) -> Answer<Self::WorkStream> {
         let broker = self.broker()?;
-        Ok(Response::new(work::serve(broker, request.into_inner())))
+        Ok(Response::new(work::serve(broker, request.into_inner(), self.stop.clone())))
     }
 
     async fn lease_jobs(
@@ -169,7 +211,8 @@ impl Jobs for JobsService {
     ) -> Answer<v1::LeaseJobsResponse> {
         let broker = self.broker()?;
         let ask = Ask::check(request.into_inner())?;
-        Ok(Response::new(v1::LeaseJobsResponse { jobs: lease(&broker, ask).await? }))
+        let jobs = self.lease(&broker, ask).await?.answer();
+        Ok(Response::new(v1::LeaseJobsResponse { jobs }))
     }
 
     async fn heartbeat_jobs(
@@ -177,8 +220,9 @@ impl Jobs for JobsService {
         request: Request<v1::HeartbeatJobsRequest>,
     ) -> Answer<v1::HeartbeatJobsResponse> {
         let broker = self.broker()?;
-        let leases = request.into_inner().leases.into_iter();
-        let beats = leases.map(|lease| heartbeat(&broker, lease)).collect();
+        let leases = request.into_inner().leases;
+        check_items("leases", leases.len())?;
+        let beats = leases.into_iter().map(|lease| heartbeat(&broker, lease)).collect();
         Ok(Response::new(v1::HeartbeatJobsResponse { beats }))
     }
 
@@ -188,17 +232,17 @@ impl Jobs for JobsService {
     ) -> Answer<v1::ReportJobsResponse> {
         let broker = self.broker()?;
         let v1::ReportJobsRequest { outcomes, next } = request.into_inner();
+        check_items("outcomes", outcomes.len())?;
         let next = next.map(Ask::check).transpose()?;
-        let reports = outcomes.into_iter().map(|outcome| report(&broker, outcome));
-        let reports = futures::future::join_all(reports);
+        let reports = all(outcomes.into_iter().map(|outcome| report(&broker, outcome)));
         let Some(next) = next else {
             let (reports, jobs) = (reports.await, Vec::new());
             return Ok(Response::new(v1::ReportJobsResponse { reports, jobs }));
         };
         // The outcomes first: they may be what makes more work ready.
-        let (reports, jobs) = tokio::join!(biased; reports, lease(&broker, next));
+        let (reports, jobs) = tokio::join!(biased; reports, self.lease(&broker, next));
         // Whoever gets no job and asks for one hears why.
-        let jobs = jobs.unwrap_or_default();
+        let jobs = jobs.map(LeasedJobs::answer).unwrap_or_default();
         Ok(Response::new(v1::ReportJobsResponse { reports, jobs }))
     }
 
@@ -207,6 +251,7 @@ impl Jobs for JobsService {
         request: Request<v1::AwaitJobsRequest>,
     ) -> Answer<Self::AwaitJobsStream> {
         let request = request.into_inner();
+        check_items("jobs", request.ids.len())?;
         let tenant = convert::tenant(&request.tenant).map_err(status)?;
         let shard = self.broker()?.shard_of(&tenant).clone();
         let ends: FuturesUnordered<_> = request
@@ -233,7 +278,10 @@ impl Jobs for JobsService {
                 }
             })
             .collect();
-        Ok(Response::new(Box::pin(ends)))
+        let stop = self.stop.clone();
+        let stopped = async move { stop.is_cancelled().then(|| Err(stopping())) };
+        let ends = ends.take_until(self.stop.clone().cancelled_owned());
+        Ok(Response::new(Box::pin(ends.chain(stream::once(stopped).filter_map(ready)))))
     }
 
     async fn show_job(&self, request: Request<v1::JobRequest>) -> Answer<v1::Job> {

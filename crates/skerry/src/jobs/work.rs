@@ -7,12 +7,15 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use skerry_api::v1;
 use skerry_jobs::broker::{Broker, Heard, Work};
+use skerry_jobs::shard::ON_ITS_WAY_BYTES;
 use tokio::sync::mpsc;
+use tokio::task::unconstrained;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::convert;
-use super::service::{ANSWER_BYTES, Messages, heartbeat, report};
+use super::service::{ITEMS_MAX, Messages, check_items, heartbeat, report, stopping};
 use crate::values::invalid;
 
 /// Messages on their way to one worker.
@@ -24,10 +27,17 @@ const REPORTS_MAX: usize = 10_000;
 pub(super) fn serve(
     broker: Broker,
     requests: Streaming<v1::WorkRequest>,
+    stop: CancellationToken,
 ) -> Messages<v1::WorkResponse> {
     let (out, messages) = mpsc::channel(MESSAGES_MAX);
     tokio::spawn(async move {
-        if let Err(status) = converse(broker, requests, &out).await {
+        let conversed = tokio::select! {
+            biased;
+            // What is not durable yet is said again where the worker goes next.
+            () = stop.cancelled() => Err(stopping()),
+            conversed = converse(broker, requests, &out) => conversed,
+        };
+        if let Err(status) = conversed {
             // A worker that has gone hears nothing.
             let _ = out.send(Err(status)).await;
         }
@@ -64,12 +74,15 @@ async fn converse(
             if request.stop {
                 work.stop();
             }
+            check_items("leases", request.beats.len())?;
+            check_items("outcomes", request.outcomes.len())?;
             answer.beats.extend(request.beats.into_iter().map(|lease| heartbeat(&broker, lease)));
-            reports.extend(request.outcomes.into_iter().map(|one| report(&broker, one)));
+            let outcomes = request.outcomes.into_iter();
+            reports.extend(outcomes.map(|one| unconstrained(report(&broker, one))));
         }
         // Everything that is ready goes into one message.
         let mut bytes = 0;
-        while bytes < ANSWER_BYTES {
+        while bytes < ON_ITS_WAY_BYTES as usize && answer.jobs.len() < ITEMS_MAX {
             let Some(heard) = work.next().now_or_never() else { break };
             bytes += put(&mut work, &mut answer, heard.map_err(convert::error)?)?;
         }
@@ -104,11 +117,11 @@ async fn converse(
     }
 }
 
-/// Puts what is heard into an answer; gives how many bytes of payload that is.
+/// Puts what is heard into an answer; gives how many bytes people gave it.
 fn put(work: &mut Work, answer: &mut v1::WorkResponse, heard: Heard) -> Result<usize, Status> {
     Ok(match heard {
         Heard::Leased(ticket, leased) => {
-            let bytes = leased.job.spec.payload.len();
+            let bytes = leased.job.spec.bytes();
             answer.jobs.push(convert::leased(ticket, *leased));
             bytes
         }
@@ -116,7 +129,7 @@ fn put(work: &mut Work, answer: &mut v1::WorkResponse, heard: Heard) -> Result<u
             answer.cancels.push(ticket.encode());
             0
         }
-        Heard::Missed => {
+        Heard::Missed(_) => {
             // One that takes no more keeps its credit.
             if !work.has_stopped() {
                 work.add_credits(1).map_err(convert::error)?;
