@@ -128,6 +128,28 @@ impl Broker {
         self.shard(ticket.shard)?.report(ticket.lease, outcome).await
     }
 
+    /// The same of many, each by itself.
+    pub async fn report_all(&self, reports: Vec<(Ticket, Outcome)>) -> Vec<Result<Next>> {
+        let mut said =
+            vec![Err(Error::new(ErrorKind::Internal, "nothing was said")); reports.len()];
+        let mut by_shard: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        for (at, (ticket, outcome)) in reports.into_iter().enumerate() {
+            by_shard.entry(ticket.shard).or_default().push((at, (ticket.lease, outcome)));
+        }
+        let answers = by_shard.into_iter().map(async |(number, reports)| {
+            let (places, reports): (Vec<_>, Vec<_>) = reports.into_iter().unzip();
+            let answers = match self.shard(number) {
+                Ok(shard) => shard.report_all(reports).await,
+                Err(error) => vec![Err(error); places.len()],
+            };
+            places.into_iter().zip(answers)
+        });
+        for (at, answer) in futures::future::join_all(answers).await.into_iter().flatten() {
+            said[at] = answer;
+        }
+        said
+    }
+
     /// A worker that was to get a job has gone, or has no room for it: it is the next one's.
     pub fn give_back(&self, ticket: Ticket) {
         if let Ok(shard) = self.shard(ticket.shard) {

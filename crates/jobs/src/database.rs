@@ -8,6 +8,7 @@ use object_store::ObjectStore;
 use skerry_core::env::{Clock, Entropy};
 use slatedb::admin::Admin;
 use slatedb::config::{GarbageCollectorDirectoryOptions, Settings};
+use slatedb::fail_parallel::FailPointRegistry;
 use slatedb::{CompactorBuilder, Db, DbBuilder, GarbageCollectorBuilder, WalReader};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,11 @@ pub struct DatabaseParts {
     pub clock: Arc<dyn Clock>,
     /// Names its files.
     pub entropy: Arc<dyn Entropy>,
+    /// The writer's epoch that the owner was handed, from 1: who has been overtaken by another does not open it. If
+    /// none was handed out, whoever opens it last has it.
+    pub epoch: Option<u64>,
+    /// Where it can be made to fail.
+    pub fail_points: Arc<FailPointRegistry>,
     /// Where its files are merged; where it is opened if nothing is said. A merge keeps a thread for long.
     pub merging: Option<Handle>,
 }
@@ -104,7 +110,13 @@ pub async fn open(parts: DatabaseParts) -> Result<Db> {
         })
         .with_system_clock(clock.clone())
         .with_db_cache(Arc::new(BlockCache::new(CACHE_BYTES)), 0)
+        .with_fp_registry(parts.fail_points)
         .with_seed(u64::from_le_bytes(seed));
+    let builder = match parts.epoch {
+        None => builder,
+        // SlateDB claims the one after that which it is told.
+        Some(epoch) => builder.with_expected_epoch(epoch.saturating_sub(1)),
+    };
     let builder = match compactor {
         None => builder,
         Some((merging, options)) => {

@@ -18,6 +18,7 @@ use skerry_log::sim::SimDisk;
 use skerry_store::faulty::{FaultPlan, Faulty};
 use slatedb::admin::Admin;
 use slatedb::config::CheckpointOptions;
+use slatedb::fail_parallel;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -679,6 +680,61 @@ async fn a_shard_that_was_opened_elsewhere_confirms_no_lease() {
 }
 
 /// The bucket is away for a while: who enqueues waits, and nothing is lost or made twice.
+/// Whoever was handed an epoch that another has used since does not open the database, and does that one no harm.
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_was_overtaken_does_not_open() {
+    let mut place = Place::new();
+    place.epoch = Some(1);
+    drop(place.open().await);
+    place.epoch = Some(2);
+    let shard = place.open().await;
+    place.epoch = Some(1);
+    let refused = place.try_open(false).await.err().expect("another has it");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    place.epoch = Some(2);
+    place.try_open(false).await.err().expect("it was handed out once");
+    assert!(shard.enqueue(spec("mail")).await.expect("takes it").is_new);
+}
+
+/// SlateDB fails at each place where it can be made to: what was answered is there when the shard is opened again.
+#[tokio::test(start_paused = true)]
+async fn a_database_that_fails_anywhere_loses_nothing() {
+    let points = [
+        "write-batch-pre-commit",
+        "write-batch-post-commit",
+        "write-wal-sst-io-error",
+        "dispatcher-run-loop",
+    ];
+    for point in points {
+        let place = Place::new();
+        let shard = place.open().await;
+        shard.enqueue(spec("before")).await.expect("takes it");
+        fail_parallel::cfg(place.fail_points.clone(), point, "return")
+            .expect("there is such a point");
+        let mut taken = vec!["before".to_owned()];
+        for n in 0..3 {
+            let id = format!("job-{n}");
+            let asked =
+                tokio::time::timeout(Duration::from_secs(60), shard.enqueue(spec(&id))).await;
+            match asked {
+                Ok(Ok(_)) => taken.push(id),
+                Ok(Err(error)) => {
+                    assert_eq!(error.kind(), ErrorKind::Unavailable, "{point}: {error}")
+                }
+                // It is tried again until it works.
+                Err(_) => {}
+            }
+        }
+        fail_parallel::remove(place.fail_points.clone(), point);
+        drop(shard);
+        let shard = place.open().await;
+        for id in taken {
+            shard.show(&tenant(), &named(&id)).await.expect(point);
+        }
+        shard.enqueue(spec("after")).await.expect("takes it");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_enqueued_while_the_store_is_away_waits_for_it() {
     let mut place = Place::new();

@@ -355,7 +355,11 @@ mod tests {
         ];
         for shape in shapes {
             let name = Path::from("dir/object");
+            let has_dir = dir.path().join("dir").exists();
             let mut upload = store.put_multipart(&name).await.expect("begun");
+            let is_refused = store.is_refused.load(Ordering::Relaxed);
+            let is_around = format!("{upload:?}").contains("around");
+            assert_eq!(is_around, has_dir && !is_refused, "{upload:?}");
             let parts = shape.iter().map(|len| payload(&[*len]));
             let writes: Vec<_> = parts.clone().map(|part| upload.put_part(part)).collect();
             futures::future::try_join_all(writes.into_iter().rev()).await.expect("written");

@@ -19,7 +19,7 @@ mod direct;
 pub mod error;
 pub mod faulty;
 pub mod fsck;
-mod litter;
+pub mod litter;
 pub mod local;
 pub mod meter;
 pub mod node_writer;

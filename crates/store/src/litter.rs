@@ -9,8 +9,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Deletes the files under `root` that were staged and last written before `deadline`; gives how many.
+/// Deletes the files of Skerry's objects under `root` that were staged and last written before `deadline`; gives how many.
 pub(crate) fn remove_staged(root: &Path, deadline: Duration) -> Result<usize> {
+    remove(root, deadline, |name| !matches!(names::parse(name), Object::Foreign))
+}
+
+/// Deletes all files under `dir` that were staged and last written before `deadline`, a time since 1970; gives how many.
+/// It is somebody's who keeps nothing else there, such as a database's.
+///
+/// # Errors
+/// `Io` if the directory can't be read. One that is not there has none.
+pub fn remove_all_staged(dir: &Path, deadline: Duration) -> Result<usize> {
+    match dir.try_exists() {
+        Ok(false) => Ok(0),
+        _ => remove(dir, deadline, |_| true),
+    }
+}
+
+fn remove(root: &Path, deadline: Duration, is_ours: impl Fn(&str) -> bool) -> Result<usize> {
     let deadline = SystemTime::UNIX_EPOCH + deadline;
     let mut removed = 0;
     let mut todo: Vec<PathBuf> = vec![root.to_owned()];
@@ -21,7 +37,7 @@ pub(crate) fn remove_staged(root: &Path, deadline: Duration) -> Result<usize> {
             let kind = entry.file_type().map_err(|e| Error::file("looking at", &dir, e))?;
             if kind.is_dir() {
                 todo.push(entry.path());
-            } else if kind.is_file() && is_staged(root, &entry.path()) {
+            } else if kind.is_file() && is_staged(root, &entry.path(), &is_ours) {
                 // One that is gone by now was published or removed by whoever wrote it.
                 let written = entry.metadata().and_then(|about| about.modified());
                 if written.is_ok_and(|at| at < deadline) && fs::remove_file(entry.path()).is_ok() {
@@ -33,13 +49,11 @@ pub(crate) fn remove_staged(root: &Path, deadline: Duration) -> Result<usize> {
     Ok(removed)
 }
 
-/// True for `NAME#NUMBER`, which is what `object_store` and `direct` call such files, of objects of Skerry's.
-fn is_staged(root: &Path, path: &Path) -> bool {
+/// True for `NAME#NUMBER`, which is what `object_store` and `direct` call such files.
+fn is_staged(root: &Path, path: &Path, is_ours: impl Fn(&str) -> bool) -> bool {
     let name = path.strip_prefix(root).ok().and_then(Path::to_str).unwrap_or_default();
     name.rsplit_once('#').is_some_and(|(object, number)| {
-        !matches!(names::parse(object), Object::Foreign)
-            && !number.is_empty()
-            && number.bytes().all(|digit| digit.is_ascii_digit())
+        is_ours(object) && !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
     })
 }
 
@@ -75,5 +89,7 @@ mod tests {
         let wanted =
             [n.to_owned(), format!("{n}#"), format!("{n}#1x"), young, "theirs#1".to_owned()];
         assert_eq!(left, wanted);
+        assert_eq!(remove_all_staged(dir.path(), deadline).expect("swept"), 1, "theirs");
+        assert_eq!(remove_all_staged(&dir.path().join("none"), deadline).expect("none"), 0);
     }
 }

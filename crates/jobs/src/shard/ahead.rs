@@ -295,6 +295,26 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn who_has_to_wait_reads_further_each_time() {
+        let mut ahead = Ahead::default();
+        for (waits, jobs) in [(true, 512), (false, 512), (true, 1024), (true, 1024)] {
+            if ahead.readers.is_empty() {
+                ahead.stopped_at(0..0, AHEAD_JOBS);
+            }
+            let slow = async move {
+                if waits {
+                    tokio::task::yield_now().await;
+                }
+                Ok(Vec::new())
+            };
+            let coming = Coming { jobs: Box::pin(slow), changed: HashSet::new() };
+            ahead.readers[0].coming = Some(coming);
+            assert!(ahead.await_coming(Seq(0)).await);
+            assert_eq!(ahead.readers[0].jobs, jobs);
+        }
+    }
+
     #[test]
     fn what_is_kept_is_bounded() {
         let mut ahead = Ahead::default();

@@ -1,14 +1,16 @@
 //! What workers say to a shard.
 
+use super::durable::Mark;
 use super::seat::Seat;
 use super::state::State as Known;
 use super::{Inner, Shard};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Ending, JobError, Lease, State, refreshed_by};
 use crate::machine::{Beat, Next, Report};
 use crate::name::{JobId, Tenant};
 use crate::spec::check_payload;
 use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
 use std::sync::Arc;
 
 /// What a worker says of an attempt that is over.
@@ -87,26 +89,64 @@ impl Shard {
     /// `LeaseLost` if somebody else has the job, or nobody; `Invalid` for a result that is too large, or is none for a
     /// limit; `Unavailable`.
     pub async fn report(&self, lease: Lease, outcome: Outcome) -> Result<Next> {
-        let (report, ending) = outcome.check()?;
-        let now_ms = self.inner.clock.now_ms();
-        let reported = {
-            let mut state = self.inner.state.lock();
-            state.check()?;
-            let named = state.machine.named(lease);
-            let report = as_refresh(&mut state, named.as_ref(), report, &ending, now_ms)?;
-            let next = state.machine.report(lease, report, now_ms);
-            next.map(|next| {
-                state.end_attempt(lease, named, ending.clone(), next, now_ms);
-                state.dispatch(now_ms);
-                (next, self.inner.changed(&state))
-            })
-        };
-        match reported {
-            Ok((next, mark)) => {
-                self.inner.wait_durable(mark).await?;
+        let mut said = self.report_all(vec![(lease, outcome)]).await;
+        said.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "nothing was said")))
+    }
+
+    /// The same of many, each by itself, one after the other.
+    pub async fn report_all(&self, reports: Vec<(Lease, Outcome)>) -> Vec<Result<Next>> {
+        let Ended { mut said, refused, mark } = self.inner.end_attempts(reports);
+        if let Some(mark) = mark
+            && let Err(why) = self.inner.wait_durable(mark).await
+        {
+            // It may have happened or not.
+            said.iter_mut().filter(|said| said.is_ok()).for_each(|said| *said = Err(why.clone()));
+        }
+        let before = refused.into_iter().map(async |(at, lease, ending)| {
+            (at, self.inner.reported_before(lease, &ending).await)
+        });
+        let mut before = stream::iter(before).buffer_unordered(LOOKED_UP_AT_ONCE);
+        while let Some((at, found)) = before.next().await {
+            match found {
+                Ok(Some(next)) => said[at] = Ok(next),
+                Ok(None) => {}
+                Err(error) => said[at] = Err(error),
+            }
+        }
+        said
+    }
+}
+
+/// Reports that are looked for among those that were made before, at once.
+const LOOKED_UP_AT_ONCE: usize = 64;
+
+/// What is made of reports at first.
+struct Ended {
+    said: Vec<Result<Next>>,
+    /// Those whose leases don't hold, by their places: they may have been reported before.
+    refused: Vec<(usize, Lease, Ending)>,
+    /// The batch with which it is durable, if anything has changed.
+    mark: Option<Mark>,
+}
+
+impl Known {
+    /// An attempt is over. How it ended is given back if its lease does not hold.
+    fn report(
+        &mut self,
+        lease: Lease,
+        outcome: Outcome,
+        now_ms: u64,
+    ) -> std::result::Result<Next, (Error, Option<Ending>)> {
+        let wrong = |error| (error, None);
+        let (report, ending) = outcome.check().map_err(wrong)?;
+        let named = self.machine.named(lease);
+        let report = as_refresh(self, named.as_ref(), report, &ending, now_ms).map_err(wrong)?;
+        match self.machine.report(lease, report, now_ms) {
+            Ok(next) => {
+                self.end_attempt(lease, named, ending, next, now_ms);
                 Ok(next)
             }
-            Err(error) => self.inner.reported_before(lease, &ending).await?.ok_or(error),
+            Err(error) => Err((error, Some(ending))),
         }
     }
 }
@@ -135,6 +175,29 @@ fn as_refresh(
 }
 
 impl Inner {
+    fn end_attempts(&self, reports: Vec<(Lease, Outcome)>) -> Ended {
+        let now_ms = self.clock.now_ms();
+        let mut state = self.state.lock();
+        if let Err(why) = state.check() {
+            return Ended { said: vec![Err(why); reports.len()], refused: Vec::new(), mark: None };
+        }
+        let (mut said, mut refused) = (Vec::with_capacity(reports.len()), Vec::new());
+        let mut has_changed = false;
+        for (at, (lease, outcome)) in reports.into_iter().enumerate() {
+            let done = state.report(lease, outcome, now_ms);
+            has_changed |= done.is_ok();
+            said.push(done.map_err(|(error, ending)| {
+                refused.extend(ending.map(|ending| (at, lease, ending)));
+                error
+            }));
+        }
+        if has_changed {
+            state.dispatch(now_ms);
+        }
+        let mark = has_changed.then(|| self.changed(&state));
+        Ended { said, refused, mark }
+    }
+
     /// What was answered to the same report before, if it was made before.
     async fn reported_before(&self, lease: Lease, ending: &Ending) -> Result<Option<Next>> {
         self.catch_up().await?;

@@ -16,6 +16,7 @@ use skerry_jobs::spec::JobSpec;
 use skerry_jobs::wal::LocalWal;
 use skerry_log::sim::SimDisk;
 use slatedb::Db;
+use slatedb::fail_parallel::FailPointRegistry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -56,6 +57,8 @@ pub struct Place {
     pub store: Arc<dyn ObjectStore>,
     pub clock: Arc<Paused>,
     pub log: DatabaseLog,
+    pub epoch: Option<u64>,
+    pub fail_points: Arc<FailPointRegistry>,
     opened: AtomicU8,
 }
 
@@ -66,11 +69,17 @@ impl Place {
             store: Arc::new(InMemory::new()),
             clock,
             log: DatabaseLog::Same,
+            epoch: None,
+            fail_points: Arc::new(FailPointRegistry::new()),
             opened: AtomicU8::new(0),
         }
     }
 
     pub async fn database(&self) -> Db {
+        self.try_database().await.expect("opens")
+    }
+
+    pub async fn try_database(&self) -> Result<Db> {
         let parts = DatabaseParts {
             store: self.store.clone(),
             path: "shard".to_owned(),
@@ -78,9 +87,11 @@ impl Place {
             settings: database::settings(),
             clock: self.clock.clone(),
             entropy: Arc::new(Opened(self.opened.fetch_add(1, Ordering::Relaxed))),
+            epoch: self.epoch,
+            fail_points: self.fail_points.clone(),
             merging: None,
         };
-        database::open(parts).await.expect("opens")
+        database::open(parts).await
     }
 
     pub async fn open(&self) -> Shard {
@@ -90,7 +101,7 @@ impl Place {
     /// Opens the shard, also if that gives up a log which it had.
     pub async fn try_open(&self, give_up_log: bool) -> Result<Shard> {
         let parts = ShardParts {
-            db: self.database().await,
+            db: self.try_database().await?,
             number: ShardNo::ONLY,
             clock: self.clock.clone(),
             entropy: Arc::new(Fixed),

@@ -221,6 +221,8 @@ impl World {
             settings: self.settings.clone(),
             clock: Arc::new(OnTheWall(self.time.clone())),
             entropy: self.entropy(number << 32),
+            epoch: None,
+            fail_points: Arc::default(),
             merging: None,
         };
         Ok((database::open(parts).await?, id))

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use object_store::ObjectStore;
 use skerry_api::{Error, ErrorKind, Result};
+use skerry_core::env::Clock as _;
 use skerry_jobs::broker::Broker;
 use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
 use skerry_jobs::shard::{Retention, Shard, ShardNo, ShardParts};
 use skerry_jobs::wal::{LocalWal, log_failed};
 use skerry_log::{FileDisk, Log};
 use skerry_store::meter::{Counters, Meter};
-use skerry_store::url;
+use skerry_store::{litter, url};
 
 use super::convert;
 use super::host::CLOSE_TIME_MAX;
@@ -114,6 +116,9 @@ impl Opener {
     }
 
     async fn open_shard(&self, store: &Arc<dyn ObjectStore>, number: u32) -> Result<Shard> {
+        if let Some(dir) = self.data.dir_of(number) {
+            clear_litter(dir).await;
+        }
         let log = match &self.log {
             Some(place) => place.open(number, &self.calls)?,
             None => DatabaseLog::Same,
@@ -126,6 +131,9 @@ impl Opener {
             settings: self.settings.clone(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
+            // One node has its shards to itself.
+            epoch: None,
+            fail_points: Arc::default(),
             // A connection that a merge opens is driven where it computes, and the log's PUTs would use it.
             merging: self.background.handle().filter(|_| self.data.is_local()),
         };
@@ -141,6 +149,21 @@ impl Opener {
             apply_log_on_close: self.apply_log_on_close,
         };
         Shard::open(parts).await.map_err(convert::error)
+    }
+}
+
+/// What crashes left may be somebody's who still writes it, but not for so long.
+const LITTER_AGE: Duration = Duration::from_secs(86_400);
+
+/// Deletes what crashes left of files that were on their way into a database in a directory.
+async fn clear_litter(dir: PathBuf) {
+    let now = Duration::from_millis(SystemClock.wall_ms());
+    let clear = move || litter::remove_all_staged(&dir, now.saturating_sub(LITTER_AGE));
+    match tokio::task::spawn_blocking(clear).await {
+        Ok(Ok(0)) => {}
+        Ok(Ok(files)) => tracing::info!(files, "cleared what crashes left of the jobs' files"),
+        Ok(Err(error)) => tracing::warn!(%error, "what crashes left of the jobs' files stays"),
+        Err(error) => tracing::warn!(%error, "what crashes left of the jobs' files stays"),
     }
 }
 
@@ -192,6 +215,12 @@ impl Place {
     /// It is in a directory of this machine.
     fn is_local(&self) -> bool {
         self.url.starts_with("file://") || !self.url.contains("://")
+    }
+
+    /// The directory of a shard, if it is on this machine.
+    fn dir_of(&self, shard: u32) -> Option<PathBuf> {
+        let root = self.url.strip_prefix("file://").unwrap_or(&self.url);
+        self.is_local().then(|| Path::new(root).join(self.path_of(shard)))
     }
 
     fn in_bucket(settings: &Settings, layout: &Layout, node: &str) -> Self {
@@ -320,6 +349,27 @@ mod tests {
         }
         assert!(place("fs", "/var/jobs", 2).is_err());
         assert!(place("ftp", "x", 1).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_crashes_left_of_a_database_is_cleared_when_it_is_opened() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = place("fs", &format!("{}/%shard%", dir.path().display()), 1).expect("a place");
+        let compacted = place.dir_of(0).expect("it is here").join("compacted");
+        std::fs::create_dir_all(&compacted).expect("made");
+        for name in ["a.sst", "a.sst#1", "young.sst#1"] {
+            let file = File::create(compacted.join(name)).expect("made");
+            if !name.starts_with("young") {
+                file.set_modified(std::time::UNIX_EPOCH).expect("set");
+            }
+        }
+        clear_litter(place.dir_of(0).expect("it is here")).await;
+        let left = std::fs::read_dir(&compacted).expect("listed");
+        let mut left: Vec<_> = left.map(|entry| entry.expect("there").file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["a.sst", "young.sst#1"]);
+        let elsewhere = Place::of("s3", "bucket/%shard%", &BTreeMap::new(), 1).expect("a place");
+        assert_eq!(elsewhere.dir_of(0), None);
     }
 
     #[test]

@@ -131,14 +131,20 @@ async fn import(broker: &Broker, job: v1::Job) -> v1::EnqueuedJob {
     })
 }
 
-/// Reports an outcome.
-pub(super) async fn report(broker: &Broker, outcome: v1::Outcome) -> v1::Reported {
-    let (lease, both) = convert::outcome(outcome);
-    let next = match both {
-        Ok((ticket, outcome)) => broker.report(ticket, outcome).await,
-        Err(error) => Err(error),
-    };
-    convert::reported(lease, next)
+/// Reports outcomes.
+pub(super) async fn report(broker: Broker, outcomes: Vec<v1::Outcome>) -> Vec<v1::Reported> {
+    let outcomes = outcomes.into_iter().map(convert::outcome);
+    let (leases, said): (Vec<_>, Vec<_>) = outcomes.unzip();
+    let right = said.iter().filter_map(|said| said.as_ref().ok().cloned()).collect();
+    let mut nexts = broker.report_all(right).await.into_iter();
+    let answers = leases.into_iter().zip(said).filter_map(|(lease, said)| {
+        let next = match said {
+            Ok(_) => nexts.next()?,
+            Err(error) => Err(error),
+        };
+        Some(convert::reported(lease, next))
+    });
+    answers.collect()
 }
 
 /// Passes a sign of life on.
@@ -234,7 +240,7 @@ impl Jobs for JobsService {
         let v1::ReportJobsRequest { outcomes, next } = request.into_inner();
         check_items("outcomes", outcomes.len())?;
         let next = next.map(Ask::check).transpose()?;
-        let reports = all(outcomes.into_iter().map(|outcome| report(&broker, outcome)));
+        let reports = report(broker.clone(), outcomes);
         let Some(next) = next else {
             let (reports, jobs) = (reports.await, Vec::new());
             return Ok(Response::new(v1::ReportJobsResponse { reports, jobs }));

@@ -9,7 +9,6 @@ use skerry_api::v1;
 use skerry_jobs::broker::{Broker, Heard, Work};
 use skerry_jobs::shard::ON_ITS_WAY_BYTES;
 use tokio::sync::mpsc;
-use tokio::task::unconstrained;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -60,7 +59,7 @@ async fn converse(
     let worker = convert::worker(&begin.worker).map_err(convert::error)?;
     let credits = std::mem::take(&mut first.credits);
     let mut work = broker.work(&group, &worker, credits).map_err(convert::error)?;
-    let mut reports = FuturesUnordered::new();
+    let (mut reports, mut unanswered) = (FuturesUnordered::new(), 0);
     let mut answer = v1::WorkResponse::default();
     let (mut more, mut is_open) = (Some(first), true);
     loop {
@@ -77,8 +76,10 @@ async fn converse(
             check_items("leases", request.beats.len())?;
             check_items("outcomes", request.outcomes.len())?;
             answer.beats.extend(request.beats.into_iter().map(|lease| heartbeat(&broker, lease)));
-            let outcomes = request.outcomes.into_iter();
-            reports.extend(outcomes.map(|one| unconstrained(report(&broker, one))));
+            if !request.outcomes.is_empty() {
+                unanswered += request.outcomes.len();
+                reports.push(report(broker.clone(), request.outcomes));
+            }
         }
         // Everything that is ready goes into one message.
         let mut bytes = 0;
@@ -87,7 +88,8 @@ async fn converse(
             bytes += put(&mut work, &mut answer, heard.map_err(convert::error)?)?;
         }
         while let Some(Some(done)) = reports.next().now_or_never() {
-            answer.reports.push(done);
+            unanswered -= done.len();
+            answer.reports.extend(done);
         }
         if answer != v1::WorkResponse::default() {
             let full = std::mem::take(&mut answer);
@@ -103,8 +105,11 @@ async fn converse(
                 let heard = heard.map_err(convert::error)?;
                 put(&mut work, &mut answer, heard)?;
             }
-            Some(done) = reports.next() => answer.reports.push(done),
-            request = requests.message(), if is_open && reports.len() < REPORTS_MAX => {
+            Some(done) = reports.next() => {
+                unanswered -= done.len();
+                answer.reports.extend(done);
+            }
+            request = requests.message(), if is_open && unanswered < REPORTS_MAX => {
                 more = request?;
                 is_open = more.is_some();
                 if !is_open {

@@ -41,6 +41,16 @@ impl Upload {
 }
 
 impl Files {
+    /// Writes whole blocks; through the cache where the file system takes the flag and not the write.
+    fn write_blocks(&self, blocks: &[u8], at: u64) -> io::Result<()> {
+        match self.around.write_all_at(blocks, at) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.through.write_all_at(blocks, at)
+            }
+            written => written,
+        }
+    }
+
     fn write(&self, payload: &PutPayload, at: u64) -> io::Result<()> {
         let mut chunks = payload.iter().map(|chunk| &chunk[..]);
         let mut at = at;
@@ -48,13 +58,13 @@ impl Files {
             let mut pieces = Pieces::new();
             for chunk in chunks {
                 pieces.add(chunk, |piece| {
-                    self.around.write_all_at(piece, at)?;
+                    self.write_blocks(piece, at)?;
                     at += piece.len() as u64;
                     Ok(())
                 })?;
             }
             let (blocks, rest) = pieces.left();
-            self.around.write_all_at(blocks, at)?;
+            self.write_blocks(blocks, at)?;
             return self.through.write_all_at(rest, at + blocks.len() as u64);
         }
         chunks.try_for_each(|chunk| {

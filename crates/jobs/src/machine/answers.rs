@@ -1,0 +1,121 @@
+//! What a machine is told, and what it answers.
+
+use super::Phase;
+use crate::job::{Lease, State};
+use crate::name::{Group, JobId, Tenant};
+
+/// What a worker says of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// Done.
+    Succeeded,
+    /// Not done; with `is_final`, trying again is no use.
+    Failed {
+        /// Trying again is no use.
+        is_final: bool,
+    },
+    /// Stopped.
+    Cancelled,
+    /// Given back, not begun: no failure, and somebody else's at once.
+    Returned,
+    /// Done for now: it runs again, not before this.
+    Again {
+        /// Not before this, milliseconds since 1970.
+        at_ms: u64,
+    },
+}
+
+/// What becomes of a job whose attempt has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It is tried again, not before this, milliseconds since 1970.
+    Retry {
+        /// Not before this, milliseconds since 1970.
+        at_ms: u64,
+    },
+    /// It has come to its end.
+    End(State),
+}
+
+/// A job that a worker may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Granted {
+    /// What the worker shows.
+    pub lease: Lease,
+    /// Until when, without a sign of life, milliseconds since 1970.
+    pub expires_ms: u64,
+    /// What the job's owner gave it, bytes.
+    pub bytes: u32,
+}
+
+/// The answer to a sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat {
+    /// Until when the job is the worker's now, milliseconds since 1970.
+    pub expires_ms: u64,
+    /// Somebody wants the work stopped.
+    pub cancel_asked: bool,
+}
+
+/// A lease that ended without a word of its worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expired {
+    /// Which.
+    pub lease: Lease,
+    /// What becomes of the job.
+    pub next: Next,
+    /// Its tenant and id, if it has one.
+    pub named: Option<(Tenant, JobId)>,
+}
+
+/// A limit of which a worker says again and again how many jobs it lets run at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Floating {
+    /// So many now.
+    pub max: u32,
+    /// How often a worker is asked, milliseconds.
+    pub refresh_ms: u32,
+    /// Which workers are asked.
+    pub group: Group,
+}
+
+/// What calling a job off does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It has come to its end.
+    Now,
+    /// Its worker is told.
+    Asked,
+}
+
+/// How many jobs there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// That have not come to their end.
+    pub active: usize,
+    /// Of these, that a worker has.
+    pub running: usize,
+}
+
+/// How many jobs of a task group there are that have not come to their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GroupCounts {
+    /// Whose time has not come.
+    pub early: u64,
+    /// That could run, but for limits and workers.
+    pub ready: u64,
+    /// That a worker has.
+    pub running: u64,
+    /// None is given out.
+    pub is_paused: bool,
+}
+
+impl GroupCounts {
+    pub(super) fn of(&mut self, phase: Phase) -> &mut u64 {
+        match phase {
+            Phase::Early => &mut self.early,
+            Phase::Ready => &mut self.ready,
+            Phase::Running => &mut self.running,
+        }
+    }
+}

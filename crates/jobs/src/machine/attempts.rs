@@ -1,0 +1,158 @@
+//! Attempts: they begin with a lease, and end with a report, or when the lease is over.
+
+use super::timers::Timer;
+use super::{Beat, Expired, Granted, Machine, Next, Phase, Report};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{JobRef, Lease, Seq, State};
+use crate::name::{Group, JobId, Tenant};
+
+impl Machine {
+    /// The next job for a worker of a task group, if there is one that may run.
+    pub fn lease(&mut self, group: &Group, now_ms: u64) -> Option<Granted> {
+        self.set_now(now_ms);
+        if self.paused.contains(group) {
+            return None;
+        }
+        let taken = self.queues.take(self.groups.find(group)?, self.now_ms * 1000);
+        let granted = taken.map(|place| {
+            self.leave(place.job);
+            self.jobs[place.job].begun.0 += 1;
+            self.begin_lease(place.job)
+        });
+        self.settle();
+        granted
+    }
+
+    pub(super) fn begin_lease(&mut self, no: u32) -> Granted {
+        self.enter(no, Phase::Running);
+        let entry = &mut self.jobs[no];
+        entry.timer_ms = self.now_ms + u64::from(entry.lease_ms);
+        self.timers.add(entry.timer_ms, Timer::Expiry(no));
+        self.leased.insert(entry.seq, no);
+        let lease = Lease { seq: entry.seq, attempt: entry.begun };
+        Granted { lease, expires_ms: entry.timer_ms, bytes: entry.bytes }
+    }
+
+    fn held(&self, lease: Lease) -> Result<u32> {
+        let no = self.leased.get(&lease.seq).copied();
+        no.filter(|no| self.jobs[*no].begun == lease.attempt).ok_or_else(|| {
+            let detail = format!(
+                "attempt {} of job {} is not under way: its lease ended; stop the work",
+                lease.attempt.0,
+                JobRef::Assigned(lease.seq)
+            );
+            Error::new(ErrorKind::LeaseLost, detail)
+        })
+    }
+
+    /// The lease of a job that a worker has.
+    pub fn lease_of(&self, seq: Seq) -> Option<Lease> {
+        let no = self.leased.get(&seq)?;
+        Some(Lease { seq, attempt: self.jobs[*no].begun })
+    }
+
+    /// The tenant and the id of a job that a worker has, if it has an id.
+    pub fn named(&self, lease: Lease) -> Option<(Tenant, JobId)> {
+        self.named_of(self.held(lease).ok()?)
+    }
+
+    fn named_of(&self, no: u32) -> Option<(Tenant, JobId)> {
+        let entry = &self.jobs[no];
+        let tenant = self.tenants.try_get(entry.tenant)?.clone();
+        Some((tenant, entry.id.clone()?))
+    }
+
+    /// A sign of life.
+    ///
+    /// # Errors
+    /// `LeaseLost` if somebody else has the job, or nobody.
+    pub fn heartbeat(&mut self, lease: Lease, now_ms: u64) -> Result<Beat> {
+        self.set_now(now_ms);
+        let no = self.held(lease)?;
+        let entry = &mut self.jobs[no];
+        let expires_ms = self.now_ms + u64::from(entry.lease_ms);
+        self.timers.remove(entry.timer_ms, Timer::Expiry(no));
+        self.timers.add(expires_ms, Timer::Expiry(no));
+        entry.timer_ms = expires_ms;
+        Ok(Beat { expires_ms, cancel_asked: entry.cancel_asked })
+    }
+
+    /// How an attempt ended.
+    ///
+    /// # Errors
+    /// `LeaseLost` if somebody else has the job, or nobody.
+    pub fn report(&mut self, lease: Lease, report: Report, now_ms: u64) -> Result<Next> {
+        self.set_now(now_ms);
+        let no = self.held(lease)?;
+        let next = match report {
+            Report::Succeeded => Next::End(State::Succeeded),
+            Report::Cancelled => Next::End(State::Cancelled),
+            Report::Failed { is_final } => self.after_failure(no, is_final),
+            Report::Returned | Report::Again { .. } if self.jobs[no].cancel_asked => {
+                Next::End(State::Cancelled)
+            }
+            Report::Returned => {
+                self.jobs[no].uncounted += 1;
+                Next::Retry { at_ms: self.now_ms }
+            }
+            Report::Again { at_ms } => {
+                self.jobs[no].uncounted = self.jobs[no].begun.0;
+                Next::Retry { at_ms }
+            }
+        };
+        self.end_attempt(no, next);
+        self.settle();
+        Ok(next)
+    }
+
+    fn after_failure(&mut self, no: u32, is_final: bool) -> Next {
+        let random = self.next_random();
+        let entry = &self.jobs[no];
+        if entry.cancel_asked {
+            return Next::End(State::Cancelled);
+        }
+        let retry = entry.begun.0 - entry.uncounted - 1;
+        match entry.retry.delay_ms(retry, random) {
+            Some(delay_ms) if !is_final => Next::Retry { at_ms: self.now_ms + delay_ms },
+            _ => Next::End(State::Failed),
+        }
+    }
+
+    fn end_attempt(&mut self, no: u32, next: Next) {
+        self.stop(no);
+        match next {
+            Next::Retry { at_ms } => self.wait(no, at_ms),
+            Next::End(_) => self.forget(no),
+        }
+    }
+
+    /// What has come due: jobs whose time has come, leases that are over, tokens of rates.
+    pub fn tick(&mut self, now_ms: u64) -> Vec<Expired> {
+        self.set_now(now_ms);
+        let mut expired = Vec::new();
+        while let Some(timer) = self.timers.pop(self.now_ms) {
+            match timer {
+                Timer::Start(no) => {
+                    self.leave(no);
+                    self.wait(no, 0);
+                }
+                Timer::Token(limit) => self.queues.tokens_came(limit, self.now_ms * 1000),
+                Timer::Expiry(no) => {
+                    let entry = &self.jobs[no];
+                    let lease = Lease { seq: entry.seq, attempt: entry.begun };
+                    let named = self.named_of(no);
+                    let next = self.after_failure(no, false);
+                    self.end_attempt(no, next);
+                    expired.push(Expired { lease, next, named });
+                }
+            }
+            self.settle();
+        }
+        expired
+    }
+
+    /// When something comes due next, milliseconds since 1970.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.timers.next_ms()
+    }
+}

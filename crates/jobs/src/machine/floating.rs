@@ -1,0 +1,64 @@
+//! Floating limits, of which a worker says how many jobs they let run.
+
+use super::limits::Rule;
+use super::{Floating, Machine, Phase};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobRef;
+use crate::limit::LimitKind;
+use crate::name::{Group, LimitKey, Tenant};
+
+impl Machine {
+    /// The task group of a job that has not come to its end, and whether it waits.
+    pub fn group_of(&self, tenant: &Tenant, job: &JobRef) -> Option<(&Group, bool)> {
+        let entry = &self.jobs[self.find(tenant, job)?];
+        Some((self.groups.try_get(entry.group)?, entry.phase != Phase::Running))
+    }
+
+    /// A floating limit, if a job is under it.
+    pub fn floating(&self, tenant: &Tenant, key: &LimitKey) -> Option<Floating> {
+        let tenant = self.tenants.find(tenant)?;
+        let limit = &self.queues.limits[self.queues.find_limit(tenant, key)?];
+        match (&limit.kind, limit.rule) {
+            (LimitKind::Floating { refresh_ms, group, .. }, Rule::AtOnce(max)) => {
+                Some(Floating { max, refresh_ms: *refresh_ms, group: group.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    /// The names of all floating limits that a job is under, in no order.
+    pub fn floating_limits(&self) -> Vec<(Tenant, LimitKey)> {
+        let limits = self.queues.limits.iter();
+        let floating = limits.filter(|limit| matches!(limit.kind, LimitKind::Floating { .. }));
+        let named = floating.filter_map(|limit| {
+            let (tenant, key) = &limit.key;
+            Some((self.tenants.try_get(*tenant)?.clone(), key.clone()))
+        });
+        named.collect()
+    }
+
+    /// A worker says how many jobs a floating limit lets run at once. Nothing if nobody is under it.
+    ///
+    /// # Errors
+    /// `Conflict` if it is no floating limit.
+    pub fn set_limit(
+        &mut self,
+        tenant: &Tenant,
+        key: &LimitKey,
+        max: u32,
+        now_ms: u64,
+    ) -> Result<()> {
+        self.set_now(now_ms);
+        let tenant = self.tenants.find(tenant);
+        let Some(no) = tenant.and_then(|tenant| self.queues.find_limit(tenant, key)) else {
+            return Ok(());
+        };
+        if !matches!(self.queues.limits[no].kind, LimitKind::Floating { .. }) {
+            let detail = format!("limit {key} is not a floating limit");
+            return Err(Error::new(ErrorKind::Conflict, detail));
+        }
+        self.queues.set_rule(no, Rule::AtOnce(max), self.now_ms * 1000);
+        self.settle();
+        Ok(())
+    }
+}
