@@ -28,6 +28,9 @@ CONCURRENCY_MAX = 10_000
 #: No more jobs are taken while so many outcomes are not answered: each may hold a result of 1 MiB.
 UNANSWERED_MAX = 256
 
+#: Outcomes in one message, as many as a node takes.
+OUTCOMES_MAX = 10_000
+
 #: A sign of life is given so many times in a lease.
 BEATS_PER_LEASE = 3
 
@@ -181,7 +184,7 @@ class Ledger:
     def _next_outcomes(self) -> List[pb.Outcome]:
         outcomes: List[pb.Outcome] = []
         bytes_left = MESSAGE_BYTES_MAX
-        while self._unsaid:
+        while self._unsaid and len(outcomes) < OUTCOMES_MAX:
             outcome = self._unanswered.get(self._unsaid[0])
             if outcome is not None:
                 bytes_left -= outcome.ByteSize()

@@ -16,6 +16,8 @@ use crate::{Address, Error, ErrorKind, Result, v1};
 
 /// How long a connection may take: a node on the same host or network answers at once.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often a node that says nothing is asked whether it is there: one that hangs is as good as away.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// What may be on its way unread on one stream, bytes: a few pieces of an export.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 
@@ -73,6 +75,7 @@ impl Client {
         address.check().map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
         let channel = endpoint(address)?
             .connect_timeout(CONNECT_TIME_MAX)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(STREAM_WINDOW_BYTES)
             .connect()

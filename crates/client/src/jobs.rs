@@ -3,6 +3,7 @@
 use crate::new_job::NewJob;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use prost::Message as _;
 use skerry_api::v1::jobs_client::JobsClient;
 use skerry_api::{Address, Client, Error, ErrorKind, Result, v1};
 use tonic::transport::Channel;
@@ -15,6 +16,10 @@ pub struct Enqueued {
     /// False if one of its id was there: nothing was changed then.
     pub is_new: bool,
 }
+
+/// Jobs in one call: how many, and bytes, but for the last.
+const MESSAGE_JOBS_MAX: usize = 1000;
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// A connection to a node's jobs. Clones share it. An answer means that what it says is durable.
 #[derive(Debug, Clone)]
@@ -43,15 +48,30 @@ impl Jobs {
         all.pop().unwrap_or_else(|| Err(out_of_order()))
     }
 
-    /// Enqueues many jobs at once; one that can't be keeps no other from it.
+    /// Enqueues many jobs, in as many calls as it takes; one that can't be keeps no other from it.
     ///
     /// # Errors
-    /// If nothing is known of any.
+    /// If nothing is known of some: with ids, all can be enqueued again.
     pub async fn enqueue_all(
         &self,
-        jobs: impl IntoIterator<Item = NewJob>,
+        wanted: impl IntoIterator<Item = NewJob>,
     ) -> Result<Vec<Result<Enqueued>>> {
-        let jobs = jobs.into_iter().map(|job| job.spec).collect();
+        let (mut enqueued, mut jobs, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for job in wanted.into_iter().map(|job| job.spec) {
+            bytes += job.encoded_len();
+            jobs.push(job);
+            if bytes >= MESSAGE_BYTES_MAX || jobs.len() >= MESSAGE_JOBS_MAX {
+                enqueued.extend(self.enqueue_some(std::mem::take(&mut jobs)).await?);
+                bytes = 0;
+            }
+        }
+        if !jobs.is_empty() {
+            enqueued.extend(self.enqueue_some(jobs).await?);
+        }
+        Ok(enqueued)
+    }
+
+    async fn enqueue_some(&self, jobs: Vec<v1::JobSpec>) -> Result<Vec<Result<Enqueued>>> {
         let answer = self.raw().enqueue_jobs(v1::EnqueueJobsRequest { jobs }).await?;
         let jobs = answer.into_inner().jobs.into_iter().map(|one| match one.failure {
             None => Ok(Enqueued { id: one.id, is_new: one.is_new }),

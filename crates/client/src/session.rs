@@ -4,7 +4,7 @@
 //! dropped; credits never exceed what the worker has room for; it hears while it speaks, so that neither side waits for
 //! the other for ever.
 
-use crate::task::{Task, outcome};
+use crate::task::{Task, outcome, wrong_result};
 use crate::worker::Handler;
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -32,6 +32,8 @@ const UNHEARD_MAX: usize = 1024;
 const BEAT_MAX: Duration = Duration::from_secs(10);
 /// The shortest time between two signs of life.
 const BEAT_MIN: Duration = Duration::from_millis(20);
+/// How long a worker that stops tries to say how its last jobs ended; then their leases run out.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(30);
 /// How long a worker that is done waits for the node to part.
 const PART_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -55,6 +57,7 @@ pub(crate) struct Session {
     unheard: HashMap<Bytes, v1::Outcome>,
     has_heard: bool,
     is_stopping: bool,
+    last_words_end: Option<Instant>,
     said: Said,
 }
 
@@ -88,6 +91,7 @@ impl Session {
             unheard: HashMap::new(),
             has_heard: false,
             is_stopping: false,
+            last_words_end: None,
             said: Said::default(),
         }
     }
@@ -97,9 +101,29 @@ impl Session {
         self.running.is_empty() && self.unheard.is_empty()
     }
 
-    /// Something is being done.
-    pub(crate) fn is_working(&self) -> bool {
-        !self.running.is_empty()
+    /// What it has done since the connection broke is said over the next; so long at most.
+    pub(crate) async fn work_on(&mut self, pause: Duration, stop: &CancellationToken) {
+        let end = Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(end) => return,
+                // With nothing in hand there is nothing to come back for.
+                () = stop.cancelled(), if self.is_idle() => return,
+                Some(done) = self.handlers.join_next() => {
+                    if let Ok(outcome) = done {
+                        self.finish(outcome);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Until when a worker that stops, and that has nothing more to do, says how its last jobs ended.
+    pub(crate) fn last_words_end(&mut self, is_stopping: bool) -> Option<Instant> {
+        if !is_stopping || !self.running.is_empty() {
+            return None;
+        }
+        Some(*self.last_words_end.get_or_insert_with(|| Instant::now() + LAST_WORDS_TIME))
     }
 
     /// Says what the node has not heard.
@@ -119,19 +143,28 @@ impl Session {
     /// Works over one connection, until it breaks, or until everything is done after `stop`. What came after that is
     /// given back over the next.
     pub(crate) async fn talk(&mut self, address: &Address, stop: &CancellationToken) -> Result<()> {
-        let mut jobs = Client::connect(address).await?.jobs();
         let (to_node, requests) = mpsc::channel(MESSAGES_MAX);
         self.is_stopping = stop.is_cancelled();
         let outcomes = self.unheard.keys().cloned().collect();
         self.said = Said { outcomes, beats: !self.running.is_empty(), ..Said::default() };
-        let mut answers = jobs.work(ReceiverStream::new(requests)).await?.into_inner();
+        let connecting = async {
+            let mut jobs = Client::connect(address).await?.jobs();
+            Ok::<_, Error>(jobs.work(ReceiverStream::new(requests)).await?.into_inner())
+        };
+        let last_words_end = self.last_words_end(self.is_stopping);
+        let mut answers = tokio::select! {
+            connected = connecting => connected?,
+            () = at(last_words_end) => return Err(self.gave_up()),
+        };
         let mut last_beat = Instant::now();
         while !(self.is_stopping && self.is_idle()) {
             let beat = tokio::time::sleep_until(last_beat + self.beat_interval());
+            let last_words_end = self.last_words_end(self.is_stopping);
             tokio::select! {
                 answer = answers.message() => {
+                    let answer = answer?.ok_or_else(gone)?;
                     self.has_heard = true;
-                    self.hear(answer?.ok_or_else(gone)?);
+                    self.hear(answer);
                 }
                 Some(done) = self.handlers.join_next() => {
                     // One that was aborted has lost its lease.
@@ -148,6 +181,7 @@ impl Session {
                     self.said.beats = true;
                 }
                 () = stop.cancelled(), if !self.is_stopping => self.is_stopping = true,
+                () = at(last_words_end) => return Err(self.gave_up()),
             }
         }
         drop(to_node);
@@ -240,11 +274,24 @@ impl Session {
                 running.stop.cancel();
             }
         }
-        for report in answer.reports {
-            // If the node could not keep it, it is said again over the next connection.
-            if !is_unavailable(&report) {
-                self.unheard.remove(&report.lease);
-            }
+        answer.reports.into_iter().for_each(|report| self.hear_report(report));
+    }
+
+    fn hear_report(&mut self, report: v1::Reported) {
+        let failure = match report.next {
+            Some(v1::reported::Next::Failure(failure)) => failure,
+            _ => v1::Failure::default(),
+        };
+        // If the node could not keep it, it is said again over the next connection.
+        if failure.kind() == v1::FailureKind::Unavailable {
+            return;
+        }
+        let said = self.unheard.remove(&report.lease).and_then(|outcome| outcome.end);
+        if failure.kind() == v1::FailureKind::Invalid
+            && let Some(v1::outcome::End::Succeeded(_)) = said
+        {
+            // The job must not hang until its lease is over.
+            self.say(wrong_result(report.lease, failure.message));
         }
     }
 
@@ -257,9 +304,10 @@ impl Session {
     fn begin(&mut self, job: v1::LeasedJob) {
         let task = Task::new(&job);
         let (stop, lease) = (task.stop.clone(), job.lease.clone());
-        let work = (self.handler)(task);
+        let handler = self.handler.clone();
         let abort = self.handlers.spawn(async move {
-            let done = AssertUnwindSafe(work).catch_unwind().await;
+            let work = AssertUnwindSafe(async { handler(task).await });
+            let done = work.catch_unwind().await;
             let done = done.unwrap_or_else(|_| {
                 Err(crate::Failure::retry("panic", "the worker's handler panicked"))
             });
@@ -288,10 +336,11 @@ fn is_lost(failure: &v1::Failure) -> bool {
     failure.kind() == v1::FailureKind::LeaseLost
 }
 
-fn is_unavailable(report: &v1::Reported) -> bool {
-    match &report.next {
-        Some(v1::reported::Next::Failure(why)) => why.kind() == v1::FailureKind::Unavailable,
-        _ => false,
+/// Waits until a time, if there is one.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -73,12 +73,31 @@ impl Failure {
     }
 }
 
+/// The largest result that a node takes, bytes.
+const RESULT_BYTES_MAX: usize = 1 << 20;
+/// The longest code and message of an error that a node keeps, bytes.
+const ERROR_BYTES_MAX: usize = 4096;
+
+/// What a worker says of an attempt whose result no node takes.
+pub(crate) fn wrong_result(lease: Bytes, message: String) -> v1::Outcome {
+    outcome(lease, Err(Failure::retry("InvalidResult", message)))
+}
+
 /// What a worker says of an attempt that is over.
 pub(crate) fn outcome(lease: Bytes, done: Result<Bytes, Failure>) -> v1::Outcome {
     use v1::outcome::End;
-    let failed =
-        |code, message, is_final| End::Failed(v1::JobError { code, message, r#final: is_final });
+    let failed = |mut code: String, mut message: String, is_final| {
+        for text in [&mut code, &mut message] {
+            text.truncate(text.floor_char_boundary(ERROR_BYTES_MAX));
+        }
+        End::Failed(v1::JobError { code, message, r#final: is_final })
+    };
     let end = match done {
+        Ok(result) if result.len() > RESULT_BYTES_MAX => {
+            let bytes = result.len();
+            let message = format!("a result of {bytes} bytes: 1 MiB at most; return where it is");
+            return wrong_result(lease, message);
+        }
         Ok(result) => End::Succeeded(result),
         Err(Failure::Retry { code, message }) => failed(code, message, false),
         Err(Failure::Final { code, message }) => failed(code, message, true),

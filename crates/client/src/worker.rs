@@ -12,8 +12,6 @@ use tokio_util::sync::CancellationToken;
 /// Between two attempts to connect: the first, and the longest.
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
-/// How long a worker that stops tries to say how its last jobs ended; then their leases run out.
-const LAST_WORDS_TIME: Duration = Duration::from_secs(30);
 
 /// What does the work.
 pub(crate) type Handler =
@@ -61,7 +59,6 @@ impl Worker {
         let handler: Arc<Handler> = Arc::new(move |task| Box::pin(handler(task)));
         let mut session = Session::new(self.group, self.name, self.concurrency, handler);
         let mut pause = RECONNECT_FIRST;
-        let mut last_words_end = None;
         loop {
             match session.talk(&self.address, &stop).await {
                 Ok(()) if session.is_idle() => return Ok(()),
@@ -73,20 +70,14 @@ impl Worker {
             if stop.is_cancelled() && session.is_idle() {
                 return Ok(());
             }
-            if stop.is_cancelled() && !session.is_working() {
-                let now = Instant::now();
-                if *last_words_end.get_or_insert(now + LAST_WORDS_TIME) <= now {
-                    return Err(session.gave_up());
-                }
+            let last_words_end = session.last_words_end(stop.is_cancelled());
+            if last_words_end.is_some_and(|end| end <= Instant::now()) {
+                return Err(session.gave_up());
             }
             if session.has_heard() {
                 pause = RECONNECT_FIRST;
             }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                // With nothing in hand there is nothing to come back for.
-                () = stop.cancelled(), if session.is_idle() => return Ok(()),
-            }
+            session.work_on(pause, &stop).await;
             pause = (pause * 2).min(RECONNECT_MAX);
         }
     }

@@ -313,8 +313,11 @@ impl Work {
             Heard::Missed(bytes) => *bytes as usize,
             Heard::Cancel(_) => 0,
         };
-        if self.seats.first().is_some_and(|seat| seat.add_bytes(bytes)) {
-            self.sit_down()?;
+        if self.seats.first().is_some_and(|seat| seat.add_bytes(bytes))
+            && let Err(error) = self.sit_down()
+        {
+            self.keep(heard);
+            return Err(error);
         }
         Ok(heard)
     }

@@ -28,9 +28,10 @@ pub struct DatabaseParts {
     pub clock: Arc<dyn Clock>,
     /// Names its files.
     pub entropy: Arc<dyn Entropy>,
-    /// The writer's epoch that the owner was handed, from 1: who has been overtaken by another does not open it. If
-    /// none was handed out, whoever opens it last has it.
-    pub epoch: Option<u64>,
+    /// The writer's epoch that the database has, as its owner was told when he was handed it (0 before the first, one
+    /// more with each opening): if another has opened it since, it is not opened. If nothing was handed out, whoever opens
+    /// it last has it.
+    pub expected_epoch: Option<u64>,
     /// Where it can be made to fail.
     pub fail_points: Arc<FailPointRegistry>,
     /// Where its files are merged; where it is opened if nothing is said. A merge keeps a thread for long.
@@ -112,10 +113,9 @@ pub async fn open(parts: DatabaseParts) -> Result<Db> {
         .with_db_cache(Arc::new(BlockCache::new(CACHE_BYTES)), 0)
         .with_fp_registry(parts.fail_points)
         .with_seed(u64::from_le_bytes(seed));
-    let builder = match parts.epoch {
+    let builder = match parts.expected_epoch {
         None => builder,
-        // SlateDB claims the one after that which it is told.
-        Some(epoch) => builder.with_expected_epoch(epoch.saturating_sub(1)),
+        Some(epoch) => builder.with_expected_epoch(epoch),
     };
     let builder = match compactor {
         None => builder,

@@ -222,7 +222,9 @@ impl Job {
 
     /// What its owner and its workers gave it, bytes: names, payload, metadata, results and errors.
     pub fn bytes(&self) -> usize {
-        self.spec.bytes() + history_bytes(&self.attempts)
+        const NUMBERS: usize = 32;
+        let workers = self.attempts.iter().map(|attempt| NUMBERS + attempt.worker.as_str().len());
+        self.spec.bytes() + workers.sum::<usize>() + history_bytes(&self.attempts)
     }
 
     /// Of these, payload and results.

@@ -47,6 +47,18 @@ pub struct Limit {
     pub kind: LimitKind,
 }
 
+impl Limit {
+    /// What it takes in a message, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        const NUMBERS: usize = 32;
+        let group = match &self.kind {
+            LimitKind::Floating { group, .. } => group.as_str().len(),
+            LimitKind::Concurrency { .. } | LimitKind::Rate { .. } => 0,
+        };
+        NUMBERS + self.key.as_str().len() + group
+    }
+}
+
 impl LimitKind {
     /// Looks whether the numbers make sense.
     ///

@@ -67,12 +67,14 @@ impl Default for JobSpec {
 }
 
 impl JobSpec {
-    /// What its owner gave it, bytes: names, payload and metadata.
+    /// What its owner gave it, bytes: names, limits, payload and metadata, and as much as numbers take.
     pub fn bytes(&self) -> usize {
+        const NUMBERS: usize = 64;
         let metadata = self.metadata.iter().map(|(key, value)| key.len() + value.len());
         let id = self.id.as_ref().map_or(0, |id| id.as_str().len());
         let names = id + self.tenant.as_str().len() + self.group.as_str().len();
-        names + self.payload.len() + metadata.sum::<usize>()
+        let limits: usize = self.limits.iter().map(Limit::bytes).sum();
+        NUMBERS + names + limits + self.payload.len() + metadata.sum::<usize>()
     }
 
     /// Looks whether everything is in range.

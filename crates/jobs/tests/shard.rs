@@ -679,39 +679,35 @@ async fn a_shard_that_was_opened_elsewhere_confirms_no_lease() {
     new.enqueue(spec("more")).await.expect("takes it");
 }
 
-/// The bucket is away for a while: who enqueues waits, and nothing is lost or made twice.
 /// Whoever was handed an epoch that another has used since does not open the database, and does that one no harm.
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_was_overtaken_does_not_open() {
     let mut place = Place::new();
-    place.epoch = Some(1);
+    place.expected_epoch = Some(0);
     drop(place.open().await);
-    place.epoch = Some(2);
+    place.expected_epoch = None;
+    drop(place.open().await);
+    place.expected_epoch = Some(2);
     let shard = place.open().await;
-    place.epoch = Some(1);
-    let refused = place.try_open(false).await.err().expect("another has it");
-    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
-    place.epoch = Some(2);
-    place.try_open(false).await.err().expect("it was handed out once");
+    for overtaken in [0, 1, 2] {
+        place.expected_epoch = Some(overtaken);
+        let refused = place.try_open(false).await.err().expect("another has it");
+        assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    }
     assert!(shard.enqueue(spec("mail")).await.expect("takes it").is_new);
 }
 
 /// SlateDB fails at each place where it can be made to: what was answered is there when the shard is opened again.
 #[tokio::test(start_paused = true)]
 async fn a_database_that_fails_anywhere_loses_nothing() {
-    let points = [
-        "write-batch-pre-commit",
-        "write-batch-post-commit",
-        "write-wal-sst-io-error",
-        "dispatcher-run-loop",
-    ];
+    let points = ["write-batch-pre-commit", "write-batch-post-commit", "write-wal-sst-io-error"];
     for point in points {
         let place = Place::new();
         let shard = place.open().await;
         shard.enqueue(spec("before")).await.expect("takes it");
         fail_parallel::cfg(place.fail_points.clone(), point, "return")
             .expect("there is such a point");
-        let mut taken = vec!["before".to_owned()];
+        let (mut taken, mut has_failed) = (vec!["before".to_owned()], false);
         for n in 0..3 {
             let id = format!("job-{n}");
             let asked =
@@ -719,12 +715,14 @@ async fn a_database_that_fails_anywhere_loses_nothing() {
             match asked {
                 Ok(Ok(_)) => taken.push(id),
                 Ok(Err(error)) => {
+                    has_failed = true;
                     assert_eq!(error.kind(), ErrorKind::Unavailable, "{point}: {error}")
                 }
                 // It is tried again until it works.
-                Err(_) => {}
+                Err(_) => has_failed = true,
             }
         }
+        assert!(has_failed, "{point} fails nothing");
         fail_parallel::remove(place.fail_points.clone(), point);
         drop(shard);
         let shard = place.open().await;
@@ -735,6 +733,7 @@ async fn a_database_that_fails_anywhere_loses_nothing() {
     }
 }
 
+/// The bucket is away for a while: who enqueues waits, and nothing is lost or made twice.
 #[tokio::test(start_paused = true)]
 async fn what_is_enqueued_while_the_store_is_away_waits_for_it() {
     let mut place = Place::new();
@@ -936,4 +935,221 @@ async fn a_worker_sits_at_all_shards_with_the_same_credits() {
         }
     }
     assert_eq!((broker.counts().active, broker.totals().succeeded), (0, 15));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_fits_a_message() {
+    use skerry_jobs::job::{Attempt, AttemptNo};
+    use skerry_jobs::name::Worker;
+    let shard = Place::new().open().await;
+    let attempt = |n: u32| Attempt {
+        number: AttemptNo(n),
+        worker: Worker::new(&"w".repeat(128)).expect("a name"),
+        started_ms: 1,
+        ended: Some((2, Ending::Expired)),
+    };
+    let limits: Vec<_> = (0..8)
+        .map(|n| Limit {
+            key: LimitKey::new(&format!("{n:0>120}")).expect("a name"),
+            kind: LimitKind::Concurrency { max: 1 },
+        })
+        .collect();
+    for _ in 0..1000 {
+        let imported = Imported {
+            spec: JobSpec { limits: limits.clone(), ..JobSpec::default() },
+            state: State::Succeeded,
+            created_ms: 1,
+            ended_ms: Some(2),
+            attempts: (1..=64).map(attempt).collect(),
+        };
+        shard.import(imported).await.expect("takes it");
+    }
+    let page = list(&shard, |q| q.limit = 1000).await;
+    let bytes: usize = page.jobs.iter().map(|job| job.encode().len()).sum();
+    assert!(bytes < 4 << 20, "{} jobs, {bytes} bytes", page.jobs.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_looks_at_so_many_rows() {
+    let shard = Place::new().open().await;
+    for _ in 0..15_000 {
+        let imported = Imported {
+            spec: JobSpec::default(),
+            state: State::Succeeded,
+            created_ms: 1,
+            ended_ms: Some(2),
+            attempts: Vec::new(),
+        };
+        shard.import(imported).await.expect("takes it");
+    }
+    let group = Group::new("other").expect("a name");
+    let page = list(&shard, |q| q.group = Some(group.clone())).await;
+    assert!(page.next.is_some(), "10,000 rows at most");
+    tokio::time::sleep(Duration::from_secs(8 * 86_400)).await;
+    let page = list(&shard, |q| q.group = Some(group.clone())).await;
+    assert!(
+        page.next.is_some(),
+        "10,000 rows at most, also of those that are past their retention"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_definitions_ask_no_more_often_than_either() {
+    let shard = Place::new().open().await;
+    let groups = [Group::new("one").expect("a name"), Group::new("two").expect("a name")];
+    let mut asked = 0;
+    for n in 0..100 {
+        let group = &groups[n % 2];
+        let job = JobSpec { limits: under_api(group), ..spec(&n.to_string()) };
+        shard.enqueue(job).await.expect("takes it");
+        for got in lease_of(&shard, group, 1, Duration::ZERO).await {
+            asked += 1;
+            shard.report(got.lease, Outcome::Succeeded("1".into())).await.expect("holds");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(asked <= 4, "asked {asked} times within a second, and should be every ten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_definition_of_a_floating_limit_says_how_often() {
+    let shard = Place::new().open().await;
+    let group = Group::new("one").expect("a name");
+    let limits = |refresh_ms| {
+        let kind = LimitKind::Floating { initial: 1, refresh_ms, group: group.clone() };
+        vec![Limit { key: LimitKey::new("api").expect("a name"), kind }]
+    };
+    shard.enqueue(JobSpec { limits: limits(3_600_000), ..spec("a") }).await.expect("takes it");
+    let got = lease_of(&shard, &group, 1, Duration::from_secs(1)).await.pop().expect("asked");
+    shard.report(got.lease, Outcome::Succeeded("1".into())).await.expect("holds");
+    shard.enqueue(JobSpec { limits: limits(1_000), ..spec("b") }).await.expect("takes it");
+    assert_eq!(lease_of(&shard, &group, 1, Duration::from_secs(60)).await.len(), 1);
+}
+
+/// Whatever the sizes and whoever is quick, everything is given out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_forgotten_whatever_the_sizes() {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    let mut shards = Vec::new();
+    let places: Vec<_> = (0..3).map(|_| Place::new()).collect();
+    for (number, place) in (0..3).zip(&places) {
+        let parts = ShardParts {
+            db: place.database().await,
+            number: ShardNo { number, of: 3 },
+            clock: place.clock.clone(),
+            entropy: Arc::new(Fixed),
+            retention: Retention::default(),
+            log: None,
+            give_up_log: false,
+            apply_log_on_close: false,
+        };
+        shards.push(Shard::open(parts).await.expect("opens"));
+    }
+    let broker = Broker::new(shards);
+    let group = Group::default();
+    let (jobs, workers) = (200, 4);
+    let done = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let mut working = Vec::new();
+    for w in 0..workers {
+        let (broker, group, done) = (broker.clone(), group.clone(), done.clone());
+        working.push(tokio::spawn(async move {
+            let worker = Worker::new(&format!("w{w}")).expect("a name");
+            let mut work = broker.work(&group, &worker, 7).expect("sits down");
+            while done.load(std::sync::atomic::Ordering::SeqCst) < jobs {
+                let Ok(heard) = tokio::time::timeout(Duration::from_secs(1), work.next()).await
+                else {
+                    continue;
+                };
+                if let Heard::Leased(ticket, _) = heard.expect("in service") {
+                    broker.report(ticket, Outcome::Succeeded("".into())).await.expect("holds");
+                    done.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    work.add_credits(1).expect("more");
+                }
+            }
+        }));
+    }
+    let mut rng = StdRng::seed_from_u64(7);
+    for n in 0..jobs {
+        let tenant = Tenant::new(&format!("t{}", n % 9)).expect("a name");
+        let size = if rng.random_range(0..3) == 0 { 1 << 20 } else { rng.random_range(0..400_000) };
+        let job =
+            JobSpec { tenant: tenant.clone(), payload: vec![0; size].into(), ..JobSpec::default() };
+        broker.shard_of(&tenant).enqueue(job).await.expect("takes it");
+    }
+    for one in working {
+        tokio::time::timeout(Duration::from_secs(60), one)
+            .await
+            .expect("it does not stall")
+            .expect("ends");
+    }
+}
+
+/// Any setting of SlateDB's can be set: one that lets rows go loses no job.
+#[tokio::test(start_paused = true)]
+async fn rows_that_do_not_expire_say_so() {
+    use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
+    let place = Place::new();
+    let mut settings = database::settings();
+    settings.default_ttl_millis = Some(1000);
+    let mut places = Vec::new();
+    for n in 0..2 {
+        let db = database::open(DatabaseParts {
+            store: place.store.clone(),
+            path: "shard".to_owned(),
+            log: DatabaseLog::Same,
+            settings: settings.clone(),
+            clock: place.clock.clone(),
+            entropy: Arc::new(Fixed),
+            expected_epoch: None,
+            fail_points: Arc::default(),
+            merging: None,
+        })
+        .await
+        .expect("opens");
+        let shard = Shard::open(ShardParts {
+            db,
+            number: ShardNo::ONLY,
+            clock: place.clock.clone(),
+            entropy: Arc::new(Fixed),
+            retention: Retention::default(),
+            log: None,
+            give_up_log: false,
+            apply_log_on_close: false,
+        })
+        .await
+        .expect("opens");
+        let job = JobSpec { payload: n.to_string().into(), ..JobSpec::default() };
+        places.push(shard.enqueue(job).await.expect("takes it").job);
+        if n == 1 {
+            println!("{places:?} {:?}", ids(&list(&shard, |_| ()).await));
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        shard.close().await.expect("closes");
+    }
+    assert_ne!(places[0], places[1], "a place is given twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_just_ends_is_there() {
+    use object_store::memory::InMemory;
+    let mut place = Place::new();
+    let faulty = Faulty::new(Arc::new(InMemory::new()), 1, FaultPlan::default());
+    let faults = faulty.faults();
+    place.store = Arc::new(faulty);
+    let shard = place.open().await;
+    let job = shard.enqueue(JobSpec::default()).await.expect("takes it").job;
+    let leased = one(&shard).await;
+    faults.set_plan(FaultPlan { slow: 1000, slow_ms: 10..11, ..FaultPlan::default() });
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        shard.report(leased.lease, Outcome::Succeeded("x".into())).await
+    };
+    let (other, whose) = (shard.enqueue(JobSpec::default()), tenant());
+    let (_, changed, ended) = tokio::join!(other, shard.restart(&whose, &job), end);
+    ended.expect("holds");
+    let there = shard.show(&tenant(), &job).await.map(|job| job.state);
+    if let Err(error) = changed {
+        assert_ne!(error.kind(), ErrorKind::NotFound, "{error}; and {there:?}");
+    }
 }

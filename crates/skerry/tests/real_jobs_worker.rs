@@ -189,3 +189,86 @@ async fn who_waits_keeps_no_node_from_stopping() -> Outcome {
     working.await??;
     Ok(())
 }
+
+async fn one_in_hand(
+    address: &Address,
+    stop: &CancellationToken,
+) -> Outcome<(tokio::sync::watch::Sender<bool>, JoinHandle<skerry_api::Result<()>>)> {
+    let jobs = Jobs::connect(address).await?;
+    enqueue(&jobs, "x".into(), 1).await?;
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let (end, ends) = tokio::sync::watch::channel(false);
+    let working = work(address, 1, stop, move |_| {
+        let _ = begun.send(());
+        let mut ends = ends.clone();
+        async move {
+            let _ = ends.wait_for(|end| *end).await;
+            Bytes::new()
+        }
+    });
+    begins.recv().await.ok_or("the worker has gone")?;
+    Ok((end, working))
+}
+
+/// The handler ends after the node has died; told to stop, the worker ends within its half minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_stops_though_its_node_has_died() -> Outcome {
+    let (node, address) = start()?;
+    let stop = CancellationToken::new();
+    let (end, working) = one_in_hand(&address, &stop).await?;
+    let _dead = node.kill()?;
+    end.send(true)?;
+    stop.cancel();
+    let ended = tokio::time::timeout(PATIENCE, working).await??;
+    assert!(ended.is_err(), "nobody has heard how its job ended");
+    Ok(())
+}
+
+/// The same, but the node hangs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_stops_though_its_node_hangs() -> Outcome {
+    let (node, address) = start()?;
+    let stop = CancellationToken::new();
+    let (end, working) = one_in_hand(&address, &stop).await?;
+    node.process().suspend();
+    end.send(true)?;
+    stop.cancel();
+    let ended = tokio::time::timeout(PATIENCE, working).await;
+    node.process().resume();
+    assert!(ended??.is_err(), "nobody has heard how its job ended");
+    Ok(())
+}
+
+/// Whatever is wrong with a result or a handler is the trouble of one attempt, which says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_handler_does_wrong_is_one_jobs_trouble() -> Outcome {
+    let (node, address) = start()?;
+    let jobs = Jobs::connect(&address).await?;
+    let stop = CancellationToken::new();
+    let working = work(&address, 1, &stop, |payload| {
+        assert!(payload != "panic", "not this one");
+        async move {
+            match &payload[..] {
+                b"large" => vec![0; MIB + 1].into(),
+                b"huge" => vec![0; 17 * MIB].into(),
+                _ => payload,
+            }
+        }
+    });
+    for (wrong, code) in [("panic", "panic"), ("large", "InvalidResult"), ("huge", "InvalidResult")]
+    {
+        let retry = v1::RetryPolicy { retries: Some(0), ..Default::default() };
+        let job = NewJob::new(wrong).group("g").retry(retry);
+        let id = jobs.enqueue(job).await?.id;
+        let ended = tokio::time::timeout(PATIENCE, jobs.wait("default", &id)).await??;
+        assert_eq!(ended.state(), v1::JobState::Failed, "{wrong}");
+        let end = ended.attempts.into_iter().next().and_then(|attempt| attempt.end);
+        let Some(v1::attempt::End::Failed(error)) = end else { panic!("{wrong}: {end:?}") };
+        assert_eq!(error.code, code, "{wrong}");
+    }
+    all_succeed(&jobs, enqueue(&jobs, "good".into(), 1).await?).await?;
+    stop.cancel();
+    working.await??;
+    node.stop()?;
+    Ok(())
+}

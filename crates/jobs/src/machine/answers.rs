@@ -1,8 +1,8 @@
 //! What a machine is told, and what it answers.
 
 use super::Phase;
-use crate::job::{Lease, State};
-use crate::name::{Group, JobId, Tenant};
+use crate::job::{JobRef, Lease, State};
+use crate::name::{Group, Tenant};
 
 /// What a worker says of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +64,8 @@ pub struct Expired {
     pub lease: Lease,
     /// What becomes of the job.
     pub next: Next,
-    /// Its tenant and id, if it has one.
-    pub named: Option<(Tenant, JobId)>,
+    /// Whose it is, and what it is called.
+    pub called: Option<(Tenant, JobRef)>,
 }
 
 /// A limit of which a worker says again and again how many jobs it lets run at once.

@@ -4,7 +4,7 @@ use super::timers::Timer;
 use super::{Beat, Expired, Granted, Machine, Next, Phase, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobRef, Lease, Seq, State};
-use crate::name::{Group, JobId, Tenant};
+use crate::name::{Group, Tenant};
 
 impl Machine {
     /// The next job for a worker of a task group, if there is one that may run.
@@ -51,15 +51,15 @@ impl Machine {
         Some(Lease { seq, attempt: self.jobs[*no].begun })
     }
 
-    /// The tenant and the id of a job that a worker has, if it has an id.
-    pub fn named(&self, lease: Lease) -> Option<(Tenant, JobId)> {
-        self.named_of(self.held(lease).ok()?)
+    /// Whose job it is that a worker has, and what it is called.
+    pub fn called(&self, lease: Lease) -> Option<(Tenant, JobRef)> {
+        self.called_of(self.held(lease).ok()?)
     }
 
-    fn named_of(&self, no: u32) -> Option<(Tenant, JobId)> {
+    fn called_of(&self, no: u32) -> Option<(Tenant, JobRef)> {
         let entry = &self.jobs[no];
         let tenant = self.tenants.try_get(entry.tenant)?.clone();
-        Some((tenant, entry.id.clone()?))
+        Some((tenant, entry.id.clone().map_or(JobRef::Assigned(entry.seq), JobRef::Named)))
     }
 
     /// A sign of life.
@@ -140,10 +140,10 @@ impl Machine {
                 Timer::Expiry(no) => {
                     let entry = &self.jobs[no];
                     let lease = Lease { seq: entry.seq, attempt: entry.begun };
-                    let named = self.named_of(no);
+                    let called = self.called_of(no);
                     let next = self.after_failure(no, false);
                     self.end_attempt(no, next);
-                    expired.push(Expired { lease, next, named });
+                    expired.push(Expired { lease, next, called });
                 }
             }
             self.settle();

@@ -24,6 +24,11 @@ impl Machine {
         Ok(Cancelled::Now)
     }
 
+    /// Somebody wants a job stopped that runs.
+    pub fn is_cancel_asked(&self, tenant: &Tenant, job: &JobRef) -> bool {
+        self.find(tenant, job).is_some_and(|no| self.jobs[no].cancel_asked)
+    }
+
     /// Forgets a job that waits.
     ///
     /// # Errors

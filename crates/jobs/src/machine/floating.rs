@@ -8,10 +8,15 @@ use crate::limit::LimitKind;
 use crate::name::{Group, LimitKey, Tenant};
 
 impl Machine {
-    /// The task group of a job that has not come to its end, and whether it waits.
-    pub fn group_of(&self, tenant: &Tenant, job: &JobRef) -> Option<(&Group, bool)> {
+    /// The task group of a job that has not come to its end, and, if it waits, until when, milliseconds since 1970.
+    pub fn group_of(&self, tenant: &Tenant, job: &JobRef) -> Option<(&Group, Option<u64>)> {
         let entry = &self.jobs[self.find(tenant, job)?];
-        Some((self.groups.try_get(entry.group)?, entry.phase != Phase::Running))
+        let starts_ms = match entry.phase {
+            Phase::Early => Some(entry.timer_ms),
+            Phase::Ready => Some(0),
+            Phase::Running => None,
+        };
+        Some((self.groups.try_get(entry.group)?, starts_ms))
     }
 
     /// A floating limit, if a job is under it.

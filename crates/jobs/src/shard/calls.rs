@@ -144,11 +144,14 @@ impl Shard {
     pub async fn cancel(&self, tenant: &Tenant, job: &JobRef) -> Result<Cancelled> {
         let decided = self.inner.decide(|state, now_ms| {
             let seq = state.place(tenant, job)?;
+            let was_asked = state.machine.is_cancel_asked(tenant, job);
             let done = state.machine.cancel(tenant, job, now_ms)?;
             match done {
                 Cancelled::Asked => {
                     state.edit(seq, Edit::CancelAsked);
-                    state.tell_cancel(seq);
+                    if !was_asked {
+                        state.tell_cancel(seq);
+                    }
                 }
                 Cancelled::Now => {
                     state.edit(seq, Edit::Cancelled { at_ms: now_ms });

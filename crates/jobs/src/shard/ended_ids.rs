@@ -17,7 +17,7 @@ const BLOCK_BITS: usize = 512;
 const BLOCK_WORDS: usize = BLOCK_BITS / 64;
 /// Ids in the first filter; each that follows has room for twice as many.
 const FIRST_IDS: usize = 1 << 16;
-/// Ids in all, 48 MiB: beyond it nothing is kept in memory, and every new id is looked for.
+/// Ids in all since the shard was opened, 48 MiB: beyond it nothing is kept in memory, and every new id is looked for.
 const IDS_MAX: usize = FIRST_IDS * ((1 << 9) - 1);
 
 /// The names of jobs that have come to their end.
@@ -75,6 +75,9 @@ impl Known {
             let ids = FIRST_IDS << self.filters.len();
             let all: usize = (0..=self.filters.len()).map(|at| FIRST_IDS << at).sum();
             if all > IDS_MAX {
+                tracing::warn!(
+                    "too many jobs have ended to know their ids: new jobs are taken more slowly"
+                );
                 *self = Self { is_full: true, ..Self::default() };
                 return;
             }

@@ -42,8 +42,8 @@ fn refresher_spec(tenant: &Tenant, key: &LimitKey, limit: &Floating, start_at_ms
 
 impl State {
     /// A job has come under a limit, or one that refreshes it has ended: a limit that floats has a job that refreshes
-    /// it as long as anybody is under it, in the task group that its newest definition says. One that is missing is
-    /// not run before `start_at_ms`.
+    /// it as long as anybody is under it, in the task group and as often as its newest definition says. One that is
+    /// missing is not run before `start_at_ms`.
     pub(super) fn see_to_refresher(
         &mut self,
         tenant: &Tenant,
@@ -53,9 +53,13 @@ impl State {
     ) {
         let Some(limit) = self.machine.floating(tenant, key) else { return };
         let name = JobRef::Named(refresher(key));
-        if let Some((group, is_waiting)) = self.machine.group_of(tenant, &name) {
+        let mut start_at_ms = start_at_ms;
+        if let Some((group, starts_ms)) = self.machine.group_of(tenant, &name) {
             // One that runs is moved when its attempt is over.
-            if *group == limit.group || !is_waiting {
+            let Some(starts_ms) = starts_ms else { return };
+            // Nobody is asked more often than either definition says.
+            start_at_ms = starts_ms.min(now_ms + u64::from(limit.refresh_ms));
+            if *group == limit.group && start_at_ms == starts_ms {
                 return;
             }
             let Some(seq) = self.machine.place_of(tenant, &name) else { return };

@@ -40,7 +40,7 @@ use slatedb::{CloseReason, DbStatus};
 use state::State;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use store::Store;
+use store::{Row, Store};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 /// New jobs on their way to the database at once, KiB: others wait until they are durable. (Outcomes never wait: a lease
@@ -138,7 +138,7 @@ impl Shard {
         tokio::spawn(commit::run(Arc::downgrade(&inner)));
         tokio::spawn(watch_timers(Arc::downgrade(&inner)));
         tokio::spawn(watch_database(Arc::downgrade(&inner), parts.db.subscribe()));
-        tokio::spawn(learn_ended_ids(store.clone()));
+        tokio::spawn(learn_ended_ids(store.clone(), inner.failure.subscribe()));
         Ok(Self { inner })
     }
 
@@ -179,7 +179,7 @@ async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<()> 
         }
     }
     let mut limits = store.rows(&[keys::LIMIT], None).await?;
-    while let Some((key, value)) = limits.next().await? {
+    while let Some(Row { key, value, .. }) = limits.next().await? {
         let [tenant, limit] = keys::texts_of(&key)?;
         let (tenant, limit) = (Tenant::new(tenant)?, LimitKey::new(limit)?);
         if state.machine.floating(&tenant, &limit).is_some() {
@@ -192,7 +192,7 @@ async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<()> 
         state.see_to_refresher(&tenant, &limit, now_ms, now_ms);
     }
     let mut paused = store.rows(&[keys::PAUSED], None).await?;
-    while let Some((key, _)) = paused.next().await? {
+    while let Some(Row { key, .. }) = paused.next().await? {
         let [group] = keys::texts_of(&key)?;
         state.machine.pause(&Group::new(group)?);
     }
@@ -291,9 +291,16 @@ async fn watch_database(inner: Weak<Inner>, mut status: watch::Receiver<DbStatus
 }
 
 /// New ids are looked for in the database until this has ended, and for ever if it fails.
-async fn learn_ended_ids(store: Store) {
-    if let Err(error) = store.learn_ended_ids().await {
-        tracing::warn!(%error, "new jobs are taken more slowly: the ids of old ones can't be read");
+async fn learn_ended_ids(store: Store, mut failure: watch::Receiver<Option<Error>>) {
+    tokio::select! {
+        biased;
+        // Out of service, or gone.
+        _ = failure.wait_for(Option::is_some) => {}
+        learned = store.learn_ended_ids() => {
+            if let Err(error) = learned {
+                tracing::warn!(%error, "new jobs are taken more slowly: the ids of old ones can't be read");
+            }
+        }
     }
 }
 

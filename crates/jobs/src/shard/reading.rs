@@ -3,6 +3,7 @@
 
 use super::calls::no_job;
 use super::state::Totals;
+use super::store::Row;
 use super::{Inner, Shard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, JobRef, Seq, State as JobState};
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 pub const LISTED_MAX: usize = 1000;
 /// A listing ends beyond so many bytes of names, metadata and errors: it is to fit a message without payloads and results.
 const LISTED_BYTES_MAX: usize = 1 << 20;
-/// And beyond so many bytes of payloads and results.
+/// And beyond so many bytes of payloads and results, also of jobs that don't match.
 const LISTED_CONTENT_BYTES_MAX: usize = 16 << 20;
 /// The most rows that one listing looks at: what does not match costs time too.
 const ROWS_MAX: usize = 10_000;
@@ -147,14 +148,14 @@ impl Shard {
         for prefix in prefixes.iter().skip(begun.unwrap_or(0)) {
             let rows = self.inner.store.rows(prefix, after.as_deref());
             let mut rows = self.inner.read(rows).await?;
-            while let Some((key, value)) = self.inner.read(rows.next()).await? {
+            while let Some(Row { key, value, is_kept }) = self.inner.read(rows.next()).await? {
                 looked_at += 1;
-                if let Some(job) = self.inner.job_of_row(&key, &value).await?
-                    && query.wants(&job)
-                {
+                if is_kept && let Some(job) = self.inner.job_of_row(&key, &value).await? {
                     content_bytes += job.content_bytes();
-                    bytes += job.bytes() - job.content_bytes();
-                    listed.jobs.push(job);
+                    if query.wants(&job) {
+                        bytes += job.bytes() - job.content_bytes();
+                        listed.jobs.push(job);
+                    }
                 }
                 if listed.jobs.len() >= query.limit
                     || looked_at >= ROWS_MAX

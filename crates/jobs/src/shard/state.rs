@@ -6,7 +6,7 @@ use super::seat::{Seat, Told};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Ending, Job, JobRef, Lease, Seq, State as JobState};
 use crate::machine::{Granted, Machine, Next, Report};
-use crate::name::{Group, JobId, Tenant};
+use crate::name::{Group, Tenant};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -189,14 +189,13 @@ impl State {
     pub(super) fn end_attempt(
         &mut self,
         lease: Lease,
-        named: Option<(Tenant, JobId)>,
+        called: Option<Called>,
         ending: Ending,
         next: Next,
         at_ms: u64,
     ) {
         self.holders.remove(&lease.seq);
         self.totals.expired += u64::from(ending == Ending::Expired);
-        let called = named.map(|(tenant, id)| (tenant, JobRef::Named(id)));
         match next {
             Next::Retry { .. } => self.totals.retried += 1,
             Next::End(state) => {
@@ -228,9 +227,9 @@ impl State {
 
     /// A worker that was to get a job has gone: it is the next one's.
     pub(super) fn give_back(&mut self, lease: Lease, now_ms: u64) {
-        let named = self.machine.named(lease);
+        let called = self.machine.called(lease);
         if let Ok(next) = self.machine.report(lease, Report::Returned, now_ms) {
-            self.end_attempt(lease, named, Ending::Returned, next, now_ms);
+            self.end_attempt(lease, called, Ending::Returned, next, now_ms);
             self.dispatch(now_ms);
         }
     }
@@ -248,8 +247,8 @@ impl State {
             self.untold.retain(|lease| machine.heartbeat(*lease, now_ms).is_ok());
         }
         for expired in self.machine.tick(now_ms) {
-            let named = expired.named;
-            self.end_attempt(expired.lease, named, Ending::Expired, expired.next, now_ms);
+            let called = expired.called;
+            self.end_attempt(expired.lease, called, Ending::Expired, expired.next, now_ms);
         }
         self.dispatch(now_ms);
     }

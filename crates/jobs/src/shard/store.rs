@@ -92,7 +92,7 @@ impl Store {
 
     async fn put_descriptor(&self, descriptor: Descriptor) -> Result<()> {
         let mut changes = Changes::default();
-        changes.batch.put(keys::DESCRIPTOR, descriptor.encode());
+        changes.batch.put_with_options(keys::DESCRIPTOR, descriptor.encode(), &for_ever());
         self.write(changes).await?;
         self.sync().await
     }
@@ -118,7 +118,7 @@ impl Store {
         let options = ScanOptions { read_ahead_bytes: AHEAD_BYTES, ..durable() };
         let range = keys::active(places.start)..keys::active(places.end);
         let rows = self.db.scan_with_options(range, &options).await.map_err(failed)?;
-        Ok(Jobs { rows: self.unexpired(rows) })
+        Ok(Jobs { rows })
     }
 
     async fn get_job(&self, key: &[u8]) -> Result<Option<Job>> {
@@ -144,9 +144,9 @@ impl Store {
     /// Learns which jobs have come to their end, so that not every new id is looked for in the files.
     pub(super) async fn learn_ended_ids(&self) -> Result<()> {
         let rows = self.db.scan_prefix_with_options([keys::NAMED], .., &in_one_go()).await;
-        let mut rows = Rows { rows: self.unexpired(rows.map_err(failed)?) };
-        while let Some((key, _)) = rows.next().await? {
-            if !self.ended_ids.add(&key) {
+        let mut rows = self.rows_of(rows.map_err(failed)?);
+        while let Some(row) = rows.next().await? {
+            if row.is_kept && !self.ended_ids.add(&row.key) {
                 return Ok(());
             }
         }
@@ -154,15 +154,15 @@ impl Store {
         Ok(())
     }
 
-    fn unexpired(&self, rows: DbIterator) -> Unexpired {
-        Unexpired { rows, clock: self.clock.clone() }
+    fn rows_of(&self, rows: DbIterator) -> Rows {
+        Rows { rows, clock: self.clock.clone() }
     }
 
     /// All jobs that have not come to their end, oldest first.
     pub(super) async fn active(&self) -> Result<Jobs> {
         let rows = self.db.scan_prefix_with_options([keys::ACTIVE], .., &in_one_go()).await;
         let rows = rows.map_err(failed)?;
-        Ok(Jobs { rows: self.unexpired(rows) })
+        Ok(Jobs { rows })
     }
 
     /// Puts a job where it belongs, and takes away what it was.
@@ -215,7 +215,7 @@ impl Store {
         let from = rest.map_or(Bound::Unbounded, |rest| Bound::Excluded(Bytes::from(rest)));
         let range = (from, Bound::<Bytes>::Unbounded);
         let rows = self.db.scan_prefix_with_options(prefix, range, &durable()).await;
-        Ok(Rows { rows: self.unexpired(rows.map_err(failed)?) })
+        Ok(self.rows_of(rows.map_err(failed)?))
     }
 
     /// Makes changes, all or none. They are seen at once, and durable after [`Store::sync`].
@@ -261,6 +261,11 @@ fn is_kept(row: &KeyValue, now_ms: u64) -> bool {
     expires_ms.is_none_or(|expires_ms| now_ms < expires_ms)
 }
 
+/// For rows that do not expire, whatever SlateDB is told of others.
+fn for_ever() -> PutOptions {
+    PutOptions { ttl: Ttl::NoExpiry }
+}
+
 /// How much is asked for at once by who reads on, bytes.
 const AHEAD_BYTES: usize = 256 << 10;
 
@@ -293,49 +298,44 @@ impl Changes {
     /// A row is this, or gone.
     pub(super) fn set(&mut self, key: Vec<u8>, value: Option<Bytes>) {
         match value {
-            Some(value) => self.batch.put(key, value),
+            Some(value) => self.batch.put_with_options(key, value, &for_ever()),
             None => self.batch.delete(key),
         }
     }
 }
 
-/// Rows whose time is not over, one after the other.
-struct Unexpired {
-    rows: DbIterator,
-    clock: Arc<Steady>,
-}
-
-/// Jobs, one after the other.
+/// Jobs that have not come to their end, one after the other.
 pub(super) struct Jobs {
-    rows: Unexpired,
+    rows: DbIterator,
 }
 
 /// Rows, one after the other.
 pub(super) struct Rows {
-    rows: Unexpired,
+    rows: DbIterator,
+    clock: Arc<Steady>,
 }
 
-impl Unexpired {
-    async fn next(&mut self) -> Result<Option<KeyValue>> {
-        while let Some(row) = self.rows.next().await.map_err(failed)? {
-            if is_kept(&row, self.clock.now_ms()) {
-                return Ok(Some(row));
-            }
-        }
-        Ok(None)
-    }
+/// A row of the database.
+pub(super) struct Row {
+    pub(super) key: Bytes,
+    pub(super) value: Bytes,
+    /// Its time is not over.
+    pub(super) is_kept: bool,
 }
 
 impl Rows {
-    pub(super) async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>> {
-        let row = self.rows.next().await?;
-        Ok(row.map(|row| (row.key, row.value)))
+    pub(super) async fn next(&mut self) -> Result<Option<Row>> {
+        let row = self.rows.next().await.map_err(failed)?;
+        Ok(row.map(|row| {
+            let is_kept = is_kept(&row, self.clock.now_ms());
+            Row { key: row.key, value: row.value, is_kept }
+        }))
     }
 }
 
 impl Jobs {
     pub(super) async fn next(&mut self) -> Result<Option<Job>> {
-        let row = self.rows.next().await?;
+        let row = self.rows.next().await.map_err(failed)?;
         row.map(|row| Job::decode(&row.value)).transpose()
     }
 }

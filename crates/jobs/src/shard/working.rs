@@ -2,12 +2,11 @@
 
 use super::durable::Mark;
 use super::seat::Seat;
-use super::state::State as Known;
+use super::state::{Called, State as Known};
 use super::{Inner, Shard};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Ending, JobError, Lease, State, refreshed_by};
+use crate::job::{Ending, JobError, JobRef, Lease, State, refreshed_by};
 use crate::machine::{Beat, Next, Report};
-use crate::name::{JobId, Tenant};
 use crate::spec::check_payload;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
@@ -117,6 +116,8 @@ impl Shard {
     }
 }
 
+/// Reports that are decided before others have their turn.
+const ENDED_AT_ONCE: usize = 256;
 /// Reports that are looked for among those that were made before, at once.
 const LOOKED_UP_AT_ONCE: usize = 64;
 
@@ -138,12 +139,13 @@ impl Known {
         now_ms: u64,
     ) -> std::result::Result<Next, (Error, Option<Ending>)> {
         let wrong = |error| (error, None);
+        self.check().map_err(wrong)?;
         let (report, ending) = outcome.check().map_err(wrong)?;
-        let named = self.machine.named(lease);
-        let report = as_refresh(self, named.as_ref(), report, &ending, now_ms).map_err(wrong)?;
+        let called = self.machine.called(lease);
+        let report = as_refresh(self, called.as_ref(), report, &ending, now_ms).map_err(wrong)?;
         match self.machine.report(lease, report, now_ms) {
             Ok(next) => {
-                self.end_attempt(lease, named, ending, next, now_ms);
+                self.end_attempt(lease, called, ending, next, now_ms);
                 Ok(next)
             }
             Err(error) => Err((error, Some(ending))),
@@ -154,12 +156,15 @@ impl Known {
 /// What a report means if the job refreshes a limit.
 fn as_refresh(
     state: &mut Known,
-    named: Option<&(Tenant, JobId)>,
+    called: Option<&Called>,
     report: Report,
     ending: &Ending,
     now_ms: u64,
 ) -> Result<Report> {
-    let limit = named.and_then(|(tenant, id)| Some((tenant, refreshed_by(id)?)));
+    let limit = called.and_then(|(tenant, job)| match job {
+        JobRef::Named(id) => Some((tenant, refreshed_by(id)?)),
+        JobRef::Assigned(_) => None,
+    });
     Ok(match (limit, ending, report) {
         (Some((tenant, limit)), Ending::Succeeded(result), _) => {
             state.refresh(tenant, &limit, result, now_ms)?
@@ -176,26 +181,29 @@ fn as_refresh(
 
 impl Inner {
     fn end_attempts(&self, reports: Vec<(Lease, Outcome)>) -> Ended {
-        let now_ms = self.clock.now_ms();
-        let mut state = self.state.lock();
-        if let Err(why) = state.check() {
-            return Ended { said: vec![Err(why); reports.len()], refused: Vec::new(), mark: None };
+        let mut ended =
+            Ended { said: Vec::with_capacity(reports.len()), refused: Vec::new(), mark: None };
+        let mut reports = reports.into_iter();
+        while reports.len() > 0 {
+            // Others come in between.
+            let now_ms = self.clock.now_ms();
+            let mut state = self.state.lock();
+            let mut has_changed = false;
+            for (lease, outcome) in reports.by_ref().take(ENDED_AT_ONCE) {
+                let at = ended.said.len();
+                let done = state.report(lease, outcome, now_ms);
+                has_changed |= done.is_ok();
+                ended.said.push(done.map_err(|(error, ending)| {
+                    ended.refused.extend(ending.map(|ending| (at, lease, ending)));
+                    error
+                }));
+            }
+            if has_changed {
+                state.dispatch(now_ms);
+                ended.mark = Some(self.changed(&state));
+            }
         }
-        let (mut said, mut refused) = (Vec::with_capacity(reports.len()), Vec::new());
-        let mut has_changed = false;
-        for (at, (lease, outcome)) in reports.into_iter().enumerate() {
-            let done = state.report(lease, outcome, now_ms);
-            has_changed |= done.is_ok();
-            said.push(done.map_err(|(error, ending)| {
-                refused.extend(ending.map(|ending| (at, lease, ending)));
-                error
-            }));
-        }
-        if has_changed {
-            state.dispatch(now_ms);
-        }
-        let mark = has_changed.then(|| self.changed(&state));
-        Ended { said, refused, mark }
+        ended
     }
 
     /// What was answered to the same report before, if it was made before.

@@ -57,7 +57,7 @@ pub struct Place {
     pub store: Arc<dyn ObjectStore>,
     pub clock: Arc<Paused>,
     pub log: DatabaseLog,
-    pub epoch: Option<u64>,
+    pub expected_epoch: Option<u64>,
     pub fail_points: Arc<FailPointRegistry>,
     opened: AtomicU8,
 }
@@ -69,7 +69,7 @@ impl Place {
             store: Arc::new(InMemory::new()),
             clock,
             log: DatabaseLog::Same,
-            epoch: None,
+            expected_epoch: None,
             fail_points: Arc::new(FailPointRegistry::new()),
             opened: AtomicU8::new(0),
         }
@@ -87,7 +87,7 @@ impl Place {
             settings: database::settings(),
             clock: self.clock.clone(),
             entropy: Arc::new(Opened(self.opened.fetch_add(1, Ordering::Relaxed))),
-            epoch: self.epoch,
+            expected_epoch: self.expected_epoch,
             fail_points: self.fail_points.clone(),
             merging: None,
         };

@@ -221,7 +221,7 @@ impl World {
             settings: self.settings.clone(),
             clock: Arc::new(OnTheWall(self.time.clone())),
             entropy: self.entropy(number << 32),
-            epoch: None,
+            expected_epoch: None,
             fail_points: Arc::default(),
             merging: None,
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(crate) struct Opener {
     calls: Arc<Counters>,
     /// Where files are merged.
     background: Background,
+    /// A bit for each shard in whose directory nothing is left of what crashes left.
+    is_cleared: AtomicU64,
 }
 
 /// Where the database's log is, if it is not in the same place.
@@ -88,6 +91,7 @@ impl Opener {
             give_up_log,
             calls: Arc::default(),
             background: Background::start()?,
+            is_cleared: AtomicU64::new(0),
         })
     }
 
@@ -116,7 +120,9 @@ impl Opener {
     }
 
     async fn open_shard(&self, store: &Arc<dyn ObjectStore>, number: u32) -> Result<Shard> {
-        if let Some(dir) = self.data.dir_of(number) {
+        if !self.is_cleared.fetch_or(1 << number, Ordering::Relaxed) & (1 << number) != 0
+            && let Some(dir) = self.data.dir_of(number)
+        {
             clear_litter(dir).await;
         }
         let log = match &self.log {
@@ -132,7 +138,7 @@ impl Opener {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             // One node has its shards to itself.
-            epoch: None,
+            expected_epoch: None,
             fail_points: Arc::default(),
             // A connection that a merge opens is driven where it computes, and the log's PUTs would use it.
             merging: self.background.handle().filter(|_| self.data.is_local()),

@@ -3,10 +3,11 @@
 //! What is ready at once goes into one message. A worker that does not read is not read from either, so that what
 //! waits for it is bounded by its credits and by a few messages.
 
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use skerry_api::v1;
-use skerry_jobs::broker::{Broker, Heard, Work};
+use skerry_jobs::broker::{Broker, Heard, Ticket, Work};
 use skerry_jobs::shard::ON_ITS_WAY_BYTES;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,8 +18,8 @@ use super::convert;
 use super::service::{ITEMS_MAX, Messages, check_items, heartbeat, report, stopping};
 use crate::values::invalid;
 
-/// Messages on their way to one worker.
-const MESSAGES_MAX: usize = 8;
+/// Messages that wait for one worker to read.
+const MESSAGES_MAX: usize = 2;
 /// Outcomes of one worker that are not durable yet: past it, no more are read.
 const REPORTS_MAX: usize = 10_000;
 
@@ -41,10 +42,44 @@ pub(super) fn serve(
             let _ = out.send(Err(status)).await;
         }
     });
-    Box::pin(ReceiverStream::new(messages))
+    Box::pin(ReceiverStream::new(messages).map(|parcel| parcel.map(Parcel::open)))
 }
 
-type Out = mpsc::Sender<Result<v1::WorkResponse, Status>>;
+/// An answer on its way. If nobody is there to open it, its jobs are the next worker's.
+struct Parcel {
+    broker: Broker,
+    answer: v1::WorkResponse,
+}
+
+impl Parcel {
+    fn new(broker: &Broker) -> Self {
+        Self { broker: broker.clone(), answer: v1::WorkResponse::default() }
+    }
+
+    fn open(mut self) -> v1::WorkResponse {
+        std::mem::take(&mut self.answer)
+    }
+}
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        let leases = self.answer.jobs.iter().map(|job| Ticket::decode(&job.lease));
+        leases.flatten().for_each(|ticket| self.broker.give_back(ticket));
+    }
+}
+
+type Out = mpsc::Sender<Result<Parcel, Status>>;
+
+/// A worker's connection.
+struct Conversation {
+    broker: Broker,
+    work: Work,
+    reports: FuturesUnordered<BoxFuture<'static, Vec<v1::Reported>>>,
+    /// Outcomes in those.
+    unanswered: usize,
+    /// The next answer.
+    next: Parcel,
+}
 
 async fn converse(
     broker: Broker,
@@ -52,69 +87,32 @@ async fn converse(
     out: &Out,
 ) -> Result<(), Status> {
     let Some(mut first) = requests.message().await? else { return Ok(()) };
-    let begin = first.begin.take().ok_or_else(|| {
-        invalid("a worker's first message says what work it wants and its name: `begin`")
-    })?;
-    let group = convert::group(&begin.group).map_err(convert::error)?;
-    let worker = convert::worker(&begin.worker).map_err(convert::error)?;
-    let credits = std::mem::take(&mut first.credits);
-    let mut work = broker.work(&group, &worker, credits).map_err(convert::error)?;
-    let (mut reports, mut unanswered) = (FuturesUnordered::new(), 0);
-    let mut answer = v1::WorkResponse::default();
+    let mut here = Conversation::begin(broker, &mut first)?;
     let (mut more, mut is_open) = (Some(first), true);
     loop {
         if let Some(request) = more.take() {
-            if request.begin.is_some() {
-                return Err(invalid("a worker says `begin` once").into());
-            }
-            if request.credits > 0 {
-                work.add_credits(request.credits).map_err(convert::error)?;
-            }
-            if request.stop {
-                work.stop();
-            }
-            check_items("leases", request.beats.len())?;
-            check_items("outcomes", request.outcomes.len())?;
-            answer.beats.extend(request.beats.into_iter().map(|lease| heartbeat(&broker, lease)));
-            if !request.outcomes.is_empty() {
-                unanswered += request.outcomes.len();
-                reports.push(report(broker.clone(), request.outcomes));
-            }
+            here.take(request)?;
         }
-        // Everything that is ready goes into one message.
-        let mut bytes = 0;
-        while bytes < ON_ITS_WAY_BYTES as usize && answer.jobs.len() < ITEMS_MAX {
-            let Some(heard) = work.next().now_or_never() else { break };
-            bytes += put(&mut work, &mut answer, heard.map_err(convert::error)?)?;
+        here.gather()?;
+        if let Some(full) = here.next_answer()
+            && out.send(Ok(full)).await.is_err()
+        {
+            return Ok(());
         }
-        while let Some(Some(done)) = reports.next().now_or_never() {
-            unanswered -= done.len();
-            answer.reports.extend(done);
-        }
-        if answer != v1::WorkResponse::default() {
-            let full = std::mem::take(&mut answer);
-            if out.send(Ok(full)).await.is_err() {
-                return Ok(());
-            }
-        }
-        if !is_open && reports.is_empty() {
+        if !is_open && here.reports.is_empty() {
             return Ok(());
         }
         tokio::select! {
-            heard = work.next(), if is_open => {
-                let heard = heard.map_err(convert::error)?;
-                put(&mut work, &mut answer, heard)?;
+            heard = here.work.next(), if is_open => {
+                here.put(heard.map_err(convert::error)?)?;
             }
-            Some(done) = reports.next() => {
-                unanswered -= done.len();
-                answer.reports.extend(done);
-            }
-            request = requests.message(), if is_open && unanswered < REPORTS_MAX => {
+            Some(done) = here.reports.next() => here.answered(done),
+            request = requests.message(), if is_open && here.unanswered < REPORTS_MAX => {
                 more = request?;
                 is_open = more.is_some();
                 if !is_open {
                     // Nobody is there for what is on its way; outcomes are still answered.
-                    work.stop();
+                    here.work.stop();
                 }
             }
             () = out.closed() => return Ok(()),
@@ -122,24 +120,78 @@ async fn converse(
     }
 }
 
-/// Puts what is heard into an answer; gives how many bytes people gave it.
-fn put(work: &mut Work, answer: &mut v1::WorkResponse, heard: Heard) -> Result<usize, Status> {
-    Ok(match heard {
-        Heard::Leased(ticket, leased) => {
-            let bytes = leased.job.spec.bytes();
-            answer.jobs.push(convert::leased(ticket, *leased));
-            bytes
+impl Conversation {
+    fn begin(broker: Broker, first: &mut v1::WorkRequest) -> Result<Self, Status> {
+        let begin = first.begin.take().ok_or_else(|| {
+            invalid("a worker's first message says what work it wants and its name: `begin`")
+        })?;
+        let group = convert::group(&begin.group).map_err(convert::error)?;
+        let worker = convert::worker(&begin.worker).map_err(convert::error)?;
+        let credits = std::mem::take(&mut first.credits);
+        let work = broker.work(&group, &worker, credits).map_err(convert::error)?;
+        let next = Parcel::new(&broker);
+        Ok(Self { broker, work, reports: FuturesUnordered::new(), unanswered: 0, next })
+    }
+
+    /// What a worker says.
+    fn take(&mut self, request: v1::WorkRequest) -> Result<(), Status> {
+        if request.begin.is_some() {
+            return Err(invalid("a worker says `begin` once").into());
         }
-        Heard::Cancel(ticket) => {
-            answer.cancels.push(ticket.encode());
-            0
+        check_items("leases", request.beats.len())?;
+        check_items("outcomes", request.outcomes.len())?;
+        if request.credits > 0 {
+            self.work.add_credits(request.credits).map_err(convert::error)?;
         }
-        Heard::Missed(_) => {
-            // One that takes no more keeps its credit.
-            if !work.has_stopped() {
-                work.add_credits(1).map_err(convert::error)?;
+        if request.stop {
+            self.work.stop();
+        }
+        let beats = request.beats.into_iter().map(|lease| heartbeat(&self.broker, lease));
+        self.next.answer.beats.extend(beats);
+        if !request.outcomes.is_empty() {
+            self.unanswered += request.outcomes.len();
+            self.reports.push(report(self.broker.clone(), request.outcomes).boxed());
+        }
+        Ok(())
+    }
+
+    /// Everything that is ready goes into one message.
+    fn gather(&mut self) -> Result<(), Status> {
+        let mut bytes = 0;
+        while bytes < ON_ITS_WAY_BYTES as usize && self.next.answer.jobs.len() < ITEMS_MAX {
+            let Some(heard) = self.work.next().now_or_never() else { break };
+            bytes += self.put(heard.map_err(convert::error)?)?;
+        }
+        while let Some(Some(done)) = self.reports.next().now_or_never() {
+            self.answered(done);
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, done: Vec<v1::Reported>) {
+        self.unanswered -= done.len();
+        self.next.answer.reports.extend(done);
+    }
+
+    /// The next answer, if there is anything in it.
+    fn next_answer(&mut self) -> Option<Parcel> {
+        let has_some = self.next.answer != v1::WorkResponse::default();
+        has_some.then(|| std::mem::replace(&mut self.next, Parcel::new(&self.broker)))
+    }
+
+    /// Puts what is heard into the next answer; gives how many bytes people gave it.
+    fn put(&mut self, heard: Heard) -> Result<usize, Status> {
+        match heard {
+            Heard::Leased(ticket, leased) => {
+                let bytes = leased.job.spec.bytes();
+                self.next.answer.jobs.push(convert::leased(ticket, *leased));
+                return Ok(bytes);
             }
-            0
+            Heard::Cancel(ticket) => self.next.answer.cancels.push(ticket.encode()),
+            // One that takes no more keeps its credit.
+            Heard::Missed(_) if self.work.has_stopped() => {}
+            Heard::Missed(_) => self.work.add_credits(1).map_err(convert::error)?,
         }
-    })
+        Ok(0)
+    }
 }

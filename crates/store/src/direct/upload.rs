@@ -131,3 +131,25 @@ fn over() -> Error {
 fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::Generic { store: "DirectFs", source: error.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::OFlags;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    /// A write that direct IO refuses (here: of a length that it does not take) goes through the cache.
+    #[test]
+    fn what_is_refused_goes_through_the_cache() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory");
+        let path = dir.path().join("object#1");
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).custom_flags(OFlags::DIRECT.bits() as i32);
+        // Where there is no direct IO at all, nothing is refused.
+        let around = options.open(&path).or_else(|_| File::create(&path)).expect("made");
+        let through = OpenOptions::new().write(true).open(&path).expect("opened");
+        let files = Files { around, through };
+        files.write_blocks(b"0123456789", 0).expect("written");
+        assert_eq!(fs::read(&path).expect("there"), b"0123456789");
+    }
+}
