@@ -79,8 +79,8 @@ fn what_was_found_before_stays_mended() {
 
 /// Seeds of the second family that found a mistake when they were first tried: a database whose log was newer than a
 /// clock that had been set back took nothing until the clock had caught up, with its log in the store, and on a disk; a
-/// call that was refused because of a job that a crash undid.
-const FOUND_WIDE: [u64; 3] = [28, 211, 10885];
+/// call that was refused because of a job that a crash undid; a job without an id that ended while it was to be restarted.
+const FOUND_WIDE: [u64; 5] = [28, 211, 10885, 700251, 812403];
 
 #[test]
 fn what_was_found_before_in_a_wider_life_stays_mended() {
