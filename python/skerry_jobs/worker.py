@@ -30,6 +30,9 @@ RESULT_BYTES_MAX = 1 << 20
 #: How long a worker that has nothing left to say waits for the node to close the connection, seconds.
 CLOSE_SECONDS = 10.0
 
+#: Signals that come so close together are one, seconds.
+SAME_SIGNAL_SECONDS = 1.0
+
 #: What does the work. What it returns is the job's result; an exception means that the attempt failed.
 Handler = Callable[[LeasedJob], Union[bytes, str, None]]
 
@@ -70,8 +73,10 @@ class Worker:
         try:
             self.start()
             if self._news.get() == "signal":
-                _restore(before)
                 self.stop()
+                # Some send a signal to a process and to its group: that is one wish, and not a second.
+                self.join(SAME_SIGNAL_SECONDS)
+                _restore(before)
         finally:
             _restore(before)
         self.join()

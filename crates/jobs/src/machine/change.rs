@@ -86,7 +86,7 @@ impl Machine {
     fn need_waiting(&self, tenant: &Tenant, job: &JobRef) -> Result<u32> {
         let no = self.need(tenant, job)?;
         if self.jobs[no].phase == Phase::Running {
-            let detail = format!("job {job} of tenant {tenant} is running: cancel it first");
+            let detail = format!("job {job} of tenant {tenant} is running, and does not wait");
             return Err(Error::new(ErrorKind::Conflict, detail));
         }
         Ok(no)

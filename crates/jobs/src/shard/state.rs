@@ -143,7 +143,7 @@ impl State {
     /// The place of a job that has not come to its end.
     pub(super) fn place(&self, tenant: &Tenant, job: &JobRef) -> Result<Seq> {
         self.machine.place_of(tenant, job).ok_or_else(|| {
-            let detail = format!("tenant {tenant} has no job {job} that has not come to its end");
+            let detail = format!("tenant {tenant} has no job {job} that waits or runs");
             Error::new(ErrorKind::NotFound, detail)
         })
     }

@@ -1,5 +1,6 @@
 //! `skerry jobs …`.
 
+use std::collections::HashSet;
 use std::io::Read as _;
 use std::time::Duration;
 
@@ -81,6 +82,10 @@ fn said(
 }
 
 async fn enqueue(context: &mut Context<'_>, jobs: &mut Jobs, args: EnqueueArgs) -> Result<()> {
+    if args.id.as_deref() == Some("") {
+        let message = "--id \"\": an id has at least one character; without --id the job gets one";
+        return Err(invalid(message));
+    }
     let spec = v1::JobSpec {
         id: args.id.clone().unwrap_or_default(),
         tenant: args.of.tenant.clone(),
@@ -124,6 +129,9 @@ fn payload(args: &EnqueueArgs) -> Result<Vec<u8>> {
         None => return Ok(args.payload.clone().into_bytes()),
     };
     match read {
+        Ok(_) if bytes.len() as u64 > PAYLOAD_BYTES_MAX => Err(invalid(
+            "the payload has more than 1 MiB: put it elsewhere and enqueue where it is",
+        )),
         Ok(_) => Ok(bytes),
         Err((what, error)) => Err(invalid(format!("{what} can't be read: {error}"))),
     }
@@ -159,10 +167,11 @@ fn pair(flag: &str, text: &str) -> Result<(String, String)> {
 }
 
 fn limit(text: &str) -> Result<v1::Limit> {
-    let (name, max) = pair("--limit", text)?;
-    let max = max.parse().map_err(|_| invalid(format!("--limit {text:?}: write NAME=MAX")))?;
+    let bad = || invalid(format!("--limit {text:?}: write NAME=MAX, such as api=3"));
+    let (name, max) = text.split_once('=').ok_or_else(bad)?;
+    let max = max.parse().map_err(|_| bad())?;
     let kind = Some(v1::limit::Kind::Concurrency(v1::ConcurrencyLimit { max }));
-    Ok(v1::Limit { name, kind })
+    Ok(v1::Limit { name: name.to_owned(), kind })
 }
 
 async fn show(context: &mut Context<'_>, jobs: &mut Jobs, job: JobArg) -> Result<()> {
@@ -174,7 +183,10 @@ async fn result(context: &mut Context<'_>, jobs: &mut Jobs, job: JobArg) -> Resu
     let found = jobs.show_job(request(&job)).await?.into_inner();
     if found.state() != v1::JobState::Succeeded {
         let state = state_word(found.state());
-        let message = format!("job {} is {state}: it has no result", job.id);
+        let message = format!(
+            "job {} has no result: it is {state}; `skerry jobs show` has what was tried",
+            job.id
+        );
         return Err(Error::new(ErrorKind::InUse, message));
     }
     if context.output.json {
@@ -194,6 +206,7 @@ async fn wait(
     ids: Vec<String>,
     timeout: Option<u64>,
 ) -> Result<()> {
+    let asked = ids.clone();
     let awaited = v1::AwaitJobsRequest { tenant, ids };
     let mut ended = jobs.await_jobs(awaited).await?.into_inner();
     let limit = async {
@@ -216,7 +229,10 @@ async fn wait(
     tokio::select! {
         read = read => read?,
         () = limit => {
-            let message = "not all of these jobs came to their end in time; ask again";
+            let ids = all.iter().filter_map(|job| job.spec.as_ref()).map(|spec| &spec.id);
+            let ended: HashSet<&String> = ids.collect();
+            let left: Vec<_> = asked.iter().filter(|id| !ended.contains(id)).cloned().collect();
+            let message = format!("not ended in time: {}; ask again", left.join(", "));
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
     }
@@ -225,7 +241,7 @@ async fn wait(
     let other = all.iter().find(|job| job.state() != v1::JobState::Succeeded);
     other.map_or(Ok(()), |job| {
         let id = job.spec.as_ref().map_or("", |spec| &spec.id);
-        let message = format!("job {id} is {}", state_word(job.state()));
+        let message = format!("job {id} did not succeed: it is {}", state_word(job.state()));
         Err(Error::new(ErrorKind::InUse, message))
     })
 }
@@ -245,7 +261,8 @@ async fn list(context: &mut Context<'_>, jobs: &mut Jobs, args: ListArgs) -> Res
         after: Default::default(),
     };
     let mut all: Vec<v1::Job> = Vec::new();
-    while all.len() < args.limit {
+    // One more than is shown, to know whether there is one.
+    while all.len() <= args.limit {
         let page = jobs.list_jobs(request.clone()).await?.into_inner();
         all.extend(page.jobs);
         if page.next.is_empty() {
@@ -253,9 +270,14 @@ async fn list(context: &mut Context<'_>, jobs: &mut Jobs, args: ListArgs) -> Res
         }
         request.after = page.next;
     }
+    let has_more = all.len() > args.limit;
     all.truncate(args.limit);
     let documents: Vec<_> = all.iter().map(JobDocument::brief).collect();
-    context.output.print(&documents, &job_table(&all))
+    context.output.print(&documents, &job_table(&all))?;
+    if has_more {
+        eprintln!("skerry: there are more than these {}: --limit shows them", args.limit);
+    }
+    Ok(())
 }
 
 fn job_state(state: JobStateArg) -> v1::JobState {

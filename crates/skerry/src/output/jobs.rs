@@ -152,6 +152,12 @@ pub(crate) fn job_table(jobs: &[v1::Job]) -> String {
     table(["TENANT", "ID", "GROUP", "STATE", "PRIORITY", "ATTEMPTS", "CREATED"], &rows)
 }
 
+/// A text without what a terminal would obey.
+fn plain(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+    text.chars().map(escaped).collect()
+}
+
 /// One job in full, for people.
 pub(crate) fn job_lines(job: &v1::Job) -> String {
     let document = JobDocument::full(job);
@@ -165,13 +171,14 @@ pub(crate) fn job_lines(job: &v1::Job) -> String {
         ("created", document.created_at.clone()),
         ("start", document.start_at.clone().unwrap_or_else(|| "at once".to_owned())),
         ("ended", document.ended_at.clone().unwrap_or_default()),
-        ("metadata", metadata.collect::<Vec<_>>().join(" ")),
+        ("metadata", plain(&metadata.collect::<Vec<_>>().join(" "))),
         ("limits", document.limits.join(" ")),
-        ("payload", document.payload.clone().unwrap_or_default()),
-        ("result", document.result.clone().unwrap_or_default()),
+        ("payload", plain(&document.payload.clone().unwrap_or_default())),
+        ("result", plain(&document.result.clone().unwrap_or_default())),
     ]);
     for attempt in &document.attempts {
-        let why = attempt.error.as_ref().map(|e| format!(": {} {}", e.code, e.message));
+        let why =
+            attempt.error.as_ref().map(|e| format!(": {} {}", plain(&e.code), plain(&e.message)));
         out += &format!(
             "attempt {}  {} by {}, from {}{}{}\n",
             attempt.number,
