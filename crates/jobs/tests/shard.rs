@@ -16,6 +16,7 @@ use skerry_jobs::shard::{Imported, Listed, Outcome, Query, Retention, Shard, Sha
 use skerry_jobs::spec::JobSpec;
 use skerry_log::sim::SimDisk;
 use skerry_store::faulty::{FaultPlan, Faulty};
+use skerry_store::meter::{CallKind, Meter};
 use slatedb::admin::Admin;
 use slatedb::config::CheckpointOptions;
 use slatedb::fail_parallel;
@@ -1151,5 +1152,48 @@ async fn a_job_that_just_ends_is_there() {
     let there = shard.show(&tenant(), &job).await.map(|job| job.state);
     if let Err(error) = changed {
         assert_ne!(error.kind(), ErrorKind::NotFound, "{error}; and {there:?}");
+    }
+}
+
+/// What was uploaded is read from the local cache: the store need not give it again.
+#[tokio::test]
+async fn a_local_cache_keeps_what_is_read() {
+    const JOBS: usize = 20;
+    const PAYLOAD_BYTES: usize = 1 << 18;
+    for has_cache in [true, false] {
+        let dir = tempfile::tempdir().expect("a directory");
+        // Its log is applied when it is closed: everything is in the store then.
+        let mut split = Split::new();
+        let place = &mut split.place;
+        let meter = Meter::new(place.store.clone(), place.clock.clone());
+        let counters = meter.counters();
+        place.store = Arc::new(meter);
+        let cache = &mut place.settings.object_store_cache_options;
+        cache.root_folder = has_cache.then(|| dir.path().to_owned());
+        cache.cache_on_flush = true;
+        let shard = split.open(false).await.expect("opens");
+        let job = |n: usize| JobSpec {
+            payload: vec![n as u8; PAYLOAD_BYTES].into(),
+            ..spec(&n.to_string())
+        };
+        for n in 0..JOBS {
+            shard.enqueue(job(n)).await.expect("takes it");
+        }
+        shard.close().await.expect("closes");
+        // The first times its files are merged.
+        let mut read_bytes = 0;
+        for _ in 0..6 {
+            let before = counters.tally();
+            let shard = split.open(false).await.expect("opens");
+            for n in 0..JOBS {
+                let found = shard.show(&tenant(), &named(&n.to_string())).await.expect("there");
+                assert_eq!(found.spec.payload, job(n).payload);
+            }
+            shard.close().await.expect("closes");
+            let read = counters.tally().since(&before);
+            read_bytes = read.bytes(CallKind::Get) + read.bytes(CallKind::GetRange);
+        }
+        let is_read = read_bytes >= (JOBS * PAYLOAD_BYTES) as u64;
+        assert_eq!(is_read, !has_cache, "{read_bytes} bytes, cache: {has_cache}");
     }
 }

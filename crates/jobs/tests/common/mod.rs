@@ -16,6 +16,7 @@ use skerry_jobs::spec::JobSpec;
 use skerry_jobs::wal::LocalWal;
 use skerry_log::sim::SimDisk;
 use slatedb::Db;
+use slatedb::config::Settings;
 use slatedb::fail_parallel::FailPointRegistry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -58,6 +59,7 @@ pub struct Place {
     pub clock: Arc<Paused>,
     pub log: DatabaseLog,
     pub expected_epoch: Option<u64>,
+    pub settings: Settings,
     pub fail_points: Arc<FailPointRegistry>,
     opened: AtomicU8,
 }
@@ -70,6 +72,7 @@ impl Place {
             clock,
             log: DatabaseLog::Same,
             expected_epoch: None,
+            settings: database::settings(),
             fail_points: Arc::new(FailPointRegistry::new()),
             opened: AtomicU8::new(0),
         }
@@ -84,7 +87,7 @@ impl Place {
             store: self.store.clone(),
             path: "shard".to_owned(),
             log: self.log.clone(),
-            settings: database::settings(),
+            settings: self.settings.clone(),
             clock: self.clock.clone(),
             entropy: Arc::new(Opened(self.opened.fetch_add(1, Ordering::Relaxed))),
             expected_epoch: self.expected_epoch,

@@ -313,9 +313,44 @@ fn slatedb_settings(
         return Ok(defaults);
     };
     let mut all = serde_json::to_value(&defaults).map_err(internal)?;
-    let told = serde_json::to_value(told).map_err(internal)?;
-    lay_over(&mut all, told);
-    serde_json::from_value(all).map_err(|error| invalid(format!("in [database.slatedb]: {error}")))
+    let mut told = serde_json::to_value(told).map_err(internal)?;
+    if let Some(cache) = told.get_mut(CACHE) {
+        expand_cache_puts(cache);
+    }
+    lay_over(&mut all, told.clone());
+    let wrong = |error: String| invalid(format!("in [database.slatedb]: {error}"));
+    let settings: slatedb::config::Settings =
+        serde_json::from_value(all).map_err(|error| wrong(error.to_string()))?;
+    let known = serde_json::to_value(&settings).map_err(internal)?;
+    match unknown(&known, &told) {
+        Some(name) => Err(wrong(format!("SlateDB has no setting {name}"))),
+        None => Ok(settings),
+    }
+}
+
+/// SlateDB's settings of the local read cache.
+const CACHE: &str = "object_store_cache_options";
+/// One word for both: what is written is put into the cache, too.
+const CACHE_PUTS: &str = "cache_puts";
+
+fn expand_cache_puts(cache: &mut serde_json::Value) {
+    let Some(cache) = cache.as_object_mut() else { return };
+    if let Some(puts) = cache.remove(CACHE_PUTS) {
+        for name in ["cache_on_flush", "cache_on_compaction"] {
+            cache.entry(name).or_insert_with(|| puts.clone());
+        }
+    }
+}
+
+/// The name of a setting that was told and is none.
+fn unknown(known: &serde_json::Value, told: &serde_json::Value) -> Option<String> {
+    told.as_object()?.iter().find_map(|(name, told)| match known.get(name) {
+        None => Some(name.clone()),
+        Some(known) if known.is_object() => {
+            unknown(known, told).map(|inner| format!("{name}.{inner}"))
+        }
+        Some(_) => None,
+    })
 }
 
 fn internal(error: serde_json::Error) -> Error {
@@ -406,5 +441,16 @@ mod tests {
         let worker = worker.expect("it merges here");
         assert_eq!((worker.max_fetch_tasks, worker.bytes_to_fetch), (7, 256 << 10));
         assert!(told("l0_max_ssts = \"many\"").is_err());
+        let cache =
+            "[slatedb.object_store_cache_options]\ncache_puts = true\ncache_on_flush = false";
+        let cache = told(cache).expect("settings").object_store_cache_options;
+        assert_eq!((cache.cache_on_flush, cache.cache_on_compaction), (false, true));
+        for (typo, name) in [
+            ("l0_max_sst = 9", "l0_max_sst"),
+            ("[slatedb.compactor_options.worker]\nfetch = 1", "compactor_options.worker.fetch"),
+        ] {
+            let refused = told(typo).expect_err("there is no such setting");
+            assert!(refused.message().ends_with(name), "{refused}");
+        }
     }
 }
