@@ -103,17 +103,27 @@ impl Place {
 
     /// Opens the shard, also if that gives up a log which it had.
     pub async fn try_open(&self, give_up_log: bool) -> Result<Shard> {
-        let parts = ShardParts {
+        let parts = self.parts(ShardNo::ONLY).await?;
+        Shard::open(ShardParts { give_up_log, ..parts }).await
+    }
+
+    /// Opens it as one of several.
+    pub async fn open_as(&self, number: ShardNo) -> Shard {
+        let parts = self.parts(number).await.expect("opens");
+        Shard::open(parts).await.expect("opens")
+    }
+
+    async fn parts(&self, number: ShardNo) -> Result<ShardParts> {
+        Ok(ShardParts {
             db: self.try_database().await?,
-            number: ShardNo::ONLY,
+            number,
             clock: self.clock.clone(),
             entropy: Arc::new(Fixed),
             retention: Retention::default(),
             log: self.log.id(),
-            give_up_log,
+            give_up_log: false,
             apply_log_on_close: self.log.id().is_some(),
-        };
-        Shard::open(parts).await
+        })
     }
 }
 
