@@ -253,26 +253,43 @@ impl FrameHead {
         }
     }
 
-    /// Decompresses the payload of the frame `frame` (header included) without looking at hashes.
+    /// Unpacks the payload of `frame`, its header included, without looking at checksums. A raw payload is
+    /// not copied.
     pub fn unpack(&self, frame: &Bytes) -> Result<Bytes, FormatError> {
-        let head = head_len(self.table.len());
-        if frame.len() != self.frame_len() {
-            return Err(FormatError::Truncated { what: WHAT });
-        }
-        let payload = frame.slice(head..);
         if self.is_raw() {
-            if payload.len() != self.raw_len as usize {
-                return Err(FormatError::Truncated { what: WHAT });
-            }
-            return Ok(payload);
+            let payload = self.payload(frame)?;
+            return Ok(frame.slice_ref(payload));
         }
         let mut raw = vec![0; self.raw_len as usize];
-        let n = lz4_flex::block::decompress_into(&payload, &mut raw)
-            .map_err(|e| FormatError::invalid(WHAT, format!("its payload does not unpack: {e}")))?;
-        if n != raw.len() {
+        self.unpack_into(frame, &mut raw)?;
+        Ok(raw.into())
+    }
+
+    /// Unpacks the payload of `frame`, its header included, into `out`, which is as long as its blocks
+    /// together. Looks at no checksums.
+    pub fn unpack_into(&self, frame: &[u8], out: &mut [u8]) -> Result<(), FormatError> {
+        let payload = self.payload(frame)?;
+        if out.len() != self.raw_len as usize {
             return Err(FormatError::Truncated { what: WHAT });
         }
-        Ok(raw.into())
+        if self.is_raw() {
+            out.copy_from_slice(payload);
+            return Ok(());
+        }
+        let unpacked = lz4_flex::block::decompress_into(payload, out);
+        let n = unpacked
+            .map_err(|e| FormatError::invalid(WHAT, format!("its payload does not unpack: {e}")))?;
+        if n == out.len() { Ok(()) } else { Err(FormatError::Truncated { what: WHAT }) }
+    }
+
+    /// The payload of `frame`, if its length is right.
+    fn payload<'a>(&self, frame: &'a [u8]) -> Result<&'a [u8], FormatError> {
+        let payload = frame.get(head_len(self.table.len())..).unwrap_or_default();
+        let raw_fits = !self.is_raw() || payload.len() == self.raw_len as usize;
+        if frame.len() != self.frame_len() || !raw_fits {
+            return Err(FormatError::Truncated { what: WHAT });
+        }
+        Ok(payload)
     }
 }
 

@@ -20,7 +20,6 @@ use crate::cache::disk::{DiskCache, FrameKey};
 use crate::cache::flight::Flights;
 use crate::error::{Error, Result};
 use bytes::Bytes;
-use file::{FileError, Wait};
 use futures::FutureExt;
 use ram::Ram;
 use skerry_core::entry::BlockEntry;
@@ -84,6 +83,8 @@ pub struct BlockCounters {
     pub fetched_bytes: AtomicU64,
     /// Frames that were not what they should be and were read again.
     pub reread: AtomicU64,
+    /// Compressed frames that were unpacked.
+    pub unpacked_frames: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, n: usize) {
@@ -120,29 +121,11 @@ impl Blocks {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Copies `within` of a block to `out`, which has the same length, if no waiting is needed for
-    /// it: from memory, or from a local file that the kernel has in memory. False otherwise, also if
-    /// the block is damaged: [`Blocks::read`] says so.
-    pub fn try_read(
-        &self,
-        entry: &BlockEntry,
-        block: BlockSize,
-        within: Range<usize>,
-        out: &mut [u8],
-    ) -> bool {
-        let inner = &*self.inner;
-        if within.end > block.bytes() || within.len() != out.len() {
-            return false;
-        }
-        if inner.ram.copy(entry, within.clone(), out) {
-            add(&inner.counters.ram_hits, 1);
-            return true;
-        }
-        let Some(plain) = inner.try_file(entry, block) else { return false };
-        add(&inner.counters.ram_misses, 1);
-        out.copy_from_slice(&plain[within]);
-        inner.ram.insert(entry.place(), plain);
-        true
+    /// Reads blocks, or parts of them, into `out`, if no waiting is needed for any: from memory, or from
+    /// local files that the kernel has in memory. False otherwise, also if a block is damaged:
+    /// [`Blocks::read_many`] says so. What `out` then holds is undefined.
+    pub fn try_read(&self, wanted: &[Wanted], block: BlockSize, out: &mut [u8]) -> bool {
+        fit(wanted, block, out.len()) && self.inner.try_read(wanted, block, out)
     }
 
     /// One whole block.
@@ -168,12 +151,7 @@ impl Blocks {
         block: BlockSize,
         out: &mut [u8],
     ) -> Result<()> {
-        let fits = |w: &Wanted| {
-            w.within.end <= block.bytes()
-                && w.within.start <= w.within.end
-                && w.at.checked_add(w.within.len()).is_some_and(|end| end <= out.len())
-        };
-        if !wanted.iter().all(fits) {
+        if !fit(wanted, block, out.len()) {
             return Err(Error::internal("a read of blocks", "it does not fit its buffer"));
         }
         self.inner.read_many(wanted, block, out).boxed().await
@@ -208,30 +186,13 @@ impl Blocks {
     }
 }
 
-impl Inner {
-    /// A block from a local file, if that needs no waiting.
-    fn try_file(&self, entry: &BlockEntry, block: BlockSize) -> Option<Bytes> {
-        if let Some(dir) = self.bucket.local_dir() {
-            let file = dir.opened(entry.segment)?;
-            let plain = file::block(&file, u64::from(entry.offset), entry, block, Wait::No).ok()?;
-            add(&self.counters.local_blocks, 1);
-            return Some(plain);
-        }
-        let disk = self.disk.as_ref()?;
-        let key = (entry.segment, entry.offset);
-        let placed = disk.find(key)?;
-        match file::block(&placed.file, placed.at, entry, block, Wait::No) {
-            Ok(plain) => {
-                add(&self.counters.disk_hits, 1);
-                Some(plain)
-            }
-            Err(FileError::WouldWait) => None,
-            Err(_) => {
-                disk.forget(key);
-                None
-            }
-        }
-    }
+/// True if all that is wanted lies within its block, and in an output of `len` bytes.
+fn fit(wanted: &[Wanted], block: BlockSize, len: usize) -> bool {
+    wanted.iter().all(|w| {
+        w.within.end <= block.bytes()
+            && w.within.start <= w.within.end
+            && w.at.checked_add(w.within.len()).is_some_and(|end| end <= len)
+    })
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ mod idle;
 mod naming;
 mod open;
 mod parking;
+mod parts;
 mod pins;
 mod readahead;
 mod reading;

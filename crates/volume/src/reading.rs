@@ -3,12 +3,10 @@
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::open::state_of;
+use crate::parts::PartsReader;
 use crate::pins::Pinned;
-use crate::state::{From, Part, State};
+use crate::state::{Part, State};
 use skerry_core::descriptor::VolumeDesc;
-use skerry_core::node::NodePtr;
-use skerry_store::blocks::Wanted;
-use skerry_store::tree::{self, Lookup};
 use skerry_store::view::View;
 use std::sync::Arc;
 
@@ -30,7 +28,7 @@ impl Reading {
         Self { ctx, state: state_of(view, desc.block), pinned }
     }
 
-    fn parts(&self, offset: u64, len: usize) -> Result<(Vec<Part>, Option<NodePtr>)> {
+    fn resolve(&self, offset: u64, len: usize) -> Result<Vec<Part>> {
         if let Some(pinned) = &self.pinned {
             pinned.check(&self.state.name)?;
         }
@@ -42,61 +40,23 @@ impl Reading {
         }
         let mut parts = Vec::new();
         self.state.resolve(offset..end, &mut parts);
-        Ok((parts, self.state.top()))
+        Ok(parts)
     }
 
     /// Reads without waiting; false if that is not possible.
-    pub(crate) fn try_read(&self, offset: u64, buf: &mut [u8]) -> Result<bool> {
-        let (parts, top) = self.parts(offset, buf.len())?;
-        let mut at = 0;
-        for part in parts {
-            let out = &mut buf[at..at + part.len];
-            at += part.len;
-            let (entry, within) = match part.from {
-                From::Block(entry, within) => (entry, within),
-                From::Tree(index, within) => match tree::try_lookup(&self.ctx.nodes, top, index) {
-                    Lookup::Found(Some(entry)) => (entry, within),
-                    Lookup::Found(None) => {
-                        out.fill(0);
-                        continue;
-                    }
-                    Lookup::Wait => return Ok(false),
-                },
-                From::Zero | From::Log { .. } => {
-                    out.fill(0);
-                    continue;
-                }
-            };
-            let range = within..within + part.len;
-            if !self.ctx.blocks.try_read(&entry, self.state.block, range, out) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    pub(crate) fn try_read(&self, offset: u64, out: &mut [u8]) -> Result<bool> {
+        let parts = self.resolve(offset, out.len())?;
+        self.parts().try_read(&parts, out)
     }
 
     /// Fills `out`.
     pub(crate) async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let (parts, top) = self.parts(offset, out.len())?;
-        let mut blocks: Vec<Wanted> = Vec::new();
-        let mut at = 0;
-        for part in parts {
-            let found = match part.from {
-                From::Block(entry, within) => Some((entry, within)),
-                From::Tree(index, within) => {
-                    tree::lookup(&self.ctx.nodes, top, index).await?.map(|entry| (entry, within))
-                }
-                From::Zero | From::Log { .. } => None,
-            };
-            match found {
-                Some((entry, within)) => {
-                    blocks.push(Wanted { entry, within: within..within + part.len, at });
-                }
-                None => out[at..at + part.len].fill(0),
-            }
-            at += part.len;
-        }
-        self.ctx.blocks.read_many(&blocks, self.state.block, out).await?;
-        Ok(())
+        let parts = self.resolve(offset, out.len())?;
+        // Nothing of it is in the log, so there is nothing to resolve anew.
+        self.parts().read(&parts, out).await.map(drop)
+    }
+
+    fn parts(&self) -> PartsReader<'_> {
+        PartsReader { ctx: &self.ctx, block: self.state.block, top: self.state.top() }
     }
 }

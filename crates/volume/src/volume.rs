@@ -8,19 +8,19 @@ use crate::budget::OverlayShare;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Fence;
+use crate::parts::PartsReader;
 use crate::snapshots::Snapshots;
-use crate::state::{From, Part, State};
+use crate::state::State;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use skerry_core::descriptor::VolumeDesc;
 use skerry_core::id::StreamId;
+use skerry_core::node::NodePtr;
 use skerry_core::position::Number;
 use skerry_core::record::{Action, RECORD_HEAD, RECORD_KIND, Record};
 use skerry_core::size::SECTOR_BYTES;
 use skerry_core::wire::Hash16;
-use skerry_log::{Position as LogPosition, ReadOutcome};
-use skerry_store::blocks::Wanted;
-use skerry_store::tree::{self, Lookup};
+use skerry_store::tree;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -231,52 +231,16 @@ impl Volume {
             state.resolve(range, &mut parts);
             state.top()
         };
-        if parts.len() > TRY_PARTS_MAX {
+        if parts.len() > TRY_PARTS_MAX || !self.parts(top).try_read(&parts, buf)? {
             return Ok(Attempt::Wait);
-        }
-        let mut rest = &mut buf[..];
-        for part in parts {
-            let (out, tail) = rest.split_at_mut(part.len);
-            rest = tail;
-            if !self.try_part(part, top, out)? {
-                return Ok(Attempt::Wait);
-            }
         }
         self.count_read(buf.len());
         Ok(Attempt::Done)
     }
 
-    fn try_part(
-        &self,
-        part: Part,
-        top: Option<skerry_core::node::NodePtr>,
-        out: &mut [u8],
-    ) -> Result<bool> {
-        let (entry, within) = match part.from {
-            From::Zero => {
-                out.fill(0);
-                return Ok(true);
-            }
-            From::Log { at, skip } => return self.read_log(at, skip, out),
-            From::Block(entry, within) => (entry, within),
-            From::Tree(index, within) => match tree::try_lookup(&self.ctx.nodes, top, index) {
-                Lookup::Found(Some(entry)) => (entry, within),
-                Lookup::Found(None) => {
-                    out.fill(0);
-                    return Ok(true);
-                }
-                Lookup::Wait => return Ok(false),
-            },
-        };
-        let range = within..within + out.len();
-        Ok(self.ctx.blocks.try_read(&entry, self.desc.block, range, out))
-    }
-
-    /// Reads from a log record; false if its file was let go, so that the data is in the bucket by now.
-    pub(crate) fn read_log(&self, at: u64, skip: u64, out: &mut [u8]) -> Result<bool> {
-        let offset = (RECORD_HEAD as u64 + skip) as u32;
-        let outcome = self.ctx.log.read(LogPosition::from_u64(at), offset, out)?;
-        Ok(matches!(outcome, ReadOutcome::Read))
+    /// Reads what ranges resolve to over the tree below `top`.
+    fn parts(&self, top: Option<NodePtr>) -> PartsReader<'_> {
+        PartsReader { ctx: &self.ctx, block: self.desc.block, top }
     }
 
     fn count_read(&self, bytes: usize) {
@@ -291,13 +255,13 @@ impl Volume {
         let range = offset..offset.saturating_add(len as u64);
         let mut last = None;
         for _ in 0..RESOLVE_TRIES_MAX {
-            let (mut parts, top) = {
+            let (parts, top) = {
                 let state = self.admit(&range, generation)?;
                 let mut parts = Vec::new();
                 state.resolve(range.clone(), &mut parts);
                 (parts, state.top())
             };
-            match self.read_parts(&mut parts, top, out).await {
+            match self.parts(top).read(&parts, out).await {
                 Ok(true) => {
                     self.count_read(len);
                     return Ok(());
@@ -315,44 +279,6 @@ impl Volume {
                 Error::new(ErrorKind::Unavailable, text)
             }
         })
-    }
-
-    /// Carries a resolved read out; false if a log record was let go meanwhile.
-    async fn read_parts(
-        &self,
-        parts: &mut [Part],
-        top: Option<skerry_core::node::NodePtr>,
-        out: &mut [u8],
-    ) -> Result<bool> {
-        let mut blocks: Vec<Wanted> = Vec::new();
-        let mut at = 0;
-        for part in parts {
-            let here = at..at + part.len;
-            at = here.end;
-            if let From::Tree(index, within) = part.from {
-                part.from = match tree::lookup(&self.ctx.nodes, top, index).await? {
-                    Some(entry) => From::Block(entry, within),
-                    None => From::Zero,
-                };
-            }
-            match part.from {
-                From::Log { at, skip } => {
-                    if !self.read_log(at, skip, &mut out[here])? {
-                        return Ok(false);
-                    }
-                }
-                From::Block(entry, within) => {
-                    blocks.push(Wanted {
-                        entry,
-                        within: within..within + part.len,
-                        at: here.start,
-                    });
-                }
-                From::Zero | From::Tree(..) => out[here].fill(0),
-            }
-        }
-        self.ctx.blocks.read_many(&blocks, self.desc.block, out).await?;
-        Ok(true)
     }
 
     /// Reads one whole block of the state that is in the bucket: what batches are merged with.

@@ -66,33 +66,16 @@ pub(super) fn raw_blocks(frame_len: u32, block: BlockSize) -> Option<usize> {
     (blocks.is_multiple_of(each) && (1..=block.blocks_per_frame()).contains(&n)).then_some(n)
 }
 
-/// One block of the frame at `at` in `file`, verified, in memory of its own.
-pub(super) fn block(
-    file: &File,
-    at: u64,
-    entry: &BlockEntry,
-    block: BlockSize,
-    wait: Wait,
-) -> Result<Bytes, FileError> {
-    if let Some(blocks) = raw_blocks(entry.len, block)
-        && let Some(plain) = raw_block(file, at, entry, block, blocks, wait)?
-    {
-        return Ok(plain);
-    }
-    let stored = stored(file, at, entry.len, wait)?;
-    let frame = Frame::open(entry, stored, block)?;
-    Ok(Bytes::copy_from_slice(frame.block(entry)?))
-}
-
-/// A block of a frame that has the length of a raw one; nothing if it is compressed all the same.
-fn raw_block(
+/// Reads one block of a frame that has the length of a raw one, verified, into memory of its own and
+/// without waiting. Gives nothing if the frame is compressed all the same.
+pub(super) fn raw_block(
     file: &File,
     at: u64,
     entry: &BlockEntry,
     block: BlockSize,
     blocks: usize,
-    wait: Wait,
 ) -> Result<Option<Bytes>, FileError> {
+    let wait = Wait::No;
     let mut head = [0; HEAD_MAX];
     let head = &mut head[..head_len(blocks)];
     let mut plain = vec![0; block.bytes()];
@@ -125,6 +108,17 @@ pub(super) fn stored(file: &File, at: u64, len: u32, wait: Wait) -> Result<Bytes
     Ok(bytes.into())
 }
 
+/// Reads a frame's header and checks that it is the frame that the map means.
+pub(super) fn head_of(
+    entry: &BlockEntry,
+    stored: &[u8],
+    block: BlockSize,
+) -> Result<FrameHead, FormatError> {
+    let head = FrameHead::parse(stored)?;
+    check(&head, entry, block)?;
+    Ok(head)
+}
+
 /// Checks that a header is the one that the map means, and gives the block's place in the frame.
 fn check(head: &FrameHead, entry: &BlockEntry, block: BlockSize) -> Result<usize, FormatError> {
     if head.block_size() != block {
@@ -141,15 +135,9 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// Checks the header and unpacks the payload; blocks are verified when they are taken out.
-    pub(super) fn open(
-        entry: &BlockEntry,
-        stored: Bytes,
-        block: BlockSize,
-    ) -> Result<Self, FormatError> {
-        let head = FrameHead::parse(&stored)?;
-        check(&head, entry, block)?;
-        let plain = head.unpack(&stored)?;
+    /// Unpacks the payload; blocks are verified when they are taken out.
+    pub(super) fn open(head: FrameHead, stored: &Bytes) -> Result<Self, FormatError> {
+        let (plain, block) = (head.unpack(stored)?, head.block_size());
         Ok(Self { head, plain, block })
     }
 

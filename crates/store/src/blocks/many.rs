@@ -1,7 +1,7 @@
 //! Reading many blocks: memory, then local files without waiting, then local files with a thread,
 //! then the bucket; each step hands on what it could not answer.
 
-use super::file::{self, FileError, Frame, GAP_MAX, Wait};
+use super::file::{self, FileError, Frame, GAP_MAX, Wait, raw_blocks};
 use super::piece::{self, Piece};
 use super::{Inner, RUN_BYTES_MAX, Wanted, add};
 use crate::cache::disk::Placed;
@@ -9,9 +9,11 @@ use crate::error::{Error, Result};
 use crate::local::blocking;
 use bytes::Bytes;
 use futures::StreamExt;
+use skerry_core::FormatError;
 use skerry_core::entry::BlockEntry;
 use skerry_core::names;
 use skerry_core::size::BlockSize;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How many frames one call reads: two or three buffers each, of the 1024 that the kernel takes.
@@ -47,18 +49,11 @@ impl Inner {
         block: BlockSize,
         out: &mut [u8],
     ) -> Result<()> {
-        let mut missing = Vec::new();
-        for (i, w) in wanted.iter().enumerate() {
-            let to = &mut out[w.at..w.at + w.within.len()];
-            if !self.ram.copy(&w.entry, w.within.clone(), to) {
-                missing.push(i);
-            }
-        }
-        add(&self.counters.ram_hits, wanted.len() - missing.len());
+        let missing = self.read_ram(wanted, out);
+        self.count_ram(wanted.len(), missing.len());
         if missing.is_empty() {
             return Ok(());
         }
-        add(&self.counters.ram_misses, missing.len());
         let keep = missing.len() <= KEEP_BLOCKS_MAX;
         let mut target = Target { wanted, block, out, keep };
         let mut pieces = piece::group(wanted, missing, block)?;
@@ -66,6 +61,60 @@ impl Inner {
         self.read_files_at_once(&mut pieces, &mut target).await;
         self.read_files(&mut pieces, &mut target).await?;
         self.read_bucket(pieces, &mut target).await
+    }
+
+    /// Reads what needs no waiting, if that is all of it: from memory, and from local files that are open
+    /// and that the kernel has in memory.
+    pub(super) fn try_read(&self, wanted: &[Wanted], block: BlockSize, out: &mut [u8]) -> bool {
+        let missing = self.read_ram(wanted, out);
+        let misses = missing.len();
+        if misses > 0 {
+            let keep = misses <= KEEP_BLOCKS_MAX;
+            let mut target = Target { wanted, block, out, keep };
+            let Ok(mut pieces) = piece::group(wanted, missing, block) else { return false };
+            if !self.place_opened(&mut pieces) {
+                return false;
+            }
+            let all: Vec<usize> = (0..pieces.len()).collect();
+            let runs = runs_at_once(&pieces, &all, block);
+            let read = |run| self.read_run(&pieces, run, &mut target).iter().all(|good| *good);
+            if !runs.into_iter().map(|run| &all[run]).all(read) {
+                return false;
+            }
+        }
+        self.count_ram(wanted.len(), misses);
+        true
+    }
+
+    /// Copies out what memory has; gives what is missing.
+    fn read_ram(&self, wanted: &[Wanted], out: &mut [u8]) -> Vec<usize> {
+        let absent = |(i, w): (usize, &Wanted)| {
+            let to = &mut out[w.at..w.at + w.within.len()];
+            (!self.ram.copy(&w.entry, w.within.clone(), to)).then_some(i)
+        };
+        wanted.iter().enumerate().filter_map(absent).collect()
+    }
+
+    fn count_ram(&self, wanted: usize, missing: usize) {
+        add(&self.counters.ram_hits, wanted - missing);
+        add(&self.counters.ram_misses, missing);
+    }
+
+    /// Finds frames in local files that are open; false if one is in none of them.
+    fn place_opened(&self, pieces: &mut [Piece]) -> bool {
+        for piece in pieces.iter_mut() {
+            piece.placed = match (self.bucket.local_dir(), &self.disk) {
+                (Some(dir), _) => dir
+                    .opened(piece.entry.segment)
+                    .map(|file| Placed { file, at: u64::from(piece.entry.offset) }),
+                (None, Some(disk)) => disk.find(piece.key()),
+                (None, None) => None,
+            };
+            if piece.placed.is_none() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Finds out which frames are in local files.
@@ -92,7 +141,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Reads what the kernel has in memory: whole frames straight to their place, others by block.
+    /// Reads what the kernel has in memory.
     async fn read_files_at_once(&self, pieces: &mut Vec<Piece>, target: &mut Target<'_>) {
         let placed: Vec<usize> =
             (0..pieces.len()).filter(|&i| pieces[i].placed.is_some()).collect();
@@ -100,21 +149,15 @@ impl Inner {
             return;
         }
         let mut done = vec![false; pieces.len()];
-        let joins = |a: &usize, b: &usize| follows(&pieces[*a], &pieces[*b], target.block);
-        let len = |i: &usize| u64::from(pieces[*i].entry.len);
-        for (n, run) in piece::runs(&placed, SCATTER_FRAMES_MAX, SCATTER_BYTES_MAX, len, joins)
-            .into_iter()
-            .enumerate()
-        {
-            if n > 0 {
+        let mut read_bytes = 0;
+        for run in runs_at_once(pieces, &placed, target.block) {
+            if read_bytes >= SCATTER_BYTES_MAX {
                 tokio::task::yield_now().await;
+                read_bytes = 0;
             }
             let run = &placed[run];
-            let answered = if pieces[run[0]].whole.is_some() {
-                self.scatter(pieces, run, target)
-            } else {
-                self.by_block(&pieces[run[0]], target)
-            };
+            read_bytes += run.iter().map(|&i| u64::from(pieces[i].entry.len)).sum::<u64>();
+            let answered = self.read_run(pieces, run, target);
             if !answered.iter().any(|good| *good) && self.bucket.local_dir().is_some() {
                 // One is not in memory, so the rest of a scan is not either: don't ask for each.
                 break;
@@ -141,19 +184,39 @@ impl Inner {
         good
     }
 
-    fn by_block(&self, piece: &Piece, target: &mut Target<'_>) -> Vec<bool> {
-        let Some(placed) = &piece.placed else { return vec![false] };
+    /// Reads a run that [`runs_at_once`] found, without waiting; says which of its frames are read.
+    fn read_run(&self, pieces: &[Piece], run: &[usize], target: &mut Target<'_>) -> Vec<bool> {
+        let piece = &pieces[run[0]];
+        if piece.whole.is_some() {
+            return self.scatter(pieces, run, target);
+        }
+        let apart = raw_blocks(piece.entry.len, target.block)
+            .filter(|blocks| 2 * piece.members.len() <= *blocks)
+            .is_some_and(|blocks| self.by_block(piece, blocks, target));
+        vec![apart || self.whole_frame(piece, target)]
+    }
+
+    /// Reads a few blocks of a raw frame of `blocks` blocks, each alone.
+    fn by_block(&self, piece: &Piece, blocks: usize, target: &mut Target<'_>) -> bool {
+        let Some(placed) = &piece.placed else { return false };
         for &i in &piece.members {
             let entry = &target.wanted[i].entry;
-            let read = file::block(&placed.file, placed.at, entry, target.block, Wait::No);
-            let Ok(plain) = read else { return vec![false] };
+            let read = file::raw_block(&placed.file, placed.at, entry, target.block, blocks);
+            let Ok(Some(plain)) = read else { return false };
             target.put(i, &plain);
-            self.count_file_blocks(1);
             if target.keep {
                 self.ram.insert(entry.place(), plain);
             }
         }
-        vec![true]
+        self.count_file_blocks(piece.members.len());
+        true
+    }
+
+    /// Reads a frame once and unpacks it once, however many of its blocks are wanted.
+    fn whole_frame(&self, piece: &Piece, target: &mut Target<'_>) -> bool {
+        let Some(placed) = &piece.placed else { return false };
+        let stored = file::stored(&placed.file, placed.at, piece.entry.len, Wait::No);
+        self.decode_file(piece, stored, target).is_ok()
     }
 
     fn count_file_blocks(&self, n: usize) {
@@ -207,17 +270,49 @@ impl Inner {
         stored: Result<Bytes, FileError>,
         target: &mut Target<'_>,
     ) -> Result<(), FileError> {
-        let frame = Frame::open(&piece.entry, stored?, target.block)?;
-        for &i in &piece.members {
-            let entry = &target.wanted[i].entry;
-            let plain = frame.block(entry)?;
-            target.put(i, plain);
-            if target.keep {
-                self.ram.insert(entry.place(), Bytes::copy_from_slice(plain));
-            }
-        }
+        self.hand_out(piece, &stored?, target, target.keep)?;
         self.count_file_blocks(piece.members.len());
         Ok(())
+    }
+
+    /// Gives a stored frame's wanted blocks to the target, verified: straight to their place if they
+    /// are all of it, or else by way of the unpacked frame, which is given back.
+    pub(super) fn hand_out(
+        &self,
+        piece: &Piece,
+        stored: &Bytes,
+        target: &mut Target<'_>,
+        keep: bool,
+    ) -> Result<Option<Frame>, FormatError> {
+        let head = file::head_of(&piece.entry, stored, target.block)?;
+        if !head.is_raw() {
+            add(&self.counters.unpacked_frames, 1);
+        }
+        let is_all = piece.members.len() == head.blocks();
+        let frame = match piece.straight_at.filter(|_| is_all) {
+            Some(at) => {
+                let out = &mut target.out[at..at + head.blocks() * target.block.bytes()];
+                head.unpack_into(stored, out)?;
+                let mut plain = out.chunks_exact(target.block.bytes()).enumerate();
+                plain.try_for_each(|(i, plain)| head.verify_block(i, plain))?;
+                None
+            }
+            None => Some(Frame::open(head, stored)?),
+        };
+        for &i in &piece.members {
+            let w = &target.wanted[i];
+            if let Some(frame) = &frame {
+                let plain = frame.block(&w.entry)?;
+                target.put(i, plain);
+                if keep {
+                    self.ram.insert(w.entry.place(), Bytes::copy_from_slice(plain));
+                }
+            } else if keep {
+                let plain = &target.out[w.at..w.at + w.within.len()];
+                self.ram.insert(w.entry.place(), Bytes::copy_from_slice(plain));
+            }
+        }
+        Ok(frame)
     }
 
     /// A second look at a frame of a local bucket that was not right; then it is damaged.
@@ -238,7 +333,7 @@ impl Inner {
     pub(super) async fn prefetch(&self, entries: &[BlockEntry], block: BlockSize) {
         let absent = entries.iter().filter(|entry| !self.ram.contains(&entry.place()));
         let mut frames: Vec<Piece> = absent
-            .map(|&entry| Piece { entry, members: Vec::new(), whole: None, placed: None })
+            .map(|&entry| Piece::near(entry))
             .filter(|piece| piece.entry.len as usize <= file::FRAME_MAX)
             .collect();
         frames.sort_by_key(Piece::key);
@@ -269,6 +364,13 @@ impl Inner {
         let mut target = Target { wanted: &[], block, out: &mut [], keep: true };
         self.read_bucket(frames, &mut target).await
     }
+}
+
+/// Which of the frames `placed` are read by one call: whole raw ones that follow one another.
+fn runs_at_once(pieces: &[Piece], placed: &[usize], block: BlockSize) -> Vec<Range<usize>> {
+    let joins = |a: &usize, b: &usize| follows(&pieces[*a], &pieces[*b], block);
+    let len = |i: &usize| u64::from(pieces[*i].entry.len);
+    piece::runs(placed, SCATTER_FRAMES_MAX, SCATTER_BYTES_MAX, len, joins)
 }
 
 /// True if `b` can be read by the same call as `a` before it.

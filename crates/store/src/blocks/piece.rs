@@ -23,6 +23,9 @@ pub(super) struct Piece {
     pub(super) entry: BlockEntry,
     /// Which of the wanted ones are in it, by slot. None, if it is only brought near.
     pub(super) members: Vec<usize>,
+    /// Where in the output the wanted blocks go, if they are whole, follow one another in the frame,
+    /// and go to one stretch of it.
+    pub(super) straight_at: Option<usize>,
     /// Set if, going by its length, it is raw and wanted as a whole.
     pub(super) whole: Option<Whole>,
     /// Where it is in a local file, if it is in one.
@@ -30,6 +33,11 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    /// A frame of which nothing is wanted but that it be near.
+    pub(super) fn near(entry: BlockEntry) -> Self {
+        Self { entry, members: Vec::new(), straight_at: None, whole: None, placed: None }
+    }
+
     pub(super) fn key(&self) -> FrameKey {
         (self.entry.segment, self.entry.offset)
     }
@@ -69,20 +77,20 @@ pub(super) fn group(
             {
                 last.members.push(i);
             }
-            _ => pieces.push(Piece { entry, members: vec![i], whole: None, placed: None }),
+            _ => pieces.push(Piece { members: vec![i], ..Piece::near(entry) }),
         }
     }
     for piece in &mut pieces {
         if piece.entry.len as usize > FRAME_MAX {
             return Err(piece.corrupt(FormatError::invalid("map entry", "its frame is too long")));
         }
-        piece.whole = whole(piece, wanted, block);
+        piece.straight_at = straight_at(piece, wanted, block);
+        piece.whole = whole(piece, block);
     }
     Ok(pieces)
 }
 
-fn whole(piece: &Piece, wanted: &[Wanted], block: BlockSize) -> Option<Whole> {
-    let blocks = raw_blocks(piece.entry.len, block)?;
+fn straight_at(piece: &Piece, wanted: &[Wanted], block: BlockSize) -> Option<usize> {
     let first = &wanted[*piece.members.first()?];
     let in_order = piece.members.iter().enumerate().all(|(n, &i)| {
         let w = &wanted[i];
@@ -90,7 +98,13 @@ fn whole(piece: &Piece, wanted: &[Wanted], block: BlockSize) -> Option<Whole> {
             && usize::from(w.entry.slot) == usize::from(first.entry.slot) + n
             && w.at == first.at + n * block.bytes()
     });
-    (in_order && piece.members.len() == blocks).then_some(Whole { blocks, out_at: first.at })
+    in_order.then_some(first.at)
+}
+
+fn whole(piece: &Piece, block: BlockSize) -> Option<Whole> {
+    let blocks = raw_blocks(piece.entry.len, block)?;
+    let out_at = piece.straight_at?;
+    (piece.members.len() == blocks).then_some(Whole { blocks, out_at })
 }
 
 /// Cuts a list into runs of at most `count_max`, where `joins(a, b)` says whether `b` may be read

@@ -119,30 +119,27 @@ impl Inner {
         stored: Bytes,
         target: &mut Target<'_>,
     ) -> Result<Bytes> {
-        let Err(first) = self.hand_out(piece, &stored, target) else { return Ok(stored) };
+        let Err(first) = self.hand_out_fetched(piece, &stored, target) else { return Ok(stored) };
         add(&self.counters.reread, 1);
         tracing::warn!(segment = %names::segment(piece.entry.segment), offset = piece.entry.offset, %first, "a frame is fetched again");
         let stored = self.fetch_range(piece, piece.range()).await?;
-        self.hand_out(piece, &stored, target).map_err(|error| piece.corrupt(error))?;
+        self.hand_out_fetched(piece, &stored, target).map_err(|error| piece.corrupt(error))?;
         Ok(stored)
     }
 
-    fn hand_out(
+    /// Hands a fetched frame's blocks out, and keeps in memory what else is in it.
+    fn hand_out_fetched(
         &self,
         piece: &Piece,
         stored: &Bytes,
         target: &mut Target<'_>,
     ) -> Result<(), FormatError> {
-        let frame = Frame::open(&piece.entry, stored.clone(), target.block)?;
-        for &i in &piece.members {
-            let entry = &target.wanted[i].entry;
-            let plain = frame.block(entry)?;
-            target.put(i, plain);
-            self.ram.insert(entry.place(), Bytes::copy_from_slice(plain));
-        }
+        let rest = self.hand_out(piece, stored, target, true)?;
         // What else is in the frame has been paid for; without a disk cache it is kept in memory,
         // or else a scan in small steps would fetch every frame sixteen times.
-        if self.disk.is_none() || piece.members.is_empty() {
+        if let Some(frame) = rest
+            && (self.disk.is_none() || piece.members.is_empty())
+        {
             self.keep_rest(piece, &frame, target);
         }
         Ok(())

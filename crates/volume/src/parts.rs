@@ -1,0 +1,93 @@
+//! Carries resolved reads out: each part of a range comes from the log, from a block, or is zeros.
+//!
+//! A volume and a state that is only read resolve a range alike, and read it through here alike.
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::state::{From, Part};
+use skerry_core::node::NodePtr;
+use skerry_core::record::RECORD_HEAD;
+use skerry_core::size::BlockSize;
+use skerry_log::{Position as LogPosition, ReadOutcome};
+use skerry_store::blocks::Wanted;
+use skerry_store::tree::{self, Lookup};
+
+/// Reads parts that were resolved against one state.
+pub(crate) struct PartsReader<'a> {
+    pub(crate) ctx: &'a Context,
+    pub(crate) block: BlockSize,
+    /// The tree below the parts.
+    pub(crate) top: Option<NodePtr>,
+}
+
+impl PartsReader<'_> {
+    /// Fills `out` without waiting; false if that is not possible.
+    pub(crate) fn try_read(&self, parts: &[Part], out: &mut [u8]) -> Result<bool> {
+        let mut blocks = Vec::with_capacity(parts.len());
+        let mut at = 0;
+        for part in parts {
+            let from = match part.from {
+                From::Tree(index, within) => {
+                    match tree::try_lookup(&self.ctx.nodes, self.top, index) {
+                        Lookup::Found(Some(entry)) => From::Block(entry, within),
+                        Lookup::Found(None) => From::Zero,
+                        Lookup::Wait => return Ok(false),
+                    }
+                }
+                from => from,
+            };
+            if !self.begin(from, part.len, &mut at, &mut blocks, out)? {
+                return Ok(false);
+            }
+        }
+        Ok(blocks.is_empty() || self.ctx.blocks.try_read(&blocks, self.block, out))
+    }
+
+    /// Fills `out`; false if a log record was let go meanwhile, so that the range must be resolved anew.
+    pub(crate) async fn read(&self, parts: &[Part], out: &mut [u8]) -> Result<bool> {
+        let mut blocks = Vec::with_capacity(parts.len());
+        let mut at = 0;
+        for part in parts {
+            let from = match part.from {
+                From::Tree(index, within) => {
+                    let found = tree::lookup(&self.ctx.nodes, self.top, index).await?;
+                    found.map_or(From::Zero, |entry| From::Block(entry, within))
+                }
+                from => from,
+            };
+            if !self.begin(from, part.len, &mut at, &mut blocks, out)? {
+                return Ok(false);
+            }
+        }
+        self.ctx.blocks.read_many(&blocks, self.block, out).await?;
+        Ok(true)
+    }
+
+    /// Fills a part that is zeros or in the log, notes one that is a block, and goes on behind it.
+    fn begin(
+        &self,
+        from: From,
+        len: usize,
+        at: &mut usize,
+        blocks: &mut Vec<Wanted>,
+        out: &mut [u8],
+    ) -> Result<bool> {
+        let here = *at..*at + len;
+        *at = here.end;
+        match from {
+            From::Log { at, skip } => return read_log(self.ctx, at, skip, &mut out[here]),
+            From::Block(entry, within) => {
+                blocks.push(Wanted { entry, within: within..within + len, at: here.start });
+            }
+            From::Zero | From::Tree(..) => out[here].fill(0),
+        }
+        Ok(true)
+    }
+}
+
+/// Reads from a log record; false if its file was let go, so that the data is in the bucket by now.
+fn read_log(ctx: &Context, at: u64, skip: u64, out: &mut [u8]) -> Result<bool> {
+    let offset = (RECORD_HEAD as u64 + skip) as u32;
+    let outcome = ctx.log.read(LogPosition::from_u64(at), offset, out)?;
+    Ok(matches!(outcome, ReadOutcome::Read))
+}
