@@ -206,9 +206,13 @@ def measured(server, **options):
     return result
 
 
-def prefill(uri, size):
-    """Fills an export with incompressible bytes."""
-    fio(uri, rw="write", bs="1M", iodepth=4, size=size, end_fsync=1)
+# What fio writes where data can be compressed: half of each 4 KiB is zeros, the rest is noise.
+COMPRESSIBLE = {"buffer_compress_percentage": 50, "buffer_compress_chunk": 4096}
+
+
+def prefill(uri, size, **options):
+    """Fills an export with bytes that can't be compressed, unless `options` say otherwise."""
+    fio(uri, rw="write", bs="1M", iodepth=4, size=size, end_fsync=1, **options)
 
 
 def prefill_file(path, size):

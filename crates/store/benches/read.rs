@@ -104,7 +104,8 @@ async fn random(what: &str, blocks: &Blocks, entries: &[BlockEntry]) {
     while begun.elapsed() < ROUND {
         for _ in 0..1000 {
             let entry = &entries[rng.random_range(0..entries.len())];
-            if !blocks.try_read(entry, BlockSize::default(), 0..BLOCK, &mut out) {
+            let wanted = [Wanted { entry: *entry, within: 0..BLOCK, at: 0 }];
+            if !blocks.try_read(&wanted, BlockSize::default(), &mut out) {
                 blocks.read(entry, BlockSize::default()).await.unwrap();
                 waited += 1;
             }
