@@ -19,8 +19,10 @@ pub enum ErrorKind {
     NotFound,
     /// The name is taken.
     Exists,
-    /// Somebody uses it, or somebody else owns it.
+    /// Something uses it: end that first.
     InUse,
+    /// Another node owns it: ask that node, or release it.
+    Fenced,
     /// The request can't be carried out as it stands.
     Invalid,
     /// The node, its disk or its bucket can't serve now; try again later.
@@ -30,11 +32,12 @@ pub enum ErrorKind {
 }
 
 /// Each kind and the code that carries it.
-const CODES: [(ErrorKind, Code); 7] = [
+const CODES: [(ErrorKind, Code); 8] = [
     (ErrorKind::Internal, Code::Internal),
     (ErrorKind::NotFound, Code::NotFound),
     (ErrorKind::Exists, Code::AlreadyExists),
     (ErrorKind::InUse, Code::FailedPrecondition),
+    (ErrorKind::Fenced, Code::PermissionDenied),
     (ErrorKind::Invalid, Code::InvalidArgument),
     (ErrorKind::Unavailable, Code::Unavailable),
     (ErrorKind::Corrupt, Code::DataLoss),
@@ -117,7 +120,7 @@ fn foreign(code: Code) -> ErrorKind {
             ErrorKind::Unavailable
         }
         Code::Unimplemented | Code::OutOfRange => ErrorKind::Invalid,
-        Code::PermissionDenied | Code::Unauthenticated => ErrorKind::Invalid,
+        Code::Unauthenticated => ErrorKind::Invalid,
         _ => ErrorKind::Internal,
     }
 }

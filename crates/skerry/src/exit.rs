@@ -10,7 +10,7 @@ pub(crate) const DONE: u8 = 0;
 pub(crate) const USAGE: u8 = 2;
 
 /// Each kind of error and the code that the program ends with.
-const CODES: [(ErrorKind, u8); 7] = [
+const CODES: [(ErrorKind, u8); 8] = [
     (ErrorKind::Internal, 1),
     (ErrorKind::NotFound, 3),
     (ErrorKind::Exists, 4),
@@ -18,16 +18,17 @@ const CODES: [(ErrorKind, u8); 7] = [
     (ErrorKind::Invalid, 6),
     (ErrorKind::Unavailable, 7),
     (ErrorKind::Corrupt, 8),
+    (ErrorKind::Fenced, 9),
 ];
 
 /// The table as `--help` shows it.
 pub(crate) const HELP: &str = "\
 Exit codes:
-  0  done                    5  in use, or fenced
+  0  done                    5  in use: end that first, or say --force
   1  internal error          6  the request is not valid
   2  wrong usage             7  unavailable: the node, the bucket, or a full disk
   3  not found               8  damaged, or of a format that is not known
-  4  exists already";
+  4  exists already          9  another node owns it";
 
 /// The code of a kind of error.
 pub(crate) fn code(kind: ErrorKind) -> u8 {
@@ -63,7 +64,8 @@ mod tests {
             (ErrorKind::Internal, 1, "1  internal error"),
             (ErrorKind::NotFound, 3, "3  not found"),
             (ErrorKind::Exists, 4, "4  exists already"),
-            (ErrorKind::InUse, 5, "5  in use, or fenced"),
+            (ErrorKind::InUse, 5, "5  in use"),
+            (ErrorKind::Fenced, 9, "9  another node owns it"),
             (ErrorKind::Invalid, 6, "6  the request is not valid"),
             (ErrorKind::Unavailable, 7, "7  unavailable"),
             (ErrorKind::Corrupt, 8, "8  damaged"),

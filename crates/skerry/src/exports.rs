@@ -65,11 +65,7 @@ impl Exports for EngineExports {
             }
         });
         let opened = opened.await.map_err(|error| OpenError::Unavailable(error.to_string()))?;
-        opened.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => not_found(),
-            ErrorKind::Unavailable => OpenError::Unavailable(error.message().to_owned()),
-            _ => OpenError::Denied(error.message().to_owned()),
-        })
+        opened.map_err(|error| open_error(name, error))
     }
 }
 
@@ -198,16 +194,51 @@ fn attempt<T>(outcome: Option<Result<(), Error>>, done: T) -> Attempt<T> {
     }
 }
 
-/// What a client is to make of an error of the engine.
-fn io_error(error: Error) -> IoError {
-    let kind = match error.kind() {
-        ErrorKind::Invalid => IoErrorKind::Invalid,
-        ErrorKind::NotFound
-        | ErrorKind::Exists
-        | ErrorKind::InUse
-        | ErrorKind::Unavailable
+/// What an error of the engine is to a client: of a request, and of an attempt to attach.
+fn meaning(kind: ErrorKind) -> (IoErrorKind, fn(String) -> OpenError) {
+    match kind {
+        ErrorKind::Invalid => (IoErrorKind::Invalid, OpenError::Denied),
+        // Another connection may succeed.
+        ErrorKind::Detached => (IoErrorKind::ShuttingDown, OpenError::Unavailable),
+        ErrorKind::Unavailable => (IoErrorKind::Failed, OpenError::Unavailable),
+        ErrorKind::NotFound => (IoErrorKind::Failed, |name| OpenError::NotFound { name }),
+        ErrorKind::Exists
+        | ErrorKind::Busy
+        | ErrorKind::Fenced
         | ErrorKind::Corrupt
-        | ErrorKind::Internal => IoErrorKind::Failed,
+        | ErrorKind::Internal => (IoErrorKind::Failed, OpenError::Denied),
+    }
+}
+
+fn io_error(error: Error) -> IoError {
+    IoError::new(meaning(error.kind()).0, error.message().to_owned())
+}
+
+fn open_error(name: &str, error: Error) -> OpenError {
+    let text = match error.kind() {
+        ErrorKind::NotFound => name,
+        _ => error.message(),
     };
-    IoError::new(kind, error.message().to_owned())
+    meaning(error.kind()).1(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_one_meaning_for_a_client() {
+        for (kind, io, open) in [
+            (ErrorKind::Detached, IoErrorKind::ShuttingDown, "Unavailable"),
+            (ErrorKind::Unavailable, IoErrorKind::Failed, "Unavailable"),
+            (ErrorKind::Fenced, IoErrorKind::Failed, "Denied"),
+            (ErrorKind::Busy, IoErrorKind::Failed, "Denied"),
+            (ErrorKind::NotFound, IoErrorKind::Failed, "NotFound"),
+            (ErrorKind::Invalid, IoErrorKind::Invalid, "Denied"),
+        ] {
+            assert_eq!(io_error(Error::new(kind, "x")).kind, io, "{kind:?}");
+            let opened = format!("{:?}", open_error("disk", Error::new(kind, "x")));
+            assert!(opened.starts_with(open), "{kind:?}: {opened}");
+        }
+    }
 }

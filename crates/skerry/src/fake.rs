@@ -180,7 +180,7 @@ impl Engine for Fake {
     async fn delete_volume(&self, name: &Name, _snapshots: bool, force: bool) -> Result<()> {
         self.with(name, |volume| match volume.info.clients {
             clients if clients > 0 && !force => {
-                Err(Error::new(ErrorKind::InUse, "it has clients: disconnect them"))
+                Err(Error::new(ErrorKind::Busy, "it has clients: disconnect them"))
             }
             _ => Ok(()),
         })?;

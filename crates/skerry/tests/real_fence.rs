@@ -22,6 +22,7 @@ use tempfile::TempDir;
 type Outcome = Result<(), Box<dyn Error>>;
 
 const IN_USE: i32 = 5;
+const FENCED: i32 = 9;
 const UNAVAILABLE: i32 = 7;
 
 const EIO: u32 = 5;
@@ -108,7 +109,7 @@ fn a_node_that_does_not_hold_a_volume_names_the_holder_and_writes_nothing() -> O
     assert!(reader.info().is_read_only());
     assert_eq!(reader.read(0, 4096)?, [1; 4096]);
     assert!(reader.write(0, &[2; 4096]).is_err());
-    let said = two.cli(&["snapshot", "create", "disk@no"])?.refused(IN_USE)?;
+    let said = two.cli(&["snapshot", "create", "disk@no"])?.refused(FENCED)?;
     assert!(said.contains(&host_name()?), "the holder isn't named: {said}");
     assert_eq!(writer.read(0, 4096)?, [1; 4096]);
     Ok(())

@@ -153,7 +153,7 @@ fn a_volume_that_another_node_holds_ends_no_schedule() -> Outcome {
     there.cli(&["volume", "release", "disk", "--force"])?;
     there.cli(&["snapshot", "create", "disk@theirs"])?;
     until("two times that failed", || {
-        let failed = |job: &&Value| job["attempts"][0]["error"]["code"] == json!("in-use");
+        let failed = |job: &&Value| job["attempts"][0]["error"]["code"] == json!("fenced");
         Ok((pending(&here)?.iter().filter(failed).count() >= 2).then_some(()))
     })?;
     let is_later = |job: &Value| job["attempts"] == json!([]);

@@ -74,7 +74,7 @@ impl Destager {
             checkpoint.abort();
         }
         self.volume.overlay_share.set(0);
-        if self.volume.is_fenced() {
+        if self.volume.has_left() {
             self.volume.put_aside(Fate::Fenced).await;
         } else if self.volume.ctx.log.failure().is_none() {
             self.volume.put_aside(Fate::Stuck).await;

@@ -76,7 +76,7 @@ impl Device {
         match &self.kind {
             Kind::Head { volume, generation } => Ok((volume, *generation)),
             Kind::Reading(_) => {
-                Err(Error::new(ErrorKind::InUse, format!("{} is read-only here", self.name)))
+                Err(Error::new(ErrorKind::Invalid, format!("{} is read-only here", self.name)))
             }
         }
     }

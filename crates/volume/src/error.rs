@@ -7,12 +7,16 @@ use std::fmt;
 pub enum ErrorKind {
     /// A bug: report it.
     Internal,
-    /// There is no such thing.
+    /// There is no such thing, or no longer: a deleted volume is none.
     NotFound,
     /// The name is taken.
     Exists,
-    /// Somebody uses it, or somebody else owns it (fenced).
-    InUse,
+    /// Clients or records of this node are in the way: end that first, or say force.
+    Busy,
+    /// Another owner writes the volume: ask that node, or release the volume.
+    Fenced,
+    /// The attachment ended, because the volume was released or rolled back: attach again.
+    Detached,
     /// The request can't be carried out as it stands.
     Invalid,
     /// The bucket, the disk or the node can't serve now; try again later.
@@ -62,7 +66,7 @@ impl From<skerry_store::Error> for Error {
         let kind = match e.kind() {
             Store::NotFound => ErrorKind::NotFound,
             Store::Exists => ErrorKind::Exists,
-            Store::Fenced => ErrorKind::InUse,
+            Store::Fenced => ErrorKind::Fenced,
             Store::Invalid => ErrorKind::Invalid,
             Store::Unavailable => ErrorKind::Unavailable,
             Store::Corrupt => ErrorKind::Corrupt,

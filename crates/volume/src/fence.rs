@@ -178,8 +178,12 @@ impl Volume {
             return error;
         }
         match self.look_for_seal().await {
-            Err(fenced) if fenced.kind() == ErrorKind::InUse => fenced,
-            _ => error,
+            Err(fenced) if fenced.kind() == ErrorKind::Fenced => fenced,
+            // Not `NotFound`: the volume is there, and lacks a part.
+            _ => Error::new(
+                ErrorKind::Corrupt,
+                format!("volume {}: {error}; put it back", self.name()),
+            ),
         }
     }
 
@@ -230,7 +234,7 @@ impl Volume {
     /// Takes the volume out of service because somebody else took it.
     pub(crate) fn fenced(&self, by: &str) -> Error {
         let error = Error::new(
-            ErrorKind::InUse,
+            ErrorKind::Fenced,
             format!(
                 "volume {} was taken over by {by}; what this node had not destaged is never merged (`skerry status` says where it is, if it was on a disk)",
                 self.name()

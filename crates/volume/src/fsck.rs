@@ -1,6 +1,6 @@
 //! Fsck of the whole bucket, and of what this node knows besides.
 
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::info::FsckReport;
 use crate::node::Node;
 use skerry_store::fsck;
@@ -22,8 +22,8 @@ impl Node {
         };
         for volume in self.open_volumes() {
             let failure = volume.state.lock().failure.clone();
-            // A volume that somebody else took over is theirs to vouch for.
-            if let Some(failure) = failure.filter(|e| e.kind() != ErrorKind::InUse) {
+            // Another owner vouches for a volume that left this node.
+            if let Some(failure) = failure.filter(|_| !volume.has_left()) {
                 report.problems.push(failure.message().to_owned());
             }
         }

@@ -133,7 +133,7 @@ impl Node {
             }
             match self.settle_name(&open, name).await {
                 Ok(()) => return Ok(open.name() != name.as_str()),
-                Err(e) if e.kind() == ErrorKind::InUse => {}
+                Err(_) if open.has_left() => {}
                 Err(e) => return Err(e),
             }
         }

@@ -143,7 +143,7 @@ impl Node {
                 continue;
             }
             let recovered = match self.open_for_writing(id, true).await {
-                Err(e) if e.kind() == ErrorKind::InUse => self.park(id).await,
+                Err(e) if e.kind() == ErrorKind::Fenced => self.park(id).await,
                 opened => opened.map(drop),
             };
             match recovered {
@@ -225,7 +225,7 @@ impl Node {
     ) -> Result<Arc<Volume>> {
         let mut registry = self.registry.lock().await;
         if let Some(volume) = registry.get(&id) {
-            if !volume.is_fenced() {
+            if !volume.has_left() {
                 return Ok(volume.clone());
             }
             self.set_aside(volume);
@@ -260,8 +260,8 @@ impl Node {
     /// After a volume could not be opened: what came back for it, or would take room for long, leaves the log.
     async fn leave_log(&self, id: VolumeId, error: &Error, came_back: bool) -> Result<()> {
         match error.kind() {
-            ErrorKind::InUse | ErrorKind::Unavailable if !came_back => Ok(()),
-            ErrorKind::InUse => {
+            ErrorKind::Fenced | ErrorKind::Unavailable if !came_back => Ok(()),
+            ErrorKind::Fenced => {
                 self.park(id).await?;
                 self.set_stuck(id).await
             }
@@ -270,12 +270,12 @@ impl Node {
     }
 
     /// Takes a volume out of the registry; its destager ends.
-    pub(crate) async fn close_volume(&self, id: VolumeId, why: &str) {
+    pub(crate) async fn close_volume(&self, id: VolumeId, kind: ErrorKind, why: &str) {
         let removed = self.registry.lock().await.remove(&id);
         self.open_now.lock().remove(&id);
         if let Some(volume) = removed {
             let name = volume.name();
-            volume.retire(Error::new(ErrorKind::InUse, format!("volume {name} {why}")));
+            volume.retire(Error::new(kind, format!("volume {name} {why}")));
         }
     }
 
@@ -291,7 +291,7 @@ impl Node {
 
     /// The volume, if it is open here and nobody is known to have taken it over.
     pub(crate) fn open_here(&self, id: VolumeId) -> Option<Arc<Volume>> {
-        self.open_now.lock().get(&id).filter(|volume| !volume.is_fenced()).cloned()
+        self.open_now.lock().get(&id).filter(|volume| !volume.has_left()).cloned()
     }
 
     /// The volume of this name, if it is open here: what this node writes needs no asking of the bucket.
@@ -359,7 +359,7 @@ impl Node {
         }
         match self.writable_of(id, &target.volume).await {
             Ok(volume) => Ok(Arc::new(Device::head(volume, target.to_string()))),
-            Err(e) if e.kind() == ErrorKind::InUse && self.open_here(id).is_none() => {
+            Err(e) if e.kind() == ErrorKind::Fenced && self.open_here(id).is_none() => {
                 tracing::info!(volume = %target, reason = %e, "served read-only");
                 self.open_read_only(id, target).await
             }

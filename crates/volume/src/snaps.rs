@@ -377,7 +377,7 @@ impl Node {
             volume.name(),
             if may_force { ", or say --force: they get errors then" } else { "" }
         );
-        Err(Error::new(ErrorKind::InUse, detail))
+        Err(Error::new(ErrorKind::Busy, detail))
     }
 
     /// The flush level of a volume that is created without one.

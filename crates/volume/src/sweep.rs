@@ -2,7 +2,7 @@
 //!
 //! Of a living volume only its owner does so; a deleted one has no owner, and anybody may.
 
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::node::Node;
 use skerry_core::id::VolumeId;
 use skerry_core::names::{self, Object};
@@ -17,11 +17,11 @@ impl Node {
     pub async fn sweep(&self) -> Result<usize> {
         let mut swept = 0;
         let mut failed = None;
-        for volume in self.open_volumes().into_iter().filter(|v| !v.is_fenced()) {
+        for volume in self.open_volumes().into_iter().filter(|v| !v.has_left()) {
             match volume.sweep().await {
                 Ok(count) => swept += count,
-                // It was taken over: what it has is its new owner's to sweep.
-                Err(e) if e.kind() == ErrorKind::InUse => {}
+                // It left this node meanwhile: what it has is its next owner's to sweep.
+                Err(_) if volume.has_left() => {}
                 // One that can't be swept keeps no other from it.
                 Err(e) => failed = Some(e),
             }

@@ -140,9 +140,11 @@ impl Volume {
         (state.undestaged_bytes, age)
     }
 
-    /// True if somebody else took the volume over.
-    pub(crate) fn is_fenced(&self) -> bool {
-        self.state.lock().failure.as_ref().is_some_and(|e| e.kind() == ErrorKind::InUse)
+    /// True if this node no longer owns the volume: another owner took it, or it was released or deleted here.
+    pub(crate) fn has_left(&self) -> bool {
+        use ErrorKind::{Detached, Fenced, NotFound};
+        let failure = self.state.lock().failure.as_ref().map(Error::kind);
+        matches!(failure, Some(Fenced | Detached | NotFound))
     }
 
     /// How many records are not in the bucket.
@@ -190,7 +192,7 @@ impl Volume {
         }
         if state.generation != generation {
             return Err(Error::new(
-                ErrorKind::InUse,
+                ErrorKind::Detached,
                 format!(
                     "volume {} was rolled back under this connection; attach again",
                     state.name

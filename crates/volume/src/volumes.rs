@@ -212,7 +212,7 @@ impl Node {
             volume.drain().await?;
             let _given_up = GivenUp(&volume);
             self.ctx.catalog.bury(&names::volume_gone(id)).await?;
-            self.close_volume(id, "was deleted").await;
+            self.close_volume(id, ErrorKind::NotFound, "was deleted").await;
             // A snapshot that is being published now is published before its ref is looked for.
             drop(volume.refs.lock().await);
             self.ctx.log.trim(volume.group, skerry_log::Position::MAX);
@@ -263,7 +263,7 @@ impl Node {
         volume.checkpoint().await?;
         let _given_up = GivenUp(&volume);
         self.seal_for_nobody(&desc, true).await?;
-        self.close_volume(id, "was released").await;
+        self.close_volume(id, ErrorKind::Detached, "was released; attach again to claim it").await;
         Ok(Released { held_by: Some(self.ctx.host.clone()), may_lose: false })
     }
 
@@ -283,7 +283,7 @@ impl Node {
                  destaged is lost then",
                 owner.host
             );
-            return Err(Error::new(ErrorKind::InUse, detail));
+            return Err(Error::new(ErrorKind::Fenced, detail));
         }
         let has_rest = self.tails.lock().by_volume.contains_key(&desc.id)
             || !self.ctx.stuck_tails(Some(desc.id))?.is_empty();
@@ -292,7 +292,7 @@ impl Node {
                 "volume {name} has records here that are not in the bucket: attach it, so that they get there, and \
                  release it then; or say --force: they are never merged then"
             );
-            return Err(Error::new(ErrorKind::InUse, detail));
+            return Err(Error::new(ErrorKind::Busy, detail));
         }
         self.seal_for_nobody(desc, true).await?;
         // What was not destaged from here is in this log, if it is the one that was used.
@@ -338,7 +338,7 @@ impl Drop for GivenUp<'_> {
     fn drop(&mut self) {
         let name = self.0.name();
         let text = format!("volume {name} was being given up; attach again to see whose it is");
-        self.0.retire(Error::new(ErrorKind::InUse, text));
+        self.0.retire(Error::new(ErrorKind::Detached, text));
     }
 }
 

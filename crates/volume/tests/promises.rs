@@ -10,7 +10,7 @@ use rig::{World, create, name, target};
 use skerry_core::descriptor::FlushLevel;
 use skerry_core::env::Entropy;
 use skerry_store::faulty::{FaultPlan, Faults, Faulty};
-use skerry_volume::{CreateVolume, Device};
+use skerry_volume::{CreateVolume, Device, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -311,7 +311,7 @@ async fn what_a_new_owner_deletes_is_not_lost() {
             }
         };
         let error = refused.expect_err("its objects are gone");
-        assert_eq!(error.kind(), skerry_volume::ErrorKind::InUse, "{case}: {error}");
+        assert_eq!(error.kind(), ErrorKind::Fenced, "{case}: {error}");
         assert!(error.message().contains("taken over by"), "{case}: {error}");
     }
 }
@@ -631,6 +631,44 @@ async fn a_deleted_volume_can_not_be_released() {
     for force in [false, true] {
         let refused = run.node.release_volume(&name("disk"), force).await.expect_err("it is gone");
         assert!(refused.message().contains("deleted"), "{refused}");
+    }
+}
+
+/// An attachment that ended says in its error's kind what to do: attach again, ask the new owner, or nothing any more.
+#[tokio::test(start_paused = true)]
+async fn each_ending_has_a_kind_of_its_own() {
+    let world = World::new(41);
+    let run = world.start("a").await.expect("starts");
+    let node = &run.node;
+    for (ending, kind) in [
+        ("rolled back", ErrorKind::Detached),
+        ("released", ErrorKind::Detached),
+        ("deleted", ErrorKind::NotFound),
+        ("taken over", ErrorKind::Fenced),
+    ] {
+        let disk = name(&ending.replace(' ', "-"));
+        node.create_volume(create(disk.as_str(), 1 << 20)).await.expect("creates");
+        let device = node.open_device(&target(disk.as_str())).await.expect("attaches");
+        node.create_snapshot(&disk, Some(&name("one"))).await.expect("snapshots");
+        let busy = node.delete_volume(&disk, true, false).await.expect_err("a client is attached");
+        assert_eq!(busy.kind(), ErrorKind::Busy, "{ending}: {busy}");
+        match ending {
+            "rolled back" => {
+                node.rollback_volume(&disk, &name("one"), true)
+                    .await
+                    .map(drop)
+                    .expect("rolls back");
+            }
+            "released" => node.release_volume(&disk, true).await.map(drop).expect("releases"),
+            "deleted" => node.delete_volume(&disk, true, true).await.expect("deletes"),
+            _ => {
+                let theirs = world.neighbour(42).start("b").await.expect("starts");
+                theirs.node.release_volume(&disk, true).await.expect("by force");
+                tokio::time::sleep(world.settings.fence_interval * 2).await;
+            }
+        }
+        let error = device.read(0, 512).await.expect_err("the attachment has ended");
+        assert_eq!(error.kind(), kind, "{ending}: {error}");
     }
 }
 

@@ -73,7 +73,7 @@ async fn snapshots_clones_and_rollback() {
     assert_eq!(copy.size_bytes(), 2 << 20);
 
     let refused = node.rollback_volume(&name("disk"), &name("one"), false).await;
-    assert_eq!(refused.expect_err("a client is attached").kind(), ErrorKind::InUse);
+    assert_eq!(refused.expect_err("a client is attached").kind(), ErrorKind::Busy);
     let kept = node.rollback_volume(&name("disk"), &name("one"), true).await.expect("rolls back");
     assert!(device.read(0, 4096).await.is_err(), "who was attached gets errors");
     let device = node.open_device(&target("disk")).await.expect("attaches again");

@@ -18,9 +18,11 @@ pub(crate) fn error(error: skerry_volume::Error) -> Error {
         Engine::Internal => ErrorKind::Internal,
         Engine::NotFound => ErrorKind::NotFound,
         Engine::Exists => ErrorKind::Exists,
-        Engine::InUse => ErrorKind::InUse,
+        Engine::Busy => ErrorKind::InUse,
+        Engine::Fenced => ErrorKind::Fenced,
         Engine::Invalid => ErrorKind::Invalid,
-        Engine::Unavailable => ErrorKind::Unavailable,
+        // What was asked of has ended meanwhile: the next try meets the volume as it is then.
+        Engine::Detached | Engine::Unavailable => ErrorKind::Unavailable,
         Engine::Corrupt => ErrorKind::Corrupt,
     };
     if kind == ErrorKind::Internal {
