@@ -221,6 +221,9 @@ pub(crate) enum VolumeCommand {
         /// Delete its snapshots too; clones are never affected
         #[arg(long)]
         snapshots: bool,
+        /// Delete it even with clients attached, or if it is damaged and another host wrote it
+        #[arg(long)]
+        force: bool,
     },
     /// Give a volume up, or take it from a node that is gone
     #[command(long_about = RELEASE_ABOUT)]

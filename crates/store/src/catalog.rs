@@ -75,8 +75,11 @@ impl Catalog {
         Ok(self.newest(name).await?.and_then(|(_, volume)| volume))
     }
 
-    /// All names in use, and whom they name.
-    pub async fn all(&self) -> Result<BTreeMap<String, VolumeId>> {
+    /// All names in use, and whom they name. A name whose object can't be read hides no other: it has the error.
+    ///
+    /// # Errors
+    /// If the names can't be listed, or the bucket does not answer.
+    pub async fn all(&self) -> Result<BTreeMap<String, Result<VolumeId>>> {
         let mut newest: BTreeMap<String, u64> = BTreeMap::new();
         for object in self.bucket.list(names::NAMES).await? {
             if let Object::Name(name, number) = names::parse(&object.name) {
@@ -86,8 +89,11 @@ impl Catalog {
         }
         let mut out = BTreeMap::new();
         for (name, number) in newest {
-            if let Some(volume) = self.read_name(&name, number).await? {
-                out.insert(name, volume);
+            match self.read_name(&name, number).await {
+                Ok(None) => {}
+                Ok(Some(volume)) => drop(out.insert(name, Ok(volume))),
+                Err(e) if e.is_unavailable() => return Err(e),
+                Err(e) => drop(out.insert(name, Err(e))),
             }
         }
         Ok(out)
@@ -172,9 +178,12 @@ impl Catalog {
 
     /// A volume's descriptor, and whether its head is deleted.
     pub async fn entry(&self, volume: VolumeId) -> Result<Entry> {
-        let desc = self.desc(volume).await?;
-        let gone = self.bucket.exists(&names::volume_gone(volume)).await?;
-        Ok(Entry { desc, gone })
+        Ok(Entry { desc: self.desc(volume).await?, gone: self.is_gone(volume).await? })
+    }
+
+    /// True if a volume's head is deleted: asks for the tombstone alone, whatever the descriptor is like.
+    pub async fn is_gone(&self, volume: VolumeId) -> Result<bool> {
+        self.bucket.exists(&names::volume_gone(volume)).await
     }
 
     /// Writes a tombstone; true if nobody had before.

@@ -358,6 +358,14 @@ pub async fn lives(bucket: &Bucket, volume: VolumeId) -> Result<Vec<Incarnation>
     Ok(lives)
 }
 
+/// Who wrote, or was about to write, the newest incarnation of a volume, whatever else of the volume can be read.
+pub async fn last_owner(bucket: &Bucket, volume: VolumeId) -> Result<Option<Owner>> {
+    match lives(bucket, volume).await?.last() {
+        Some(life) => Ok(read_life(bucket, volume, life).await?.owner),
+        None => Ok(None),
+    }
+}
+
 async fn read_life(bucket: &Bucket, volume: VolumeId, of: &Incarnation) -> Result<Life> {
     let name = names::life(volume, of.epoch, of.stream);
     let bytes = bucket.get(&name).await?.ok_or_else(|| Error::not_found(&name))?;

@@ -286,7 +286,8 @@ impl Gathering<'_> {
     }
 
     async fn volume(&mut self, volume: VolumeId, listed: &Listed) -> Result<bool> {
-        if listed.state && !self.collector.is_ready(volume).await? {
+        // Only a volume is ever deleted: of one that is, the state need not be readable.
+        if listed.state && !listed.gone && !self.collector.is_ready(volume).await? {
             return Ok(true);
         }
         if !listed.gone {

@@ -37,7 +37,7 @@ const TRIES_MAX: usize = 4;
 /// What was found.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
-    /// Volumes looked at.
+    /// Volumes that there are; one whose head is deleted counts as long as it has snapshots.
     pub volumes: u64,
     /// Refs and snapshots looked at.
     pub refs: u64,
@@ -57,6 +57,8 @@ type Counts = BTreeMap<(SegmentKey, u16), u32>;
 /// What is known of one volume once it has been looked at.
 #[derive(Default)]
 struct Seen {
+    /// Neither a proposal, nor deleted with all its snapshots.
+    is_there: bool,
     refs: u64,
     problems: Vec<String>,
     ranges: Vec<HeldRange>,
@@ -108,8 +110,9 @@ impl Checker<'_> {
         self.check_names(&volumes, &mut found).await?;
         let mut all = Vec::new();
         for id in volumes {
-            found.volumes += 1;
-            all.push((id, self.volume_settled(id, &mut found).await?));
+            let seen = self.volume_settled(id, &mut found).await?;
+            found.volumes += u64::from(seen.is_there);
+            all.push((id, seen));
         }
         self.count_orphans(&segments, &all, &mut found).await?;
         Ok(found)
@@ -129,8 +132,14 @@ impl Checker<'_> {
     async fn check_names(&self, volumes: &BTreeSet<VolumeId>, out: &mut Findings) -> Result<()> {
         match self.catalog.all().await {
             Ok(all) => {
-                for (name, id) in all.iter().filter(|(_, id)| !volumes.contains(*id)) {
-                    out.problems.push(format!("name {name} names volume {id}, which is not there"));
+                for (name, id) in all {
+                    match id {
+                        Ok(id) if volumes.contains(&id) => {}
+                        Ok(id) => out
+                            .problems
+                            .push(format!("name {name} names volume {id}, which is not there")),
+                        Err(e) => out.problems.push(format!("name {name} can't be read: {e}")),
+                    }
                 }
                 Ok(())
             }
@@ -174,6 +183,7 @@ impl Checker<'_> {
         let desc = match self.catalog.desc(id).await {
             Ok(desc) => desc,
             Err(e) => {
+                seen.is_there = true;
                 seen.wrong(names::volume_desc(id), e);
                 return seen;
             }
@@ -189,11 +199,14 @@ impl Checker<'_> {
         match self.catalog.state(id).await {
             Ok(Some(VolumeState::Ready)) => {}
             Ok(_) => return,
-            Err(e) => return seen.wrong(names::volume_state(id), e),
+            Err(e) => {
+                seen.is_there = true;
+                return seen.wrong(names::volume_state(id), e);
+            }
         }
-        match self.catalog.entry(id).await {
-            Ok(entry) if entry.gone => return,
-            Ok(_) => {}
+        match self.catalog.is_gone(id).await {
+            Ok(true) => return,
+            Ok(false) => seen.is_there = true,
             Err(e) => return seen.wrong(names::volume_gone(id), e),
         }
         self.head_refs(desc, seen).await;
@@ -247,6 +260,7 @@ impl Checker<'_> {
         };
         let mut labels = BTreeSet::new();
         for found in refs {
+            seen.is_there = true;
             seen.refs += 1;
             self.hold(desc.id, &found.base, seen);
             let Some(info) = &found.snapshot else {

@@ -137,7 +137,7 @@ pub struct Released {
 /// What fsck found.
 #[derive(Debug, Clone, Default)]
 pub struct FsckReport {
-    /// Volumes looked at.
+    /// Volumes that there are; one whose head is deleted counts as long as it has snapshots.
     pub volumes: u64,
     /// Refs and snapshots looked at.
     pub refs: u64,

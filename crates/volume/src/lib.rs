@@ -16,6 +16,7 @@ pub mod volume;
 
 mod budget;
 mod checkin;
+mod deletion;
 mod destage;
 mod extents;
 mod fence;
@@ -29,6 +30,7 @@ mod parts;
 mod pins;
 mod readahead;
 mod reading;
+mod recover;
 mod refs;
 mod scratch;
 mod snaps;

@@ -11,6 +11,7 @@ use crate::open;
 use crate::parking::Parking;
 use crate::pins::Pinned;
 use crate::reading::Reading;
+use crate::recover::recover_later;
 use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
 use crate::tail::{self, Tails};
@@ -29,7 +30,7 @@ use skerry_store::catalog::Catalog;
 use skerry_store::collect::Collector;
 use skerry_store::nodes::Nodes;
 use skerry_store::{claim, view};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -71,7 +72,7 @@ const PIN_TRIES_MAX: usize = 5;
 /// The engine of one node.
 pub struct Node {
     pub(crate) ctx: Arc<Context>,
-    bucket_url: String,
+    pub(crate) bucket_url: String,
     registry: tokio::sync::Mutex<HashMap<VolumeId, Arc<Volume>>>,
     /// Copies of the registry for those who only look.
     pub(crate) open_now: Mutex<HashMap<VolumeId, Arc<Volume>>>,
@@ -114,63 +115,11 @@ impl Node {
             open_now: Mutex::default(),
             tails: Mutex::new(tails),
         });
-        node.recover().await?;
+        let later = node.recover().await?;
+        tokio::spawn(recover_later(Arc::downgrade(&node), later));
         tokio::spawn(keep_up(Arc::downgrade(&node)));
         tokio::spawn(sweep_now_and_then(Arc::downgrade(&node)));
         Ok(node)
-    }
-
-    async fn recover(&self) -> Result<()> {
-        let in_log: BTreeSet<VolumeId> = self.tails.lock().by_volume.keys().copied().collect();
-        let stuck = self.ctx.stuck_tails(None)?;
-        let waits = |id| stuck.iter().any(|name| name.volume == id);
-        let volumes: BTreeSet<VolumeId> =
-            in_log.iter().copied().chain(stuck.iter().map(|name| name.volume)).collect();
-        for id in volumes {
-            let entry = match self.ctx.catalog.entry(id).await {
-                Err(e) if e.kind() == skerry_store::ErrorKind::NotFound && in_log.contains(&id) => {
-                    return Err(self.wrong_bucket(id));
-                }
-                Err(e) if e.kind() == skerry_store::ErrorKind::NotFound => {
-                    self.ctx.note(id, self.wrong_bucket(id).message().to_owned());
-                    continue;
-                }
-                entry => entry?,
-            };
-            if entry.gone {
-                self.drop_tail(id);
-                self.drop_stuck(id)?;
-                continue;
-            }
-            let recovered = match self.open_for_writing(id, true).await {
-                Err(e) if e.kind() == ErrorKind::Fenced => self.park(id).await,
-                opened => opened.map(drop),
-            };
-            match recovered {
-                Ok(()) => {}
-                Err(e) if e.kind() == ErrorKind::Unavailable && !waits(id) => return Err(e),
-                // One volume that can't be opened keeps no other from service.
-                Err(e) => {
-                    let line = format!("volume {id} can't be opened: {}", e.message());
-                    self.ctx.note(id, line);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn wrong_bucket(&self, id: VolumeId) -> Error {
-        let advice = match self.bucket_url.starts_with("memory:") {
-            true => {
-                "a bucket in memory ends with its node; remove the log's directory to give those writes up"
-            }
-            false => "the log belongs to another bucket; start the node with that one",
-        };
-        let detail = format!(
-            "the log has records of volume {id}, of which the bucket at {} knows nothing: {advice}",
-            self.bucket_url
-        );
-        Error::new(ErrorKind::Invalid, detail)
     }
 
     /// Lets go of what the log has of a volume.
@@ -190,7 +139,7 @@ impl Node {
 
     /// The tail of a volume that is somebody else's now: what is not in the bucket moves out of the log. A volume
     /// that is still held with this log, by a node of another name, keeps its tail for that node.
-    async fn park(&self, id: VolumeId) -> Result<()> {
+    pub(crate) async fn park(&self, id: VolumeId) -> Result<()> {
         let tail = self.tails.lock().by_volume.get(&id).cloned().unwrap_or_default();
         let desc = self.ctx.catalog.desc(id).await?;
         let found = claim::peek(&self.ctx.bucket, &desc).await?;

@@ -27,7 +27,10 @@ impl Node {
             }
         }
         for id in self.deleted().await? {
-            swept += self.sweep_deleted(id).await?;
+            match self.sweep_deleted(id).await {
+                Ok(count) => swept += count,
+                Err(e) => failed = Some(e),
+            }
         }
         self.clear_litter().await?;
         failed.map_or(Ok(swept), Err)

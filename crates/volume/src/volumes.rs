@@ -1,4 +1,4 @@
-//! What is done with volumes: create, list, resize, rename, delete, release.
+//! What is done with volumes: create, list, resize, release. Deletion is in `deletion`, renaming in `naming`.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{CreateVolume, Released, VolumeInfo};
@@ -7,7 +7,6 @@ use crate::volume::{Behalf, Volume};
 use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeState};
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::name::Name;
-use skerry_core::names;
 use skerry_core::position::Position;
 use skerry_core::record::Action;
 use skerry_core::root::{Base, Root};
@@ -90,30 +89,37 @@ impl Node {
         self.show_volume(name).await
     }
 
-    /// All volumes, by name.
+    /// All volumes, by name. One that is damaged is shown with what is wrong with it, and hides no other.
+    ///
+    /// # Errors
+    /// If the bucket does not answer.
     pub async fn list_volumes(&self) -> Result<Vec<VolumeInfo>> {
         let mut out = Vec::new();
         let mut settled = false;
-        for (name, id) in self.ctx.catalog.all().await? {
-            if self.ctx.catalog.state(id).await? != Some(VolumeState::Ready) {
-                continue;
-            }
-            let name: Name = name.parse().map_err(invalid)?;
-            if self.is_left_over(&name, id).await? {
-                settled = true;
-                continue;
-            }
-            match self.info(name.as_str(), id).await {
-                Ok(info) => out.push(info),
-                // One that can't be read hides no other.
-                Err(e) if e.kind() == ErrorKind::Corrupt => {
-                    out.push(self.info_of_damaged(name.as_str(), id, &e).await?);
-                }
-                Err(e) => return Err(e),
+        for (name, found) in self.ctx.catalog.all().await? {
+            let id = found.as_ref().map_or(VolumeId::NONE, |id| *id);
+            match self.listed(&name, found).await {
+                Ok(Listed::Volume(info)) => out.push(*info),
+                Ok(Listed::Nothing) => {}
+                Ok(Listed::LeftOver) => settled = true,
+                Err(e) if e.kind() == ErrorKind::Unavailable => return Err(e),
+                Err(e) => out.push(self.info_of_damaged(&name, id, &e).await),
             }
         }
         // The true name of what was left over may be younger than the listing.
         if settled { Box::pin(self.list_volumes()).await } else { Ok(out) }
+    }
+
+    /// What a name leads to.
+    async fn listed(&self, name: &str, found: skerry_store::Result<VolumeId>) -> Result<Listed> {
+        let id = found?;
+        if self.ctx.catalog.state(id).await? != Some(VolumeState::Ready) {
+            return Ok(Listed::Nothing);
+        }
+        if self.is_left_over(&name.parse().map_err(invalid)?, id).await? {
+            return Ok(Listed::LeftOver);
+        }
+        Ok(Listed::Volume(Box::new(self.info(name, id).await?)))
     }
 
     /// One volume.
@@ -147,12 +153,14 @@ impl Node {
         Ok(info)
     }
 
-    /// What can be said of a volume whose newest state can't be read.
-    async fn info_of_damaged(&self, name: &str, id: VolumeId, why: &Error) -> Result<VolumeInfo> {
-        let entry = self.ctx.catalog.entry(id).await?;
-        let mut info = described(name, &entry.desc, entry.gone);
+    /// What can be said of a volume that can't be read: what its descriptor tells, if that can be.
+    async fn info_of_damaged(&self, name: &str, id: VolumeId, why: &Error) -> VolumeInfo {
+        let mut info = match self.ctx.catalog.entry(id).await {
+            Ok(entry) => described(name, &entry.desc, entry.gone),
+            Err(_) => unknown(name, id),
+        };
         info.failure = Some(why.message().to_owned());
-        Ok(info)
+        info
     }
 
     pub(crate) fn info_here(&self, name: &str, volume: &Volume) -> VolumeInfo {
@@ -198,49 +206,6 @@ impl Node {
         volume.resize(size_bytes).await?;
         volume.flush().await?;
         Ok(self.info_here(name.as_str(), &volume))
-    }
-
-    /// Deletes a volume. Its snapshots stay, and keep its name, unless they are to go too.
-    pub async fn delete_volume(&self, name: &Name, snapshots: bool, force: bool) -> Result<()> {
-        let id = self.resolve(name).await?;
-        if !self.ctx.catalog.entry(id).await?.gone {
-            let volume = self.open_for_writing(id, false).await?;
-            let _admin = volume.admin.lock().await;
-            self.refuse_clients(&volume, force, false)?;
-            // Snapshots that are pending must not be lost with the head; nor anything, if this fails half-way.
-            let _paused = volume.pause();
-            volume.drain().await?;
-            let _given_up = GivenUp(&volume);
-            self.ctx.catalog.bury(&names::volume_gone(id)).await?;
-            self.close_volume(id, ErrorKind::NotFound, "was deleted").await;
-            // A snapshot that is being published now is published before its ref is looked for.
-            drop(volume.refs.lock().await);
-            self.ctx.log.trim(volume.group, skerry_log::Position::MAX);
-            let heads = skerry_store::catalog::list_heads(&self.ctx.bucket, id).await?;
-            for (head, _) in heads {
-                self.ctx.bucket.delete(&head).await?;
-            }
-        }
-        if snapshots {
-            for found in self.ctx.catalog.snapshots(id).await? {
-                if let Some(info) = found.snapshot {
-                    self.ctx.catalog.bury(&names::snapshot_gone(id, info.id)).await?;
-                    self.ctx.bucket.delete(&names::snapshot(id, info.id)).await?;
-                }
-            }
-        }
-        self.finish_deletion(id, name).await
-    }
-
-    /// Frees the name of a deleted volume that has no snapshots left, and deletes what nothing holds.
-    pub(crate) async fn finish_deletion(&self, id: VolumeId, name: &Name) -> Result<()> {
-        if self.ctx.catalog.snapshots(id).await?.is_empty() {
-            self.ctx.catalog.free(name, id).await?;
-        }
-        if let Err(error) = self.sweep_deleted(id).await {
-            tracing::warn!(volume = %name, %error, "a deleted volume's segments stay until the next sweep");
-        }
-        Ok(())
     }
 
     /// Gives a volume up, so that another node may write it; by force, takes it from the node that has it.
@@ -310,29 +275,50 @@ impl Node {
     }
 }
 
+/// What a name of a listing leads to.
+enum Listed {
+    Volume(Box<VolumeInfo>),
+    /// A volume that is not made yet, or never was.
+    Nothing,
+    /// What a crash left behind; the name is free now.
+    LeftOver,
+}
+
 /// What a descriptor alone tells of a volume.
 fn described(name: &str, desc: &VolumeDesc, deleted: bool) -> VolumeInfo {
     VolumeInfo {
-        name: name.to_owned(),
-        id: desc.id,
         size_bytes: desc.size_bytes,
         block_size_bytes: desc.block.bytes() as u64,
         flush: desc.flush,
         created_ms: desc.created_ms,
+        deleted,
+        ..unknown(name, desc.id)
+    }
+}
+
+/// A volume of which nothing but its name and its id can be read.
+fn unknown(name: &str, id: VolumeId) -> VolumeInfo {
+    VolumeInfo {
+        name: name.to_owned(),
+        id,
+        size_bytes: 0,
+        block_size_bytes: 0,
+        flush: FlushLevel::default(),
+        created_ms: 0,
         clients: 0,
         undestaged_bytes: 0,
         undestaged_age_ms: 0,
         snapshots: 0,
         owner: None,
         owned_here: false,
-        deleted,
+        deleted: false,
         failure: None,
     }
 }
 
 /// From the moment on when a volume may have been given up, whatever comes of the attempt or of who asked
 /// for it: it is out of service here. Attaching again finds out whose it is.
-struct GivenUp<'a>(&'a Volume);
+pub(crate) struct GivenUp<'a>(pub(crate) &'a Volume);
 
 impl Drop for GivenUp<'_> {
     fn drop(&mut self) {

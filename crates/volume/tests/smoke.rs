@@ -162,3 +162,19 @@ async fn a_volume_is_found_by_its_id_under_any_name() {
     let nobody = skerry_core::id::VolumeId([9; 16]);
     assert_eq!(run.node.name_of(nobody).await.expect("looks"), None);
 }
+
+/// Fsck counts the volumes that people have, not every one that there ever was.
+#[tokio::test(start_paused = true)]
+async fn fsck_counts_the_volumes_that_are_there() {
+    let world = World::new(9);
+    let run = world.start("a").await.expect("starts");
+    for disk in ["one", "two"] {
+        run.node.create_volume(create(disk, 1 << 20)).await.expect("creates");
+    }
+    run.node.create_snapshot(&name("one"), Some(&name("kept"))).await.expect("snapshots");
+    for (disk, snapshots, left) in [("two", false, 1), ("one", false, 1), ("one", true, 0)] {
+        run.node.delete_volume(&name(disk), snapshots, false).await.expect("deletes");
+        let found = run.node.fsck().await.expect("checks");
+        assert_eq!((found.volumes, found.problems), (left, vec![]), "{disk} {snapshots}");
+    }
+}

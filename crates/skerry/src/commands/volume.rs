@@ -18,7 +18,9 @@ pub(super) async fn run(context: &mut Context<'_>, command: VolumeCommand) -> Re
         VolumeCommand::Show { name } => show(context, &name).await,
         VolumeCommand::Resize { name, size, shrink } => resize(context, &name, &size, shrink).await,
         VolumeCommand::Rename { name, new } => rename(context, &name, &new).await,
-        VolumeCommand::Delete { name, snapshots } => delete(context, &name, snapshots).await,
+        VolumeCommand::Delete { name, snapshots, force } => {
+            delete(context, &name, snapshots, force).await
+        }
         VolumeCommand::Release { name, force } => release(context, &name, force).await,
         VolumeCommand::Clone { snapshot, new, size } => {
             clone(context, &snapshot, &new, size.as_deref()).await
@@ -83,9 +85,9 @@ async fn rename(context: &mut Context<'_>, name: &str, new: &str) -> Result<()> 
     print(context, "renamed: it is now", &volume)
 }
 
-async fn delete(context: &mut Context<'_>, name: &str, snapshots: bool) -> Result<()> {
+async fn delete(context: &mut Context<'_>, name: &str, snapshots: bool, force: bool) -> Result<()> {
     let name = values::name(name)?.to_string();
-    let request = v1::DeleteVolumeRequest { name: name.clone(), snapshots, force: false };
+    let request = v1::DeleteVolumeRequest { name: name.clone(), snapshots, force };
     context.client().await?.delete_volume(request).await?;
     context.output.print(&json!({ "deleted": name }), &format!("deleted volume {name}\n"))
 }

@@ -1,0 +1,147 @@
+//! Deleting volumes, damaged ones included: the tombstone decides, and everything after it can be done again.
+//!
+//! A volume is opened first, so that its stream has this node's seal and what the log has of it is in the bucket: a
+//! snapshot that is on its way must not be lost with the head. One that can't be opened, or is out of service, is
+//! deleted all the same, as long as nothing is lost with it that was meant to stay.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::info::SnapshotState;
+use crate::node::Node;
+use crate::volume::Volume;
+use crate::volumes::GivenUp;
+use skerry_core::descriptor::VolumeState;
+use skerry_core::id::VolumeId;
+use skerry_core::name::Name;
+use skerry_core::names;
+use skerry_store::{catalog, claim};
+use std::sync::Arc;
+
+impl Node {
+    /// Deletes a volume. Its snapshots stay, and keep its name, unless they are to go too.
+    ///
+    /// # Errors
+    /// `Busy` while clients are attached, `Fenced` if it is damaged and another host wrote it; unless `force`.
+    pub async fn delete_volume(&self, name: &Name, snapshots: bool, force: bool) -> Result<()> {
+        let id = self.resolve_even_damaged(name).await?;
+        if !self.ctx.catalog.is_gone(id).await? {
+            match self.open_for_writing(id, false).await {
+                Ok(volume) => self.delete_open(&volume, snapshots, force).await?,
+                Err(e) if is_damage(&e) => {
+                    self.delete_unread(id, name, &e, snapshots, force).await?
+                }
+                Err(e) => return Err(e),
+            }
+            for (head, _) in catalog::list_heads(&self.ctx.bucket, id).await? {
+                self.ctx.bucket.delete(&head).await?;
+            }
+        }
+        if snapshots {
+            for found in self.ctx.catalog.snapshots(id).await? {
+                if let Some(info) = found.snapshot {
+                    self.ctx.catalog.bury(&names::snapshot_gone(id, info.id)).await?;
+                    self.ctx.bucket.delete(&names::snapshot(id, info.id)).await?;
+                }
+            }
+        }
+        self.finish_deletion(id, name).await
+    }
+
+    /// The volume of this name; one whose state can't be read counts as one that there is.
+    async fn resolve_even_damaged(&self, name: &Name) -> Result<VolumeId> {
+        let missing = || Error::new(ErrorKind::NotFound, format!("there is no volume {name}"));
+        let id = self.ctx.catalog.resolve(name).await?.ok_or_else(missing)?;
+        match self.ctx.catalog.state(id).await.map_err(Error::from) {
+            Ok(Some(VolumeState::Ready)) => Ok(id),
+            Ok(_) => Err(missing()),
+            Err(e) if is_damage(&e) => Ok(id),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn delete_open(&self, volume: &Arc<Volume>, snapshots: bool, force: bool) -> Result<()> {
+        let id = volume.desc.id;
+        let _admin = volume.admin.lock().await;
+        self.refuse_clients(volume, force, false)?;
+        // Snapshots that are pending must not be lost with the head; nor anything, if this fails half-way.
+        let _paused = volume.pause();
+        if let Err(e) = volume.drain().await
+            && (volume.state.lock().failure.is_none()
+                || !(snapshots || force) && has_pending(volume))
+        {
+            return Err(e);
+        }
+        let _given_up = GivenUp(volume);
+        self.ctx.catalog.bury(&names::volume_gone(id)).await?;
+        self.close_volume(id, ErrorKind::NotFound, "was deleted").await;
+        // A snapshot that is being published now is published before its ref is looked for.
+        drop(volume.refs.lock().await);
+        self.ctx.log.trim(volume.group, skerry_log::Position::MAX);
+        Ok(())
+    }
+
+    /// Deletes a volume that can't be opened.
+    async fn delete_unread(
+        &self,
+        id: VolumeId,
+        name: &Name,
+        why: &Error,
+        snapshots: bool,
+        force: bool,
+    ) -> Result<()> {
+        if !force {
+            self.refuse_held_elsewhere(id, name, why).await?;
+            let has_rest = self.tails.lock().by_volume.contains_key(&id)
+                || !self.ctx.stuck_tails(Some(id))?.is_empty();
+            if has_rest && !snapshots {
+                let detail = format!(
+                    "volume {name} can't be opened ({why}), and has records here that are not in the bucket, of snapshots \
+                     perhaps: delete it with --snapshots, or with --force"
+                );
+                return Err(Error::new(ErrorKind::Busy, detail));
+            }
+        }
+        self.ctx.catalog.bury(&names::volume_gone(id)).await?;
+        self.close_volume(id, ErrorKind::NotFound, "was deleted").await;
+        self.drop_tail(id);
+        self.drop_stuck(id)?;
+        self.ctx.unnote(id);
+        Ok(())
+    }
+
+    /// Who wrote a volume last can be told by its incarnations, whatever else of it is damaged.
+    async fn refuse_held_elsewhere(&self, id: VolumeId, name: &Name, why: &Error) -> Result<()> {
+        let host = match claim::last_owner(&self.ctx.bucket, id).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(owner)) if owner.node == self.ctx.node => return Ok(()),
+            Ok(Some(owner)) => format!("host {}", owner.host),
+            Err(e) if e.is_unavailable() => return Err(e.into()),
+            Err(e) => format!("a host that can't be read ({e})"),
+        };
+        let detail = format!(
+            "volume {name} can't be opened ({why}), and was written by {host}: delete it there, or say --force"
+        );
+        Err(Error::new(ErrorKind::Fenced, detail))
+    }
+
+    /// Frees the name of a deleted volume that has no snapshots left, and deletes what nothing holds.
+    pub(crate) async fn finish_deletion(&self, id: VolumeId, name: &Name) -> Result<()> {
+        if self.ctx.catalog.snapshots(id).await?.is_empty() {
+            self.ctx.catalog.free(name, id).await?;
+        }
+        if let Err(error) = self.sweep_deleted(id).await {
+            tracing::warn!(volume = %name, %error, "a deleted volume's segments stay until the next sweep");
+        }
+        Ok(())
+    }
+}
+
+/// True if something of the volume is damaged or lost, so that trying again won't help.
+fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
+}
+
+fn has_pending(volume: &Volume) -> bool {
+    let name = volume.name();
+    let views = volume.snapshots.lock().views(&name);
+    views.iter().any(|view| view.state == SnapshotState::Pending)
+}

@@ -1,0 +1,135 @@
+//! What a start does with the tails that the log holds: each volume with one is brought back into service.
+//!
+//! A volume that can't be opened keeps neither the node nor another volume from service. If it is damaged its tail
+//! leaves the log; if the bucket does not answer, the tail stays in the log, and the volume is tried again and again.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::node::Node;
+use skerry_core::id::VolumeId;
+use std::collections::BTreeSet;
+use std::sync::Weak;
+use std::time::Duration;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// How long a start waits for the bucket, for all volumes together; then the node serves, and goes on trying.
+const START_WAIT: Duration = Duration::from_secs(30);
+/// How long one volume may take after that: one that hangs keeps no other waiting for ever.
+const ONE_WAIT: Duration = Duration::from_secs(120);
+/// How long a volume that could not be opened for want of the bucket waits before it is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What came of a tail.
+enum Outcome {
+    /// Its volume is in service, or somebody else's, or deleted.
+    Settled,
+    /// The bucket knows no such volume.
+    Unknown,
+}
+
+impl Node {
+    /// Brings every volume with a tail back into service. Gives those that must wait until the bucket answers.
+    ///
+    /// # Errors
+    /// If the bucket knows none of the volumes: it is not the one that the log belongs to.
+    pub(crate) async fn recover(&self) -> Result<BTreeSet<VolumeId>> {
+        let in_log: BTreeSet<VolumeId> = self.tails.lock().by_volume.keys().copied().collect();
+        let stuck = self.ctx.stuck_tails(None)?.into_iter().map(|name| name.volume);
+        let all: BTreeSet<VolumeId> = in_log.iter().copied().chain(stuck).collect();
+        let (mut unknown, mut later) = (BTreeSet::new(), BTreeSet::new());
+        let deadline = Instant::now() + START_WAIT;
+        for id in all {
+            let recovered = timeout_at(deadline, Box::pin(self.recover_one(id))).await;
+            match recovered.unwrap_or_else(no_answer) {
+                Ok(Outcome::Settled) => {}
+                Ok(Outcome::Unknown) => drop(unknown.insert(id)),
+                Err(e) => self.note_unopened(id, &e, &mut later),
+            }
+        }
+        if !in_log.is_empty() && in_log.is_subset(&unknown) {
+            return Err(self.wrong_bucket(&in_log));
+        }
+        for id in unknown {
+            let lost = Error::new(ErrorKind::Corrupt, "its descriptor is not in the bucket");
+            if let Err(e) = self.set_stuck(id).await {
+                tracing::error!(volume = %id, error = %e, "its records stay in the log");
+            }
+            self.note_unopened(id, &lost, &mut later);
+        }
+        Ok(later)
+    }
+
+    async fn recover_one(&self, id: VolumeId) -> Result<Outcome> {
+        // Deleted is deleted, whatever became of its descriptor.
+        if self.ctx.catalog.is_gone(id).await? {
+            self.drop_tail(id);
+            self.drop_stuck(id)?;
+            return Ok(Outcome::Settled);
+        }
+        match self.ctx.catalog.desc(id).await {
+            Ok(_) => {}
+            Err(e) if e.kind() == skerry_store::ErrorKind::NotFound => return Ok(Outcome::Unknown),
+            Err(e) => {
+                if !e.is_unavailable() {
+                    // It is damaged, perhaps for long: its tail must not take the room of others.
+                    self.set_stuck(id).await?;
+                }
+                return Err(e.into());
+            }
+        }
+        match self.open_for_writing(id, true).await {
+            Err(e) if e.kind() == ErrorKind::Fenced => self.park(id).await?,
+            opened => drop(opened?),
+        }
+        Ok(Outcome::Settled)
+    }
+
+    fn note_unopened(&self, id: VolumeId, why: &Error, later: &mut BTreeSet<VolumeId>) {
+        self.ctx.note(id, format!("volume {id} can't be opened: {}", why.message()));
+        if why.kind() == ErrorKind::Unavailable {
+            later.insert(id);
+        }
+    }
+
+    fn wrong_bucket(&self, ids: &BTreeSet<VolumeId>) -> Error {
+        let advice = match self.bucket_url.starts_with("memory:") {
+            true => {
+                "a bucket in memory ends with its node; remove the log's directory to give those writes up"
+            }
+            false => "the log belongs to another bucket; start the node with that one",
+        };
+        let named: Vec<String> = ids.iter().take(3).map(ToString::to_string).collect();
+        let detail = format!(
+            "the log has records of volume {}, of which the bucket at {} knows nothing: {advice}",
+            named.join(", "),
+            self.bucket_url
+        );
+        Error::new(ErrorKind::Invalid, detail)
+    }
+}
+
+fn no_answer(_: Elapsed) -> Result<Outcome> {
+    Err(Error::new(ErrorKind::Unavailable, "the bucket does not answer; it is tried again"))
+}
+
+/// Opens what had to wait for the bucket, as soon as that answers. Ends with the node.
+pub(crate) async fn recover_later(node: Weak<Node>, mut waiting: BTreeSet<VolumeId>) {
+    while !waiting.is_empty() {
+        tokio::time::sleep(AGAIN).await;
+        let mut still = BTreeSet::new();
+        for id in waiting {
+            let Some(node) = node.upgrade() else { return };
+            let recovered = timeout(ONE_WAIT, Box::pin(node.recover_one(id))).await;
+            match recovered.unwrap_or_else(no_answer) {
+                Ok(_) => {
+                    tracing::info!(volume = %id, "opened at last: the bucket answers again");
+                    node.ctx.unnote(id);
+                }
+                // Said once, at the start.
+                Err(e) if e.kind() == ErrorKind::Unavailable => drop(still.insert(id)),
+                Err(e) => node.note_unopened(id, &e, &mut still),
+            }
+        }
+        waiting = still;
+    }
+}
