@@ -144,7 +144,8 @@ class Client:
         """Yields the jobs that match, of all tenants if none is named; reads `page` of them (1000 at most) at a time.
 
         `metadata` is one entry that they have, and needs a tenant; with `metadata_prefix` its value only begins so.
-        Oldest first, those that have come to their end after the others; by value if metadata were asked for.
+        Of a tenant, the oldest first; those that have come to their end after the others, by id; by value if metadata were
+        asked for.
         Payloads and results are not listed: `show` has them.
         """
         request = pb.ListJobsRequest(

@@ -1,7 +1,8 @@
 //! All shards of a node as one: a tenant's jobs are in one of them, and a worker gets work from all.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{AttemptNo, Lease, Seq};
+use crate::hash::{HashRange, TenantHash};
+pub use crate::job::Ticket;
 use crate::machine::{Beat, Counts, GroupCounts, Next};
 use crate::name::{Group, Tenant, Worker};
 use crate::shard::{Cursor, Leased, Listed, Outcome, Query, Seat, Shard, Tidings, Told, Totals};
@@ -14,15 +15,6 @@ use std::time::Duration;
 
 /// The most jobs that one call leases, and the most credits of a worker.
 pub const LEASES_MAX: u32 = 10_000;
-
-/// A lease, and the shard that gave it: what a worker shows with everything that it says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket {
-    /// The shard's number.
-    pub shard: u32,
-    /// The lease.
-    pub lease: Lease,
-}
 
 /// All shards of a node.
 #[derive(Clone)]
@@ -51,16 +43,18 @@ impl Broker {
         Self { shards: shards.into() }
     }
 
-    /// The shard that has a tenant's jobs: by the CRC-32C of its name, for ever.
+    /// The shard that has a tenant's jobs.
     pub fn shard_of(&self, tenant: &Tenant) -> &Shard {
-        let hash = crc32c::crc32c(tenant.as_str().as_bytes());
-        &self.shards[hash as usize % self.shards.len()]
+        self.shard(TenantHash::of(tenant))
     }
 
-    fn shard(&self, number: u32) -> Result<&Shard> {
-        self.shards.get(number as usize).ok_or_else(|| {
-            Error::new(ErrorKind::LeaseLost, "the lease is of a shard that is not here")
-        })
+    fn number_of(&self, hash: TenantHash) -> usize {
+        let shards = u32::try_from(self.shards.len()).expect("few shards");
+        HashRange::number_of(hash, shards) as usize
+    }
+
+    fn shard(&self, hash: TenantHash) -> &Shard {
+        &self.shards[self.number_of(hash)]
     }
 
     /// A worker's place: jobs come until it is dropped, as many as there are credits for.
@@ -116,8 +110,8 @@ impl Broker {
     ///
     /// # Errors
     /// `LeaseLost` if somebody else has the job, or nobody.
-    pub fn heartbeat(&self, ticket: Ticket) -> Result<Beat> {
-        self.shard(ticket.shard)?.heartbeat(ticket.lease)
+    pub fn heartbeat(&self, ticket: &Ticket) -> Result<Beat> {
+        self.shard(ticket.lease.hash).heartbeat(ticket.lease)
     }
 
     /// How an attempt ended. Said again, it is answered the same.
@@ -125,24 +119,21 @@ impl Broker {
     /// # Errors
     /// As [`Shard::report`].
     pub async fn report(&self, ticket: Ticket, outcome: Outcome) -> Result<Next> {
-        self.shard(ticket.shard)?.report(ticket.lease, outcome).await
+        self.shard(ticket.lease.hash).report(ticket, outcome).await
     }
 
     /// The same of many, each by itself.
     pub async fn report_all(&self, reports: Vec<(Ticket, Outcome)>) -> Vec<Result<Next>> {
         let mut said =
             vec![Err(Error::new(ErrorKind::Internal, "nothing was said")); reports.len()];
-        let mut by_shard: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        let mut by_shard: BTreeMap<usize, Vec<_>> = BTreeMap::new();
         for (at, (ticket, outcome)) in reports.into_iter().enumerate() {
-            by_shard.entry(ticket.shard).or_default().push((at, (ticket.lease, outcome)));
+            let number = self.number_of(ticket.lease.hash);
+            by_shard.entry(number).or_default().push((at, (ticket, outcome)));
         }
         let answers = by_shard.into_iter().map(async |(number, reports)| {
             let (places, reports): (Vec<_>, Vec<_>) = reports.into_iter().unzip();
-            let answers = match self.shard(number) {
-                Ok(shard) => shard.report_all(reports).await,
-                Err(error) => vec![Err(error); places.len()],
-            };
-            places.into_iter().zip(answers)
+            places.into_iter().zip(self.shards[number].report_all(reports).await)
         });
         for (at, answer) in futures::future::join_all(answers).await.into_iter().flatten() {
             said[at] = answer;
@@ -151,10 +142,8 @@ impl Broker {
     }
 
     /// A worker that was to get a job has gone, or has no room for it: it is the next one's.
-    pub fn give_back(&self, ticket: Ticket) {
-        if let Ok(shard) = self.shard(ticket.shard) {
-            shard.give_back(ticket.lease);
-        }
+    pub fn give_back(&self, ticket: &Ticket) {
+        self.shard(ticket.lease.hash).give_back(ticket.lease);
     }
 
     /// No job of a task group is given out until it is resumed.
@@ -324,7 +313,7 @@ impl Work {
 
     /// The same; what it has heard of is still on its way.
     async fn hear(&mut self) -> Result<Heard> {
-        let (shard, told) = tokio::select! {
+        let (_, told) = tokio::select! {
             biased;
             Some(told) = self.tidings.recv() => told,
             why = self.broker.out_of_service() => return Err(why),
@@ -332,9 +321,9 @@ impl Work {
         Ok(match told {
             Told::Leased(leased) => {
                 self.credits = self.credits.saturating_sub(1);
-                Heard::Leased(Ticket { shard, lease: leased.lease }, leased)
+                Heard::Leased(leased.ticket(), leased)
             }
-            Told::Cancel(lease) => Heard::Cancel(Ticket { shard, lease }),
+            Told::Cancel(ticket) => Heard::Cancel(ticket),
             Told::Missed(bytes) => {
                 self.credits = self.credits.saturating_sub(1);
                 Heard::Missed(bytes)
@@ -350,7 +339,7 @@ impl Drop for Work {
             shard.unseat(seat);
         }
         for (ticket, _) in self.kept.drain(..) {
-            self.broker.give_back(ticket);
+            self.broker.give_back(&ticket);
         }
         self.tidings.close();
         while let Ok((shard, told)) = self.tidings.try_recv() {
@@ -382,34 +371,4 @@ fn split_cursor(cursor: &Cursor) -> Result<(u32, Option<Cursor>)> {
     let (number, rest) = cursor.0.split_first_chunk::<4>().ok_or_else(bad)?;
     let rest = (!rest.is_empty()).then(|| Cursor(Bytes::copy_from_slice(rest)));
     Ok((u32::from_le_bytes(*number), rest))
-}
-
-impl Ticket {
-    /// As workers carry it.
-    pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(16);
-        out.put_u32_le(self.shard);
-        out.put_u64_le(self.lease.seq.0);
-        out.put_u32_le(self.lease.attempt.0);
-        out.freeze()
-    }
-
-    /// As workers show it.
-    ///
-    /// # Errors
-    /// `Invalid` if it is none.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let bad = || Error::invalid("this is no lease");
-        let bytes: &[u8; 16] = bytes.try_into().map_err(|_| bad())?;
-        let (shard, rest) = bytes.split_first_chunk().ok_or_else(bad)?;
-        let (seq, attempt) = rest.split_first_chunk().ok_or_else(bad)?;
-        let attempt = attempt.first_chunk().ok_or_else(bad)?;
-        Ok(Self {
-            shard: u32::from_le_bytes(*shard),
-            lease: Lease {
-                seq: Seq(u64::from_le_bytes(*seq)),
-                attempt: AttemptNo(u32::from_le_bytes(*attempt)),
-            },
-        })
-    }
 }

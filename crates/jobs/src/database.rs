@@ -3,13 +3,17 @@
 use crate::cache::BlockCache;
 use crate::db_clock::DbClock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::keys::ByLetter;
 use crate::wal::LocalWal;
 use object_store::ObjectStore;
 use skerry_core::env::{Clock, Entropy};
 use slatedb::admin::Admin;
 use slatedb::config::{GarbageCollectorDirectoryOptions, Settings};
 use slatedb::fail_parallel::FailPointRegistry;
-use slatedb::{CompactorBuilder, Db, DbBuilder, GarbageCollectorBuilder, WalReader};
+use slatedb::manifest::VersionedManifest;
+use slatedb::{
+    CompactorBuilder, Db, DbBuilder, GarbageCollectorBuilder, PrefixExtractor, WalReader,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -98,7 +102,16 @@ pub fn local_settings() -> Settings {
 pub async fn open(parts: DatabaseParts) -> Result<Db> {
     let mut seed = [0; 8];
     parts.entropy.fill(&mut seed);
-    let last_ms = latest_ms(&parts, u64::from_le_bytes(seed)).await.map_err(failed)?;
+    let admin = Admin::builder(parts.path.clone(), parts.store.clone());
+    let admin = admin.with_seed(u64::from_le_bytes(seed)).build();
+    let found = admin.read_manifest(None).await.map_err(failed)?;
+    if let Some(manifest) = &found {
+        check_layout(manifest, &parts.path)?;
+    }
+    let last_ms = match &found {
+        Some(manifest) => latest_ms(&parts, &admin, manifest).await.map_err(failed)?,
+        None => 0,
+    };
     let seldom = parts.settings.manifest_poll_interval;
     let clock = Arc::new(DbClock::new(parts.clock, last_ms, seldom));
     let collector = parts.settings.garbage_collector_options.clone();
@@ -111,6 +124,7 @@ pub async fn open(parts: DatabaseParts) -> Result<Db> {
         })
         .with_system_clock(clock.clone())
         .with_db_cache(Arc::new(BlockCache::new(CACHE_BYTES)), 0)
+        .with_segment_extractor(Arc::new(ByLetter))
         .with_fp_registry(parts.fail_points)
         .with_seed(u64::from_le_bytes(seed));
     let builder = match parts.expected_epoch {
@@ -160,16 +174,33 @@ pub fn failed(error: slatedb::Error) -> Error {
     Error::new(kind, format!("the jobs' database failed: {text}"))
 }
 
+/// Refuses a database whose rows are not where this Skerry looks for them.
+fn check_layout(manifest: &VersionedManifest, path: &str) -> Result<()> {
+    let layout = manifest.segment_extractor_name();
+    if layout == Some(ByLetter.name()) {
+        return Ok(());
+    }
+    let detail = format!(
+        "the jobs' database at {path} was made by another version of Skerry, in a layout that this one does not read \
+         ({}): let that version finish its jobs, then delete the database, or name another path in [database]",
+        layout.unwrap_or("without segments")
+    );
+    Err(Error::new(ErrorKind::Corrupt, detail))
+}
+
 /// The time that a database has seen, milliseconds since 1970: its clock goes on from there even if the machine's was
 /// set back since. SlateDB names its files by time, and refuses one that is older than another; and it writes nothing
 /// that is older than what its log has.
-async fn latest_ms(parts: &DatabaseParts, seed: u64) -> std::result::Result<u64, slatedb::Error> {
-    let admin = Admin::builder(parts.path.clone(), parts.store.clone());
-    let admin = admin.with_seed(seed).build();
-    let Some(manifest) = admin.read_manifest(None).await? else { return Ok(0) };
-    let files = manifest.l0().iter().map(|view| view.id.max(view.sst.id.value()));
-    let merged = manifest.last_compacted_l0_sst_view_id();
+async fn latest_ms(
+    parts: &DatabaseParts,
+    admin: &Admin,
+    manifest: &VersionedManifest,
+) -> std::result::Result<u64, slatedb::Error> {
+    let files = manifest.all_sst_views().map(|view| view.id.max(view.sst.id.value()));
+    let trees = manifest.segments().iter();
+    let merged = trees.filter_map(|tree| tree.last_compacted_l0_sst_view_id());
     let newest = files.chain(merged).max().map_or(0, |id| id.timestamp_ms());
+    let newest = newest.max(manifest.last_l0_clock_tick().try_into().unwrap_or(0));
     let compactions = admin.read_compactions(None).await?;
     let begun = compactions.iter().flat_map(|all| all.recent_compactions());
     let begun_ms = begun.map(|one| one.id().timestamp_ms()).max().unwrap_or(0);

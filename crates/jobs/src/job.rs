@@ -1,7 +1,8 @@
 //! A job as it is kept: what was asked for, where it stands, and what was tried.
 
 use crate::error::{Error, Result};
-use crate::name::{JobId, LimitKey, Worker};
+use crate::hash::TenantHash;
+use crate::name::{JobId, LimitKey, Tenant, Worker};
 use crate::spec::{JobSpec, PAYLOAD_BYTES_MAX};
 use bytes::Bytes;
 use std::fmt;
@@ -14,22 +15,65 @@ pub const HISTORY_BYTES_MAX: usize = 2 * PAYLOAD_BYTES_MAX;
 /// The longest code and the longest message of an error, bytes; what is longer is cut off.
 pub const ERROR_BYTES_MAX: usize = 4096;
 
-/// A job's place in the history of its shard: never used twice, and older jobs have lower ones.
+/// A job's place in the history of its tenant: never used twice for one hash, and older jobs have lower ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub u64);
+
+/// A job's identity. It stays one when shards are split or merged, which may have given out the same places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobKey {
+    /// The hash of its tenant.
+    pub hash: TenantHash,
+    /// Its place.
+    pub seq: Seq,
+}
 
 /// The number of an attempt: the first is 1, and restarts go on counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptNo(pub u32);
 
-/// A lease: what a worker must show with everything that it says about a job. An attempt is begun once only, so a
-/// lease that has passed to somebody else is told from the one that holds.
+/// Which opening of a shard gave a lease: each opening has a number of its own, also if what the one before wrote is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Epoch(pub u32);
+
+/// A lease: the fencing token of an attempt. An attempt is begun once only within an epoch, so that a lease which has
+/// passed to another worker is told from the one that holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lease {
-    /// The job.
+    /// The hash of the job's tenant.
+    pub hash: TenantHash,
+    /// The job's place.
     pub seq: Seq,
     /// The attempt.
     pub attempt: AttemptNo,
+    /// The opening of the shard that gave it.
+    pub epoch: Epoch,
+}
+
+impl Lease {
+    /// The job.
+    pub fn key(&self) -> JobKey {
+        JobKey { hash: self.hash, seq: self.seq }
+    }
+}
+
+/// What a worker shows with everything that it says of a job: its lease, and where the job is found when it has come to
+/// its end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket {
+    /// The lease.
+    pub lease: Lease,
+    /// Whose job it is.
+    pub tenant: Tenant,
+    /// The job's id, if its owner named it.
+    pub id: Option<JobId>,
+}
+
+impl Ticket {
+    /// What the job is called.
+    pub fn job(&self) -> JobRef {
+        self.id.clone().map_or(JobRef::Assigned(self.lease.seq), JobRef::Named)
+    }
 }
 
 /// What the ids of jobs begin with that were given none.
@@ -158,6 +202,8 @@ impl JobError {
 pub struct Attempt {
     /// Its number.
     pub number: AttemptNo,
+    /// The opening of the shard in which it began.
+    pub epoch: Epoch,
     /// Who had it.
     pub worker: Worker,
     /// When it began, milliseconds since 1970.
@@ -212,6 +258,11 @@ impl Job {
         }
     }
 
+    /// Its identity.
+    pub fn key(&self) -> JobKey {
+        JobKey { hash: TenantHash::of(&self.spec.tenant), seq: self.seq }
+    }
+
     /// What it is called.
     pub fn name(&self) -> JobRef {
         match &self.spec.id {
@@ -242,12 +293,32 @@ impl Job {
     }
 
     /// A worker has it.
-    pub fn lease(&mut self, attempt: AttemptNo, worker: Worker, now_ms: u64) {
+    pub fn lease(&mut self, attempt: AttemptNo, epoch: Epoch, worker: Worker, now_ms: u64) {
+        let begun = Attempt { number: attempt, epoch, worker, started_ms: now_ms, ended: None };
+        self.begin(begun);
+    }
+
+    /// This attempt is under way.
+    pub(crate) fn begin(&mut self, attempt: Attempt) {
         if self.attempts.len() >= ATTEMPTS_KEPT {
             self.attempts.remove(0);
         }
-        self.attempts.push(Attempt { number: attempt, worker, started_ms: now_ms, ended: None });
+        self.attempts.push(attempt);
         self.state = State::Running;
+    }
+
+    /// What the worker of its newest attempt shows, if it has begun.
+    pub fn ticket(&self) -> Option<Ticket> {
+        let Attempt { number, epoch, .. } = self.attempts.last()?;
+        let JobKey { hash, seq } = self.key();
+        let lease = Lease { hash, seq, attempt: *number, epoch: *epoch };
+        Some(Ticket { lease, tenant: self.spec.tenant.clone(), id: self.spec.id.clone() })
+    }
+
+    /// The attempt that is under way, if a worker has the job.
+    pub(crate) fn under_way(&self) -> Option<&Attempt> {
+        let last = self.attempts.last().filter(|last| last.ended.is_none());
+        last.filter(|_| self.state == State::Running)
     }
 
     /// The attempt that goes on has ended.
@@ -267,8 +338,9 @@ impl Job {
     }
 
     /// How an attempt ended, if it is remembered and has.
-    pub fn ending(&self, attempt: AttemptNo) -> Option<&Ending> {
-        let found = self.attempts.iter().find(|known| known.number == attempt)?;
+    pub fn ending(&self, lease: Lease) -> Option<&Ending> {
+        let is_it = |known: &&Attempt| known.number == lease.attempt && known.epoch == lease.epoch;
+        let found = self.attempts.iter().find(is_it)?;
         found.ended.as_ref().map(|(_, ending)| ending)
     }
 
@@ -315,7 +387,7 @@ mod tests {
         let mut job = Job::new(Seq(1), JobSpec::default(), 5);
         let worker = Worker::new("w").expect("a name");
         for number in 1..=100 {
-            job.lease(AttemptNo(number), worker.clone(), 10);
+            job.lease(AttemptNo(number), Epoch(1), worker.clone(), 10);
             job.end_attempt(11, Ending::Expired);
             job.end_attempt(12, Ending::Cancelled);
         }
@@ -323,7 +395,7 @@ mod tests {
         assert_eq!(job.begun(), AttemptNo(100));
         assert_eq!(job.attempts[0].ended, Some((11, Ending::Expired)), "an end is final");
         for number in 101..=103 {
-            job.lease(AttemptNo(number), worker.clone(), 10);
+            job.lease(AttemptNo(number), Epoch(1), worker.clone(), 10);
             job.end_attempt(11, Ending::Succeeded(vec![1; PAYLOAD_BYTES_MAX].into()));
         }
         let numbers: Vec<u32> = job.attempts.iter().map(|attempt| attempt.number.0).collect();

@@ -9,8 +9,10 @@ mod cache;
 pub mod database;
 mod db_clock;
 pub mod error;
+pub mod hash;
 pub mod job;
 pub mod keys;
+mod lease_row;
 pub mod limit;
 pub mod machine;
 pub mod name;
@@ -19,6 +21,7 @@ pub mod retry;
 pub mod shard;
 pub mod spec;
 mod steady;
+mod ticket;
 pub mod wal;
 
 pub use error::{Error, ErrorKind, Result};

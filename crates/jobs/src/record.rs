@@ -1,7 +1,8 @@
-//! A job as bytes: `docs/jobs.md` has the table. A version, a checksum, and fields in a fixed order.
+//! A job as bytes: `docs/jobs.md` has the table. A version, a checksum, and fields in a fixed order. An attempt that is
+//! under way is not in it: it is a row of its own, the lease.
 
 use crate::error::Result;
-use crate::job::{Attempt, AttemptNo, Ending, Job, JobError, Seq, State};
+use crate::job::{Attempt, AttemptNo, Ending, Epoch, Job, JobError, Seq, State};
 use crate::limit::{Limit, LimitKind};
 use crate::name::{Group, JobId, LimitKey, Tenant, Worker};
 use crate::retry::RetryPolicy;
@@ -11,7 +12,7 @@ use skerry_core::wire::{FormatError, Reader};
 
 const WHAT: &str = "job record";
 /// The version that this writes, and the newest that it reads.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Version, three reserved bytes, checksum.
 pub const HEAD_BYTES: usize = 8;
 
@@ -20,14 +21,15 @@ const HAS_ID: u8 = 2;
 const HAS_ENDED: u8 = 4;
 
 impl Job {
-    /// The job as bytes.
+    /// The job as bytes, without the attempt that is under way.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(256 + self.spec.payload.len());
         out.put_bytes(0, HEAD_BYTES);
         put_fixed(&mut out, self);
         put_spec(&mut out, &self.spec);
-        out.put_u8(self.attempts.len() as u8);
-        self.attempts.iter().for_each(|attempt| put_attempt(&mut out, attempt));
+        let ended = || self.attempts.iter().filter_map(|one| Some((one, one.ended.as_ref()?)));
+        out.put_u8(ended().count() as u8);
+        ended().for_each(|(attempt, end)| put_attempt(&mut out, attempt, end));
         put_bytes(&mut out, &self.spec.payload);
         let sum = crc32c::crc32c(&out[HEAD_BYTES..]);
         out[0] = VERSION;
@@ -38,7 +40,7 @@ impl Job {
     /// Reads a job.
     ///
     /// # Errors
-    /// `Corrupt` if it is not what was written, or a newer Skerry's.
+    /// `Corrupt` if it is not what was written, or another Skerry's.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(WHAT, bytes);
         let version = reader.u8()?;
@@ -52,6 +54,9 @@ impl Job {
         }
         if version > VERSION {
             return Err(FormatError::Newer { what: WHAT, version: u32::from(version) }.into());
+        }
+        if version < VERSION {
+            return Err(invalid(format!("version {version} is an older Skerry's")));
         }
         let job = take_job(&mut reader)?;
         reader.finish()?;
@@ -73,8 +78,7 @@ fn put_fixed(out: &mut BytesMut, job: &Job) {
     out.put_u16_le(job.spec.retry.factor_percent);
     out.put_u8(job.spec.retry.jitter_percent);
     out.put_u8(match job.state {
-        State::Scheduled => 0,
-        State::Running => 1,
+        State::Scheduled | State::Running => 0,
         State::Succeeded => 2,
         State::Failed => 3,
         State::Cancelled => 4,
@@ -122,13 +126,11 @@ fn put_spec(out: &mut BytesMut, spec: &JobSpec) {
     }
 }
 
-fn put_attempt(out: &mut BytesMut, attempt: &Attempt) {
+fn put_attempt(out: &mut BytesMut, attempt: &Attempt, (at_ms, ending): &(u64, Ending)) {
     out.put_u32_le(attempt.number.0);
+    out.put_u32_le(attempt.epoch.0);
     out.put_u64_le(attempt.started_ms);
     put_text(out, attempt.worker.as_str());
-    let Some((at_ms, ending)) = &attempt.ended else {
-        return out.put_u8(0);
-    };
     let kind = match ending {
         Ending::Succeeded(_) => 1,
         Ending::Failed(_) => 2,
@@ -150,7 +152,7 @@ fn put_attempt(out: &mut BytesMut, attempt: &Attempt) {
 }
 
 /// Texts have at most 256 bytes.
-fn put_text(out: &mut BytesMut, text: &str) {
+pub(crate) fn put_text(out: &mut BytesMut, text: &str) {
     out.put_u16_le(text.len() as u16);
     out.put_slice(text.as_bytes());
 }
@@ -173,7 +175,6 @@ fn take_job(reader: &mut Reader<'_>) -> Result<Job> {
     let retry = RetryPolicy { retries, initial_ms, max_ms, factor_percent, jitter_percent };
     let state = match reader.u8()? {
         0 => State::Scheduled,
-        1 => State::Running,
         2 => State::Succeeded,
         3 => State::Failed,
         4 => State::Cancelled,
@@ -225,12 +226,10 @@ fn take_limit(reader: &mut Reader<'_>) -> Result<Limit> {
 
 fn take_attempt(reader: &mut Reader<'_>) -> Result<Attempt> {
     let number = AttemptNo(reader.u32()?);
+    let epoch = Epoch(reader.u32()?);
     let started_ms = reader.u64()?;
     let worker = Worker::new(&take_text(reader)?)?;
     let kind = reader.u8()?;
-    if kind == 0 {
-        return Ok(Attempt { number, worker, started_ms, ended: None });
-    }
     let at_ms = reader.u64()?;
     let ending = match kind {
         1 => Ending::Succeeded(take_bytes(reader)?),
@@ -244,7 +243,7 @@ fn take_attempt(reader: &mut Reader<'_>) -> Result<Attempt> {
         5 => Ending::Returned,
         other => return Err(invalid(format!("end of an attempt of kind {other}"))),
     };
-    Ok(Attempt { number, worker, started_ms, ended: Some((at_ms, ending)) })
+    Ok(Attempt { number, epoch, worker, started_ms, ended: Some((at_ms, ending)) })
 }
 
 fn take_list<T>(
@@ -255,7 +254,7 @@ fn take_list<T>(
     (0..len).map(|_| take(reader)).collect()
 }
 
-fn take_text(reader: &mut Reader<'_>) -> Result<String> {
+pub(crate) fn take_text(reader: &mut Reader<'_>) -> Result<String> {
     let len = reader.u16()?;
     text(reader.bytes(len.into())?)
 }
@@ -277,6 +276,18 @@ fn invalid(detail: String) -> crate::Error {
     FormatError::invalid(WHAT, detail).into()
 }
 
+/// A sample of what this version writes. `SKERRY_WRITE_SAMPLE=1` writes it; a later version keeps it readable.
+#[cfg(test)]
+pub(crate) fn sample(name: &str, now: &[u8]) -> Vec<u8> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/jobs/v2");
+    let path = std::path::Path::new(dir).join(name);
+    if std::env::var_os("SKERRY_WRITE_SAMPLE").is_some() {
+        std::fs::create_dir_all(dir).expect("the directory can be made");
+        std::fs::write(&path, now).expect("the file can be written");
+    }
+    std::fs::read(path).expect("the sample is there")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,10 +305,10 @@ mod tests {
             Some((7, Ending::Expired)),
             Some((8, Ending::Cancelled)),
             Some((9, Ending::Returned)),
-            None,
         ];
         let attempts = endings.into_iter().zip(1..).map(|(ended, number)| Attempt {
             number: AttemptNo(number),
+            epoch: Epoch(1),
             worker: worker.clone(),
             started_ms: 4,
             ended,
@@ -320,7 +331,7 @@ mod tests {
                     limit("c", LimitKind::Rate { count: 5, per_ms: 6, burst: 7 }),
                 ],
             },
-            state: State::Running,
+            state: State::Failed,
             created_ms: 3,
             ended_ms: Some(9),
             cancel_asked: true,
@@ -336,14 +347,17 @@ mod tests {
         assert_eq!(Job::decode(&plain.encode()), Ok(plain));
     }
 
-    /// `SKERRY_WRITE_SAMPLE=1` writes the sample of a new version; that of an old one stays, and stays readable.
     #[test]
-    fn the_sample_of_version_1_is_written_and_read() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/jobs/v1/record.bin");
-        if std::env::var_os("SKERRY_WRITE_SAMPLE").is_some() {
-            std::fs::write(path, full().encode()).expect("the file can be written");
-        }
-        let sample = std::fs::read(path).expect("the sample is there");
+    fn a_job_that_runs_is_written_as_it_waited() {
+        let waits = Job { state: State::Scheduled, ended_ms: None, ..full() };
+        let mut runs = waits.clone();
+        runs.lease(AttemptNo(6), Epoch(2), Worker::new("w").expect("a name"), 11);
+        assert_eq!(Job::decode(&runs.encode()), Ok(waits));
+    }
+
+    #[test]
+    fn the_sample_of_version_2_is_written_and_read() {
+        let sample = sample("record.bin", &full().encode());
         assert_eq!(Job::decode(&sample), Ok(full()));
         assert_eq!(full().encode(), sample, "what is written changed: it needs a version");
     }

@@ -46,7 +46,7 @@ async fn work(shard: &Shard) {
     for _ in 0..JOBS / TOGETHER {
         let got = lease(shard, TOGETHER as u32, Duration::ZERO).await;
         assert_eq!(got.len(), TOGETHER);
-        let done = |leased: Leased| shard.report(leased.lease, Outcome::Succeeded("".into()));
+        let done = |leased: Leased| shard.report(leased.ticket(), Outcome::Succeeded("".into()));
         join_all(got.into_iter().map(done)).await.into_iter().for_each(|done| {
             done.expect("holds");
         });

@@ -262,7 +262,7 @@ impl Run {
         let known = self.naive.jobs.get_mut(&seq).expect("known");
         let worker = skerry_jobs::name::Worker::new("w").expect("a name");
         assert_eq!(granted.lease.attempt, AttemptNo(known.job.begun().0 + 1));
-        known.job.lease(granted.lease.attempt, worker, now_ms);
+        known.job.lease(granted.lease.attempt, granted.lease.epoch, worker, now_ms);
         known.expires_ms = Some(granted.expires_ms);
         assert_eq!(granted.expires_ms, now_ms + u64::from(spec.lease_ms));
         self.leases.push(granted.lease);
@@ -452,7 +452,7 @@ impl Run {
         let mut wanted: BTreeSet<Lease> = BTreeSet::new();
         for known in self.naive.jobs.values() {
             if known.expires_ms.is_some_and(|at| at <= self.naive.now_ms) {
-                wanted.insert(Lease { seq: known.job.seq, attempt: known.job.begun() });
+                wanted.extend(known.job.ticket().map(|ticket| ticket.lease));
             }
         }
         for expired in self.machine.tick(self.naive.now_ms) {

@@ -6,13 +6,14 @@ use common::{Fixed, Paused, Place, Split, lease, lease_of, named, one, spec, ten
 use skerry_core::env::Clock;
 use skerry_jobs::ErrorKind;
 use skerry_jobs::broker::{Broker, Heard, Ticket};
+use skerry_jobs::hash::HashRange;
 use skerry_jobs::job::{Ending, JobError, JobRef, State};
 use skerry_jobs::keys;
 use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::machine::{Cancelled, Next};
 use skerry_jobs::name::{Group, LimitKey, Tenant, Worker};
 use skerry_jobs::retry::RetryPolicy;
-use skerry_jobs::shard::{Imported, Listed, Outcome, Query, Retention, Shard, ShardNo, ShardParts};
+use skerry_jobs::shard::{Imported, Listed, Outcome, Query, Retention, Shard, ShardParts};
 use skerry_jobs::spec::JobSpec;
 use skerry_log::sim::SimDisk;
 use skerry_store::faulty::{FaultPlan, Faulty};
@@ -45,14 +46,14 @@ async fn a_job_is_enqueued_run_and_shown_and_survives() {
     let waiting = shard.clone();
     let ended = tokio::spawn(async move { waiting.await_end(&tenant(), &named("mail")).await });
     tokio::task::yield_now().await;
-    let next = shard.report(leased.lease, outcome.clone()).await.expect("holds");
+    let next = shard.report(leased.ticket(), outcome.clone()).await.expect("holds");
     assert_eq!(next, Next::End(State::Succeeded));
     assert_eq!(ended.await.expect("runs").expect("is told").state, State::Succeeded);
     drop(shard);
     let shard = place.open().await;
     // Said again, it is answered the same; something else is not.
-    assert_eq!(shard.report(leased.lease, outcome).await, Ok(next));
-    let other = shard.report(leased.lease, Outcome::Cancelled).await.expect_err("it succeeded");
+    assert_eq!(shard.report(leased.ticket(), outcome).await, Ok(next));
+    let other = shard.report(leased.ticket(), Outcome::Cancelled).await.expect_err("it succeeded");
     assert_eq!(other.kind(), ErrorKind::LeaseLost);
     assert!(!shard.enqueue(spec).await.expect("it is there").is_new);
     let job = shard.show(&tenant(), &named("mail")).await.expect("there");
@@ -71,7 +72,7 @@ async fn what_fails_is_tried_again_and_ends_as_a_dead_letter() {
     let first = one(&shard).await;
     let begun = Instant::now();
     let error = JobError { code: "E".into(), message: "x".repeat(10_000), is_final: false };
-    let next = shard.report(first.lease, Outcome::Failed(error)).await.expect("holds");
+    let next = shard.report(first.ticket(), Outcome::Failed(error)).await.expect("holds");
     assert!(matches!(next, Next::Retry { .. }));
     // The second worker is silent.
     let second = one(&shard).await;
@@ -80,7 +81,7 @@ async fn what_fails_is_tried_again_and_ends_as_a_dead_letter() {
     assert!(begun.elapsed() >= Duration::from_secs(6));
     assert_eq!((job.state, job.attempts.len()), (State::Failed, 2));
     assert_eq!(job.attempts[1].ended.as_ref().map(|(_, how)| how), Some(&Ending::Expired));
-    let late = shard.report(second.lease, Outcome::Cancelled).await.expect_err("it is over");
+    let late = shard.report(second.ticket(), Outcome::Cancelled).await.expect_err("it is over");
     assert_eq!(late.kind(), ErrorKind::LeaseLost);
 }
 
@@ -128,7 +129,7 @@ async fn waiting_jobs_are_changed_and_called_off() {
     assert_eq!(one(&shard).await.job.name(), named("slow"));
     assert_eq!(shard.cancel(&tenant(), &named("later")).await, Ok(Cancelled::Asked));
     assert!(shard.heartbeat(first.lease).expect("holds").cancel_asked);
-    shard.report(first.lease, Outcome::Cancelled).await.expect("holds");
+    shard.report(first.ticket(), Outcome::Cancelled).await.expect("holds");
     for (id, state) in
         [("gone", State::Cancelled), ("later", State::Cancelled), ("slow", State::Running)]
     {
@@ -166,7 +167,7 @@ async fn what_has_ended_is_restarted_with_its_history() {
     let first = one(&shard).await;
     let error = JobError { code: "E".into(), message: "no".into(), is_final: false };
     let outcome = Outcome::Failed(error);
-    shard.report(first.lease, outcome.clone()).await.expect("holds");
+    shard.report(first.ticket(), outcome.clone()).await.expect("holds");
     assert_eq!(ids(&list(&shard, |q| q.state = Some(State::Failed)).await), ["mail"]);
     shard.restart(&tenant(), &named("mail")).await.expect("it has ended");
     assert!(list(&shard, |q| q.state = Some(State::Failed)).await.jobs.is_empty());
@@ -174,8 +175,8 @@ async fn what_has_ended_is_restarted_with_its_history() {
     let shard = place.open().await;
     let second = one(&shard).await;
     assert_eq!((second.lease.attempt.0, second.job.attempts.len()), (2, 2));
-    assert!(shard.report(first.lease, outcome).await.is_ok(), "said again");
-    shard.report(second.lease, Outcome::Succeeded("ok".into())).await.expect("holds");
+    assert!(shard.report(first.ticket(), outcome).await.is_ok(), "said again");
+    shard.report(second.ticket(), Outcome::Succeeded("ok".into())).await.expect("holds");
     let job = shard.show(&tenant(), &named("mail")).await.expect("there");
     assert_eq!((job.state, job.result().map(|r| &r[..])), (State::Succeeded, Some(&b"ok"[..])));
     let found = list(&shard, |q| {
@@ -218,7 +219,7 @@ async fn what_is_deleted_is_gone_with_all_that_points_to_it() {
     let runs = one(&shard).await;
     let ended = one(&shard).await;
     let error = JobError { code: String::new(), message: String::new(), is_final: true };
-    shard.report(ended.lease, Outcome::Failed(error)).await.expect("holds");
+    shard.report(ended.ticket(), Outcome::Failed(error)).await.expect("holds");
     let refused = shard.delete(&tenant(), &named("runs")).await.expect_err("it runs");
     assert_eq!((refused.kind(), runs.job.name()), (ErrorKind::Conflict, named("runs")));
     for id in ["waits", "ended"] {
@@ -369,9 +370,10 @@ async fn a_floating_limit_is_refreshed_even_if_its_refresher_dies() {
     let dead = lease_of(&shard, &refreshers, 9, patience).await;
     assert_eq!((dead.len(), &dead[0].job.spec.payload[..]), (1, &b"api"[..]));
     let next = lease_of(&shard, &refreshers, 1, patience).await.pop().expect("another gets it");
-    let no = shard.report(next.lease, Outcome::Succeeded("many".into())).await;
+    let no = shard.report(next.ticket(), Outcome::Succeeded("many".into())).await;
     assert_eq!(no.expect_err("no number").kind(), ErrorKind::Invalid);
-    let again = shard.report(next.lease, Outcome::Succeeded(" 3\n".into())).await.expect("holds");
+    let again =
+        shard.report(next.ticket(), Outcome::Succeeded(" 3\n".into())).await.expect("holds");
     assert!(matches!(again, Next::Retry { .. }), "{again:?}");
     assert_eq!(lease(&shard, 9, Duration::ZERO).await.len(), 2);
     drop(shard);
@@ -380,17 +382,16 @@ async fn a_floating_limit_is_refreshed_even_if_its_refresher_dies() {
     let begun = Instant::now();
     let next = lease_of(&shard, &refreshers, 1, patience).await.pop().expect("it runs again");
     assert!(begun.elapsed() >= Duration::from_secs(9), "{:?}", begun.elapsed());
-    shard.report(next.lease, Outcome::Succeeded("4".into())).await.expect("holds");
+    shard.report(next.ticket(), Outcome::Succeeded("4".into())).await.expect("holds");
     assert_eq!(lease(&shard, 9, Duration::ZERO).await.len(), 1);
     for n in 0..6 {
         let _ = shard.cancel(&tenant(), &named(&n.to_string())).await;
         for leased in list(&shard, |q| q.state = Some(State::Running)).await.jobs {
-            let lease = skerry_jobs::job::Lease { seq: leased.seq, attempt: leased.begun() };
-            let _ = shard.report(lease, Outcome::Cancelled).await;
+            let _ = shard.report(leased.ticket().expect("begun"), Outcome::Cancelled).await;
         }
     }
     let last = lease_of(&shard, &refreshers, 1, patience).await.pop().expect("once more");
-    let end = shard.report(last.lease, Outcome::Succeeded("4".into())).await.expect("holds");
+    let end = shard.report(last.ticket(), Outcome::Succeeded("4".into())).await.expect("holds");
     assert_eq!(end, Next::End(State::Succeeded), "nobody is under it");
     assert_eq!(shard.counts().active, 0);
 }
@@ -418,7 +419,7 @@ async fn the_newest_definition_of_a_floating_limit_says_who_is_asked() {
         .enqueue(JobSpec { limits: under_api(&groups[2]), ..spec("three") })
         .await
         .expect("takes it");
-    shard.report(running.lease, Outcome::Succeeded("1".into())).await.expect("holds");
+    shard.report(running.ticket(), Outcome::Succeeded("1".into())).await.expect("holds");
     assert_eq!(ask(&groups[1]).await.len(), 0, "it ran, and is moved with its answer");
     assert_eq!(ask(&groups[2]).await.len(), 1);
 }
@@ -445,7 +446,7 @@ async fn a_floating_limit_has_a_refresher_whatever_becomes_of_it() {
             }
             _ => Outcome::Succeeded("1".into()),
         };
-        shard.report(got.lease, ends).await.expect("holds");
+        shard.report(got.ticket(), ends).await.expect("holds");
         match round {
             2 => {
                 shard.cancel(&tenant(), &refresher).await.expect("waits");
@@ -493,7 +494,7 @@ async fn what_has_ended_is_kept_for_a_while() {
                 is_final: false,
             }),
         };
-        shard.report(one(&shard).await.lease, outcome).await.expect("holds");
+        shard.report(one(&shard).await.ticket(), outcome).await.expect("holds");
     }
     let by_metadata = |q: &mut Query| {
         q.tenant = Some(tenant());
@@ -501,7 +502,7 @@ async fn what_has_ended_is_kept_for_a_while() {
     };
     let failed = |q: &mut Query| q.state = Some(State::Failed);
     tokio::time::sleep(6 * DAY).await;
-    assert_eq!(ids(&list(&shard, |_| ()).await), ["done", "dead"]);
+    assert_eq!(ids(&list(&shard, |_| ()).await), ["dead", "done"], "by name");
     tokio::time::sleep(2 * DAY).await;
     drop(shard);
     let shard = place.open().await;
@@ -531,7 +532,7 @@ async fn who_leaves_gives_back_what_was_on_its_way() {
     let Heard::Leased(ticket, first) = work.next().await.expect("there is work") else {
         panic!("a job comes first")
     };
-    assert_eq!(Ticket::decode(&ticket.encode()), Ok(ticket));
+    assert_eq!(Ticket::decode(&ticket.encode()), Ok(ticket.clone()));
     shard.cancel(&tenant(), &first.job.name()).await.expect("it runs");
     // Three more are on their way.
     drop(work);
@@ -565,7 +566,7 @@ async fn a_worker_is_told_to_stop() {
     };
     shard.cancel(&tenant(), &named("mail")).await.expect("it runs");
     let told = work.next().await.expect("hears of it");
-    assert!(matches!(told, Heard::Cancel(stop) if stop == ticket), "{told:?}");
+    assert!(matches!(&told, Heard::Cancel(stop) if *stop == ticket), "{told:?}");
     broker.report(ticket, Outcome::Cancelled).await.expect("holds");
 }
 
@@ -575,6 +576,7 @@ async fn jobs_come_with_their_history() {
     let shard = place.open().await;
     let attempt = |ended| skerry_jobs::job::Attempt {
         number: skerry_jobs::job::AttemptNo(9),
+        epoch: skerry_jobs::job::Epoch(0),
         worker: Worker::new("old").expect("a name"),
         started_ms: 5,
         ended,
@@ -621,7 +623,7 @@ async fn jobs_come_with_their_history() {
     assert_eq!(list(&shard, |_| {}).await.jobs.len(), 3);
     let got = lease_of(&shard, &last_try.spec.group, 1, Duration::ZERO).await;
     let error = JobError { code: "E".into(), message: String::new(), is_final: false };
-    let next = shard.report(got[0].lease, Outcome::Failed(error)).await.expect("holds");
+    let next = shard.report(got[0].ticket(), Outcome::Failed(error)).await.expect("holds");
     assert_eq!((got[0].lease.attempt.0, next), (4, Next::End(State::Failed)));
 }
 
@@ -631,11 +633,11 @@ async fn another_shards_database_is_refused() {
     place.open().await.close().await.expect("closes");
     let db = place.database().await;
     let (clock, entropy) = (place.clock.clone(), Arc::new(Fixed));
-    let number = ShardNo { number: 0, of: 2 };
+    let hashes = HashRange::part(0, 2);
     let retention = Retention::default();
     let parts = ShardParts {
         db,
-        number,
+        hashes,
         clock,
         entropy,
         retention,
@@ -644,7 +646,21 @@ async fn another_shards_database_is_refused() {
         apply_log_on_close: false,
     };
     let refused = Shard::open(parts).await.err().expect("it is the only shard");
-    assert!(refused.message().contains("shard 0 of 1"), "{refused}");
+    assert!(refused.message().contains(&HashRange::ALL.to_string()), "{refused}");
+}
+
+/// A database in a layout of before is left as it is, and the message says what to do.
+#[tokio::test(start_paused = true)]
+async fn a_database_of_an_older_layout_is_refused() {
+    let place = Place::new();
+    let old = slatedb::Db::open("shard", place.store.clone()).await.expect("opens");
+    old.put(b"a", b"job").await.expect("writes");
+    old.close().await.expect("closes");
+    let refused = place.try_database().await.err().expect("it has no segments");
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    assert!(refused.message().contains("let that version finish its jobs"), "{refused}");
+    let old = slatedb::Db::open("shard", place.store.clone()).await.expect("opens still");
+    assert_eq!(old.get(b"a").await.expect("reads"), Some("job".into()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -772,12 +788,13 @@ async fn what_waits_for_the_store_takes_bounded_memory() {
         tokio::spawn(async move { shard.enqueue(spec).await })
     };
     let mut place = Place::new();
+    place.apply_log = true;
     let shard = place.open().await;
     let asks: Vec<_> = (0..ROOM + 20).map(|n| ask(&shard, n)).collect();
     for ask in asks {
         assert!(ask.await.expect("runs").expect("there is room, in the end").is_new);
     }
-    drop(shard);
+    shard.close().await.expect("closes");
     let faulty = Faulty::new(place.store.clone(), 1, FaultPlan::default());
     let faults = faulty.faults();
     place.store = Arc::new(faulty);
@@ -840,7 +857,7 @@ async fn a_lease_begins_when_its_worker_is_told() {
     assert_eq!(leased.job.attempts.len(), 1, "{:?}", leased.job.attempts);
     let left_ms = leased.expires_ms - place.clock.wall_ms();
     assert!(left_ms > 25_000, "of 30 s {left_ms} ms are left");
-    shard.report(leased.lease, Outcome::Succeeded("".into())).await.expect("holds");
+    shard.report(leased.ticket(), Outcome::Succeeded("".into())).await.expect("holds");
 }
 
 /// The log's thread runs by itself, so the clock runs too.
@@ -883,6 +900,44 @@ async fn a_database_misses_its_local_log_unless_it_was_closed() {
     assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
     let shard = split.open(true).await.expect("given up");
     shard.show(&tenant(), &named("one")).await.expect("it is in the database");
+}
+
+/// Each opening is durable in the database itself: what only a lost log had is done again, and nothing of it is taken for
+/// what is done now.
+#[tokio::test]
+async fn a_lost_log_repeats_neither_places_nor_leases() {
+    let mut split = Split::new();
+    let shard = split.open(false).await.expect("opens");
+    shard.enqueue(spec("kept")).await.expect("takes it");
+    shard.close().await.expect("closes");
+    let (mut names, mut tickets) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        // Opened again with the same log, so that this opening is known to the log alone, if it can be.
+        for _ in 0..2 {
+            let shard = split.open(true).await.expect("opens");
+            split.disk.kill();
+            drop(shard);
+            split.disk.crash(1);
+        }
+        let shard = split.open(false).await.expect("opens");
+        let leased = one(&shard).await;
+        assert_eq!((leased.job.name(), leased.lease.attempt.0), (named("kept"), 1));
+        for old in &tickets {
+            let Ticket { lease, .. } = old;
+            let lost = shard.heartbeat(*lease).expect_err("it is another's");
+            assert_eq!(lost.kind(), ErrorKind::LeaseLost, "{lost}");
+            let said = shard.report(old.clone(), Outcome::Succeeded("old".into())).await;
+            assert_eq!(said.map_err(|error| error.kind()), Err(ErrorKind::LeaseLost));
+        }
+        shard.heartbeat(leased.lease).expect("it holds");
+        tickets.push(leased.ticket());
+        let new = shard.enqueue(JobSpec::default()).await.expect("takes it").job;
+        assert!(!names.contains(&new), "{new} was given twice");
+        names.push(new);
+        split.disk.kill();
+        drop(shard);
+        split.disk = SimDisk::new();
+    }
 }
 
 /// A merge of files leaves a checkpoint behind for a quarter of an hour. What has been uploaded goes from the log all the
@@ -940,11 +995,12 @@ async fn a_worker_sits_at_all_shards_with_the_same_credits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_page_fits_a_message() {
-    use skerry_jobs::job::{Attempt, AttemptNo};
+    use skerry_jobs::job::{Attempt, AttemptNo, Epoch};
     use skerry_jobs::name::Worker;
     let shard = Place::new().open().await;
     let attempt = |n: u32| Attempt {
         number: AttemptNo(n),
+        epoch: Epoch(0),
         worker: Worker::new(&"w".repeat(128)).expect("a name"),
         started_ms: 1,
         ended: Some((2, Ending::Expired)),
@@ -1005,7 +1061,7 @@ async fn two_definitions_ask_no_more_often_than_either() {
         shard.enqueue(job).await.expect("takes it");
         for got in lease_of(&shard, group, 1, Duration::ZERO).await {
             asked += 1;
-            shard.report(got.lease, Outcome::Succeeded("1".into())).await.expect("holds");
+            shard.report(got.ticket(), Outcome::Succeeded("1".into())).await.expect("holds");
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -1022,7 +1078,7 @@ async fn the_newest_definition_of_a_floating_limit_says_how_often() {
     };
     shard.enqueue(JobSpec { limits: limits(3_600_000), ..spec("a") }).await.expect("takes it");
     let got = lease_of(&shard, &group, 1, Duration::from_secs(1)).await.pop().expect("asked");
-    shard.report(got.lease, Outcome::Succeeded("1".into())).await.expect("holds");
+    shard.report(got.ticket(), Outcome::Succeeded("1".into())).await.expect("holds");
     shard.enqueue(JobSpec { limits: limits(1_000), ..spec("b") }).await.expect("takes it");
     assert_eq!(lease_of(&shard, &group, 1, Duration::from_secs(60)).await.len(), 1);
 }
@@ -1035,7 +1091,7 @@ async fn nobody_is_forgotten_whatever_the_sizes() {
     let mut shards = Vec::new();
     let places: Vec<_> = (0..3).map(|_| Place::new()).collect();
     for (number, place) in (0..3).zip(&places) {
-        shards.push(place.open_as(ShardNo { number, of: 3 }).await);
+        shards.push(place.open_as(HashRange::part(number, 3)).await);
     }
     let broker = Broker::new(shards);
     let group = Group::default();
@@ -1105,7 +1161,7 @@ async fn a_job_that_just_ends_is_there() {
     faults.set_plan(FaultPlan { slow: 1000, slow_ms: 10..11, ..FaultPlan::default() });
     let end = async {
         tokio::time::sleep(Duration::from_millis(5)).await;
-        shard.report(leased.lease, Outcome::Succeeded("x".into())).await
+        shard.report(leased.ticket(), Outcome::Succeeded("x".into())).await
     };
     let (other, whose) = (shard.enqueue(JobSpec::default()), tenant());
     let (_, changed, ended) = tokio::join!(other, shard.restart(&whose, &job), end);

@@ -3,7 +3,7 @@
 use super::timers::Timer;
 use super::{Beat, Expired, Granted, Machine, Next, Phase, Report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{JobRef, Lease, Seq, State};
+use crate::job::{JobKey, JobRef, Lease, State, Ticket};
 use crate::name::{Group, Tenant};
 
 impl Machine {
@@ -17,6 +17,7 @@ impl Machine {
         let granted = taken.map(|place| {
             self.leave(place.job);
             self.jobs[place.job].begun.0 += 1;
+            self.jobs[place.job].epoch = self.epoch;
             self.begin_lease(place.job)
         });
         self.settle();
@@ -28,14 +29,13 @@ impl Machine {
         let entry = &mut self.jobs[no];
         entry.timer_ms = self.now_ms + u64::from(entry.lease_ms);
         self.timers.add(entry.timer_ms, Timer::Expiry(no));
-        self.leased.insert(entry.seq, no);
-        let lease = Lease { seq: entry.seq, attempt: entry.begun };
-        Granted { lease, expires_ms: entry.timer_ms, bytes: entry.bytes }
+        self.leased.insert(entry.key(), no);
+        Granted { lease: entry.lease(), expires_ms: entry.timer_ms, bytes: entry.bytes }
     }
 
     fn held(&self, lease: Lease) -> Result<u32> {
-        let no = self.leased.get(&lease.seq).copied();
-        no.filter(|no| self.jobs[*no].begun == lease.attempt).ok_or_else(|| {
+        let no = self.leased.get(&lease.key()).copied();
+        no.filter(|no| self.jobs[*no].lease() == lease).ok_or_else(|| {
             let detail = format!(
                 "attempt {} of job {} is not under way: its lease ended; stop the work",
                 lease.attempt.0,
@@ -46,14 +46,20 @@ impl Machine {
     }
 
     /// The lease of a job that a worker has.
-    pub fn lease_of(&self, seq: Seq) -> Option<Lease> {
-        let no = self.leased.get(&seq)?;
-        Some(Lease { seq, attempt: self.jobs[*no].begun })
+    pub fn lease_of(&self, job: JobKey) -> Option<Lease> {
+        self.leased.get(&job).map(|no| self.jobs[*no].lease())
     }
 
     /// Whose job it is that a worker has, and what it is called.
     pub fn called(&self, lease: Lease) -> Option<(Tenant, JobRef)> {
         self.called_of(self.held(lease).ok()?)
+    }
+
+    /// What a worker shows that has a job.
+    pub fn ticket(&self, lease: Lease) -> Option<Ticket> {
+        let entry = &self.jobs[self.held(lease).ok()?];
+        let tenant = self.tenants.try_get(entry.tenant)?.clone();
+        Some(Ticket { lease, tenant, id: entry.id.clone() })
     }
 
     fn called_of(&self, no: u32) -> Option<(Tenant, JobRef)> {
@@ -139,7 +145,7 @@ impl Machine {
                 Timer::Token(limit) => self.queues.tokens_came(limit, self.now_ms * 1000),
                 Timer::Expiry(no) => {
                     let entry = &self.jobs[no];
-                    let lease = Lease { seq: entry.seq, attempt: entry.begun };
+                    let lease = entry.lease();
                     let called = self.called_of(no);
                     let next = self.after_failure(no, false);
                     self.end_attempt(no, next);

@@ -20,7 +20,8 @@ mod timers;
 pub use answers::{Beat, Cancelled, Counts, Expired, Floating, Granted, GroupCounts, Next, Report};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{AttemptNo, Job, JobRef, Seq};
+use crate::hash::TenantHash;
+use crate::job::{AttemptNo, Epoch, Job, JobKey, JobRef, Lease, Seq};
 use crate::limit::Limit;
 use crate::name::{Group, JobId, Tenant};
 use crate::retry::RetryPolicy;
@@ -46,6 +47,7 @@ enum Phase {
 /// A job that has not come to its end, as far as decisions need it.
 #[derive(Debug)]
 struct Entry {
+    hash: TenantHash,
     seq: Seq,
     id: Option<JobId>,
     timer_ms: u64,
@@ -53,6 +55,8 @@ struct Entry {
     tenant: u32,
     group: u32,
     begun: AttemptNo,
+    /// When its newest attempt began.
+    epoch: Epoch,
     uncounted: u32,
     lease_ms: u32,
     /// What its owner gave it.
@@ -67,6 +71,15 @@ impl Entry {
     fn place(&self, job: u32) -> Place {
         Place { priority: self.priority, seq: self.seq.0, job }
     }
+
+    fn key(&self) -> JobKey {
+        JobKey { hash: self.hash, seq: self.seq }
+    }
+
+    /// The lease of its newest attempt.
+    fn lease(&self) -> Lease {
+        Lease { hash: self.hash, seq: self.seq, attempt: self.begun, epoch: self.epoch }
+    }
 }
 
 /// The state machine of a shard.
@@ -78,7 +91,9 @@ pub struct Machine {
     /// Jobs by tenant and id, or by place if they have none.
     ids: HashTable<u32>,
     hasher: RandomState,
-    leased: HashMap<Seq, u32>,
+    leased: HashMap<JobKey, u32>,
+    /// Attempts that begin now are of this opening of the shard.
+    epoch: Epoch,
     tenants: Names<Tenant>,
     groups: Names<Group>,
     paused: BTreeSet<Group>,
@@ -91,6 +106,11 @@ impl Machine {
     /// An empty one. `seed` decides the jitter of retries.
     pub fn new(seed: u64) -> Self {
         Self { random: seed, ..Self::default() }
+    }
+
+    /// Attempts that begin from now on are of this opening of the shard.
+    pub fn set_epoch(&mut self, epoch: Epoch) {
+        self.epoch = epoch;
     }
 
     /// The time: it never goes back, whatever the clock does.
@@ -150,6 +170,7 @@ impl Machine {
             limits.map(|l| self.queues.define_limit(tenant, &l.key, &l.kind, now_us)).collect();
         let class = self.queues.hold_class(group, tenant, &limits);
         let no = self.jobs.insert(Entry {
+            hash: TenantHash::of(&job.spec.tenant),
             seq: job.seq,
             id: job.spec.id.clone(),
             timer_ms: 0,
@@ -157,6 +178,7 @@ impl Machine {
             tenant,
             group,
             begun: job.begun(),
+            epoch: job.attempts.last().map_or(self.epoch, |last| last.epoch),
             uncounted: job.uncounted,
             lease_ms: job.spec.lease_ms,
             bytes: u32::try_from(job.spec.bytes()).unwrap_or(u32::MAX),
@@ -220,9 +242,9 @@ impl Machine {
         })
     }
 
-    /// The place of a job that has not come to its end.
-    pub fn place_of(&self, tenant: &Tenant, job: &JobRef) -> Option<Seq> {
-        self.find(tenant, job).map(|no| self.jobs[no].seq)
+    /// The identity of a job that has not come to its end.
+    pub fn key_of(&self, tenant: &Tenant, job: &JobRef) -> Option<JobKey> {
+        self.find(tenant, job).map(|no| self.jobs[no].key())
     }
 
     /// The job waits from now on, until `start_at_ms`.
@@ -265,7 +287,7 @@ impl Machine {
             Phase::Ready => self.queues.remove(entry.class, entry.place(no), now_us),
             Phase::Running => {
                 self.timers.remove(entry.timer_ms, Timer::Expiry(no));
-                self.leased.remove(&entry.seq);
+                self.leased.remove(&entry.key());
                 self.queues.give_limits(entry.class, now_us);
             }
         }

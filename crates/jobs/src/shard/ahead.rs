@@ -7,7 +7,8 @@
 
 use super::store::Store;
 use crate::error::Result;
-use crate::job::{Job, Seq, State};
+use crate::hash::TenantHash;
+use crate::job::{Job, JobKey, Seq, State};
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -24,8 +25,8 @@ const RUN_MIN: usize = 8;
 const RUN_GAP: u64 = 8;
 /// A reader who comes back within so many places of where he stopped reads in order.
 const GOES_ON_WITHIN: u64 = 64;
-/// Readers that are told apart: queues that are worked off at the same time.
-const READERS_MAX: usize = 8;
+/// Readers that are told apart: queues of tenants that are worked off at the same time.
+const READERS_MAX: usize = 32;
 /// How far one read goes beyond what is wanted: jobs, at first.
 const AHEAD_JOBS: usize = 256;
 /// The same for a reader who has had to wait again and again.
@@ -35,22 +36,24 @@ const AHEAD_BYTES: usize = 1 << 10;
 /// The same in places, of whosever jobs they are, or were: a job that comes back has hundreds of thousands after it that
 /// are done.
 const AHEAD_PLACES: usize = 4;
-/// What is kept in all: jobs, as many as all readers have when each has used up nothing. Beyond it everything is let go:
+/// What is kept in all: jobs, as many as eight readers have when each has used up nothing. Beyond it everything is let go:
 /// it is not being worked off.
-const KEPT_JOBS_MAX: usize = 2 * READERS_MAX * AHEAD_JOBS_MAX;
+const KEPT_JOBS_MAX: usize = 2 * 8 * AHEAD_JOBS_MAX;
 /// The same in bytes that their owners and workers gave them.
 const KEPT_BYTES_MAX: usize = KEPT_JOBS_MAX * AHEAD_BYTES;
 
 /// Jobs that are likely to be worked on next.
 #[derive(Default)]
 pub(super) struct Ahead {
-    kept: HashMap<Seq, Job>,
+    kept: HashMap<JobKey, Job>,
     kept_bytes: usize,
     readers: VecDeque<Reader>,
 }
 
 /// Somebody who works off a queue.
 struct Reader {
+    /// Whose jobs.
+    hash: TenantHash,
     /// What was read beyond what was wanted; it ends where the next is to be read.
     ahead: Range<u64>,
     coming: Option<Coming>,
@@ -62,7 +65,7 @@ struct Reader {
 struct Coming {
     jobs: BoxFuture<'static, Result<Vec<Job>>>,
     /// What was wanted since: it is about to be another.
-    changed: HashSet<Seq>,
+    changed: HashSet<JobKey>,
 }
 
 impl Ahead {
@@ -70,17 +73,17 @@ impl Ahead {
     pub(super) async fn take(
         &mut self,
         store: &Store,
-        wanted: &[Seq],
-    ) -> Result<HashMap<Seq, Job>> {
+        wanted: &[JobKey],
+    ) -> Result<HashMap<JobKey, Job>> {
         let (mut found, mut alone) = (HashMap::with_capacity(wanted.len()), Vec::new());
-        for run in wanted.chunk_by(|one, next| next.0 - one.0 < RUN_GAP) {
+        for run in wanted.chunk_by(are_neighbours) {
             // What was read ahead for the run before may be of this one.
             let mut run = run.to_vec();
-            run.retain(|seq| !self.move_kept(store, *seq, &mut found));
+            run.retain(|job| !self.move_kept(store, *job, &mut found));
             if let Some(first) = run.first()
                 && self.await_coming(*first).await
             {
-                run.retain(|seq| !self.move_kept(store, *seq, &mut found));
+                run.retain(|job| !self.move_kept(store, *job, &mut found));
             }
             let Some((first, last)) = run.first().copied().zip(run.last().copied()) else {
                 continue;
@@ -91,21 +94,21 @@ impl Ahead {
                 self.read_run(store, &run, jobs, &mut found).await?;
             } else {
                 alone.append(&mut run);
-                self.stopped_at(last.0 + 1..last.0 + 1, AHEAD_JOBS);
+                self.stopped_at(last.hash, last.seq.0 + 1..last.seq.0 + 1, AHEAD_JOBS);
             }
         }
-        let mut read = stream::iter(alone.into_iter().map(|seq| store.active_job(seq)))
+        let mut read = stream::iter(alone.into_iter().map(|job| store.waiting_job(job)))
             .buffer_unordered(READS_MAX);
         while let Some(job) = read.next().await {
-            found.extend(job?.map(|job| (job.seq, job)));
+            found.extend(job?.map(|job| (job.key(), job)));
         }
         self.note_changed(wanted);
         Ok(found)
     }
 
     /// These are about to be others: what is known of them, and what is being read, is not kept.
-    fn note_changed(&mut self, wanted: &[Seq]) {
-        for job in wanted.iter().filter_map(|seq| self.kept.remove(seq)) {
+    fn note_changed(&mut self, wanted: &[JobKey]) {
+        for job in wanted.iter().filter_map(|job| self.kept.remove(job)) {
             self.kept_bytes -= job.bytes();
         }
         for coming in self.readers.iter_mut().filter_map(|reader| reader.coming.as_mut()) {
@@ -127,20 +130,22 @@ impl Ahead {
     }
 
     /// Moves a job that was read ahead to those that are wanted; false if there is none. Those after it are read next.
-    fn move_kept(&mut self, store: &Store, seq: Seq, found: &mut HashMap<Seq, Job>) -> bool {
-        let Some(job) = self.kept.remove(&seq) else { return false };
+    fn move_kept(&mut self, store: &Store, key: JobKey, found: &mut HashMap<JobKey, Job>) -> bool {
+        let Some(job) = self.kept.remove(&key) else { return false };
         self.kept_bytes -= job.bytes();
-        found.insert(seq, job);
+        found.insert(key, job);
         let mut readers = self.readers.iter_mut();
-        if let Some(reader) = readers.find(|reader| reader.ahead.contains(&seq.0)) {
+        let is_ahead =
+            |reader: &Reader| reader.hash == key.hash && reader.ahead.contains(&key.seq.0);
+        if let Some(reader) = readers.find(|reader| is_ahead(reader)) {
             reader.read_on(store);
         }
         true
     }
 
     /// If this is what somebody reads next, and it is being read, waits for it.
-    async fn await_coming(&mut self, seq: Seq) -> bool {
-        let Some(at) = self.readers.iter().position(|reader| reader.is_next(seq)) else {
+    async fn await_coming(&mut self, job: JobKey) -> bool {
+        let Some(at) = self.readers.iter().position(|reader| reader.is_next(job)) else {
             return false;
         };
         if self.readers[at].coming.is_none() {
@@ -174,43 +179,44 @@ impl Ahead {
         let jobs = jobs.unwrap_or_default();
         let end = jobs.last().map_or(reader.ahead.end, |job| job.seq.0 + 1);
         reader.ahead = reader.ahead.end..end;
-        for job in jobs.into_iter().filter(|job| !changed.contains(&job.seq)) {
+        for job in jobs.into_iter().filter(|job| !changed.contains(&job.key())) {
             self.keep(job);
         }
         Poll::Ready(())
     }
 
     /// If somebody stopped just before this place, he reads on now: how far?
-    fn goes_on(&mut self, seq: Seq) -> Option<usize> {
-        let found = self.readers.iter().position(|reader| reader.is_next(seq));
+    fn goes_on(&mut self, job: JobKey) -> Option<usize> {
+        let found = self.readers.iter().position(|reader| reader.is_next(job));
         found.and_then(|at| self.readers.remove(at)).map(|reader| reader.jobs)
     }
 
-    fn stopped_at(&mut self, ahead: Range<u64>, jobs: usize) {
+    fn stopped_at(&mut self, hash: TenantHash, ahead: Range<u64>, jobs: usize) {
         self.readers.truncate(READERS_MAX - 1);
-        self.readers.push_front(Reader { ahead, coming: None, jobs });
+        self.readers.push_front(Reader { hash, ahead, coming: None, jobs });
     }
 
     /// Reads neighbours, and what comes after them.
     async fn read_run(
         &mut self,
         store: &Store,
-        run: &[Seq],
+        run: &[JobKey],
         jobs: usize,
-        found: &mut HashMap<Seq, Job>,
+        found: &mut HashMap<JobKey, Job>,
     ) -> Result<()> {
         let (first, last) = (run[0], run[run.len() - 1]);
-        let mut end = last.0 + 1;
+        let mut end = last.seq.0 + 1;
         for job in read(store.clone(), first, last, jobs).await? {
             end = end.max(job.seq.0 + 1);
-            if run.binary_search(&job.seq).is_ok() {
-                found.insert(job.seq, job);
-            } else if !found.contains_key(&job.seq) {
+            let key = JobKey { seq: job.seq, ..first };
+            if run.binary_search(&key).is_ok() {
+                found.insert(key, job);
+            } else if !found.contains_key(&key) {
                 // What was found before is about to change.
                 self.keep(job);
             }
         }
-        self.stopped_at(last.0 + 1..end, jobs);
+        self.stopped_at(last.hash, last.seq.0 + 1..end, jobs);
         Ok(())
     }
 
@@ -224,20 +230,20 @@ impl Ahead {
             self.kept_bytes = 0;
         }
         self.kept_bytes += job.bytes();
-        if let Some(before) = self.kept.insert(job.seq, job) {
+        if let Some(before) = self.kept.insert(job.key(), job) {
             self.kept_bytes -= before.bytes();
         }
     }
 }
 
 impl Reader {
-    fn is_next(&self, seq: Seq) -> bool {
+    fn is_next(&self, job: JobKey) -> bool {
         let end = self.ahead.end;
-        (end..end + GOES_ON_WITHIN).contains(&seq.0)
+        self.hash == job.hash && (end..end + GOES_ON_WITHIN).contains(&job.seq.0)
     }
 
     fn read_on(&mut self, store: &Store) {
-        let (store, first) = (store.clone(), Seq(self.ahead.end));
+        let (store, first) = (store.clone(), JobKey { hash: self.hash, seq: Seq(self.ahead.end) });
         self.coming.get_or_insert_with(|| Coming {
             jobs: Box::pin(read(store, first, first, self.jobs)),
             changed: HashSet::new(),
@@ -245,14 +251,19 @@ impl Reader {
     }
 }
 
-/// Jobs from `first` on that have not come to their end: up to `last`, and at most `most` beyond.
-async fn read(store: Store, first: Seq, last: Seq, most: usize) -> Result<Vec<Job>> {
+fn are_neighbours(one: &JobKey, next: &JobKey) -> bool {
+    one.hash == next.hash && next.seq.0 - one.seq.0 < RUN_GAP
+}
+
+/// Jobs of one hash from `first` on that have not come to their end: up to `last`, and at most `most` beyond.
+async fn read(store: Store, first: JobKey, last: JobKey, most: usize) -> Result<Vec<Job>> {
     let places = (most * AHEAD_PLACES) as u64;
-    let mut jobs = store.active_in(first..Seq(last.0 + places)).await?;
+    let end = JobKey { seq: Seq(last.seq.0 + places), ..last };
+    let mut jobs = store.active_in(first..end).await?;
     let (mut read, mut beyond, mut beyond_bytes) = (Vec::new(), 0, 0);
     while beyond < most && beyond_bytes < most * AHEAD_BYTES {
-        let Some(job) = jobs.next().await? else { break };
-        if job.seq > last {
+        let Some((_, job)) = jobs.next().await? else { break };
+        if job.seq > last.seq {
             beyond += 1;
             beyond_bytes += job.bytes();
         }
@@ -276,20 +287,30 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    fn hash() -> TenantHash {
+        TenantHash::of(&crate::name::Tenant::default())
+    }
+
+    fn key(seq: u64) -> JobKey {
+        JobKey { hash: hash(), seq: Seq(seq) }
+    }
+
     #[test]
     fn who_comes_back_to_where_he_stopped_reads_on() {
         let mut ahead = Ahead::default();
-        ahead.stopped_at(90..100, 7);
+        ahead.stopped_at(hash(), 90..100, 7);
         assert_eq!(
-            (ahead.goes_on(Seq(99)), ahead.goes_on(Seq(100 + GOES_ON_WITHIN))),
+            (ahead.goes_on(key(99)), ahead.goes_on(key(100 + GOES_ON_WITHIN))),
             (None, None)
         );
-        assert_eq!(ahead.goes_on(Seq(105)), Some(7));
-        assert_eq!(ahead.goes_on(Seq(105)), None, "he reads on once");
+        let another = JobKey { hash: TenantHash(1), ..key(105) };
+        assert_eq!(ahead.goes_on(another), None, "it is another tenant's");
+        assert_eq!(ahead.goes_on(key(105)), Some(7));
+        assert_eq!(ahead.goes_on(key(105)), None, "he reads on once");
         let place = |reader: u64| reader * 1000..reader * 1000;
-        (0..=READERS_MAX as u64).for_each(|reader| ahead.stopped_at(place(reader), 7));
+        (0..=READERS_MAX as u64).for_each(|reader| ahead.stopped_at(hash(), place(reader), 7));
         assert_eq!(
-            (ahead.goes_on(Seq(0)), ahead.goes_on(Seq(1000))),
+            (ahead.goes_on(key(0)), ahead.goes_on(key(1000))),
             (None, Some(7)),
             "the oldest is forgotten"
         );
@@ -300,7 +321,7 @@ mod tests {
         let mut ahead = Ahead::default();
         for (waits, jobs) in [(true, 512), (false, 512), (true, 1024), (true, 1024)] {
             if ahead.readers.is_empty() {
-                ahead.stopped_at(0..0, AHEAD_JOBS);
+                ahead.stopped_at(hash(), 0..0, AHEAD_JOBS);
             }
             let slow = async move {
                 if waits {
@@ -310,7 +331,7 @@ mod tests {
             };
             let coming = Coming { jobs: Box::pin(slow), changed: HashSet::new() };
             ahead.readers[0].coming = Some(coming);
-            assert!(ahead.await_coming(Seq(0)).await);
+            assert!(ahead.await_coming(key(0)).await);
             assert_eq!(ahead.readers[0].jobs, jobs);
         }
     }
@@ -328,7 +349,7 @@ mod tests {
         let mut running = Job::new(Seq(1 << 40), JobSpec::default(), 0);
         running.state = State::Running;
         ahead.keep(running);
-        assert!(!ahead.kept.contains_key(&Seq(1 << 40)), "it is somebody's");
+        assert!(!ahead.kept.contains_key(&key(1 << 40)), "it is somebody's");
     }
 
     /// Queues that are worked off at the same time, jobs that are changed out of turn, reads that go on over several
@@ -336,7 +357,9 @@ mod tests {
     #[tokio::test]
     async fn what_is_taken_is_what_the_database_has() {
         for seed in 0..20 {
-            let db = slatedb::Db::open("db", Arc::new(InMemory::new())).await.expect("opened");
+            let db = slatedb::Db::builder("db", Arc::new(InMemory::new()))
+                .with_segment_extractor(Arc::new(crate::keys::ByLetter));
+            let db = db.build().await.expect("opened");
             let clock = Arc::new(Steady::new(Arc::new(Still)));
             let store = Store::new(db, clock, Retention::default(), false);
             let rng = &mut StdRng::seed_from_u64(seed);
@@ -348,18 +371,13 @@ mod tests {
                 let begin = if rng.random_bool(0.9) { *reader } else { rng.random_range(0..JOBS) };
                 let end = JOBS.min(begin + rng.random_range(1..30));
                 *reader = end % JOBS;
-                let wanted: Vec<Seq> = (begin..end).map(Seq).collect();
+                let wanted: Vec<JobKey> = (begin..end).map(key).collect();
                 let mut taken = ahead.take(&store, &wanted).await.expect("taken");
-                for seq in wanted {
-                    let stored = store.active_job(seq).await.expect("read");
-                    assert_eq!(taken.get(&seq), stored.as_ref(), "seed {seed}, step {step}");
+                for key in wanted {
+                    let stored = store.waiting_job(key).await.expect("read");
+                    assert_eq!(taken.get(&key), stored.as_ref(), "seed {seed}, step {step}");
                 }
-                let change = |job: &mut Job| {
-                    job.created_ms = step;
-                    job.state =
-                        if rng.random_bool(0.1) { State::Running } else { State::Scheduled };
-                };
-                taken.values_mut().for_each(change);
+                taken.values_mut().for_each(|job| job.created_ms = step);
                 write(&store, taken.into_values()).await;
                 for _ in 0..rng.random_range(0..4) {
                     ahead.meanwhile(tokio::task::yield_now()).await;
@@ -386,7 +404,9 @@ mod tests {
     async fn write(store: &Store, jobs: impl Iterator<Item = Job>) {
         let mut changes = Changes::default();
         for now in jobs {
-            let written = Written { now, before: Before::Active, is_gone: false };
+            let (is_changed, had_lease) = (true, false);
+            let before = Before::Active;
+            let written = Written { now, before, is_gone: false, is_changed, had_lease };
             store.put(&mut changes, &written);
         }
         store.write(changes).await.expect("written");

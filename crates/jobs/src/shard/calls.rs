@@ -127,7 +127,7 @@ impl Shard {
             Claim::Mine(claim) => claim,
         };
         if !claim.is_leaving()
-            && self.inner.read(self.inner.store.ended(&called.0, &id)).await?.is_some()
+            && self.inner.read(self.inner.store.has_ended(&called.0, &called.1)).await?
         {
             return Ok(there);
         }
@@ -143,20 +143,20 @@ impl Shard {
     /// `NotFound` if there is none that has not come to its end; `Unavailable`.
     pub async fn cancel(&self, tenant: &Tenant, job: &JobRef) -> Result<Cancelled> {
         let decided = self.inner.decide(|state, now_ms| {
-            let seq = state.place(tenant, job)?;
+            let key = state.key(tenant, job)?;
             let was_asked = state.machine.is_cancel_asked(tenant, job);
             let done = state.machine.cancel(tenant, job, now_ms)?;
             match done {
                 Cancelled::Asked => {
-                    state.edit(seq, Edit::CancelAsked);
+                    state.edit(key, Edit::CancelAsked);
                     if !was_asked {
-                        state.tell_cancel(seq);
+                        state.tell_cancel(key);
                     }
                 }
                 Cancelled::Now => {
-                    state.edit(seq, Edit::Cancelled { at_ms: now_ms });
+                    state.edit(key, Edit::Cancelled { at_ms: now_ms });
                     state.count_end(JobState::Cancelled);
-                    state.ending.insert((tenant.clone(), job.clone()), seq);
+                    state.ending.insert((tenant.clone(), job.clone()), key);
                     state.see_to_its_limit(tenant, job, now_ms);
                 }
             }
@@ -177,7 +177,7 @@ impl Shard {
             for limit in &found.spec.limits {
                 state.see_to_refresher(tenant, &limit.key, now_ms, now_ms);
             }
-            state.edit(found.seq, Edit::Restarted(Box::new(found)));
+            state.edit(found.key(), Edit::Restarted(Box::new(found)));
             state.dispatch(now_ms);
             Ok(())
         });
@@ -196,9 +196,9 @@ impl Shard {
         }
         let (_claim, found) = self.ended(tenant, job).await?;
         let decided = self.inner.decide(|state, _| {
-            let seq = found.seq;
-            state.edit(seq, Edit::EndedDeleted(Box::new(found)));
-            state.leaving.insert((tenant.clone(), job.clone()), seq);
+            let key = found.key();
+            state.edit(key, Edit::EndedDeleted(Box::new(found)));
+            state.leaving.insert((tenant.clone(), job.clone()), key);
             Ok(())
         });
         self.inner.told(decided).await
@@ -250,9 +250,9 @@ impl Shard {
         decide: impl FnOnce(&mut Machine, u64) -> Result<()>,
     ) -> Result<()> {
         let decided = self.inner.decide(|state, now_ms| {
-            let seq = state.place(tenant, job)?;
+            let key = state.key(tenant, job)?;
             decide(&mut state.machine, now_ms)?;
-            state.edit(seq, edit);
+            state.edit(key, edit);
             state.see_to_its_limit(tenant, job, now_ms);
             state.dispatch(now_ms);
             Ok(())
@@ -348,8 +348,7 @@ impl Inner {
     fn try_claim(&self, called: &Called) -> Result<Option<Claim<'_>>> {
         let mut state = self.state.lock();
         state.check()?;
-        if state.machine.place_of(&called.0, &called.1).is_some()
-            || state.ending.contains_key(called)
+        if state.machine.key_of(&called.0, &called.1).is_some() || state.ending.contains_key(called)
         {
             return Ok(Some(Claim::Active(self.pending(&state))));
         }

@@ -11,13 +11,13 @@ use super::seat::{Leased, Told};
 use super::state::{Batch, Delivery};
 use super::store::{Changes, Store};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Job, Lease, Seq, State};
-use std::collections::{BTreeMap, HashMap};
+use crate::job::{Job, JobKey, Lease, State};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Weak;
 
-/// Writes batches as long as somebody uses the shard and nothing fails.
-pub(super) async fn run(inner: Weak<Inner>) {
-    let mut known = Known::default();
+/// Writes batches as long as the shard is in use and nothing fails. Workers had the jobs `resumed` when it was opened.
+pub(super) async fn run(inner: Weak<Inner>, resumed: HashSet<JobKey>) {
+    let mut known = Known { resumed, ..Known::default() };
     loop {
         let Some(shard) = inner.upgrade() else { return };
         if shard.failure.borrow().is_some() {
@@ -59,7 +59,7 @@ impl Inner {
         durable.done();
         for job in written {
             if job.now.state == State::Running && !job.is_gone {
-                known.running.insert(job.now.seq, job.now);
+                known.running.insert(job.now.key(), job.now);
             }
         }
         for gone in deliver(&known.running, self.begin_leases(batch.deliveries)) {
@@ -74,7 +74,7 @@ impl Inner {
     /// The records say what has happened: nobody need remember it.
     fn note_written(&self, written: &[Written]) {
         let mut state = self.state.lock();
-        for Written { now, before, is_gone } in written {
+        for Written { now, before, is_gone, .. } in written {
             let called = || (now.spec.tenant.clone(), now.name());
             if *is_gone && *before == Before::Ended {
                 state.leaving.remove(&called());
@@ -84,7 +84,7 @@ impl Inner {
             }
             if *is_gone {
                 // Who waits for its end looks for it, and finds nothing.
-                state.awaiting.remove(&now.seq);
+                state.awaiting.remove(&now.key());
             }
         }
     }
@@ -124,13 +124,19 @@ pub(super) struct Written {
     pub(super) before: Before,
     /// It was deleted: `now` is what it was.
     pub(super) is_gone: bool,
+    /// More has happened to it than that a worker has it now.
+    pub(super) is_changed: bool,
+    /// The database has a lease of it.
+    pub(super) had_lease: bool,
 }
 
 /// Jobs whose records need not be read.
 #[derive(Default)]
 struct Known {
     /// Workers have them.
-    running: HashMap<Seq, Job>,
+    running: HashMap<JobKey, Job>,
+    /// Workers had them when the shard was opened.
+    resumed: HashSet<JobKey>,
     /// They were read with others.
     ahead: Ahead,
 }
@@ -139,47 +145,56 @@ struct Known {
 async fn gather(
     store: &Store,
     known: &mut Known,
-    edits: BTreeMap<Seq, Vec<Edit>>,
+    edits: BTreeMap<JobKey, Vec<Edit>>,
 ) -> Result<Vec<Written>> {
-    let is_known = |seq: &Seq, edits: &[Edit]| {
-        edits.first().is_some_and(Edit::begins) || known.running.contains_key(seq)
-    };
-    let unknown = edits.iter().filter(|(seq, edits)| !is_known(seq, edits));
-    let unknown: Vec<Seq> = unknown.map(|(seq, _)| *seq).collect();
+    let mut unknown = Vec::new();
+    for (key, edits) in &edits {
+        if known.resumed.remove(key) {
+            let job = store.active_job(*key).await?;
+            known.running.extend(job.map(|job| (*key, job)));
+        }
+        let begins = edits.first().is_some_and(Edit::begins);
+        if !begins && !known.running.contains_key(key) {
+            unknown.push(*key);
+        }
+    }
     let mut waiting = known.ahead.take(store, &unknown).await?;
     let mut written = Vec::with_capacity(edits.len());
-    for (seq, edits) in edits {
-        let job = known.running.remove(&seq).or_else(|| waiting.remove(&seq));
-        written.push(apply(seq, job, edits)?);
+    for (key, edits) in edits {
+        let job = known.running.remove(&key).or_else(|| waiting.remove(&key));
+        written.push(apply(key, job, edits)?);
     }
     Ok(written)
 }
 
-fn apply(seq: Seq, known: Option<Job>, edits: Vec<Edit>) -> Result<Written> {
+fn apply(key: JobKey, known: Option<Job>, edits: Vec<Edit>) -> Result<Written> {
     let mut edits = edits.into_iter().peekable();
     let begins = edits.next_if(Edit::begins);
     let mut is_gone = matches!(begins, Some(Edit::EndedDeleted(_)));
+    let mut is_changed = begins.is_some();
     let (mut now, before) = match (begins, known) {
         (Some(Edit::New(job)), _) => (*job, Before::Nothing),
         (Some(Edit::Restarted(job) | Edit::EndedDeleted(job)), _) => (*job, Before::Ended),
         (_, Some(job)) => (job, Before::Active),
         (_, None) => {
-            let detail = format!("the record of the job at {} is not there", seq.0);
+            let detail = format!("the record of the job at {} is not there", key.seq.0);
             return Err(Error::new(ErrorKind::Corrupt, detail));
         }
     };
+    let had_lease = before == Before::Active && now.state == State::Running;
     for edit in edits {
         is_gone |= matches!(edit, Edit::Deleted);
+        is_changed |= !matches!(edit, Edit::Leased { .. });
         edit.apply(&mut now);
     }
-    Ok(Written { now, before, is_gone })
+    Ok(Written { now, before, is_gone, is_changed, had_lease })
 }
 
 /// Tells workers of their leases; gives those whose worker has gone.
-fn deliver(running: &HashMap<Seq, Job>, deliveries: Vec<Delivery>) -> Vec<Lease> {
+fn deliver(running: &HashMap<JobKey, Job>, deliveries: Vec<Delivery>) -> Vec<Lease> {
     let mut gone = Vec::new();
     for Delivery { granted, to } in deliveries {
-        let job = running.get(&granted.lease.seq);
+        let job = running.get(&granted.lease.key());
         let Some(job) = job.filter(|job| job.begun() == granted.lease.attempt) else {
             // Over before it was written: a worker that has gone need not know.
             let _ = to.tell(Told::Missed(granted.bytes));

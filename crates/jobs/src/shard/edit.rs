@@ -1,6 +1,6 @@
 //! What happened to a job since it was last written.
 
-use crate::job::{AttemptNo, Ending, Job, State};
+use crate::job::{AttemptNo, Ending, Epoch, Job, State};
 use crate::machine::Next;
 use crate::name::Worker;
 
@@ -12,7 +12,7 @@ pub(super) enum Edit {
     /// It had come to its end, and begins anew.
     Restarted(Box<Job>),
     /// A worker has it.
-    Leased { attempt: AttemptNo, worker: Worker, at_ms: u64 },
+    Leased { attempt: AttemptNo, epoch: Epoch, worker: Worker, at_ms: u64 },
     /// Its attempt is over.
     AttemptEnded { at_ms: u64, ending: Ending, next: Next },
     /// Its priority is another.
@@ -39,7 +39,9 @@ impl Edit {
     pub(super) fn apply(self, job: &mut Job) {
         match self {
             Self::New(new) | Self::Restarted(new) | Self::EndedDeleted(new) => *job = *new,
-            Self::Leased { attempt, worker, at_ms } => job.lease(attempt, worker, at_ms),
+            Self::Leased { attempt, epoch, worker, at_ms } => {
+                job.lease(attempt, epoch, worker, at_ms);
+            }
             Self::AttemptEnded { at_ms, ending, next } => end_attempt(job, at_ms, ending, next),
             Self::Priority(priority) => job.spec.priority = priority,
             Self::Expedited => job.spec.start_at_ms = 0,

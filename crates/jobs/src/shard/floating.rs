@@ -62,9 +62,9 @@ impl State {
             if *group == limit.group && start_at_ms == starts_ms {
                 return;
             }
-            let Some(seq) = self.machine.place_of(tenant, &name) else { return };
+            let Some(job) = self.machine.key_of(tenant, &name) else { return };
             if self.machine.remove(tenant, &name, now_ms).is_ok() {
-                self.edit(seq, Edit::Deleted);
+                self.edit(job, Edit::Deleted);
             }
         }
         let spec = refresher_spec(tenant, key, &limit, start_at_ms);

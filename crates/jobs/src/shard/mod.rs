@@ -12,6 +12,7 @@ mod durable;
 mod edit;
 mod ended_ids;
 mod floating;
+mod places;
 mod reading;
 mod seat;
 mod state;
@@ -20,7 +21,6 @@ mod working;
 
 pub use calls::{Enqueued, Imported};
 use descriptor::Descriptor;
-pub use descriptor::ShardNo;
 use durable::Mark;
 pub use reading::{Cursor, LISTED_MAX, Listed, Query};
 pub use seat::{Leased, ON_ITS_WAY_BYTES, Seat, Tidings, Told};
@@ -29,15 +29,16 @@ pub use store::Retention;
 pub use working::Outcome;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::State as JobState;
+use crate::hash::HashRange;
+use crate::job::{JobKey, State as JobState};
 use crate::keys;
 use crate::machine::Machine;
-use crate::name::{Group, LimitKey, Tenant};
 use crate::steady::Steady;
 use parking_lot::Mutex;
 use skerry_core::env::{Clock, Entropy};
 use slatedb::{CloseReason, DbStatus};
 use state::State;
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use store::{Row, Store};
@@ -48,15 +49,13 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 const ON_ITS_WAY_KIB_MAX: u32 = 64 << 10;
 /// How long a database that is of no use may take to end.
 const LET_GO_TIME_MAX: Duration = Duration::from_secs(10);
-/// Bits of a place that count jobs; those above count how often the shard was opened.
-const SEQ_BITS: u32 = 40;
 
 /// What a shard is made of.
 pub struct ShardParts {
     /// The database, opened by nobody else.
     pub db: slatedb::Db,
-    /// Which it is.
-    pub number: ShardNo,
+    /// The hashes of its tenants.
+    pub hashes: HashRange,
     /// Reads the time.
     pub clock: Arc<dyn Clock>,
     /// Decides the jitter of retries.
@@ -112,18 +111,19 @@ impl Shard {
     }
 
     async fn read(store: &Store, clock: Arc<Steady>, parts: ShardParts) -> Result<Self> {
-        let now = Descriptor { number: parts.number, log: parts.log, incarnation: 0 };
+        let now = Descriptor { hashes: parts.hashes, log: parts.log, incarnation: 0 };
         let now = store.begin_incarnation(now, parts.give_up_log).await?;
         let incarnation = now.incarnation;
+        let epoch = now.epoch()?;
         let mut seed = [0; 8];
         parts.entropy.fill(&mut seed);
         let machine = Machine::new(u64::from_le_bytes(seed));
-        let mut state = State::new(machine, incarnation << SEQ_BITS);
+        let mut state = State::new(machine, epoch);
         let now_ms = clock.now_ms();
         if incarnation > 1 {
             state.machine.assume_spent(now_ms);
         }
-        read_back(store, &mut state, now_ms).await?;
+        let resumed = read_back(store, &mut state, now_ms).await?;
         let inner = Arc::new(Inner {
             descriptor: now,
             state: Mutex::new(state),
@@ -135,7 +135,7 @@ impl Shard {
             work: Arc::default(),
             timer: Arc::default(),
         });
-        tokio::spawn(commit::run(Arc::downgrade(&inner)));
+        tokio::spawn(commit::run(Arc::downgrade(&inner), resumed));
         tokio::spawn(watch_timers(Arc::downgrade(&inner)));
         tokio::spawn(watch_database(Arc::downgrade(&inner), parts.db.subscribe()));
         tokio::spawn(learn_ended_ids(store.clone(), inner.failure.subscribe()));
@@ -169,19 +169,22 @@ fn closed() -> Error {
     Error::new(ErrorKind::Unavailable, "the shard is closed")
 }
 
-/// Everything that is not over.
-async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<()> {
+/// Everything that is not over; gives the jobs that workers have.
+async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<HashSet<JobKey>> {
+    let mut resumed = HashSet::new();
     let mut jobs = store.active().await?;
-    while let Some(job) = jobs.next().await? {
+    while let Some((_, job)) = jobs.next().await? {
         match job.state {
-            JobState::Running => state.machine.resume_running(&job, now_ms)?,
+            JobState::Running => {
+                resumed.insert(job.key());
+                state.machine.resume_running(&job, now_ms)?;
+            }
             _ => state.machine.enqueue(&job, now_ms)?,
         }
     }
     let mut limits = store.rows(&[keys::LIMIT], None).await?;
     while let Some(Row { key, value, .. }) = limits.next().await? {
-        let [tenant, limit] = keys::texts_of(&key)?;
-        let (tenant, limit) = (Tenant::new(tenant)?, LimitKey::new(limit)?);
+        let (tenant, limit) = keys::limit_of(&key)?;
         if state.machine.floating(&tenant, &limit).is_some() {
             state.machine.set_limit(&tenant, &limit, floating::decode_max(&value)?, now_ms)?;
         } else {
@@ -193,10 +196,9 @@ async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<()> 
     }
     let mut paused = store.rows(&[keys::PAUSED], None).await?;
     while let Some(Row { key, .. }) = paused.next().await? {
-        let [group] = keys::texts_of(&key)?;
-        state.machine.pause(&Group::new(group)?);
+        state.machine.pause(&keys::paused_of(&key)?);
     }
-    Ok(())
+    Ok(resumed)
 }
 
 impl Inner {

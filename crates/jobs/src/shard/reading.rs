@@ -3,11 +3,12 @@
 
 use super::calls::no_job;
 use super::state::Totals;
-use super::store::Row;
+use super::store::{Jobs, Row, Rows};
 use super::{Inner, Shard};
-use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Job, JobRef, Seq, State as JobState};
-use crate::keys;
+use crate::error::{Error, Result};
+use crate::hash::TenantHash;
+use crate::job::{Job, JobKey, JobRef, State as JobState};
+use crate::keys::{self, Pointer};
 use crate::machine::{Counts, GroupCounts};
 use crate::name::{Group, Tenant};
 use bytes::Bytes;
@@ -46,7 +47,8 @@ pub struct Cursor(pub Bytes);
 /// A part of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Jobs, oldest first, those that have come to their end after the others; by the value if metadata were asked for.
+    /// Jobs, in the order of their rows: by the tenant's hash, then by age; those that have come to their end after the
+    /// others, by name; by value and age if metadata were asked for.
     pub jobs: Vec<Job>,
     /// Where it goes on, if it does. There may be more even if there are no jobs here.
     pub next: Option<Cursor>,
@@ -76,11 +78,16 @@ impl Query {
         }
         let kinds: &[u8] = match self.state {
             Some(JobState::Failed) => &[keys::DEAD],
-            Some(state) if state.is_final() => &[keys::FINAL],
+            Some(state) if state.is_final() => &[keys::ENDED],
             Some(_) => &[keys::ACTIVE],
-            None => &[keys::ACTIVE, keys::FINAL],
+            None => &[keys::ACTIVE, keys::ENDED],
         };
-        kinds.iter().map(|kind| vec![*kind]).collect()
+        let prefix = |kind: &u8| match &self.tenant {
+            Some(tenant) if *kind == keys::ENDED => keys::ended_of(tenant),
+            Some(tenant) => keys::of_hash(*kind, TenantHash::of(tenant)),
+            None => vec![*kind],
+        };
+        kinds.iter().map(prefix).collect()
     }
 }
 
@@ -91,13 +98,13 @@ impl Shard {
     /// `NotFound`, `Unavailable`.
     pub async fn show(&self, tenant: &Tenant, job: &JobRef) -> Result<Job> {
         // Where it is, before the wait: its record may say another moment later that it has ended.
-        let (mark, seq) = {
+        let (mark, key) = {
             let state = self.inner.state.lock();
             state.check()?;
-            (self.inner.pending(&state), state.place_or_ending(tenant, job))
+            (self.inner.pending(&state), state.key_or_ending(tenant, job))
         };
         self.inner.wait_durable(mark).await?;
-        self.inner.find(tenant, job, seq).await?.ok_or_else(|| no_job(tenant, job))
+        self.inner.find(tenant, job, key).await?.ok_or_else(|| no_job(tenant, job))
     }
 
     /// A job, once it has come to its end.
@@ -123,9 +130,9 @@ impl Shard {
     fn end_of(&self, tenant: &Tenant, job: &JobRef) -> Result<Option<oneshot::Receiver<Job>>> {
         let mut state = self.inner.state.lock();
         state.check()?;
-        let Some(seq) = state.place_or_ending(tenant, job) else { return Ok(None) };
+        let Some(key) = state.key_or_ending(tenant, job) else { return Ok(None) };
         let (tell, ended) = oneshot::channel();
-        let waiting = state.awaiting.entry(seq).or_default();
+        let waiting = state.awaiting.entry(key).or_default();
         waiting.retain(|other| !other.is_closed());
         waiting.push(tell);
         Ok(Some(ended))
@@ -147,10 +154,10 @@ impl Shard {
             .and_then(|after| prefixes.iter().position(|prefix| after.starts_with(prefix)));
         for prefix in prefixes.iter().skip(begun.unwrap_or(0)) {
             let rows = self.inner.store.rows(prefix, after.as_deref());
-            let mut rows = self.inner.read(rows).await?;
-            while let Some(Row { key, value, is_kept }) = self.inner.read(rows.next()).await? {
+            let mut rows = Listing::new(self.inner.read(rows).await?, prefix);
+            while let Some((last, job)) = self.inner.read(rows.next(&self.inner)).await? {
                 looked_at += 1;
-                if is_kept && let Some(job) = self.inner.job_of_row(&key, &value).await? {
+                if let Some(job) = job {
                     content_bytes += job.content_bytes();
                     if query.wants(&job) {
                         bytes += job.bytes() - job.content_bytes();
@@ -162,7 +169,7 @@ impl Shard {
                     || bytes >= LISTED_BYTES_MAX
                     || content_bytes >= LISTED_CONTENT_BYTES_MAX
                 {
-                    listed.next = Some(Cursor(key));
+                    listed.next = Some(Cursor(last));
                     return Ok(listed);
                 }
             }
@@ -187,34 +194,62 @@ impl Shard {
 }
 
 impl Inner {
-    /// A job, as its record says; at this place, if it is known.
+    /// A job, as its record says; with this identity, if that is known.
     pub(super) async fn find(
         &self,
         tenant: &Tenant,
         job: &JobRef,
-        seq: Option<Seq>,
+        key: Option<JobKey>,
     ) -> Result<Option<Job>> {
-        let seq = match (seq, job) {
-            (Some(seq), _) => Some(seq),
-            (None, JobRef::Named(id)) => self.read(self.store.ended(tenant, id)).await?,
-            (None, JobRef::Assigned(seq)) => Some(*seq),
-        };
-        let found = match seq {
-            Some(seq) => self.read(self.store.job(seq)).await?,
-            None => None,
-        };
-        let is_it = |found: &Job| found.spec.tenant == *tenant && found.name() == *job;
-        Ok(found.filter(is_it))
+        let key = key.or(match job {
+            JobRef::Named(_) => None,
+            JobRef::Assigned(seq) => Some(JobKey { hash: TenantHash::of(tenant), seq: *seq }),
+        });
+        self.read(async {
+            match key {
+                Some(key) => self.store.job(key, tenant, job).await,
+                None => self.store.ended_job(tenant, job).await,
+            }
+        })
+        .await
+    }
+}
+
+/// Jobs that rows are, or point to.
+enum Listing {
+    /// Jobs that have not come to their end.
+    Active(Jobs),
+    /// Others.
+    Rows(Rows),
+}
+
+impl Listing {
+    fn new(rows: Rows, prefix: &[u8]) -> Self {
+        match prefix.first() {
+            Some(&keys::ACTIVE) => Self::Active(Jobs::new(rows)),
+            _ => Self::Rows(rows),
+        }
     }
 
-    /// The job that a row is, or points to; none if it has gone since.
-    async fn job_of_row(&self, key: &[u8], value: &[u8]) -> Result<Option<Job>> {
-        if matches!(key.first(), Some(&keys::ACTIVE | &keys::FINAL)) {
-            return Job::decode(value).map(Some);
-        }
-        let seq = keys::seq_of(key).ok_or_else(|| {
-            Error::new(ErrorKind::Corrupt, "a row of the jobs' database has a name that is none")
-        })?;
-        self.read(self.store.job(seq)).await
+    /// The next job, with the key after which the listing goes on. No job if its time is over, or it has gone since.
+    async fn next(&mut self, inner: &Inner) -> Result<Option<(Bytes, Option<Job>)>> {
+        let rows = match self {
+            Self::Active(jobs) => {
+                let next = jobs.next().await?;
+                return Ok(next.map(|(last, job)| (last, Some(job))));
+            }
+            Self::Rows(rows) => rows,
+        };
+        let Some(Row { key, value, is_kept }) = rows.next().await? else { return Ok(None) };
+        let job = match key.first() {
+            _ if !is_kept => None,
+            Some(&keys::ENDED) => Some(Job::decode(&value)?),
+            _ => {
+                let Pointer { tenant, seq, name } = Pointer::decode(&key)?;
+                let of = JobKey { hash: TenantHash::of(&tenant), seq };
+                inner.store.job(of, &tenant, &name).await?
+            }
+        };
+        Ok(Some((key, job)))
     }
 }

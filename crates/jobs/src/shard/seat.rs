@@ -1,7 +1,7 @@
 //! A worker's seat: how many jobs it would take, and where they are sent. A worker sits at every shard at once, and
 //! what one of them gives it, the others don't.
 
-use crate::job::{Job, Lease};
+use crate::job::{Job, Lease, Ticket};
 use crate::machine::Granted;
 use crate::name::{Group, Worker};
 use parking_lot::Mutex;
@@ -20,13 +20,21 @@ pub struct Leased {
     pub job: Job,
 }
 
+impl Leased {
+    /// What the worker shows.
+    pub fn ticket(&self) -> Ticket {
+        let spec = &self.job.spec;
+        Ticket { lease: self.lease, tenant: spec.tenant.clone(), id: spec.id.clone() }
+    }
+}
+
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Told {
     /// A job is its own.
     Leased(Box<Leased>),
     /// Somebody wants this work stopped.
-    Cancel(Lease),
+    Cancel(Ticket),
     /// A job of so many bytes that was to be its own ended before it could be told: the credit was for nothing.
     Missed(u32),
 }

@@ -2,9 +2,11 @@
 
 use super::durable::{Mark, Pending};
 use super::edit::Edit;
+use super::places::Places;
 use super::seat::{Seat, Told};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Ending, Job, JobRef, Lease, Seq, State as JobState};
+use crate::hash::TenantHash;
+use crate::job::{Ending, Epoch, Job, JobKey, JobRef, Lease, State as JobState};
 use crate::machine::{Granted, Machine, Next, Report};
 use crate::name::{Group, Tenant};
 use bytes::Bytes;
@@ -22,7 +24,7 @@ pub(super) struct Delivery {
 #[derive(Default)]
 pub(super) struct Batch {
     /// Changes, by job, in the order in which they happened.
-    pub(super) edits: BTreeMap<Seq, Vec<Edit>>,
+    pub(super) edits: BTreeMap<JobKey, Vec<Edit>>,
     /// Other rows that are written, or deleted.
     pub(super) rows: BTreeMap<Vec<u8>, Option<Bytes>>,
     pub(super) deliveries: Vec<Delivery>,
@@ -82,35 +84,36 @@ pub(super) struct State {
     pub(super) batch: Batch,
     /// The batch before, which is being written, or was.
     pub(super) under_way: Mark,
-    /// The next job's place.
-    pub(super) next_seq: u64,
+    /// Places for new jobs.
+    places: Places,
     /// Jobs that somebody is looking for in the database, to decide about them.
     pub(super) checking: HashSet<Called>,
     /// Jobs that have come to their end, and whose records do not say so yet.
-    pub(super) ending: HashMap<Called, Seq>,
+    pub(super) ending: HashMap<Called, JobKey>,
     /// Jobs that had come to their end and are deleted, and whose records are still there.
-    pub(super) leaving: HashMap<Called, Seq>,
+    pub(super) leaving: HashMap<Called, JobKey>,
     waiters: HashMap<Group, VecDeque<Arc<Seat>>>,
     /// The numbers of those.
     waiting: HashSet<u64>,
     /// Who has which job.
-    holders: HashMap<Seq, Arc<Seat>>,
+    holders: HashMap<JobKey, Arc<Seat>>,
     /// Leases that nobody was told of: their time has not begun.
     untold: BTreeSet<Lease>,
     /// Who wants to know how a job ends.
-    pub(super) awaiting: HashMap<Seq, Vec<oneshot::Sender<Job>>>,
+    pub(super) awaiting: HashMap<JobKey, Vec<oneshot::Sender<Job>>>,
     pub(super) totals: Totals,
     /// Why the shard is out of service.
     pub(super) failure: Option<Error>,
 }
 
 impl State {
-    pub(super) fn new(machine: Machine, next_seq: u64) -> Self {
+    pub(super) fn new(mut machine: Machine, epoch: Epoch) -> Self {
+        machine.set_epoch(epoch);
         Self {
             machine,
             batch: Batch::default(),
             under_way: Mark::past(),
-            next_seq,
+            places: Places::new(epoch),
             checking: HashSet::new(),
             ending: HashMap::new(),
             leaving: HashMap::new(),
@@ -140,18 +143,18 @@ impl State {
         self.batch = Batch::default();
     }
 
-    /// The place of a job that has not come to its end.
-    pub(super) fn place(&self, tenant: &Tenant, job: &JobRef) -> Result<Seq> {
-        self.machine.place_of(tenant, job).ok_or_else(|| {
+    /// The identity of a job that has not come to its end.
+    pub(super) fn key(&self, tenant: &Tenant, job: &JobRef) -> Result<JobKey> {
+        self.machine.key_of(tenant, job).ok_or_else(|| {
             let detail = format!("tenant {tenant} has no job {job} that waits or runs");
             Error::new(ErrorKind::NotFound, detail)
         })
     }
 
-    /// The place of a job whose record does not say yet that it has come to its end.
-    pub(super) fn place_or_ending(&self, tenant: &Tenant, job: &JobRef) -> Option<Seq> {
+    /// The identity of a job whose record does not say yet that it has come to its end.
+    pub(super) fn key_or_ending(&self, tenant: &Tenant, job: &JobRef) -> Option<JobKey> {
         let ending = || self.ending.get(&(tenant.clone(), job.clone())).copied();
-        self.machine.place_of(tenant, job).or_else(ending)
+        self.machine.key_of(tenant, job).or_else(ending)
     }
 
     /// What has gathered, if anything has: it is written now.
@@ -163,25 +166,25 @@ impl State {
         Some(std::mem::take(&mut self.batch))
     }
 
-    pub(super) fn edit(&mut self, seq: Seq, edit: Edit) {
-        self.batch.edits.entry(seq).or_default().push(edit);
+    pub(super) fn edit(&mut self, job: JobKey, edit: Edit) {
+        self.batch.edits.entry(job).or_default().push(edit);
     }
 
     /// Takes a job at the next place: one that waits, or, imported, one that has come to its end.
     pub(super) fn take(&mut self, mut job: Job, now_ms: u64) -> Result<JobRef> {
-        job.seq = Seq(self.next_seq);
-        let name = job.name();
+        let hash = TenantHash::of(&job.spec.tenant);
+        job.seq = self.places.take(hash);
+        let (key, name) = (JobKey { hash, seq: job.seq }, job.name());
         if job.state.is_final() {
-            self.ending.insert((job.spec.tenant.clone(), name.clone()), job.seq);
+            self.ending.insert((job.spec.tenant.clone(), name.clone()), key);
         } else {
             self.machine.enqueue(&job, now_ms)?;
         }
-        self.next_seq += 1;
         self.totals.enqueued += 1;
         for limit in &job.spec.limits {
             self.see_to_refresher(&job.spec.tenant, &limit.key, now_ms, now_ms);
         }
-        self.edit(job.seq, Edit::New(Box::new(job)));
+        self.edit(key, Edit::New(Box::new(job)));
         Ok(name)
     }
 
@@ -194,16 +197,16 @@ impl State {
         next: Next,
         at_ms: u64,
     ) {
-        self.holders.remove(&lease.seq);
+        self.holders.remove(&lease.key());
         self.totals.expired += u64::from(ending == Ending::Expired);
         match next {
             Next::Retry { .. } => self.totals.retried += 1,
             Next::End(state) => {
                 self.count_end(state);
-                self.ending.extend(called.clone().map(|called| (called, lease.seq)));
+                self.ending.extend(called.clone().map(|called| (called, lease.key())));
             }
         }
-        self.edit(lease.seq, Edit::AttemptEnded { at_ms, ending, next });
+        self.edit(lease.key(), Edit::AttemptEnded { at_ms, ending, next });
         if let Some((tenant, job)) = called {
             self.see_to_its_limit(&tenant, &job, at_ms);
         }
@@ -218,10 +221,12 @@ impl State {
     }
 
     /// The worker of a job is told to stop.
-    pub(super) fn tell_cancel(&self, seq: Seq) {
-        if let (Some(seat), Some(lease)) = (self.holders.get(&seq), self.machine.lease_of(seq)) {
+    pub(super) fn tell_cancel(&self, job: JobKey) {
+        let lease = self.machine.lease_of(job);
+        let ticket = lease.and_then(|lease| self.machine.ticket(lease));
+        if let (Some(seat), Some(ticket)) = (self.holders.get(&job), ticket) {
             // One that has gone is found out when its lease is over.
-            let _ = seat.tell(Told::Cancel(lease));
+            let _ = seat.tell(Told::Cancel(ticket));
         }
     }
 
@@ -293,11 +298,12 @@ impl State {
                 waiters.push_front(seat);
                 break;
             };
-            let (attempt, worker) = (granted.lease.attempt, seat.worker().clone());
-            let edit = Edit::Leased { attempt, worker, at_ms: now_ms };
-            self.batch.edits.entry(granted.lease.seq).or_default().push(edit);
+            let Lease { attempt, epoch, .. } = granted.lease;
+            let edit =
+                Edit::Leased { attempt, epoch, worker: seat.worker().clone(), at_ms: now_ms };
+            self.batch.edits.entry(granted.lease.key()).or_default().push(edit);
             self.batch.deliveries.push(Delivery { granted, to: seat.clone() });
-            self.holders.insert(granted.lease.seq, seat.clone());
+            self.holders.insert(granted.lease.key(), seat.clone());
             self.untold.insert(granted.lease);
             self.totals.leased += 1;
             waiters.push_back(seat);
@@ -309,7 +315,7 @@ impl State {
 
     /// Those who wait for this job to end are told.
     pub(super) fn tell_end(&mut self, job: &Job) {
-        for waiting in self.awaiting.remove(&job.seq).unwrap_or_default() {
+        for waiting in self.awaiting.remove(&job.key()).unwrap_or_default() {
             // Who does not wait any more need not know.
             let _ = waiting.send(job.clone());
         }

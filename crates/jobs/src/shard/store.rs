@@ -5,9 +5,10 @@ use super::descriptor::Descriptor;
 use super::ended_ids::EndedIds;
 use crate::database::failed;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Job, Seq, State};
+use crate::job::{Job, JobKey, JobRef, State};
 use crate::keys;
-use crate::name::{JobId, Tenant};
+use crate::lease_row;
+use crate::name::Tenant;
 use crate::steady::Steady;
 use bytes::Bytes;
 use slatedb::config::{
@@ -59,7 +60,8 @@ impl Store {
         Self { db, clock, retention, ended_ids: Arc::default(), apply_log_on_close }
     }
 
-    /// Notes that the shard was opened once more, durably. A local log is noted where it can't be lost with it.
+    /// Notes that the shard was opened once more, durably, in the database itself: what only a local log has can be lost
+    /// with it, and then places and leases would be given twice.
     pub(super) async fn begin_incarnation(
         &self,
         now: Descriptor,
@@ -68,10 +70,10 @@ impl Store {
         let found = self.get(keys::DESCRIPTOR).await?;
         let before = found.map(|bytes| Descriptor::decode(&bytes)).transpose()?;
         if let Some(before) = before {
-            if before.number != now.number {
+            if before.hashes != now.hashes {
                 let detail = format!(
-                    "the jobs' database is {}, and was opened as {}: the number of shards can't be changed",
-                    before.number, now.number
+                    "the jobs' database has {}, and was opened for {}: the number of shards can't be changed",
+                    before.hashes, now.hashes
                 );
                 return Err(Error::new(ErrorKind::Conflict, detail));
             }
@@ -81,12 +83,14 @@ impl Store {
                 return Err(Error::new(ErrorKind::Conflict, detail));
             }
         }
+        if before.is_none() && self.has_rows().await? {
+            let detail = "the jobs' database has rows and no descriptor: it was split or merged, and not finished";
+            return Err(Error::new(ErrorKind::Corrupt, detail));
+        }
         let incarnation = before.map_or(0, |before| before.incarnation) + 1;
         let now = Descriptor { incarnation, ..now };
         self.put_descriptor(now).await?;
-        if before.is_none_or(|before| before.log != now.log) {
-            self.flush(FlushType::MemTable).await?;
-        }
+        self.flush(FlushType::MemTable).await?;
         Ok(now)
     }
 
@@ -97,28 +101,52 @@ impl Store {
         self.sync().await
     }
 
+    async fn has_rows(&self) -> Result<bool> {
+        let mut rows = self.db.scan_with_options(.., &durable()).await.map_err(failed)?;
+        Ok(rows.next().await.map_err(failed)?.is_some())
+    }
+
     /// A job, wherever it stands. One that is in neither place may just have gone back to the first.
-    pub(super) async fn job(&self, seq: Seq) -> Result<Option<Job>> {
-        for key in [keys::active(seq), keys::ended(seq), keys::active(seq)] {
-            if let Some(job) = self.get_job(&key).await? {
-                return Ok(Some(job));
-            }
+    pub(super) async fn job(
+        &self,
+        key: JobKey,
+        tenant: &Tenant,
+        name: &JobRef,
+    ) -> Result<Option<Job>> {
+        let is_it =
+            |job: &Job| job.seq == key.seq && job.spec.tenant == *tenant && job.name() == *name;
+        if let Some(job) = self.active_job(key).await?.filter(is_it) {
+            return Ok(Some(job));
         }
-        Ok(None)
+        if let Some(job) = self.ended_job(tenant, name).await?.filter(is_it) {
+            return Ok(Some(job));
+        }
+        Ok(self.active_job(key).await?.filter(is_it))
     }
 
-    /// The job at a place, if it has not come to its end.
-    pub(super) async fn active_job(&self, seq: Seq) -> Result<Option<Job>> {
-        self.get_job(&keys::active(seq)).await
+    /// A job that has not come to its end, with its lease if a worker has it.
+    pub(super) async fn active_job(&self, key: JobKey) -> Result<Option<Job>> {
+        let rows = self.rows(&keys::active(key), None).await?;
+        Ok(Jobs::new(rows).next().await?.map(|(_, job)| job))
     }
 
-    /// Jobs at these places that have not come to their end, oldest first. It costs as much as there are places, also
-    /// where everything has come to its end: what was deleted is passed over row by row.
-    pub(super) async fn active_in(&self, places: Range<Seq>) -> Result<Jobs> {
+    /// The record of a job that waits.
+    pub(super) async fn waiting_job(&self, key: JobKey) -> Result<Option<Job>> {
+        self.get_job(&keys::active(key)).await
+    }
+
+    /// Jobs of one hash at these places that have not come to their end, oldest first. It costs as much as there are
+    /// places, also where everything has come to its end: what was deleted is passed over row by row.
+    pub(super) async fn active_in(&self, places: Range<JobKey>) -> Result<Jobs> {
         let options = ScanOptions { read_ahead_bytes: AHEAD_BYTES, ..durable() };
         let range = keys::active(places.start)..keys::active(places.end);
         let rows = self.db.scan_with_options(range, &options).await.map_err(failed)?;
-        Ok(Jobs { rows })
+        Ok(Jobs::new(self.rows_of(rows)))
+    }
+
+    /// A job that has come to its end.
+    pub(super) async fn ended_job(&self, tenant: &Tenant, name: &JobRef) -> Result<Option<Job>> {
+        self.get_job(&keys::ended(tenant, name)).await
     }
 
     async fn get_job(&self, key: &[u8]) -> Result<Option<Job>> {
@@ -132,20 +160,25 @@ impl Store {
         Ok(found.filter(|row| is_kept(row, self.clock.now_ms())).map(|row| row.value))
     }
 
-    /// The place of a job that has come to its end.
-    pub(super) async fn ended(&self, tenant: &Tenant, id: &JobId) -> Result<Option<Seq>> {
-        let key = keys::named(tenant, id);
-        if !self.ended_ids.may_have(&key) {
-            return Ok(None);
-        }
-        Ok(self.get(&key).await?.and_then(|value| keys::seq_of(&value)))
+    /// True if a job of this name has come to its end.
+    pub(super) async fn has_ended(&self, tenant: &Tenant, name: &JobRef) -> Result<bool> {
+        let key = keys::ended(tenant, name);
+        Ok(self.ended_ids.may_have(&key) && self.get(&key).await?.is_some())
     }
 
     /// Learns which jobs have come to their end, so that not every new id is looked for in the files.
     pub(super) async fn learn_ended_ids(&self) -> Result<()> {
-        let rows = self.db.scan_prefix_with_options([keys::NAMED], .., &in_one_go()).await;
+        let rows = self.db.scan_prefix_with_options([keys::ENDED], .., &in_one_go()).await;
         let mut rows = self.rows_of(rows.map_err(failed)?);
+        let mut bytes = 0;
         while let Some(row) = rows.next().await? {
+            bytes += row.key.len() + row.value.len();
+            if bytes > LEARNED_BYTES_MAX {
+                tracing::warn!(
+                    "too much is kept of jobs that have ended to read their ids: new jobs are taken more slowly"
+                );
+                return Ok(());
+            }
             if row.is_kept && !self.ended_ids.add(&row.key) {
                 return Ok(());
             }
@@ -161,19 +194,20 @@ impl Store {
     /// All jobs that have not come to their end, oldest first.
     pub(super) async fn active(&self) -> Result<Jobs> {
         let rows = self.db.scan_prefix_with_options([keys::ACTIVE], .., &in_one_go()).await;
-        let rows = rows.map_err(failed)?;
-        Ok(Jobs { rows })
+        Ok(Jobs::new(self.rows_of(rows.map_err(failed)?)))
     }
 
     /// Puts a job where it belongs, and takes away what it was.
     pub(super) fn put(&self, changes: &mut Changes, written: &Written) {
-        let (batch, job) = (&mut changes.batch, &written.now);
-        let is_final = job.state.is_final();
+        let (batch, job, key) = (&mut changes.batch, &written.now, written.now.key());
+        let is_active = !job.state.is_final() && !written.is_gone;
         match written.before {
-            Before::Nothing => {}
-            Before::Active if is_final || written.is_gone => batch.delete(keys::active(job.seq)),
-            Before::Active => {}
-            Before::Ended => remove_ended(batch, job),
+            Before::Active if !is_active => batch.delete(keys::active(key)),
+            Before::Nothing | Before::Active => {}
+            Before::Ended => remove_ended(batch, job, key),
+        }
+        if written.had_lease && !(is_active && job.state == State::Running) {
+            batch.delete(keys::lease(key));
         }
         if written.is_gone {
             if written.before != Before::Nothing {
@@ -187,25 +221,24 @@ impl Store {
             State::Succeeded | State::Cancelled => Some(self.retention.done_ms),
         };
         let kept = PutOptions { ttl: expires.map_or(Ttl::NoExpiry, Ttl::ExpireAfterMillis) };
-        if is_final {
-            self.put_ended(batch, job, &kept);
+        if is_active {
+            put_active(batch, key, written);
         } else {
-            batch.put_with_options(keys::active(job.seq), job.encode(), &kept);
+            self.put_ended(batch, job, key, &kept);
         }
-        if written.before != Before::Active || is_final {
+        if written.before != Before::Active || !is_active {
             each_entry(job, |key| batch.put_with_options(key, [], &kept));
         }
     }
 
-    fn put_ended(&self, batch: &mut WriteBatch, job: &Job, kept: &PutOptions) {
-        batch.put_with_options(keys::ended(job.seq), job.encode(), kept);
-        if let Some(id) = &job.spec.id {
-            let (key, place) = (keys::named(&job.spec.tenant, id), job.seq.0.to_be_bytes());
-            self.ended_ids.add(&key);
-            batch.put_with_options(key, place, kept);
+    fn put_ended(&self, batch: &mut WriteBatch, job: &Job, key: JobKey, kept: &PutOptions) {
+        let ended = keys::ended(&job.spec.tenant, &job.name());
+        if job.spec.id.is_some() {
+            self.ended_ids.add(&ended);
         }
+        batch.put_with_options(ended, job.encode(), kept);
         if job.state == State::Failed {
-            batch.put_with_options(keys::dead(job.seq), [], kept);
+            batch.put_with_options(keys::dead(key, &job.spec.tenant, &job.name()), [], kept);
         }
     }
 
@@ -269,6 +302,9 @@ fn for_ever() -> PutOptions {
 /// How much is asked for at once by who reads on, bytes.
 const AHEAD_BYTES: usize = 256 << 10;
 
+/// What is read at most to learn the ids of jobs that have come to their end, bytes: a start must not read for hours.
+const LEARNED_BYTES_MAX: usize = 4 << 30;
+
 /// For reading nothing that is not durable.
 fn durable() -> ScanOptions {
     ScanOptions::default().with_durability_filter(DurabilityLevel::Remote)
@@ -279,18 +315,26 @@ fn in_one_go() -> ScanOptions {
     ScanOptions { read_ahead_bytes: 4 << 20, max_fetch_tasks: 4, cache_blocks: false, ..durable() }
 }
 
-fn remove_ended(batch: &mut WriteBatch, job: &Job) {
-    batch.delete(keys::ended(job.seq));
-    batch.delete(keys::dead(job.seq));
-    if let Some(id) = &job.spec.id {
-        batch.delete(keys::named(&job.spec.tenant, id));
+/// A job's record, if it is another, and its lease.
+fn put_active(batch: &mut WriteBatch, key: JobKey, written: &Written) {
+    if written.is_changed {
+        batch.put_with_options(keys::active(key), written.now.encode(), &for_ever());
     }
+    if let Some(attempt) = written.now.under_way() {
+        batch.put_with_options(keys::lease(key), lease_row::encode(attempt), &for_ever());
+    }
+}
+
+fn remove_ended(batch: &mut WriteBatch, job: &Job, key: JobKey) {
+    let (tenant, name) = (&job.spec.tenant, job.name());
+    batch.delete(keys::ended(tenant, &name));
+    batch.delete(keys::dead(key, tenant, &name));
 }
 
 /// The keys of a job's metadata.
 fn each_entry(job: &Job, mut each: impl FnMut(Vec<u8>)) {
     for entry in &job.spec.metadata {
-        each(keys::metadata(&job.spec.tenant, entry, job.seq));
+        each(keys::metadata(&job.spec.tenant, entry, job.seq, &job.name()));
     }
 }
 
@@ -304,9 +348,11 @@ impl Changes {
     }
 }
 
-/// Jobs that have not come to their end, one after the other.
+/// Jobs that have not come to their end, one after the other, each with its lease if a worker has it.
 pub(super) struct Jobs {
-    rows: DbIterator,
+    rows: Rows,
+    /// The row after the last job's.
+    peeked: Option<Row>,
 }
 
 /// Rows, one after the other.
@@ -334,8 +380,23 @@ impl Rows {
 }
 
 impl Jobs {
-    pub(super) async fn next(&mut self) -> Result<Option<Job>> {
-        let row = self.rows.next().await.map_err(failed)?;
-        row.map(|row| Job::decode(&row.value)).transpose()
+    pub(super) fn new(rows: Rows) -> Self {
+        Self { rows, peeked: None }
+    }
+
+    /// The next job, with the last key that may be of it.
+    pub(super) async fn next(&mut self) -> Result<Option<(Bytes, Job)>> {
+        let first = match self.peeked.take() {
+            Some(row) => Some(row),
+            None => self.rows.next().await?,
+        };
+        let Some(first) = first else { return Ok(None) };
+        let mut job = Job::decode(&first.value)?;
+        let lease = keys::lease_after(&first.key);
+        self.peeked = self.rows.next().await?;
+        if let Some(row) = self.peeked.take_if(|row| row.key == lease) {
+            job.begin(lease_row::decode(&row.value)?);
+        }
+        Ok(Some((lease.into(), job)))
     }
 }

@@ -5,7 +5,7 @@ use super::seat::Seat;
 use super::state::{Called, State as Known};
 use super::{Inner, Shard};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Ending, JobError, JobRef, Lease, State, refreshed_by};
+use crate::job::{Ending, JobError, JobRef, Lease, State, Ticket, refreshed_by};
 use crate::machine::{Beat, Next, Report};
 use crate::spec::check_payload;
 use bytes::Bytes;
@@ -87,13 +87,13 @@ impl Shard {
     /// # Errors
     /// `LeaseLost` if somebody else has the job, or nobody; `Invalid` for a result that is too large, or is none for a
     /// limit; `Unavailable`.
-    pub async fn report(&self, lease: Lease, outcome: Outcome) -> Result<Next> {
-        let mut said = self.report_all(vec![(lease, outcome)]).await;
+    pub async fn report(&self, ticket: Ticket, outcome: Outcome) -> Result<Next> {
+        let mut said = self.report_all(vec![(ticket, outcome)]).await;
         said.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "nothing was said")))
     }
 
     /// The same of many, each by itself, one after the other.
-    pub async fn report_all(&self, reports: Vec<(Lease, Outcome)>) -> Vec<Result<Next>> {
+    pub async fn report_all(&self, reports: Vec<(Ticket, Outcome)>) -> Vec<Result<Next>> {
         let Ended { mut said, refused, mark } = self.inner.end_attempts(reports);
         if let Some(mark) = mark
             && let Err(why) = self.inner.wait_durable(mark).await
@@ -101,8 +101,8 @@ impl Shard {
             // It may have happened or not.
             said.iter_mut().filter(|said| said.is_ok()).for_each(|said| *said = Err(why.clone()));
         }
-        let before = refused.into_iter().map(async |(at, lease, ending)| {
-            (at, self.inner.reported_before(lease, &ending).await)
+        let before = refused.into_iter().map(async |(at, ticket, ending)| {
+            (at, self.inner.reported_before(&ticket, &ending).await)
         });
         let mut before = stream::iter(before).buffer_unordered(LOOKED_UP_AT_ONCE);
         while let Some((at, found)) = before.next().await {
@@ -125,7 +125,7 @@ const LOOKED_UP_AT_ONCE: usize = 64;
 struct Ended {
     said: Vec<Result<Next>>,
     /// Those whose leases don't hold, by their places: they may have been reported before.
-    refused: Vec<(usize, Lease, Ending)>,
+    refused: Vec<(usize, Ticket, Ending)>,
     /// The batch with which it is durable, if anything has changed.
     mark: Option<Mark>,
 }
@@ -180,7 +180,7 @@ fn as_refresh(
 }
 
 impl Inner {
-    fn end_attempts(&self, reports: Vec<(Lease, Outcome)>) -> Ended {
+    fn end_attempts(&self, reports: Vec<(Ticket, Outcome)>) -> Ended {
         let mut ended =
             Ended { said: Vec::with_capacity(reports.len()), refused: Vec::new(), mark: None };
         let mut reports = reports.into_iter();
@@ -189,12 +189,12 @@ impl Inner {
             let now_ms = self.clock.now_ms();
             let mut state = self.state.lock();
             let mut has_changed = false;
-            for (lease, outcome) in reports.by_ref().take(ENDED_AT_ONCE) {
+            for (ticket, outcome) in reports.by_ref().take(ENDED_AT_ONCE) {
                 let at = ended.said.len();
-                let done = state.report(lease, outcome, now_ms);
+                let done = state.report(ticket.lease, outcome, now_ms);
                 has_changed |= done.is_ok();
                 ended.said.push(done.map_err(|(error, ending)| {
-                    ended.refused.extend(ending.map(|ending| (at, lease, ending)));
+                    ended.refused.extend(ending.map(|ending| (at, ticket, ending)));
                     error
                 }));
             }
@@ -207,12 +207,13 @@ impl Inner {
     }
 
     /// What was answered to the same report before, if it was made before.
-    async fn reported_before(&self, lease: Lease, ending: &Ending) -> Result<Option<Next>> {
+    async fn reported_before(&self, ticket: &Ticket, ending: &Ending) -> Result<Option<Next>> {
         self.catch_up().await?;
-        let Some(job) = self.read(self.store.job(lease.seq)).await? else { return Ok(None) };
-        if job.ending(lease.attempt) != Some(ending) {
+        let Ticket { lease, tenant, .. } = ticket;
+        let found = self.read(self.store.job(lease.key(), tenant, &ticket.job())).await?;
+        let Some(job) = found.filter(|job| job.ending(*lease) == Some(ending)) else {
             return Ok(None);
-        }
+        };
         // One that is called off while it waits ends after its last attempt, not with it.
         let waited = job.state == State::Cancelled
             && !job.cancel_asked

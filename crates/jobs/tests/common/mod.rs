@@ -9,9 +9,10 @@ use skerry_core::env::{Clock, Entropy};
 use skerry_jobs::Result;
 use skerry_jobs::broker::Broker;
 use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
+use skerry_jobs::hash::HashRange;
 use skerry_jobs::job::JobRef;
 use skerry_jobs::name::{Group, JobId, Tenant, Worker};
-use skerry_jobs::shard::{Leased, Retention, Shard, ShardNo, ShardParts};
+use skerry_jobs::shard::{Leased, Retention, Shard, ShardParts};
 use skerry_jobs::spec::JobSpec;
 use skerry_jobs::wal::LocalWal;
 use skerry_log::sim::SimDisk;
@@ -56,9 +57,12 @@ impl Entropy for Opened {
 /// A place for a shard, which may be opened again.
 pub struct Place {
     pub store: Arc<dyn ObjectStore>,
+    pub path: String,
     pub clock: Arc<Paused>,
     pub log: DatabaseLog,
     pub expected_epoch: Option<u64>,
+    /// At a close everything goes to the database's files.
+    pub apply_log: bool,
     pub settings: Settings,
     pub fail_points: Arc<FailPointRegistry>,
     opened: AtomicU8,
@@ -69,13 +73,21 @@ impl Place {
         let clock = Arc::new(Paused(Instant::now()));
         Self {
             store: Arc::new(InMemory::new()),
+            path: "shard".to_owned(),
             clock,
             log: DatabaseLog::Same,
             expected_epoch: None,
+            apply_log: false,
             settings: database::settings(),
             fail_points: Arc::new(FailPointRegistry::new()),
             opened: AtomicU8::new(0),
         }
+    }
+
+    /// Another place in the same store.
+    pub fn beside(&self, path: &str) -> Self {
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        Self { store, clock, path: path.to_owned(), ..Self::new() }
     }
 
     pub async fn database(&self) -> Db {
@@ -85,7 +97,7 @@ impl Place {
     pub async fn try_database(&self) -> Result<Db> {
         let parts = DatabaseParts {
             store: self.store.clone(),
-            path: "shard".to_owned(),
+            path: self.path.clone(),
             log: self.log.clone(),
             settings: self.settings.clone(),
             clock: self.clock.clone(),
@@ -103,26 +115,26 @@ impl Place {
 
     /// Opens the shard, also if that gives up a log which it had.
     pub async fn try_open(&self, give_up_log: bool) -> Result<Shard> {
-        let parts = self.parts(ShardNo::ONLY).await?;
+        let parts = self.parts(HashRange::ALL).await?;
         Shard::open(ShardParts { give_up_log, ..parts }).await
     }
 
     /// Opens it as one of several.
-    pub async fn open_as(&self, number: ShardNo) -> Shard {
-        let parts = self.parts(number).await.expect("opens");
+    pub async fn open_as(&self, hashes: HashRange) -> Shard {
+        let parts = self.parts(hashes).await.expect("opens");
         Shard::open(parts).await.expect("opens")
     }
 
-    async fn parts(&self, number: ShardNo) -> Result<ShardParts> {
+    async fn parts(&self, hashes: HashRange) -> Result<ShardParts> {
         Ok(ShardParts {
             db: self.try_database().await?,
-            number,
+            hashes,
             clock: self.clock.clone(),
             entropy: Arc::new(Fixed),
             retention: Retention::default(),
             log: self.log.id(),
             give_up_log: false,
-            apply_log_on_close: self.log.id().is_some(),
+            apply_log_on_close: self.apply_log || self.log.id().is_some(),
         })
     }
 }

@@ -6,7 +6,8 @@ use crate::model::granted_ms;
 use crate::sim::Sim;
 use skerry_core::env::Clock;
 use skerry_jobs::broker::Broker;
-use skerry_jobs::job::{AttemptNo, Ending, Job, JobRef, Lease, Seq, State};
+use skerry_jobs::hash::TenantHash;
+use skerry_jobs::job::{AttemptNo, Ending, Epoch, Job, JobRef, Lease, Seq, State};
 use skerry_jobs::name::{Group, Tenant, Worker};
 use skerry_jobs::shard::{Imported, Leased, Outcome, Shard};
 use skerry_jobs::{Error, ErrorKind};
@@ -124,7 +125,8 @@ impl<'a> Caller<'a> {
 
     /// The shard refuses everything; a call that only had to read may fail alone.
     fn is_out_of_service(&self) -> bool {
-        let nobodys = Lease { seq: Seq(0), attempt: AttemptNo(0) };
+        let (hash, seq, epoch) = (TenantHash(0), Seq(0), Epoch(0));
+        let nobodys = Lease { hash, seq, attempt: AttemptNo(0), epoch };
         let said = self.shard.heartbeat(nobodys);
         said.is_err_and(|error| error.kind() == ErrorKind::Unavailable)
     }
@@ -215,8 +217,8 @@ impl<'a> Caller<'a> {
 
     /// Gives a sign of life. True if the lease holds and nobody wants the work stopped.
     pub fn heartbeat(&self, number: usize, attempt: AttemptNo) -> Result<bool, Gone> {
-        let lease = self.sim.model.borrow().lease(number, attempt);
-        let said = self.shard.heartbeat(lease);
+        let ticket = self.sim.model.borrow().ticket(number, attempt);
+        let said = self.shard.heartbeat(ticket.lease);
         self.say(format!("heartbeat {number} attempt {}: {said:?}", attempt.0));
         if self.is_old() {
             // It is not written, and means nothing to the shard that has the job now.
@@ -242,17 +244,17 @@ impl<'a> Caller<'a> {
         let ending = ending_of(&outcome);
         self.say(format!("report {number} attempt {}: {ending:?}", attempt.0));
         let (was_old, before) = (self.is_old(), self.sim.facts(number));
-        let (lease, was_tried, was_superseded) = {
+        let (ticket, was_tried, was_superseded) = {
             let mut model = self.sim.model.borrow_mut();
-            let lease = model.lease(number, attempt);
+            let ticket = model.ticket(number, attempt);
             let leases = &mut model.jobs[number].leases;
             let was_superseded = leases.range(attempt..).count() > 1;
             let tried = &mut leases.get_mut(&attempt).expect("it was given").tried;
             let was_tried = !tried.is_empty();
             tried.push(ending.clone());
-            (lease, was_tried, was_superseded)
+            (ticket, was_tried, was_superseded)
         };
-        let said = self.shard.report(lease, outcome).await;
+        let said = self.shard.report(ticket, outcome).await;
         let shown = said.as_ref().map_err(Error::kind);
         self.say(format!("report {number} attempt {}: {shown:?}", attempt.0));
         let seen_ms = self.sim.world.time.seen_ms();
@@ -284,7 +286,7 @@ impl<'a> Caller<'a> {
             let mut model = self.sim.model.borrow_mut();
             let held = model.jobs[number].leases.get_mut(&attempt).expect("it was given");
             held.tried.push(Ending::Returned);
-            model.lease(number, attempt)
+            model.ticket(number, attempt).lease
         };
         self.shard.give_back(lease);
     }

@@ -224,7 +224,7 @@ impl Caller<'_> {
         };
         let number = with(&|floating| floating.saying(max, now_ms()));
         let said =
-            self.shard.report(leased.lease, Outcome::Succeeded(max.to_string().into())).await;
+            self.shard.report(leased.ticket(), Outcome::Succeeded(max.to_string().into())).await;
         self.say(format!("refresh {tenant}, attempt {attempt}: {said:?}"));
         match said {
             Ok(next) => {
@@ -252,7 +252,7 @@ impl Caller<'_> {
 
     /// Says something that is no number.
     pub async fn refresh_with_nonsense(&self, leased: &Leased) -> Result<(), Gone> {
-        let said = self.shard.report(leased.lease, Outcome::Succeeded("many".into())).await;
+        let said = self.shard.report(leased.ticket(), Outcome::Succeeded("many".into())).await;
         let error = said.expect_err("it is no number");
         match error.kind() {
             ErrorKind::Invalid | ErrorKind::LeaseLost => Ok(()),

@@ -9,12 +9,17 @@ use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::name::Tenant;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The key of a lease, among the jobs that have not come to their end.
+fn is_lease(key: &[u8]) -> bool {
+    key[0] == keys::ACTIVE && keys::is_lease(key)
+}
+
 /// Jobs that were taken and of which nobody was told are known from now on. Nobody has the shard open.
 pub async fn learn_names(sim: &Sim) {
     for (key, value) in sim.world.rows().await {
         let is_over = [keys::LIMIT, keys::PAUSED].contains(&key[0]);
         assert!(!is_over, "nothing is paused, and no limit is in use: {key:?}");
-        if [keys::ACTIVE, keys::FINAL].contains(&key[0]) {
+        if [keys::ACTIVE, keys::ENDED].contains(&key[0]) && !is_lease(&key) {
             let job = Job::decode(&value).expect("a job");
             if job.name() == changes::refresher() {
                 continue;
@@ -35,7 +40,7 @@ pub async fn at_rest(sim: &Sim) {
     let mut wanted: BTreeSet<Vec<u8>> = BTreeSet::from([keys::DESCRIPTOR.to_vec()]);
     for (key, value) in &rows {
         assert_ne!(key[0], keys::ACTIVE, "a job has not come to its end: {key:?}");
-        if key[0] == keys::FINAL {
+        if key[0] == keys::ENDED {
             let job = Job::decode(value).expect("a job");
             wanted.extend(keys_of(&job));
             if job.name() == changes::refresher() {
@@ -60,11 +65,11 @@ pub async fn at_rest(sim: &Sim) {
 
 /// All that a job that has come to its end is found by.
 fn keys_of(job: &Job) -> Vec<Vec<u8>> {
-    let mut all = vec![keys::ended(job.seq)];
-    all.extend(job.spec.id.iter().map(|id| keys::named(&job.spec.tenant, id)));
-    all.extend((job.state == State::Failed).then(|| keys::dead(job.seq)));
+    let (tenant, name) = (&job.spec.tenant, job.name());
+    let mut all = vec![keys::ended(tenant, &name)];
+    all.extend((job.state == State::Failed).then(|| keys::dead(job.key(), tenant, &name)));
     let entries = job.spec.metadata.iter();
-    all.extend(entries.map(|entry| keys::metadata(&job.spec.tenant, entry, job.seq)));
+    all.extend(entries.map(|entry| keys::metadata(tenant, entry, job.seq, &name)));
     all
 }
 

@@ -4,7 +4,7 @@
 //! when such a call begins, and again when it ends, whether it is answered or not. Their epoch tells what was known
 //! before from what is known since.
 
-use skerry_jobs::job::{ATTEMPTS_KEPT, Attempt, AttemptNo, Ending, Job, JobRef, Seq, State};
+use skerry_jobs::job::{ATTEMPTS_KEPT, Attempt, AttemptNo, Ending, Epoch, Job, JobRef, Seq, State};
 use skerry_jobs::machine::Next;
 use skerry_jobs::shard::Imported;
 use skerry_jobs::spec::JobSpec;
@@ -64,6 +64,7 @@ impl Facts {
 /// A lease that a worker was given.
 #[derive(Debug, Clone)]
 pub struct Held {
+    pub epoch: Epoch,
     pub granted_ms: u64,
     /// It holds until this time at least, unless it is `doubtful` or was reported.
     pub expires_ms: u64,

@@ -4,7 +4,8 @@
 use crate::calls::{Caller, Gone};
 use crate::changes;
 use crate::known::{Facts, Known};
-use skerry_jobs::job::{Job, Seq, State};
+use skerry_jobs::job::{Job, State};
+use skerry_jobs::keys;
 use skerry_jobs::shard::Query;
 use std::collections::BTreeSet;
 
@@ -92,14 +93,20 @@ impl Caller<'_> {
         Ok(())
     }
 
-    /// By age, or by value and age; those that have ended come after the others.
+    /// In the order of their rows: by the tenant's hash, then by age; those that have ended come after the others, by
+    /// name; by value and age if metadata were asked for.
     fn is_in_order(&self, query: &Query, jobs: &[Job]) {
-        let key = |job: &Job| -> (String, Seq) {
-            (value_of(query, &job.spec.metadata).unwrap_or_default().to_owned(), job.seq)
+        let key = |job: &Job| match (&query.metadata, query.state) {
+            (Some((key, _)), _) => {
+                let value = value_of(query, &job.spec.metadata).unwrap_or_default().to_owned();
+                keys::metadata(&job.spec.tenant, &(key.clone(), value), job.seq, &job.name())
+            }
+            (None, Some(State::Failed)) => keys::dead(job.key(), &job.spec.tenant, &job.name()),
+            _ if job.state.is_final() => keys::ended(&job.spec.tenant, &job.name()),
+            _ => keys::active(job.key()),
         };
         let descents = jobs.windows(2).filter(|pair| key(&pair[0]) >= key(&pair[1])).count();
-        let parts = usize::from(query.state.is_none() && query.metadata.is_none());
-        assert!(descents <= parts, "{descents} are out of order or twice in {query:?}");
+        assert_eq!(descents, 0, "some are out of order or twice in {query:?}");
     }
 
     fn is_listed_rightly(

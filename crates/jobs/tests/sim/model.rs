@@ -5,7 +5,8 @@
 
 use crate::bounds::Bounds;
 use crate::known::{Facts, Held, Known, Refused, Said};
-use skerry_jobs::job::{AttemptNo, Job, JobRef, Lease, State};
+use skerry_jobs::hash::TenantHash;
+use skerry_jobs::job::{AttemptNo, Job, JobRef, Lease, State, Ticket};
 use skerry_jobs::limit::LimitKind;
 use skerry_jobs::machine::{Beat, Cancelled, Next};
 use skerry_jobs::shard::{Enqueued, Leased};
@@ -118,8 +119,13 @@ impl Model {
         let was_gone = known.facts.gone_ms.is_some_and(|gone_ms| gone_ms < granted_ms);
         let is_late = !was_gone || self.bounds.clock_was_set;
         assert!(is_late, "job {number} was deleted, and is given out: {leased:?}");
-        let new =
-            Held { granted_ms, expires_ms: leased.expires_ms, doubtful: false, tried: Vec::new() };
+        let new = Held {
+            epoch: leased.lease.epoch,
+            granted_ms,
+            expires_ms: leased.expires_ms,
+            doubtful: false,
+            tried: Vec::new(),
+        };
         if let Some(last) = known.facts.last {
             assert!(attempt <= last, "job {number} had ended, and was given out: {leased:?}");
         }
@@ -256,8 +262,12 @@ impl Model {
         }
     }
 
-    /// The lease of a job's attempt.
-    pub fn lease(&self, number: usize, attempt: AttemptNo) -> Lease {
-        Lease { seq: self.jobs[number].seq.expect("it was given out"), attempt }
+    /// What the worker of a job's attempt shows.
+    pub fn ticket(&self, number: usize, attempt: AttemptNo) -> Ticket {
+        let known = &self.jobs[number];
+        let (tenant, id) = (known.spec.tenant.clone(), known.spec.id.clone());
+        let (hash, epoch) = (TenantHash::of(&tenant), known.leases[&attempt].epoch);
+        let seq = known.seq.expect("it was given out");
+        Ticket { lease: Lease { hash, seq, attempt, epoch }, tenant, id }
     }
 }

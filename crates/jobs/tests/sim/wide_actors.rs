@@ -8,7 +8,7 @@ use crate::changes::{FLOATING, REFRESHERS};
 use crate::known::Known;
 use crate::listing::{FAR_MS, everything};
 use rand::RngExt;
-use skerry_jobs::job::{Attempt, AttemptNo, Ending, JobError, State};
+use skerry_jobs::job::{Attempt, AttemptNo, Ending, Epoch, JobError, State};
 use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::name::{JobId, LimitKey, Tenant, Worker};
 use skerry_jobs::retry::RetryPolicy;
@@ -46,6 +46,7 @@ pub fn anchor(caller: &Caller<'_>, tenant: &Tenant) -> usize {
 pub fn history(state: State, count: u32) -> Vec<Attempt> {
     let attempt = |at: u32, ending: Option<Ending>| Attempt {
         number: AttemptNo(99),
+        epoch: Epoch(0),
         worker: Worker::new("elsewhere").expect("a name"),
         started_ms: 1_600_000_000_000 + u64::from(at) * 1_000,
         ended: ending.map(|ending| (1_600_000_000_500 + u64::from(at) * 1_000, ending)),

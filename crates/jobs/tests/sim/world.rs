@@ -9,7 +9,9 @@ use rand::{Rng, RngExt, SeedableRng};
 use skerry_core::env::{Clock, Entropy};
 use skerry_jobs::Result;
 use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
-use skerry_jobs::shard::{Retention, Shard, ShardNo, ShardParts};
+use skerry_jobs::hash::HashRange;
+use skerry_jobs::keys::ByLetter;
+use skerry_jobs::shard::{Retention, Shard, ShardParts};
 use skerry_store::faulty::{FaultPlan, Faults, Faulty};
 use slatedb::config::Settings;
 use slatedb::{Db, DbBuilder};
@@ -232,6 +234,7 @@ impl World {
         let builder: DbBuilder<&str> = Db::builder("shard", self.store.clone());
         let builder = builder
             .with_settings(self.settings.clone())
+            .with_segment_extractor(Arc::new(ByLetter))
             .with_system_clock(Arc::new(DbClock(self.time.clone())))
             .with_seed(self.seed ^ (number << 32));
         builder.build().await.map_err(database::failed)
@@ -242,7 +245,7 @@ impl World {
         let (db, log) = self.database().await?;
         let parts = ShardParts {
             db,
-            number: ShardNo::ONLY,
+            hashes: HashRange::ALL,
             clock: self.time.clone(),
             entropy: self.entropy(*self.opened.lock()),
             retention: Retention::default(),

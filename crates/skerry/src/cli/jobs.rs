@@ -42,7 +42,7 @@ pub(crate) enum JobsCommand {
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<u64>,
     },
-    /// List jobs, the oldest first; those that have come to their end after the others
+    /// List jobs: of a tenant the oldest first; those that have come to their end after the others, by id
     #[command(after_help = LIST_EXAMPLES)]
     List(ListArgs),
     /// Call a job off: at once if it waits, otherwise its worker is told

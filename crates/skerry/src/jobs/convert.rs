@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use skerry_api::{Error, ErrorKind, Result, v1};
 use skerry_jobs::broker::Ticket;
-use skerry_jobs::job::{Attempt, AttemptNo, Ending, Job, JobError, JobRef, State};
+use skerry_jobs::job::{Attempt, AttemptNo, Ending, Epoch, Job, JobError, JobRef, State};
 use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::machine::{Beat, Next};
 use skerry_jobs::name::{DEFAULT, Group, JobId, LimitKey, Tenant, Worker};
@@ -159,6 +159,7 @@ fn attempt_from(from: v1::Attempt) -> Broken<Attempt> {
     });
     Ok(Attempt {
         number: AttemptNo(from.number),
+        epoch: Epoch::default(),
         worker: Worker::new(if from.worker.is_empty() { "unknown" } else { &from.worker })?,
         started_ms: from.started_ms,
         ended: from.ended_ms.zip(ending),

@@ -12,7 +12,8 @@ use skerry_api::{Error, ErrorKind, Result};
 use skerry_core::env::Clock as _;
 use skerry_jobs::broker::Broker;
 use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
-use skerry_jobs::shard::{Retention, Shard, ShardNo, ShardParts};
+use skerry_jobs::hash::HashRange;
+use skerry_jobs::shard::{Retention, Shard, ShardParts};
 use skerry_jobs::wal::{LocalWal, log_failed};
 use skerry_log::{FileDisk, Log};
 use skerry_store::meter::{Counters, Meter};
@@ -146,7 +147,7 @@ impl Opener {
         let db = database::open(parts).await.map_err(convert::error)?;
         let parts = ShardParts {
             db,
-            number: ShardNo { number, of: self.shards },
+            hashes: HashRange::part(number, self.shards),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             retention: self.retention,

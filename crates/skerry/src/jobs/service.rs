@@ -73,7 +73,7 @@ impl LeasedJobs {
 impl Drop for LeasedJobs {
     fn drop(&mut self) {
         for (ticket, _) in self.jobs.drain(..) {
-            self.broker.give_back(ticket);
+            self.broker.give_back(&ticket);
         }
     }
 }
@@ -149,7 +149,7 @@ pub(super) async fn report(broker: Broker, outcomes: Vec<v1::Outcome>) -> Vec<v1
 
 /// Passes a sign of life on.
 pub(super) fn heartbeat(broker: &Broker, lease: bytes::Bytes) -> v1::Beat {
-    let beat = Ticket::decode(&lease).and_then(|ticket| broker.heartbeat(ticket));
+    let beat = Ticket::decode(&lease).and_then(|ticket| broker.heartbeat(&ticket));
     convert::beat(lease, beat)
 }
 

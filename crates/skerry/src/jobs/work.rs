@@ -64,7 +64,7 @@ impl Parcel {
 impl Drop for Parcel {
     fn drop(&mut self) {
         let leases = self.answer.jobs.iter().map(|job| Ticket::decode(&job.lease));
-        leases.flatten().for_each(|ticket| self.broker.give_back(ticket));
+        leases.flatten().for_each(|ticket| self.broker.give_back(&ticket));
     }
 }
 
