@@ -11,8 +11,9 @@ const VERSION: u16 = 1;
 const HEAD: usize = 32;
 const CHECKSUM: usize = 16;
 
-/// The largest small object that is believed, bytes: a root with a very long list of liveness pages.
-pub const ENVELOPE_BYTES_MAX: usize = 64 << 20;
+/// The largest small object that a reader believes, bytes. What this version writes is far below it
+/// ([`Root`](crate::root::Root) has a bound of its own): the rest is room for sections to come.
+pub const ENVELOPE_BYTES_MAX: usize = 1 << 20;
 
 /// What kind of small object this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

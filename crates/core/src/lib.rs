@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod dead;
 pub mod descriptor;
 pub mod entry;
 pub mod env;

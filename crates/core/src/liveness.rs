@@ -1,18 +1,36 @@
 //! Liveness: which slots of which segments a root references.
 //!
-//! It counts references, never bytes or births. A segment that no root lists is held by no root.
+//! It counts references, never bytes or births. A segment that no root lists is held by no root. Its entries stand in
+//! the leaves of a path-copied tree, in order of (stream, number); this file is one leaf and one inner node of that
+//! tree. An update copies the entries that it does not touch as bytes, without looking into them.
+//!
+//! Must hold: no leaf is longer than [`LEAF_BYTES_MAX`], whatever was written, since one entry is no longer than
+//! [`ENTRY_BYTES_MAX`] and a leaf of several is cut at [`LEAF_BYTES_WANTED`].
 
 use crate::id::StreamId;
-use crate::node::{unwrap_liveness, wrap_liveness};
+use crate::node::{NODE_HEAD, NODE_PTR, NodeKind, NodePtr, unwrap, wrap};
 use crate::position::{Number, SegmentKey};
+use crate::segment::SLOTS_MAX;
 use crate::wire::{FormatError, Reader};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::BTreeMap;
 
-/// A page is split when it lists more segments than this.
-pub const PAGE_SEGMENTS_MAX: usize = 512;
+/// Bytes of an entry before its slots.
+pub const ENTRY_HEAD: usize = 42;
+/// Bytes of one slot's further references.
+const OVERFLOW: usize = 6;
+/// The longest entry: a bitmap of all slots, each of which is referenced more than once.
+pub const ENTRY_BYTES_MAX: usize = ENTRY_HEAD + SLOTS_MAX.div_ceil(8) + OVERFLOW * SLOTS_MAX;
+/// A leaf of more than one entry is no longer than this: what one small change rewrites.
+pub const LEAF_BYTES_WANTED: usize = 32 << 10;
+/// The longest leaf: one that holds the longest entry alone.
+pub const LEAF_BYTES_MAX: usize = NODE_HEAD + ENTRY_BYTES_MAX;
+/// Children of an inner node, at most.
+pub const FANOUT_MAX: usize = 256;
+/// Bytes of an entry of an inner node: the first segment and the pointer.
+pub const CHILD: usize = 24 + NODE_PTR;
 
-const WHAT: &str = "liveness page";
+const WHAT: &str = "liveness leaf";
 const NONE: u8 = 0;
 const ALL: u8 = 1;
 const BITMAP: u8 = 2;
@@ -21,116 +39,224 @@ const LIST: u8 = 3;
 /// How often each slot of one segment is referenced.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SegmentLive {
-    /// References by slot; slots that nothing references are absent.
-    counts: BTreeMap<u16, u32>,
+    /// A data segment: the length of its object. A segment of nodes: the length of the nodes that are referenced.
+    pub stored_bytes: u64,
+    /// A bit for each slot that is referenced, eight in a byte.
+    bits: Vec<u8>,
+    live: u32,
+    /// Slots that are referenced more than once, and how often more.
+    overflow: Vec<(u16, u32)>,
 }
 
 impl SegmentLive {
     /// How many slots are referenced.
     pub fn live_slots(&self) -> usize {
-        self.counts.len()
+        self.live as usize
     }
 
-    /// How many references there are.
-    pub fn references(&self) -> u64 {
-        self.counts.values().map(|&n| u64::from(n)).sum()
+    fn is_live(&self, slot: u16) -> bool {
+        self.bits.get(usize::from(slot) / 8).is_some_and(|byte| byte & (1 << (slot % 8)) != 0)
+    }
+
+    fn set_live(&mut self, slot: u16, live: bool) {
+        let at = usize::from(slot) / 8;
+        if live == self.is_live(slot) {
+            return;
+        }
+        if self.bits.len() <= at {
+            self.bits.resize(at + 1, 0);
+        }
+        self.bits[at] ^= 1 << (slot % 8);
+        self.live = if live { self.live + 1 } else { self.live - 1 };
     }
 
     /// How often a slot is referenced.
     pub fn count(&self, slot: u16) -> u32 {
-        self.counts.get(&slot).copied().unwrap_or(0)
+        if !self.is_live(slot) {
+            return 0;
+        }
+        let further = self.overflow.binary_search_by_key(&slot, |(slot, _)| *slot);
+        1 + further.map_or(0, |i| self.overflow[i].1)
     }
 
     /// Every referenced slot and how often, in order.
     pub fn slots(&self) -> impl Iterator<Item = (u16, u32)> + '_ {
-        self.counts.iter().map(|(&slot, &count)| (slot, count))
+        let all = 0..(self.bits.len() * 8).min(1 << 16) as u32;
+        all.map(|slot| slot as u16).filter(|slot| self.is_live(*slot)).map(|s| (s, self.count(s)))
     }
 
-    fn add(&mut self, slot: u16, by: i32) -> Result<(), FormatError> {
-        let count = self.counts.entry(slot).or_insert(0);
-        let next = count.checked_add_signed(by).ok_or_else(|| {
-            FormatError::invalid(
-                WHAT,
-                format!("slot {slot} is released more often than it was taken"),
-            )
-        })?;
-        *count = next;
-        if next == 0 {
-            self.counts.remove(&slot);
+    /// Applies what was taken and released of the slots, in one pass.
+    fn apply(&mut self, changes: &BTreeMap<u16, i32>) -> Result<(), FormatError> {
+        let old = std::mem::take(&mut self.overflow);
+        let mut rest = old.iter().copied().peekable();
+        let mut further = Vec::with_capacity(old.len());
+        for (&slot, &by) in changes {
+            while let Some(before) = rest.next_if(|(at, _)| *at < slot) {
+                further.push(before);
+            }
+            let more = rest.next_if(|(at, _)| *at == slot).map_or(0, |(_, more)| i64::from(more));
+            let next = i64::from(self.is_live(slot)) + more + i64::from(by);
+            if next < 0 || next > i64::from(u32::MAX) {
+                let detail = format!("slot {slot} would be referenced {next} times");
+                return Err(FormatError::invalid(WHAT, detail));
+            }
+            self.set_live(slot, next > 0);
+            if next > 1 {
+                further.push((slot, (next - 1) as u32));
+            }
         }
+        further.extend(rest);
+        self.overflow = further;
         Ok(())
     }
 
     fn encode(&self, key: SegmentKey, out: &mut BytesMut) {
-        let slots = self.counts.last_key_value().map_or(0, |(&slot, _)| u32::from(slot) + 1);
-        let live = self.counts.len() as u32;
-        out.put_slice(&key.stream.0);
-        out.put_u64_le(key.number.0);
-        out.put_u16_le((slots.saturating_sub(1)) as u16);
-        out.put_u16_le((live.saturating_sub(1)) as u16);
-        let encoding = if live == 0 {
+        let last = self.bits.iter().rposition(|byte| *byte != 0);
+        let slots = last.map_or(0, |at| at as u32 * 8 + 8 - self.bits[at].leading_zeros());
+        let encoding = if self.live == 0 {
             NONE
-        } else if live == slots {
+        } else if self.live == slots {
             ALL
-        } else if live * 2 < slots.div_ceil(8) {
+        } else if self.live * 2 < slots.div_ceil(8) {
             LIST
         } else {
             BITMAP
         };
-        let overflow: Vec<_> = self.counts.iter().filter(|(_, n)| **n > 1).collect();
+        out.put_slice(&key.stream.0);
+        out.put_u64_le(key.number.0);
+        out.put_u64_le(self.stored_bytes);
+        out.put_u16_le(slots.saturating_sub(1) as u16);
+        out.put_u16_le(self.live.saturating_sub(1) as u16);
         out.put_u8(encoding);
-        out.put_u16_le(overflow.len().min(usize::from(u16::MAX)) as u16);
+        out.put_u8(0);
+        out.put_u32_le(self.overflow.len() as u32);
         match encoding {
-            BITMAP => {
-                let mut bits = vec![0u8; slots.div_ceil(8) as usize];
-                for &slot in self.counts.keys() {
-                    bits[usize::from(slot) / 8] |= 1 << (slot % 8);
-                }
-                out.put_slice(&bits);
-            }
-            LIST => self.counts.keys().for_each(|&slot| out.put_u16_le(slot)),
+            BITMAP => out.put_slice(&self.bits[..slots.div_ceil(8) as usize]),
+            LIST => self.slots().for_each(|(slot, _)| out.put_u16_le(slot)),
             _ => {}
         }
-        for (slot, count) in overflow {
+        for (slot, further) in &self.overflow {
             out.put_u16_le(*slot);
-            out.put_u32_le(count - 1);
+            out.put_u32_le(*further);
         }
+    }
+}
+
+/// The head of an entry, and where its parts stand.
+struct EntryHead {
+    key: SegmentKey,
+    stored_bytes: u64,
+    slots: u32,
+    live: u32,
+    encoding: u8,
+    overflow: u32,
+}
+
+impl EntryHead {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, FormatError> {
+        let key = SegmentKey { stream: StreamId(reader.array()?), number: Number(reader.u64()?) };
+        let stored_bytes = reader.u64()?;
+        let (slots, live) = (u32::from(reader.u16()?) + 1, u32::from(reader.u16()?) + 1);
+        let encoding = reader.u8()?;
+        reader.u8()?;
+        Ok(Self { key, stored_bytes, slots, live, encoding, overflow: reader.u32()? })
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<(SegmentKey, Self), FormatError> {
-        let key = SegmentKey { stream: StreamId(reader.array()?), number: Number(reader.u64()?) };
-        let slots = u32::from(reader.u16()?) + 1;
-        let live = u32::from(reader.u16()?) + 1;
-        let (encoding, overflow) = (reader.u8()?, reader.u16()?);
-        let mut counts: BTreeMap<u16, u32> = match encoding {
-            NONE => BTreeMap::new(),
-            ALL => (0..slots).map(|slot| (slot as u16, 1)).collect(),
-            BITMAP => {
-                let bits = reader.bytes(slots.div_ceil(8) as usize)?;
-                let set = |slot: &u32| bits[*slot as usize / 8] & (1 << (slot % 8)) != 0;
-                (0..slots).filter(set).map(|slot| (slot as u16, 1)).collect()
-            }
-            LIST => (0..live).map(|_| Ok((reader.u16()?, 1))).collect::<Result<_, _>>()?,
+    /// Bytes of the slots.
+    fn slots_len(&self) -> Result<usize, FormatError> {
+        Ok(match self.encoding {
+            NONE | ALL => 0,
+            BITMAP => self.slots.div_ceil(8) as usize,
+            LIST => self.live as usize * 2,
             other => return Err(FormatError::Newer { what: WHAT, version: u32::from(other) }),
-        };
-        if encoding != NONE && counts.len() as u32 != live {
+        })
+    }
+}
+
+/// An entry as it stands in a leaf.
+#[derive(Debug, Clone, Copy)]
+pub struct RawEntry<'a> {
+    /// The segment.
+    pub key: SegmentKey,
+    /// As in [`SegmentLive`].
+    pub stored_bytes: u64,
+    /// All of the entry.
+    bytes: &'a [u8],
+}
+
+impl RawEntry<'_> {
+    /// Looks into the entry.
+    pub fn decode(&self) -> Result<SegmentLive, FormatError> {
+        let mut reader = Reader::new(WHAT, self.bytes);
+        let head = EntryHead::read(&mut reader)?;
+        let raw = reader.bytes(head.slots_len()?)?;
+        let mut live = SegmentLive { stored_bytes: head.stored_bytes, ..SegmentLive::default() };
+        match head.encoding {
+            ALL => {
+                live.bits = vec![0xff; head.slots.div_ceil(8) as usize];
+                if let (Some(last), rest @ 1..) = (live.bits.last_mut(), head.slots % 8) {
+                    *last = (1 << rest) - 1;
+                }
+                live.live = head.slots;
+            }
+            BITMAP => {
+                live.bits = raw.to_vec();
+                live.live = raw.iter().map(|byte| byte.count_ones()).sum();
+            }
+            LIST => {
+                let places = raw.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]]));
+                places.for_each(|slot| live.set_live(slot, true));
+            }
+            _ => {}
+        }
+        if head.encoding != NONE && live.live != head.live {
             return Err(FormatError::invalid(WHAT, "a segment's live slots don't add up"));
         }
-        for _ in 0..overflow {
+        for _ in 0..head.overflow {
             let (slot, further) = (reader.u16()?, reader.u32()?);
-            match counts.get_mut(&slot) {
-                Some(count) => *count = count.saturating_add(further),
-                None => return Err(FormatError::invalid(WHAT, "overflow of a dead slot")),
+            if !live.is_live(slot) || live.overflow.last().is_some_and(|(at, _)| *at >= slot) {
+                return Err(FormatError::invalid(WHAT, "overflow of a dead slot"));
             }
+            live.overflow.push((slot, further));
         }
-        Ok((key, Self { counts }))
+        reader.finish()?;
+        Ok(live)
     }
+}
+
+/// The entries of a leaf, none of them looked into.
+pub fn entries(leaf: &[u8]) -> Result<Vec<RawEntry<'_>>, FormatError> {
+    let (head, body) = unwrap(leaf, NodeKind::LivenessLeaf)?;
+    let mut reader = Reader::new(WHAT, body);
+    let mut out: Vec<RawEntry<'_>> = Vec::with_capacity(usize::from(head.entries()));
+    for _ in 0..head.entries() {
+        let at = body.len() - reader.remaining();
+        let entry = EntryHead::read(&mut reader)?;
+        reader.bytes(entry.slots_len()?)?;
+        reader.bytes(OVERFLOW * entry.overflow as usize)?;
+        let bytes = &body[at..body.len() - reader.remaining()];
+        if out.last().is_some_and(|before| before.key >= entry.key) {
+            return Err(FormatError::invalid(WHAT, "its entries are out of order"));
+        }
+        out.push(RawEntry { key: entry.key, stored_bytes: entry.stored_bytes, bytes });
+    }
+    reader.finish()?;
+    Ok(out)
+}
+
+/// What changed of one segment.
+#[derive(Debug, Default)]
+struct Change {
+    slots: BTreeMap<u16, i32>,
+    bytes: i64,
 }
 
 /// References taken and released since the last checkpoint, by segment and slot.
 #[derive(Debug, Default)]
 pub struct LivenessDelta {
-    by_segment: BTreeMap<SegmentKey, BTreeMap<u16, i32>>,
+    by_segment: BTreeMap<SegmentKey, Change>,
+    /// Lengths of the objects of data segments.
+    lengths: BTreeMap<SegmentKey, u64>,
 }
 
 impl LivenessDelta {
@@ -139,175 +265,227 @@ impl LivenessDelta {
         Self::default()
     }
 
-    /// A reference was taken (+1) or released (−1).
+    /// A reference to a block was taken (+1) or released (−1).
     pub fn add(&mut self, segment: SegmentKey, slot: u16, by: i32) {
-        *self.by_segment.entry(segment).or_default().entry(slot).or_insert(0) += by;
+        *self.by_segment.entry(segment).or_default().slots.entry(slot).or_insert(0) += by;
     }
 
-    /// The segments that it speaks of, in order.
-    pub fn segments(&self) -> impl Iterator<Item = SegmentKey> + '_ {
-        self.by_segment.keys().copied()
+    /// A reference to a node was taken (+1) or released (−1).
+    pub fn add_node(&mut self, ptr: &NodePtr, by: i32) {
+        let change = self.by_segment.entry(ptr.segment).or_default();
+        *change.slots.entry(ptr.slot).or_insert(0) += by;
+        change.bytes += i64::from(by) * i64::from(ptr.len);
+    }
+
+    /// A data segment's object has this length.
+    pub fn length(&mut self, segment: SegmentKey, bytes: u64) {
+        self.lengths.insert(segment, bytes);
+    }
+
+    /// True if it speaks of a segment from `from` up to `to` (without end if none).
+    pub fn touches(&self, from: SegmentKey, to: Option<SegmentKey>) -> bool {
+        self.within(from, to).next().is_some()
     }
 
     /// True if nothing was taken or released.
     pub fn is_empty(&self) -> bool {
         self.by_segment.is_empty()
     }
+
+    fn within(
+        &self,
+        from: SegmentKey,
+        to: Option<SegmentKey>,
+    ) -> impl Iterator<Item = (SegmentKey, &Change)> {
+        let upto = move |key: &SegmentKey| to.is_none_or(|to| *key < to);
+        self.by_segment
+            .range(from..)
+            .map(|(key, c)| (*key, c))
+            .take_while(move |(key, _)| upto(key))
+    }
+
+    fn apply(
+        &self,
+        key: SegmentKey,
+        change: &Change,
+        live: &mut SegmentLive,
+    ) -> Result<(), FormatError> {
+        live.apply(&change.slots)?;
+        live.stored_bytes = match self.lengths.get(&key) {
+            Some(length) => *length,
+            None => live.stored_bytes.saturating_add_signed(change.bytes),
+        };
+        Ok(())
+    }
 }
 
-/// The segments of one page.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LivenessPage {
-    segments: BTreeMap<SegmentKey, SegmentLive>,
+/// A leaf that was made.
+#[derive(Debug, Clone)]
+pub struct MadeLeaf {
+    /// The first segment that it lists.
+    pub first: SegmentKey,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Stored bytes of all its entries.
+    pub stored_bytes: u64,
 }
 
-impl LivenessPage {
-    /// A page that lists nothing.
-    pub fn new() -> Self {
-        Self::default()
+/// Puts entries into leaves of the wanted length, one after another.
+#[derive(Debug)]
+pub struct LeafWriter {
+    birth: u64,
+    first: SegmentKey,
+    entries: u16,
+    stored_bytes: u64,
+    body: BytesMut,
+    made: Vec<MadeLeaf>,
+    dropped: Vec<SegmentKey>,
+    decoded: usize,
+}
+
+impl LeafWriter {
+    /// A writer of leaves of this birth.
+    pub fn new(birth: u64) -> Self {
+        Self {
+            birth,
+            first: SegmentKey::default(),
+            entries: 0,
+            stored_bytes: 0,
+            body: BytesMut::new(),
+            made: Vec::new(),
+            dropped: Vec::new(),
+            decoded: 0,
+        }
     }
 
-    /// Reads a page.
-    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let (entries, body) = unwrap_liveness(bytes)?;
-        let mut reader = Reader::new(WHAT, body);
-        let segments =
-            (0..entries).map(|_| SegmentLive::decode(&mut reader)).collect::<Result<_, _>>()?;
-        reader.finish()?;
-        Ok(Self { segments })
-    }
-
-    /// The encoded page.
-    pub fn encode(&self, birth: u64) -> Bytes {
-        let mut body = BytesMut::new();
-        self.segments.iter().for_each(|(key, live)| live.encode(*key, &mut body));
-        wrap_liveness(self.segments.len() as u16, birth, &body)
-    }
-
-    /// The segments listed, in order.
-    pub fn segments(&self) -> impl Iterator<Item = (&SegmentKey, &SegmentLive)> {
-        self.segments.iter()
-    }
-
-    /// What a segment's slots count.
-    pub fn get(&self, key: &SegmentKey) -> Option<&SegmentLive> {
-        self.segments.get(key)
-    }
-
-    /// How many segments are listed.
-    pub fn len(&self) -> usize {
-        self.segments.len()
-    }
-
-    /// True if no segment is listed.
-    pub fn is_empty(&self) -> bool {
-        self.segments.is_empty()
-    }
-
-    /// The first segment listed.
-    pub fn first(&self) -> Option<SegmentKey> {
-        self.segments.keys().next().copied()
-    }
-
-    /// Applies what `delta` says of segments from `from` up to `to` (without end if none); gives
-    /// the segments that are no longer listed.
-    pub fn apply(
+    /// Writes an old leaf's entries with what `delta` says of the segments from `from` up to `to`. Leaves must come in
+    /// order.
+    pub fn merge(
         &mut self,
+        old: Option<&[u8]>,
         delta: &LivenessDelta,
         from: SegmentKey,
         to: Option<SegmentKey>,
-    ) -> Result<Vec<SegmentKey>, FormatError> {
-        let mut dropped = Vec::new();
-        let upto = |key: &SegmentKey| to.is_none_or(|to| *key < to);
-        for (key, slots) in delta.by_segment.range(from..).take_while(|(key, _)| upto(key)) {
-            let live = self.segments.entry(*key).or_default();
-            for (&slot, &by) in slots {
-                if by != 0 {
-                    live.add(slot, by)?;
-                }
+    ) -> Result<(), FormatError> {
+        let old = old.map(entries).transpose()?.unwrap_or_default();
+        let mut old = old.into_iter().peekable();
+        for (key, change) in delta.within(from, to) {
+            while let Some(before) = old.next_if(|entry| entry.key < key) {
+                self.copy(&before);
             }
-            if live.counts.is_empty() {
-                self.segments.remove(key);
-                dropped.push(*key);
+            let before = old.next_if(|entry| entry.key == key);
+            let mut live = before.as_ref().map(RawEntry::decode).transpose()?.unwrap_or_default();
+            self.decoded += 1;
+            delta.apply(key, change, &mut live)?;
+            if live.live == 0 {
+                self.dropped.push(key);
+            } else {
+                self.write(key, &live);
             }
         }
-        Ok(dropped)
+        old.for_each(|entry| self.copy(&entry));
+        Ok(())
     }
 
-    /// Cuts the page into pages of at most [`PAGE_SEGMENTS_MAX`] segments.
-    pub fn split(self) -> Vec<Self> {
-        let mut pages = vec![];
-        let mut page = Self::new();
-        for (key, live) in self.segments {
-            if page.segments.len() >= PAGE_SEGMENTS_MAX {
-                pages.push(std::mem::take(&mut page));
-            }
-            page.segments.insert(key, live);
-        }
-        if !page.segments.is_empty() {
-            pages.push(page);
-        }
-        pages
+    fn copy(&mut self, entry: &RawEntry<'_>) {
+        self.make_room(entry.bytes.len(), entry.key);
+        self.body.put_slice(entry.bytes);
+        self.count(entry.stored_bytes);
     }
+
+    fn write(&mut self, key: SegmentKey, live: &SegmentLive) {
+        let mut bytes = BytesMut::new();
+        live.encode(key, &mut bytes);
+        self.make_room(bytes.len(), key);
+        self.body.put_slice(&bytes);
+        self.count(live.stored_bytes);
+    }
+
+    fn count(&mut self, stored_bytes: u64) {
+        self.entries += 1;
+        self.stored_bytes += stored_bytes;
+    }
+
+    fn make_room(&mut self, len: usize, key: SegmentKey) {
+        if NODE_HEAD + self.body.len() + len > LEAF_BYTES_WANTED {
+            self.cut();
+        }
+        if self.entries == 0 {
+            self.first = key;
+        }
+    }
+
+    fn cut(&mut self) {
+        if self.entries == 0 {
+            return;
+        }
+        let body = std::mem::take(&mut self.body);
+        let kind = NodeKind::LivenessLeaf;
+        let (entries, stored_bytes) = (self.entries, self.stored_bytes);
+        let bytes = wrap(kind, 0, self.birth, stored_bytes, entries, &body);
+        self.made.push(MadeLeaf { first: self.first, bytes, stored_bytes });
+        (self.entries, self.stored_bytes) = (0, 0);
+    }
+
+    /// The leaves that are full by now.
+    pub fn take(&mut self) -> Vec<MadeLeaf> {
+        std::mem::take(&mut self.made)
+    }
+
+    /// The rest of the leaves, and the segments that are no longer listed.
+    pub fn finish(mut self) -> (Vec<MadeLeaf>, Vec<SegmentKey>) {
+        self.cut();
+        (self.made, self.dropped)
+    }
+
+    /// How many entries were looked into.
+    pub fn decoded(&self) -> usize {
+        self.decoded
+    }
+}
+
+/// A child of an inner node: the segments from `first` on, up to the next child's first. What its pointer counts as
+/// live is stored bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Child {
+    /// The first segment below it.
+    pub first: SegmentKey,
+    /// Where the node is.
+    pub ptr: NodePtr,
+}
+
+/// An inner node; children in order, at least one, at most [`FANOUT_MAX`].
+pub fn inner(level: u8, birth: u64, children: &[Child]) -> Bytes {
+    let mut body = BytesMut::with_capacity(CHILD * children.len());
+    for child in children {
+        body.put_slice(&child.first.stream.0);
+        body.put_u64_le(child.first.number.0);
+        child.ptr.encode(&mut body);
+    }
+    let stored_bytes = children.iter().map(|child| child.ptr.live).sum();
+    wrap(NodeKind::LivenessInner, level, birth, stored_bytes, children.len() as u16, &body)
+}
+
+/// The children of an inner node.
+pub fn children(node: &[u8]) -> Result<Vec<Child>, FormatError> {
+    let (head, body) = unwrap(node, NodeKind::LivenessInner)?;
+    let mut reader = Reader::new("liveness inner node", body);
+    let mut out: Vec<Child> = Vec::with_capacity(usize::from(head.entries()));
+    for _ in 0..head.entries() {
+        let stream = StreamId(reader.array()?);
+        let first = SegmentKey { stream, number: Number(reader.u64()?) };
+        if out.last().is_some_and(|before| before.first >= first) {
+            return Err(FormatError::invalid(
+                "liveness inner node",
+                "its children are out of order",
+            ));
+        }
+        out.push(Child { first, ptr: NodePtr::decode(&mut reader)? });
+    }
+    reader.finish()?;
+    Ok(out)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rand::{RngExt, SeedableRng, rngs::StdRng};
-
-    fn key(n: u64) -> SegmentKey {
-        SegmentKey { stream: StreamId([(n % 4) as u8; 16]), number: Number(n) }
-    }
-
-    #[test]
-    fn pages_count_references() {
-        for seed in 0..100 {
-            let mut rng = StdRng::seed_from_u64(seed);
-            let mut model: BTreeMap<(SegmentKey, u16), u32> = BTreeMap::new();
-            let mut page = LivenessPage::new();
-            for _ in 0..5 {
-                let mut delta = LivenessDelta::new();
-                for _ in 0..rng.random_range(0..300) {
-                    let at = (key(rng.random_range(0..6)), rng.random_range(0..40u16) * 3);
-                    let count = model.entry(at).or_insert(0);
-                    if *count > 0 && rng.random_bool(0.5) {
-                        *count -= 1;
-                        delta.add(at.0, at.1, -1);
-                    } else {
-                        *count += 1;
-                        delta.add(at.0, at.1, 1);
-                    }
-                }
-                page.apply(&delta, SegmentKey::default(), None).expect("applies");
-                page = LivenessPage::decode(&page.encode(1)).expect("reads back");
-                for (at, count) in &model {
-                    let seen = page.get(&at.0).map_or(0, |live| live.count(at.1));
-                    assert_eq!(seen, *count, "seed {seed}, {at:?}");
-                }
-            }
-            let listed: u64 = page.segments().map(|(_, live)| live.references()).sum();
-            assert_eq!(listed, model.values().map(|&n| u64::from(n)).sum::<u64>());
-        }
-    }
-
-    #[test]
-    fn releasing_what_nobody_took_is_an_error() {
-        let mut delta = LivenessDelta::new();
-        delta.add(key(1), 2, -1);
-        assert!(LivenessPage::new().apply(&delta, SegmentKey::default(), None).is_err());
-    }
-
-    #[test]
-    fn segments_without_references_are_dropped() {
-        let mut page = LivenessPage::new();
-        let mut delta = LivenessDelta::new();
-        delta.add(key(1), 2, 1);
-        assert!(page.apply(&delta, SegmentKey::default(), None).expect("applies").is_empty());
-        let mut delta = LivenessDelta::new();
-        delta.add(key(1), 2, -1);
-        let dropped = page.apply(&delta, SegmentKey::default(), None).expect("applies");
-        assert_eq!(dropped, [key(1)]);
-        assert!(page.is_empty());
-    }
-}
+#[path = "liveness/tests.rs"]
+mod tests;

@@ -65,9 +65,14 @@ pub fn head_prefix(volume: VolumeId) -> String {
     format!("{VOLUMES}/{volume}/head")
 }
 
-/// A snapshot's ref.
-pub fn snapshot(volume: VolumeId, snapshot: SnapshotId) -> String {
-    format!("{VOLUMES}/{volume}/snap/{snapshot}/ref")
+/// One number of a snapshot's ref; the highest counts.
+pub fn snapshot(volume: VolumeId, snapshot: SnapshotId, number: u64) -> String {
+    format!("{VOLUMES}/{volume}/snap/{snapshot}/ref/{number:016x}")
+}
+
+/// Everything of one snapshot: the numbers of its ref and its tombstone.
+pub fn snapshot_objects(volume: VolumeId, snapshot: SnapshotId) -> String {
+    format!("{VOLUMES}/{volume}/snap/{snapshot}")
 }
 
 /// A snapshot's tombstone.
@@ -128,8 +133,8 @@ pub enum Object {
     Life(VolumeId, u64, StreamId),
     /// A head ref: epoch, stream and number.
     Head(VolumeId, u64, StreamId, Number),
-    /// A snapshot's ref.
-    Snapshot(VolumeId, SnapshotId),
+    /// A snapshot's ref and its number.
+    Snapshot(VolumeId, SnapshotId, u64),
     /// A snapshot's tombstone.
     SnapshotGone(VolumeId, SnapshotId),
     /// A pin and the number of its renewal.
@@ -174,7 +179,9 @@ fn parse_volume(volume: VolumeId, rest: &[&str]) -> Option<Object> {
             let (epoch, stream) = (hex(parts.next()?)?, parts.next()?.parse().ok()?);
             Object::Head(volume, epoch, stream, Number(hex(parts.next()?)?))
         }
-        ["snap", snapshot, "ref"] => Object::Snapshot(volume, snapshot.parse().ok()?),
+        ["snap", snapshot, "ref", number] => {
+            Object::Snapshot(volume, snapshot.parse().ok()?, hex(number)?)
+        }
         ["snap", snapshot, "gone"] => Object::SnapshotGone(volume, snapshot.parse().ok()?),
         ["pin", pin, renewal] => Object::Pin(volume, pin.parse().ok()?, hex(renewal)?),
         _ => return None,
@@ -197,7 +204,7 @@ mod tests {
             (volume_gone(v), Object::VolumeGone(v)),
             (life(v, 3, s), Object::Life(v, 3, s)),
             (head(v, &at), Object::Head(v, 3, s, Number(4))),
-            (snapshot(v, SnapshotId([5; 16])), Object::Snapshot(v, SnapshotId([5; 16]))),
+            (snapshot(v, SnapshotId([5; 16]), 8), Object::Snapshot(v, SnapshotId([5; 16]), 8)),
             (snapshot_gone(v, SnapshotId([5; 16])), Object::SnapshotGone(v, SnapshotId([5; 16]))),
             (pin(v, PinId([6; 16]), 7), Object::Pin(v, PinId([6; 16]), 7)),
             (segment(key), Object::Segment(key)),

@@ -7,6 +7,7 @@ use crate::entry::BlockEntry;
 use crate::id::StreamId;
 use crate::position::{Number, SegmentKey};
 use crate::wire::{FormatError, Hash16, Reader, hash16, put_u48};
+use crate::{dead, liveness};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Binary logarithm of the blocks of a leaf.
@@ -24,12 +25,76 @@ pub const INNER_ENTRY: usize = 44;
 /// Bytes of a pointer that stands alone.
 pub const NODE_PTR: usize = 60;
 
-const KIND_LEAF: u8 = 1;
-const KIND_INNER: u8 = 2;
-const KIND_LIVENESS: u8 = 3;
 const VERSION: u8 = 1;
 const ENTRY_DATA: u8 = 1;
 const WHAT: &str = "map node";
+
+/// What a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NodeKind {
+    /// A leaf of the map.
+    Leaf,
+    /// An inner node of the map.
+    Inner,
+    /// A leaf of the liveness tree.
+    LivenessLeaf,
+    /// An inner node of the liveness tree.
+    LivenessInner,
+    /// A node of the chain of dead-pending subtrees.
+    Dead,
+}
+
+impl NodeKind {
+    const ALL: [Self; 5] =
+        [Self::Leaf, Self::Inner, Self::LivenessLeaf, Self::LivenessInner, Self::Dead];
+
+    /// As it stands in a node's first byte. 5 to 8 are reserved.
+    fn byte(self) -> u8 {
+        match self {
+            Self::Leaf => 1,
+            Self::Inner => 2,
+            Self::LivenessLeaf => 3,
+            Self::LivenessInner => 4,
+            Self::Dead => 9,
+        }
+    }
+
+    /// The kind that a node's bytes claim.
+    pub fn of(bytes: &[u8]) -> Result<Self, FormatError> {
+        let byte = bytes.first().copied().unwrap_or(0);
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.byte() == byte)
+            .ok_or(FormatError::Newer { what: WHAT, version: u32::from(byte) })
+    }
+
+    /// For messages.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::Leaf | Self::Inner => WHAT,
+            Self::LivenessLeaf => "liveness leaf",
+            Self::LivenessInner => "liveness inner node",
+            Self::Dead => "dead-pending node",
+        }
+    }
+
+    /// The longest node of this kind that a writer makes and a reader believes, bytes.
+    pub fn bytes_max(self) -> usize {
+        let of_entries = |n: u32, entry: usize| NODE_HEAD + (16 + entry) * (1 << n);
+        match self {
+            Self::Leaf => of_entries(LEAF_SHIFT, LEAF_ENTRY),
+            Self::Inner => of_entries(INNER_SHIFT, INNER_ENTRY),
+            Self::LivenessLeaf => liveness::LEAF_BYTES_MAX,
+            Self::LivenessInner => NODE_HEAD + liveness::CHILD * liveness::FANOUT_MAX,
+            Self::Dead => dead::DEAD_BYTES_MAX,
+        }
+    }
+
+    /// True for nodes of the map.
+    pub fn is_map(self) -> bool {
+        matches!(self, Self::Leaf | Self::Inner)
+    }
+}
 
 /// How many blocks a node of this level covers, as a binary logarithm.
 pub fn span_shift(level: u8) -> u32 {
@@ -58,7 +123,7 @@ pub struct NodePtr {
     pub offset: u32,
     /// hash16 of its bytes.
     pub checksum: Hash16,
-    /// How many blocks are mapped below it.
+    /// How many blocks are mapped below it; in the liveness tree, how many bytes are stored.
     pub live: u64,
 }
 
@@ -99,7 +164,7 @@ impl NodePtr {
 /// The fixed fields of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeHead {
-    kind: u8,
+    kind: NodeKind,
     level: u8,
     first_key: u64,
     live: u64,
@@ -107,9 +172,31 @@ pub struct NodeHead {
     entries: u16,
 }
 
+impl NodeHead {
+    /// How many entries follow.
+    pub fn entries(&self) -> u16 {
+        self.entries
+    }
+
+    /// The level: 0 for a leaf.
+    pub fn level(&self) -> u8 {
+        self.level
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> NodeKind {
+        self.kind
+    }
+
+    /// Reads the fixed fields of a node of any kind.
+    pub fn read(bytes: &[u8]) -> Result<Self, FormatError> {
+        read_head(bytes)
+    }
+}
+
 /// Writes the header that all kinds of node share.
 fn put_head(out: &mut BytesMut, head: &NodeHead, birth: u64, len: usize) {
-    out.put_u8(head.kind);
+    out.put_u8(head.kind.byte());
     out.put_u8(head.level);
     out.put_u8(VERSION);
     out.put_u8(0);
@@ -124,7 +211,8 @@ fn put_head(out: &mut BytesMut, head: &NodeHead, birth: u64, len: usize) {
 
 fn read_head(bytes: &[u8]) -> Result<NodeHead, FormatError> {
     let mut reader = Reader::new(WHAT, bytes);
-    let (kind, level, version, codec) = (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
+    let (_, level, version, codec) = (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
+    let kind = NodeKind::of(bytes)?;
     if version > VERSION || codec != 0 {
         return Err(FormatError::Newer { what: WHAT, version: u32::from(version) });
     }
@@ -141,10 +229,16 @@ fn read_head(bytes: &[u8]) -> Result<NodeHead, FormatError> {
     Ok(NodeHead { kind, level, first_key, live, streams, entries })
 }
 
-/// Wraps the encoded body of a liveness page in a node header.
-pub(crate) fn wrap_liveness(entries: u16, birth: u64, body: &[u8]) -> Bytes {
-    let head =
-        NodeHead { kind: KIND_LIVENESS, level: 0, first_key: 0, live: 0, streams: 0, entries };
+/// Wraps the encoded body of a node that has no stream table in a header.
+pub(crate) fn wrap(
+    kind: NodeKind,
+    level: u8,
+    birth: u64,
+    live: u64,
+    entries: u16,
+    body: &[u8],
+) -> Bytes {
+    let head = NodeHead { kind, level, first_key: 0, live, streams: 0, entries };
     let len = NODE_HEAD + body.len();
     let mut out = BytesMut::with_capacity(len);
     put_head(&mut out, &head, birth, len);
@@ -152,13 +246,13 @@ pub(crate) fn wrap_liveness(entries: u16, birth: u64, body: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// The body of a liveness page, and how many entries it has.
-pub(crate) fn unwrap_liveness(bytes: &[u8]) -> Result<(u16, &[u8]), FormatError> {
+/// The head and the body of a node that must be of this kind.
+pub(crate) fn unwrap(bytes: &[u8], kind: NodeKind) -> Result<(NodeHead, &[u8]), FormatError> {
     let head = read_head(bytes)?;
-    if head.kind != KIND_LIVENESS {
-        return Err(FormatError::BadMagic { what: "liveness page" });
+    if head.kind != kind {
+        return Err(FormatError::BadMagic { what: kind.what() });
     }
-    Ok((head.entries, &bytes[NODE_HEAD..]))
+    Ok((head, &bytes[NODE_HEAD..]))
 }
 
 /// A node of the map, as it was read, checked.
@@ -174,9 +268,9 @@ impl MapNode {
     pub fn parse(bytes: Bytes) -> Result<Self, FormatError> {
         let head = read_head(&bytes)?;
         let entry = match head.kind {
-            KIND_LEAF if head.level == 0 => LEAF_ENTRY,
-            KIND_INNER if (1..=LEVEL_MAX).contains(&head.level) => INNER_ENTRY,
-            kind => return Err(FormatError::Newer { what: WHAT, version: u32::from(kind) }),
+            NodeKind::Leaf if head.level == 0 => LEAF_ENTRY,
+            NodeKind::Inner if (1..=LEVEL_MAX).contains(&head.level) => INNER_ENTRY,
+            _ => return Err(FormatError::BadMagic { what: WHAT }),
         };
         let entries_at = NODE_HEAD + 16 * usize::from(head.streams);
         if bytes.len() != entries_at + entry * usize::from(head.entries) {
@@ -204,7 +298,7 @@ impl MapNode {
 
     /// True for a leaf.
     pub fn is_leaf(&self) -> bool {
-        self.head.kind == KIND_LEAF
+        self.head.kind == NodeKind::Leaf
     }
 
     /// The level: 0 for a leaf.
@@ -339,7 +433,7 @@ impl NodeBuilder {
         let streams = StreamTable::of(entries.iter().map(|(_, e)| e.segment.stream));
         let live = entries.len() as u64;
         let head = NodeHead {
-            kind: KIND_LEAF,
+            kind: NodeKind::Leaf,
             level: 0,
             first_key,
             live,
@@ -366,7 +460,7 @@ impl NodeBuilder {
         let streams = StreamTable::of(children.iter().map(|(_, c)| c.segment.stream));
         let live = children.iter().map(|(_, c)| c.live).sum();
         let head = NodeHead {
-            kind: KIND_INNER,
+            kind: NodeKind::Inner,
             level,
             first_key,
             live,
@@ -463,6 +557,33 @@ mod tests {
         assert_eq!(level_for(1 << 48), 7);
         assert_eq!(place_of(0, 130), 2);
         assert_eq!(place_of(1, 130), 1);
+    }
+
+    #[test]
+    fn the_longest_nodes_are_as_long_as_readers_believe() {
+        let streams = |n: u8| StreamId([n; 16]);
+        let entries: Vec<_> = (0..128u8)
+            .map(|n| {
+                let segment = SegmentKey { stream: streams(n), number: Number(1) };
+                (n, BlockEntry { segment, ..entry(1) })
+            })
+            .collect();
+        let leaf = NodeBuilder::new(1).leaf(0, &entries);
+        assert_eq!(leaf.len(), NodeKind::Leaf.bytes_max());
+        assert_eq!(
+            MapNode::parse(leaf).expect("a leaf").leaf_entries().collect::<Vec<_>>(),
+            entries
+        );
+        let children: Vec<_> = (0..64u8)
+            .map(|n| {
+                let segment = SegmentKey { stream: streams(n), number: Number::node(1) };
+                let checksum = [n; 16];
+                (n, NodePtr { level: 0, slot: 1, len: 2, segment, offset: 3, checksum, live: 4 })
+            })
+            .collect();
+        let inner = NodeBuilder::new(1).inner(1, 0, &children);
+        assert_eq!(inner.len(), NodeKind::Inner.bytes_max());
+        assert_eq!(MapNode::parse(inner).expect("a node").children().collect::<Vec<_>>(), children);
     }
 
     #[test]

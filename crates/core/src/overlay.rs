@@ -6,6 +6,7 @@
 use crate::entry::{BlockEntry, PackedEntry};
 use crate::extents::RangeSet;
 use crate::id::StreamId;
+use crate::position::SegmentKey;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -38,6 +39,8 @@ pub struct Overlay {
     entries: BTreeMap<u64, PackedEntry>,
     zeroed: RangeSet,
     streams: Vec<StreamId>,
+    /// Lengths of the objects that entries came from.
+    lengths: BTreeMap<SegmentKey, u64>,
 }
 
 impl Overlay {
@@ -53,6 +56,16 @@ impl Overlay {
             self.streams.push(stream);
             self.streams.len() - 1
         }) as u32
+    }
+
+    /// A segment whose blocks are set here has an object of this length. One for each segment between two checkpoints.
+    pub fn note_length(&mut self, segment: SegmentKey, bytes: u64) {
+        self.lengths.insert(segment, bytes);
+    }
+
+    /// Segments and the lengths of their objects.
+    pub fn lengths(&self) -> impl Iterator<Item = (SegmentKey, u64)> + '_ {
+        self.lengths.iter().map(|(segment, bytes)| (*segment, *bytes))
     }
 
     /// The block is now where `entry` says.
@@ -127,7 +140,7 @@ impl Overlay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::position::{Number, SegmentKey};
+    use crate::position::Number;
 
     #[test]
     fn later_changes_win() {

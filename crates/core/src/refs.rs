@@ -14,6 +14,8 @@ const KIND: Kind = Kind { tag: *b"REFR", what: "ref", known: &[1, 2, 3, 4, 5, 6,
 pub struct SnapshotInfo {
     /// The snapshot.
     pub id: SnapshotId,
+    /// The number of this ref; of several, the highest counts.
+    pub number: u64,
     /// When its barrier was written, milliseconds since 1970.
     pub created_ms: u64,
     /// The volume's size at that moment, bytes.
@@ -21,6 +23,9 @@ pub struct SnapshotInfo {
     /// Its label.
     pub name: String,
 }
+
+/// The number under which a snapshot is published.
+pub const PUBLISHED: u64 = 1;
 
 /// A head's or a snapshot's ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +46,7 @@ impl Ref {
         let info = self.snapshot.as_ref().map(|info| {
             let mut out = BytesMut::new();
             out.put_slice(&info.id.0);
+            out.put_u64_le(info.number);
             out.put_u64_le(info.created_ms);
             out.put_u64_le(info.size_bytes);
             out.put_slice(info.name.as_bytes());
@@ -72,6 +78,7 @@ impl Ref {
                 let mut reader = Reader::new(KIND.what, bytes);
                 Some(SnapshotInfo {
                     id: SnapshotId(reader.array()?),
+                    number: reader.u64()?,
                     created_ms: reader.u64()?,
                     size_bytes: reader.u64()?,
                     name: reader.text()?,
@@ -91,10 +98,12 @@ impl Ref {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dead::DeadPending;
     use crate::id::StreamId;
+    use crate::name::NAME_BYTES_MAX;
     use crate::node::NodePtr;
     use crate::position::{Number, SegmentKey};
-    use crate::root::PageRef;
+    use crate::root::ROOT_BYTES_MAX;
     use crate::size::BlockSize;
 
     #[test]
@@ -110,11 +119,14 @@ mod tests {
         };
         let mut root = Root::empty(1 << 30, BlockSize::default(), "disk");
         root.top = Some(ptr);
-        root.liveness = vec![PageRef { first: ptr.segment, ptr }];
-        root.dead_pending = vec![ptr, ptr];
+        root.liveness = Some(ptr);
+        root.dead_pending = Some(DeadPending { first: ptr, subtrees: 2_400_000, blocks: 3 });
+        root.name = "n".repeat(NAME_BYTES_MAX);
+        assert_eq!(root.encode().len(), ROOT_BYTES_MAX, "the bound is tight");
         let at = Position::start(1, StreamId([1; 16]), 99);
         let info = SnapshotInfo {
             id: SnapshotId([3; 16]),
+            number: 2,
             created_ms: 1,
             size_bytes: 2,
             name: "s".into(),

@@ -1,23 +1,19 @@
 //! A root: everything that a snapshot is.
 
+use crate::dead::DeadPending;
+use crate::name::NAME_BYTES_MAX;
 use crate::node::{NODE_PTR, NodePtr};
-use crate::position::{Position, SegmentKey};
+use crate::position::Position;
 use crate::size::BlockSize;
-use crate::wire::{FormatError, Reader, SectionWriter, Sections};
-use crate::{id::StreamId, position::Number};
+use crate::wire::{FormatError, Reader, SECTION_HEAD, SectionWriter, Sections};
 use bytes::{BufMut, Bytes, BytesMut};
 
 const WHAT: &str = "root";
-const KNOWN: &[u16] = &[1, 2, 3, 4, 5, 6, 7, 8];
+const KNOWN: &[u16] = &[1, 2, 3, 4, 5, 6, 7, 8, 12];
 
-/// A page of the liveness tree: the segments from `first` on, up to the next page's first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PageRef {
-    /// The first segment that the page may list.
-    pub first: SegmentKey,
-    /// Where the page is.
-    pub ptr: NodePtr,
-}
+/// The longest root, bytes: whatever its map, its liveness and its garbage hold, it only points there.
+pub const ROOT_BYTES_MAX: usize =
+    9 * SECTION_HEAD + 4 * 8 + 1 + 2 * NODE_PTR + DeadPending::LEN + NAME_BYTES_MAX;
 
 /// A map's top node, size, block size and liveness.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,12 +24,13 @@ pub struct Root {
     pub block: BlockSize,
     /// The top node; none if nothing is mapped.
     pub top: Option<NodePtr>,
-    /// The epoch that wrote it.
+    /// Counts the checkpoints that led to it, those of its ancestors included; its new nodes bear the number. Between
+    /// two checkpoints of one history the later one's is higher, so that a diff since a birth may skip older nodes.
     pub birth: u64,
-    /// The pages of the liveness tree, in order.
-    pub liveness: Vec<PageRef>,
+    /// The top of the liveness tree; none if nothing is referenced.
+    pub liveness: Option<NodePtr>,
     /// Subtrees that were dropped and whose segments liveness still counts.
-    pub dead_pending: Vec<NodePtr>,
+    pub dead_pending: Option<DeadPending>,
     /// The volume's true name.
     pub name: String,
 }
@@ -46,8 +43,8 @@ impl Root {
             block,
             top: None,
             birth: 0,
-            liveness: Vec::new(),
-            dead_pending: Vec::new(),
+            liveness: None,
+            dead_pending: None,
             name: name.to_owned(),
         }
     }
@@ -57,29 +54,28 @@ impl Root {
         self.top.map_or(0, |top| top.live)
     }
 
+    /// Bytes of the segments and nodes that it references.
+    pub fn stored_bytes(&self) -> u64 {
+        self.liveness.map_or(0, |top| top.live)
+    }
+
     /// The encoded root.
     pub fn encode(&self) -> Bytes {
-        let mut top = BytesMut::new();
-        if let Some(ptr) = &self.top {
-            ptr.encode(&mut top);
-        }
-        let mut pages = BytesMut::new();
-        for page in &self.liveness {
-            pages.put_slice(&page.first.stream.0);
-            pages.put_u64_le(page.first.number.0);
-            page.ptr.encode(&mut pages);
-        }
-        let mut dead = BytesMut::new();
-        self.dead_pending.iter().for_each(|ptr| ptr.encode(&mut dead));
+        let pointer = |ptr: NodePtr| {
+            let mut out = BytesMut::with_capacity(NODE_PTR);
+            ptr.encode(&mut out);
+            out
+        };
         SectionWriter::new()
             .put_u64(1, self.size_bytes)
             .put(2, &[self.block.shift()])
-            .put_some(3, self.top.map(|_| top))
+            .put_some(3, self.top.map(pointer))
             .put_u64(4, self.live_blocks())
             .put_u64(5, self.birth)
-            .put(6, &pages)
-            .put(7, &dead)
+            .put_some(6, self.liveness.map(pointer))
+            .put_some(7, self.dead_pending.map(|dead| dead.encode()))
             .put(8, self.name.as_bytes())
+            .put_u64(12, self.stored_bytes())
             .finish()
     }
 
@@ -89,29 +85,17 @@ impl Root {
         let shift = sections.need(2)?.u8()?;
         let block =
             BlockSize::from_shift(shift).map_err(|e| FormatError::invalid(WHAT, e.to_string()))?;
-        let top = match sections.get(3) {
-            Some(bytes) => Some(NodePtr::decode(&mut Reader::new(WHAT, bytes))?),
-            None => None,
+        let pointer = |tag: u16| -> Result<Option<NodePtr>, FormatError> {
+            let bytes = sections.get(tag);
+            bytes.map(|bytes| NodePtr::decode(&mut Reader::new(WHAT, bytes))).transpose()
         };
-        let mut pages = sections.need(6)?;
-        let mut liveness = Vec::new();
-        while pages.remaining() > 0 {
-            let stream = StreamId(pages.array()?);
-            let first = SegmentKey { stream, number: Number(pages.u64()?) };
-            liveness.push(PageRef { first, ptr: NodePtr::decode(&mut pages)? });
-        }
-        let mut dead = sections.need(7)?;
-        let mut dead_pending = Vec::with_capacity(dead.remaining() / NODE_PTR);
-        while dead.remaining() > 0 {
-            dead_pending.push(NodePtr::decode(&mut dead)?);
-        }
         Ok(Self {
             size_bytes: sections.need(1)?.u64()?,
             block,
-            top,
+            top: pointer(3)?,
             birth: sections.need(5)?.u64()?,
-            liveness,
-            dead_pending,
+            liveness: pointer(6)?,
+            dead_pending: sections.get(7).map(DeadPending::decode).transpose()?,
             name: sections.need(8)?.text()?,
         })
     }

@@ -132,7 +132,8 @@ pub fn put_u48(out: &mut BytesMut, value: u64) {
 }
 
 const SECTION_CRITICAL: u16 = 1;
-const SECTION_HEAD: usize = 8;
+/// Bytes before a section's own.
+pub const SECTION_HEAD: usize = 8;
 
 /// Writes tagged sections; all that this version writes are critical unless said otherwise.
 #[derive(Debug, Default)]

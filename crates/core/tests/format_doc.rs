@@ -1,11 +1,16 @@
 //! The page that describes the format says what the code does: versions, magics and sizes.
 
+use skerry_core::dead::{DEAD_BYTES_MAX, DEAD_PTRS_MAX, DeadPending};
 use skerry_core::descriptor::{Tombstone, VolumeState};
 use skerry_core::frame::{FRAME_BLOCK, FRAME_HEAD};
 use skerry_core::id::StreamId;
-use skerry_core::node::{INNER_ENTRY, INNER_SHIFT, LEAF_ENTRY, LEAF_SHIFT, NODE_HEAD, NODE_PTR};
+use skerry_core::liveness::{CHILD, ENTRY_BYTES_MAX, ENTRY_HEAD, FANOUT_MAX, LEAF_BYTES_WANTED};
+use skerry_core::node::{
+    INNER_ENTRY, INNER_SHIFT, LEAF_ENTRY, LEAF_SHIFT, NODE_HEAD, NODE_PTR, NodeKind,
+};
 use skerry_core::position::Position;
 use skerry_core::record::RECORD_HEAD;
+use skerry_core::root::ROOT_BYTES_MAX;
 use skerry_core::seal::Seal;
 use skerry_core::segment::{EXTENT_ENTRY, FRAME_ENTRY, SEGMENT_HEAD};
 use skerry_core::wire::SectionWriter;
@@ -15,6 +20,10 @@ const PAGE: &str = include_str!("../../../docs/format.md");
 #[track_caller]
 fn says(sentence: &str) {
     assert!(PAGE.contains(sentence), "docs/format.md does not say {sentence:?} any more");
+}
+
+fn with_commas(n: usize) -> String {
+    if n < 1000 { n.to_string() } else { format!("{},{:03}", n / 1000, n % 1000) }
 }
 
 #[test]
@@ -27,6 +36,21 @@ fn sizes_are_those_of_the_page() {
     says(&format!("*Leaf* ({} blocks). Entry, {LEAF_ENTRY} bytes", 1 << LEAF_SHIFT));
     says(&format!("*Inner* ({} children). Entry, {INNER_ENTRY} bytes", 1 << INNER_SHIFT));
     says(&format!("*Node pointer* ({NODE_PTR} bytes"));
+    says(&format!("it has at most {ROOT_BYTES_MAX} bytes, whatever"));
+    says(&format!("dead-pending (absent: nothing), {} bytes", DeadPending::LEN));
+    says(&format!("an entry: {ENTRY_HEAD} bytes, namely stream"));
+    says(&format!("Up to {FANOUT_MAX} children in order, {CHILD} bytes each"));
+    says(&format!("has at most {} KiB. One entry", LEAF_BYTES_WANTED >> 10));
+    says(&format!("has at most {} bytes (every slot", with_commas(ENTRY_BYTES_MAX)));
+    says(&format!("up to {} node pointers", with_commas(DEAD_PTRS_MAX)));
+    says(&format!("{} bytes for a leaf,", with_commas(NodeKind::Leaf.bytes_max())));
+    says(&format!("{} for an inner node,", with_commas(NodeKind::Inner.bytes_max())));
+    says(&format!("{} for a liveness leaf,", with_commas(NodeKind::LivenessLeaf.bytes_max())));
+    says(&format!(
+        "{} for a liveness inner node,",
+        with_commas(NodeKind::LivenessInner.bytes_max())
+    ));
+    says(&format!("{} for a node of the dead-pending", with_commas(DEAD_BYTES_MAX)));
     says(&format!("{} bytes.\n\n### `PINN`", Position::LEN));
     says(&format!("begins with {RECORD_HEAD} bytes, then the data"));
 }

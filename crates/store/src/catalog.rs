@@ -2,15 +2,15 @@
 //!
 //! Names are numbered create-if-absent objects; the highest number counts. Nothing here knows a log or an owner's memory.
 
-use crate::bucket::{Bucket, Created};
+use crate::bucket::{Bucket, Created, Listed};
 use crate::error::{Error, Result};
 use parking_lot::Mutex;
 use skerry_core::descriptor::{NameRecord, Tombstone, VolumeDesc, VolumeState};
 use skerry_core::id::{SnapshotId, VolumeId};
 use skerry_core::name::Name;
 use skerry_core::names::{self, Object};
-use skerry_core::refs::Ref;
-use std::collections::{BTreeMap, HashMap};
+use skerry_core::refs::{Ref, SnapshotInfo};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// A volume's descriptor and what has become of it.
@@ -34,6 +34,9 @@ pub struct Catalog {
 
 /// The most names and descriptors that are remembered each; beyond it they are read again.
 const REMEMBERED_MAX: usize = 65_536;
+
+/// How often a snapshot's refs are listed anew while they change.
+const LISTINGS_MAX: usize = 5;
 
 impl Catalog {
     /// The catalogue of a bucket.
@@ -194,26 +197,92 @@ impl Catalog {
 
     /// The refs of a volume's snapshots that aren't deleted, oldest first.
     pub async fn snapshots(&self, volume: VolumeId) -> Result<Vec<Ref>> {
-        let (mut refs, mut gone) = (Vec::new(), Vec::new());
-        for object in self.bucket.list(&names::snapshot_prefix(volume)).await? {
-            match names::parse(&object.name) {
-                Object::Snapshot(_, id) => refs.push(id),
-                Object::SnapshotGone(_, id) => gone.push(id),
-                _ => {}
-            }
-        }
+        let listed = self.bucket.list(&names::snapshot_prefix(volume)).await?;
         let mut out = Vec::new();
-        for id in refs.into_iter().filter(|id| !gone.contains(id)) {
-            out.extend(self.snapshot(volume, id).await?);
+        for (id, found) in snapshots_of(&listed) {
+            if found.is_buried {
+                continue;
+            }
+            out.extend(match found.newest() {
+                Some(number) => {
+                    match read_ref(&self.bucket, &names::snapshot(volume, id, number)).await? {
+                        // Replaced by a higher number since the listing.
+                        None => self.snapshot(volume, id).await?,
+                        found => found,
+                    }
+                }
+                None => None,
+            });
         }
         out.sort_by_key(|r| r.snapshot.as_ref().map_or(0, |s| s.created_ms));
         Ok(out)
     }
 
-    /// A snapshot's ref, if it is there.
-    pub async fn snapshot(&self, volume: VolumeId, id: SnapshotId) -> Result<Option<Ref>> {
-        read_ref(&self.bucket, &names::snapshot(volume, id)).await
+    /// What there is of one snapshot.
+    pub async fn snapshot_numbers(&self, volume: VolumeId, id: SnapshotId) -> Result<Numbers> {
+        let listed = self.bucket.list(&names::snapshot_objects(volume, id)).await?;
+        Ok(snapshots_of(&listed).remove(&id).unwrap_or_default())
     }
+
+    /// A snapshot's newest ref, if it has one.
+    pub async fn snapshot(&self, volume: VolumeId, id: SnapshotId) -> Result<Option<Ref>> {
+        for _ in 0..LISTINGS_MAX {
+            let Some(number) = self.snapshot_numbers(volume, id).await?.newest() else {
+                return Ok(None);
+            };
+            if let Some(found) =
+                read_ref(&self.bucket, &names::snapshot(volume, id, number)).await?
+            {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// True while `found` is what counts of its snapshot: no higher number, no tombstone.
+    pub async fn is_newest(&self, volume: VolumeId, found: &SnapshotInfo) -> Result<bool> {
+        let now = self.snapshot_numbers(volume, found.id).await?;
+        Ok(!now.is_buried && now.newest() == Some(found.number))
+    }
+
+    /// Deletes every number of a snapshot's ref. Its tombstone must be there.
+    pub async fn delete_snapshot_refs(&self, volume: VolumeId, id: SnapshotId) -> Result<()> {
+        for number in self.snapshot_numbers(volume, id).await?.refs {
+            self.bucket.delete(&names::snapshot(volume, id, number)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What a listing shows of one snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// The numbers of its ref.
+    pub refs: BTreeSet<u64>,
+    /// True if its tombstone is there.
+    pub is_buried: bool,
+}
+
+impl Numbers {
+    /// The number that counts.
+    pub fn newest(&self) -> Option<u64> {
+        self.refs.last().copied()
+    }
+}
+
+/// The snapshots of a volume's listing.
+fn snapshots_of(listed: &[Listed]) -> BTreeMap<SnapshotId, Numbers> {
+    let mut all: BTreeMap<SnapshotId, Numbers> = BTreeMap::new();
+    for object in listed {
+        match names::parse(&object.name) {
+            Object::Snapshot(_, id, number) => {
+                all.entry(id).or_default().refs.insert(number);
+            }
+            Object::SnapshotGone(_, id) => all.entry(id).or_default().is_buried = true,
+            _ => {}
+        }
+    }
+    all
 }
 
 /// Reads a ref.

@@ -5,20 +5,20 @@
 
 use crate::bucket::{Bucket, Created};
 use crate::catalog::read_ref;
-use crate::checkpoint::load_page;
 use crate::claim::{Incarnation, SEAL_BYTES_MAX};
 use crate::error::{Error, Result};
+use crate::liveness::{self, SeenNodes};
 use crate::nodes::Nodes;
 use parking_lot::Mutex;
 use skerry_core::descriptor::{Pin, VolumeDesc, VolumeState};
 use skerry_core::hold::{Candidate, Held, HeldRange, may_collect};
-use skerry_core::id::{PinId, StreamId, VolumeId};
+use skerry_core::id::{PinId, SnapshotId, StreamId, VolumeId};
 use skerry_core::names::{self, Object};
 use skerry_core::position::{Number, Position, SegmentKey};
 use skerry_core::root::{Base, Root};
 use skerry_core::seal::Seal;
 use skerry_core::takeover::RefOrder;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 /// How often refs are listed anew when they change while they are read; then the pass gives up until the next.
@@ -31,8 +31,9 @@ struct Listed {
     state: bool,
     gone: bool,
     heads: Vec<String>,
-    snapshots: Vec<String>,
-    buried: BTreeSet<String>,
+    /// The numbers of snapshots' refs.
+    snapshots: BTreeMap<SnapshotId, BTreeSet<u64>>,
+    buried: BTreeSet<SnapshotId>,
     pins: BTreeMap<PinId, (u64, String)>,
 }
 
@@ -73,7 +74,8 @@ impl Owned {
     }
 }
 
-/// Joins two listings, made one after the other: refs of either count, tombstones of the first only.
+/// Joins two listings, made one after the other: refs of either count, tombstones of the first only. A snapshot's
+/// ref is replaced by a higher number that the *first* listing shows.
 fn merge(
     first: BTreeMap<VolumeId, Listed>,
     second: BTreeMap<VolumeId, Listed>,
@@ -91,6 +93,12 @@ fn merge(
         listed.heads.extend(before.heads);
         listed.heads.sort_unstable();
         listed.heads.dedup();
+        for (id, numbers) in before.snapshots {
+            let Some(counts) = numbers.last().copied() else { continue };
+            let held = listed.snapshots.entry(id).or_default();
+            held.insert(counts);
+            held.retain(|number| *number >= counts);
+        }
     }
     out
 }
@@ -174,7 +182,7 @@ impl Collector {
             let mut gathering = Gathering {
                 collector: self,
                 candidates,
-                pages: HashSet::new(),
+                seen: SeenNodes::new(),
                 held: Held::default(),
             };
             gathering.held.open_nodes.extend(owned.writing);
@@ -199,9 +207,12 @@ impl Collector {
                 Object::VolumeState(v) => volumes.entry(v).or_default().state = true,
                 Object::VolumeGone(v) => volumes.entry(v).or_default().gone = true,
                 Object::Head(v, ..) => volumes.entry(v).or_default().heads.push(name),
-                Object::Snapshot(v, _) => volumes.entry(v).or_default().snapshots.push(name),
+                Object::Snapshot(v, id, number) => {
+                    let snapshots = &mut volumes.entry(v).or_default().snapshots;
+                    snapshots.entry(id).or_default().insert(number);
+                }
                 Object::SnapshotGone(v, id) => {
-                    volumes.entry(v).or_default().buried.insert(names::snapshot(v, id));
+                    volumes.entry(v).or_default().buried.insert(id);
                 }
                 Object::Pin(v, id, renewal) => {
                     let newest = volumes.entry(v).or_default().pins.entry(id).or_default();
@@ -244,8 +255,7 @@ impl Collector {
 struct Gathering<'a> {
     collector: &'a Collector,
     candidates: &'a BTreeSet<SegmentKey>,
-    /// Pages already read: roots share most of theirs.
-    pages: HashSet<(SegmentKey, u32)>,
+    seen: SeenNodes,
     held: Held,
 }
 
@@ -273,7 +283,7 @@ impl Gathering<'_> {
     ) -> Result<bool> {
         let desc = self.collector.desc(volume).await?;
         let Some((parent, snapshot)) = desc.parent else { return Ok(false) };
-        let buried = |p: &Listed| p.buried.contains(&names::snapshot(parent, snapshot));
+        let buried = |p: &Listed| p.buried.contains(&snapshot);
         if !volumes.get(&parent).is_some_and(buried) {
             return Ok(false);
         }
@@ -309,11 +319,15 @@ impl Gathering<'_> {
                 }
             }
         }
-        for name in listed.snapshots.iter().filter(|name| !listed.buried.contains(*name)) {
-            let Some(found) = read_ref(&self.collector.bucket, name).await? else {
-                return Ok(false);
-            };
-            self.base(volume, &found.base).await?;
+        for (id, numbers) in listed.snapshots.iter().filter(|(id, _)| !listed.buried.contains(*id))
+        {
+            for number in numbers {
+                let name = names::snapshot(volume, *id, *number);
+                let Some(found) = read_ref(&self.collector.bucket, &name).await? else {
+                    return Ok(false);
+                };
+                self.base(volume, &found.base).await?;
+            }
         }
         for (id, (renewal, name)) in &listed.pins {
             let Some(bytes) = self.collector.bucket.get(name).await? else { return Ok(false) };
@@ -340,18 +354,8 @@ impl Gathering<'_> {
 
     /// Holds the candidates that a root lists.
     async fn root(&mut self, root: &Root) -> Result<()> {
-        for page in &root.liveness {
-            let segment = page.ptr.segment;
-            if self.candidates.contains(&segment) {
-                self.held.listed.insert(segment);
-            }
-            if !self.pages.insert((segment, page.ptr.offset)) {
-                continue;
-            }
-            let listed = load_page(&self.collector.nodes, page).await?;
-            let keys = listed.segments().map(|(key, _)| *key);
-            self.held.listed.extend(keys.filter(|key| self.candidates.contains(key)));
-        }
-        Ok(())
+        let nodes = &self.collector.nodes;
+        let (candidates, listed) = (self.candidates, &mut self.held.listed);
+        liveness::hold(nodes, root.liveness, candidates, &mut self.seen, listed).await
     }
 }

@@ -8,9 +8,10 @@
 use crate::blocks::{Blocks, BlocksSettings};
 use crate::bucket::Bucket;
 use crate::catalog::{self, Catalog};
-use crate::checkpoint::load_page;
 use crate::claim::{self, Incarnation};
+use crate::dead;
 use crate::error::Result;
+use crate::liveness::Walk;
 use crate::nodes::Nodes;
 use crate::segment_io;
 use crate::view::{self, View};
@@ -65,6 +66,8 @@ struct Seen {
     lives: Vec<Incarnation>,
     entries: BTreeMap<(SegmentKey, u16), (BlockEntry, BlockSize)>,
     nodes: BTreeSet<SegmentKey>,
+    /// Lengths of data segments, as liveness says.
+    lengths: BTreeSet<(SegmentKey, u64)>,
 }
 
 impl Seen {
@@ -267,7 +270,7 @@ impl Checker<'_> {
                 seen.wrong("a snapshot's ref", "it does not say which snapshot it is");
                 continue;
             };
-            let what = names::snapshot(desc.id, info.id);
+            let what = names::snapshot(desc.id, info.id, info.number);
             if !labels.insert(info.name.clone()) {
                 seen.wrong(&what, format!("there are two snapshots called {}", info.name));
             }
@@ -321,26 +324,71 @@ impl Checker<'_> {
     /// Recounts what a root references and compares it with its liveness.
     async fn root(&self, what: &str, root: &Root, seen: &mut Seen) {
         let mut counts = Counts::new();
-        let tops = root.top.iter().chain(&root.dead_pending);
-        for (i, top) in tops.enumerate() {
-            let live = i == 0 && root.top.is_some();
-            if let Err(e) = self.walk(*top, root.block, live, &mut counts, seen).await {
-                return seen.wrong(what, e);
-            }
+        if let Some(top) = root.top
+            && let Err(e) = self.walk(top, root.block, true, &mut counts, seen).await
+        {
+            return seen.wrong(what, e);
         }
+        if let Err(e) = self.dead(what, root, &mut counts, seen).await {
+            return seen.wrong(what, e);
+        }
+        match self.listed(root, seen).await {
+            Ok(listed) => compare(what, &counts, &listed, seen),
+            Err(e) => seen.wrong(what, e),
+        }
+    }
+
+    /// Counts what is dead-pending, and the chain itself.
+    async fn dead(
+        &self,
+        what: &str,
+        root: &Root,
+        counts: &mut Counts,
+        seen: &mut Seen,
+    ) -> Result<()> {
+        let (mut next, mut subtrees, mut blocks) = (root.dead_pending.map(|d| d.first), 0, 0);
+        while let Some(ptr) = next {
+            *counts.entry((ptr.segment, ptr.slot)).or_default() += 1;
+            seen.nodes.insert(ptr.segment);
+            let node = dead::read(&self.nodes, &ptr).await?;
+            for top in node.subtrees {
+                subtrees += 1;
+                blocks += top.live;
+                self.walk(top, root.block, false, counts, seen).await?;
+            }
+            next = node.next;
+        }
+        let says = root.dead_pending.map_or((0, 0), |dead| (dead.subtrees, dead.blocks));
+        if says != (subtrees, blocks) {
+            let detail = format!(
+                "{subtrees} subtrees with {blocks} blocks are dead-pending, and it says {} with {}",
+                says.0, says.1
+            );
+            seen.wrong(what, detail);
+        }
+        Ok(())
+    }
+
+    /// The references that a root's liveness lists.
+    async fn listed(&self, root: &Root, seen: &mut Seen) -> Result<Counts> {
         let mut listed = Counts::new();
-        for page in &root.liveness {
-            seen.nodes.insert(page.ptr.segment);
-            match load_page(&self.nodes, page).await {
-                Ok(page) => {
-                    for (key, live) in page.segments() {
-                        listed.extend(live.slots().map(|(slot, count)| ((*key, slot), count)));
-                    }
+        let mut walk = Walk::new(&self.nodes, root.liveness);
+        let mut stored = 0;
+        while let Some(leaf) = walk.next_leaf().await? {
+            for (key, live) in leaf {
+                stored += live.stored_bytes;
+                if !key.number.is_node() {
+                    seen.lengths.insert((key, live.stored_bytes));
                 }
-                Err(e) => return seen.wrong(what, e),
+                listed.extend(live.slots().map(|(slot, count)| ((key, slot), count)));
             }
         }
-        compare(what, &counts, &listed, seen);
+        seen.nodes.extend(walk.own);
+        if stored != root.stored_bytes() {
+            let says = root.stored_bytes();
+            seen.wrong("its root", format!("it stores {stored} bytes, and it says {says}"));
+        }
+        Ok(listed)
     }
 
     /// Counts what a subtree references.
@@ -390,7 +438,16 @@ impl Checker<'_> {
             seen.entries.keys().map(|(key, _)| *key).chain(seen.nodes.iter().copied()).collect();
         for key in segments {
             match segment_io::read(self.bucket, key).await {
-                Ok(skerry_core::takeover::Found::Segment(_)) => {}
+                Ok(skerry_core::takeover::Found::Segment(head)) => {
+                    let lengths = (key, 0)..=(key, u64::MAX);
+                    let wrong =
+                        seen.lengths.range(lengths).find(|(_, says)| *says != head.object_len);
+                    if let Some(says) = wrong.map(|(_, says)| *says) {
+                        let is = head.object_len;
+                        let detail = format!("it has {is} bytes, and liveness says {says}");
+                        seen.wrong(names::segment(key), detail);
+                    }
+                }
                 Ok(skerry_core::takeover::Found::Seal(_)) => {
                     seen.wrong(names::segment(key), "a seal stands where blocks should be");
                 }

@@ -6,7 +6,7 @@ use crate::nodes::Nodes;
 use bytes::Bytes;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::names;
-use skerry_core::node::NodePtr;
+use skerry_core::node::{NodeKind, NodePtr};
 use skerry_core::position::{Number, SegmentKey};
 use skerry_core::segment::{NodesBuilder, SegmentId, SegmentKind};
 use skerry_core::size::BlockSize;
@@ -38,18 +38,19 @@ pub struct NodeWriter<'a> {
     bucket: &'a Bucket,
     nodes: &'a Nodes,
     lane: NodeLane,
+    birth: u64,
     builder: Option<NodesBuilder>,
 }
 
 impl<'a> NodeWriter<'a> {
-    /// A writer that goes on with a lane's next number.
-    pub fn new(bucket: &'a Bucket, nodes: &'a Nodes, lane: NodeLane) -> Self {
-        Self { bucket, nodes, lane, builder: None }
+    /// A writer of nodes of this birth that goes on with a lane's next number.
+    pub fn new(bucket: &'a Bucket, nodes: &'a Nodes, lane: NodeLane, birth: u64) -> Self {
+        Self { bucket, nodes, lane, birth, builder: None }
     }
 
     /// The nodes' birth.
-    pub fn epoch(&self) -> u64 {
-        self.lane.epoch
+    pub fn birth(&self) -> u64 {
+        self.birth
     }
 
     /// The reader of nodes.
@@ -74,7 +75,14 @@ impl<'a> NodeWriter<'a> {
     }
 
     /// Adds a node; its segment is put at the latest by [`Self::finish`].
-    pub async fn push(&mut self, level: u8, live: u64, node: Bytes) -> Result<NodePtr> {
+    pub async fn push(
+        &mut self,
+        kind: NodeKind,
+        level: u8,
+        live: u64,
+        node: Bytes,
+    ) -> Result<NodePtr> {
+        debug_assert!(node.len() <= kind.bytes_max(), "{kind:?} of {} bytes", node.len());
         if self
             .builder
             .as_ref()
@@ -85,7 +93,7 @@ impl<'a> NodeWriter<'a> {
         let mut builder = self.builder.take().unwrap_or_else(|| self.begin());
         let ptr = builder.push(level, live, &node);
         self.builder = Some(builder);
-        self.nodes.insert(&ptr, node);
+        self.nodes.insert(&ptr, kind, node);
         Ok(ptr)
     }
 

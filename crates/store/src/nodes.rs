@@ -1,4 +1,4 @@
-//! Nodes of maps and pages of liveness: fetched, verified against their pointers, kept in memory.
+//! Nodes of maps, of liveness and of what is dead-pending: fetched, verified against their pointers, kept in memory.
 //!
 //! Must hold: nothing is given out whose bytes did not hash to the checksum in the pointer, and the
 //! cache never holds more than its budget. Nodes never change, so nothing here is ever invalidated.
@@ -12,7 +12,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use skerry_core::FormatError;
 use skerry_core::names;
-use skerry_core::node::{MapNode, NodePtr};
+use skerry_core::node::{MapNode, NodeHead, NodeKind, NodePtr};
 use skerry_core::position::SegmentKey;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -25,8 +25,6 @@ pub const NODE_CACHE_BYTES: u64 = 64 << 20;
 const AHEAD_BYTES: u64 = 64 << 10;
 /// Inner nodes stand behind their children, so this much in front of one is read with it, bytes.
 const BEFORE_BYTES: u64 = 16 << 10;
-/// The longest node that is believed, bytes; a liveness page may be long.
-const NODE_BYTES_MAX: u32 = 16 << 20;
 /// How many stretches that were read ahead are kept until their nodes are asked for: a walk meets
 /// the segments of a few checkpoints at a time. At most 64 KiB each.
 const STRETCHES_MAX: usize = 16;
@@ -38,8 +36,38 @@ type Key = (SegmentKey, u32);
 /// Something verified.
 #[derive(Clone)]
 enum Cached {
-    Node(Arc<MapNode>),
-    Page(Bytes),
+    Map(Arc<MapNode>),
+    Other(NodeKind, Bytes),
+}
+
+/// What kind of node a pointer is expected to lead to.
+#[derive(Clone, Copy)]
+enum Want {
+    Map,
+    Other(NodeKind),
+}
+
+impl Want {
+    fn takes(self, kind: NodeKind) -> bool {
+        match self {
+            Self::Map => kind.is_map(),
+            Self::Other(wanted) => kind == wanted,
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Self::Map => NodeKind::Leaf.what(),
+            Self::Other(kind) => kind.what(),
+        }
+    }
+
+    fn bytes_max(self) -> usize {
+        match self {
+            Self::Map => NodeKind::Leaf.bytes_max().max(NodeKind::Inner.bytes_max()),
+            Self::Other(kind) => kind.bytes_max(),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -48,8 +76,8 @@ struct Weigh;
 impl Weighter<Key, Cached> for Weigh {
     fn weight(&self, _: &Key, cached: &Cached) -> u64 {
         let len = match cached {
-            Cached::Node(node) => node.len_bytes(),
-            Cached::Page(bytes) => bytes.len(),
+            Cached::Map(node) => node.len_bytes(),
+            Cached::Other(_, bytes) => bytes.len(),
         };
         len as u64 + ENTRY_BYTES
     }
@@ -112,7 +140,7 @@ impl Nodes {
     /// A node, if it is in memory.
     pub fn try_get(&self, ptr: &NodePtr) -> Option<Arc<MapNode>> {
         match self.inner.cache.get(&(ptr.segment, ptr.offset)) {
-            Some(Cached::Node(node)) => {
+            Some(Cached::Map(node)) => {
                 self.inner.counters.hits.fetch_add(1, Ordering::Relaxed);
                 Some(node)
             }
@@ -128,29 +156,35 @@ impl Nodes {
         if let Some(node) = self.try_get(ptr) {
             return Ok(node);
         }
-        match self.inner.fetch(ptr, true).await? {
-            Cached::Node(node) => Ok(node),
-            Cached::Page(_) => Err(corrupt(ptr, FormatError::BadMagic { what: "map node" })),
+        match self.inner.fetch(ptr, Want::Map).await? {
+            Cached::Map(node) => Ok(node),
+            Cached::Other(..) => {
+                Err(corrupt(ptr, FormatError::BadMagic { what: Want::Map.what() }))
+            }
         }
     }
 
-    /// The bytes of a liveness page, verified.
-    pub async fn get_page(&self, ptr: &NodePtr) -> Result<Bytes> {
-        if let Some(Cached::Page(bytes)) = self.inner.cache.get(&(ptr.segment, ptr.offset)) {
+    /// The bytes of a node of another kind than the map's, verified.
+    pub async fn get_raw(&self, ptr: &NodePtr, kind: NodeKind) -> Result<Bytes> {
+        if let Some(Cached::Other(found, bytes)) = self.inner.cache.get(&(ptr.segment, ptr.offset))
+            && found == kind
+        {
             self.inner.counters.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(bytes);
         }
-        match self.inner.fetch(ptr, false).await? {
-            Cached::Page(bytes) => Ok(bytes),
-            Cached::Node(_) => Err(corrupt(ptr, FormatError::BadMagic { what: "liveness page" })),
+        match self.inner.fetch(ptr, Want::Other(kind)).await? {
+            Cached::Other(found, bytes) if found == kind => Ok(bytes),
+            _ => Err(corrupt(ptr, FormatError::BadMagic { what: kind.what() })),
         }
     }
 
-    /// Remembers a node that was just made; `bytes` must be what `ptr` was made from.
-    pub fn insert(&self, ptr: &NodePtr, bytes: Bytes) {
-        let cached = match MapNode::parse(bytes.clone()) {
-            Ok(node) => Cached::Node(Arc::new(node)),
-            Err(_) => Cached::Page(bytes),
+    /// Remembers a node of this kind that was just made; `bytes` must be what `ptr` was made from.
+    pub fn insert(&self, ptr: &NodePtr, kind: NodeKind, bytes: Bytes) {
+        let cached = if kind.is_map() {
+            let Ok(node) = MapNode::parse(bytes) else { return };
+            Cached::Map(Arc::new(node))
+        } else {
+            Cached::Other(kind, bytes)
         };
         self.inner.cache.insert((ptr.segment, ptr.offset), cached);
     }
@@ -171,33 +205,37 @@ fn corrupt(ptr: &NodePtr, source: FormatError) -> Error {
 }
 
 impl Inner {
-    async fn fetch(&self, ptr: &NodePtr, node: bool) -> Result<Cached> {
+    async fn fetch(&self, ptr: &NodePtr, want: Want) -> Result<Cached> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         let key = (ptr.segment, ptr.offset);
         let fetched = self.flights.run(key, async {
-            let cached = self.fetch_alone(ptr, node).await?;
+            let cached = self.fetch_alone(ptr, want).await?;
             self.cache.insert(key, cached.clone());
             Ok(cached)
         });
         fetched.await
     }
 
-    async fn fetch_alone(&self, ptr: &NodePtr, node: bool) -> Result<Cached> {
-        if ptr.len > NODE_BYTES_MAX {
-            return Err(corrupt(ptr, FormatError::invalid("map node", "it is too long")));
+    async fn fetch_alone(&self, ptr: &NodePtr, want: Want) -> Result<Cached> {
+        if ptr.len as usize > want.bytes_max() {
+            return Err(corrupt(ptr, FormatError::invalid(want.what(), "it is too long")));
         }
         let bytes = match self.take_ahead(ptr) {
             Some(bytes) => bytes,
             None => self.read_bucket(ptr).await?,
         };
-        if !node {
-            return Ok(Cached::Page(bytes));
+        let head = NodeHead::read(&bytes).map_err(|error| corrupt(ptr, error))?;
+        if !want.takes(head.kind()) {
+            return Err(corrupt(ptr, FormatError::BadMagic { what: want.what() }));
+        }
+        if head.level() != ptr.level {
+            return Err(corrupt(ptr, FormatError::invalid(want.what(), "it has another level")));
+        }
+        if !head.kind().is_map() {
+            return Ok(Cached::Other(head.kind(), bytes));
         }
         let node = MapNode::parse(bytes).map_err(|error| corrupt(ptr, error))?;
-        if node.level() != ptr.level {
-            return Err(corrupt(ptr, FormatError::invalid("map node", "it has another level")));
-        }
-        Ok(Cached::Node(Arc::new(node)))
+        Ok(Cached::Map(Arc::new(node)))
     }
 
     async fn read_bucket(&self, ptr: &NodePtr) -> Result<Bytes> {
@@ -246,7 +284,7 @@ impl Inner {
     }
 
     fn remember(&self, stretch: Stretch) {
-        // A long liveness page is asked for once and as a whole; keeping it here would be waste.
+        // A long liveness leaf is asked for once and as a whole; keeping it here would be waste.
         let keep = stretch.bytes.len() as u64 <= 2 * AHEAD_BYTES;
         let stretch = if keep {
             stretch

@@ -1,12 +1,13 @@
 //! Writing the map: a new tree from an old one and an overlay, copying only the paths that change.
 
+use crate::dead::Dead;
 use crate::error::Result;
 use crate::node_writer::NodeWriter;
 use crate::tree::{child_span, span};
 use futures::{StreamExt, TryStreamExt};
 use skerry_core::entry::BlockEntry;
 use skerry_core::liveness::LivenessDelta;
-use skerry_core::node::{NodeBuilder, NodePtr, level_for};
+use skerry_core::node::{NodeBuilder, NodeKind, NodePtr, level_for};
 use skerry_core::overlay::Overlay;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,7 +24,7 @@ pub struct Updater<'a, 'w> {
     /// References taken and released by the new tree.
     pub delta: &'a mut LivenessDelta,
     /// Subtrees that were dropped whole.
-    pub dropped: &'a mut Vec<NodePtr>,
+    pub dropped: &'a mut Dead,
 }
 
 type NodeFuture<'f> = Pin<Box<dyn Future<Output = Result<Option<NodePtr>>> + Send + 'f>>;
@@ -34,7 +35,7 @@ impl<'a, 'w> Updater<'a, 'w> {
         writer: &'a mut NodeWriter<'w>,
         overlay: &'a Overlay,
         delta: &'a mut LivenessDelta,
-        dropped: &'a mut Vec<NodePtr>,
+        dropped: &'a mut Dead,
     ) -> Self {
         Self { writer, overlay, delta, dropped }
     }
@@ -54,15 +55,16 @@ impl<'a, 'w> Updater<'a, 'w> {
         let mut ptr = top;
         while ptr.level < level {
             let next = ptr.level + 1;
-            let bytes = NodeBuilder::new(self.writer.epoch()).inner(next, 0, &[(0, ptr)]);
+            let bytes = NodeBuilder::new(self.writer.birth()).inner(next, 0, &[(0, ptr)]);
             ptr = self.push(next, ptr.live, bytes).await?;
         }
         Ok(Some(ptr))
     }
 
     async fn push(&mut self, level: u8, live: u64, bytes: bytes::Bytes) -> Result<NodePtr> {
-        let ptr = self.writer.push(level, live, bytes).await?;
-        self.delta.add(ptr.segment, ptr.slot, 1);
+        let kind = if level == 0 { NodeKind::Leaf } else { NodeKind::Inner };
+        let ptr = self.writer.push(kind, level, live, bytes).await?;
+        self.delta.add_node(&ptr, 1);
         Ok(ptr)
     }
 
@@ -117,7 +119,7 @@ impl<'a, 'w> Updater<'a, 'w> {
             if self.zeroes_whole(&range)
                 && let Some(gone) = child.take()
             {
-                self.dropped.push(gone);
+                self.dropped.push(gone, self.writer, self.delta).await?;
                 children.remove(&place);
                 changed = true;
             }
@@ -143,7 +145,7 @@ impl<'a, 'w> Updater<'a, 'w> {
         }
         let children: Vec<_> = children.into_iter().collect();
         let live = children.iter().map(|(_, child)| child.live).sum();
-        let bytes = NodeBuilder::new(self.writer.epoch()).inner(level, first, &children);
+        let bytes = NodeBuilder::new(self.writer.birth()).inner(level, first, &children);
         Ok(Some(self.push(level, live, bytes).await?))
     }
 
@@ -167,7 +169,7 @@ impl<'a, 'w> Updater<'a, 'w> {
 
     fn release(&mut self, old: Option<NodePtr>) {
         if let Some(old) = old {
-            self.delta.add(old.segment, old.slot, -1);
+            self.delta.add_node(&old, -1);
         }
     }
 
@@ -207,7 +209,7 @@ impl<'a, 'w> Updater<'a, 'w> {
             return Ok(None);
         }
         let entries: Vec<_> = entries.into_iter().collect();
-        let bytes = NodeBuilder::new(self.writer.epoch()).leaf(first, &entries);
+        let bytes = NodeBuilder::new(self.writer.birth()).leaf(first, &entries);
         Ok(Some(self.push(0, entries.len() as u64, bytes).await?))
     }
 }

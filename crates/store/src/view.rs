@@ -77,6 +77,9 @@ impl View {
                 self.overlay.zero(*first..first.saturating_add(*blocks));
             }
         }
+        if !head.extents.is_empty() {
+            self.overlay.note_length(head.id.key, head.object_len);
+        }
         for (index, entry) in head.entries() {
             self.overlay.set(index, &entry);
         }
@@ -114,7 +117,9 @@ impl View {
     /// Becomes what `base` denotes, at the place already reached, keeping the name.
     async fn roll_back(&mut self, bucket: &Bucket, base: &Base) -> Result<()> {
         let old = open_boxed(bucket, self.volume, base).await?;
-        self.root = old.root;
+        // Births only ever increase, whatever a volume becomes.
+        let birth = self.root.birth.max(old.root.birth);
+        self.root = Root { birth, ..old.root };
         self.overlay = old.overlay;
         self.size_bytes = old.size_bytes;
         self.root_at = old.root_at;

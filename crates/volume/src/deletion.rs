@@ -39,7 +39,7 @@ impl Node {
             for found in self.ctx.catalog.snapshots(id).await? {
                 if let Some(info) = found.snapshot {
                     self.ctx.catalog.bury(&names::snapshot_gone(id, info.id)).await?;
-                    self.ctx.bucket.delete(&names::snapshot(id, info.id)).await?;
+                    self.ctx.catalog.delete_snapshot_refs(id, info.id).await?;
                 }
             }
         }

@@ -15,7 +15,7 @@ use skerry_core::names;
 use skerry_core::ops::Op;
 use skerry_core::position::{Position, SegmentKey};
 use skerry_core::record::RECORD_HEAD;
-use skerry_core::refs::SnapshotInfo;
+use skerry_core::refs::{PUBLISHED, SnapshotInfo};
 use skerry_core::seal::Seal;
 use skerry_core::segment::{BlockIn, BuiltSegment, SegmentId, SegmentKind, build};
 use skerry_core::size::SECTOR_BYTES;
@@ -188,6 +188,10 @@ impl Destager {
         let volume = self.volume.clone();
         for zeros in &built.zeros {
             volume.state.lock().overlay.zero(zeros.clone());
+        }
+        if !built.segment.entries.is_empty() {
+            let length = built.segment.len_bytes() as u64;
+            volume.state.lock().overlay.note_length(built.segment.key, length);
         }
         for chunk in built.segment.entries.chunks(APPLY_BLOCKS) {
             let mut state = volume.state.lock();
@@ -370,6 +374,7 @@ impl Volume {
                 Op::Barrier(barrier) => {
                     published = Some(SnapshotInfo {
                         id: barrier.id,
+                        number: PUBLISHED,
                         created_ms: barrier.created_ms,
                         size_bytes: state.size_at,
                         name: barrier.name.clone(),

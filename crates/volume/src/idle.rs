@@ -59,7 +59,7 @@ impl Volume {
                 if state.vseq != vseq || self.ctx.stopping.load(Ordering::Acquire) {
                     return Ok(vseq);
                 }
-                (state.generation, state.root.dead_pending.is_empty())
+                (state.generation, state.root.dead_pending.is_none())
             };
             if is_drained {
                 break;

@@ -14,6 +14,7 @@ use crate::reading::Reading;
 use crate::recover::recover_later;
 use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
+use crate::snaps::REPLACED_MAX;
 use crate::tail::{self, Tails};
 use crate::volume::Volume;
 use futures::FutureExt;
@@ -21,7 +22,6 @@ use parking_lot::Mutex;
 use skerry_core::descriptor::{VolumeDesc, VolumeState};
 use skerry_core::id::{NodeId, VolumeId};
 use skerry_core::name::{Name, Target};
-use skerry_core::names;
 use skerry_core::root::Base;
 use skerry_log::{Log, Recovery};
 use skerry_store::blocks::Blocks;
@@ -363,17 +363,21 @@ impl Node {
         target: &Target,
         snapshot: &Name,
     ) -> Result<Arc<Device>> {
-        let found = self.published(id, &target.volume, snapshot).await?;
         let desc = self.ctx.catalog.desc(id).await?;
-        let pinned = self.pin(vec![(id, found.base.clone())], target).await?;
-        if let Some(info) = &found.snapshot
-            && self.ctx.bucket.exists(&names::snapshot_gone(id, info.id)).await?
-        {
-            let detail = format!("{target} was deleted");
-            return Err(Error::new(ErrorKind::NotFound, detail));
+        for _ in 0..REPLACED_MAX {
+            let found = self.published(id, &target.volume, snapshot).await?;
+            let pinned = self.pin(vec![(id, found.base.clone())], target).await?;
+            // From here on the pin holds what was read, if that still counts.
+            if let Some(info) = &found.snapshot
+                && !self.ctx.catalog.is_newest(id, info).await?
+            {
+                continue;
+            }
+            let view = view::open(&self.ctx.bucket, id, &found.base).await?;
+            return Ok(self.attach_view(&desc, view, pinned, target));
         }
-        let view = view::open(&self.ctx.bucket, id, &found.base).await?;
-        Ok(self.attach_view(&desc, view, pinned, target))
+        let detail = format!("{target} changes all the time; attach it again");
+        Err(Error::new(ErrorKind::Unavailable, detail))
     }
 
     /// All volumes that are open here, in the order of their ids.

@@ -19,7 +19,7 @@ use skerry_core::names;
 use skerry_core::ops::Op;
 use skerry_core::position::Position;
 use skerry_core::record::Action;
-use skerry_core::refs::{Ref, SnapshotInfo};
+use skerry_core::refs::{PUBLISHED, Ref, SnapshotInfo};
 use skerry_log::Position as LogPosition;
 use skerry_store::claim::{self, ClaimOptions, Claimed, Incarnation};
 use skerry_store::view::{PassedBarrier, View};
@@ -145,11 +145,10 @@ async fn settle_passed(
     for record in &verdict.replay {
         let Action::Cancel(id) = record.action else { continue };
         cancelled.insert(id);
-        let name = names::snapshot(desc.id, id);
         let passed = barriers.iter().any(|b| b.barrier.id == id);
-        if passed || ctx.bucket.exists(&name).await? {
+        if passed || ctx.catalog.snapshot_numbers(desc.id, id).await?.newest().is_some() {
             ctx.catalog.bury(&names::snapshot_gone(desc.id, id)).await?;
-            ctx.bucket.delete(&name).await?;
+            ctx.catalog.delete_snapshot_refs(desc.id, id).await?;
         }
     }
     for passed in barriers {
@@ -157,9 +156,8 @@ async fn settle_passed(
         if cancelled.contains(&id) {
             continue;
         }
-        let name = names::snapshot(desc.id, id);
-        let buried = ctx.bucket.exists(&names::snapshot_gone(desc.id, id)).await?;
-        if buried || ctx.bucket.exists(&name).await? {
+        let numbers = ctx.catalog.snapshot_numbers(desc.id, id).await?;
+        if numbers.is_buried || numbers.newest().is_some() {
             continue;
         }
         if claimed.unsettled {
@@ -175,12 +173,14 @@ async fn settle_passed(
             base: passed.base.clone(),
             snapshot: Some(SnapshotInfo {
                 id,
+                number: PUBLISHED,
                 created_ms: passed.barrier.created_ms,
                 size_bytes: passed.size_bytes,
                 name: passed.barrier.name.clone(),
             }),
             next_node: 0,
         };
+        let name = names::snapshot(desc.id, id, PUBLISHED);
         // Whoever was first wrote the same snapshot.
         let _ = ctx.bucket.create(&name, vec![made.encode(ctx.bucket.nonce())]).await?;
     }

@@ -40,7 +40,7 @@ impl Volume {
     pub(crate) async fn publish_snapshot(&self, info: SnapshotInfo) -> Result<()> {
         let keeper = self.refs.lock().await;
         let id = info.id;
-        let name = names::snapshot(self.desc.id, id);
+        let name = names::snapshot(self.desc.id, id, info.number);
         if !self.snapshots.lock().has(id) {
             return Ok(());
         }

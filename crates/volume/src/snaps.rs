@@ -18,9 +18,13 @@ use skerry_core::refs::Ref;
 use skerry_core::root::Base;
 use skerry_core::segment::build;
 use skerry_core::size::check_volume;
+use skerry_store::liveness::Walk;
 use skerry_store::view;
 use std::sync::Arc;
 use tokio::sync::OwnedMutexGuard;
+
+/// How often a snapshot is read anew whose ref is replaced by a higher number meanwhile.
+pub(crate) const REPLACED_MAX: usize = 5;
 
 fn missing(volume: &Name, snapshot: &Name) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no snapshot {volume}@{snapshot}"))
@@ -126,14 +130,14 @@ impl Volume {
     ) -> Result<()> {
         if let Some(found) = found {
             let nodes = &self.ctx.nodes;
-            for page in &found.base.root.liveness {
-                let listed = skerry_store::checkpoint::load_page(nodes, page).await?;
-                keeper.candidates.extend(listed.segments().map(|(key, _)| *key));
-                keeper.candidates.insert(page.ptr.segment);
+            let mut walk = Walk::new(nodes, found.base.root.liveness);
+            while let Some(listed) = walk.next_leaf().await? {
+                keeper.candidates.extend(listed.iter().map(|(key, _)| *key));
             }
+            keeper.candidates.extend(walk.own);
             self.add_range(&mut keeper.candidates, &found.base);
         }
-        self.ctx.bucket.delete(&names::snapshot(self.desc.id, id)).await?;
+        self.ctx.catalog.delete_snapshot_refs(self.desc.id, id).await?;
         self.collect(keeper, true).await?;
         Ok(())
     }
@@ -177,7 +181,7 @@ impl Volume {
 
     async fn roll_back_paused(&self, base: &Base) -> Result<()> {
         self.drain().await?;
-        let target = view::open(&self.ctx.bucket, self.desc.id, base).await?;
+        let mut target = view::open(&self.ctx.bucket, self.desc.id, base).await?;
         self.checkpoint().await?;
         let at = self.publish_rollback(base).await?;
         {
@@ -185,6 +189,7 @@ impl Volume {
             let (block, generation) = (state.block, state.generation);
             let (last_record, name) = (state.last_record, state.name.clone());
             let root_at = state.root_at;
+            target.root.birth = target.root.birth.max(state.root.birth);
             let mut next = state_of(view::View { at, name, ..target }, block);
             next.generation = generation;
             next.last_record = last_record;
@@ -283,7 +288,7 @@ impl Node {
         let found = self.published(id, volume, snapshot).await?;
         let info = found.snapshot.ok_or_else(|| missing(volume, snapshot))?;
         self.ctx.catalog.bury(&names::snapshot_gone(id, info.id)).await?;
-        self.ctx.bucket.delete(&names::snapshot(id, info.id)).await?;
+        self.ctx.catalog.delete_snapshot_refs(id, info.id).await?;
         self.finish_deletion(id, volume).await
     }
 
@@ -311,7 +316,33 @@ impl Node {
         size_bytes: Option<u64>,
     ) -> Result<VolumeInfo> {
         let parent = self.resolve(volume).await?;
-        let found = self.published(parent, volume, snapshot).await?;
+        let mut found = self.published(parent, volume, snapshot).await?;
+        for _ in 0..REPLACED_MAX {
+            match self.clone_ref(&found, volume, snapshot, new, size_bytes).await {
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    // Its owner may have put a higher number of the same snapshot meanwhile.
+                    let now = self.published(parent, volume, snapshot).await?;
+                    if now == found {
+                        return Err(e);
+                    }
+                    found = now;
+                }
+                done => return done,
+            }
+        }
+        let detail = format!("{volume}@{snapshot} changes all the time; try again");
+        Err(Error::new(ErrorKind::Unavailable, detail))
+    }
+
+    async fn clone_ref(
+        &self,
+        found: &Ref,
+        volume: &Name,
+        snapshot: &Name,
+        new: &Name,
+        size_bytes: Option<u64>,
+    ) -> Result<VolumeInfo> {
+        let parent = found.volume;
         let info = found.snapshot.as_ref().ok_or_else(|| missing(volume, snapshot))?;
         let size_bytes = size_bytes.unwrap_or(info.size_bytes);
         check_volume(size_bytes).map_err(|e| Error::new(ErrorKind::Invalid, e.to_string()))?;
@@ -334,8 +365,7 @@ impl Node {
             base: found.base.clone(),
             parent: Some((parent, info.id)),
         };
-        let gone = names::snapshot_gone(parent, info.id);
-        self.introduce(desc, new, Some(&gone)).await
+        self.introduce(desc, new, Some(found)).await
     }
 
     /// Makes a volume what a snapshot of it is; first keeps the present state as a snapshot, which it gives.

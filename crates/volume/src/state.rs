@@ -235,7 +235,7 @@ impl State {
     /// alone: it is merged when the clone needs it.
     pub(crate) fn is_tidy(&self) -> bool {
         let is_merged = self.overlay.is_empty() && self.frozen.is_none() && self.live.is_empty();
-        self.unsettled || (is_merged && self.root.dead_pending.is_empty())
+        self.unsettled || (is_merged && self.root.dead_pending.is_none())
     }
 
     /// When the oldest record that is not in the bucket was written.

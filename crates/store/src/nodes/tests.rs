@@ -1,6 +1,7 @@
 use super::*;
 use crate::bucket::Created;
 use crate::testing::memory_bucket;
+use skerry_core::dead::DeadNode;
 use skerry_core::entry::BlockEntry;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::node::NodeBuilder;
@@ -115,17 +116,25 @@ async fn damage_is_named_and_never_given_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_just_made_and_pages_are_kept() {
+async fn nodes_are_kept_by_their_kind() {
     let bucket = memory_bucket(5).await;
     let nodes = Nodes::new(bucket.clone(), NODE_CACHE_BYTES);
     let mut builder = builder(&bucket, 6);
     let made = builder.push(0, 128, &leaf(9));
-    nodes.insert(&made, leaf(9));
-    let page = builder.push(0, 0, b"a page, whatever is in it");
+    nodes.insert(&made, NodeKind::Leaf, leaf(9));
+    let dead = DeadNode { next: None, subtrees: vec![made] }.encode(1);
+    let other = builder.push(0, 128, &dead);
     assert_eq!(nodes.get(&made).await.expect("in memory").first_key(), 9 * 128);
     put(&bucket, builder).await;
     for _ in 0..2 {
-        assert_eq!(nodes.get_page(&page).await.expect("a page"), "a page, whatever is in it");
+        assert_eq!(nodes.get_raw(&other, NodeKind::Dead).await.expect("a node"), dead);
     }
     assert_eq!(fetches(&nodes), 1);
+    // What is asked for as another kind than it is, is refused, in memory or not.
+    for nodes in [nodes, Nodes::new(bucket, NODE_CACHE_BYTES)] {
+        assert!(nodes.get(&other).await.is_err());
+        assert!(nodes.get_raw(&other, NodeKind::LivenessLeaf).await.is_err());
+        assert!(nodes.get_raw(&made, NodeKind::Dead).await.is_err());
+        assert!(nodes.get(&made).await.is_ok());
+    }
 }
