@@ -7,6 +7,9 @@ use crate::name::{Group, LimitKey};
 pub const LIMITS_MAX: usize = 8;
 /// The longest time that a rate counts in, milliseconds: a day.
 pub const RATE_MS_MAX: u32 = 86_400_000;
+/// The longest time that a rate's empty bucket may take to fill, microseconds: ten years. Times in microseconds have 64
+/// bits, and a bucket beyond it would never be seen to be full.
+pub const FILL_US_MAX: u64 = 10 * 365 * 86_400_000_000;
 /// The shortest time between two refreshes of a floating limit, milliseconds.
 pub const REFRESH_MS_MIN: u32 = 1_000;
 
@@ -78,6 +81,12 @@ impl LimitKind {
             Self::Rate { count, per_ms, .. } if u64::from(*count) > u64::from(*per_ms) * 1000 => {
                 "it allows more than one job in a microsecond"
             }
+            Self::Rate { count, per_ms, burst }
+                if Flow::period_us(*count, *per_ms).saturating_mul((*burst).into())
+                    > FILL_US_MAX =>
+            {
+                "its empty bucket would take more than ten years to fill: lower the burst"
+            }
             _ => return Ok(()),
         };
         Err(Error::invalid(format!("limit {key} is not valid: {reason}")))
@@ -110,10 +119,17 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Of `count` tokens in `per_ms` milliseconds, and at most `burst` in the bucket.
+    /// Of `count` tokens in `per_ms` milliseconds, and at most `burst` in the bucket; of more than fill in
+    /// [`FILL_US_MAX`], as many as do.
     pub fn new(count: u32, per_ms: u32, burst: u32) -> Self {
-        let period_us = (u64::from(per_ms) * 1000).div_ceil(u64::from(count.max(1))).max(1);
-        Self { period_us, depth_us: period_us * u64::from(burst.max(1)) }
+        let period_us = Self::period_us(count, per_ms);
+        let depth_us = period_us.saturating_mul(u64::from(burst.max(1)));
+        Self { period_us, depth_us: depth_us.min(FILL_US_MAX) }
+    }
+
+    fn period_us(count: u32, per_ms: u32) -> u64 {
+        let per_us = u64::from(per_ms.min(RATE_MS_MAX)) * 1000;
+        per_us.div_ceil(u64::from(count.max(1))).max(1)
     }
 }
 
@@ -202,10 +218,30 @@ mod tests {
             rate(1, 1, 0),
             rate(1, RATE_MS_MAX + 1, 1),
             rate(1_001, 1, 1),
+            rate(1, RATE_MS_MAX, 3_651),
+            rate(1, RATE_MS_MAX, u32::MAX),
         ] {
             let error = bad.check(&key).expect_err("nonsense");
             assert!(error.message().contains("api"), "{error}");
         }
         assert_eq!(rate(1_000, 1, u32::MAX).check(&key), Ok(()));
+        assert_eq!(rate(1, RATE_MS_MAX, 3_650).check(&key), Ok(()));
+    }
+
+    #[test]
+    fn any_numbers_make_a_bucket_that_gives_and_fills() {
+        for (count, per_ms, burst) in
+            [(1, RATE_MS_MAX, u32::MAX), (1, u32::MAX, u32::MAX), (0, 0, 0)]
+        {
+            let flow = Flow::new(count, per_ms, burst);
+            let now_us = 1_700_000_000_000_000;
+            let mut bucket = Bucket::empty_at(flow, now_us);
+            assert_eq!(bucket.tokens(flow, now_us), 0);
+            let more_us = bucket.more_us(flow, now_us);
+            assert!(more_us > now_us, "{more_us}");
+            assert_eq!(bucket.tokens(flow, more_us), 1);
+            bucket.take(flow, more_us);
+            assert!(bucket.full_at_us <= more_us + FILL_US_MAX + flow.period_us);
+        }
     }
 }

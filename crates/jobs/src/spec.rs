@@ -17,6 +17,9 @@ pub const METADATA_BYTES_MAX: usize = 256;
 pub const PRIORITY_MAX: u8 = 99;
 /// The priority of who names none.
 pub const PRIORITY_DEFAULT: u8 = 50;
+/// The latest time that a job may name, milliseconds since 1970: the end of the year 9999, the last that people's
+/// calendars have.
+pub const TIME_MS_MAX: u64 = 253_402_300_799_999;
 /// The shortest lease, milliseconds.
 pub const LEASE_MS_MIN: u32 = 100;
 /// The longest lease, milliseconds: a day.
@@ -95,6 +98,7 @@ impl JobSpec {
             );
             return Err(Error::invalid(detail));
         }
+        check_time("start", self.start_at_ms)?;
         self.retry.check()?;
         self.check_metadata()?;
         self.check_limits()
@@ -150,6 +154,20 @@ pub fn check_priority(priority: u8) -> Result<()> {
     Ok(())
 }
 
+/// Looks whether a time is one that people's calendars have.
+///
+/// # Errors
+/// `Invalid` if not.
+pub fn check_time(what: &str, at_ms: u64) -> Result<()> {
+    if at_ms > TIME_MS_MAX {
+        let detail = format!(
+            "the {what} time {at_ms} is after the year 9999: times are milliseconds since 1970"
+        );
+        return Err(Error::invalid(detail));
+    }
+    Ok(())
+}
+
 /// Looks whether a payload or a result is too large.
 ///
 /// # Errors
@@ -187,6 +205,7 @@ mod tests {
             JobSpec { id: JobId::new("~1").ok(), ..good() },
             JobSpec { priority: 100, ..good() },
             JobSpec { payload: vec![0; PAYLOAD_BYTES_MAX + 1].into(), ..good() },
+            JobSpec { start_at_ms: TIME_MS_MAX + 1, ..good() },
             JobSpec { lease_ms: 99, ..good() },
             JobSpec { lease_ms: LEASE_MS_MAX + 1, ..good() },
             JobSpec { retry: RetryPolicy { jitter_percent: 101, ..Default::default() }, ..good() },

@@ -6,7 +6,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use skerry_jobs::ErrorKind;
 use skerry_jobs::job::{AttemptNo, Job, JobRef, Lease, Seq, State};
 use skerry_jobs::limit::{Limit, LimitKind};
-use skerry_jobs::machine::{Cancelled, GroupCounts, Machine, Next, Report};
+use skerry_jobs::machine::{Cancelled, Expired, GroupCounts, Machine, Next, Pace, Report};
 use skerry_jobs::name::{Group, JobId, LimitKey, Tenant};
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::spec::JobSpec;
@@ -163,9 +163,37 @@ impl Run {
     fn new(seed: u64) -> Self {
         let naive = Naive { now_ms: 1_000_000, ..Naive::default() };
         let rng = StdRng::seed_from_u64(seed);
-        let mut machine = Machine::new(seed);
-        machine.tick(naive.now_ms);
-        Self { rng, machine, naive, next_seq: 1, leases: Vec::new(), ended: Vec::new() }
+        let mut run = Self {
+            rng,
+            machine: Machine::default(),
+            naive,
+            next_seq: 1,
+            leases: Vec::new(),
+            ended: Vec::new(),
+        };
+        run.machine = run.new_machine();
+        run.tick();
+        run
+    }
+
+    /// A machine; every second one does so little at once that much is left to what comes next.
+    fn new_machine(&mut self) -> Machine {
+        let machine = Machine::new(self.rng.next_u64());
+        if self.rng.random() {
+            return machine;
+        }
+        let [wakes, looks, timers] = [(); 3].map(|()| self.rng.random_range(1..4));
+        machine.paced(Pace { wakes, looks, timers })
+    }
+
+    /// Everything that is due.
+    fn tick(&mut self) -> Vec<Expired> {
+        let now_ms = self.naive.now_ms;
+        let mut all = self.machine.tick(&BTreeSet::new(), now_ms);
+        while self.machine.next_ms().is_some_and(|at_ms| at_ms <= now_ms) {
+            all.extend(self.machine.tick(&BTreeSet::new(), now_ms));
+        }
+        all
     }
 
     fn pick<T: Clone>(&mut self, from: &[T]) -> T {
@@ -240,13 +268,19 @@ impl Run {
 
     fn lease(&mut self) {
         let (group, told_ms) = (self.group(), self.told_ms());
+        assert!(self.tick().is_empty(), "time stands still");
+        let mut granted = self.machine.lease(&group, told_ms);
+        while granted.is_none() && self.machine.next_ms() == Some(self.naive.now_ms) {
+            assert!(self.tick().is_empty(), "time stands still");
+            granted = self.machine.lease(&group, told_ms);
+        }
         let able: Vec<&Known> = self
             .naive
             .jobs
             .values()
             .filter(|known| known.job.spec.group == group && self.naive.may_run(known))
             .collect();
-        let Some(granted) = self.machine.lease(&group, told_ms) else {
+        let Some(granted) = granted else {
             assert!(able.is_empty(), "{able:?} could run, and was not given out");
             return;
         };
@@ -455,7 +489,7 @@ impl Run {
                 wanted.extend(known.job.ticket().map(|ticket| ticket.lease));
             }
         }
-        for expired in self.machine.tick(self.naive.now_ms) {
+        for expired in self.tick() {
             assert!(wanted.remove(&expired.lease), "{expired:?} is not over");
             self.ended(expired.lease, expired.next, Report::Failed { is_final: false });
         }
@@ -465,10 +499,10 @@ impl Run {
 
     /// The broker stops, and reads everything back.
     fn reopen(&mut self) {
-        self.machine = Machine::new(self.rng.next_u64());
+        self.machine = self.new_machine();
         let now_ms = self.naive.now_ms;
         // The clock may have gone back since; that it was later once is not known any more.
-        assert!(self.machine.tick(now_ms).is_empty());
+        assert!(self.tick().is_empty());
         self.naive.floating.clear();
         self.naive.tokens.clear();
         self.naive.kinds.clear();

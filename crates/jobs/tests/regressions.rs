@@ -1,11 +1,12 @@
 //! What brought the system down that this replaces: each must cost no more than its fair share.
 
 use skerry_jobs::job::{Job, JobRef, Seq, State};
-use skerry_jobs::limit::{Limit, LimitKind};
-use skerry_jobs::machine::{Machine, Next, Report};
+use skerry_jobs::limit::{Limit, LimitKind, RATE_MS_MAX};
+use skerry_jobs::machine::{Expired, Machine, Next, Pace, Report};
 use skerry_jobs::name::{Group, JobId, LimitKey, Tenant};
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::spec::JobSpec;
+use std::collections::BTreeSet;
 
 const NOW_MS: u64 = 1_000_000;
 
@@ -30,6 +31,10 @@ fn drain(machine: &mut Machine) -> Vec<u64> {
         order.push(granted.lease.seq.0);
     }
     order
+}
+
+fn tick(machine: &mut Machine, now_ms: u64) -> Vec<Expired> {
+    machine.tick(&BTreeSet::new(), now_ms)
 }
 
 #[test]
@@ -101,9 +106,9 @@ fn who_reports_after_the_lease_has_passed_on_is_refused() {
         JobSpec { id: Some(id), retry, lease_ms: 1_000, ..JobSpec::default() },
     );
     let slow = machine.lease(&Group::default(), NOW_MS).expect("one");
-    let [over] = &machine.tick(NOW_MS + 1_000)[..] else { panic!("the lease is over") };
+    let [over] = &tick(&mut machine, NOW_MS + 1_000)[..] else { panic!("the lease is over") };
     assert_eq!((over.lease, over.next), (slow.lease, Next::Retry { at_ms: NOW_MS + 1_001 }));
-    machine.tick(NOW_MS + 1_001);
+    tick(&mut machine, NOW_MS + 1_001);
     let other = machine.lease(&Group::default(), NOW_MS + 1_001).expect("again");
     assert!(machine.report(slow.lease, Report::Succeeded, NOW_MS + 1_002).is_err());
     assert!(machine.heartbeat(slow.lease, NOW_MS + 1_002).is_err());
@@ -121,10 +126,84 @@ fn what_is_called_off_while_its_worker_is_dead_ends_with_the_lease() {
     let dead = machine.lease(&Group::default(), NOW_MS).expect("one");
     machine.cancel(&Tenant::default(), &JobRef::Named(id), NOW_MS).expect("it runs");
     assert_eq!(machine.lease(&Group::default(), NOW_MS), None, "its limit is held");
-    let [over] = &machine.tick(dead.expires_ms)[..] else { panic!("the lease is over") };
+    let [over] = &tick(&mut machine, dead.expires_ms)[..] else { panic!("the lease is over") };
     assert_eq!(over.next, Next::End(State::Cancelled));
     assert_eq!(
         machine.lease(&Group::default(), dead.expires_ms).map(|g| g.lease.seq),
         Some(Seq(2))
     );
+}
+
+/// Three thousand years' worth of tokens: the bucket's times did not fit 64 bits, its timer was due for ever, and the
+/// tick never ended.
+#[test]
+fn a_bucket_without_bounds_stops_nobody() {
+    let mut machine = Machine::new(1);
+    machine.assume_spent(NOW_MS);
+    let kind = LimitKind::Rate { count: 1, per_ms: RATE_MS_MAX, burst: u32::MAX };
+    let limits = vec![Limit { key: LimitKey::new("rate").expect("a name"), kind }];
+    for seq in 0..2 {
+        enqueue(&mut machine, seq, JobSpec { limits: limits.clone(), ..JobSpec::default() });
+    }
+    let mut now_ms = NOW_MS;
+    for seq in 0..2 {
+        now_ms = machine.next_ms().filter(|at_ms| *at_ms > now_ms).expect("a token comes later");
+        assert_eq!(machine.lease(&Group::default(), now_ms - 1), None);
+        tick(&mut machine, now_ms);
+        let granted = machine.lease(&Group::default(), now_ms).expect("there is a token");
+        machine.report(granted.lease, Report::Succeeded, now_ms).expect("holds");
+        assert_eq!(granted.lease.seq, Seq(seq));
+    }
+}
+
+#[test]
+fn what_is_due_at_once_is_seen_to_in_parts() {
+    const DUE: u64 = 300_000;
+    let mut machine = Machine::new(1);
+    for seq in 0..DUE {
+        enqueue(&mut machine, seq, JobSpec { start_at_ms: NOW_MS + 1, ..JobSpec::default() });
+    }
+    let (mut ready, part) = (0, Pace::default().timers as u64);
+    while ready < DUE {
+        assert_eq!(machine.next_ms(), Some(NOW_MS + 1));
+        tick(&mut machine, NOW_MS + 1);
+        let [(_, counts)] = &machine.groups()[..] else { panic!("one group") };
+        assert!(counts.ready > ready && counts.ready <= ready + part, "{counts:?}");
+        ready = counts.ready;
+    }
+    assert_eq!(machine.next_ms(), None);
+}
+
+/// Each of many users has a limit of his own, and all share one: a place of the shared limit that came free looked at every
+/// user's jobs in one go, while others' signs of life waited.
+#[test]
+fn a_place_that_comes_free_behind_other_limits_is_passed_on_in_parts() {
+    const USERS: u64 = 20_000;
+    let mut machine = Machine::new(1);
+    let spec = |limits: Vec<Limit>| JobSpec { limits, ..JobSpec::default() };
+    enqueue(&mut machine, 0, spec(vec![limit("shared", 1)]));
+    let shared = machine.lease(&Group::default(), NOW_MS).expect("one may run");
+    let own = |user: u64| limit(&format!("user-{user}"), 1);
+    for user in 1..=USERS {
+        enqueue(&mut machine, user, spec(vec![limit("shared", 1), own(user)]));
+    }
+    // A job of each user's own, beside.
+    for user in 1..=USERS {
+        enqueue(&mut machine, USERS + user, spec(vec![own(user)]));
+        machine.lease(&Group::default(), NOW_MS).expect("it is under no other limit");
+    }
+    enqueue(&mut machine, 3 * USERS, spec(vec![limit("shared", 1)]));
+    machine.report(shared.lease, Report::Succeeded, NOW_MS).expect("holds");
+    let mut parts = 0;
+    let granted = loop {
+        if let Some(granted) = machine.lease(&Group::default(), NOW_MS) {
+            break granted;
+        }
+        assert_eq!(machine.next_ms(), Some(NOW_MS), "there is more to look at");
+        tick(&mut machine, NOW_MS);
+        parts += 1;
+    };
+    assert_eq!(granted.lease.seq, Seq(3 * USERS));
+    let Pace { wakes, looks, .. } = Pace::default();
+    assert!(parts >= USERS as usize / (wakes + 2 * looks), "{parts} parts");
 }

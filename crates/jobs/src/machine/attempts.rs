@@ -5,6 +5,7 @@ use super::{Beat, Expired, Granted, Machine, Next, Phase, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobKey, JobRef, Lease, State, Ticket};
 use crate::name::{Group, Tenant};
+use std::collections::BTreeSet;
 
 impl Machine {
     /// The next job for a worker of a task group, if there is one that may run.
@@ -13,7 +14,8 @@ impl Machine {
         if self.paused.contains(group) {
             return None;
         }
-        let taken = self.queues.take(self.groups.find(group)?, self.now_ms * 1000);
+        let mut looks = self.pace.looks;
+        let taken = self.queues.take(self.groups.find(group)?, &mut looks, self.now_us());
         let granted = taken.map(|place| {
             self.leave(place.job);
             self.jobs[place.job].begun.0 += 1;
@@ -26,9 +28,8 @@ impl Machine {
 
     pub(super) fn begin_lease(&mut self, no: u32) -> Granted {
         self.enter(no, Phase::Running);
-        let entry = &mut self.jobs[no];
-        entry.timer_ms = self.now_ms + u64::from(entry.lease_ms);
-        self.timers.add(entry.timer_ms, Timer::Expiry(no));
+        self.renew(no);
+        let entry = &self.jobs[no];
         self.leased.insert(entry.key(), no);
         Granted { lease: entry.lease(), expires_ms: entry.timer_ms, bytes: entry.bytes }
     }
@@ -75,12 +76,17 @@ impl Machine {
     pub fn heartbeat(&mut self, lease: Lease, now_ms: u64) -> Result<Beat> {
         self.set_now(now_ms);
         let no = self.held(lease)?;
+        let expires_ms = self.renew(no);
+        Ok(Beat { expires_ms, cancel_asked: self.jobs[no].cancel_asked })
+    }
+
+    /// The time of a lease begins anew; says when it is over.
+    fn renew(&mut self, no: u32) -> u64 {
         let entry = &mut self.jobs[no];
-        let expires_ms = self.now_ms + u64::from(entry.lease_ms);
         self.timers.remove(entry.timer_ms, Timer::Expiry(no));
-        self.timers.add(expires_ms, Timer::Expiry(no));
-        entry.timer_ms = expires_ms;
-        Ok(Beat { expires_ms, cancel_asked: entry.cancel_asked })
+        entry.timer_ms = self.now_ms + u64::from(entry.lease_ms.max(1));
+        self.timers.add(entry.timer_ms, Timer::Expiry(no));
+        entry.timer_ms
     }
 
     /// How an attempt ended.
@@ -132,33 +138,43 @@ impl Machine {
         }
     }
 
-    /// What has come due: jobs whose time has come, leases that are over, tokens of rates.
-    pub fn tick(&mut self, now_ms: u64) -> Vec<Expired> {
+    /// What has come due: jobs whose time has come, leases that are over, tokens of rates. A bounded part of it: more is
+    /// due at once if [`Machine::next_ms`] says so. Leases of `untold` begin anew: no worker has heard of them.
+    pub fn tick(&mut self, untold: &BTreeSet<Lease>, now_ms: u64) -> Vec<Expired> {
         self.set_now(now_ms);
+        self.queues.look_again();
         let mut expired = Vec::new();
-        while let Some(timer) = self.timers.pop(self.now_ms) {
+        for _ in 0..self.pace.timers {
+            let Some(timer) = self.timers.pop(self.now_ms) else { break };
             match timer {
                 Timer::Start(no) => {
                     self.leave(no);
                     self.wait(no, 0);
                 }
-                Timer::Token(limit) => self.queues.tokens_came(limit, self.now_ms * 1000),
-                Timer::Expiry(no) => {
-                    let entry = &self.jobs[no];
-                    let lease = entry.lease();
-                    let called = self.called_of(no);
-                    let next = self.after_failure(no, false);
-                    self.end_attempt(no, next);
-                    expired.push(Expired { lease, next, called });
-                }
+                Timer::Token(limit) => self.queues.tokens_came(limit, self.now_us()),
+                Timer::Expiry(no) => expired.extend(self.lease_ran_out(no, untold)),
             }
-            self.settle();
+            self.settle_limits();
         }
+        self.settle();
         expired
     }
 
-    /// When something comes due next, milliseconds since 1970.
+    fn lease_ran_out(&mut self, no: u32, untold: &BTreeSet<Lease>) -> Option<Expired> {
+        let entry = &self.jobs[no];
+        let lease = entry.lease();
+        if untold.contains(&lease) {
+            self.renew(no);
+            return None;
+        }
+        let called = self.called_of(no);
+        let next = self.after_failure(no, false);
+        self.end_attempt(no, next);
+        Some(Expired { lease, next, called })
+    }
+
+    /// When something comes due next, milliseconds since 1970; now if there is more to do at once.
     pub fn next_ms(&self) -> Option<u64> {
-        self.timers.next_ms()
+        if self.queues.has_more() { Some(self.now_ms) } else { self.timers.next_ms() }
     }
 }

@@ -62,7 +62,7 @@ impl Machine {
             let detail = format!("limit {key} is not a floating limit");
             return Err(Error::new(ErrorKind::Conflict, detail));
         }
-        self.queues.set_rule(no, Rule::AtOnce(max), self.now_ms * 1000);
+        self.queues.set_rule(no, Rule::AtOnce(max));
         self.settle();
         Ok(())
     }

@@ -1,4 +1,8 @@
 //! Limits at work: how much room each has, and which classes of jobs wait for it.
+//!
+//! A line is *hungry* at a limit if a class of it waits there and none that this limit has woken is as good. What must
+//! hold once nothing is being woken: at a limit with room no line is hungry. So a place that comes free costs one step
+//! for each hungry line, and a line that has not used its last place is not looked at again.
 
 use super::queues::{ClassNo, LineNo, Place};
 use crate::limit::{Bucket, Flow, LimitKind};
@@ -25,6 +29,24 @@ impl Rule {
     }
 }
 
+/// The classes of a line at a limit, best first.
+#[derive(Debug, Default)]
+struct Waiters {
+    /// They wait until it has room.
+    parked: BTreeSet<(Place, ClassNo)>,
+    /// It had room for them, and they have not taken it: they stand among the heads of their line.
+    woken: BTreeSet<(Place, ClassNo)>,
+}
+
+impl Waiters {
+    fn is_hungry(&self) -> bool {
+        match (self.parked.first(), self.woken.first()) {
+            (Some(parked), Some(woken)) => parked < woken,
+            (parked, _) => parked.is_some(),
+        }
+    }
+}
+
 /// A limit of a tenant.
 #[derive(Debug)]
 pub(super) struct LimitState {
@@ -40,8 +62,10 @@ pub(super) struct LimitState {
     pub(super) bucket: Bucket,
     /// Classes under it.
     pub(super) users: u32,
-    /// Of each line, the classes that wait for it, best first.
-    pub(super) waiting: BTreeMap<LineNo, BTreeSet<(Place, ClassNo)>>,
+    lines: BTreeMap<LineNo, Waiters>,
+    hungry: BTreeSet<LineNo>,
+    /// The hungry line after this one is woken next.
+    last_woken: LineNo,
     /// When the timer for its next token goes off, milliseconds.
     pub(super) timer_ms: Option<u64>,
 }
@@ -61,7 +85,9 @@ impl LimitState {
             held: 0,
             bucket,
             users: 0,
-            waiting: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            hungry: BTreeSet::new(),
+            last_woken: 0,
             timer_ms: None,
         }
     }
@@ -87,29 +113,68 @@ impl LimitState {
         matches!(self.rule, Rule::Rate(_)).then_some(self.bucket.full_at_us)
     }
 
+    fn change(&mut self, line: LineNo, change: impl FnOnce(&mut Waiters)) {
+        let waiters = self.lines.entry(line).or_default();
+        change(waiters);
+        if waiters.is_hungry() {
+            self.hungry.insert(line);
+        } else {
+            self.hungry.remove(&line);
+        }
+        if waiters.parked.is_empty() && waiters.woken.is_empty() {
+            self.lines.remove(&line);
+        }
+    }
+
     /// A class waits.
     pub(super) fn park(&mut self, line: LineNo, place: Place, class: ClassNo) {
-        self.waiting.entry(line).or_default().insert((place, class));
+        self.change(line, |waiters| {
+            waiters.parked.insert((place, class));
+        });
     }
 
     /// A class waits no more.
     pub(super) fn unpark(&mut self, line: LineNo, place: Place, class: ClassNo) {
-        if let Some(waiting) = self.waiting.get_mut(&line) {
-            waiting.remove(&(place, class));
-            if waiting.is_empty() {
-                self.waiting.remove(&line);
-            }
-        }
+        self.change(line, |waiters| {
+            waiters.parked.remove(&(place, class));
+        });
     }
 
-    /// When a token comes for which somebody waits, or when the limit can be forgotten, milliseconds, rounded up.
+    /// A class that waited may take a place.
+    pub(super) fn note_woken(&mut self, line: LineNo, place: Place, class: ClassNo) {
+        self.change(line, |waiters| {
+            waiters.woken.insert((place, class));
+        });
+    }
+
+    /// A class that was woken has taken its place, or leaves it to the next.
+    pub(super) fn forget_woken(&mut self, line: LineNo, place: Place, class: ClassNo) {
+        self.change(line, |waiters| {
+            waiters.woken.remove(&(place, class));
+        });
+    }
+
+    /// A line waits for a place that is there.
+    pub(super) fn must_wake(&self, now_us: u64) -> bool {
+        !self.hungry.is_empty() && self.room(now_us) > 0
+    }
+
+    /// The best class of the next hungry line; all of them have their turn.
+    pub(super) fn next_hungry(&mut self) -> Option<(LineNo, Place, ClassNo)> {
+        let after = self.hungry.range(self.last_woken.saturating_add(1)..).next();
+        let line = after.or_else(|| self.hungry.first()).copied()?;
+        self.last_woken = line;
+        let (place, class) = self.lines.get(&line)?.parked.first().copied()?;
+        Some((line, place, class))
+    }
+
+    /// When a token comes for which a class waits, or when the limit can be forgotten, milliseconds, rounded up.
+    /// While there are tokens, nothing comes of another: what waits has been woken.
     pub(super) fn wanted_ms(&self, now_us: u64) -> Option<u64> {
-        match self.rule {
-            Rule::Rate(flow) if !self.waiting.is_empty() => {
-                Some(self.bucket.more_us(flow, now_us).div_ceil(1000))
-            }
-            Rule::Rate(_) if self.users == 0 => Some(self.bucket.full_at_us.div_ceil(1000)),
-            _ => None,
+        let Rule::Rate(flow) = self.rule else { return None };
+        if !self.lines.is_empty() && self.bucket.tokens(flow, now_us) == 0 {
+            return Some(self.bucket.more_us(flow, now_us).div_ceil(1000));
         }
+        (self.users == 0).then(|| self.bucket.full_at_us.div_ceil(1000))
     }
 }

@@ -82,9 +82,27 @@ impl Entry {
     }
 }
 
+/// How much is done at once, so that nobody waits long for the machine. The rest is left to what comes next, or to a tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Classes that one change wakes.
+    pub wakes: usize,
+    /// Classes that are looked at for one job that is given out.
+    pub looks: usize,
+    /// Timers that one tick sees to.
+    pub timers: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { wakes: 256, looks: 256, timers: 1024 }
+    }
+}
+
 /// The state machine of a shard.
 #[derive(Debug, Default)]
 pub struct Machine {
+    pace: Pace,
     now_ms: u64,
     random: u64,
     jobs: Pool<Entry>,
@@ -111,6 +129,11 @@ impl Machine {
     /// Attempts that begin from now on are of this opening of the shard.
     pub fn set_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch;
+    }
+
+    /// The same, that does more at once, or less.
+    pub fn paced(self, pace: Pace) -> Self {
+        Self { pace, ..self }
     }
 
     /// The time: it never goes back, whatever the clock does.
@@ -288,7 +311,7 @@ impl Machine {
             Phase::Running => {
                 self.timers.remove(entry.timer_ms, Timer::Expiry(no));
                 self.leased.remove(&entry.key());
-                self.queues.give_limits(entry.class, now_us);
+                self.queues.give_limits(entry.class);
             }
         }
     }
@@ -308,8 +331,15 @@ impl Machine {
         self.tenants.release(entry.tenant);
     }
 
-    /// After every change: timers of limits are where they belong, and a tenant is known as long as a limit of its is.
+    /// After every change: what it made ready is woken, a bounded part of it at once.
     fn settle(&mut self) {
+        let (mut steps, now_us) = (self.pace.wakes, self.now_us());
+        self.queues.wake_some(&mut steps, now_us);
+        self.settle_limits();
+    }
+
+    /// Timers of limits are where they belong, and a tenant is known as long as a limit of its is.
+    fn settle_limits(&mut self) {
         for tenant in std::mem::take(&mut self.queues.new_limits_of) {
             self.tenants.hold_again(tenant);
         }

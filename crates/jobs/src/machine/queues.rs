@@ -5,10 +5,14 @@
 //! task group), or, if a limit has no room, the class is parked at that limit, where it is in nobody's way. Lines
 //! of a task group take turns, a job each: deficit round-robin (Shreedhar and Varghese 1995) with jobs of equal cost.
 //!
-//! What must hold: whatever could run now and is not parked is among the heads, and of what is parked at a limit
-//! that has room, something better is among them. So: a place that comes free wakes the best class of each line;
-//! a class that was woken and leaves without taking the place wakes the next; and a class with a new first job
-//! looks anew. Each such step is of the order of the logarithm of the number of classes.
+//! What must hold once nothing is left to wake: whatever could run now and is not parked is among the heads, and of what
+//! is parked at a limit that has room, something better is among them. So: a limit that gets room wakes the best class
+//! of each hungry line (`limits`); a class that was woken and takes the place, or leaves it, makes its line hungry
+//! again; and a class with a new first job looks anew.
+//!
+//! Each step is of the order of the logarithm of the number of classes, and one change makes a bounded number of them:
+//! hundreds of thousands of classes may wait for one limit, and each of them for another. What is left is done by the
+//! next change, or by the next tick; until then some jobs that could run wait.
 
 use super::limits::{LimitState, Rule};
 use super::pool::Pool;
@@ -83,6 +87,14 @@ pub(super) struct Queues {
     limit_by_key: HashMap<(u32, LimitKey), LimitNo>,
     /// Groups in which something came among the heads.
     touched: BTreeSet<u32>,
+    /// Groups of which nothing was given out, and not every head was looked at.
+    unsure: BTreeSet<u32>,
+    /// Limits that have changed since it was seen whether they have room for a hungry line.
+    changed: BTreeSet<LimitNo>,
+    /// Limits that have, or had.
+    waking: BTreeSet<LimitNo>,
+    /// The limit after this one wakes next.
+    last_waking: LimitNo,
     /// Limits whose timer may have to change.
     retime: BTreeSet<LimitNo>,
     /// Timers of limits that are gone.
@@ -127,6 +139,7 @@ impl Queues {
         self.class_by_key.remove(&(line, limits));
         self.lines[line].users -= 1;
         if self.lines[line].users == 0 {
+            self.leave_turn(line);
             let gone = self.lines.remove(line);
             self.line_by_key.remove(&gone.key);
         }
@@ -168,9 +181,10 @@ impl Queues {
             // Nothing of before counts any more.
             let key = (tenant, key.clone());
             let timer_ms = self.limits[no].timer_ms;
-            let limit = LimitState::new(key, kind.clone(), self.unknown_until_us);
-            self.limits[no] = LimitState { timer_ms, ..limit };
-            self.retime.insert(no);
+            let mut limit = LimitState::new(key, kind.clone(), self.unknown_until_us);
+            limit.timer_ms = timer_ms;
+            self.limits[no] = limit;
+            self.note_changed(no);
         } else if self.limits[no].kind != *kind {
             let said = match (&self.limits[no].kind, kind) {
                 // What a worker said holds until it says something else.
@@ -178,27 +192,27 @@ impl Queues {
                 _ => Rule::of(kind),
             };
             self.limits[no].kind = kind.clone();
-            self.set_rule(no, said, now_us);
+            self.set_rule(no, said);
         }
         no
     }
 
     /// A limit lets through more from now on, or less. What runs already is not touched.
-    pub(super) fn set_rule(&mut self, no: LimitNo, rule: Rule, now_us: u64) {
-        let before = self.limits[no].room(now_us);
+    pub(super) fn set_rule(&mut self, no: LimitNo, rule: Rule) {
         self.limits[no].rule = rule;
-        let more = self.limits[no].room(now_us).saturating_sub(before);
-        self.wake(no, more, now_us);
+        self.note_changed(no);
     }
 
     /// A limit that nobody is under is forgotten, once there is nothing to remember: a rate's bucket must be full.
     fn drop_limit(&mut self, no: LimitNo, now_us: u64) {
-        self.retime.insert(no);
+        self.note_changed(no);
         if self.limits[no].users == 0 && self.limits[no].full_us().is_none_or(|at| at <= now_us) {
             let gone = self.limits.remove(no);
             self.limit_by_key.remove(&gone.key);
             self.gone_limits_of.push(gone.key.0);
             self.retime.remove(&no);
+            self.changed.remove(&no);
+            self.waking.remove(&no);
             self.stale_timers.extend(gone.timer_ms.map(|at_ms| (at_ms, no)));
         }
     }
@@ -206,50 +220,49 @@ impl Queues {
     /// A job of the class is ready.
     pub(super) fn add(&mut self, no: ClassNo, place: Place, now_us: u64) {
         self.classes[no].ready.insert(place);
-        self.settle(no, now_us);
+        self.settle_class(no, now_us);
     }
 
     /// It is not, any more.
     pub(super) fn remove(&mut self, no: ClassNo, place: Place, now_us: u64) {
         self.classes[no].ready.remove(&place);
-        self.settle(no, now_us);
+        self.settle_class(no, now_us);
     }
 
     /// A ready job of the class has another place.
     pub(super) fn replace(&mut self, no: ClassNo, before: Place, after: Place, now_us: u64) {
         self.classes[no].ready.remove(&before);
         self.classes[no].ready.insert(after);
-        self.settle(no, now_us);
+        self.settle_class(no, now_us);
     }
 
-    /// The next job of a task group, with the limits that it needs taken for it.
-    pub(super) fn take(&mut self, group: u32, now_us: u64) -> Option<Place> {
+    /// The next job of a task group, with the limits that it needs taken for it; so many classes are looked at.
+    pub(super) fn take(&mut self, group: u32, looks: &mut usize, now_us: u64) -> Option<Place> {
         loop {
+            // A class that leaves its place to the next must not keep a better one from being seen.
+            self.wake_some(looks, now_us);
             let (_, line) = self.turns.get(&group)?.first().copied()?;
-            // Without one, the line has left: it is the next one's turn.
-            let Some(no) = self.best(line, now_us) else { continue };
-            let place = self.classes[no].ready.first().copied();
-            let place = place.expect("a class among the heads has a job");
+            if *looks == 0 {
+                self.unsure.insert(group);
+                return None;
+            }
+            *looks -= 1;
+            let Some((place, no)) = self.lines[line].heads.first().copied() else {
+                // It is the next line's turn.
+                self.leave_turn(line);
+                continue;
+            };
+            if let Some(limit) = self.full(no, now_us) {
+                self.leave_spot(no);
+                self.park(no, place, limit);
+                continue;
+            }
             self.hold_limits(no, Some(now_us));
             self.leave_turn(line);
             self.join_turns(line);
             self.classes[no].ready.remove(&place);
-            self.settle(no, now_us);
+            self.settle_class(no, now_us);
             return Some(place);
-        }
-    }
-
-    /// The first class of a line for which there is room; those for which there is none are parked.
-    fn best(&mut self, line: LineNo, now_us: u64) -> Option<ClassNo> {
-        loop {
-            let Some((place, no)) = self.lines[line].heads.first().copied() else {
-                self.leave_turn(line);
-                return None;
-            };
-            let Some(limit) = self.full(no, now_us) else { return Some(no) };
-            let woken_by = self.leave_spot(no);
-            self.park(no, place, limit);
-            self.pass_on(woken_by, now_us);
         }
     }
 
@@ -261,9 +274,10 @@ impl Queues {
         self.next_turn += 1;
     }
 
-    /// A line without heads has no turn.
+    /// A line without heads has no turn, unless something of it may just be about to be woken.
     fn settle_turn(&mut self, no: LineNo) {
-        if self.lines[no].heads.is_empty() {
+        let is_settled = self.waking.is_empty() && self.changed.is_empty();
+        if is_settled && self.lines[no].heads.is_empty() {
             self.leave_turn(no);
         }
     }
@@ -284,58 +298,83 @@ impl Queues {
     /// Takes the limits of a class for a job of it.
     /// At no time (`None`) it takes no tokens: its attempt had begun before.
     pub(super) fn hold_limits(&mut self, no: ClassNo, now_us: Option<u64>) {
-        if let (Spot::Woken(place, _), Some(_)) = (self.classes[no].spot, now_us) {
+        if let (Spot::Woken(place, limit), Some(_)) = (self.classes[no].spot, now_us) {
             // It takes the place that it was woken for.
             self.classes[no].spot = Spot::Heads(place);
+            self.limits[limit].forget_woken(self.classes[no].line, place, no);
         }
         for at in 0..self.classes[no].limits.len() {
             let limit = self.classes[no].limits[at];
             self.limits[limit].take(now_us);
-            self.retime.insert(limit);
+            self.note_changed(limit);
         }
+    }
+
+    /// Something about a limit has changed: what it wakes, and when.
+    fn note_changed(&mut self, limit: LimitNo) {
+        self.changed.insert(limit);
+        self.retime.insert(limit);
     }
 
     /// Gives back what a job of the class held.
-    pub(super) fn give_limits(&mut self, no: ClassNo, now_us: u64) {
+    pub(super) fn give_limits(&mut self, no: ClassNo) {
         for at in 0..self.classes[no].limits.len() {
             let limit = self.classes[no].limits[at];
             self.limits[limit].held -= 1;
-            let count = if let Rule::AtOnce(_) = self.limits[limit].rule { 1 } else { 0 };
-            if self.limits[limit].room(now_us) > 0 {
-                self.wake(limit, count, now_us);
-            }
-        }
-    }
-
-    /// Wakes so many classes of each line that wait for a limit.
-    pub(super) fn wake(&mut self, limit: LimitNo, count: u32, now_us: u64) {
-        self.retime.insert(limit);
-        let lines: Vec<LineNo> = self.limits[limit].waiting.keys().copied().collect();
-        for line in lines {
-            let mut left = count;
-            while left > 0 {
-                let waiting = self.limits[limit].waiting.get(&line);
-                let Some((place, no)) = waiting.and_then(|all| all.first().copied()) else { break };
-                self.limits[limit].unpark(line, place, no);
-                match self.full(no, now_us) {
-                    // It waits on, for another; this place is for the next.
-                    Some(other) if other != limit => self.park(no, place, other),
-                    _ => {
-                        self.lead(no, place, Spot::Woken(place, limit));
-                        left -= 1;
-                    }
-                }
-            }
+            self.note_changed(limit);
         }
     }
 
     /// Tokens have come for those who wait for a rate.
     pub(super) fn tokens_came(&mut self, limit: LimitNo, now_us: u64) {
         self.limits[limit].timer_ms = None;
-        self.retime.insert(limit);
-        let room = self.limits[limit].room(now_us);
-        self.wake(limit, room, now_us);
+        self.note_changed(limit);
         self.drop_limit(limit, now_us);
+    }
+
+    /// Wakes classes that wait for limits that have room, in at most so many steps.
+    pub(super) fn wake_some(&mut self, steps: &mut usize, now_us: u64) {
+        while let Some(limit) = self.changed.pop_first() {
+            if self.limits[limit].must_wake(now_us) {
+                self.waking.insert(limit);
+            }
+        }
+        while *steps > 0 {
+            let after = self.waking.range(self.last_waking.saturating_add(1)..).next();
+            let Some(limit) = after.or_else(|| self.waking.first()).copied() else { return };
+            self.last_waking = limit;
+            *steps -= 1;
+            self.wake_one(limit, now_us);
+        }
+    }
+
+    /// Wakes one class that waits for a limit, if it has room.
+    fn wake_one(&mut self, limit: LimitNo, now_us: u64) {
+        if !self.limits[limit].must_wake(now_us) {
+            self.waking.remove(&limit);
+            return;
+        }
+        let Some((line, place, no)) = self.limits[limit].next_hungry() else { return };
+        self.limits[limit].unpark(line, place, no);
+        self.note_changed(limit);
+        match self.full(no, now_us) {
+            // It waits on, for another; this place is for the next.
+            Some(other) => self.park(no, place, other),
+            None => {
+                self.limits[limit].note_woken(line, place, no);
+                self.lead(no, place, Spot::Woken(place, limit));
+            }
+        }
+    }
+
+    /// Something is left to do at once.
+    pub(super) fn has_more(&self) -> bool {
+        !self.waking.is_empty() || !self.unsure.is_empty()
+    }
+
+    /// Groups whose heads were not all looked at are looked at again.
+    pub(super) fn look_again(&mut self) {
+        self.touched.append(&mut self.unsure);
     }
 
     /// The first of a class's limits that has no room.
@@ -344,7 +383,7 @@ impl Queues {
     }
 
     /// Puts a class where it belongs after its ready jobs changed.
-    fn settle(&mut self, no: ClassNo, now_us: u64) {
+    fn settle_class(&mut self, no: ClassNo, now_us: u64) {
         let class = &self.classes[no];
         let first = class.ready.first().copied();
         let stands = match class.spot {
@@ -354,45 +393,34 @@ impl Queues {
         if first == stands {
             return;
         }
-        let woken_by = self.leave_spot(no);
+        self.leave_spot(no);
         if let Some(place) = first {
             match self.full(no, now_us) {
                 Some(limit) => self.park(no, place, limit),
                 None => self.lead(no, place, Spot::Heads(place)),
             }
         }
-        self.pass_on(woken_by, now_us);
         self.settle_turn(self.classes[no].line);
     }
 
-    /// Takes a class from where it stands; says which limit it was woken by and has not taken.
-    fn leave_spot(&mut self, no: ClassNo) -> Option<LimitNo> {
+    /// Takes a class from where it stands. The place that it was woken for and has not taken is the next one's.
+    fn leave_spot(&mut self, no: ClassNo) {
         let class = &mut self.classes[no];
         let line = class.line;
         match std::mem::replace(&mut class.spot, Spot::Nowhere) {
-            Spot::Nowhere => None,
+            Spot::Nowhere => {}
             Spot::Heads(place) => {
                 self.lines[line].heads.remove(&(place, no));
-                None
             }
             Spot::Woken(place, limit) => {
                 self.lines[line].heads.remove(&(place, no));
-                Some(limit)
+                self.limits[limit].forget_woken(line, place, no);
+                self.note_changed(limit);
             }
             Spot::Parked(place, limit) => {
                 self.limits[limit].unpark(line, place, no);
-                self.retime.insert(limit);
-                None
+                self.note_changed(limit);
             }
-        }
-    }
-
-    /// A class that was woken did not take its place: it is the next one's.
-    fn pass_on(&mut self, woken_by: Option<LimitNo>, now_us: u64) {
-        if let Some(limit) = woken_by
-            && self.limits[limit].room(now_us) > 0
-        {
-            self.wake(limit, 1, now_us);
         }
     }
 
@@ -400,7 +428,7 @@ impl Queues {
         let class = &mut self.classes[no];
         class.spot = Spot::Parked(place, limit);
         self.limits[limit].park(class.line, place, no);
-        self.retime.insert(limit);
+        self.note_changed(limit);
     }
 
     /// A class stands among the heads of its line.
@@ -428,11 +456,8 @@ impl Queues {
         }
         for no in std::mem::take(&mut self.retime) {
             let limit = &mut self.limits[no];
-            let mut wanted_ms = limit.wanted_ms(now_us);
-            // A timer is never put off: it tells of a token that may have come since, and is set anew then.
-            if let (Some(set_ms), Some(new_ms)) = (limit.timer_ms, wanted_ms) {
-                wanted_ms = Some(set_ms.min(new_ms));
-            }
+            // A timer at or before now would come due for ever.
+            let wanted_ms = limit.wanted_ms(now_us).map(|at_ms| at_ms.max(now_us / 1000 + 1));
             if limit.timer_ms == wanted_ms {
                 continue;
             }

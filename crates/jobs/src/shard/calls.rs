@@ -12,7 +12,7 @@ use crate::job::{
 use crate::keys;
 use crate::machine::{Cancelled, Machine};
 use crate::name::{Group, Tenant};
-use crate::spec::{JobSpec, check_payload};
+use crate::spec::{JobSpec, check_payload, check_time};
 use bytes::Bytes;
 use std::pin::pin;
 use tokio::sync::OwnedSemaphorePermit;
@@ -69,9 +69,18 @@ impl Imported {
             );
             return Err(Error::invalid(detail));
         }
-        self.attempts.iter().try_for_each(|attempt| match &attempt.ended {
-            Some((_, Ending::Succeeded(result))) => check_payload("result", result),
-            _ => Ok(()),
+        check_time("creation", self.created_ms)?;
+        check_time("end", self.ended_ms.unwrap_or_default())?;
+        self.attempts.iter().try_for_each(|attempt| {
+            check_time("start", attempt.started_ms)?;
+            match &attempt.ended {
+                Some((at_ms, Ending::Succeeded(result))) => {
+                    check_time("end", *at_ms)?;
+                    check_payload("result", result)
+                }
+                Some((at_ms, _)) => check_time("end", *at_ms),
+                None => Ok(()),
+            }
         })
     }
 

@@ -317,15 +317,16 @@ async fn watch_timers(inner: Weak<Inner>) {
             if state.failure.is_some() {
                 return;
             }
-            state.tick(now_ms);
+            let next_ms = state.tick(now_ms);
             if !state.batch.is_empty() {
                 shard.work.notify_one();
             }
-            let next_ms = state.machine.next_ms();
-            next_ms.map(|next_ms| Duration::from_millis(next_ms.saturating_sub(now_ms).max(1)))
+            next_ms.map(|next_ms| Duration::from_millis(next_ms.saturating_sub(now_ms)))
         };
         drop(shard);
         match wait {
+            // There is more to do; others have their turn first.
+            Some(Duration::ZERO) => tokio::task::yield_now().await,
             Some(wait) => {
                 let _ = tokio::time::timeout(wait, timer.notified()).await;
             }

@@ -245,17 +245,14 @@ impl State {
         self.machine.heartbeat(lease, now_ms).ok().map(|beat| beat.expires_ms)
     }
 
-    /// What has come due.
-    pub(super) fn tick(&mut self, now_ms: u64) {
-        if self.machine.next_ms().is_some_and(|next_ms| next_ms <= now_ms) {
-            let machine = &mut self.machine;
-            self.untold.retain(|lease| machine.heartbeat(*lease, now_ms).is_ok());
-        }
-        for expired in self.machine.tick(now_ms) {
+    /// A part of what has come due; says when the next is, milliseconds since 1970.
+    pub(super) fn tick(&mut self, now_ms: u64) -> Option<u64> {
+        for expired in self.machine.tick(&self.untold, now_ms) {
             let called = expired.called;
             self.end_attempt(expired.lease, called, Ending::Expired, expired.next, now_ms);
         }
         self.dispatch(now_ms);
+        self.machine.next_ms()
     }
 
     /// A worker waits from now on, if it did not.
