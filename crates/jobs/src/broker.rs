@@ -11,6 +11,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The most jobs that one call leases, and the most credits of a worker.
@@ -20,6 +21,8 @@ pub const LEASES_MAX: u32 = 10_000;
 #[derive(Clone)]
 pub struct Broker {
     shards: Arc<[Shard]>,
+    /// The shard that gives first next time.
+    first: Arc<AtomicUsize>,
 }
 
 /// What a worker hears.
@@ -40,7 +43,7 @@ impl Broker {
     /// If there is none.
     pub fn new(shards: Vec<Shard>) -> Self {
         assert!(!shards.is_empty(), "a broker without shards");
-        Self { shards: shards.into() }
+        Self { shards: shards.into(), first: Arc::default() }
     }
 
     /// The shard that has a tenant's jobs.
@@ -111,7 +114,8 @@ impl Broker {
     /// # Errors
     /// `LeaseLost` if somebody else has the job, or nobody.
     pub fn heartbeat(&self, ticket: &Ticket) -> Result<Beat> {
-        self.shard(ticket.lease.hash).heartbeat(ticket.lease)
+        let beat = self.shard(ticket.lease.hash).heartbeat(ticket.lease);
+        beat.map_err(|error| ticket.named(error))
     }
 
     /// How an attempt ended. Said again, it is answered the same.
@@ -177,7 +181,7 @@ impl Broker {
             return self.shard_of(tenant).list(query, after).await;
         }
         let (number, within) = match after {
-            Some(cursor) => split_cursor(cursor)?,
+            Some(cursor) => split_place(&cursor.open(query)?)?,
             None => (0, None),
         };
         let Some(shard) = self.shards.get(number as usize) else {
@@ -185,11 +189,12 @@ impl Broker {
         };
         let mut listed = shard.list(query, within.as_ref()).await?;
         let is_last = number as usize + 1 == self.shards.len();
-        listed.next = match listed.next {
-            Some(next) => Some(join_cursor(number, &next.0)),
+        let next = match listed.next {
+            Some(next) => Some(join_place(number, &next.0)),
             None if is_last => None,
-            None => Some(join_cursor(number + 1, &[])),
+            None => Some(join_place(number + 1, &[])),
         };
+        listed.next = next.map(|place| Cursor::seal(query, &place));
         Ok(listed)
     }
 
@@ -262,8 +267,25 @@ impl Work {
         }
     }
 
+    /// Waits for work at all shards. What they have is shared out: each gives as much as the others, and another is the
+    /// first each time, so that the jobs of none wait for all of another's.
     fn sit_down(&self) -> Result<()> {
-        self.broker.shards.iter().zip(&self.seats).try_for_each(|(shard, seat)| shard.seat(seat))
+        let shards = &self.broker.shards;
+        let Some(seat) = self.seats.first() else { return Ok(()) };
+        let first = self.broker.first.fetch_add(1, Ordering::Relaxed) % shards.len();
+        loop {
+            let share = match shards.len() {
+                1 => u32::MAX,
+                shards => seat.credits() / u32::try_from(shards).unwrap_or(u32::MAX) + 1,
+            };
+            let mut given = 0;
+            for at in (first..shards.len()).chain(0..first) {
+                given += shards[at].seat(&self.seats[at], share)?;
+            }
+            if given == 0 || share == u32::MAX {
+                return Ok(());
+            }
+        }
     }
 
     /// The worker would take so many more.
@@ -359,16 +381,16 @@ fn check_credits(credits: u32) -> Result<()> {
     Ok(())
 }
 
-fn join_cursor(shard: u32, within: &[u8]) -> Cursor {
+fn join_place(shard: u32, within: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(4 + within.len());
     out.put_u32_le(shard);
     out.put_slice(within);
-    Cursor(out.freeze())
+    out.freeze()
 }
 
-fn split_cursor(cursor: &Cursor) -> Result<(u32, Option<Cursor>)> {
+fn split_place(place: &Bytes) -> Result<(u32, Option<Cursor>)> {
     let bad = || Error::invalid("this is not where a listing ended");
-    let (number, rest) = cursor.0.split_first_chunk::<4>().ok_or_else(bad)?;
-    let rest = (!rest.is_empty()).then(|| Cursor(Bytes::copy_from_slice(rest)));
+    let (number, rest) = place.split_first_chunk::<4>().ok_or_else(bad)?;
+    let rest = (!rest.is_empty()).then(|| Cursor(place.slice(4..)));
     Ok((u32::from_le_bytes(*number), rest))
 }

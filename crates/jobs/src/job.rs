@@ -1,6 +1,6 @@
 //! A job as it is kept: what was asked for, where it stands, and what was tried.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hash::TenantHash;
 use crate::name::{JobId, LimitKey, Tenant, Worker};
 use crate::spec::{JobSpec, PAYLOAD_BYTES_MAX};
@@ -73,6 +73,20 @@ impl Ticket {
     /// What the job is called.
     pub fn job(&self) -> JobRef {
         self.id.clone().map_or(JobRef::Assigned(self.lease.seq), JobRef::Named)
+    }
+
+    /// An error with this ticket; if its lease does not hold, the job is named: a lease has only its place.
+    pub(crate) fn named(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::LeaseLost {
+            return error;
+        }
+        let detail = format!(
+            "attempt {} of job {} of tenant {} is not under way: its lease ended; stop the work",
+            self.lease.attempt.0,
+            self.job(),
+            self.tenant
+        );
+        Error::new(ErrorKind::LeaseLost, detail)
     }
 }
 

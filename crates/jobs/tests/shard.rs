@@ -13,7 +13,9 @@ use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::machine::{Cancelled, Next};
 use skerry_jobs::name::{Group, LimitKey, Tenant, Worker};
 use skerry_jobs::retry::RetryPolicy;
-use skerry_jobs::shard::{Imported, Listed, Outcome, Query, Retention, Shard, ShardParts};
+use skerry_jobs::shard::{
+    AWAITED_MAX, Cursor, Imported, Leased, Listed, Outcome, Query, Retention, Shard, ShardParts,
+};
 use skerry_jobs::spec::JobSpec;
 use skerry_log::sim::SimDisk;
 use skerry_store::faulty::{FaultPlan, Faulty};
@@ -1212,4 +1214,146 @@ async fn a_local_cache_keeps_what_is_read() {
         let is_read = read_bytes >= (JOBS * PAYLOAD_BYTES) as u64;
         assert_eq!(is_read, !has_cache, "{read_bytes} bytes, cache: {has_cache}");
     }
+}
+
+/// Three thousand jobs of one shard kept five of another waiting until the last was given out, and a worker that asks for
+/// one at a time never got them.
+#[tokio::test(start_paused = true)]
+async fn no_shards_jobs_wait_for_all_of_anothers() {
+    let (one, two) = (Place::new(), Place::new());
+    let broker = Broker::new(vec![one.open().await, two.open().await]);
+    let worker = Worker::new("w").expect("a name");
+    let names =
+        ["red", "blue", "green", "grey", "pink"].map(|name| Tenant::new(name).expect("a name"));
+    let of = |tenant: &Tenant| std::ptr::from_ref(broker.shard_of(tenant));
+    let first = std::ptr::from_ref(broker.shard_of(&names[0]));
+    let other = names.iter().find(|tenant| of(tenant) != first).expect("not all in one shard");
+    for (busy, quiet) in [(&names[0], other), (other, &names[0])] {
+        for (tenant, jobs) in [(busy, 300), (quiet, 10)] {
+            for _ in 0..jobs {
+                let spec = JobSpec { tenant: tenant.clone(), ..JobSpec::default() };
+                broker.shard_of(tenant).enqueue(spec).await.expect("takes it");
+            }
+        }
+        let is_quiet = |leased: &Leased| leased.job.spec.tenant == *quiet;
+        let mut quiet_ones = 0;
+        for _ in 0..10 {
+            let leased = broker.lease(&Group::default(), &worker, 1, Duration::ZERO).await;
+            let [(_, leased)] = &leased.expect("answers")[..] else { panic!("there is work") };
+            quiet_ones += usize::from(is_quiet(leased));
+        }
+        assert_eq!(quiet_ones, 5, "one by one, they take turns");
+        let leased = broker.lease(&Group::default(), &worker, 20, Duration::ZERO).await;
+        let leased = leased.expect("answers");
+        assert_eq!(leased.len(), 20);
+        let quiet_ones = leased.iter().filter(|(_, leased)| is_quiet(leased)).count();
+        assert_eq!(quiet_ones, 5, "all that there are, among twenty");
+        let rest = broker.lease(&Group::default(), &worker, 1000, Duration::ZERO).await;
+        assert_eq!(rest.expect("answers").len(), 280, "nothing is left behind");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_over_is_told_by_its_jobs_name() {
+    let place = Place::new();
+    let shard = place.open().await;
+    shard.enqueue(JobSpec { lease_ms: 1_000, ..spec("mail") }).await.expect("takes it");
+    let first = one(&shard).await;
+    let second = one(&shard).await;
+    assert_ne!(first.lease, second.lease, "the first was silent");
+    for when in ["another has it", "it has ended", "the shard was opened again"] {
+        if when == "it has ended" {
+            let outcome = Outcome::Succeeded("ok".into());
+            shard.report(second.ticket(), outcome).await.expect("holds");
+        }
+        let shard = if when.contains("again") { place.open().await } else { shard.clone() };
+        let broker = Broker::new(vec![shard]);
+        let late = broker.report(first.ticket(), Outcome::Cancelled).await.expect_err("over");
+        let beat = broker.heartbeat(&first.ticket()).expect_err("it is over");
+        for error in [late, beat] {
+            assert_eq!(error.kind(), ErrorKind::LeaseLost);
+            let names = error.message().contains("attempt 1 of job mail of tenant default ");
+            assert!(names, "{when}: {error}");
+        }
+    }
+}
+
+/// A listing that began again without a word went round for ever.
+#[tokio::test(start_paused = true)]
+async fn a_listing_goes_on_only_where_one_ended() {
+    let shard = Place::new().open().await;
+    let broker = Broker::new(vec![shard.clone(), Place::new().open().await]);
+    for _ in 0..3 {
+        shard.enqueue(JobSpec::default()).await.expect("takes it");
+    }
+    let query = Query {
+        tenant: None,
+        group: None,
+        state: None,
+        metadata: None,
+        is_prefix: false,
+        limit: 1,
+    };
+    let page = shard.list(&query, None).await.expect("lists");
+    let of_all = broker.list(&query, None).await.expect("lists").next.expect("there is more");
+    let next = page.next.expect("there is more");
+    shard.list(&query, Some(&next)).await.expect("goes on");
+    broker.list(&query, Some(&of_all)).await.expect("goes on");
+    let other = Query { state: Some(State::Failed), ..query.clone() };
+    for (query, bad) in [
+        (&query, Cursor("garbage".into())),
+        (&query, Cursor(vec![0; 4].into())),
+        (&other, next),
+        (&other, of_all),
+    ] {
+        let one = shard.list(query, Some(&bad)).await.expect_err("it is refused");
+        let all = broker.list(query, Some(&bad)).await.expect_err("it is refused");
+        assert_eq!((one.kind(), all.kind()), (ErrorKind::Invalid, ErrorKind::Invalid));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_jobs_are_awaited_by_few_bytes_and_no_call_that_ended_is_remembered() {
+    let shard = Place::new().open().await;
+    let names: Vec<JobRef> = (0..30).map(|n| named(&format!("job{n}"))).collect();
+    for (n, name) in names.iter().enumerate().skip(1) {
+        let spec = JobSpec { payload: vec![7; 1 << 20].into(), ..spec(&name.to_string()) };
+        shard.enqueue(spec).await.expect("takes it");
+        if n % 2 == 0 {
+            shard.cancel(&tenant(), name).await.expect("it waits");
+        }
+    }
+    let mut awaited = shard.await_ends(&tenant(), names.clone()).expect("waits");
+    let (number, missing) = awaited.next().await.expect("one is not there");
+    assert_eq!((number, missing.expect_err("no job").kind()), (0, ErrorKind::NotFound));
+    let mut seen = vec![0];
+    for _ in 0..14 {
+        let (number, ended) = awaited.next().await.expect("it has ended");
+        assert_eq!(ended.expect("there").name(), names[number]);
+        seen.push(number);
+    }
+    let mut leased = lease(&shard, 5, Duration::ZERO).await;
+    while !leased.is_empty() {
+        for leased in leased {
+            shard
+                .report(leased.ticket(), Outcome::Succeeded(vec![1; 1 << 20].into()))
+                .await
+                .expect("holds");
+        }
+        leased = lease(&shard, 5, Duration::ZERO).await;
+    }
+    while let Some((number, ended)) = awaited.next().await {
+        assert_eq!(ended.expect("there").result().map(|result| result.len()), Some(1 << 20));
+        seen.push(number);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..30).collect::<Vec<_>>(), "each once");
+    drop(awaited);
+    shard.enqueue(spec("last")).await.expect("takes it");
+    let waits = || shard.await_ends(&tenant(), vec![named("last"); AWAITED_MAX / 2]);
+    let mut both = vec![waits().expect("waits"), waits().expect("waits")];
+    let many = shard.await_ends(&tenant(), vec![named("last")]).err().expect("too many");
+    assert_eq!(many.kind(), ErrorKind::Unavailable);
+    both.pop();
+    shard.await_ends(&tenant(), vec![named("last")]).expect("there is room again");
 }

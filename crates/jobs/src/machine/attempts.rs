@@ -37,11 +37,9 @@ impl Machine {
     fn held(&self, lease: Lease) -> Result<u32> {
         let no = self.leased.get(&lease.key()).copied();
         no.filter(|no| self.jobs[*no].lease() == lease).ok_or_else(|| {
-            let detail = format!(
-                "attempt {} of job {} is not under way: its lease ended; stop the work",
-                lease.attempt.0,
-                JobRef::Assigned(lease.seq)
-            );
+            let attempt = lease.attempt.0;
+            let detail =
+                format!("attempt {attempt} is not under way: its lease ended; stop the work");
             Error::new(ErrorKind::LeaseLost, detail)
         })
     }

@@ -7,17 +7,19 @@ use super::Inner;
 use super::ahead::Ahead;
 use super::durable::Pending;
 use super::edit::Edit;
+use super::running::Running;
 use super::seat::{Leased, Told};
 use super::state::{Batch, Delivery};
 use super::store::{Changes, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, JobKey, Lease, State};
+use futures::stream::{self, StreamExt as _};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Weak;
 
 /// Writes batches as long as the shard is in use and nothing fails. Workers had the jobs `resumed` when it was opened.
 pub(super) async fn run(inner: Weak<Inner>, resumed: HashSet<JobKey>) {
-    let mut known = Known { resumed, ..Known::default() };
+    let mut known = Known { running: Running::new(resumed), ahead: Ahead::default() };
     loop {
         let Some(shard) = inner.upgrade() else { return };
         if shard.failure.borrow().is_some() {
@@ -57,12 +59,12 @@ impl Inner {
         known.ahead.meanwhile(durably).await?;
         self.note_written(&written);
         durable.done();
-        for job in written {
-            if job.now.state == State::Running && !job.is_gone {
-                known.running.insert(job.now.key(), job.now);
-            }
-        }
-        for gone in deliver(&known.running, self.begin_leases(batch.deliveries)) {
+        let running =
+            written.into_iter().filter(|job| job.now.state == State::Running && !job.is_gone);
+        let running: HashMap<JobKey, Job> = running.map(|job| (job.now.key(), job.now)).collect();
+        let gone = deliver(&running, self.begin_leases(batch.deliveries));
+        running.into_values().for_each(|job| known.running.keep(job));
+        for gone in gone {
             let now_ms = self.clock.now_ms();
             let mut state = self.state.lock();
             state.give_back(gone, now_ms);
@@ -80,11 +82,11 @@ impl Inner {
                 state.leaving.remove(&called());
             } else if now.state.is_final() && !is_gone {
                 state.ending.remove(&called());
-                state.tell_end(now);
+                state.awaiting.tell(now.key());
             }
             if *is_gone {
                 // Who waits for its end looks for it, and finds nothing.
-                state.awaiting.remove(&now.key());
+                state.awaiting.tell(now.key());
             }
         }
     }
@@ -131,15 +133,15 @@ pub(super) struct Written {
 }
 
 /// Jobs whose records need not be read.
-#[derive(Default)]
 struct Known {
     /// Workers have them.
-    running: HashMap<JobKey, Job>,
-    /// Workers had them when the shard was opened.
-    resumed: HashSet<JobKey>,
+    running: Running,
     /// They were read with others.
     ahead: Ahead,
 }
+
+/// Jobs that are read at once, one by one.
+const READS_MAX: usize = 16;
 
 /// Makes the changes of a batch to its jobs; those that no worker has are read first.
 async fn gather(
@@ -147,21 +149,23 @@ async fn gather(
     known: &mut Known,
     edits: BTreeMap<JobKey, Vec<Edit>>,
 ) -> Result<Vec<Written>> {
-    let mut unknown = Vec::new();
+    let (mut unknown, mut let_go) = (Vec::new(), Vec::new());
     for (key, edits) in &edits {
-        if known.resumed.remove(key) {
-            let job = store.active_job(*key).await?;
-            known.running.extend(job.map(|job| (*key, job)));
+        if edits.first().is_some_and(Edit::begins) || known.running.has(*key) {
+            continue;
         }
-        let begins = edits.first().is_some_and(Edit::begins);
-        if !begins && !known.running.contains_key(key) {
-            unknown.push(*key);
-        }
+        let is_let_go = known.running.take_let_go(*key);
+        if is_let_go { &mut let_go } else { &mut unknown }.push(*key);
     }
     let mut waiting = known.ahead.take(store, &unknown).await?;
+    let read = let_go.into_iter().map(|key| store.active_job(key));
+    let mut read = stream::iter(read).buffer_unordered(READS_MAX);
+    while let Some(job) = read.next().await {
+        waiting.extend(job?.map(|job| (job.key(), job)));
+    }
     let mut written = Vec::with_capacity(edits.len());
     for (key, edits) in edits {
-        let job = known.running.remove(&key).or_else(|| waiting.remove(&key));
+        let job = known.running.take(key).or_else(|| waiting.remove(&key));
         written.push(apply(key, job, edits)?);
     }
     Ok(written)

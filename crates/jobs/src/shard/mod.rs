@@ -5,8 +5,10 @@
 //! opening it again finds out.
 
 mod ahead;
+mod awaited;
 mod calls;
 mod commit;
+mod cursor;
 mod descriptor;
 mod durable;
 mod edit;
@@ -14,15 +16,18 @@ mod ended_ids;
 mod floating;
 mod places;
 mod reading;
+mod running;
 mod seat;
 mod state;
 mod store;
 mod working;
 
+pub use awaited::{AWAITED_MAX, Awaited};
 pub use calls::{Enqueued, Imported};
+pub use cursor::Cursor;
 use descriptor::Descriptor;
 use durable::Mark;
-pub use reading::{Cursor, LISTED_MAX, Listed, Query};
+pub use reading::{LISTED_MAX, Listed, Query};
 pub use seat::{Leased, ON_ITS_WAY_BYTES, Seat, Tidings, Told};
 pub use state::Totals;
 pub use store::Retention;
@@ -81,6 +86,8 @@ struct Inner {
     claims: Notify,
     /// KiB that may still be on their way.
     room: Arc<Semaphore>,
+    /// Jobs that may still be waited for.
+    awaited: Arc<Semaphore>,
     /// There is something to write.
     work: Arc<Notify>,
     /// The next timer is another.
@@ -132,6 +139,7 @@ impl Shard {
             failure: watch::Sender::default(),
             claims: Notify::new(),
             room: Arc::new(Semaphore::new(ON_ITS_WAY_KIB_MAX as usize)),
+            awaited: Arc::new(Semaphore::new(AWAITED_MAX)),
             work: Arc::default(),
             timer: Arc::default(),
         });

@@ -2,6 +2,7 @@
 //! before it was asked.
 
 use super::calls::no_job;
+use super::cursor::Cursor;
 use super::state::Totals;
 use super::store::{Jobs, Row, Rows};
 use super::{Inner, Shard};
@@ -12,7 +13,6 @@ use crate::keys::{self, Pointer};
 use crate::machine::{Counts, GroupCounts};
 use crate::name::{Group, Tenant};
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
 /// The most jobs that one listing gives.
 pub const LISTED_MAX: usize = 1000;
@@ -39,10 +39,6 @@ pub struct Query {
     /// So many at most.
     pub limit: usize,
 }
-
-/// Where a listing goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cursor(pub Bytes);
 
 /// A part of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,47 +103,16 @@ impl Shard {
         self.inner.find(tenant, job, key).await?.ok_or_else(|| no_job(tenant, job))
     }
 
-    /// A job, once it has come to its end.
-    ///
-    /// # Errors
-    /// `NotFound`, `Unavailable`.
-    pub async fn await_end(&self, tenant: &Tenant, job: &JobRef) -> Result<Job> {
-        loop {
-            if let Some(ended) = self.end_of(tenant, job)?
-                && let Ok(job) = ended.await
-            {
-                return Ok(job);
-            }
-            // It had ended, or is deleted, or nobody will tell. One that was restarted meanwhile is waited for again.
-            let found = self.show(tenant, job).await?;
-            if found.state.is_final() {
-                return Ok(found);
-            }
-        }
-    }
-
-    /// Tells how a job ends, if it has not, or if its record does not say so yet.
-    fn end_of(&self, tenant: &Tenant, job: &JobRef) -> Result<Option<oneshot::Receiver<Job>>> {
-        let mut state = self.inner.state.lock();
-        state.check()?;
-        let Some(key) = state.key_or_ending(tenant, job) else { return Ok(None) };
-        let (tell, ended) = oneshot::channel();
-        let waiting = state.awaiting.entry(key).or_default();
-        waiting.retain(|other| !other.is_closed());
-        waiting.push(tell);
-        Ok(Some(ended))
-    }
-
     /// Jobs that match, from where a listing before ended.
     ///
     /// # Errors
     /// `Invalid`, `Unavailable`.
     pub async fn list(&self, query: &Query, after: Option<&Cursor>) -> Result<Listed> {
         query.check()?;
+        let after = after.map(|cursor| cursor.open(query)).transpose()?;
         self.inner.catch_up().await?;
         let mut listed = Listed { jobs: Vec::new(), next: None };
         let (mut looked_at, mut bytes, mut content_bytes) = (0, 0, 0);
-        let after = after.map(|cursor| cursor.0.clone());
         let prefixes = query.prefixes();
         let begun = after
             .as_ref()
@@ -169,7 +134,7 @@ impl Shard {
                     || bytes >= LISTED_BYTES_MAX
                     || content_bytes >= LISTED_CONTENT_BYTES_MAX
                 {
-                    listed.next = Some(Cursor(last));
+                    listed.next = Some(Cursor::seal(query, &last));
                     return Ok(listed);
                 }
             }

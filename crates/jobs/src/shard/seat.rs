@@ -119,6 +119,11 @@ impl Seat {
         was_full && left.bytes > 0
     }
 
+    /// How many jobs the worker would take.
+    pub fn credits(&self) -> u32 {
+        self.left.lock().credits
+    }
+
     /// Takes back all that is left; says how many.
     pub fn take_credits(&self) -> u32 {
         std::mem::take(&mut self.left.lock().credits)

@@ -1,5 +1,6 @@
 //! What a shard knows, behind one short lock: the machine, what has changed since it was last written, and who waits.
 
+use super::awaited::Awaiting;
 use super::durable::{Mark, Pending};
 use super::edit::Edit;
 use super::places::Places;
@@ -12,7 +13,7 @@ use crate::name::{Group, Tenant};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A lease that is told of when it is durable.
 pub(super) struct Delivery {
@@ -100,7 +101,7 @@ pub(super) struct State {
     /// Leases that nobody was told of: their time has not begun.
     untold: BTreeSet<Lease>,
     /// Who wants to know how a job ends.
-    pub(super) awaiting: HashMap<JobKey, Vec<oneshot::Sender<Job>>>,
+    pub(super) awaiting: Awaiting,
     pub(super) totals: Totals,
     /// Why the shard is out of service.
     pub(super) failure: Option<Error>,
@@ -121,7 +122,7 @@ impl State {
             waiting: HashSet::new(),
             holders: HashMap::new(),
             untold: BTreeSet::new(),
-            awaiting: HashMap::new(),
+            awaiting: Awaiting::default(),
             totals: Totals::default(),
             failure: None,
         }
@@ -255,12 +256,12 @@ impl State {
         self.machine.next_ms()
     }
 
-    /// A worker waits from now on, if it did not.
-    pub(super) fn seat(&mut self, seat: &Arc<Seat>, now_ms: u64) {
+    /// A worker waits from now on, if it did not. So many jobs are given out at once; says how many were.
+    pub(super) fn seat(&mut self, seat: &Arc<Seat>, most: u32, now_ms: u64) -> u32 {
         if self.waiting.insert(seat.number()) {
             self.waiters.entry(seat.group().clone()).or_default().push_back(seat.clone());
         }
-        self.serve(seat.group(), now_ms);
+        self.serve_some(seat.group(), most, now_ms)
     }
 
     /// A worker waits no more.
@@ -285,8 +286,16 @@ impl State {
 
     /// Gives work of a task group to those who wait for it, in turns.
     pub(super) fn serve(&mut self, group: &Group, now_ms: u64) {
-        let Some(waiters) = self.waiters.get_mut(group) else { return };
-        while let Some(seat) = waiters.pop_front() {
+        self.serve_some(group, u32::MAX, now_ms);
+    }
+
+    /// The same, so many jobs at most; says how many were given.
+    fn serve_some(&mut self, group: &Group, most: u32, now_ms: u64) -> u32 {
+        let Some(waiters) = self.waiters.get_mut(group) else { return 0 };
+        let mut given = 0;
+        while given < most
+            && let Some(seat) = waiters.pop_front()
+        {
             let Some(granted) = seat.offer(|| self.machine.lease(group, now_ms)) else {
                 self.waiting.remove(&seat.number());
                 continue;
@@ -303,18 +312,12 @@ impl State {
             self.holders.insert(granted.lease.key(), seat.clone());
             self.untold.insert(granted.lease);
             self.totals.leased += 1;
+            given += 1;
             waiters.push_back(seat);
         }
         if waiters.is_empty() {
             self.waiters.remove(group);
         }
-    }
-
-    /// Those who wait for this job to end are told.
-    pub(super) fn tell_end(&mut self, job: &Job) {
-        for waiting in self.awaiting.remove(&job.key()).unwrap_or_default() {
-            // Who does not wait any more need not know.
-            let _ = waiting.send(job.clone());
-        }
+        given
     }
 }

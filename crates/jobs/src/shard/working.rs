@@ -43,17 +43,18 @@ impl Outcome {
 }
 
 impl Shard {
-    /// A worker waits for work: as much as it has credits for. Said again when it has more.
+    /// A worker waits for work: as much as it has credits for. Said again when it has more. So many jobs are given out at
+    /// once; says how many were.
     ///
     /// # Errors
     /// `Unavailable`.
-    pub fn seat(&self, seat: &Arc<Seat>) -> Result<()> {
+    pub fn seat(&self, seat: &Arc<Seat>, most: u32) -> Result<u32> {
         let now_ms = self.inner.clock.now_ms();
         let mut state = self.inner.state.lock();
         state.check()?;
-        state.seat(seat, now_ms);
+        let given = state.seat(seat, most, now_ms);
         self.inner.changed(&state);
-        Ok(())
+        Ok(given)
     }
 
     /// A worker waits no more. What was given to it is still on its way.
@@ -194,6 +195,7 @@ impl Inner {
                 let done = state.report(ticket.lease, outcome, now_ms);
                 has_changed |= done.is_ok();
                 ended.said.push(done.map_err(|(error, ending)| {
+                    let error = ticket.named(error);
                     ended.refused.extend(ending.map(|ending| (at, ticket, ending)));
                     error
                 }));

@@ -324,6 +324,14 @@ pub(super) fn reported(lease: bytes::Bytes, next: Broken<Next>) -> v1::Reported 
     v1::Reported { lease, next: Some(next) }
 }
 
+/// A job that was waited for, or why there is none.
+pub(super) fn awaited(id: String, ended: Broken<Job>) -> v1::AwaitJobsResponse {
+    match ended {
+        Ok(from) => v1::AwaitJobsResponse { id, job: Some(job(from)), failure: None },
+        Err(error) => v1::AwaitJobsResponse { id, job: None, failure: Some(failure(&error)) },
+    }
+}
+
 pub(super) fn beat(lease: bytes::Bytes, beat: Broken<Beat>) -> v1::Beat {
     match beat {
         Ok(Beat { expires_ms, cancel_asked }) => {

@@ -127,7 +127,7 @@ impl Opener {
             clear_litter(dir).await;
         }
         let log = match &self.log {
-            Some(place) => place.open(number, &self.calls)?,
+            Some(place) => place.open(number, &self.calls).await?,
             None => DatabaseLog::Same,
         };
         let log_id = log.id();
@@ -192,11 +192,14 @@ impl LogPlace {
         Ok(Self::Dir(to.path.clone()))
     }
 
-    fn open(&self, shard: u32, calls: &Arc<Counters>) -> Result<DatabaseLog> {
-        match self {
-            Self::Store(place) => Ok(DatabaseLog::Store(place.open(calls)?)),
-            Self::Dir(path) => open_dir(Path::new(&path.replace(SHARD_MARK, &shard.to_string()))),
-        }
+    async fn open(&self, shard: u32, calls: &Arc<Counters>) -> Result<DatabaseLog> {
+        let dir = match self {
+            Self::Store(place) => return Ok(DatabaseLog::Store(place.open(calls)?)),
+            Self::Dir(path) => PathBuf::from(path.replace(SHARD_MARK, &shard.to_string())),
+        };
+        // All of it is read, gigabytes at worst: others must not wait for that.
+        let opened = tokio::task::spawn_blocking(move || open_dir(&dir)).await;
+        opened.unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, error.to_string())))
     }
 }
 
@@ -412,6 +415,24 @@ mod tests {
         assert_eq!(left, ["a.sst", "young.sst#1"]);
         let elsewhere = Place::of("s3", "bucket/%shard%", &BTreeMap::new(), 1).expect("a place");
         assert_eq!(elsewhere.dir_of(0), None);
+    }
+
+    /// Others are served while gigabytes of a log are read.
+    #[test]
+    fn a_log_is_not_read_where_others_are_served() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = LogPlace::Dir(dir.path().to_string_lossy().into_owned());
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.max_blocking_threads(1).build().expect("a runtime").block_on(async {
+            let (go_on, told) = std::sync::mpsc::channel();
+            let busy = tokio::task::spawn_blocking(move || told.recv());
+            let calls = Arc::default();
+            let mut opening = std::pin::pin!(place.open(0, &calls));
+            assert!(futures::poll!(opening.as_mut()).is_pending(), "it waits for another thread");
+            go_on.send(()).expect("it waits");
+            busy.await.expect("runs").expect("is told");
+            opening.await.expect("opens");
+        });
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::ready;
-use futures::stream::{self, FuturesUnordered};
+use futures::stream;
 use futures::{Stream, StreamExt as _};
 use skerry_api::v1::jobs_server::Jobs;
 use skerry_api::{Error, ErrorKind, v1};
@@ -256,35 +256,27 @@ impl Jobs for JobsService {
         &self,
         request: Request<v1::AwaitJobsRequest>,
     ) -> Answer<Self::AwaitJobsStream> {
-        let request = request.into_inner();
-        let tenant = convert::tenant(&request.tenant).map_err(status)?;
-        let shard = self.broker()?.shard_of(&tenant).clone();
-        let ends: FuturesUnordered<_> = request
-            .ids
-            .into_iter()
-            .map(|id| {
-                let (shard, tenant) = (shard.clone(), tenant.clone());
-                async move {
-                    let ended = match id.parse::<JobRef>() {
-                        Ok(job) => shard.await_end(&tenant, &job).await,
-                        Err(error) => Err(error),
-                    };
-                    Ok(match ended {
-                        Ok(job) => v1::AwaitJobsResponse {
-                            id,
-                            job: Some(convert::job(job)),
-                            failure: None,
-                        },
-                        Err(error) => {
-                            let failure = Some(convert::failure(&error));
-                            v1::AwaitJobsResponse { id, job: None, failure }
-                        }
-                    })
-                }
-            })
-            .collect();
+        let v1::AwaitJobsRequest { tenant, ids } = request.into_inner();
+        check_items("jobs", ids.len())?;
+        let tenant = convert::tenant(&tenant).map_err(status)?;
+        let (mut names, mut wrong) = (Vec::new(), Vec::new());
+        for id in ids {
+            match id.parse::<JobRef>() {
+                Ok(job) => names.push(job),
+                Err(error) => wrong.push(Ok(convert::awaited(id, Err(error)))),
+            }
+        }
+        let awaited = self.broker()?.shard_of(&tenant).await_ends(&tenant, names.clone());
+        let awaited = awaited.map_err(status)?;
+        // One at a time: each may be of megabytes, and the next is read when this one is on its way.
+        let ends = stream::unfold((awaited, names), async |(mut awaited, names)| {
+            let (number, ended) = awaited.next().await?;
+            let answer = convert::awaited(names[number].to_string(), ended);
+            Some((Ok(answer), (awaited, names)))
+        });
         let stop = self.stop.clone();
         let stopped = async move { stop.is_cancelled().then(|| Err(stopping())) };
+        let ends = stream::iter(wrong).chain(ends);
         let ends = ends.take_until(self.stop.clone().cancelled_owned());
         Ok(Response::new(Box::pin(ends.chain(stream::once(stopped).filter_map(ready)))))
     }

@@ -6,6 +6,7 @@
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
+use prost::Message;
 use skerry_api::v1;
 use skerry_jobs::broker::{Broker, Heard, Ticket, Work};
 use skerry_jobs::shard::ON_ITS_WAY_BYTES;
@@ -22,6 +23,8 @@ use crate::values::invalid;
 const MESSAGES_MAX: usize = 2;
 /// Outcomes of one worker that are not durable yet: past it, no more are read.
 const REPORTS_MAX: usize = 10_000;
+/// The same, bytes of results and errors, but for the last message.
+const REPORTS_BYTES_MAX: usize = 4 << 20;
 
 /// Serves a worker until it goes, or the node stops.
 pub(super) fn serve(
@@ -74,9 +77,11 @@ type Out = mpsc::Sender<Result<Parcel, Status>>;
 struct Conversation {
     broker: Broker,
     work: Work,
-    reports: FuturesUnordered<BoxFuture<'static, Vec<v1::Reported>>>,
+    reports: FuturesUnordered<BoxFuture<'static, (usize, Vec<v1::Reported>)>>,
     /// Outcomes in those.
     unanswered: usize,
+    /// What workers said in those, bytes.
+    unanswered_bytes: usize,
     /// The next answer.
     next: Parcel,
 }
@@ -107,7 +112,7 @@ async fn converse(
                 here.put(heard.map_err(convert::error)?)?;
             }
             Some(done) = here.reports.next() => here.answered(done),
-            request = requests.message(), if is_open && here.unanswered < REPORTS_MAX => {
+            request = requests.message(), if is_open && here.takes_more() => {
                 more = request?;
                 is_open = more.is_some();
                 if !is_open {
@@ -130,7 +135,13 @@ impl Conversation {
         let credits = std::mem::take(&mut first.credits);
         let work = broker.work(&group, &worker, credits).map_err(convert::error)?;
         let next = Parcel::new(&broker);
-        Ok(Self { broker, work, reports: FuturesUnordered::new(), unanswered: 0, next })
+        let reports = FuturesUnordered::new();
+        Ok(Self { broker, work, reports, unanswered: 0, unanswered_bytes: 0, next })
+    }
+
+    /// Outcomes wait in memory until they are durable: so many, and so many bytes.
+    fn takes_more(&self) -> bool {
+        self.unanswered < REPORTS_MAX && self.unanswered_bytes < REPORTS_BYTES_MAX
     }
 
     /// What a worker says.
@@ -149,8 +160,11 @@ impl Conversation {
         let beats = request.beats.into_iter().map(|lease| heartbeat(&self.broker, lease));
         self.next.answer.beats.extend(beats);
         if !request.outcomes.is_empty() {
+            let bytes = request.outcomes.iter().map(Message::encoded_len).sum();
             self.unanswered += request.outcomes.len();
-            self.reports.push(report(self.broker.clone(), request.outcomes).boxed());
+            self.unanswered_bytes += bytes;
+            let reports = report(self.broker.clone(), request.outcomes);
+            self.reports.push(reports.map(move |done| (bytes, done)).boxed());
         }
         Ok(())
     }
@@ -168,8 +182,9 @@ impl Conversation {
         Ok(())
     }
 
-    fn answered(&mut self, done: Vec<v1::Reported>) {
+    fn answered(&mut self, (bytes, done): (usize, Vec<v1::Reported>)) {
         self.unanswered -= done.len();
+        self.unanswered_bytes -= bytes;
         self.next.answer.reports.extend(done);
     }
 
