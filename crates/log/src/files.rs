@@ -4,7 +4,7 @@
 //! is *live* from the moment that records go to it until none of its records is needed.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     sync::{
         Arc,
@@ -223,6 +223,12 @@ impl Files {
             .filter(|(_, live)| needed(live))
             .filter_map(|(&sequence, live)| Some(LiveEntry { sequence, end: live.end? }))
             .collect()
+    }
+
+    /// The groups with records that are needed in the oldest `count` files that are not appended to any more.
+    pub(crate) fn holders(&self, count: usize) -> BTreeSet<u32> {
+        let ended = self.live.values().filter(|live| live.end.is_some());
+        ended.take(count).flat_map(|live| live.groups.keys().copied()).collect()
     }
 
     /// Bytes pinned by ended uses, each counted as a whole file.

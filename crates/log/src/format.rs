@@ -3,16 +3,20 @@
 //! Pure functions over byte arrays: no IO, no policy. All numbers are little-endian; every checksum
 //! is CRC32C.
 
+use std::ops::Range;
+
 use crate::Position;
 
 /// Version in a file's header.
-pub const FILE_FORMAT_VERSION: u16 = 1;
+pub const FILE_FORMAT_VERSION: u16 = 2;
 /// Version in a record's header.
-pub const RECORD_FORMAT_VERSION: u8 = 1;
+pub const RECORD_FORMAT_VERSION: u8 = 2;
 /// Records start on multiples of this many bytes.
 pub const RECORD_ALIGN_BYTES: u32 = 512;
-/// Bytes of a record's header; the payload follows at once.
+/// Bytes of a record's header; its table of checksums follows, then the payload.
 pub const RECORD_HEADER_BYTES: u32 = 64;
+/// Bytes of a payload that have a checksum of their own: a reader of a part verifies that part.
+pub(crate) const PIECE_BYTES: u32 = 4096;
 /// Offset of the first record: two copies of the header come before it.
 pub const RECORDS_START: u32 = 2 * FILE_HEADER_BYTES as u32;
 /// Most file uses that a header can list: what is left of its 4096 bytes.
@@ -141,7 +145,8 @@ pub(crate) struct RecordHeader {
     pub(crate) number: u64,
     pub(crate) synced_to: Position,
     pub(crate) payload_bytes: u32,
-    pub(crate) payload_crc: u32,
+    /// Of the table, or of the payload if there is none.
+    pub(crate) checksum: u32,
 }
 
 impl RecordHeader {
@@ -157,10 +162,45 @@ impl RecordHeader {
         put(&mut out, 32, &self.synced_to.as_u64().to_le_bytes());
         put(&mut out, 40, &self.payload_bytes.to_le_bytes());
         put(&mut out, 44, &self.group.to_le_bytes());
-        put(&mut out, 48, &self.payload_crc.to_le_bytes());
+        put(&mut out, 48, &self.checksum.to_le_bytes());
         let crc = crc32c::crc32c(&out[..RECORD_CRC_AT]);
         put(&mut out, RECORD_CRC_AT, &crc.to_le_bytes());
         out
+    }
+
+    /// Where the parts of the record are.
+    pub(crate) fn layout(&self) -> Layout {
+        Layout { payload_bytes: self.payload_bytes }
+    }
+
+    /// True if the bytes that follow the header, table and payload, are what was written.
+    pub(crate) fn vouches_for(&self, body: &[u8]) -> bool {
+        let layout = self.layout();
+        let Some((table, payload)) = body.split_at_checked(layout.table_bytes() as usize) else {
+            return false;
+        };
+        let payload = payload.get(..self.payload_bytes as usize);
+        payload.is_some_and(|payload| self.vouches_for_pieces(table, 0..layout.pieces(), payload))
+    }
+
+    /// True if `bytes` are these pieces of the payload, and `table` is the record's.
+    pub(crate) fn vouches_for_pieces(
+        &self,
+        table: &[u8],
+        pieces: Range<u32>,
+        bytes: &[u8],
+    ) -> bool {
+        let layout = self.layout();
+        if table.is_empty() {
+            return crc32c::crc32c(bytes) == self.checksum;
+        }
+        let first = layout.bytes_of(pieces.start..pieces.start + 1).len().min(bytes.len());
+        let (first, rest) = bytes.split_at(first);
+        let parts = std::iter::once(first).chain(rest.chunks(PIECE_BYTES as usize));
+        crc32c::crc32c(table) == self.checksum
+            && parts
+                .zip(pieces)
+                .all(|(part, n)| crc32c::crc32c(part) == u32_at(table, n as usize * 4))
     }
 
     /// Reads a header and verifies its own checksum, not the payload's.
@@ -183,15 +223,85 @@ impl RecordHeader {
             number: u64_at(bytes, 24),
             synced_to: Position::from_u64(u64_at(bytes, 32)),
             payload_bytes: u32_at(bytes, 40),
-            payload_crc: u32_at(bytes, 48),
+            checksum: u32_at(bytes, 48),
         })
+    }
+}
+
+/// Where the parts of a record are: header, table of checksums, payload.
+///
+/// Pieces are counted from the payload's end, so that the first one may be shorter: what a caller puts before
+/// whole pages leaves the pages whole pieces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    payload_bytes: u32,
+}
+
+impl Layout {
+    /// How many pieces the payload has.
+    pub(crate) fn pieces(self) -> u32 {
+        self.payload_bytes.div_ceil(PIECE_BYTES)
+    }
+
+    /// Bytes of the table: a single piece needs none, its checksum is in the header.
+    pub(crate) fn table_bytes(self) -> u32 {
+        if self.pieces() > 1 { self.pieces() * 4 } else { 0 }
+    }
+
+    /// Where the payload begins, bytes after the record's beginning.
+    pub(crate) fn payload_at(self) -> u32 {
+        RECORD_HEADER_BYTES + self.table_bytes()
+    }
+
+    /// Where the payload ends.
+    pub(crate) fn end(self) -> u32 {
+        self.payload_at() + self.payload_bytes
+    }
+
+    /// The pieces that hold a range of the payload.
+    pub(crate) fn pieces_of(self, range: &Range<u32>) -> Range<u32> {
+        let short = self.pieces() * PIECE_BYTES - self.payload_bytes;
+        (range.start + short) / PIECE_BYTES..(range.end + short).div_ceil(PIECE_BYTES)
+    }
+
+    /// The range of the payload that pieces hold.
+    pub(crate) fn bytes_of(self, pieces: Range<u32>) -> Range<u32> {
+        let short = self.pieces() * PIECE_BYTES - self.payload_bytes;
+        (pieces.start * PIECE_BYTES).saturating_sub(short)
+            ..(pieces.end * PIECE_BYTES).saturating_sub(short)
+    }
+}
+
+/// The checksums of a payload: what its header holds, and its table.
+pub(crate) fn checksums(parts: &[&[u8]], payload_bytes: u32) -> (u32, Vec<u8>) {
+    let layout = Layout { payload_bytes };
+    let mut table = Vec::with_capacity(layout.pieces() as usize * 4);
+    let mut room = layout.bytes_of(0..1).len();
+    let mut sum = 0;
+    for part in parts {
+        let mut rest = *part;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(room.min(rest.len()));
+            sum = crc32c::crc32c_append(sum, now);
+            (rest, room) = (later, room - now.len());
+            if room == 0 {
+                table.extend_from_slice(&sum.to_le_bytes());
+                (sum, room) = (0, PIECE_BYTES as usize);
+            }
+        }
+    }
+    match layout.table_bytes() {
+        0 => (table.first_chunk().map_or(0, |sum| u32::from_le_bytes(*sum)), Vec::new()),
+        _ => (crc32c::crc32c(&table), table),
     }
 }
 
 /// Bytes that a record takes in a file, padding included; `None` if no file could hold it.
 pub(crate) fn record_bytes(payload_bytes: usize) -> Option<u32> {
-    let whole = u32::try_from(payload_bytes).ok()?.checked_add(RECORD_HEADER_BYTES)?;
-    whole.checked_next_multiple_of(RECORD_ALIGN_BYTES)
+    let payload_bytes = u32::try_from(payload_bytes).ok()?;
+    // Far above any file, and far below where the sums below would overflow.
+    let layout = Some(Layout { payload_bytes }).filter(|_| payload_bytes < u32::MAX / 2)?;
+    layout.end().checked_next_multiple_of(RECORD_ALIGN_BYTES)
 }
 
 /// The name of the file in slot `number`. A slot keeps its name over all its uses.
@@ -270,15 +380,14 @@ mod tests {
     #[test]
     fn a_newer_version_is_told_apart_from_damage() {
         let mut bytes = header().encode();
-        bytes[8] = 2;
+        bytes[8] = 3;
         let crc = crc32c::crc32c(&bytes[..FILE_CRC_AT]);
         put(&mut bytes, FILE_CRC_AT, &crc.to_le_bytes());
-        assert_eq!(FileHeader::decode(&bytes), Err(Unreadable::Version(2)));
+        assert_eq!(FileHeader::decode(&bytes), Err(Unreadable::Version(3)));
     }
 
-    #[test]
-    fn record_header_round_trips_and_sees_flips() {
-        let record = RecordHeader {
+    fn a_record() -> RecordHeader {
+        RecordHeader {
             mark: false,
             kind: 9,
             group: 77,
@@ -287,8 +396,13 @@ mod tests {
             number: 12,
             synced_to: Position::new(2, 512),
             payload_bytes: 4136,
-            payload_crc: 0xdead_beef,
-        };
+            checksum: 0xdead_beef,
+        }
+    }
+
+    #[test]
+    fn record_header_round_trips_and_sees_flips() {
+        let record = a_record();
         let bytes = record.encode();
         assert_eq!(RecordHeader::decode(&bytes), Ok(record));
         for at in 0..bytes.len() {
@@ -309,10 +423,37 @@ mod tests {
     }
 
     #[test]
+    fn each_piece_has_a_checksum_wherever_parts_end() {
+        for payload_bytes in [0, 1, 4095, 4096, 4097, 4160, 8192, 20_000] {
+            let payload: Vec<u8> = (0..payload_bytes).map(|n: u32| n as u8).collect();
+            let whole = checksums(&[&payload], payload_bytes);
+            let cut = payload.len() / 3;
+            assert_eq!(checksums(&[&payload[..cut], &payload[cut..]], payload_bytes), whole);
+            let (checksum, table) = whole;
+            let header = RecordHeader { payload_bytes, checksum, ..a_record() };
+            let mut body = [table.clone(), payload.clone()].concat();
+            assert!(header.vouches_for(&body), "{payload_bytes}");
+            let layout = header.layout();
+            for piece in 0..layout.pieces() {
+                let range = layout.bytes_of(piece..piece + 1);
+                assert_eq!(layout.pieces_of(&range), piece..piece + 1);
+                let here = &payload[range.start as usize..range.end as usize];
+                assert!(header.vouches_for_pieces(&table, piece..piece + 1, here));
+            }
+            for at in (0..body.len()).step_by(77) {
+                body[at] ^= 4;
+                assert!(!header.vouches_for(&body), "byte {at} of {payload_bytes}");
+                body[at] ^= 4;
+            }
+        }
+    }
+
+    #[test]
     fn records_are_padded_to_whole_sectors() {
         assert_eq!(record_bytes(0), Some(512));
         assert_eq!(record_bytes(448), Some(512));
         assert_eq!(record_bytes(449), Some(1024));
+        assert_eq!(record_bytes(64 + 4096), Some(4608));
         assert_eq!(record_bytes(usize::MAX), None);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     Error, Log, Position, Recovered, Result,
     files::LogFile,
-    format::{RECORD_HEADER_BYTES, RECORDS_START, record_bytes},
+    format::{RECORDS_START, record_bytes},
     scan::Scanner,
 };
 
@@ -87,7 +87,7 @@ impl GroupRecords {
             }
         };
         let Some((scanner, _)) = &mut self.here else { return Ok(None) };
-        let payload_at = header.position.offset() + RECORD_HEADER_BYTES;
+        let payload_at = header.position.offset() + header.layout().payload_at();
         Ok(Some(Recovered {
             position: header.position,
             group: header.group,

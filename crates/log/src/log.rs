@@ -3,7 +3,7 @@
 //! Nothing here does IO but [`Log::open`], [`Log::commit_once`] and [`Log::try_sync`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc,
@@ -21,7 +21,7 @@ use crate::{
     counters::Counters,
     error::Failure,
     files::Files,
-    format::record_bytes,
+    format::{checksums, record_bytes},
     recover,
     tail::{NewRecord, State, Tail},
     wait::WaitClosed,
@@ -178,15 +178,18 @@ impl Log {
     /// any failure of the disk. `Invalid` if the payload is too long, the log closed or recovering.
     pub fn append(&self, group: u32, kind: u8, parts: &[&[u8]]) -> Result<Appended> {
         let payload_bytes = parts.iter().map(|part| part.len()).sum();
+        let record_bytes = self.checked_record_bytes(payload_bytes)?;
+        // The long part of the work, outside the lock.
+        let (checksum, table) = checksums(parts, payload_bytes as u32);
         let record = NewRecord {
             mark: false,
             group,
             kind,
             parts,
             payload_bytes: payload_bytes as u32,
-            // The long part of the work, outside the lock.
-            payload_crc: parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part)),
-            record_bytes: self.checked_record_bytes(payload_bytes)?,
+            checksum,
+            table: &table,
+            record_bytes,
         };
         let mut tail = self.inner.tail.lock();
         tail.check_open()?;
@@ -369,6 +372,12 @@ impl Log {
             State::Failed(cause) => Some(cause.to_string()),
             _ => None,
         }
+    }
+
+    /// The groups whose records keep the oldest quarter of the files that the cap allows, at least one file, from
+    /// being used again: those to trim when room is wanted.
+    pub fn holders_of_oldest(&self) -> BTreeSet<u32> {
+        self.inner.files.read().holders((self.inner.settings.max_files() / 4).max(1))
     }
 
     /// Bytes of the cap that are in use: whole files that are pinned, and the present one so far.

@@ -3,7 +3,10 @@
 //! No lock is held during a file read. A file may be reused meanwhile: its use is compared before
 //! and after, and the caller is told to look its data up again.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use crate::{
     Error, Log, Position, Result,
@@ -47,71 +50,96 @@ pub(crate) struct Source {
     pub(crate) nonce: u64,
 }
 
+/// What a read takes in at first: a whole record of one 4 KiB page, or the header and the table of one of 1 MiB.
+const NEAR_BYTES: usize = 4608;
+
+/// A record in a file, as far as it was read.
+struct Found {
+    source: Source,
+    position: Position,
+    header: RecordHeader,
+    /// From the record's beginning on.
+    near: Vec<u8>,
+}
+
 impl Log {
     /// Reads `buf.len()` bytes of the payload of the record at `record`, from `offset` bytes into
-    /// it. The caller knows the payload's length, and asks for no more. The checksum is not
-    /// verified: that would mean reading the whole record for every part of it (see
-    /// [`Self::read_verified`]); recovery verifies every record.
+    /// it, and verifies each piece that holds some of them. The caller knows the payload's length, and asks for no more.
     ///
     /// # Errors
-    /// `Failed` if the disk can't be read (the log stays in service), `Invalid` if no record can
-    /// be there.
+    /// `Damaged` if the bytes are not what was written, `Failed` if the disk can't be read (the log stays in
+    /// service), `Invalid` if no record can be there.
     pub fn read(&self, record: Position, offset: u32, buf: &mut [u8]) -> Result<ReadOutcome> {
-        let from = u64::from(RECORD_HEADER_BYTES) + u64::from(offset);
-        self.read_raw(record, from, buf).map(|source| match source {
-            Some(_) => ReadOutcome::Read,
-            None => ReadOutcome::Recycled,
-        })
-    }
-
-    /// Reads the whole record at `record` and verifies its checksums.
-    ///
-    /// # Errors
-    /// As [`Self::read`], and `Damaged` if the record is not what was written.
-    pub fn read_verified(&self, record: Position) -> Result<Verified> {
-        let mut header = [0; RECORD_HEADER_BYTES as usize];
-        let Some(source) = self.read_raw(record, 0, &mut header)? else {
-            return Ok(Verified::Recycled);
-        };
-        let bad = |reason| Error::Damaged {
-            file: source.file.name.clone(),
-            offset: record.offset().into(),
-            reason,
-        };
-        let header = RecordHeader::decode(&header)
-            .ok()
-            .filter(|header| header.position == record && header.nonce == source.nonce)
-            .filter(|header| header.payload_bytes as usize <= self.inner.settings.buffer_bytes)
-            .ok_or_else(|| bad("the record's header is not what was written"))?;
-        let mut payload = vec![0; header.payload_bytes as usize];
-        if self.read_raw(record, RECORD_HEADER_BYTES.into(), &mut payload)?.is_none() {
-            return Ok(Verified::Recycled);
-        }
-        if crc32c::crc32c(&payload) != header.payload_crc {
-            return Err(bad("the record's payload is not what was written"));
-        }
-        Ok(Verified::Record(VerifiedRecord { group: header.group, kind: header.kind, payload }))
-    }
-
-    /// Reads bytes from `from` bytes after `record`. `None` if its use is over.
-    fn read_raw(&self, record: Position, from: u64, buf: &mut [u8]) -> Result<Option<Source>> {
         let nowhere = || Error::NoSuchPosition { position: record };
         if record.as_u64() >= self.inner.written.load(Ordering::Acquire) {
             if record >= self.end_position() {
                 return Err(nowhere());
             }
-            if let Some(done) = self.read_memory(record, from, buf) {
-                done.ok_or_else(nowhere)?;
-                return Ok(self.source(record));
+            if let Some(done) = self.read_memory(record, offset, buf) {
+                return done.map(|()| ReadOutcome::Read).ok_or_else(nowhere);
             }
         }
-        let end = u64::from(record.offset()) + from + buf.len() as u64;
-        if record.offset() < RECORDS_START || end > u64::from(u32::MAX) {
+        let Some(found) = self.find(record)? else { return Ok(ReadOutcome::Recycled) };
+        let end = u64::from(offset) + buf.len() as u64;
+        if end > u64::from(found.header.payload_bytes) {
             return Err(nowhere());
         }
+        found.read_pieces(offset..end as u32, buf)
+    }
+
+    /// Reads the whole record at `record` and verifies its checksums.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_verified(&self, record: Position) -> Result<Verified> {
+        let Some(header) = self.header_of(record)? else { return Ok(Verified::Recycled) };
+        if header.payload_bytes as usize > self.inner.settings.buffer_bytes {
+            return Err(Error::NoSuchPosition { position: record });
+        }
+        let mut payload = vec![0; header.payload_bytes as usize];
+        match self.read(record, 0, &mut payload)? {
+            ReadOutcome::Recycled => Ok(Verified::Recycled),
+            ReadOutcome::Read => Ok(Verified::Record(VerifiedRecord {
+                group: header.group,
+                kind: header.kind,
+                payload,
+            })),
+        }
+    }
+
+    /// The header of the record at `record`; `None` if its use is over.
+    fn header_of(&self, record: Position) -> Result<Option<RecordHeader>> {
+        let nowhere = || Error::NoSuchPosition { position: record };
+        if record.as_u64() >= self.inner.written.load(Ordering::Acquire) {
+            if record >= self.end_position() {
+                return Err(nowhere());
+            }
+            let header = self.in_memory(record, |bytes| RecordHeader::decode(bytes).ok());
+            if let Some(header) = header {
+                return header.map(Some).ok_or_else(nowhere);
+            }
+        }
+        Ok(self.find(record)?.map(|found| found.header))
+    }
+
+    /// Reads the beginning of a record in its file, and verifies its header. `None` if its use is over.
+    fn find(&self, record: Position) -> Result<Option<Found>> {
+        if record.offset() < RECORDS_START {
+            return Err(Error::NoSuchPosition { position: record });
+        }
         let Some(source) = self.source(record) else { return Ok(None) };
-        source.file.read(u64::from(record.offset()) + from, buf)?;
-        Ok(source.file.is_in_use(record.sequence()).then_some(source))
+        let mut near = vec![0; NEAR_BYTES];
+        source.file.read(record.offset().into(), &mut near)?;
+        if !source.file.is_in_use(record.sequence()) {
+            return Ok(None);
+        }
+        let header = RecordHeader::decode(&near)
+            .ok()
+            .filter(|header| header.position == record && header.nonce == source.nonce);
+        let Some(header) = header else {
+            return Err(damaged(&source, record, "the record's header is not what was written"));
+        };
+        Ok(Some(Found { source, position: record, header, near }))
     }
 
     pub(crate) fn source(&self, record: Position) -> Option<Source> {
@@ -121,18 +149,74 @@ impl Log {
     }
 
     /// Copies from a buffer. `None` if the record is in none; `Some(None)` if it is too short.
-    fn read_memory(&self, record: Position, from: u64, buf: &mut [u8]) -> Option<Option<()>> {
-        let copy = |bytes: &[u8], buf: &mut [u8]| {
-            let part = bytes.get(from as usize..)?.get(..buf.len())?;
-            buf.copy_from_slice(part);
+    fn read_memory(&self, record: Position, offset: u32, buf: &mut [u8]) -> Option<Option<()>> {
+        self.in_memory(record, |bytes| {
+            let layout = RecordHeader::decode(bytes).ok()?.layout();
+            let payload = bytes.get(layout.payload_at() as usize..layout.end() as usize)?;
+            buf.copy_from_slice(payload.get(offset as usize..)?.get(..buf.len())?);
             Some(())
-        };
+        })
+    }
+
+    /// What `look` makes of the bytes from a record on, if they are in a buffer.
+    fn in_memory<T>(&self, record: Position, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let tail = self.inner.tail.lock();
         if let Some(bytes) = tail.active_from(record) {
-            return Some(copy(bytes, buf));
+            return Some(look(bytes));
         }
         let chunk = tail.sealed_with(record)?;
         drop(tail);
-        chunk.from(record).map(|bytes| copy(bytes, buf))
+        chunk.from(record).map(look)
     }
+}
+
+impl Found {
+    /// Copies a range of the payload, once the pieces that hold it are verified.
+    fn read_pieces(mut self, range: Range<u32>, buf: &mut [u8]) -> Result<ReadOutcome> {
+        if range.is_empty() {
+            return Ok(ReadOutcome::Read);
+        }
+        let layout = self.header.layout();
+        let pieces = layout.pieces_of(&range);
+        let held = layout.bytes_of(pieces.clone());
+        self.bring_near(layout.payload_at())?;
+        let (from, to) = (layout.payload_at() + held.start, layout.payload_at() + held.end);
+        let far: Vec<u8>;
+        let bytes = match self.near.get(from as usize..to as usize) {
+            Some(bytes) => bytes,
+            None => {
+                let mut read = vec![0; held.len()];
+                self.source.file.read(u64::from(self.position.offset() + from), &mut read)?;
+                far = read;
+                &far
+            }
+        };
+        let table = &self.near[RECORD_HEADER_BYTES as usize..layout.payload_at() as usize];
+        let is_good = self.header.vouches_for_pieces(table, pieces, bytes);
+        if !self.source.file.is_in_use(self.position.sequence()) {
+            return Ok(ReadOutcome::Recycled);
+        }
+        if !is_good {
+            let reason = "the record's payload is not what was written";
+            return Err(damaged(&self.source, self.position, reason));
+        }
+        let skip = (range.start - held.start) as usize;
+        buf.copy_from_slice(&bytes[skip..skip + buf.len()]);
+        Ok(ReadOutcome::Read)
+    }
+
+    /// Reads on until `near` has so many bytes: the table of a record of more than 1 MiB is long.
+    fn bring_near(&mut self, bytes: u32) -> Result<()> {
+        let has = self.near.len();
+        if has < bytes as usize {
+            self.near.resize(bytes as usize, 0);
+            let from = u64::from(self.position.offset()) + has as u64;
+            self.source.file.read(from, &mut self.near[has..])?;
+        }
+        Ok(())
+    }
+}
+
+fn damaged(source: &Source, record: Position, reason: &'static str) -> Error {
+    Error::Damaged { file: source.file.name.clone(), offset: record.offset().into(), reason }
 }

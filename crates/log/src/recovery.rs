@@ -9,7 +9,7 @@ use std::{
 use crate::{
     Error, Position, Result,
     files::LogFile,
-    format::{FileHeader, RECORD_HEADER_BYTES, RECORDS_START, RecordHeader, record_bytes},
+    format::{FileHeader, RECORDS_START, RecordHeader, record_bytes},
     log::Inner,
     recover::remove_surplus,
     scan::Scanner,
@@ -96,7 +96,7 @@ impl Recovery {
             }
         };
         let Some(cursor) = &mut self.cursor else { return Ok(None) };
-        let payload_at = header.position.offset() + RECORD_HEADER_BYTES;
+        let payload_at = header.position.offset() + header.layout().payload_at();
         Ok(Some(Recovered {
             position: header.position,
             group: header.group,

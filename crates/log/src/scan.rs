@@ -72,9 +72,9 @@ impl Scanner {
             return Ok(None);
         }
         // One window over all of it, so that the caller finds the payload there.
-        let record = self.bytes(offset, RECORD_HEADER_BYTES + header.payload_bytes)?;
-        let crc = crc32c::crc32c(&record[RECORD_HEADER_BYTES as usize..]);
-        Ok((crc == header.payload_crc).then_some(header))
+        let record = self.bytes(offset, header.layout().end())?;
+        let is_whole = header.vouches_for(&record[RECORD_HEADER_BYTES as usize..]);
+        Ok(is_whole.then_some(header))
     }
 
     /// Whether anything after the bad place at `offset` proves that the place was durable.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::{
     Error, Result,
-    format::{MAX_LIVE_FILES, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, RECORDS_START},
+    format::{MAX_LIVE_FILES, PIECE_BYTES, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, RECORDS_START},
 };
 
 /// Most files of a log: below what a header can list, so that an opening over the cap still fits.
@@ -99,7 +99,8 @@ impl Settings {
     pub fn max_payload_bytes(&self) -> usize {
         let file = self.file_bytes as usize - RECORDS_START as usize;
         let buffer = self.buffer_bytes - self.buffer_bytes % RECORD_ALIGN_BYTES as usize;
-        file.min(buffer) - RECORD_HEADER_BYTES as usize
+        let room = file.min(buffer) - RECORD_HEADER_BYTES as usize;
+        room - room.div_ceil(PIECE_BYTES as usize) * 4
     }
 
     /// How many files the cap allows.

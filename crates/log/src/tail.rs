@@ -87,7 +87,8 @@ pub(crate) struct NewRecord<'a> {
     pub(crate) kind: u8,
     pub(crate) parts: &'a [&'a [u8]],
     pub(crate) payload_bytes: u32,
-    pub(crate) payload_crc: u32,
+    pub(crate) checksum: u32,
+    pub(crate) table: &'a [u8],
     /// With header and padding.
     pub(crate) record_bytes: u32,
 }
@@ -220,7 +221,7 @@ impl Tail {
                 self.active.insert(Chunk { start: position, bytes })
             }
         };
-        push_record(&mut chunk.bytes, &header, record.parts);
+        push_record(&mut chunk.bytes, &header, record);
         if !record.mark {
             self.groups.insert(record.group, position.offset());
         }
@@ -239,7 +240,7 @@ impl Tail {
             number: self.number,
             synced_to: self.durable,
             payload_bytes: record.payload_bytes,
-            payload_crc: record.payload_crc,
+            checksum: record.checksum,
         }
     }
 
@@ -287,7 +288,8 @@ impl Tail {
             kind: 0,
             parts: &[],
             payload_bytes: 0,
-            payload_crc: 0,
+            checksum: 0,
+            table: &[],
             record_bytes: RECORD_ALIGN_BYTES,
         };
         if self.append(&mark, files).is_ok() {
@@ -373,9 +375,14 @@ impl Tail {
     }
 }
 
-fn push_record(out: &mut Buffer, header: &[u8; RECORD_HEADER_BYTES as usize], parts: &[&[u8]]) {
+fn push_record(
+    out: &mut Buffer,
+    header: &[u8; RECORD_HEADER_BYTES as usize],
+    record: &NewRecord<'_>,
+) {
     out.extend(header);
-    for part in parts {
+    out.extend(record.table);
+    for part in record.parts {
         out.extend(part);
     }
     out.pad_to_multiple(RECORD_ALIGN_BYTES as usize);

@@ -104,12 +104,13 @@ impl Window {
             .ok()
             .filter(|header| header.position == record && header.nonce == seen.nonce)
             .ok_or_else(|| bad("the record's header is not what was written"))?;
-        let to = from + header.payload_bytes as usize;
-        let Some(payload) = self.bytes.get(from..to) else { return Ok(None) };
-        if crc32c::crc32c(payload) != header.payload_crc {
+        let layout = header.layout();
+        let to = at as usize + layout.end() as usize;
+        let Some(body) = self.bytes.get(from..to) else { return Ok(None) };
+        if !header.vouches_for(body) {
             return Err(bad("the record's payload is not what was written"));
         }
-        Ok(Some(from..to))
+        Ok(Some(at as usize + layout.payload_at() as usize..to))
     }
 
     /// Fills the window from a record on with what is in its file; leaves it empty if nothing is there.
@@ -133,7 +134,7 @@ impl Window {
         // A bad place may be another record's: whether this one can be read shows when it is read alone.
         let mut is_read = self.extend(&source.file, from, here.min(WINDOW_BYTES));
         if let Ok(header) = RecordHeader::decode(&self.bytes) {
-            let whole = RECORD_HEADER_BYTES as usize + header.payload_bytes as usize;
+            let whole = header.layout().end() as usize;
             is_read = is_read && self.extend(&source.file, from, whole.min(here));
         }
         if is_read && source.file.is_in_use(record.sequence()) {

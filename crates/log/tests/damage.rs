@@ -158,7 +158,7 @@ fn a_file_of_another_log_or_of_a_newer_format_is_refused() {
 
     let (name, _) = file_of(&disk, positions[0]);
     let mut bytes = disk.contents(&name).unwrap();
-    bytes[8] = 2;
+    bytes[8] = skerry_log::FILE_FORMAT_VERSION as u8 + 1;
     let crc = crc32c::crc32c(&bytes[..4092]).to_le_bytes();
     bytes[4092..4096].copy_from_slice(&crc);
     disk.install(&name, &bytes);
@@ -292,4 +292,39 @@ fn a_file_of_a_log_that_went_another_way_is_damage() {
     let (name, _) = file_of(&disk, ours);
     disk.install(&name, &other.contents(&file_of(&other, theirs).0).unwrap());
     assert_damaged_at(&disk, &name, 0, "a file of the other");
+}
+
+/// A flipped byte of a record in a file keeps from a reader the pieces that it touches, and no others.
+#[test]
+fn what_is_read_is_verified() {
+    const FIRST: u64 = 3000;
+    let disk = SimDisk::new();
+    let (log, _) = recover(&disk, 1).unwrap();
+    let payload: Vec<u8> = (0..FIRST as usize + 4096).map(|n| (n / 7) as u8).collect();
+    let position = append_durable(&log, &Record { group: 0, kind: 3, payload: payload.clone() });
+    append_durable(&log, &record(0, 1, 900));
+    let (name, offset) = file_of(&disk, position);
+    let payload_at = 64 + 2 * 4;
+    let pieces = [0..FIRST, FIRST..payload.len() as u64];
+    for at in [0, 5, 48, 63, 64, 71, 72, 72 + FIRST - 1, 72 + FIRST, 72 + FIRST + 4095] {
+        disk.flip_bit(&name, offset + at, 3).unwrap();
+        for piece in &pieces {
+            let bytes = &payload[piece.start as usize..piece.end as usize];
+            let mut buf = vec![0; bytes.len()];
+            let read = log.read(position, piece.start as u32, &mut buf);
+            let is_touched = at < payload_at || piece.contains(&(at - payload_at));
+            match read {
+                Ok(_) => {
+                    assert!(!is_touched && buf == bytes, "byte {at} reached a reader of {piece:?}")
+                }
+                Err(error) => {
+                    assert!(is_touched, "byte {at}, {piece:?}: {error}");
+                    assert_eq!(error.kind(), ErrorKind::Damaged);
+                }
+            }
+        }
+        disk.flip_bit(&name, offset + at, 3).unwrap();
+    }
+    let Verified::Record(read) = log.read_verified(position).unwrap() else { panic!("recycled") };
+    assert_eq!(read.payload, payload);
 }

@@ -1,4 +1,4 @@
-//! The released sample of format 1: it must go on being readable, and the code must go on writing
+//! The sample of format 2: it must go on being readable, and the code must go on writing
 //! the very same bytes. If this fails, the format has changed: raise its version, keep the old
 //! sample, and add one of the new version (`SKERRY_WRITE_SAMPLE=1`) and its text in the docs.
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -14,7 +14,7 @@ use skerry_log::{
 };
 
 fn directory() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/log/v1")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/log/v2")
 }
 
 /// A history with everything that the format knows: reused files, a middle file gone, marks, a torn
@@ -53,7 +53,7 @@ fn listing(records: &[(Position, Record)]) -> String {
 }
 
 #[test]
-fn the_sample_of_version_1_still_reads() {
+fn the_sample_of_version_2_still_reads() {
     let disk = SimDisk::new();
     for entry in fs::read_dir(directory()).unwrap() {
         let path = entry.unwrap().path();
@@ -70,7 +70,7 @@ fn the_sample_of_version_1_still_reads() {
 
 #[test]
 fn the_code_still_writes_the_bytes_of_its_version() {
-    assert_eq!((FILE_FORMAT_VERSION, RECORD_FORMAT_VERSION), (1, 1), "add the new sample's test");
+    assert_eq!((FILE_FORMAT_VERSION, RECORD_FORMAT_VERSION), (2, 2), "add the new sample's test");
     let disk = history();
     if std::env::var_os("SKERRY_WRITE_SAMPLE").is_some() {
         write_sample(&disk);
