@@ -1,8 +1,11 @@
-//! Memory for overlays, shared by all volumes of a node: when half of it is used, those that have the mean or more
+//! Memory that all volumes of a node share: for overlays, and for buffers.
+//!
+//! Overlays: when half of their memory is used, those that have the mean or more
 //! check in, and when all of it is, everybody who goes on. So a busy volume among many idle ones may use nearly all of it, and nobody more than there is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What the overlays of all volumes may take.
 #[derive(Debug)]
@@ -72,6 +75,55 @@ impl Drop for OverlayShare {
     }
 }
 
+/// Buffers are counted in units of so many bytes.
+const UNIT_BYTES: usize = 4096;
+
+/// Memory for buffers. Who can wait waits for room; who only reads ahead goes without.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    room: Arc<Semaphore>,
+    units: u32,
+}
+
+impl Buffers {
+    /// Of so many bytes.
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        let units = units(max_bytes).max(1);
+        Self { room: Arc::new(Semaphore::new(units as usize)), units }
+    }
+
+    /// Waits for room for so many bytes, in the order of asking. What is larger than all of it waits for all of it.
+    pub(crate) async fn take(&self, bytes: usize) -> Option<Held> {
+        let room = self.room.clone();
+        room.acquire_many_owned(units(bytes).min(self.units)).await.ok().map(Held)
+    }
+
+    /// Takes room for so many bytes, if there is and half of all is left then for those who wait.
+    pub(crate) fn try_take(&self, bytes: usize) -> Option<Held> {
+        let left = self.room.available_permits().checked_sub(units(bytes) as usize)?;
+        if left < self.units as usize / 2 {
+            return None;
+        }
+        self.room.clone().try_acquire_many_owned(units(bytes)).ok().map(Held)
+    }
+}
+
+/// Room for buffers; free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held(OwnedSemaphorePermit);
+
+impl Held {
+    /// Gives back all but the room for so many bytes.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        let surplus = self.0.num_permits().saturating_sub(units(bytes) as usize);
+        drop(self.0.split(surplus));
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +156,22 @@ mod tests {
         let alone = budget.share();
         alone.set(500);
         assert!(alone.is_due());
+    }
+
+    #[tokio::test]
+    async fn buffers_have_no_more_than_there_is() {
+        use futures::FutureExt;
+        let buffers = Buffers::new(10 * UNIT_BYTES);
+        let mut one = buffers.take(6 * UNIT_BYTES).await.expect("room");
+        assert!(buffers.try_take(5 * UNIT_BYTES).is_none());
+        let large = buffers.take(1 << 40);
+        tokio::pin!(large);
+        assert!(large.as_mut().now_or_never().is_none(), "it must wait for all of it");
+        one.shrink_to(UNIT_BYTES);
+        assert!(large.as_mut().now_or_never().is_none());
+        drop(one);
+        drop(large.await.expect("all of it"));
+        assert!(buffers.try_take(6 * UNIT_BYTES).is_none(), "reading ahead takes more than half");
+        assert!(buffers.try_take(5 * UNIT_BYTES).is_some());
     }
 }

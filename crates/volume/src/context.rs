@@ -1,6 +1,6 @@
 //! What all volumes of a node share: the bucket, the caches, the log, the settings.
 
-use crate::budget::OverlayBudget;
+use crate::budget::{Buffers, OverlayBudget};
 use crate::error::{Error, ErrorKind, Result};
 use crate::parking::Parking;
 use crate::scratch::Scratch;
@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 /// What all volumes of a node share.
 pub struct Context {
@@ -60,6 +61,10 @@ pub struct Context {
     pub(crate) stopping: AtomicBool,
     /// Memory in which batches are put together.
     pub(crate) scratch: Scratch,
+    /// Memory for the buffers of all volumes.
+    pub(crate) buffers: Buffers,
+    /// Wakes the task that looks after the log's room.
+    pub(crate) pressure: Notify,
 }
 
 impl Context {
@@ -76,6 +81,11 @@ impl Context {
     /// This node as an owner.
     pub fn owner(&self) -> Owner {
         Owner { node: self.node, log: self.log_id(), host: self.host.clone() }
+    }
+
+    /// How much of the log's cap is in use, percent.
+    pub(crate) fn log_percent(&self) -> u64 {
+        self.log.used_bytes() * 100 / self.log.cap_bytes().max(1)
     }
 
     /// Notes what somebody should look at.

@@ -61,9 +61,9 @@ impl Node {
     async fn delete_open(&self, volume: &Arc<Volume>, snapshots: bool, force: bool) -> Result<()> {
         let id = volume.desc.id;
         let _admin = volume.admin.lock().await;
-        self.refuse_clients(volume, force, false)?;
         // Snapshots that are pending must not be lost with the head; nor anything, if this fails half-way.
         let _paused = volume.pause();
+        volume.refuse_clients(force, false)?;
         if let Err(e) = volume.drain().await
             && (volume.state.lock().failure.is_none()
                 || !(snapshots || force) && has_pending(volume))

@@ -3,6 +3,7 @@
 //! One task for each volume. A batch is built only from the log and from the state at the end of the
 //! batch before; a segment counts when every lower number of its stream is durable.
 
+use crate::budget::Held;
 use crate::error::{Error, ErrorKind, Result};
 use crate::parking::Fate;
 use crate::state::{Batch, State};
@@ -36,6 +37,8 @@ const APPLY_BLOCKS: usize = 256;
 
 /// A segment and what it does to the state.
 struct Built {
+    /// Room for its bytes, until they are durable.
+    room: Option<Held>,
     segment: BuiltSegment,
     zeros: Vec<Range<u64>>,
     batch: Batch,
@@ -161,6 +164,7 @@ impl Destager {
         let block = volume.desc.block;
         let size = batch.size_before.max(batch.size_after);
         let plan = plan(&batch.spans, block, size);
+        let room = self.room_for(&plan).await?;
         let mut base = HashMap::new();
         if plan.blocks.iter().any(|b| b.needs_base) {
             // Partial blocks are merged with the state at the end of the batch before: get there first.
@@ -173,10 +177,27 @@ impl Destager {
         }
         let id = self.next_id(&batch);
         let ctx = volume.ctx.clone();
-        let built = ctx.compute(move || volume.assemble(&id, batch, &plan, &base)).await??;
+        let built = ctx.compute(move || volume.assemble(&id, batch, &plan, &base, room)).await??;
         self.volume.note_built(&built.segment);
         self.flight.push_back(Box::pin(put(self.volume.clone(), built)));
         Ok(())
+    }
+
+    /// Waits for room for a segment's blocks, for what they are merged with, and for the segment. What is on its way is
+    /// applied meanwhile: its end makes room.
+    async fn room_for(&mut self, plan: &BatchPlan) -> Result<Option<Held>> {
+        let volume = self.volume.clone();
+        let bases = plan.blocks.iter().filter(|b| b.needs_base).count();
+        let bytes = (2 * plan.blocks.len() + bases) * volume.desc.block.bytes();
+        let room = volume.ctx.buffers.take(bytes);
+        tokio::pin!(room);
+        loop {
+            tokio::select! {
+                biased;
+                Some(done) = self.flight.next() => self.apply(done?).await?,
+                room = &mut room => return Ok(room),
+            }
+        }
     }
 
     fn next_id(&self, batch: &Batch) -> SegmentId {
@@ -184,8 +205,9 @@ impl Destager {
     }
 
     /// Takes a segment that is durable, as is everything before it, into the state.
-    async fn apply(&mut self, built: Built) -> Result<()> {
+    async fn apply(&mut self, mut built: Built) -> Result<()> {
         let volume = self.volume.clone();
+        built.room = None;
         for zeros in &built.zeros {
             volume.state.lock().overlay.zero(zeros.clone());
         }
@@ -206,6 +228,7 @@ impl Destager {
         volume.ctx.log.trim(volume.group, LogPosition::from_u64(batch.last_record + 1));
         volume.progress.send_modify(|progress| progress.vseq = batch.vseq_to);
         volume.room.notify_waiters();
+        volume.ctx.pressure.notify_one();
         Ok(())
     }
 
@@ -280,6 +303,7 @@ impl Volume {
         batch: Batch,
         plan: &BatchPlan,
         base: &HashMap<u64, Bytes>,
+        mut room: Option<Held>,
     ) -> Result<Built> {
         let bytes = self.desc.block.bytes();
         let mut raw = self.ctx.scratch.take(plan.blocks.len() * bytes);
@@ -306,7 +330,10 @@ impl Volume {
         ops.extend(batch.ops.iter().filter(|op| self.is_wanted(op)).cloned());
         let segment = build(id, &ops, &blocks);
         self.ctx.scratch.give_back(raw);
-        Ok(Built { segment, zeros, batch })
+        if let Some(room) = &mut room {
+            room.shrink_to(segment.chunks.iter().map(Bytes::len).sum());
+        }
+        Ok(Built { room, segment, zeros, batch })
     }
 
     /// A barrier whose snapshot was deleted while it was pending is left out.

@@ -2,13 +2,12 @@
 
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extents::Layers;
+use crate::extents::{self, Window};
 use crate::info::StatusRange;
 use crate::readahead::Readahead;
 use crate::reading::Reading;
 use crate::volume::{Attempt, Volume};
 use bytes::Bytes;
-use skerry_core::size::SECTOR_BYTES;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,15 +27,15 @@ pub struct Device {
 }
 
 impl Device {
-    /// Attaches to a volume that this node writes.
-    pub(crate) fn head(volume: Arc<Volume>, name: String) -> Self {
-        volume.clients.fetch_add(1, Ordering::Relaxed);
-        let (size_bytes, generation) = {
-            let state = volume.state.lock();
-            (state.size_bytes, state.generation)
-        };
+    /// Attaches to a volume that this node writes, once nothing is under way that changes what the volume is: a
+    /// client sees one state and its own writes on it.
+    ///
+    /// # Errors
+    /// Why the volume is out of service, if it is.
+    pub(crate) async fn head(volume: Arc<Volume>, name: String) -> Result<Self> {
+        let (size_bytes, generation) = volume.let_in().await?;
         let ctx = volume.ctx.clone();
-        Self::new(ctx, name, size_bytes, Kind::Head { volume, generation })
+        Ok(Self::new(ctx, name, size_bytes, Kind::Head { volume, generation }))
     }
 
     /// Attaches to a state that is only read.
@@ -155,14 +154,15 @@ impl Device {
         }
     }
 
-    /// Which parts of a range hold data; neighbours differ. No more than `max` of them: the rest is not said.
+    /// Which parts of a range hold data, from its beginning on; neighbours differ. No more than `max` of them, and
+    /// no further than a bounded search gets: ask again from where the answer ends.
     pub async fn status(&self, offset: u64, len: u64, max: usize) -> Result<Vec<StatusRange>> {
         let range = offset..offset.saturating_add(len);
         match &self.kind {
             Kind::Head { volume, generation } => volume.block_status(range, max, *generation).await,
             Kind::Reading(reading) => {
-                let sectors = range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES);
-                Layers::of(&reading.state, sectors).ranges(&self.ctx, max).await
+                let window = |rest| Ok(Window::of(&reading.state, rest));
+                extents::status(&self.ctx, &range, max, window).await
             }
         }
     }
@@ -179,6 +179,8 @@ impl Device {
     /// Brings a range near, so that reads that follow don't wait.
     pub async fn prefetch(&self, offset: u64, len: u64) {
         let len = len.min(PREFETCH_BYTES_MAX).min(self.size_bytes.saturating_sub(offset));
+        // A hint is not worth the memory that others wait for.
+        let Some(_room) = self.ctx.buffers.try_take(len as usize) else { return };
         // What can't be read now is the business of the read that follows.
         drop(self.read(offset, len as usize).await);
     }

@@ -13,71 +13,170 @@ use skerry_store::tree::{self, Scan};
 use skerry_store::view::View;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 const DATA: Source = Source { at: 0, skip: 0 };
 const HOLE: Source = Source { at: 0, skip: Source::ZERO };
 
-/// What a state says of a range, without the tree: to be laid over what the tree says.
-pub(crate) struct Layers {
+/// What is copied of one layer of a state under its lock: bounds how long writers wait for a question.
+const WINDOW_ENTRIES: usize = 256;
+/// Leaves and windows that one answer looks at: a client that wants more asks on from where the answer ends.
+const LOOKS_MAX: usize = 256;
+
+/// What a state says of the beginning of a range, without the tree: to be laid over what the tree says.
+pub(crate) struct Window {
+    /// How far that is, sectors.
     range: Range<u64>,
     top: Option<NodePtr>,
+    /// What a checkpoint is writing, below `over`.
+    frozen: Option<Arc<Overlay>>,
     over: ExtentMap,
     per_block: u64,
 }
 
-impl Layers {
-    /// Copies what the state says of `range` (sectors).
+impl Window {
+    /// Copies what the state says of `range` (sectors), as far as it is little.
     pub(crate) fn of(state: &State, range: Range<u64>) -> Self {
         let per_block = state.block.bytes() as u64 / SECTOR_BYTES;
-        let mut over = ExtentMap::new();
-        if let Some(frozen) = &state.frozen {
-            lay(&mut over, frozen, per_block, &range);
+        let mut window = Self {
+            range,
+            top: state.top(),
+            frozen: state.frozen.clone(),
+            over: ExtentMap::new(),
+            per_block,
+        };
+        let live: Vec<_> =
+            window.head(state.live.within(window.range.clone()), |(at, _)| at.clone());
+        window.lay(&state.overlay);
+        for (extent, source) in live {
+            let end = extent.end.min(window.range.end);
+            window.over.insert(extent.start..end, if source.is_zero() { HOLE } else { DATA });
         }
-        lay(&mut over, &state.overlay, per_block, &range);
-        for (extent, source) in state.live.within(range.clone()) {
-            over.insert(extent, if source.is_zero() { HOLE } else { DATA });
-        }
-        Self { range, top: state.top(), over, per_block }
+        window
     }
 
-    /// The first `max` ranges, bytes, in order, without gaps; neighbours of one kind are joined. One leaf is
-    /// looked at after the other, so that no more is in memory than is given.
-    pub(crate) async fn ranges(self, ctx: &Context, max: usize) -> Result<Vec<StatusRange>> {
+    /// The first entries of a layer; the window ends where more of them begin.
+    fn head<T>(
+        &mut self,
+        entries: impl Iterator<Item = T>,
+        sectors: impl Fn(&T) -> Range<u64>,
+    ) -> Vec<T> {
+        let mut head: Vec<T> = entries.take(WINDOW_ENTRIES + 1).collect();
+        if head.len() > WINDOW_ENTRIES
+            && let Some(next) = head.pop()
+        {
+            self.range.end = self.range.end.min(sectors(&next).start.max(self.range.start + 1));
+        }
+        head
+    }
+
+    /// Lays the beginning of an overlay over what is there.
+    fn lay(&mut self, overlay: &Overlay) {
+        let per_block = self.per_block;
+        let sectors = move |blocks: &Range<u64>| blocks.start * per_block..blocks.end * per_block;
+        let blocks = self.range.start / per_block..self.range.end.div_ceil(per_block);
+        let zeroed = self.head(overlay.zeroed_within(blocks.clone()), sectors);
+        let entries = self.head(overlay.entries_within(blocks), move |change| {
+            sectors(&(change.index..change.index + 1))
+        });
+        for zero in zeroed {
+            self.insert(sectors(&zero), HOLE);
+        }
+        for change in entries {
+            self.insert(sectors(&(change.index..change.index + 1)), DATA);
+        }
+    }
+
+    fn insert(&mut self, sectors: Range<u64>, source: Source) {
+        self.over.insert(sectors.start..sectors.end.min(self.range.end).max(sectors.start), source);
+    }
+
+    /// Adds what is known of the window to `answer`, one leaf of the tree after the other, until it is enough.
+    async fn tell(mut self, ctx: &Context, answer: &mut Answer) -> Result<()> {
+        if let Some(frozen) = self.frozen.take() {
+            let over = std::mem::take(&mut self.over);
+            self.lay(&frozen);
+            for (extent, source) in over.within(self.range.clone()) {
+                self.over.insert(extent, source);
+            }
+        }
         let blocks = self.range.start / self.per_block..self.range.end.div_ceil(self.per_block);
         let mut scan = Scan::new(&ctx.nodes, self.top, blocks);
-        let mut out: Vec<StatusRange> = Vec::new();
-        let mut cursor = self.range.start;
-        // The last one may yet grow.
-        while out.len() <= max && cursor < self.range.end {
+        while !answer.is_enough() && answer.cursor < self.range.end {
+            answer.looks += 1;
             let mut here = ExtentMap::new();
             let known = match scan.next_leaf().await? {
                 Some(leaf) => {
                     for (index, _) in &leaf {
                         here.insert(index * self.per_block..(index + 1) * self.per_block, DATA);
                     }
-                    let end = leaf.last().map_or(cursor, |(index, _)| (index + 1) * self.per_block);
+                    let end = leaf
+                        .last()
+                        .map_or(answer.cursor, |(index, _)| (index + 1) * self.per_block);
                     end.min(self.range.end)
                 }
                 None => self.range.end,
             };
-            for (extent, source) in self.over.within(cursor..known) {
+            for (extent, source) in self.over.within(answer.cursor..known) {
                 here.insert(extent, source);
             }
-            for (extent, source) in here.within(cursor..known) {
-                push(&mut out, cursor..extent.start, true);
-                push(&mut out, extent.clone(), source.is_zero());
-                cursor = extent.end;
-            }
-            push(&mut out, cursor..known, true);
-            cursor = known;
+            answer.add(&here, known);
         }
-        out.truncate(max);
-        Ok(out)
+        Ok(())
     }
 }
 
+/// Ranges in order, without gaps; neighbours of one kind are joined.
+struct Answer {
+    ranges: Vec<StatusRange>,
+    max: usize,
+    /// Up to which sector they tell.
+    cursor: u64,
+    /// Leaves looked at.
+    looks: usize,
+}
+
+impl Answer {
+    /// True if no more is to be told. The last range may yet grow, so it takes one more than is wanted.
+    fn is_enough(&self) -> bool {
+        self.ranges.len() > self.max || (self.looks >= LOOKS_MAX && !self.ranges.is_empty())
+    }
+
+    fn add(&mut self, here: &ExtentMap, known: u64) {
+        for (extent, source) in here.within(self.cursor..known) {
+            push(&mut self.ranges, self.cursor..extent.start, true);
+            push(&mut self.ranges, extent.clone(), source.is_zero());
+            self.cursor = extent.end;
+        }
+        push(&mut self.ranges, self.cursor..known, true);
+        self.cursor = known.max(self.cursor);
+    }
+}
+
+/// Which parts of `range` (bytes) hold data: at most `max` ranges from its beginning on, in order, without gaps. The work
+/// is in proportion to the answer: `window` gives what a state says of the beginning of a range, at one moment.
+pub(crate) async fn status(
+    ctx: &Context,
+    range: &Range<u64>,
+    max: usize,
+    window: impl Fn(Range<u64>) -> Result<Window>,
+) -> Result<Vec<StatusRange>> {
+    let (start, end) = (range.start / SECTOR_BYTES, range.end.div_ceil(SECTOR_BYTES));
+    let mut answer = Answer { ranges: Vec::new(), max, cursor: start, looks: 0 };
+    let mut tries = 0;
+    while answer.cursor < end && !answer.is_enough() {
+        match window(answer.cursor..end)?.tell(ctx, &mut answer).await {
+            // A node that was collected while this looked: look again.
+            Err(e) if e.kind() == ErrorKind::NotFound && tries < RESOLVE_TRIES_MAX => tries += 1,
+            told => told?,
+        }
+    }
+    answer.ranges.truncate(max);
+    Ok(answer.ranges)
+}
+
 impl Volume {
-    /// Which parts of a range (bytes) hold data, as [`Layers::ranges`] tells it; a hole is as good as a read of zeros,
+    /// Which parts of a range (bytes) hold data, as [`status`] tells it; a hole is as good as a read of zeros,
     /// so it is told only by who may serve reads.
     pub(crate) async fn block_status(
         &self,
@@ -86,29 +185,11 @@ impl Volume {
         generation: u64,
     ) -> Result<Vec<StatusRange>> {
         self.check_fence().await?;
-        let sectors = range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES);
-        let mut tries = 0;
-        loop {
-            let layers = Layers::of(&*self.admit(&range, generation)?, sectors.clone());
-            match layers.ranges(&self.ctx, max).await {
-                // A node that was collected while this looked: look again.
-                Err(e) if e.kind() == ErrorKind::NotFound && tries < RESOLVE_TRIES_MAX => {
-                    tries += 1
-                }
-                Err(e) => return Err(self.if_missing(e).await),
-                done => return done,
-            }
+        let window = |rest| Ok(Window::of(&*self.admit(&range, generation)?, rest));
+        match status(&self.ctx, &range, max, window).await {
+            Err(e) => Err(self.if_missing(e).await),
+            told => told,
         }
-    }
-}
-
-fn lay(over: &mut ExtentMap, overlay: &Overlay, per_block: u64, range: &Range<u64>) {
-    let blocks = range.start / per_block..range.end.div_ceil(per_block);
-    for zero in overlay.zeroed_within(blocks.clone()) {
-        over.insert(zero.start * per_block..zero.end * per_block, HOLE);
-    }
-    for change in overlay.entries_within(blocks) {
-        over.insert(change.index * per_block..(change.index + 1) * per_block, DATA);
     }
 }
 
@@ -172,4 +253,45 @@ async fn entry(
         Overlaid::Zero => None,
         Overlaid::Below => tree::lookup(&ctx.nodes, view.root.top, index).await?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::open::state_of;
+    use skerry_core::entry::BlockEntry;
+    use skerry_core::id::VolumeId;
+    use skerry_core::position::{Number, Position, SegmentKey};
+    use skerry_core::root::Root;
+    use skerry_core::size::BlockSize;
+
+    /// However much a state holds, little of it is copied at once, and all of it is told in the end.
+    #[test]
+    fn a_window_copies_little_and_windows_tell_all() {
+        let block = BlockSize::from_bytes(4096).expect("a block size");
+        let size = 1 << 30;
+        let view =
+            View::of_root(VolumeId([1; 16]), Root::empty(size, block, "disk"), Position::default());
+        let mut state = state_of(view, block);
+        let segment = SegmentKey { stream: skerry_core::id::StreamId([1; 16]), number: Number(1) };
+        for n in 0..20_000u64 {
+            state.content(n * 8192..n * 8192 + 512, n + 1, n % 3 == 0, std::time::Duration::ZERO);
+            state.overlay.set(n * 2 + 1, &BlockEntry { segment, offset: 0, len: 1, slot: 0 });
+            state.overlay.zero(100_000 + n * 2..100_000 + n * 2 + 1);
+        }
+        let sectors = size / SECTOR_BYTES;
+        let (mut at, mut told, mut windows) = (0, 0, 0);
+        while at < sectors {
+            let window = Window::of(&state, at..sectors);
+            assert!(window.over.len() <= 3 * WINDOW_ENTRIES, "{} entries", window.over.len());
+            assert!(window.range.start == at && window.range.end > at);
+            let data = window.over.within(window.range.clone()).filter(|(_, s)| !s.is_zero());
+            told += data.map(|(extent, _)| extent.end - extent.start).sum::<u64>();
+            at = window.range.end;
+            windows += 1;
+        }
+        let written = (0..20_000u64).filter(|n| n % 3 != 0).count() as u64;
+        assert_eq!(told, written + 20_000 * 8);
+        assert!(windows > 100);
+    }
 }

@@ -3,14 +3,18 @@
 //! A node that was suspended may have been declared dead meanwhile. After any gap of its boot-time
 //! clock, and at regular intervals while the store answers, the owner looks at every number from the
 //! lowest not known to be durable to the next unused, before it acknowledges or serves reads.
+//!
+//! A hypervisor that suspends the whole machine may stop its clocks too: then there is no gap to see. So the looks at
+//! intervals ask no clock for one; their interval bounds what such a node acknowledges in vain.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::parking::Fate;
+use crate::settings::EngineSettings;
 use crate::tail;
 use crate::volume::Volume;
 use skerry_core::env::Clock;
-use skerry_core::position::{Number, SegmentKey};
-use skerry_core::takeover::Found;
+use skerry_core::position::Number;
+use skerry_core::takeover::{self, Found};
 use skerry_log::Position as LogPosition;
 use skerry_store::segment_io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -19,8 +23,10 @@ use std::time::Duration;
 
 /// Looks for one request: a machine that is too busy to run this without gaps must still get on.
 const LOOKS_MAX: usize = 4;
-/// How long a client that attaches waits for a look at the stream.
-const ATTACH_LOOK: Duration = Duration::from_secs(1);
+/// How long a client waits for a look that may go without an answer.
+const OPTIONAL_LOOK: Duration = Duration::from_secs(1);
+/// A volume that nobody asks for anything is looked at in one of so many intervals only.
+const IDLE_INTERVALS: u32 = 6;
 
 /// What a volume knows of its ownership.
 #[derive(Debug)]
@@ -29,6 +35,12 @@ pub(crate) struct Fence {
     glimpse: Duration,
     /// A gap after which the owner must have looked.
     gap: Duration,
+    /// How old the last look may be.
+    interval: Duration,
+    /// When the last look began, nanoseconds of the boot-time clock.
+    looked_ns: AtomicU64,
+    /// The volume was asked for something since the last look at an interval.
+    used: AtomicBool,
     /// When this was last asked, nanoseconds of the boot-time clock.
     seen_ns: AtomicU64,
     /// Suspicions raised so far, and how many of them a look has settled.
@@ -47,10 +59,13 @@ fn nanos(time: Duration) -> u64 {
 }
 
 impl Fence {
-    pub(crate) fn new(clock: &Arc<dyn Clock>, glimpse: Duration, gap: Duration) -> Self {
+    pub(crate) fn new(clock: &Arc<dyn Clock>, settings: &EngineSettings) -> Self {
         Self {
-            glimpse,
-            gap,
+            glimpse: settings.glimpse_gap,
+            gap: settings.suspend_gap,
+            interval: settings.fence_interval,
+            looked_ns: AtomicU64::new(nanos(clock.boot())),
+            used: AtomicBool::new(false),
             seen_ns: AtomicU64::new(nanos(clock.boot())),
             suspicions: AtomicU64::new(0),
             settled: AtomicU64::new(0),
@@ -63,6 +78,18 @@ impl Fence {
 
     /// True if the stream must be looked at before anything is acknowledged or served.
     pub(crate) fn must_check(&self, clock: &Arc<dyn Clock>) -> bool {
+        self.used.store(true, Ordering::Relaxed);
+        let now = self.note_time(clock);
+        let looked = self.looked_ns.load(Ordering::Acquire);
+        // While it is in use, `watch_fence` looks before this is so.
+        if now.saturating_sub(looked) > 2 * nanos(self.interval) && !self.is_suspect() {
+            self.suspicions.fetch_add(1, Ordering::AcqRel);
+        }
+        self.is_suspect()
+    }
+
+    /// Notes how late it is, and suspects a gap; gives the time.
+    pub(crate) fn note_time(&self, clock: &Arc<dyn Clock>) -> u64 {
         let now = nanos(clock.boot());
         let seen = self.seen_ns.load(Ordering::Acquire);
         let gap = now.saturating_sub(seen);
@@ -76,7 +103,7 @@ impl Fence {
             self.certain.fetch_max(if is_certain { number } else { 0 }, Ordering::AcqRel);
         }
         self.seen_ns.store(now, Ordering::Release);
-        self.is_suspect()
+        now
     }
 
     fn is_suspect(&self) -> bool {
@@ -112,6 +139,7 @@ impl Drop for Leaving<'_> {
 
 /// Looks at the stream of a volume at regular intervals, as long as it is in service.
 pub(crate) async fn watch_fence(volume: Weak<Volume>) {
+    let mut idle = 0;
     loop {
         let Some(interval) = volume.upgrade().map(|open| open.ctx.settings.fence_interval) else {
             return;
@@ -121,8 +149,17 @@ pub(crate) async fn watch_fence(volume: Weak<Volume>) {
         if open.state.lock().failure.is_some() {
             return;
         }
-        if let Err(error) = open.look_for_seal().await {
-            tracing::debug!(volume = %open.name(), %error, "the stream could not be looked at");
+        idle += 1;
+        if !open.fence.used.swap(false, Ordering::Relaxed) && idle < IDLE_INTERVALS {
+            continue;
+        }
+        idle = 0;
+        match tokio::time::timeout(interval, open.look_for_seal()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(volume = %open.name(), %error, "the stream could not be looked at");
+            }
+            Err(_) => tracing::debug!(volume = %open.name(), "the bucket does not answer a look"),
         }
     }
 }
@@ -148,22 +185,31 @@ impl Volume {
         let suspicions = self.fence.suspicions.load(Ordering::Acquire);
         let settled = self.fence.settled.load(Ordering::Acquire);
         let is_certain = self.fence.certain.load(Ordering::Acquire) > settled;
-        match self.look_for_seal().await {
-            // A short gap is mostly a busy machine: a bucket that is away must not stop writers for it.
-            Err(e) if !is_certain && e.kind() == ErrorKind::Unavailable => {}
-            looked => looked?,
+        if is_certain {
+            self.look_for_seal().await?;
+        } else {
+            self.glance().await?;
         }
         self.fence.settled.fetch_max(suspicions, Ordering::AcqRel);
         Ok(())
     }
 
+    /// Looks at the stream, if the store answers soon. A short gap is mostly a busy machine: a bucket that is away must
+    /// not stop writers for it.
+    async fn glance(&self) -> Result<()> {
+        match tokio::time::timeout(OPTIONAL_LOOK, self.look_for_seal()).await {
+            Ok(Err(e)) if e.kind() == ErrorKind::Unavailable => Ok(()),
+            Ok(looked) => looked,
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Looks at every number from the lowest not known to be durable to the next unused.
     pub(crate) async fn look_for_seal(&self) -> Result<()> {
-        let from = self.state.lock().at;
-        let first = if from.stream == self.stream { from.number.0 + 1 } else { 1 };
-        let next = self.fence.next_number.load(Ordering::Acquire);
-        for number in first..=next.max(first) {
-            let key = SegmentKey { stream: self.stream, number: Number(number) };
+        self.fence.looked_ns.store(nanos(self.ctx.clock().boot()), Ordering::Release);
+        let durable = self.state.lock().at;
+        let unused = Number(self.fence.next_number.load(Ordering::Acquire));
+        for key in takeover::look(&durable, unused) {
             if let Found::Seal(seal) = segment_io::read(&self.ctx.bucket, key).await? {
                 return Err(self.sealed_by(&seal));
             }
@@ -190,7 +236,7 @@ impl Volume {
     /// Who attaches to a volume that is open already should not be given one that was taken over. A
     /// bucket that does not answer soon is no reason to refuse: nothing is known then, as at any time.
     pub(crate) async fn look_at_attach(&self) {
-        if let Ok(Err(error)) = tokio::time::timeout(ATTACH_LOOK, self.look_for_seal()).await {
+        if let Ok(Err(error)) = tokio::time::timeout(OPTIONAL_LOOK, self.look_for_seal()).await {
             tracing::debug!(volume = %self.name(), %error, "looked at the stream for a client");
         }
     }

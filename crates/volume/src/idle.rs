@@ -4,7 +4,7 @@
 //! Under load checkpoints do that bit by bit. A volume that was trimmed and left alone would keep its garbage.
 
 use crate::error::Result;
-use crate::volume::{Behalf, Volume};
+use crate::volume::{Behalf, Volume, WHOLE};
 use skerry_core::record::Action;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -65,9 +65,15 @@ impl Volume {
                 break;
             }
             // A head is named by its place: the next one needs another.
-            self.append_waiting(generation, Behalf::Operator, Action::Step, |state, at, now| {
-                self.take(state, &Action::Step, at, now);
-            })
+            self.append_waiting(
+                &WHOLE,
+                generation,
+                Behalf::Operator,
+                Action::Step,
+                |state, at, now| {
+                    self.take(state, &Action::Step, at, now);
+                },
+            )
             .await?;
             vseq += 1;
             self.drain().await?;

@@ -1,7 +1,7 @@
 //! The engine: every volume of one data folder.
 //!
 //! It knows the node's log and the bucket; it does not know sockets, protocols or configuration
-//! files. [`Node`] is the registry, [`volume::Volume`] a volume that this node writes,
+//! files. [`Node`] knows which are open, [`volume::Volume`] a volume that this node writes,
 //! [`Device`] what a protocol attaches to.
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ mod open;
 mod parking;
 mod parts;
 mod pins;
+mod pressure;
 mod readahead;
 mod reading;
 mod recover;
@@ -38,6 +39,7 @@ mod snapshots;
 mod state;
 mod stuck;
 mod sweep;
+mod turns;
 mod volumes;
 
 pub use device::Device;

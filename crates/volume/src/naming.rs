@@ -7,7 +7,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::VolumeInfo;
 use crate::node::Node;
-use crate::volume::{Behalf, Volume};
+use crate::volume::{Behalf, Volume, WHOLE};
 use skerry_core::descriptor::VolumeState;
 use skerry_core::id::VolumeId;
 use skerry_core::name::Name;
@@ -21,9 +21,15 @@ impl Volume {
     async fn call(&self, name: &Name) -> Result<()> {
         let generation = self.state.lock().generation;
         let action = Action::Rename(name.to_string());
-        self.append_waiting(generation, Behalf::Operator, action.clone(), |state, at, now| {
-            self.take(state, &action, at, now);
-        })
+        self.append_waiting(
+            &WHOLE,
+            generation,
+            Behalf::Operator,
+            action.clone(),
+            |state, at, now| {
+                self.take(state, &action, at, now);
+            },
+        )
         .await?;
         self.drain().await
     }

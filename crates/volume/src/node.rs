@@ -1,8 +1,8 @@
 //! The engine of one node: which volumes are open, and how they come and go.
 //!
-//! What is done *to* volumes is in `volumes` and `snaps`; this keeps the registry.
+//! What is done *to* volumes is in `volumes` and `snaps`; this knows which are open.
 
-use crate::budget::OverlayBudget;
+use crate::budget::{Buffers, OverlayBudget};
 use crate::context::Context;
 use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
@@ -10,12 +10,14 @@ use crate::info::NodeStatus;
 use crate::open;
 use crate::parking::Parking;
 use crate::pins::Pinned;
+use crate::pressure::relieve_log;
 use crate::reading::Reading;
 use crate::recover::recover_later;
 use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
 use crate::snaps::REPLACED_MAX;
 use crate::tail::{self, Tails};
+use crate::turns::Turns;
 use crate::volume::Volume;
 use futures::FutureExt;
 use parking_lot::Mutex;
@@ -36,6 +38,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 /// What a node's engine is made of.
 pub struct NodeParts {
@@ -73,9 +76,10 @@ const PIN_TRIES_MAX: usize = 5;
 pub struct Node {
     pub(crate) ctx: Arc<Context>,
     pub(crate) bucket_url: String,
-    registry: tokio::sync::Mutex<HashMap<VolumeId, Arc<Volume>>>,
-    /// Copies of the registry for those who only look.
+    /// All volumes that are open here.
     pub(crate) open_now: Mutex<HashMap<VolumeId, Arc<Volume>>>,
+    /// Held while a volume is opened or closed: one volume that takes long keeps no other waiting.
+    opening: Turns<VolumeId>,
     pub(crate) tails: Mutex<Tails>,
 }
 
@@ -87,6 +91,8 @@ impl Node {
             parts.log.trim(*group, skerry_log::Position::MAX);
         }
         let overlays = OverlayBudget::new(parts.settings.overlay_bytes_max);
+        let scratch = Scratch::new(parts.settings.segment_bytes + parts.settings.record_bytes_max);
+        let buffers = Buffers::new(parts.settings.buffer_bytes_max);
         let ctx = Arc::new(Context {
             catalog: Catalog::new(parts.bucket.clone()),
             collector: Collector::new(parts.bucket.clone(), parts.nodes.clone()),
@@ -106,18 +112,21 @@ impl Node {
             parking_now: Mutex::default(),
             leaving: AtomicUsize::default(),
             stopping: AtomicBool::default(),
-            scratch: Scratch::default(),
+            scratch,
+            buffers,
+            pressure: Notify::new(),
         });
         let node = Arc::new(Self {
             ctx,
             bucket_url: parts.bucket_url,
-            registry: tokio::sync::Mutex::default(),
             open_now: Mutex::default(),
+            opening: Turns::default(),
             tails: Mutex::new(tails),
         });
         let later = node.recover().await?;
         tokio::spawn(recover_later(Arc::downgrade(&node), later));
         tokio::spawn(keep_up(Arc::downgrade(&node)));
+        tokio::spawn(relieve_log(Arc::downgrade(&node)));
         tokio::spawn(sweep_now_and_then(Arc::downgrade(&node)));
         Ok(node)
     }
@@ -160,26 +169,18 @@ impl Node {
         Ok(())
     }
 
-    /// A volume that was taken over leaves the registry, so that it can be claimed again when its
-    /// new owner lets it go. Its destager sees to what it had not destaged.
-    fn set_aside(&self, volume: &Volume) {
-        self.open_now.lock().remove(&volume.desc.id);
-    }
-
     /// A volume that this node writes, claimed if need be; with `held_only`, not one that was released.
     pub(crate) async fn open_for_writing(
         &self,
         id: VolumeId,
         held_only: bool,
     ) -> Result<Arc<Volume>> {
-        let mut registry = self.registry.lock().await;
-        if let Some(volume) = registry.get(&id) {
-            if !volume.has_left() {
-                return Ok(volume.clone());
-            }
-            self.set_aside(volume);
-            registry.remove(&id);
+        let _turn = self.opening.take(id).await;
+        if let Some(volume) = self.open_here(id) {
+            return Ok(volume);
         }
+        // A volume that left is claimed again once its owner lets it go; its destager sees to what it had not destaged.
+        self.open_now.lock().remove(&id);
         let desc = self.ctx.catalog.desc(id).await?;
         let waits = !self.ctx.stuck_tails(Some(id))?.is_empty();
         if waits {
@@ -201,7 +202,6 @@ impl Node {
             }
         };
         self.tails.lock().by_volume.remove(&id);
-        registry.insert(id, volume.clone());
         self.open_now.lock().insert(id, volume.clone());
         Ok(volume)
     }
@@ -218,10 +218,10 @@ impl Node {
         }
     }
 
-    /// Takes a volume out of the registry; its destager ends.
+    /// Closes a volume; its destager ends.
     pub(crate) async fn close_volume(&self, id: VolumeId, kind: ErrorKind, why: &str) {
-        let removed = self.registry.lock().await.remove(&id);
-        self.open_now.lock().remove(&id);
+        let _turn = self.opening.take(id).await;
+        let removed = self.open_now.lock().remove(&id);
         if let Some(volume) = removed {
             let name = volume.name();
             volume.retire(Error::new(kind, format!("volume {name} {why}")));
@@ -291,8 +291,8 @@ impl Node {
         {
             // A bucket that is down keeps no client from what this node writes.
             volume.look_at_attach().await;
-            if volume.state.lock().failure.is_none() {
-                return Ok(Arc::new(Device::head(volume, target.to_string())));
+            if let Ok(device) = Device::head(volume, target.to_string()).await {
+                return Ok(Arc::new(device));
             }
         }
         let id = self.resolve(&target.volume).await?;
@@ -307,7 +307,7 @@ impl Node {
             volume.look_at_attach().await;
         }
         match self.writable_of(id, &target.volume).await {
-            Ok(volume) => Ok(Arc::new(Device::head(volume, target.to_string()))),
+            Ok(volume) => Ok(Arc::new(Device::head(volume, target.to_string()).await?)),
             Err(e) if e.kind() == ErrorKind::Fenced && self.open_here(id).is_none() => {
                 tracing::info!(volume = %target, reason = %e, "served read-only");
                 self.open_read_only(id, target).await
@@ -487,7 +487,7 @@ async fn keep_up(node: Weak<Node>) {
         tokio::time::sleep(interval).await;
         let Some(node) = node.upgrade() else { return };
         for volume in node.open_volumes() {
-            volume.fence.must_check(node.ctx.clock());
+            volume.fence.note_time(node.ctx.clock());
         }
         let now = node.ctx.clock().boot();
         if now.saturating_sub(looked) < QUIET {

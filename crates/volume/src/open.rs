@@ -248,7 +248,7 @@ fn build(
         next_node: Arc::new(AtomicU64::new(0)),
         covered_node: 0,
     };
-    let fence = Fence::new(ctx.clock(), ctx.settings.glimpse_gap, ctx.settings.suspend_gap);
+    let fence = Fence::new(ctx.clock(), &ctx.settings);
     let overlay_share = ctx.overlays.share();
     overlay_share.set(state.overlay.bytes());
     Volume {
@@ -294,10 +294,7 @@ impl Volume {
                 return Err(Error::new(ErrorKind::Corrupt, detail));
             }
             self.take(&mut state, &record.action, record.at, now);
-            let settings = &self.ctx.settings;
-            if state.open.bytes >= settings.segment_bytes
-                || state.open.spans.len() >= settings.segment_records_max
-            {
+            if state.open.is_full(&self.ctx.settings) {
                 state.cut();
             }
         }

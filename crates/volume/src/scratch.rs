@@ -6,21 +6,30 @@ use parking_lot::Mutex;
 const KEPT_MAX: usize = 2;
 
 /// Buffers that nobody uses now.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch(Mutex<Vec<Vec<u8>>>);
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    kept: Mutex<Vec<Vec<u8>>>,
+    /// No buffer that is kept takes more.
+    bytes_max: usize,
+}
 
 impl Scratch {
+    /// Keeps buffers of at most `bytes_max` bytes: those of ordinary batches.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { kept: Mutex::default(), bytes_max }
+    }
+
     /// A buffer of `len` bytes. They are whatever was in them before.
     pub(crate) fn take(&self, len: usize) -> Vec<u8> {
-        let mut buffer = self.0.lock().pop().unwrap_or_default();
+        let mut buffer = self.kept.lock().pop().unwrap_or_default();
         buffer.resize(len, 0);
         buffer
     }
 
     /// Keeps a buffer for the next batch, if there are not enough.
     pub(crate) fn give_back(&self, buffer: Vec<u8>) {
-        let mut kept = self.0.lock();
-        if kept.len() < KEPT_MAX {
+        let mut kept = self.kept.lock();
+        if kept.len() < KEPT_MAX && buffer.capacity() <= self.bytes_max {
             kept.push(buffer);
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 pub struct EngineSettings {
     /// The flush level of volumes that are created without one.
     pub default_flush: FlushLevel,
-    /// A batch is cut when its records hold this many bytes: one segment. Large enough that a PUT's fixed cost
-    /// is small beside it, small enough that several are built and put within the memory budget.
+    /// A batch is cut when its blocks, or its records, hold this many bytes: one segment. Large enough that a PUT's fixed
+    /// cost is small beside it, small enough that several are built and put within the memory budget.
     pub segment_bytes: usize,
     /// A batch is cut when it has this many records, so that its slots fit 16 bits.
     pub segment_records_max: usize,
@@ -35,7 +35,8 @@ pub struct EngineSettings {
     pub glimpse_gap: Duration,
     /// After a gap longer than this nothing is served before the store has answered.
     pub suspend_gap: Duration,
-    /// How often an owner looks whether its stream was sealed, while the store answers.
+    /// How often the owner of a volume in use looks whether its stream was sealed, while the store answers: bounds what it
+    /// acknowledges in vain where a take-over shows no gap in its clock. A look is one GET for each volume.
     pub fence_interval: Duration,
     /// How long after the start everything is swept: not while clients come back.
     pub sweep_first: Duration,
@@ -45,6 +46,12 @@ pub struct EngineSettings {
     pub litter_age: Duration,
     /// How long a pin of what is read here holds without being renewed: a reader must have answered in that time.
     pub pin_ttl: Duration,
+    /// From this share of the log's cap on, percent, the volumes whose records keep its oldest files are destaged,
+    /// whatever the age of those records: below where writers are delayed.
+    pub pressure_percent: u64,
+    /// Bytes of the buffers of all volumes of the node: batches that are put together or on their way, and reads ahead.
+    /// Room for several batches, small beside what a host has.
+    pub buffer_bytes_max: usize,
     /// From this share of the log's cap on, writers are delayed in proportion, percent.
     pub delay_from_percent: u64,
     /// The longest such delay.
@@ -71,11 +78,13 @@ impl Default for EngineSettings {
             record_bytes_max: 1 << 20,
             glimpse_gap: Duration::from_millis(25),
             suspend_gap: Duration::from_secs(3),
-            fence_interval: Duration::from_secs(60),
+            fence_interval: Duration::from_secs(10),
             sweep_first: Duration::from_secs(600),
             sweep_interval: Duration::from_secs(86_400),
             pin_ttl: Duration::from_secs(1800),
             litter_age: Duration::from_secs(3600),
+            pressure_percent: 50,
+            buffer_bytes_max: 256 << 20,
             delay_from_percent: 75,
             delay_max: Duration::from_millis(20),
             retry_interval: Duration::from_millis(500),

@@ -6,7 +6,7 @@ use crate::info::{DiffRange, SnapshotState, SnapshotView, VolumeInfo};
 use crate::node::Node;
 use crate::open::state_of;
 use crate::refs::RefKeeper;
-use crate::volume::{Behalf, Volume};
+use crate::volume::{Behalf, Volume, WHOLE};
 use skerry_core::descriptor::{FlushLevel, VolumeDesc};
 use skerry_core::id::{GroupId, SnapshotId, StreamId, VolumeId};
 use skerry_core::name::Name;
@@ -21,6 +21,7 @@ use skerry_core::size::check_volume;
 use skerry_store::liveness::Walk;
 use skerry_store::view;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::OwnedMutexGuard;
 
 /// How often a snapshot is read anew whose ref is replaced by a higher number meanwhile.
@@ -65,7 +66,7 @@ impl Volume {
         }
         let generation = self.state.lock().generation;
         let action = Action::Barrier(barrier.clone());
-        self.append_waiting(generation, behalf, action.clone(), |state, at, now| {
+        self.append_waiting(&WHOLE, generation, behalf, action.clone(), |state, at, now| {
             self.take(state, &action, at, now);
         })
         .await?;
@@ -101,9 +102,15 @@ impl Volume {
         if known.state == SnapshotState::Pending {
             let generation = self.state.lock().generation;
             let action = Action::Cancel(known.id);
-            self.append_waiting(generation, Behalf::Operator, action.clone(), |state, at, now| {
-                self.take(state, &action, at, now);
-            })
+            self.append_waiting(
+                &WHOLE,
+                generation,
+                Behalf::Operator,
+                action.clone(),
+                |state, at, now| {
+                    self.take(state, &action, at, now);
+                },
+            )
             .await?;
             self.flush().await?;
         }
@@ -152,18 +159,21 @@ impl Volume {
     }
 
     /// Becomes what a snapshot is, and keeps what it was as another. Writers are kept out before anything
-    /// else, so that whatever was acknowledged is in the one that is kept; clients of before get errors.
+    /// else, so that whatever was acknowledged is in the one that is kept; clients of before get errors, and those
+    /// that attach meanwhile wait for the end.
     /// Runs to its end even if who asked for it goes away: half of it must not be.
     async fn roll_back(
         self: &Arc<Self>,
         base: Base,
         kept: Name,
+        force: bool,
         admin: OwnedMutexGuard<()>,
     ) -> Result<SnapshotView> {
         let volume = self.clone();
         let done = tokio::spawn(async move {
             let _admin = admin;
             let _paused = volume.pause();
+            volume.refuse_clients(force, true)?;
             volume.state.lock().generation += 1;
             let view = volume.snapshot(Some(&kept), Behalf::WhoPaused).await?;
             volume.roll_back_paused(&base).await?;
@@ -173,7 +183,21 @@ impl Volume {
             .map_err(|e| Error::new(ErrorKind::Internal, format!("a rollback failed: {e}")))?
     }
 
-    /// Keeps writers waiting until what this gives is dropped.
+    /// Refuses while clients are attached, unless forced. Pause first: nobody attaches then.
+    pub(crate) fn refuse_clients(&self, force: bool, may_force: bool) -> Result<()> {
+        let clients = self.clients.load(Ordering::Relaxed);
+        if clients == 0 || force {
+            return Ok(());
+        }
+        let detail = format!(
+            "volume {} has {clients} client(s) attached; detach them first{}",
+            self.name(),
+            if may_force { ", or say --force: they get errors then" } else { "" }
+        );
+        Err(Error::new(ErrorKind::Busy, detail))
+    }
+
+    /// Keeps writers, and clients that attach, waiting until what this gives is dropped.
     pub(crate) fn pause(&self) -> Paused<'_> {
         self.state.lock().paused = true;
         Paused(self)
@@ -191,7 +215,8 @@ impl Volume {
             let root_at = state.root_at;
             target.root.birth = target.root.birth.max(state.root.birth);
             let mut next = state_of(view::View { at, name, ..target }, block);
-            next.generation = generation;
+            // Whoever saw the state before must not go on with this one.
+            next.generation = generation + 1;
             next.last_record = last_record;
             next.root_at = root_at;
             next.paused = true;
@@ -377,7 +402,6 @@ impl Node {
     ) -> Result<SnapshotView> {
         let volume = self.writable(name).await?;
         let admin = volume.admin.clone().lock_owned().await;
-        self.refuse_clients(&volume, force, true)?;
         let found = self.published(volume.desc.id, name, snapshot).await?;
         let kept: Name = {
             let snapshots = volume.snapshots.lock();
@@ -388,26 +412,7 @@ impl Node {
                 Error::new(ErrorKind::Internal, e.to_string())
             })?
         };
-        volume.roll_back(found.base, kept, admin).await
-    }
-
-    /// Refuses while clients are attached, unless forced.
-    pub(crate) fn refuse_clients(
-        &self,
-        volume: &Arc<Volume>,
-        force: bool,
-        may_force: bool,
-    ) -> Result<()> {
-        let clients = volume.clients.load(std::sync::atomic::Ordering::Relaxed);
-        if clients == 0 || force {
-            return Ok(());
-        }
-        let detail = format!(
-            "volume {} has {clients} client(s) attached; detach them first{}",
-            volume.name(),
-            if may_force { ", or say --force: they get errors then" } else { "" }
-        );
-        Err(Error::new(ErrorKind::Busy, detail))
+        volume.roll_back(found.base, kept, force, admin).await
     }
 
     /// The flush level of a volume that is created without one.

@@ -4,6 +4,7 @@
 //! a checkpoint is writing, then in the tree.
 
 use crate::error::Error;
+use crate::settings::EngineSettings;
 use skerry_core::entry::BlockEntry;
 use skerry_core::extents::{EXTENT_BYTES, ExtentMap, Source};
 use skerry_core::node::NodePtr;
@@ -12,7 +13,7 @@ use skerry_core::overlay::{Overlaid, Overlay};
 use skerry_core::position::Position;
 use skerry_core::root::{Base, Root};
 use skerry_core::size::{BlockSize, SECTOR_BYTES};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,11 @@ pub(crate) struct Batch {
     pub(crate) ops: Vec<Op>,
     /// Bytes of content.
     pub(crate) bytes: usize,
+    /// Bytes of the blocks that its segment is put together from, at most: content by whole blocks, and every block that
+    /// is written in part once.
+    pub(crate) block_bytes: usize,
+    /// The blocks that are written in part.
+    pub(crate) partial: HashSet<u64>,
     /// The first sequence number in it.
     pub(crate) vseq_from: u64,
     /// The first after it.
@@ -46,6 +52,27 @@ impl Batch {
     /// True if it holds no record.
     pub(crate) fn is_empty(&self) -> bool {
         self.vseq_from == self.vseq_to
+    }
+
+    /// True if it makes a segment of the wanted size.
+    pub(crate) fn is_full(&self, settings: &EngineSettings) -> bool {
+        self.bytes.max(self.block_bytes) >= settings.segment_bytes
+            || self.spans.len() >= settings.segment_records_max
+    }
+
+    /// Counts the blocks of `sectors`: whole ones only if they hold data.
+    fn count_blocks(&mut self, block: BlockSize, sectors: &Range<u64>, zero: bool) {
+        let per_block = block.bytes() as u64 / SECTOR_BYTES;
+        let whole = sectors.start.div_ceil(per_block)..sectors.end / per_block;
+        if !zero {
+            self.block_bytes += whole.end.saturating_sub(whole.start) as usize * block.bytes();
+        }
+        let ends = [sectors.start, sectors.end];
+        for end in ends.iter().filter(|end| !end.is_multiple_of(per_block)) {
+            if self.partial.insert(end / per_block) {
+                self.block_bytes += block.bytes();
+            }
+        }
     }
 
     /// True if a snapshot is taken at its end.
@@ -190,6 +217,7 @@ impl State {
         let bytes = if zero { 0 } else { (range.end - range.start) as usize };
         self.open.spans.push(Span { start: sectors.start, end: sectors.end, source });
         self.open.bytes += bytes;
+        self.open.count_blocks(self.block, &sectors, zero);
         self.undestaged_bytes += bytes as u64;
         self.record(at, now);
     }
@@ -217,6 +245,7 @@ impl State {
             ..Batch::default()
         };
         let mut batch = std::mem::replace(&mut self.open, next);
+        batch.partial = HashSet::new();
         batch.size_after = self.size_bytes;
         self.cut.push_back(batch);
     }
@@ -241,5 +270,36 @@ impl State {
     /// When the oldest record that is not in the bucket was written.
     pub(crate) fn dirty_since(&self) -> Option<Duration> {
         self.cut.front().and_then(|batch| batch.since).or(self.open.since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(writes: &[(u64, u64, bool)]) -> usize {
+        let mut batch = Batch::default();
+        let block = BlockSize::from_bytes(64 << 10).expect("a block size");
+        for (start, end, zero) in writes {
+            batch.count_blocks(block, &(*start..*end), *zero);
+        }
+        batch.block_bytes
+    }
+
+    #[test]
+    fn a_batch_counts_the_blocks_that_it_is_put_together_from() {
+        const BLOCK: usize = 64 << 10;
+        assert_eq!(counted(&[(0, 128, false)]), BLOCK);
+        assert_eq!(
+            counted(&[(0, 1, false), (5, 9, false)]),
+            BLOCK,
+            "one block, written in part twice"
+        );
+        assert_eq!(counted(&[(127, 129, false)]), 2 * BLOCK, "the ends of two blocks");
+        assert_eq!(counted(&[(1, 1280, false)]), 10 * BLOCK);
+        assert_eq!(counted(&[(0, 1280, true)]), 0, "zeros of whole blocks take no memory");
+        assert_eq!(counted(&[(1, 1279, true)]), 2 * BLOCK);
+        let scattered: Vec<_> = (0..512).map(|n| (n * 128, n * 128 + 1, false)).collect();
+        assert_eq!(counted(&scattered), 512 * BLOCK);
     }
 }

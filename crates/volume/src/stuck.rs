@@ -182,8 +182,8 @@ fn failed(what: &str, error: &io::Error) -> Error {
 }
 
 impl Node {
-    /// Puts what waits for the volume back into the log. The volume's entry in the registry is locked, or nobody
-    /// else is there yet.
+    /// Puts what waits for the volume back into the log. The caller has the volume's turn, or the node is
+    /// not open yet.
     ///
     /// # Errors
     /// `Unavailable` if the disk or the log does not take it; it waits on then.

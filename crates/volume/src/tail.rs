@@ -141,7 +141,8 @@ pub fn judge(tail: &Tail, at: &Position, chain: &[Life], log: LogId) -> Result<V
         let after = place.map(|i| &chain[i + 1..]);
         let in_history = match after {
             Some(after) => after.first().is_some_and(|next| record.vseq < next.vseq),
-            None => record.vseq < at.vseq,
+            // A stream that the bucket does not know is no part of its history.
+            None => false,
         };
         if in_history {
             continue;
@@ -189,5 +190,33 @@ fn why_not(record: &TailRecord, after: Option<&[Life]>, log: LogId) -> String {
             format!("the volume was taken over by {by} in epoch {}", life.epoch)
         }
         None => "its incarnations don't follow on from one another".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skerry_core::id::NodeId;
+    use skerry_core::seal::Owner;
+
+    const OURS: LogId = LogId([7; 16]);
+
+    fn record(stream: u8, vseq: u64) -> TailRecord {
+        let action = Action::Step;
+        TailRecord { at: vseq, group: 1, stream: StreamId([stream; 16]), vseq, action }
+    }
+
+    /// A log that was copied with its directory may hold what was acknowledged under a stream of which the bucket
+    /// never heard: it is kept for people, wherever the bucket has got to.
+    #[test]
+    fn records_of_an_unknown_stream_are_parked() {
+        let owner = Owner { node: NodeId([1; 16]), log: OURS, host: String::new() };
+        let stream = StreamId([2; 16]);
+        let chain = [Life { epoch: 2, stream, owner: Some(owner), vseq: 10 }];
+        let at = Position { epoch: 2, vseq: 10, ..Position::start(2, stream, 10) };
+        let records = vec![record(9, 3), record(9, 11), record(2, 10)];
+        let verdict = judge(&Tail { records }, &at, &chain, OURS).expect("a verdict");
+        let vseqs = |records: &[TailRecord]| records.iter().map(|r| r.vseq).collect::<Vec<_>>();
+        assert_eq!((vseqs(&verdict.parked), vseqs(&verdict.replay)), (vec![3, 11], vec![10]));
     }
 }

@@ -101,6 +101,14 @@ pub struct Volume {
     pub clients: AtomicU64,
 }
 
+/// The range of a request.
+fn range_of(offset: u64, len: usize) -> Range<u64> {
+    offset..offset.saturating_add(len as u64)
+}
+
+/// No range: what a record says that speaks of the whole volume.
+pub(crate) const WHOLE: Range<u64> = 0..0;
+
 /// What an attempt that may not wait came to.
 #[derive(Debug)]
 pub enum Attempt {
@@ -217,6 +225,26 @@ impl Volume {
         Ok(state)
     }
 
+    /// Counts a client in, once the volume is not paused; gives the size and the generation that the client sees.
+    pub(crate) async fn let_in(&self) -> Result<(u64, u64)> {
+        loop {
+            let changed = self.room.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if let Some(failure) = &state.failure {
+                    return Err(failure.clone());
+                }
+                if !state.paused {
+                    self.clients.fetch_add(1, Ordering::Relaxed);
+                    return Ok((state.size_bytes, state.generation));
+                }
+            }
+            changed.await;
+        }
+    }
+
     fn record(&self, vseq: u64, action: Action) -> Record {
         Record { volume: self.desc.id, stream: self.stream, vseq, action }
     }
@@ -312,13 +340,20 @@ impl Volume {
         if self.fence.is_delayed() {
             return Ok(Attempt::Wait);
         }
-        self.append_write(offset, data, generation)
+        self.append_write(&range_of(offset, data.len()), offset, data, generation)
     }
 
-    fn append_write(&self, offset: u64, data: &[u8], generation: u64) -> Result<Attempt> {
-        let range = offset..offset.saturating_add(data.len() as u64);
+    /// Appends a piece of a request of `whole`, which must lie in the volume: no part of it is written if it doesn't.
+    fn append_write(
+        &self,
+        whole: &Range<u64>,
+        offset: u64,
+        data: &[u8],
+        generation: u64,
+    ) -> Result<Attempt> {
+        let range = range_of(offset, data.len());
         let now = self.ctx.clock().boot();
-        let mut state = self.admit(&range, generation)?;
+        let mut state = self.admit(whole, generation)?;
         if data.is_empty() {
             return Ok(Attempt::Done);
         }
@@ -352,14 +387,17 @@ impl Volume {
     /// Cuts the batch when it is full, and wakes the destager.
     fn after_append(&self, mut state: MutexGuard<'_, State>) {
         let settings = &self.ctx.settings;
-        let full = state.open.bytes >= settings.segment_bytes
-            || state.open.spans.len() >= settings.segment_records_max;
+        let full = state.open.is_full(settings);
         let first = state.open.spans.len() == 1;
         if full {
             state.cut();
         }
         if state.undestaged_records.is_multiple_of(64) {
-            self.fence.note_pressure(self.log_percent(), settings.delay_from_percent);
+            let percent = self.ctx.log_percent();
+            self.fence.note_pressure(percent, settings.delay_from_percent);
+            if percent >= settings.pressure_percent {
+                self.ctx.pressure.notify_one();
+            }
         }
         drop(state);
         if full || first {
@@ -380,21 +418,18 @@ impl Volume {
         }
     }
 
-    fn log_percent(&self) -> u64 {
-        self.ctx.log.used_bytes() * 100 / self.ctx.log.cap_bytes().max(1)
-    }
-
     /// Writes, waiting for room where there is none.
     pub async fn write(&self, offset: u64, data: &[u8], generation: u64) -> Result<()> {
         self.check_fence().await?;
         self.delay().await;
+        let whole = range_of(offset, data.len());
         for (i, piece) in data.chunks(self.ctx.settings.record_bytes_max).enumerate() {
             let offset = offset + (i * self.ctx.settings.record_bytes_max) as u64;
             loop {
                 let room = self.room.notified();
                 tokio::pin!(room);
                 room.as_mut().enable();
-                match self.append_write(offset, piece, generation)? {
+                match self.append_write(&whole, offset, piece, generation)? {
                     Attempt::Done => break,
                     Attempt::Wait => self.wait_room(room, piece.len(), Behalf::Client).await?,
                 }
@@ -422,13 +457,14 @@ impl Volume {
             room.await;
             return Ok(());
         }
+        self.ctx.pressure.notify_one();
         self.ctx.log.wait_room(RECORD_HEAD + len)?.await.map_err(Error::from)
     }
 
     /// When the log is nearly full, writers are delayed in proportion before they have to wait.
     async fn delay(&self) {
         let settings = &self.ctx.settings;
-        let percent = self.log_percent().min(100);
+        let percent = self.ctx.log_percent().min(100);
         self.fence.note_pressure(percent, settings.delay_from_percent);
         if percent > settings.delay_from_percent {
             let over = (percent - settings.delay_from_percent) as u32;
@@ -447,7 +483,7 @@ impl Volume {
         drop(self.admit(&range, generation)?);
         self.delay().await;
         let action = Action::Zero { offset, len };
-        self.append_waiting(generation, Behalf::Client, action, |state, at, now| {
+        self.append_waiting(&range, generation, Behalf::Client, action, |state, at, now| {
             state.content(range.clone(), at, true, now);
         })
         .await?;
@@ -455,9 +491,11 @@ impl Volume {
         Ok(())
     }
 
-    /// Appends a record that has no data, waiting for room; `apply` takes it into the state.
+    /// Appends a record that has no data, waiting for room; `apply` takes it into the state. `range` is what it speaks
+    /// of, and must lie in the volume when the record is appended.
     pub(crate) async fn append_waiting(
         &self,
+        range: &Range<u64>,
         generation: u64,
         on_behalf: Behalf,
         action: Action,
@@ -469,7 +507,7 @@ impl Volume {
             room.as_mut().enable();
             let now = self.ctx.clock().boot();
             {
-                let mut state = self.admit(&(0..0), generation)?;
+                let mut state = self.admit(range, generation)?;
                 if !self.is_held_back(&state, on_behalf) {
                     let head = self.record(state.vseq, action.clone()).encode();
                     match self.ctx.log.append(self.group, RECORD_KIND, &[&head]) {

@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{CreateVolume, Released, VolumeInfo};
 use crate::node::Node;
-use crate::volume::{Behalf, Volume};
+use crate::volume::{Behalf, Volume, WHOLE};
 use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeState};
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::name::Name;
@@ -225,9 +225,9 @@ impl Node {
             return self.release_elsewhere(&desc, name, force).await;
         };
         let _admin = volume.admin.lock().await;
-        self.refuse_clients(&volume, force, true)?;
-        // Who writes from now on waits, and is told in the end that the volume was released.
+        // Who writes or attaches from now on waits, and is told in the end that the volume was released.
         let _paused = volume.pause();
+        volume.refuse_clients(force, true)?;
         volume.drain().await?;
         volume.checkpoint().await?;
         let _given_up = GivenUp(&volume);
@@ -343,15 +343,27 @@ impl Volume {
         let _paused = self.pause();
         if size_bytes < now {
             let action = Action::Zero { offset: size_bytes, len: now - size_bytes };
-            self.append_waiting(generation, Behalf::WhoPaused, action, |state, at, time| {
-                state.content(size_bytes..now, at, true, time);
-            })
+            self.append_waiting(
+                &WHOLE,
+                generation,
+                Behalf::WhoPaused,
+                action,
+                |state, at, time| {
+                    state.content(size_bytes..now, at, true, time);
+                },
+            )
             .await?;
         }
         let action = Action::Resize(size_bytes);
-        self.append_waiting(generation, Behalf::WhoPaused, action.clone(), |state, at, now| {
-            self.take(state, &action, at, now);
-        })
+        self.append_waiting(
+            &WHOLE,
+            generation,
+            Behalf::WhoPaused,
+            action.clone(),
+            |state, at, now| {
+                self.take(state, &action, at, now);
+            },
+        )
         .await
     }
 }

@@ -9,6 +9,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +26,9 @@ struct Inner {
     calls: AtomicU64,
     shut_after: AtomicU64,
     died: Notify,
+    /// Calls for objects with this in their names wait.
+    held: Mutex<Option<String>>,
+    changed: Notify,
 }
 
 impl Gate {
@@ -40,6 +44,8 @@ impl Gate {
             calls: AtomicU64::new(0),
             shut_after: AtomicU64::new(calls),
             died: Notify::new(),
+            held: Mutex::default(),
+            changed: Notify::new(),
         };
         Arc::new(Self { store, inner: Arc::new(inner) })
     }
@@ -54,6 +60,12 @@ impl Gate {
     pub fn kill(&self) {
         self.inner.shut.store(true, Ordering::Relaxed);
         self.inner.died.notify_waiters();
+    }
+
+    /// Calls for objects with `text` in their names wait until this is called with another.
+    pub fn hold(&self, text: Option<&str>) {
+        *self.inner.held.lock() = text.map(str::to_owned);
+        self.inner.changed.notify_waiters();
     }
 
     /// Calls so far.
@@ -78,7 +90,20 @@ impl Gate {
 }
 
 impl Inner {
-    async fn pass(&self) {
+    async fn pass(&self, at: Option<&Path>) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let is_held = match (&*self.held.lock(), at) {
+                (Some(text), Some(at)) => at.as_ref().contains(text),
+                _ => false,
+            };
+            if !is_held {
+                break;
+            }
+            changed.await;
+        }
         let calls = self.calls.fetch_add(1, Ordering::Relaxed);
         if calls >= self.shut_after.load(Ordering::Relaxed) {
             self.shut.store(true, Ordering::Relaxed);
@@ -105,7 +130,7 @@ impl fmt::Display for Gate {
 #[async_trait::async_trait]
 impl ObjectStore for Gate {
     async fn put_opts(&self, at: &Path, load: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.inner.pass().await;
+        self.inner.pass(Some(at)).await;
         self.store.put_opts(at, load, opts).await
     }
 
@@ -118,7 +143,7 @@ impl ObjectStore for Gate {
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.pass().await;
+        self.inner.pass(Some(at)).await;
         self.store.get_opts(at, options).await
     }
 
@@ -130,8 +155,8 @@ impl ObjectStore for Gate {
         let deleted = locations.then(move |at| {
             let (inner, store) = (inner.clone(), store.clone());
             async move {
-                inner.pass().await;
                 let at = at?;
+                inner.pass(Some(&at)).await;
                 store.delete(&at).await.map(|()| at)
             }
         });
@@ -141,14 +166,14 @@ impl ObjectStore for Gate {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let (inner, store, prefix) = (self.inner.clone(), self.store.clone(), prefix.cloned());
         let listed = async move {
-            inner.pass().await;
+            inner.pass(prefix.as_ref()).await;
             store.list(prefix.as_ref())
         };
         futures::stream::once(listed).flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.pass().await;
+        self.inner.pass(prefix).await;
         self.store.list_with_delimiter(prefix).await
     }
 
