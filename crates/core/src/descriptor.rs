@@ -10,39 +10,67 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 const BUCKET: Kind = Kind { tag: *b"BUCK", what: "bucket descriptor", known: &[1, 2, 3, 4, 5] };
 const VOLUME: Kind =
-    Kind { tag: *b"VOLD", what: "volume descriptor", known: &[1, 2, 3, 4, 5, 6, 7, 8, 9] };
+    Kind { tag: *b"VOLD", what: "volume descriptor", known: &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11] };
 const STATE: Kind = Kind { tag: *b"VOLS", what: "volume state", known: &[1] };
 const NAME: Kind = Kind { tag: *b"NAME", what: "name", known: &[1] };
 const TOMB: Kind = Kind { tag: *b"TOMB", what: "tombstone", known: &[1] };
 const LIFE: Kind = Kind { tag: *b"LIFE", what: "incarnation", known: &[1, 2, 3, 4] };
 const PIN: Kind = Kind { tag: *b"PINN", what: "pin", known: &[1, 2, 3, 4] };
 
-/// Which features of a bucket this version can read and write.
-pub const FEATURES_KNOWN: u64 = 0;
+/// Features of a bucket that a reader or writer must know, a bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features {
+    /// Bits that a reader must know.
+    pub reader: u64,
+    /// Bits that a writer, and so a collector, must know.
+    pub writer: u64,
+    /// Bits that may be ignored.
+    pub ignorable: u64,
+}
+
+impl Features {
+    /// What this version can read and write.
+    pub const KNOWN: Self = Self { reader: 0, writer: 0, ignorable: 0 };
+
+    /// The features of both.
+    pub fn union(self, other: Self) -> Self {
+        Self {
+            reader: self.reader | other.reader,
+            writer: self.writer | other.writer,
+            ignorable: self.ignorable | other.ignorable,
+        }
+    }
+
+    /// Bits that this version would have to know and doesn't.
+    fn unknown(self) -> u64 {
+        (self.reader & !Self::KNOWN.reader) | (self.writer & !Self::KNOWN.writer)
+    }
+}
 
 /// A bucket: its identity and what a reader or writer must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketDesc {
     /// The bucket.
     pub id: BucketId,
-    /// Bits that a reader must know.
-    pub reader_features: u64,
-    /// Bits that a writer must know.
-    pub writer_features: u64,
-    /// Bits that may be ignored.
-    pub ignorable_features: u64,
+    /// What whoever uses it must know.
+    pub features: Features,
     /// When it was made, milliseconds since 1970.
     pub created_ms: u64,
 }
 
 impl BucketDesc {
+    /// True if the bytes claim to be a descriptor.
+    pub fn is(bytes: &[u8]) -> bool {
+        envelope::is(BUCKET, bytes)
+    }
+
     /// The encoded descriptor.
     pub fn encode(&self, nonce: [u8; 16]) -> Bytes {
         let sections = SectionWriter::new()
             .put(1, &self.id.0)
-            .put_u64(2, self.reader_features)
-            .put_u64(3, self.writer_features)
-            .put_u64(4, self.ignorable_features)
+            .put_u64(2, self.features.reader)
+            .put_u64(3, self.features.writer)
+            .put_u64(4, self.features.ignorable)
             .put_u64(5, self.created_ms)
             .finish();
         envelope::seal(BUCKET, nonce, &sections)
@@ -51,19 +79,29 @@ impl BucketDesc {
     /// Reads a descriptor and refuses features that aren't known.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let sections = envelope::open(BUCKET, bytes)?;
-        let made = Self {
-            id: BucketId(sections.need(1)?.array()?),
-            reader_features: sections.need(2)?.u64()?,
-            writer_features: sections.need(3)?.u64()?,
-            ignorable_features: sections.need(4)?.u64()?,
-            created_ms: sections.need(5)?.u64()?,
+        let features = Features {
+            reader: sections.need(2)?.u64()?,
+            writer: sections.need(3)?.u64()?,
+            ignorable: sections.need(4)?.u64()?,
         };
-        let unknown = (made.reader_features | made.writer_features) & !FEATURES_KNOWN;
-        if unknown != 0 {
-            return Err(FormatError::Newer { what: BUCKET.what, version: unknown as u32 });
+        if features.unknown() != 0 {
+            let version = features.unknown().trailing_zeros();
+            return Err(FormatError::Newer { what: BUCKET.what, version });
         }
-        Ok(made)
+        Ok(Self {
+            id: BucketId(sections.need(1)?.array()?),
+            features,
+            created_ms: sections.need(5)?.u64()?,
+        })
     }
+}
+
+/// What a volume is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VolumeKind {
+    /// A disk. Trees are to come.
+    #[default]
+    Disk,
 }
 
 /// What a completed flush promises.
@@ -81,6 +119,10 @@ pub enum FlushLevel {
 pub struct VolumeDesc {
     /// The volume.
     pub id: VolumeId,
+    /// What it is.
+    pub kind: VolumeKind,
+    /// The bucket that it was made in: a copy elsewhere knows where it is from.
+    pub home: BucketId,
     /// Its block size.
     pub block: BlockSize,
     /// Its flush level.
@@ -118,6 +160,13 @@ impl VolumeDesc {
             .put(7, &self.base.encode())
             .put_some(8, parent)
             .put_u64(9, self.size_bytes)
+            .put(
+                10,
+                &[match self.kind {
+                    VolumeKind::Disk => 0,
+                }],
+            )
+            .put(11, &self.home.0)
             .finish();
         envelope::seal(VOLUME, nonce, &sections)
     }
@@ -138,8 +187,16 @@ impl VolumeDesc {
             1 => FlushLevel::Bucket,
             other => return Err(invalid(format!("flush level {other} is not known"))),
         };
+        let kind = match sections.need(10)?.u8()? {
+            0 => VolumeKind::Disk,
+            other => {
+                return Err(FormatError::Newer { what: VOLUME.what, version: u32::from(other) });
+            }
+        };
         let mut base = sections.need(7)?;
         Ok(Self {
+            kind,
+            home: BucketId(sections.need(11)?.array()?),
             id: VolumeId(sections.need(1)?.array()?),
             block: BlockSize::from_shift(sections.need(2)?.u8()?)
                 .map_err(|e| invalid(e.to_string()))?,
@@ -320,6 +377,8 @@ mod tests {
         );
         let desc = VolumeDesc {
             id: VolumeId([1; 16]),
+            kind: VolumeKind::Disk,
+            home: BucketId([9; 16]),
             block: BlockSize::default(),
             flush: FlushLevel::Bucket,
             created_ms: 5,
@@ -330,7 +389,7 @@ mod tests {
             parent: Some((VolumeId([3; 16]), SnapshotId([4; 16]))),
         };
         assert_eq!(VolumeDesc::decode(&desc.encode([0; 16])), Ok(desc));
-        let owner = Owner { node: NodeId([5; 16]), log: LogId::NONE, host: "h".into() };
+        let owner = Owner { node: NodeId([5; 16]), log: LogId::NONE, lease: 3, host: "h".into() };
         let life = Life { epoch: 3, stream: StreamId([6; 16]), owner: Some(owner), vseq: 7 };
         assert_eq!(Life::decode(&life.encode([0; 16])), Ok(life));
         let pin = Pin { id: PinId([7; 16]), renewal: 2, ttl_ms: 9, base };
@@ -348,9 +407,7 @@ mod tests {
     fn unknown_bucket_features_are_refused() {
         let desc = BucketDesc {
             id: BucketId([1; 16]),
-            reader_features: 0,
-            writer_features: 4,
-            ignorable_features: 8,
+            features: Features { reader: 0, writer: 4, ignorable: 8 },
             created_ms: 0,
         };
         assert!(matches!(

@@ -13,9 +13,16 @@ pub struct BlockEntry {
     pub len: u32,
     /// The block's slot in the segment.
     pub slot: u16,
+    /// Where the segment is: 0 in this bucket. Other numbers are those of sources that a root will name (none does yet).
+    pub source: u8,
 }
 
 impl BlockEntry {
+    /// True if the block is in this bucket.
+    pub fn is_here(&self) -> bool {
+        self.source == 0
+    }
+
     /// The name of this block's content: entries with equal places are the same block, in whatever volume.
     pub fn place(&self) -> BlockPlace {
         BlockPlace { segment: self.segment, slot: self.slot }
@@ -31,10 +38,10 @@ pub struct BlockPlace {
     pub slot: u16,
 }
 
-/// An entry of 20 bytes: the stream is a place in a table beside it.
+/// An entry of 20 bytes: the stream is a place in a table beside it, of at most 2^24 streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackedEntry {
-    stream: u32,
+    stream_source: u32,
     offset: u32,
     len_slot_low: u32,
     number_low: u32,
@@ -47,7 +54,7 @@ impl PackedEntry {
         let number = entry.segment.number.0;
         let slot = u32::from(entry.slot);
         Self {
-            stream,
+            stream_source: (stream & 0xff_ffff) | (u32::from(entry.source) << 24),
             offset: entry.offset,
             len_slot_low: (entry.len & 0xff_ffff) | ((slot & 0xff) << 24),
             number_low: number as u32,
@@ -57,7 +64,7 @@ impl PackedEntry {
 
     /// The place of the stream in the table.
     pub fn stream(&self) -> u32 {
-        self.stream
+        self.stream_source & 0xff_ffff
     }
 
     /// Unpacks, given the stream.
@@ -70,6 +77,7 @@ impl PackedEntry {
             offset: self.offset,
             len: self.len_slot_low & 0xff_ffff,
             slot: slot as u16,
+            source: (self.stream_source >> 24) as u8,
         }
     }
 }
@@ -82,14 +90,15 @@ mod tests {
     #[test]
     fn packing_loses_nothing() {
         let stream = StreamId([9; 16]);
-        for (number, offset, len, slot) in [
-            (1, 0, 1, 0),
-            ((1 << 48) - 1, u32::MAX, (1 << 24) - 1, u16::MAX),
-            (1 << 47, 77, 4184, 300),
+        for (number, offset, len, slot, source) in [
+            (1, 0, 1, 0, 0),
+            ((1 << 48) - 1, u32::MAX, (1 << 24) - 1, u16::MAX, u8::MAX),
+            (1 << 47, 77, 4184, 300, 1),
         ] {
             let segment = SegmentKey { stream, number: Number(number) };
-            let entry = BlockEntry { segment, offset, len, slot };
-            assert_eq!(PackedEntry::pack(&entry, 3).unpack(stream), entry);
+            let entry = BlockEntry { segment, offset, len, slot, source };
+            let packed = PackedEntry::pack(&entry, 0xff_fffe);
+            assert_eq!((packed.stream(), packed.unpack(stream)), (0xff_fffe, entry));
         }
     }
 }

@@ -327,6 +327,7 @@ mod tests {
                 offset: 300,
                 len: bytes.len() as u32,
                 slot: 41,
+                source: 0,
             };
             assert_eq!(head.locate(&entry), Ok(1));
             let plain = head.unpack(&bytes).expect("unpacks");

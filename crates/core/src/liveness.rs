@@ -7,6 +7,7 @@
 //! Must hold: no leaf is longer than [`LEAF_BYTES_MAX`], whatever was written, since one entry is no longer than
 //! [`ENTRY_BYTES_MAX`] and a leaf of several is cut at [`LEAF_BYTES_WANTED`].
 
+use crate::entry::BlockEntry;
 use crate::id::StreamId;
 use crate::node::{NODE_HEAD, NODE_PTR, NodeKind, NodePtr, unwrap, wrap};
 use crate::position::{Number, SegmentKey};
@@ -265,9 +266,16 @@ impl LivenessDelta {
         Self::default()
     }
 
-    /// A reference to a block was taken (+1) or released (−1).
+    /// A reference to a slot was taken (+1) or released (−1).
     pub fn add(&mut self, segment: SegmentKey, slot: u16, by: i32) {
         *self.by_segment.entry(segment).or_default().slots.entry(slot).or_insert(0) += by;
+    }
+
+    /// A reference to a block was taken (+1) or released (−1): liveness counts what is in this bucket.
+    pub fn add_block(&mut self, entry: &BlockEntry, by: i32) {
+        if entry.is_here() {
+            self.add(entry.segment, entry.slot, by);
+        }
     }
 
     /// A reference to a node was taken (+1) or released (−1).

@@ -4,8 +4,8 @@ use crate::id::{PinId, SnapshotId, StreamId, VolumeId};
 use crate::name::Name;
 use crate::position::{Number, Position, SegmentKey};
 
-/// The bucket's descriptor.
-pub const BUCKET: &str = "bucket";
+/// Under which the numbers of the bucket's descriptor stand.
+pub const DESCRIPTORS: &str = "descriptor";
 /// Under which probes race.
 pub const PROBE: &str = "probe";
 /// Under which all names stand.
@@ -14,6 +14,11 @@ pub const NAMES: &str = "names";
 pub const VOLUMES: &str = "volumes";
 /// Under which all streams stand.
 pub const STREAMS: &str = "streams";
+
+/// One number of the bucket's descriptor; the highest counts.
+pub fn descriptor(number: u64) -> String {
+    format!("{DESCRIPTORS}/{number:016x}")
+}
 
 /// One number of a name.
 pub fn name(name: &Name, number: u64) -> String {
@@ -117,8 +122,8 @@ fn hex(text: &str) -> Option<u64> {
 /// What an object's name says it is: the inverse of the functions above.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Object {
-    /// The bucket's descriptor.
-    Bucket,
+    /// The bucket's descriptor and its number.
+    Bucket(u64),
     /// A probe's left-over.
     Probe,
     /// One number of a name.
@@ -153,7 +158,7 @@ pub fn parse(path: &str) -> Object {
 fn parse_known(path: &str) -> Option<Object> {
     let parts: Vec<&str> = path.split('/').collect();
     Some(match parts.as_slice() {
-        [BUCKET] => Object::Bucket,
+        [DESCRIPTORS, number] => Object::Bucket(hex(number)?),
         [PROBE, _] => Object::Probe,
         [NAMES, name, number] => Object::Name((*name).to_owned(), hex(number)?),
         [STREAMS, stream, number] => Object::Segment(SegmentKey {
@@ -198,7 +203,7 @@ mod tests {
         let at = Position { epoch: 3, stream: s, number: Number(4), ..Position::default() };
         let key = SegmentKey { stream: s, number: Number::node(9) };
         let cases = [
-            (BUCKET.to_owned(), Object::Bucket),
+            (descriptor(2), Object::Bucket(2)),
             (volume_desc(v), Object::VolumeDesc(v)),
             (volume_state(v), Object::VolumeState(v)),
             (volume_gone(v), Object::VolumeGone(v)),

@@ -27,6 +27,8 @@ pub const NODE_PTR: usize = 60;
 
 const VERSION: u8 = 1;
 const ENTRY_DATA: u8 = 1;
+/// Reserved: nobody reads it yet, so nobody makes such an entry.
+const ENTRY_REMOTE: u8 = 2;
 const WHAT: &str = "map node";
 
 /// What a node is.
@@ -380,6 +382,7 @@ impl MapNode {
             offset: le(&raw[10..14]) as u32,
             len: le(&raw[14..17]) as u32,
             slot: le(&raw[18..20]) as u16,
+            source: raw[3],
         };
         (raw[0], entry)
     }
@@ -443,9 +446,9 @@ impl NodeBuilder {
         let mut out = self.begin(&head, &streams, LEAF_ENTRY);
         for (place, entry) in entries {
             out.put_u8(*place);
-            out.put_u8(ENTRY_DATA);
+            out.put_u8(if entry.is_here() { ENTRY_DATA } else { ENTRY_REMOTE });
             out.put_u8(streams.place(entry.segment.stream));
-            out.put_u8(0);
+            out.put_u8(entry.source);
             put_u48(&mut out, entry.segment.number.0);
             out.put_u32_le(entry.offset);
             out.put_slice(&entry.len.to_le_bytes()[..3]);
@@ -518,7 +521,7 @@ mod tests {
 
     fn entry(n: u64) -> BlockEntry {
         let segment = SegmentKey { stream: StreamId([(n % 3) as u8; 16]), number: Number(n + 1) };
-        BlockEntry { segment, offset: n as u32 * 4096, len: 4184, slot: n as u16 }
+        BlockEntry { segment, offset: n as u32 * 4096, len: 4184, slot: n as u16, source: 0 }
     }
 
     #[test]

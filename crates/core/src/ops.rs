@@ -15,6 +15,8 @@ pub struct Barrier {
     pub id: SnapshotId,
     /// The set of barriers that it belongs to, or none.
     pub group: GroupId,
+    /// How many barriers belong to that set; 0 without one. A set counts when all of them are there.
+    pub group_size: u32,
     /// When it was taken, milliseconds since 1970.
     pub created_ms: u64,
     /// Its label.
@@ -58,6 +60,7 @@ impl Op {
             Self::Barrier(barrier) => {
                 body.put_slice(&barrier.id.0);
                 body.put_slice(&barrier.group.0);
+                body.put_u32_le(barrier.group_size);
                 body.put_u64_le(barrier.created_ms);
                 body.put_slice(barrier.name.as_bytes());
                 3
@@ -93,6 +96,7 @@ impl Op {
                 3 => Self::Barrier(Barrier {
                     id: SnapshotId(body.array()?),
                     group: GroupId(body.array()?),
+                    group_size: body.u32()?,
                     created_ms: body.u64()?,
                     name: body.text()?,
                 }),

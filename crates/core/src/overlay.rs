@@ -149,6 +149,7 @@ mod tests {
             offset: 1,
             len: 2,
             slot: 3,
+            source: 0,
         };
         let mut overlay = Overlay::new();
         overlay.set(5, &entry(1));

@@ -63,7 +63,7 @@ impl Record {
             Action::Write { offset, len } => (1, *offset, *len),
             Action::Zero { offset, len } => (2, *offset, *len),
             Action::Resize(size) => (3, *size, 0),
-            Action::Barrier(barrier) => (4, barrier.created_ms, 32 + barrier.name.len() as u64),
+            Action::Barrier(barrier) => (4, barrier.created_ms, 36 + barrier.name.len() as u64),
             Action::Cancel(_) => (5, 0, 16),
             Action::Rename(name) => (6, 0, name.len() as u64),
             Action::Step => (7, 0, 0),
@@ -81,6 +81,7 @@ impl Record {
             Action::Barrier(barrier) => {
                 out.put_slice(&barrier.id.0);
                 out.put_slice(&barrier.group.0);
+                out.put_u32_le(barrier.group_size);
                 out.put_slice(barrier.name.as_bytes());
             }
             Action::Cancel(id) => out.put_slice(&id.0),
@@ -94,9 +95,8 @@ impl Record {
     pub fn decode(payload: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(WHAT, payload);
         let (kind, version) = (reader.u8()?, reader.u8()?);
-        reader.u16()?;
-        let key = reader.u32()?;
-        if version > VERSION || key != 0 {
+        let (sections, key) = (reader.u16()?, reader.u32()?);
+        if version > VERSION || key != 0 || sections != 0 {
             return Err(FormatError::Newer { what: WHAT, version: u32::from(version) });
         }
         let (volume, stream) = (VolumeId(reader.array()?), StreamId(reader.array()?));
@@ -112,6 +112,7 @@ impl Record {
             4 => Action::Barrier(Barrier {
                 id: SnapshotId(reader.array()?),
                 group: GroupId(reader.array()?),
+                group_size: reader.u32()?,
                 created_ms: a,
                 name: reader.text()?,
             }),
@@ -129,10 +130,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_record_with_sections_is_a_newer_one() {
+        let (volume, stream) = (VolumeId([3; 16]), StreamId([4; 16]));
+        let mut bytes = Record { volume, stream, vseq: 5, action: Action::Step }.encode();
+        bytes[2] = 8;
+        assert!(matches!(Record::decode(&bytes), Err(FormatError::Newer { .. })));
+    }
+
+    #[test]
     fn records_read_back() {
         let barrier = Barrier {
             id: SnapshotId([1; 16]),
-            group: GroupId::NONE,
+            group: GroupId([6; 16]),
+            group_size: 2,
             created_ms: 9,
             name: "s".into(),
         };

@@ -14,6 +14,8 @@ pub struct Owner {
     pub node: NodeId,
     /// Its log, where what it has not destaged lies; none without a log.
     pub log: LogId,
+    /// The epoch of the lease under which it writes; 0 without one.
+    pub lease: u64,
     /// Its host's name, for people.
     pub host: String,
 }
@@ -24,6 +26,7 @@ impl Owner {
         let mut out = BytesMut::new();
         out.put_slice(&self.node.0);
         out.put_slice(&self.log.0);
+        out.put_u64_le(self.lease);
         out.put_slice(self.host.as_bytes());
         out
     }
@@ -34,6 +37,7 @@ impl Owner {
         Ok(Self {
             node: NodeId(reader.array()?),
             log: LogId(reader.array()?),
+            lease: reader.u64()?,
             host: reader.text()?,
         })
     }
@@ -87,7 +91,8 @@ mod tests {
 
     #[test]
     fn seals_read_back() {
-        let owner = Owner { node: NodeId([1; 16]), log: LogId([2; 16]), host: "h".into() };
+        let owner =
+            Owner { node: NodeId([1; 16]), log: LogId([2; 16]), lease: 7, host: "h".into() };
         for owner in [None, Some(owner)] {
             let seal = Seal { successor: StreamId([3; 16]), epoch: 4, owner, forced: true };
             let bytes = seal.encode([5; 16]);

@@ -7,7 +7,7 @@ use crate::node::NodePtr;
 use crate::ops::Op;
 use crate::position::{Number, SegmentKey};
 use crate::size::BlockSize;
-use crate::wire::{FormatError, Hash16, Reader, hash16};
+use crate::wire::{FormatError, Hash16, Reader, Sections, hash16};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::HashMap;
 
@@ -157,10 +157,13 @@ impl SegmentHead {
         reader.bytes(32)?;
         let nonce = reader.array()?;
         let (ops_len, frame_count, extent_count) = (reader.u32()?, reader.u32()?, reader.u32()?);
-        reader.bytes(20)?;
+        let sections_len = reader.u32()?;
+        reader.bytes(16)?;
         let ops = Op::decode_all(reader.bytes(ops_len as usize)?)?;
         let frames = parse_frames(reader, frame_count)?;
         let extents = parse_extents(reader, extent_count)?;
+        // None is known yet: a critical one makes the segment unreadable, others are left alone.
+        Sections::parse(WHAT, reader.bytes(sections_len as usize)?, &[])?;
         let id =
             SegmentId { kind, block, volume, key, epoch, predecessor, vseq_from, vseq_to, nonce };
         let head = Self { id, head_len, object_len, ops, frames, extents, hash };
@@ -206,7 +209,7 @@ impl SegmentHead {
             for i in 0..extent.count {
                 let slot = extent.slot + i;
                 let Some((offset, len)) = places.get(usize::from(slot)).copied() else { continue };
-                let entry = BlockEntry { segment: self.id.key, offset, len, slot };
+                let entry = BlockEntry { segment: self.id.key, offset, len, slot, source: 0 };
                 entries.push((extent.index + u64::from(i), entry));
             }
         }
@@ -408,7 +411,7 @@ pub fn build(id: &SegmentId, ops: &[Op], blocks: &[BlockIn<'_>]) -> BuiltSegment
         .zip(&layout.slots)
         .map(|(block, &slot)| {
             let (offset, len) = places[usize::from(slot)];
-            (block.index, BlockEntry { segment: id.key, offset, len, slot })
+            (block.index, BlockEntry { segment: id.key, offset, len, slot, source: 0 })
         })
         .collect();
     let frames = frames.into_iter().map(|(len, _)| len).collect();

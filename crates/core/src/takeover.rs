@@ -221,8 +221,12 @@ mod tests {
     #[test]
     fn a_tail_is_replayed_only_over_seals_that_name_its_log() {
         let seal = |epoch, log: Option<u8>| {
-            let owner =
-                |log| Owner { node: NodeId([1; 16]), log: LogId([log; 16]), host: String::new() };
+            let owner = |log| Owner {
+                node: NodeId([1; 16]),
+                log: LogId([log; 16]),
+                lease: 0,
+                host: String::new(),
+            };
             Seal { successor: StreamId([5; 16]), epoch, owner: log.map(owner), forced: false }
         };
         let ours = LogId([7; 16]);

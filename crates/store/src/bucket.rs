@@ -7,6 +7,7 @@
 //! Must hold: a [`Created`] is only given when what stands under the name is known; every other
 //! outcome is an error, after which the object may or may not be there, now or later.
 
+use self::descriptor::Seen;
 use crate::error::{Error, Result};
 use crate::local::LocalDir;
 use bytes::Bytes;
@@ -16,7 +17,6 @@ use object_store::path::Path;
 use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
 };
-use skerry_core::descriptor::BucketDesc;
 use skerry_core::env::{Clock, Entropy};
 use skerry_core::id::BucketId;
 use skerry_core::names::{self, Object};
@@ -26,6 +26,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod descriptor;
 
 /// The largest object that [`Bucket::get`] brings whole, bytes: twice the largest that Skerry writes.
 pub const OBJECT_BYTES_MAX: u64 = 2 * envelope::ENVELOPE_BYTES_MAX as u64;
@@ -116,7 +118,7 @@ struct Inner {
     store: Arc<dyn ObjectStore>,
     env: Env,
     patience: Patience,
-    id: BucketId,
+    desc: Seen,
 }
 
 /// A bucket that has been opened: checked to be one of ours, in a format that is known.
@@ -128,7 +130,7 @@ pub struct Bucket {
 
 impl fmt::Debug for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Bucket({} in {})", self.inner.id, self.inner.store)
+        write!(f, "Bucket({} in {})", self.inner.desc.id, self.inner.store)
     }
 }
 
@@ -149,12 +151,9 @@ impl Bucket {
         create: bool,
         patience: Patience,
     ) -> Result<Self> {
-        let unnamed = Inner { store, env, patience, id: BucketId::NONE };
-        let id = match unnamed.get(names::BUCKET).await? {
-            Some(bytes) => unnamed.decode_desc(&bytes)?,
-            None => unnamed.create_desc(create).await?,
-        };
-        Ok(Self { inner: Arc::new(Inner { id, ..unnamed }), local: None })
+        let unnamed = Inner { store, env, patience, desc: Seen::none() };
+        let desc = unnamed.open_desc(create).await?;
+        Ok(Self { inner: Arc::new(Inner { desc, ..unnamed }), local: None })
     }
 
     /// Says that the bucket is this local directory, so that segments are read from its files.
@@ -169,7 +168,7 @@ impl Bucket {
 
     /// Which bucket this is.
     pub fn id(&self) -> BucketId {
-        self.inner.id
+        self.inner.desc.id
     }
 
     /// The source of randomness that was handed in.
@@ -260,45 +259,6 @@ fn failure(action: &'static str, name: &str, error: &object_store::Error) -> Err
 }
 
 impl Inner {
-    fn decode_desc(&self, bytes: &[u8]) -> Result<BucketId> {
-        match BucketDesc::decode(bytes) {
-            Ok(desc) => Ok(desc.id),
-            Err(FormatError::BadMagic { .. }) => Err(Error::Foreign {
-                place: self.store.to_string(),
-                found: format!("{:?}, which Skerry did not write", names::BUCKET),
-            }),
-            Err(error) => {
-                Err(Error::format(format!("{:?} in {}", names::BUCKET, self.store), error))
-            }
-        }
-    }
-
-    async fn create_desc(&self, create: bool) -> Result<BucketId> {
-        let place = self.store.to_string();
-        if let Some(found) = self.first_object().await? {
-            return Err(Error::Foreign { place, found });
-        }
-        if !create {
-            return Err(Error::NoBucket { place });
-        }
-        let desc = BucketDesc {
-            id: BucketId::random(&*self.env.entropy),
-            reader_features: 0,
-            writer_features: 0,
-            ignorable_features: 0,
-            created_ms: self.env.clock.wall_ms(),
-        };
-        let bytes = desc.encode(self.env.entropy.id_bytes());
-        match self.create(names::BUCKET, bytes.into()).await? {
-            Created::Ours => Ok(desc.id),
-            // Somebody else made the bucket between our read and our create: it is theirs, and good.
-            Created::Theirs => {
-                let bytes = self.get(names::BUCKET).await?;
-                self.decode_desc(&bytes.ok_or_else(|| Error::not_found(names::BUCKET))?)
-            }
-        }
-    }
-
     /// An object that is no left-over of a probe, if there is any: the place is not empty.
     async fn first_object(&self) -> Result<Option<String>> {
         let looked = self.retried(|| async {

@@ -185,6 +185,7 @@ fn may_take(owner: Option<&Owner>, options: &ClaimOptions) -> bool {
 
 /// Takes the volume's stream over, unless somebody else owns it and `force` is not set.
 pub async fn claim(bucket: &Bucket, desc: &VolumeDesc, options: &ClaimOptions) -> Result<Claimed> {
+    bucket.check_features().await?;
     loop {
         let peek = peek(bucket, desc).await?;
         if !may_take(peek.owner.as_ref(), options) {

@@ -155,6 +155,8 @@ impl Collector {
         if candidates.is_empty() {
             return Ok(Some(Vec::new()));
         }
+        // A newer Skerry may hold what this one would not know how to see.
+        self.bucket.check_features().await?;
         let Some(held) = self.held(owned, candidates).await? else { return Ok(None) };
         let epochs: HashMap<StreamId, u64> = lives.iter().map(|l| (l.stream, l.epoch)).collect();
         let placed: Vec<Candidate> = candidates

@@ -117,7 +117,7 @@ impl Dead {
                 .await?;
             for (ptr, node) in taken.iter().zip(fetched) {
                 for (_, entry) in node.leaf_entries() {
-                    delta.add(entry.segment, entry.slot, -1);
+                    delta.add_block(&entry, -1);
                 }
                 for (_, child) in node.children() {
                     self.push(child, writer, delta).await?;

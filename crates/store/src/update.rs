@@ -185,7 +185,7 @@ impl<'a, 'w> Updater<'a, 'w> {
             let gone: Vec<u8> = entries.range(places).map(|(place, _)| *place).collect();
             for place in gone {
                 if let Some(entry) = entries.remove(&place) {
-                    self.delta.add(entry.segment.to_owned(), entry.slot, -1);
+                    self.delta.add_block(&entry, -1);
                     changed = true;
                 }
             }
@@ -196,9 +196,9 @@ impl<'a, 'w> Updater<'a, 'w> {
                 continue;
             }
             changed = true;
-            self.delta.add(change.entry.segment, change.entry.slot, 1);
+            self.delta.add_block(&change.entry, 1);
             if let Some(before) = before {
-                self.delta.add(before.segment, before.slot, -1);
+                self.delta.add_block(&before, -1);
             }
         }
         if !changed {

@@ -80,7 +80,7 @@ impl Context {
 
     /// This node as an owner.
     pub fn owner(&self) -> Owner {
-        Owner { node: self.node, log: self.log_id(), host: self.host.clone() }
+        Owner { node: self.node, log: self.log_id(), lease: 0, host: self.host.clone() }
     }
 
     /// How much of the log's cap is in use, percent.

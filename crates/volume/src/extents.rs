@@ -276,7 +276,9 @@ mod tests {
         let segment = SegmentKey { stream: skerry_core::id::StreamId([1; 16]), number: Number(1) };
         for n in 0..20_000u64 {
             state.content(n * 8192..n * 8192 + 512, n + 1, n % 3 == 0, std::time::Duration::ZERO);
-            state.overlay.set(n * 2 + 1, &BlockEntry { segment, offset: 0, len: 1, slot: 0 });
+            state
+                .overlay
+                .set(n * 2 + 1, &BlockEntry { segment, offset: 0, len: 1, slot: 0, source: 0 });
             state.overlay.zero(100_000 + n * 2..100_000 + n * 2 + 1);
         }
         let sectors = size / SECTOR_BYTES;

@@ -7,7 +7,7 @@ use crate::node::Node;
 use crate::open::state_of;
 use crate::refs::RefKeeper;
 use crate::volume::{Behalf, Volume, WHOLE};
-use skerry_core::descriptor::{FlushLevel, VolumeDesc};
+use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind};
 use skerry_core::id::{GroupId, SnapshotId, StreamId, VolumeId};
 use skerry_core::name::Name;
 use skerry_core::names;
@@ -59,7 +59,7 @@ impl Volume {
                 return Err(Error::new(ErrorKind::Exists, detail));
             }
             let id = SnapshotId::random(self.ctx.bucket.entropy().as_ref());
-            Barrier { id, group: GroupId::NONE, created_ms, name }
+            Barrier { id, group: GroupId::NONE, group_size: 0, created_ms, name }
         };
         if self.state.lock().unsettled {
             self.checkpoint().await?;
@@ -381,6 +381,8 @@ impl Node {
         let entropy = self.ctx.bucket.entropy();
         let desc = VolumeDesc {
             id: VolumeId::random(entropy.as_ref()),
+            kind: VolumeKind::Disk,
+            home: self.ctx.bucket.id(),
             block: found.base.root.block,
             flush: self.ctx.catalog.desc(parent).await?.flush,
             created_ms: self.ctx.clock().wall_ms(),

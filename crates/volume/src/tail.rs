@@ -210,7 +210,7 @@ mod tests {
     /// never heard: it is kept for people, wherever the bucket has got to.
     #[test]
     fn records_of_an_unknown_stream_are_parked() {
-        let owner = Owner { node: NodeId([1; 16]), log: OURS, host: String::new() };
+        let owner = Owner { node: NodeId([1; 16]), log: OURS, lease: 0, host: String::new() };
         let stream = StreamId([2; 16]);
         let chain = [Life { epoch: 2, stream, owner: Some(owner), vseq: 10 }];
         let at = Position { epoch: 2, vseq: 10, ..Position::start(2, stream, 10) };

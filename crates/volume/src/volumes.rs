@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::info::{CreateVolume, Released, VolumeInfo};
 use crate::node::Node;
 use crate::volume::{Behalf, Volume, WHOLE};
-use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeState};
+use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind, VolumeState};
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::name::Name;
 use skerry_core::position::Position;
@@ -30,6 +30,8 @@ impl Node {
         let root = Root::empty(size_bytes, block, new.name.as_str());
         let desc = VolumeDesc {
             id: VolumeId::random(entropy.as_ref()),
+            kind: VolumeKind::Disk,
+            home: self.ctx.bucket.id(),
             block,
             flush: new.flush.unwrap_or_else(|| self.default_flush()),
             created_ms: self.ctx.clock().wall_ms(),

@@ -158,8 +158,8 @@ async fn a_bucket_that_is_away_at_the_start_keeps_no_node_from_starting() {
     run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
     write(&run, "disk", 9).await;
     drop(run);
-    // The bucket's descriptor is read, and then nothing any more.
-    let stop_after = Some(faults.calls() + 1);
+    // The bucket's descriptor is found and read, and then nothing any more.
+    let stop_after = Some(faults.calls() + 2);
     faults.set_plan(FaultPlan { stop_after, ..FaultPlan::default() });
     let run = world.start("a").await.expect("starts without its volume");
     assert_eq!(run.node.status().volumes_open, 0);

@@ -50,6 +50,7 @@ fn a_segment_reads_back() {
         Op::Barrier(Barrier {
             id: crate::id::SnapshotId([8; 16]),
             group: crate::id::GroupId::NONE,
+            group_size: 0,
             created_ms: 77,
             name: "snap".into(),
         }),

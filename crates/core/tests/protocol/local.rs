@@ -135,7 +135,8 @@ fn log_of(p: u8) -> LogId {
 }
 
 fn seal(successor: u8, epoch: u8, by: u8) -> Seal {
-    let owner = Owner { node: NodeId([by + 1; 16]), log: log_of(by), host: String::new() };
+    let owner =
+        Owner { node: NodeId([by + 1; 16]), log: log_of(by), lease: 0, host: String::new() };
     let (successor, epoch) = (stream_id(successor), u64::from(epoch));
     Seal { successor, epoch, owner: Some(owner), forced: by == TAKER }
 }

@@ -4,6 +4,8 @@ use crate::faulty::{FaultPlan, Faulty};
 use crate::testing::{bucket_in, env, memory_bucket};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
+use skerry_core::descriptor::{BucketDesc, Features};
+use skerry_core::id::BucketId;
 
 /// What every bucket must do, whatever store it is in.
 async fn conforms(bucket: &Bucket) {
@@ -122,19 +124,25 @@ async fn buckets_open_again_and_others_are_refused() {
     }
     assert!(!id.is_none());
 
-    let good = store.get(&Path::from("bucket")).await.expect("there").bytes().await.expect("read");
+    let good = store
+        .get(&Path::from(names::descriptor(1)))
+        .await
+        .expect("there")
+        .bytes()
+        .await
+        .expect("read");
     for (what, bytes) in [
         ("damaged", [&good[..good.len() - 1], &[!good[good.len() - 1]]].concat()),
         ("cut short", good[..20].to_vec()),
     ] {
-        store.put(&Path::from("bucket"), bytes.into()).await.expect("put");
+        store.put(&Path::from(names::descriptor(1)), bytes.into()).await.expect("put");
         let error = Bucket::open(store.clone(), env(1), true).await.expect_err(what);
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
     }
-    store.put(&Path::from("bucket"), "some file of mine".into()).await.expect("put");
+    store.put(&Path::from(names::descriptor(1)), "some file of mine".into()).await.expect("put");
     let error = Bucket::open(store.clone(), env(1), true).await.expect_err("foreign");
     assert!(matches!(error, Error::Foreign { .. }), "{error}");
-    store.delete(&Path::from("bucket")).await.expect("delete");
+    store.delete(&Path::from(names::descriptor(1))).await.expect("delete");
     store.put(&Path::from("photos/1.jpg"), "x".into()).await.expect("put");
     let error = Bucket::open(store.clone(), env(1), true).await.expect_err("not empty");
     assert!(error.to_string().contains("photos/1.jpg"), "{error}");
@@ -145,12 +153,10 @@ async fn a_newer_bucket_is_refused_as_newer() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let desc = BucketDesc {
         id: BucketId([1; 16]),
-        reader_features: 1 << 40,
-        writer_features: 0,
-        ignorable_features: 0,
+        features: Features { reader: 1 << 40, ..Features::default() },
         created_ms: 0,
     };
-    store.put(&Path::from("bucket"), desc.encode([0; 16]).into()).await.expect("put");
+    store.put(&Path::from(names::descriptor(1)), desc.encode([0; 16]).into()).await.expect("put");
     let error = Bucket::open(store, env(1), true).await.expect_err("newer");
     assert!(error.to_string().contains("newer Skerry"), "{error}");
 }
@@ -160,4 +166,43 @@ async fn left_overs_of_a_probe_make_no_place_foreign() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     store.put(&Path::from("probe/0123"), "x".into()).await.expect("put");
     Bucket::open(store, env(1), true).await.expect("as good as empty");
+}
+
+/// Whoever is at work on a bucket finds out that a feature was raised, and whoever comes later.
+#[tokio::test(start_paused = true)]
+async fn a_feature_is_raised_on_a_bucket_in_use() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let bucket = Bucket::open(store.clone(), env(1), true).await.expect("made");
+    let ignorable = Features { ignorable: 1 << 3, ..Features::default() };
+    let other = Bucket::open(store.clone(), env(2), false).await.expect("opens");
+    for raised in [bucket.raise(ignorable).await, other.raise(ignorable).await] {
+        assert_eq!(raised.expect("raised").features, ignorable);
+    }
+    other.check_features().await.expect("it may be ignored");
+    let later = Bucket::open(store.clone(), env(3), false).await.expect("opens");
+    assert_eq!(later.id(), bucket.id());
+    // Somebody who knows more than this version raises a bit that a writer must know.
+    let newer = BucketDesc {
+        id: bucket.id(),
+        features: Features { writer: 1, ..ignorable },
+        created_ms: 0,
+    };
+    let bytes = newer.encode([7; 16]);
+    let number = Path::from(names::descriptor(3));
+    store.put(&number, bytes.into()).await.expect("put");
+    for bucket in [&bucket, &other, &later] {
+        let error = bucket.check_features().await.expect_err("a newer Skerry is at work");
+        assert!(error.to_string().contains("newer Skerry"), "{error}");
+        bucket.raise(ignorable).await.expect_err("it can't be read");
+    }
+    Bucket::open(store, env(4), false).await.expect_err("it can't be read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_of_a_former_layout_is_refused_with_what_to_do() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let desc = BucketDesc { id: BucketId([1; 16]), features: Features::default(), created_ms: 0 };
+    store.put(&Path::from("bucket"), desc.encode([0; 16]).into()).await.expect("put");
+    let error = Bucket::open(store, env(1), true).await.expect_err("another layout");
+    assert!(error.to_string().contains("export its volumes"), "{error}");
 }

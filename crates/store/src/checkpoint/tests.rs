@@ -88,7 +88,7 @@ impl Volume {
 
 fn data(i: u64) -> BlockEntry {
     let segment = SegmentKey { stream: StreamId([3; 16]), number: Number(i / SLOTS + 1) };
-    BlockEntry { segment, offset: 7, len: 4184, slot: (i % SLOTS) as u16 }
+    BlockEntry { segment, offset: 7, len: 4184, slot: (i % SLOTS) as u16, source: 0 }
 }
 
 /// One block in each leaf.

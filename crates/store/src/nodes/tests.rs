@@ -26,7 +26,9 @@ fn builder(bucket: &Bucket, number: u64) -> NodesBuilder {
 fn leaf(n: u64) -> Bytes {
     let segment = SegmentKey { stream: StreamId([3; 16]), number: Number(n + 1) };
     let entries: Vec<_> = (0..128u8)
-        .map(|place| (place, BlockEntry { segment, offset: 7, len: 4184, slot: place.into() }))
+        .map(|place| {
+            (place, BlockEntry { segment, offset: 7, len: 4184, slot: place.into(), source: 0 })
+        })
         .collect();
     NodeBuilder::new(1).leaf(n * 128, &entries)
 }
