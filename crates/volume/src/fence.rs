@@ -224,7 +224,7 @@ impl Volume {
             return error;
         }
         match self.look_for_seal().await {
-            Err(fenced) if fenced.kind() == ErrorKind::Fenced => fenced,
+            Err(left) if self.has_left() => left,
             // Not `NotFound`: the volume is there, and lacks a part.
             _ => Error::new(
                 ErrorKind::Corrupt,
@@ -277,7 +277,7 @@ impl Volume {
         self.ctx.park(fate, self.desc.id, records).await
     }
 
-    /// Takes the volume out of service because somebody else took it.
+    /// Takes the volume out of service because another owner took it. Gives why it is out of service.
     pub(crate) fn fenced(&self, by: &str) -> Error {
         let error = Error::new(
             ErrorKind::Fenced,
@@ -287,6 +287,7 @@ impl Volume {
             ),
         );
         self.fail(error.clone());
-        error
+        // A volume that was released here before is that to whoever looks.
+        self.state.lock().failure.clone().unwrap_or(error)
     }
 }

@@ -79,7 +79,7 @@ pub struct Node {
     /// All volumes that are open here.
     pub(crate) open_now: Mutex<HashMap<VolumeId, Arc<Volume>>>,
     /// Held while a volume is opened or closed: one volume that takes long keeps no other waiting.
-    opening: Turns<VolumeId>,
+    pub(crate) opening: Turns<VolumeId>,
     pub(crate) tails: Mutex<Tails>,
 }
 

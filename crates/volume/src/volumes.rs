@@ -232,9 +232,12 @@ impl Node {
         volume.refuse_clients(force, true)?;
         volume.drain().await?;
         volume.checkpoint().await?;
-        let _given_up = GivenUp(&volume);
+        // Out of service before the seal is there: its own seal must not look like a take-over. Nobody opens it meanwhile.
+        let _turn = self.opening.take(id).await;
+        let text = format!("volume {name} was released here; attach again to claim it");
+        volume.retire(Error::new(ErrorKind::Detached, text));
         self.seal_for_nobody(&desc, true).await?;
-        self.close_volume(id, ErrorKind::Detached, "was released; attach again to claim it").await;
+        self.open_now.lock().remove(&id);
         Ok(Released { held_by: Some(self.ctx.host.clone()), may_lose: false })
     }
 
