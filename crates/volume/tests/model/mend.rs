@@ -34,11 +34,11 @@ impl Model {
             if calm && self.bad_store {
                 self.heal().await;
             }
-            self.doing = None;
+            self.doing.clear();
             if let Err(trouble) = self.step().await {
                 self.trouble(&trouble.0).await;
             }
-            self.doing = None;
+            self.doing.clear();
         }
         self.finish().await;
     }
@@ -100,6 +100,8 @@ impl Model {
 
     /// A host dies, comes back, and is judged.
     async fn crash(&mut self, host: usize, death: Death) {
+        // A volume can be judged only when nobody writes it.
+        self.busy = None;
         self.say(format!("host {} dies: {death:?}", HOSTS[host]));
         self.fell(host, death);
         self.start_and_judge(host, death).await;
@@ -159,7 +161,7 @@ impl Model {
         for id in ids {
             let v = self.at(id);
             let Some(info) = listed.iter().find(|info| info.id == id) else {
-                let deleting = self.doing.is_some_and(|(doing, _)| doing == id);
+                let deleting = self.is_doing(id);
                 let left = self.vols[v].snaps.iter().any(|s| !s.doubtful);
                 if (deleting || self.vols[v].gone) && !left {
                     self.say(format!("{} turned out to be deleted", self.vols[v].name()));
@@ -205,8 +207,7 @@ impl Model {
     /// The head is deleted; its snapshots that are not doubtful are there.
     async fn judge_deleted(&mut self, host: usize, id: skerry_core::id::VolumeId) {
         let v = self.at(id);
-        let doing = self.doing.is_some_and(|(doing, _)| doing == id);
-        if !self.vols[v].gone && !doing {
+        if !self.vols[v].gone && !self.is_doing(id) {
             self.wrong(format!("{} was deleted by nobody", self.vols[v].name()));
         }
         let Some(node) = self.node(host) else { return };
@@ -239,9 +240,9 @@ impl Model {
             Err(trouble) => self.wrong(format!("{}: {}", self.vols[v].name(), trouble.0)),
         };
         let floor = match death {
-            None => match self.doing {
-                Some((doing, acked)) if doing == id => acked,
-                _ => self.vols[v].end(),
+            None => match self.doing.iter().find(|(doing, _)| *doing == id) {
+                Some((_, acked)) => (*acked).max(self.vols[v].bucketed),
+                None => self.vols[v].end(),
             },
             Some(Death::Kill | Death::Power) => self.vols[v].flushed,
             Some(Death::Disk) => self.vols[v].bucketed,
@@ -290,12 +291,18 @@ impl Model {
             self.recover_from(host).await;
         }
         let theirs: Vec<usize> = (0..self.vols.len())
-            .filter(|&v| !self.vols[v].gone && self.vols[v].owner.is_some_and(|o| o != host))
+            .filter(|&v| !self.vols[v].gone && !self.is_busy(self.vols[v].id))
+            .filter(|&v| self.vols[v].owner.is_some_and(|o| o != host))
             .collect();
         if theirs.is_empty() {
             return Ok(());
         }
         let v = theirs[self.rng.random_range(0..theirs.len())];
+        self.take(v, host).await
+    }
+
+    /// A host takes a volume by force from the one that writes it.
+    pub async fn take(&mut self, v: usize, host: usize) -> Outcome {
         let of = name(self.vols[v].name());
         self.say(format!("host {} takes {of} by force", HOSTS[host]));
         let Some(node) = self.node(host) else { return Ok(()) };
@@ -336,7 +343,8 @@ impl Model {
         let Some(node) = self.node(host) else { return Ok(()) };
         self.say(format!("{} is handed back to host {}", self.vols[v].name(), HOSTS[before]));
         let device = self.device(host, v).await?;
-        self.doing = Some((self.vols[v].id, self.vols[v].end()));
+        self.doing.clear();
+        self.begin(v);
         let data = Arc::new(vec![0xbb; 512]);
         self.vols[v].push(Rec::Write { offset: 0, data: data.clone() });
         self.on(host, device.write(0, data.to_vec().into())).await?;
@@ -345,7 +353,8 @@ impl Model {
         self.on(host, async { node.release_volume(&of, true).await }).await?;
         let end = self.vols[v].end();
         self.vols[v].note_bucketed(end);
-        (self.vols[v].owner, self.doing) = (None, None);
+        self.vols[v].owner = None;
+        self.doing.clear();
         let death = self.death(before);
         self.crash(before, death).await;
         Ok(())

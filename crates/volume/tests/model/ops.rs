@@ -17,9 +17,19 @@ const VOLUMES_MAX: usize = 5;
 
 impl Model {
     /// The volume and the host for an operation that writes; none if there is none at hand.
-    fn pick(&mut self) -> Option<(usize, usize)> {
+    pub fn pick(&mut self) -> Option<(usize, usize)> {
+        self.pick_of(|_| true)
+    }
+
+    /// The same, but no volume that is being written.
+    fn pick_quiet(&mut self) -> Option<(usize, usize)> {
+        let busy = self.busy.as_ref().map(|busy| busy.id);
+        self.pick_of(|vol| Some(vol.id) != busy)
+    }
+
+    fn pick_of(&mut self, wanted: impl Fn(&Vol) -> bool) -> Option<(usize, usize)> {
         let ready: Vec<(usize, usize)> = (0..self.vols.len())
-            .filter(|&v| !self.vols[v].gone)
+            .filter(|&v| !self.vols[v].gone && wanted(&self.vols[v]))
             .filter_map(|v| match self.vols[v].owner {
                 Some(host) => self.runs[host].is_some().then_some((v, host)),
                 None => (0..2).find(|&h| self.runs[h].is_some()).map(|h| (v, h)),
@@ -28,7 +38,7 @@ impl Model {
         (!ready.is_empty()).then(|| ready[self.rng.random_range(0..ready.len())])
     }
 
-    fn bytes(&mut self, len: usize) -> Arc<Vec<u8>> {
+    pub fn bytes(&mut self, len: usize) -> Arc<Vec<u8>> {
         self.stamp += 1;
         let mut data = vec![0u8; len];
         match self.rng.random_range(0..10) {
@@ -44,7 +54,7 @@ impl Model {
         Arc::new(data)
     }
 
-    fn range(&mut self, size: usize, longest: usize) -> (usize, usize) {
+    pub fn range(&mut self, size: usize, longest: usize) -> (usize, usize) {
         let sectors = size / 512;
         let mut from = self.rng.random_range(0..sectors);
         let mut len = self.rng.random_range(1..=(longest / 512).max(1));
@@ -54,16 +64,12 @@ impl Model {
         (from * 512, len.min(sectors - from) * 512)
     }
 
-    fn begin(&mut self, v: usize) {
-        let vol = &self.vols[v];
-        self.doing = Some((vol.id, vol.end()));
-    }
-
     pub async fn step(&mut self) -> Outcome {
         let dice = self.rng.random_range(0..1000);
         match dice {
             0..340 => self.write().await,
-            340..380 => self.while_busy().await,
+            340..370 => self.while_busy().await,
+            370..380 => self.cut_off().await,
             380..450 => self.zero().await,
             450..540 => self.flush().await,
             540..630 => self.read().await,
@@ -137,7 +143,7 @@ impl Model {
         });
         self.busy = Some(Busy { id, task });
         let gate = self.gate(host);
-        let other = match self.rng.random_range(0..9) {
+        let other = match self.rng.random_range(0..16) {
             0 | 1 => self.checkpoint().await,
             2 => self.sweep().await,
             3 => self.delete_snapshot().await,
@@ -145,6 +151,13 @@ impl Model {
             5 => self.diff().await,
             6 => self.read_snapshot().await,
             7 => self.create().await,
+            8 => self.roll_back().await,
+            9 => self.resize().await,
+            10 => self.rename().await,
+            11 => self.release().await,
+            12 => self.snapshot().await,
+            13 => self.take_over().await,
+            14 => self.delete().await,
             _ => self.wait().await,
         };
         let Some(mut busy) = self.busy.take() else {
@@ -170,8 +183,8 @@ impl Model {
     /// Settles a volume whose writer was ended; its host may have died of it and been judged already.
     async fn writes_were_cut(&mut self, id: VolumeId, host: usize) {
         let end = self.vols.iter().find(|v| v.id == id).map(Vol::end);
-        if let (Some((doing, acked)), Some(end)) = (self.doing, end) {
-            self.doing = Some((doing, acked.min(end)));
+        for (_, acked) in self.doing.iter_mut().filter(|(doing, _)| *doing == id) {
+            *acked = end.map_or(*acked, |end| end.min(*acked));
         }
         if self.runs[host].is_some() {
             self.recover_from(host).await;
@@ -259,7 +272,7 @@ impl Model {
     }
 
     async fn snapshot(&mut self) -> Outcome {
-        let Some((v, host)) = self.pick() else { return Ok(()) };
+        let Some((v, host)) = self.pick_quiet() else { return Ok(()) };
         if self.vols[v].snaps.len() > 6 {
             return self.delete_snapshot().await;
         }
@@ -405,7 +418,7 @@ impl Model {
     async fn roll_back(&mut self) -> Outcome {
         let Some((v, host, label)) = self.pick_snapshot() else { return Ok(()) };
         let Some(node) = self.node(host) else { return Ok(()) };
-        if self.vols[v].gone {
+        if self.vols[v].gone || self.is_busy(self.vols[v].id) {
             return Ok(());
         }
         let Some(snap) = self.vols[v].snap(&label).cloned() else { return Ok(()) };
@@ -439,7 +452,7 @@ impl Model {
     }
 
     async fn resize(&mut self) -> Outcome {
-        let Some((v, host)) = self.pick() else { return Ok(()) };
+        let Some((v, host)) = self.pick_quiet() else { return Ok(()) };
         let Some(node) = self.node(host) else { return Ok(()) };
         let of = name(self.vols[v].name());
         let now = self.vols[v].image.len();
@@ -458,7 +471,7 @@ impl Model {
     }
 
     async fn delete(&mut self) -> Outcome {
-        let Some((v, host)) = self.pick() else { return Ok(()) };
+        let Some((v, host)) = self.pick_quiet() else { return Ok(()) };
         let snapshots = self.chance(50);
         self.delete_one(v, host, snapshots).await
     }
@@ -486,7 +499,7 @@ impl Model {
     }
 
     async fn rename(&mut self) -> Outcome {
-        let Some((v, host)) = self.pick() else { return Ok(()) };
+        let Some((v, host)) = self.pick_quiet() else { return Ok(()) };
         let Some(node) = self.node(host) else { return Ok(()) };
         let (of, new) = (name(self.vols[v].name()), self.free_name());
         self.say(format!("{of} rename {new}"));
@@ -584,7 +597,7 @@ impl Model {
     }
 
     async fn release(&mut self) -> Outcome {
-        let Some((v, host)) = self.pick() else { return Ok(()) };
+        let Some((v, host)) = self.pick_quiet() else { return Ok(()) };
         let Some(node) = self.node(host) else { return Ok(()) };
         let of = name(self.vols[v].name());
         self.say(format!("{of} release"));

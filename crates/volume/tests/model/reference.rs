@@ -228,6 +228,24 @@ impl Vol {
         Err(format!("the image is no state of at least {floor} records; the latest: {last}"))
     }
 
+    /// Forgets the records after the state that `image` is: the latest one of at least `floor` records.
+    pub fn cut_to(&mut self, image: &[u8], floor: u64) -> Result<(), String> {
+        let mut here = self.base.clone();
+        let mut last = None;
+        for count in self.start..=self.end() {
+            if count > self.start {
+                self.recs[(count - self.start - 1) as usize].apply(&mut here);
+            }
+            if count >= floor && here == image {
+                last = Some(count);
+            }
+        }
+        let count = last.ok_or_else(|| format!("it is no state of at least {floor} records"))?;
+        self.recs.truncate((count - self.start) as usize);
+        self.image = image.to_vec();
+        Ok(())
+    }
+
     /// Takes what was seen for the truth: the latest state that it can be.
     pub fn settle(&mut self, seen: &Seen, floor: u64) -> Result<(), String> {
         let count = self.states(seen, floor)?.last().copied().unwrap_or(floor);
