@@ -70,6 +70,8 @@ struct Said {
     credits: u32,
     /// Signs of life are due.
     beats: bool,
+    /// Jobs that have begun, and of which the node was not told.
+    begun: Vec<Bytes>,
     /// The leases of outcomes that were not said yet.
     outcomes: VecDeque<Bytes>,
 }
@@ -203,6 +205,7 @@ impl Session {
         let said = &self.said;
         !said.has_begun
             || said.beats
+            || !said.begun.is_empty()
             || !said.outcomes.is_empty()
             || (self.is_stopping && !said.has_stopped)
             || self.free_places() > 0
@@ -219,7 +222,11 @@ impl Session {
 
     /// Everything that is to be said, or as much as a message takes.
     fn next_request(&mut self) -> v1::WorkRequest {
-        let begin = || v1::WorkBegin { group: self.group.clone(), worker: self.name.clone() };
+        let begin = || v1::WorkBegin {
+            group: self.group.clone(),
+            worker: self.name.clone(),
+            begins_with_beat: true,
+        };
         let begin = (!self.said.has_begun).then(begin);
         let credits = self.free_places();
         let outcomes = self.next_outcomes();
@@ -228,7 +235,13 @@ impl Session {
         said.has_begun = true;
         said.has_stopped = self.is_stopping;
         let beats = std::mem::take(&mut said.beats);
-        let beats = if beats { self.running.keys().cloned().collect() } else { Vec::new() };
+        let begun = std::mem::take(&mut said.begun);
+        let beats = if beats {
+            self.running.keys().cloned().collect()
+        } else {
+            // How one that has ended meanwhile ended says enough.
+            begun.into_iter().filter(|lease| self.running.contains_key(lease)).collect()
+        };
         v1::WorkRequest { begin, credits, beats, outcomes, stop: self.is_stopping }
     }
 
@@ -313,6 +326,7 @@ impl Session {
             });
             outcome(lease, done)
         });
+        self.said.begun.push(job.lease.clone());
         self.running.insert(job.lease, Running { stop, abort, lease_ms: job.lease_ms });
     }
 

@@ -5,7 +5,9 @@ use crate::hash::{HashRange, TenantHash};
 pub use crate::job::Ticket;
 use crate::machine::{Beat, Counts, GroupCounts, Next};
 use crate::name::{Group, Tenant, Worker};
-use crate::shard::{Cursor, Leased, Listed, Outcome, Query, Seat, Shard, Tidings, Told, Totals};
+use crate::shard::{
+    Begins, Cursor, Leased, Listed, Outcome, Query, Seat, Shard, Tidings, Told, Totals,
+};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -64,10 +66,16 @@ impl Broker {
     ///
     /// # Errors
     /// `Invalid` for too many credits, `Unavailable`.
-    pub fn work(&self, group: &Group, worker: &Worker, credits: u32) -> Result<Work> {
+    pub fn work(
+        &self,
+        group: &Group,
+        worker: &Worker,
+        begins: Begins,
+        credits: u32,
+    ) -> Result<Work> {
         check_credits(credits)?;
         let shards = u32::try_from(self.shards.len()).expect("few shards");
-        let (seats, tidings) = Seat::at_all(shards, group, worker, credits);
+        let (seats, tidings) = Seat::at_all(shards, group, worker, begins, credits);
         let work = Work {
             broker: self.clone(),
             seats,
@@ -96,7 +104,7 @@ impl Broker {
         if max == 0 {
             return Err(Error::invalid(format!("0 jobs: 1 to {LEASES_MAX}")));
         }
-        let mut work = self.work(group, worker, max)?;
+        let mut work = self.work(group, worker, Begins::WhenTold, max)?;
         if let Ok(heard) = tokio::time::timeout(patience, work.hear()).await {
             work.keep(heard?);
         }
@@ -299,6 +307,17 @@ impl Work {
             seat.add_credits(more);
         }
         self.sit_down()
+    }
+
+    /// The worker has said something: if it had been silent for a lease, it gets jobs again.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub fn note_heard(&self) -> Result<()> {
+        match self.seats.first() {
+            Some(seat) if seat.note_heard() => self.sit_down(),
+            _ => Ok(()),
+        }
     }
 
     /// The worker takes no more than was given to it until now; says how many credits were left.

@@ -6,7 +6,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use skerry_jobs::ErrorKind;
 use skerry_jobs::job::{AttemptNo, Job, JobRef, Lease, Seq, State};
 use skerry_jobs::limit::{Limit, LimitKind};
-use skerry_jobs::machine::{Cancelled, Expired, GroupCounts, Machine, Next, Pace, Report};
+use skerry_jobs::machine::{Cancelled, Expired, GroupCounts, Hold, Machine, Next, Pace, Report};
 use skerry_jobs::name::{Group, JobId, LimitKey, Tenant};
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::spec::JobSpec;
@@ -156,6 +156,10 @@ struct Run {
     naive: Naive,
     next_seq: u64,
     leases: Vec<Lease>,
+    /// Those whose workers have not said that they begin, as they promised.
+    unbegun: BTreeSet<Lease>,
+    /// By how much the clock was set forward since the machine is there.
+    stepped_ms: u64,
     ended: Vec<Job>,
 }
 
@@ -169,6 +173,8 @@ impl Run {
             naive,
             next_seq: 1,
             leases: Vec::new(),
+            unbegun: BTreeSet::new(),
+            stepped_ms: 0,
             ended: Vec::new(),
         };
         run.machine = run.new_machine();
@@ -179,6 +185,7 @@ impl Run {
     /// A machine; every second one does so little at once that much is left to what comes next.
     fn new_machine(&mut self) -> Machine {
         let machine = Machine::new(self.rng.next_u64());
+        self.stepped_ms = 0;
         if self.rng.random() {
             return machine;
         }
@@ -189,9 +196,11 @@ impl Run {
     /// Everything that is due.
     fn tick(&mut self) -> Vec<Expired> {
         let now_ms = self.naive.now_ms;
-        let mut all = self.machine.tick(&BTreeSet::new(), now_ms);
+        let unbegun = &self.unbegun;
+        let hold = |lease| if unbegun.contains(&lease) { Hold::Unbegun } else { Hold::Begun };
+        let mut all = self.machine.tick(now_ms, hold);
         while self.machine.next_ms().is_some_and(|at_ms| at_ms <= now_ms) {
-            all.extend(self.machine.tick(&BTreeSet::new(), now_ms));
+            all.extend(self.machine.tick(now_ms, hold));
         }
         all
     }
@@ -300,6 +309,9 @@ impl Run {
         known.expires_ms = Some(granted.expires_ms);
         assert_eq!(granted.expires_ms, now_ms + u64::from(spec.lease_ms));
         self.leases.push(granted.lease);
+        if self.rng.random_ratio(1, 4) {
+            self.unbegun.insert(granted.lease);
+        }
     }
 
     fn is_held(&self, lease: Lease) -> bool {
@@ -320,6 +332,7 @@ impl Run {
                 let wanted = self.naive.now_ms + u64::from(known.job.spec.lease_ms);
                 assert_eq!(beat.expires_ms, wanted);
                 known.expires_ms = Some(wanted);
+                self.unbegun.remove(&lease);
             }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::LeaseLost);
@@ -481,8 +494,22 @@ impl Run {
         }
     }
 
+    /// The clock is set forward: jobs start by the new time, and every lease goes on as long as it would have.
+    fn step_clock(&mut self) {
+        let by_ms = self.pick(&[1_500u64, 86_400_000]);
+        self.stepped_ms += by_ms;
+        self.machine.note_stepped(self.stepped_ms);
+        self.naive.now_ms += by_ms;
+        for known in self.naive.jobs.values_mut() {
+            known.expires_ms = known.expires_ms.map(|at_ms| at_ms + by_ms);
+        }
+    }
+
     fn pass_time(&mut self) {
         self.naive.now_ms += self.pick(&[0u64, 1, 10, 100, 333, 2_000]);
+        if self.rng.random_ratio(1, 50) {
+            self.step_clock();
+        }
         let mut wanted: BTreeSet<Lease> = BTreeSet::new();
         for known in self.naive.jobs.values() {
             if known.expires_ms.is_some_and(|at| at <= self.naive.now_ms) {
@@ -491,7 +518,10 @@ impl Run {
         }
         for expired in self.tick() {
             assert!(wanted.remove(&expired.lease), "{expired:?} is not over");
-            self.ended(expired.lease, expired.next, Report::Failed { is_final: false });
+            assert_eq!(expired.has_begun, !self.unbegun.contains(&expired.lease));
+            let failed = Report::Failed { is_final: false };
+            let report = if expired.has_begun { failed } else { Report::Returned };
+            self.ended(expired.lease, expired.next, report);
         }
         assert!(wanted.is_empty(), "{wanted:?} are over");
         assert!(self.machine.next_ms().is_none_or(|at| at > self.naive.now_ms));

@@ -2,11 +2,10 @@
 
 use skerry_jobs::job::{Job, JobRef, Seq, State};
 use skerry_jobs::limit::{Limit, LimitKind, RATE_MS_MAX};
-use skerry_jobs::machine::{Expired, Machine, Next, Pace, Report};
+use skerry_jobs::machine::{Expired, Hold, Machine, Next, Pace, Report};
 use skerry_jobs::name::{Group, JobId, LimitKey, Tenant};
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::spec::JobSpec;
-use std::collections::BTreeSet;
 
 const NOW_MS: u64 = 1_000_000;
 
@@ -34,7 +33,7 @@ fn drain(machine: &mut Machine) -> Vec<u64> {
 }
 
 fn tick(machine: &mut Machine, now_ms: u64) -> Vec<Expired> {
-    machine.tick(&BTreeSet::new(), now_ms)
+    machine.tick(now_ms, |_| Hold::Begun)
 }
 
 #[test]

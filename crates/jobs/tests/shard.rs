@@ -14,7 +14,8 @@ use skerry_jobs::machine::{Cancelled, Next};
 use skerry_jobs::name::{Group, LimitKey, Tenant, Worker};
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::shard::{
-    AWAITED_MAX, Cursor, Imported, Leased, Listed, Outcome, Query, Retention, Shard, ShardParts,
+    AWAITED_MAX, Begins, Cursor, Imported, Leased, Listed, Outcome, Query, Retention, Shard,
+    ShardParts,
 };
 use skerry_jobs::spec::JobSpec;
 use skerry_log::sim::SimDisk;
@@ -24,6 +25,7 @@ use slatedb::admin::Admin;
 use slatedb::config::CheckpointOptions;
 use slatedb::fail_parallel;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -530,7 +532,7 @@ async fn who_leaves_gives_back_what_was_on_its_way() {
     for n in 0..5 {
         shard.enqueue(JobSpec { retry, ..spec(&n.to_string()) }).await.expect("takes it");
     }
-    let mut work = broker.work(&Group::default(), &worker, 4).expect("sits down");
+    let mut work = broker.work(&Group::default(), &worker, Begins::WhenTold, 4).expect("sits down");
     let Heard::Leased(ticket, first) = work.next().await.expect("there is work") else {
         panic!("a job comes first")
     };
@@ -545,7 +547,7 @@ async fn who_leaves_gives_back_what_was_on_its_way() {
     assert!(tries.contains(&2), "{tries:?}");
     let uncounted = jobs.iter().all(|job| job.uncounted as usize == job.attempts.len() - 1);
     assert!(uncounted, "what was given back is no failure");
-    let mut work = broker.work(&Group::default(), &worker, 4).expect("sits down");
+    let mut work = broker.work(&Group::default(), &worker, Begins::WhenTold, 4).expect("sits down");
     assert!(work.add_credits(20_000).is_err());
     drop(work);
     drop(shard);
@@ -562,7 +564,7 @@ async fn a_worker_is_told_to_stop() {
     let broker = Broker::new(vec![shard.clone()]);
     let worker = Worker::new("w").expect("a name");
     shard.enqueue(spec("mail")).await.expect("takes it");
-    let mut work = broker.work(&Group::default(), &worker, 1).expect("sits down");
+    let mut work = broker.work(&Group::default(), &worker, Begins::WhenTold, 1).expect("sits down");
     let Heard::Leased(ticket, _) = work.next().await.expect("there is work") else {
         panic!("a job comes first")
     };
@@ -976,7 +978,7 @@ async fn a_worker_sits_at_all_shards_with_the_same_credits() {
         ["red", "blue", "green", "grey", "pink"].map(|name| Tenant::new(name).expect("a name"));
     let of = |tenant: &Tenant| std::ptr::from_ref(broker.shard_of(tenant));
     assert!(tenants.iter().any(|tenant| of(tenant) != of(&tenants[0])), "all in one shard");
-    let mut work = broker.work(&Group::default(), &worker, 1).expect("sits down");
+    let mut work = broker.work(&Group::default(), &worker, Begins::WhenTold, 1).expect("sits down");
     for round in 0..3 {
         for tenant in &tenants {
             let spec = JobSpec { tenant: tenant.clone(), ..spec(&round.to_string()) };
@@ -1104,7 +1106,7 @@ async fn nobody_is_forgotten_whatever_the_sizes() {
         let (broker, group, done) = (broker.clone(), group.clone(), done.clone());
         working.push(tokio::spawn(async move {
             let worker = Worker::new(&format!("w{w}")).expect("a name");
-            let mut work = broker.work(&group, &worker, 7).expect("sits down");
+            let mut work = broker.work(&group, &worker, Begins::WhenTold, 7).expect("sits down");
             while done.load(std::sync::atomic::Ordering::SeqCst) < jobs {
                 let Ok(heard) = tokio::time::timeout(Duration::from_secs(1), work.next()).await
                 else {
@@ -1356,4 +1358,115 @@ async fn many_jobs_are_awaited_by_few_bytes_and_no_call_that_ended_is_remembered
     assert_eq!(many.kind(), ErrorKind::Unavailable);
     both.pop();
     shard.await_ends(&tenant(), vec![named("last")]).expect("there is room again");
+}
+
+/// A worker that is stopped and whose connection is open got job after job, and each became a dead letter.
+#[tokio::test(start_paused = true)]
+async fn a_frozen_worker_makes_no_dead_letters_and_gets_no_more_jobs() {
+    let shard = Place::new().open().await;
+    let broker = Broker::new(vec![shard.clone()]);
+    let (frozen, other) = ["frozen", "other"].map(|name| Worker::new(name).expect("a name")).into();
+    for n in 0..10 {
+        let spec = JobSpec { retry: RetryPolicy::NEVER, lease_ms: 1_000, ..spec(&n.to_string()) };
+        shard.enqueue(spec).await.expect("takes it");
+    }
+    let mut work = broker.work(&Group::default(), &frozen, Begins::WithBeat, 6).expect("sits down");
+    let Heard::Leased(begun, _) = work.next().await.expect("there is work") else {
+        panic!("a job comes first")
+    };
+    broker.heartbeat(&begun).expect("it begins");
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(shard.totals().leased, 6, "it gets no more until it says something");
+    let leased =
+        broker.lease(&Group::default(), &other, 20, Duration::ZERO).await.expect("answers");
+    assert_eq!(leased.len(), 9, "all but the one that it had begun");
+    assert!(
+        leased
+            .iter()
+            .all(|(_, leased)| leased.job.uncounted as usize + 1 == leased.job.attempts.len())
+    );
+    let failed = list(&shard, |query| query.state = Some(State::Failed)).await;
+    assert_eq!(failed.jobs.len(), 1, "what was begun has failed");
+    shard.enqueue(spec("more")).await.expect("takes it");
+    // It goes on, and hears of five jobs that are not its own any more.
+    for _ in 0..5 {
+        let Heard::Leased(late, _) = work.next().await.expect("it was told") else {
+            panic!("a job")
+        };
+        work.note_heard().expect("sits down");
+        let lost = broker.heartbeat(&late).expect_err("others have it");
+        assert_eq!(lost.kind(), ErrorKind::LeaseLost);
+        work.add_credits(1).expect("takes it");
+    }
+    let Heard::Leased(_, leased) = work.next().await.expect("it gets jobs again") else {
+        panic!("a job")
+    };
+    assert_eq!(leased.job.name(), named("more"));
+}
+
+/// One that does not say when it begins may have begun; so may one that went.
+#[tokio::test(start_paused = true)]
+async fn what_may_have_begun_is_a_failed_attempt() {
+    let shard = Place::new().open().await;
+    let broker = Broker::new(vec![shard.clone()]);
+    let worker = Worker::new("w").expect("a name");
+    for (id, begins) in [("silent", Begins::WhenTold), ("gone", Begins::WithBeat)] {
+        let spec = JobSpec { retry: RetryPolicy::NEVER, ..spec(id) };
+        shard.enqueue(spec).await.expect("takes it");
+        let mut work = broker.work(&Group::default(), &worker, begins, 1).expect("sits down");
+        let heard = work.next().await.expect("there is work");
+        assert!(matches!(heard, Heard::Leased(..)));
+        if id == "gone" {
+            drop(work);
+        }
+        let ended = shard.await_end(&tenant(), &named(id)).await.expect("there");
+        assert_eq!((ended.state, ended.attempts.len()), (State::Failed, 1), "{id}");
+    }
+}
+
+/// A clock that is set by hand.
+struct ByHand {
+    since: Instant,
+    ahead_ms: AtomicU64,
+}
+
+impl Clock for ByHand {
+    fn boot(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        let passed_ms = self.since.elapsed().as_millis() as u64;
+        1_700_000_000_000 + self.ahead_ms.load(Ordering::Relaxed) + passed_ms
+    }
+}
+
+/// A clock that was set a day forward ended every lease, and every job was done twice.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_forward_ends_no_lease() {
+    const DAY_MS: u64 = 86_400_000;
+    let place = Place::new();
+    let clock = Arc::new(ByHand { since: Instant::now(), ahead_ms: AtomicU64::new(0) });
+    let shard = Shard::open(ShardParts {
+        db: place.database().await,
+        hashes: HashRange::ALL,
+        clock: clock.clone(),
+        entropy: Arc::new(Fixed),
+        retention: Retention::default(),
+        log: None,
+        give_up_log: false,
+        apply_log_on_close: false,
+    })
+    .await
+    .expect("opens");
+    shard.enqueue(JobSpec { lease_ms: 10_000, ..spec("held") }).await.expect("takes it");
+    let held = one(&shard).await;
+    let later = clock.wall_ms() + DAY_MS / 2;
+    shard.enqueue(JobSpec { start_at_ms: later, ..spec("due") }).await.expect("takes it");
+    clock.ahead_ms.store(DAY_MS, Ordering::Relaxed);
+    assert_eq!(one(&shard).await.job.name(), named("due"), "it is due by the new time");
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    shard.heartbeat(held.lease).expect("it holds");
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    shard.report(held.ticket(), Outcome::Succeeded("ok".into())).await.expect("it holds");
 }

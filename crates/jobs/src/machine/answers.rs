@@ -57,11 +57,24 @@ pub struct Beat {
     pub cancel_asked: bool,
 }
 
+/// What is known of the worker of a lease that has come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// It has not been told: the lease begins anew.
+    Untold,
+    /// It is there, and has not said that it begins, as it promised: the attempt is no failure of the job.
+    Unbegun,
+    /// It has begun, or may have: the attempt has failed.
+    Begun,
+}
+
 /// A lease that ended without a word of its worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expired {
     /// Which.
     pub lease: Lease,
+    /// The worker had begun, or may have.
+    pub has_begun: bool,
     /// What becomes of the job.
     pub next: Next,
     /// Whose it is, and what it is called.

@@ -1,11 +1,10 @@
 //! Attempts: they begin with a lease, and end with a report, or when the lease is over.
 
 use super::timers::Timer;
-use super::{Beat, Expired, Granted, Machine, Next, Phase, Report};
+use super::{Beat, Expired, Granted, Hold, Machine, Next, Phase, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobKey, JobRef, Lease, State, Ticket};
 use crate::name::{Group, Tenant};
-use std::collections::BTreeSet;
 
 impl Machine {
     /// The next job for a worker of a task group, if there is one that may run.
@@ -28,10 +27,10 @@ impl Machine {
 
     pub(super) fn begin_lease(&mut self, no: u32) -> Granted {
         self.enter(no, Phase::Running);
-        self.renew(no);
+        let expires_ms = self.renew(no);
         let entry = &self.jobs[no];
         self.leased.insert(entry.key(), no);
-        Granted { lease: entry.lease(), expires_ms: entry.timer_ms, bytes: entry.bytes }
+        Granted { lease: entry.lease(), expires_ms, bytes: entry.bytes }
     }
 
     fn held(&self, lease: Lease) -> Result<u32> {
@@ -78,13 +77,14 @@ impl Machine {
         Ok(Beat { expires_ms, cancel_asked: self.jobs[no].cancel_asked })
     }
 
-    /// The time of a lease begins anew; says when it is over.
+    /// The time of a lease begins anew; says when it is over, if the clock is not set.
     fn renew(&mut self, no: u32) -> u64 {
         let entry = &mut self.jobs[no];
+        let lease_ms = u64::from(entry.lease_ms.max(1));
         self.timers.remove(entry.timer_ms, Timer::Expiry(no));
-        entry.timer_ms = self.now_ms + u64::from(entry.lease_ms.max(1));
+        entry.timer_ms = self.now_ms.saturating_sub(self.stepped_ms) + lease_ms;
         self.timers.add(entry.timer_ms, Timer::Expiry(no));
-        entry.timer_ms
+        self.now_ms + lease_ms
     }
 
     /// How an attempt ended.
@@ -98,13 +98,8 @@ impl Machine {
             Report::Succeeded => Next::End(State::Succeeded),
             Report::Cancelled => Next::End(State::Cancelled),
             Report::Failed { is_final } => self.after_failure(no, is_final),
-            Report::Returned | Report::Again { .. } if self.jobs[no].cancel_asked => {
-                Next::End(State::Cancelled)
-            }
-            Report::Returned => {
-                self.jobs[no].uncounted += 1;
-                Next::Retry { at_ms: self.now_ms }
-            }
+            Report::Returned => self.after_return(no),
+            Report::Again { .. } if self.jobs[no].cancel_asked => Next::End(State::Cancelled),
             Report::Again { at_ms } => {
                 self.jobs[no].uncounted = self.jobs[no].begun.0;
                 Next::Retry { at_ms }
@@ -137,20 +132,20 @@ impl Machine {
     }
 
     /// What has come due: jobs whose time has come, leases that are over, tokens of rates. A bounded part of it: more is
-    /// due at once if [`Machine::next_ms`] says so. Leases of `untold` begin anew: no worker has heard of them.
-    pub fn tick(&mut self, untold: &BTreeSet<Lease>, now_ms: u64) -> Vec<Expired> {
+    /// due at once if [`Machine::next_ms`] says so. `hold` says what is known of a lease's worker.
+    pub fn tick(&mut self, now_ms: u64, hold: impl Fn(Lease) -> Hold) -> Vec<Expired> {
         self.set_now(now_ms);
         self.queues.look_again();
         let mut expired = Vec::new();
         for _ in 0..self.pace.timers {
-            let Some(timer) = self.timers.pop(self.now_ms) else { break };
+            let Some(timer) = self.timers.pop(self.now_ms, self.stepped_ms) else { break };
             match timer {
                 Timer::Start(no) => {
                     self.leave(no);
                     self.wait(no, 0);
                 }
                 Timer::Token(limit) => self.queues.tokens_came(limit, self.now_us()),
-                Timer::Expiry(no) => expired.extend(self.lease_ran_out(no, untold)),
+                Timer::Expiry(no) => expired.extend(self.lease_ran_out(no, &hold)),
             }
             self.settle_limits();
         }
@@ -158,21 +153,37 @@ impl Machine {
         expired
     }
 
-    fn lease_ran_out(&mut self, no: u32, untold: &BTreeSet<Lease>) -> Option<Expired> {
-        let entry = &self.jobs[no];
-        let lease = entry.lease();
-        if untold.contains(&lease) {
-            self.renew(no);
-            return None;
-        }
+    fn lease_ran_out(&mut self, no: u32, hold: impl Fn(Lease) -> Hold) -> Option<Expired> {
+        let lease = self.jobs[no].lease();
+        let hold = hold(lease);
         let called = self.called_of(no);
-        let next = self.after_failure(no, false);
+        let next = match hold {
+            Hold::Untold => {
+                self.renew(no);
+                return None;
+            }
+            Hold::Unbegun => self.after_return(no),
+            Hold::Begun => self.after_failure(no, false),
+        };
         self.end_attempt(no, next);
-        Some(Expired { lease, next, called })
+        Some(Expired { lease, has_begun: hold == Hold::Begun, next, called })
+    }
+
+    /// Given back, not begun: it is the next worker's at once, and no try.
+    fn after_return(&mut self, no: u32) -> Next {
+        if self.jobs[no].cancel_asked {
+            return Next::End(State::Cancelled);
+        }
+        self.jobs[no].uncounted += 1;
+        Next::Retry { at_ms: self.now_ms }
     }
 
     /// When something comes due next, milliseconds since 1970; now if there is more to do at once.
     pub fn next_ms(&self) -> Option<u64> {
-        if self.queues.has_more() { Some(self.now_ms) } else { self.timers.next_ms() }
+        if self.queues.has_more() {
+            Some(self.now_ms)
+        } else {
+            self.timers.next_ms(self.stepped_ms)
+        }
     }
 }

@@ -17,7 +17,9 @@ mod pool;
 mod queues;
 mod timers;
 
-pub use answers::{Beat, Cancelled, Counts, Expired, Floating, Granted, GroupCounts, Next, Report};
+pub use answers::{
+    Beat, Cancelled, Counts, Expired, Floating, Granted, GroupCounts, Hold, Next, Report,
+};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::TenantHash;
@@ -104,6 +106,8 @@ impl Default for Pace {
 pub struct Machine {
     pace: Pace,
     now_ms: u64,
+    /// By how much the clock was set forward, all in all: leases do not notice.
+    stepped_ms: u64,
     random: u64,
     jobs: Pool<Entry>,
     /// Jobs by tenant and id, or by place if they have none.
@@ -139,6 +143,11 @@ impl Machine {
     /// The time: it never goes back, whatever the clock does.
     fn set_now(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
+    }
+
+    /// The clock has been set forward by so much, all in all: jobs start by the new time, and leases go on by the old.
+    pub fn note_stepped(&mut self, stepped_ms: u64) {
+        self.stepped_ms = stepped_ms;
     }
 
     fn now_us(&self) -> u64 {

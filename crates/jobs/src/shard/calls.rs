@@ -377,8 +377,7 @@ impl Inner {
 
     /// A change is made, or refused: a refusal says what is known of a job, and a crash must not undo it either.
     fn decide<T>(&self, change: impl FnOnce(&mut State, u64) -> Result<T>) -> Decided<T> {
-        let now_ms = self.clock.now_ms();
-        let mut state = self.state.lock();
+        let (mut state, now_ms) = self.at_once();
         let said = state.check().and_then(|()| change(&mut state, now_ms));
         let mark = match &said {
             Ok(_) => self.changed(&state),

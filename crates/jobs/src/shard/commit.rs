@@ -65,8 +65,7 @@ impl Inner {
         let gone = deliver(&running, self.begin_leases(batch.deliveries));
         running.into_values().for_each(|job| known.running.keep(job));
         for gone in gone {
-            let now_ms = self.clock.now_ms();
-            let mut state = self.state.lock();
+            let (mut state, now_ms) = self.at_once();
             state.give_back(gone, now_ms);
             self.changed(&state);
         }
@@ -93,8 +92,7 @@ impl Inner {
 
     /// The time of leases begins when their workers are told, however long the batch was on its way.
     fn begin_leases(&self, mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
-        let now_ms = self.clock.now_ms();
-        let mut state = self.state.lock();
+        let (mut state, now_ms) = self.at_once();
         for Delivery { granted, .. } in &mut deliveries {
             let expires_ms = state.begin_lease(granted.lease, now_ms);
             granted.expires_ms = expires_ms.unwrap_or(granted.expires_ms);

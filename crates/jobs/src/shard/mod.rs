@@ -28,7 +28,7 @@ pub use cursor::Cursor;
 use descriptor::Descriptor;
 use durable::Mark;
 pub use reading::{LISTED_MAX, Listed, Query};
-pub use seat::{Leased, ON_ITS_WAY_BYTES, Seat, Tidings, Told};
+pub use seat::{Begins, Leased, ON_ITS_WAY_BYTES, Seat, Tidings, Told};
 pub use state::Totals;
 pub use store::Retention;
 pub use working::Outcome;
@@ -38,8 +38,8 @@ use crate::hash::HashRange;
 use crate::job::{JobKey, State as JobState};
 use crate::keys;
 use crate::machine::Machine;
-use crate::steady::Steady;
-use parking_lot::Mutex;
+use crate::steady::{Now, Steady};
+use parking_lot::{Mutex, MutexGuard};
 use skerry_core::env::{Clock, Entropy};
 use slatedb::{CloseReason, DbStatus};
 use state::State;
@@ -126,7 +126,9 @@ impl Shard {
         parts.entropy.fill(&mut seed);
         let machine = Machine::new(u64::from_le_bytes(seed));
         let mut state = State::new(machine, epoch);
-        let now_ms = clock.now_ms();
+        let Now { ms: now_ms, stepped_ms } = clock.now();
+        // Leases begin now: a step from before is nothing to them.
+        state.machine.note_stepped(stepped_ms);
         if incarnation > 1 {
             state.machine.assume_spent(now_ms);
         }
@@ -210,6 +212,14 @@ async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<Hash
 }
 
 impl Inner {
+    /// What is known, at this time: a step of the clock is noted before anything goes by the new time.
+    fn at_once(&self) -> (MutexGuard<'_, State>, u64) {
+        let mut state = self.state.lock();
+        let now = self.clock.now();
+        state.machine.note_stepped(now.stepped_ms);
+        (state, now.ms)
+    }
+
     /// Something has changed: gives the batch that it is in.
     fn changed(&self, state: &State) -> Mark {
         self.work.notify_one();
@@ -320,8 +330,7 @@ async fn watch_timers(inner: Weak<Inner>) {
         let Some(shard) = inner.upgrade() else { return };
         let timer = shard.timer.clone();
         let wait = {
-            let now_ms = shard.clock.now_ms();
-            let mut state = shard.state.lock();
+            let (mut state, now_ms) = shard.at_once();
             if state.failure.is_some() {
                 return;
             }

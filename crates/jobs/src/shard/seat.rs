@@ -39,10 +39,21 @@ pub enum Told {
     Missed(u32),
 }
 
+/// What is known of when a worker begins a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begins {
+    /// It may have begun as soon as it was told.
+    WhenTold,
+    /// It promises a sign of life before it begins: a lease that ends without one was never begun.
+    WithBeat,
+}
+
 /// What a worker would still take.
 #[derive(Debug)]
 struct Left {
     credits: u32,
+    /// A lease of its has run out, and nothing was heard of it since: its credits are for nobody, until it is heard.
+    is_silent: bool,
     /// Until it has heard of some, bytes; less than none if the last job was larger than what was left.
     bytes: i64,
 }
@@ -57,6 +68,7 @@ pub struct Seat {
     shard: u32,
     group: Group,
     worker: Worker,
+    begins: Begins,
     /// Shared by the seats of one worker.
     left: Arc<Mutex<Left>>,
     to: mpsc::UnboundedSender<(u32, Told)>,
@@ -73,16 +85,22 @@ impl Seat {
         shards: u32,
         group: &Group,
         worker: &Worker,
+        begins: Begins,
         credits: u32,
     ) -> (Vec<Arc<Self>>, Tidings) {
         let (to, tidings) = mpsc::unbounded_channel();
-        let left = Arc::new(Mutex::new(Left { credits, bytes: ON_ITS_WAY_BYTES.into() }));
+        let left = Arc::new(Mutex::new(Left {
+            credits,
+            is_silent: false,
+            bytes: ON_ITS_WAY_BYTES.into(),
+        }));
         let seats = (0..shards).map(|shard| {
             Arc::new(Self {
                 number: NEXT.fetch_add(1, Ordering::Relaxed),
                 shard,
                 group: group.clone(),
                 worker: worker.clone(),
+                begins,
                 left: left.clone(),
                 to: to.clone(),
             })
@@ -103,6 +121,26 @@ impl Seat {
     /// Who asks.
     pub(super) fn worker(&self) -> &Worker {
         &self.worker
+    }
+
+    /// It says of each job that it begins.
+    pub(super) fn says_when_it_begins(&self) -> bool {
+        self.begins == Begins::WithBeat
+    }
+
+    /// The worker can still be told.
+    pub(super) fn is_taken(&self) -> bool {
+        !self.to.is_closed()
+    }
+
+    /// A lease of the worker has run out: it gets no more until it is heard.
+    pub(super) fn note_silent(&self) {
+        self.left.lock().is_silent = true;
+    }
+
+    /// The worker has said something. True if it had been silent.
+    pub fn note_heard(&self) -> bool {
+        std::mem::take(&mut self.left.lock().is_silent)
     }
 
     /// The worker would take so many more.
@@ -133,7 +171,7 @@ impl Seat {
     /// one that saw no credit while this looks in vain would forget a worker that has one.
     pub(super) fn offer(&self, work: impl FnOnce() -> Option<Granted>) -> Option<Option<Granted>> {
         let mut left = self.left.lock();
-        if left.credits == 0 || left.bytes <= 0 || self.to.is_closed() {
+        if left.credits == 0 || left.is_silent || left.bytes <= 0 || self.to.is_closed() {
             return None;
         }
         let taken = work();

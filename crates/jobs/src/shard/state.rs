@@ -8,7 +8,7 @@ use super::seat::{Seat, Told};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::TenantHash;
 use crate::job::{Ending, Epoch, Job, JobKey, JobRef, Lease, State as JobState};
-use crate::machine::{Granted, Machine, Next, Report};
+use crate::machine::{Beat, Expired, Granted, Hold, Machine, Next, Report};
 use crate::name::{Group, Tenant};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -100,6 +100,8 @@ pub(super) struct State {
     holders: HashMap<JobKey, Arc<Seat>>,
     /// Leases that nobody was told of: their time has not begun.
     untold: BTreeSet<Lease>,
+    /// Leases of workers that promise a sign of life before they begin, and have given none.
+    unbegun: BTreeSet<Lease>,
     /// Who wants to know how a job ends.
     pub(super) awaiting: Awaiting,
     pub(super) totals: Totals,
@@ -122,6 +124,7 @@ impl State {
             waiting: HashSet::new(),
             holders: HashMap::new(),
             untold: BTreeSet::new(),
+            unbegun: BTreeSet::new(),
             awaiting: Awaiting::default(),
             totals: Totals::default(),
             failure: None,
@@ -140,6 +143,7 @@ impl State {
         self.waiting.clear();
         self.holders.clear();
         self.untold.clear();
+        self.unbegun.clear();
         self.awaiting.clear();
         self.batch = Batch::default();
     }
@@ -199,6 +203,7 @@ impl State {
         at_ms: u64,
     ) {
         self.holders.remove(&lease.key());
+        self.unbegun.remove(&lease);
         self.totals.expired += u64::from(ending == Ending::Expired);
         match next {
             Next::Retry { .. } => self.totals.retried += 1,
@@ -240,6 +245,12 @@ impl State {
         }
     }
 
+    /// A sign of life: if it is the first, the worker begins.
+    pub(super) fn heartbeat(&mut self, lease: Lease, now_ms: u64) -> Result<Beat> {
+        self.unbegun.remove(&lease);
+        self.machine.heartbeat(lease, now_ms)
+    }
+
     /// The worker of a lease is told now: its time begins. Says when it is over, unless it is already.
     pub(super) fn begin_lease(&mut self, lease: Lease, now_ms: u64) -> Option<u64> {
         self.untold.remove(&lease);
@@ -248,9 +259,21 @@ impl State {
 
     /// A part of what has come due; says when the next is, milliseconds since 1970.
     pub(super) fn tick(&mut self, now_ms: u64) -> Option<u64> {
-        for expired in self.machine.tick(&self.untold, now_ms) {
-            let called = expired.called;
-            self.end_attempt(expired.lease, called, Ending::Expired, expired.next, now_ms);
+        let Self { machine, untold, unbegun, holders, .. } = self;
+        let hold = |lease: Lease| {
+            if untold.contains(&lease) {
+                return Hold::Untold;
+            }
+            // One that has gone may have begun before.
+            let is_there = || holders.get(&lease.key()).is_some_and(|seat| seat.is_taken());
+            if unbegun.contains(&lease) && is_there() { Hold::Unbegun } else { Hold::Begun }
+        };
+        for Expired { lease, has_begun, next, called } in machine.tick(now_ms, hold) {
+            if let Some(seat) = self.holders.get(&lease.key()) {
+                seat.note_silent();
+            }
+            let ending = if has_begun { Ending::Expired } else { Ending::Returned };
+            self.end_attempt(lease, called, ending, next, now_ms);
         }
         self.dispatch(now_ms);
         self.machine.next_ms()
@@ -311,6 +334,9 @@ impl State {
             self.batch.deliveries.push(Delivery { granted, to: seat.clone() });
             self.holders.insert(granted.lease.key(), seat.clone());
             self.untold.insert(granted.lease);
+            if seat.says_when_it_begins() {
+                self.unbegun.insert(granted.lease);
+            }
             self.totals.leased += 1;
             given += 1;
             waiters.push_back(seat);

@@ -49,8 +49,7 @@ impl Shard {
     /// # Errors
     /// `Unavailable`.
     pub fn seat(&self, seat: &Arc<Seat>, most: u32) -> Result<u32> {
-        let now_ms = self.inner.clock.now_ms();
-        let mut state = self.inner.state.lock();
+        let (mut state, now_ms) = self.inner.at_once();
         state.check()?;
         let given = state.seat(seat, most, now_ms);
         self.inner.changed(&state);
@@ -64,8 +63,7 @@ impl Shard {
 
     /// A worker that was to get a job has gone: it is the next one's.
     pub fn give_back(&self, lease: Lease) {
-        let now_ms = self.inner.clock.now_ms();
-        let mut state = self.inner.state.lock();
+        let (mut state, now_ms) = self.inner.at_once();
         if state.check().is_ok() {
             state.give_back(lease, now_ms);
             self.inner.changed(&state);
@@ -77,10 +75,9 @@ impl Shard {
     /// # Errors
     /// `LeaseLost` if somebody else has the job, or nobody.
     pub fn heartbeat(&self, lease: Lease) -> Result<Beat> {
-        let now_ms = self.inner.clock.now_ms();
-        let mut state = self.inner.state.lock();
+        let (mut state, now_ms) = self.inner.at_once();
         state.check()?;
-        state.machine.heartbeat(lease, now_ms)
+        state.heartbeat(lease, now_ms)
     }
 
     /// How an attempt ended. Said again, it is answered the same.
@@ -187,8 +184,7 @@ impl Inner {
         let mut reports = reports.into_iter();
         while reports.len() > 0 {
             // Others come in between.
-            let now_ms = self.clock.now_ms();
-            let mut state = self.state.lock();
+            let (mut state, now_ms) = self.at_once();
             let mut has_changed = false;
             for (ticket, outcome) in reports.by_ref().take(ENDED_AT_ONCE) {
                 let at = ended.said.len();

@@ -9,7 +9,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use prost::Message;
 use skerry_api::v1;
 use skerry_jobs::broker::{Broker, Heard, Ticket, Work};
-use skerry_jobs::shard::ON_ITS_WAY_BYTES;
+use skerry_jobs::shard::{Begins, ON_ITS_WAY_BYTES};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -133,7 +133,8 @@ impl Conversation {
         let group = convert::group(&begin.group).map_err(convert::error)?;
         let worker = convert::worker(&begin.worker).map_err(convert::error)?;
         let credits = std::mem::take(&mut first.credits);
-        let work = broker.work(&group, &worker, credits).map_err(convert::error)?;
+        let begins = if begin.begins_with_beat { Begins::WithBeat } else { Begins::WhenTold };
+        let work = broker.work(&group, &worker, begins, credits).map_err(convert::error)?;
         let next = Parcel::new(&broker);
         let reports = FuturesUnordered::new();
         Ok(Self { broker, work, reports, unanswered: 0, unanswered_bytes: 0, next })
@@ -151,6 +152,7 @@ impl Conversation {
         }
         check_items("leases", request.beats.len())?;
         check_items("outcomes", request.outcomes.len())?;
+        self.work.note_heard().map_err(convert::error)?;
         if request.credits > 0 {
             self.work.add_credits(request.credits).map_err(convert::error)?;
         }
