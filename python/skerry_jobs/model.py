@@ -33,6 +33,8 @@ class End(enum.Enum):
     CANCELLED = "cancelled"
     #: Given back, not begun: it does not count as a try.
     RETURNED = "returned"
+    #: It took longer than its job lets an attempt take.
+    TOO_LONG = "too_long"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class Floating:
     initial: int
     #: Seconds, at least 1.
     refresh: float
-    group: str = "default"
+    #: Workers of other jobs can't answer these.
+    group: str = "limits"
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,11 @@ fn done(job: v1::LeasedJob) -> v1::Outcome {
 
 async fn stream(mut client: Client, count: u64, credits: u64) -> Outcome<()> {
     let (out, requests) = mpsc::channel(64);
-    let begin = v1::WorkBegin { group: GROUP.to_owned(), worker: "load".to_owned() };
+    let begin = v1::WorkBegin {
+        group: GROUP.to_owned(),
+        worker: "load".to_owned(),
+        ..v1::WorkBegin::default()
+    };
     let credits = u32::try_from(credits.min(count))?;
     out.send(v1::WorkRequest { begin: Some(begin), credits, ..Default::default() }).await?;
     let mut answers = client.work(ReceiverStream::new(requests)).await?.into_inner();
@@ -257,7 +261,11 @@ async fn receive(
     begun: Instant,
 ) -> Outcome<Vec<f64>> {
     let (out, requests) = mpsc::channel(64);
-    let begin = v1::WorkBegin { group: group.to_owned(), worker: "load".to_owned() };
+    let begin = v1::WorkBegin {
+        group: group.to_owned(),
+        worker: "load".to_owned(),
+        ..v1::WorkBegin::default()
+    };
     let credits = if hold_ms == 0 { 256 } else { HELD };
     out.send(v1::WorkRequest { begin: Some(begin), credits, ..Default::default() }).await?;
     let mut answers = client.work(ReceiverStream::new(requests)).await?.into_inner();

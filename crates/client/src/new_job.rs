@@ -63,6 +63,12 @@ impl NewJob {
         self.with(|spec| spec.lease_ms = ms)
     }
 
+    /// How long an attempt may take in all: at least 100 ms. Then it has failed, whatever its worker says.
+    pub fn max_run(self, time: Duration) -> Self {
+        let ms = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        self.with(|spec| spec.max_run_ms = ms)
+    }
+
     /// At most so many jobs of the tenant run at once under this name.
     pub fn concurrency_limit(self, name: impl Into<String>, max: u32) -> Self {
         let kind = v1::limit::Kind::Concurrency(v1::ConcurrencyLimit { max });

@@ -70,6 +70,15 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// The ticket of a lease, of a job that is called so.
+    pub(crate) fn of(lease: Lease, (tenant, job): &(Tenant, JobRef)) -> Self {
+        let id = match job {
+            JobRef::Named(id) => Some(id.clone()),
+            JobRef::Assigned(_) => None,
+        };
+        Self { lease, tenant: tenant.clone(), id }
+    }
+
     /// What the job is called.
     pub fn job(&self) -> JobRef {
         self.id.clone().map_or(JobRef::Assigned(self.lease.seq), JobRef::Named)
@@ -187,6 +196,8 @@ pub enum Ending {
     Cancelled,
     /// The worker gave it back, not begun, or was never told of it.
     Returned,
+    /// It took longer than its job lets an attempt take.
+    TooLong,
 }
 
 /// Why an attempt failed, as the worker tells it.

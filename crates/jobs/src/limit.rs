@@ -13,6 +13,10 @@ pub const FILL_US_MAX: u64 = 10 * 365 * 86_400_000_000;
 /// The shortest time between two refreshes of a floating limit, milliseconds.
 pub const REFRESH_MS_MIN: u32 = 1_000;
 
+/// The task group that says how much floating limits let through, if none is named: workers of other jobs would take what
+/// they can't answer.
+pub const REFRESHERS: &str = "limits";
+
 /// What a limit limits. The newest job that names a limit says how much.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum LimitKind {

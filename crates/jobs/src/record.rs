@@ -72,6 +72,7 @@ fn put_fixed(out: &mut BytesMut, job: &Job) {
     out.put_u64_le(job.spec.start_at_ms);
     out.put_u32_le(job.uncounted);
     out.put_u32_le(job.spec.lease_ms);
+    out.put_u32_le(job.spec.max_run_ms);
     out.put_u32_le(job.spec.retry.initial_ms);
     out.put_u32_le(job.spec.retry.max_ms);
     out.put_u16_le(job.spec.retry.retries);
@@ -137,6 +138,7 @@ fn put_attempt(out: &mut BytesMut, attempt: &Attempt, (at_ms, ending): &(u64, En
         Ending::Expired => 3,
         Ending::Cancelled => 4,
         Ending::Returned => 5,
+        Ending::TooLong => 6,
     };
     out.put_u8(kind);
     out.put_u64_le(*at_ms);
@@ -147,7 +149,7 @@ fn put_attempt(out: &mut BytesMut, attempt: &Attempt, (at_ms, ending): &(u64, En
             put_bytes(out, error.code.as_bytes());
             put_bytes(out, error.message.as_bytes());
         }
-        Ending::Expired | Ending::Cancelled | Ending::Returned => {}
+        Ending::Expired | Ending::Cancelled | Ending::Returned | Ending::TooLong => {}
     }
 }
 
@@ -169,6 +171,7 @@ fn take_job(reader: &mut Reader<'_>) -> Result<Job> {
     let start_at_ms = reader.u64()?;
     let uncounted = reader.u32()?;
     let lease_ms = reader.u32()?;
+    let max_run_ms = reader.u32()?;
     let (initial_ms, max_ms) = (reader.u32()?, reader.u32()?);
     let (retries, factor_percent) = (reader.u16()?, reader.u16()?);
     let jitter_percent = reader.u8()?;
@@ -193,6 +196,7 @@ fn take_job(reader: &mut Reader<'_>) -> Result<Job> {
         metadata: take_list(reader, |reader| Ok((take_text(reader)?, take_text(reader)?)))?,
         retry,
         lease_ms,
+        max_run_ms,
         limits: take_list(reader, take_limit)?,
     };
     let attempts = take_list(reader, take_attempt)?;
@@ -241,6 +245,7 @@ fn take_attempt(reader: &mut Reader<'_>) -> Result<Attempt> {
         3 => Ending::Expired,
         4 => Ending::Cancelled,
         5 => Ending::Returned,
+        6 => Ending::TooLong,
         other => return Err(invalid(format!("end of an attempt of kind {other}"))),
     };
     Ok(Attempt { number, epoch, worker, started_ms, ended: Some((at_ms, ending)) })
@@ -305,6 +310,7 @@ mod tests {
             Some((7, Ending::Expired)),
             Some((8, Ending::Cancelled)),
             Some((9, Ending::Returned)),
+            Some((9, Ending::TooLong)),
         ];
         let attempts = endings.into_iter().zip(1..).map(|(ended, number)| Attempt {
             number: AttemptNo(number),
@@ -325,6 +331,7 @@ mod tests {
                 metadata: vec![("user".into(), "42".into()), ("empty".into(), String::new())],
                 retry: RetryPolicy::default(),
                 lease_ms: 10_000,
+                max_run_ms: 600_000,
                 limits: vec![
                     limit("a", LimitKind::Concurrency { max: 2 }),
                     limit("b", LimitKind::Floating { initial: 3, refresh_ms: 4_000, group }),

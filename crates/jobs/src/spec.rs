@@ -48,6 +48,9 @@ pub struct JobSpec {
     pub retry: RetryPolicy,
     /// How long a worker has it without a sign of life, milliseconds.
     pub lease_ms: u32,
+    /// How long an attempt may take in all, milliseconds, whatever signs of life its worker gives; 0 is as long as it
+    /// wants.
+    pub max_run_ms: u32,
     /// All of these must let it run.
     pub limits: Vec<Limit>,
 }
@@ -64,6 +67,7 @@ impl Default for JobSpec {
             metadata: Vec::new(),
             retry: RetryPolicy::default(),
             lease_ms: LEASE_MS_DEFAULT,
+            max_run_ms: 0,
             limits: Vec::new(),
         }
     }
@@ -95,6 +99,13 @@ impl JobSpec {
             let detail = format!(
                 "a lease of {} ms is not between {LEASE_MS_MIN} ms and a day",
                 self.lease_ms
+            );
+            return Err(Error::invalid(detail));
+        }
+        if self.max_run_ms != 0 && self.max_run_ms < LEASE_MS_MIN {
+            let detail = format!(
+                "a longest run of {} ms is shorter than {LEASE_MS_MIN} ms; 0 is as long as it wants",
+                self.max_run_ms
             );
             return Err(Error::invalid(detail));
         }
@@ -206,6 +217,7 @@ mod tests {
             JobSpec { priority: 100, ..good() },
             JobSpec { payload: vec![0; PAYLOAD_BYTES_MAX + 1].into(), ..good() },
             JobSpec { start_at_ms: TIME_MS_MAX + 1, ..good() },
+            JobSpec { max_run_ms: 99, ..good() },
             JobSpec { lease_ms: 99, ..good() },
             JobSpec { lease_ms: LEASE_MS_MAX + 1, ..good() },
             JobSpec { retry: RetryPolicy { jitter_percent: 101, ..Default::default() }, ..good() },

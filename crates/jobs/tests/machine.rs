@@ -6,7 +6,9 @@ use rand::{Rng, RngExt, SeedableRng};
 use skerry_jobs::ErrorKind;
 use skerry_jobs::job::{AttemptNo, Job, JobRef, Lease, Seq, State};
 use skerry_jobs::limit::{Limit, LimitKind};
-use skerry_jobs::machine::{Cancelled, Expired, GroupCounts, Hold, Machine, Next, Pace, Report};
+use skerry_jobs::machine::{
+    Cancelled, Expired, GroupCounts, Hold, Machine, Next, Over, Pace, Report, Why,
+};
 use skerry_jobs::name::{Group, JobId, LimitKey, Tenant};
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::spec::JobSpec;
@@ -20,6 +22,23 @@ struct Known {
     job: Job,
     /// Until when a worker has it.
     expires_ms: Option<u64>,
+    /// When his attempt has taken as long as it may.
+    run_end_ms: Option<u64>,
+}
+
+impl Known {
+    /// A worker has it from now on, for so long at most; says until when without a sign of life.
+    fn lease_until(&mut self, now_ms: u64) -> u64 {
+        let lease_ms = now_ms + u64::from(self.job.spec.lease_ms);
+        let until_ms = self.run_end_ms.map_or(lease_ms, |end_ms| end_ms.min(lease_ms));
+        self.expires_ms = Some(until_ms.max(now_ms + 1));
+        until_ms.max(now_ms + 1)
+    }
+
+    fn begin_run(&mut self, begun_ms: u64) {
+        let max_ms = u64::from(self.job.spec.max_run_ms);
+        self.run_end_ms = (max_ms > 0).then_some(begun_ms + max_ms);
+    }
 }
 
 /// Tokens of a rate, counted in thousandths of a millisecond since the last.
@@ -247,6 +266,7 @@ impl Run {
             priority: self.pick(&[0, 10, 50, 50, 50, 99]),
             start_at_ms: self.pick(&[0, 0, 0, self.naive.now_ms + 300]),
             lease_ms: self.pick(&[200, 1000, 5000]),
+            max_run_ms: self.pick(&[0, 0, 700, 3000]),
             retry: RetryPolicy { retries: 2, initial_ms: 50, ..RetryPolicy::default() },
             limits: limits.into_values().collect(),
             ..JobSpec::default()
@@ -272,7 +292,7 @@ impl Run {
         }
         taken.expect("takes it");
         self.naive.define_limits(&job.spec);
-        self.naive.jobs.insert(job.seq, Known { job, expires_ms: None });
+        self.naive.jobs.insert(job.seq, Known { job, expires_ms: None, run_end_ms: None });
     }
 
     fn lease(&mut self) {
@@ -306,8 +326,8 @@ impl Run {
         let worker = skerry_jobs::name::Worker::new("w").expect("a name");
         assert_eq!(granted.lease.attempt, AttemptNo(known.job.begun().0 + 1));
         known.job.lease(granted.lease.attempt, granted.lease.epoch, worker, now_ms);
-        known.expires_ms = Some(granted.expires_ms);
-        assert_eq!(granted.expires_ms, now_ms + u64::from(spec.lease_ms));
+        known.begin_run(now_ms);
+        assert_eq!(granted.expires_ms, known.lease_until(now_ms));
         self.leases.push(granted.lease);
         if self.rng.random_ratio(1, 4) {
             self.unbegun.insert(granted.lease);
@@ -329,9 +349,7 @@ impl Run {
                 assert!(self.is_held(lease));
                 let known = self.naive.jobs.get_mut(&lease.seq).expect("known");
                 assert_eq!(beat.cancel_asked, known.job.cancel_asked);
-                let wanted = self.naive.now_ms + u64::from(known.job.spec.lease_ms);
-                assert_eq!(beat.expires_ms, wanted);
-                known.expires_ms = Some(wanted);
+                assert_eq!(beat.expires_ms, known.lease_until(self.naive.now_ms));
                 self.unbegun.remove(&lease);
             }
             Err(error) => {
@@ -475,6 +493,33 @@ impl Run {
         }
     }
 
+    /// What is said of a job's waiting is so.
+    fn why(&mut self) {
+        let Some((seq, tenant, name)) = self.any_job() else { return };
+        self.tick();
+        let known = &self.naive.jobs[&seq];
+        let spec = &known.job.spec;
+        let has_room = |limit: &LimitKey| {
+            let limit = spec.limits.iter().find(|of| of.key == *limit).expect("one of its own");
+            self.naive.has_room(&tenant, limit)
+        };
+        match self.machine.why(&tenant, &name) {
+            None => assert!(known.expires_ms.is_some()),
+            Some(Why::Time(at_ms)) => {
+                assert_eq!(at_ms, spec.start_at_ms);
+                assert!(at_ms > self.naive.now_ms);
+            }
+            Some(Why::Paused) => assert!(self.naive.paused.contains(&spec.group)),
+            Some(Why::Limit { key, running, max }) => {
+                assert!(running >= max && !has_room(&key), "{key}: {running} of {max}");
+            }
+            Some(Why::Rate { key, at_ms }) => {
+                assert!(at_ms > self.naive.now_ms && !has_room(&key), "{key}: {at_ms}");
+            }
+            Some(Why::Turn) => assert!(self.naive.may_run(known)),
+        }
+    }
+
     fn pause_or_resume(&mut self) {
         let group = self.group();
         if self.naive.paused.remove(&group) {
@@ -502,6 +547,7 @@ impl Run {
         self.naive.now_ms += by_ms;
         for known in self.naive.jobs.values_mut() {
             known.expires_ms = known.expires_ms.map(|at_ms| at_ms + by_ms);
+            known.run_end_ms = known.run_end_ms.map(|at_ms| at_ms + by_ms);
         }
     }
 
@@ -518,9 +564,15 @@ impl Run {
         }
         for expired in self.tick() {
             assert!(wanted.remove(&expired.lease), "{expired:?} is not over");
-            assert_eq!(expired.has_begun, !self.unbegun.contains(&expired.lease));
+            let known = &self.naive.jobs[&expired.lease.seq];
+            let wanted = match known.run_end_ms {
+                _ if self.unbegun.contains(&expired.lease) => Over::Unbegun,
+                Some(end_ms) if known.expires_ms >= Some(end_ms) => Over::TooLong,
+                _ => Over::Silent,
+            };
+            assert_eq!(expired.how, wanted);
             let failed = Report::Failed { is_final: false };
-            let report = if expired.has_begun { failed } else { Report::Returned };
+            let report = if wanted == Over::Unbegun { Report::Returned } else { failed };
             self.ended(expired.lease, expired.next, report);
         }
         assert!(wanted.is_empty(), "{wanted:?} are over");
@@ -540,15 +592,19 @@ impl Run {
         self.machine.assume_spent(now_ms);
         self.naive.opened_us = now_ms * 1000;
         for known in std::mem::take(&mut self.naive.jobs).into_values() {
-            let Known { job, mut expires_ms } = known;
-            if expires_ms.is_some() {
-                self.machine.resume_running(&job, now_ms).expect("takes it");
-                expires_ms = Some(now_ms + u64::from(job.spec.lease_ms));
+            let mut known = known;
+            if known.expires_ms.is_some() {
+                self.machine.resume_running(&known.job, now_ms).expect("takes it");
+                let begun_ms =
+                    known.job.attempts.last().map_or(now_ms, |attempt| attempt.started_ms);
+                known.begin_run(begun_ms);
+                known.run_end_ms = known.run_end_ms.map(|end_ms| end_ms.max(now_ms));
+                known.lease_until(now_ms);
             } else {
-                self.machine.enqueue(&job, now_ms).expect("takes it");
+                self.machine.enqueue(&known.job, now_ms).expect("takes it");
             }
-            self.naive.define_limits(&job.spec);
-            self.naive.jobs.insert(job.seq, Known { job, expires_ms });
+            self.naive.define_limits(&known.job.spec);
+            self.naive.jobs.insert(known.job.seq, known);
         }
         for group in &self.naive.paused {
             self.machine.pause(group);
@@ -565,7 +621,8 @@ impl Run {
             84..88 => self.restart(),
             88..90 => self.pause_or_resume(),
             90..92 => self.set_floating(),
-            92..99 => self.pass_time(),
+            92..93 => self.why(),
+            93..99 => self.pass_time(),
             _ => self.reopen(),
         }
         self.naive.note_turns();

@@ -10,7 +10,7 @@ use skerry_jobs::hash::HashRange;
 use skerry_jobs::job::{Ending, JobError, JobRef, State};
 use skerry_jobs::keys;
 use skerry_jobs::limit::{Limit, LimitKind};
-use skerry_jobs::machine::{Cancelled, Next};
+use skerry_jobs::machine::{Cancelled, Next, Why};
 use skerry_jobs::name::{Group, LimitKey, Tenant, Worker};
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::shard::{
@@ -1469,4 +1469,84 @@ async fn a_clock_that_is_set_forward_ends_no_lease() {
     shard.heartbeat(held.lease).expect("it holds");
     tokio::time::sleep(Duration::from_secs(9)).await;
     shard.report(held.ticket(), Outcome::Succeeded("ok".into())).await.expect("it holds");
+}
+
+/// An attempt whose worker gives signs of life for ever ended never.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_takes_too_long_is_over_whatever_its_worker_says() {
+    let place = Place::new();
+    let shard = place.open().await;
+    let broker = Broker::new(vec![shard.clone()]);
+    let worker = Worker::new("w").expect("a name");
+    let retry = RetryPolicy::NEVER;
+    let spec = JobSpec { max_run_ms: 10_000, lease_ms: 3_000, retry, ..spec("mail") };
+    shard.enqueue(spec).await.expect("takes it");
+    let mut work = broker.work(&Group::default(), &worker, Begins::WithBeat, 1).expect("sits down");
+    let Heard::Leased(ticket, _) = work.next().await.expect("there is work") else {
+        panic!("a job comes first")
+    };
+    for _ in 0..9 {
+        broker.heartbeat(&ticket).expect("it holds");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    // It goes on counting when the shard is opened again.
+    drop((work, broker, shard));
+    let shard = place.open().await;
+    let broker = Broker::new(vec![shard.clone()]);
+    broker.heartbeat(&ticket).expect("it holds");
+    let ended = shard.await_end(&tenant(), &named("mail")).await.expect("there");
+    assert_eq!(ended.state, State::Failed);
+    let Some((ended_ms, Ending::TooLong)) = ended.attempts[0].ended else { panic!("{ended:?}") };
+    let ran_ms = ended_ms - ended.attempts[0].started_ms;
+    assert!((10_000..10_100).contains(&ran_ms), "{ran_ms}");
+    assert_eq!(broker.heartbeat(&ticket).expect_err("over").kind(), ErrorKind::LeaseLost);
+    // The worker is told to stop, and gets other jobs.
+    let other = JobSpec { max_run_ms: 1_000, retry, ..common::spec("other") };
+    shard.enqueue(other).await.expect("takes it");
+    let mut work = broker.work(&Group::default(), &worker, Begins::WhenTold, 2).expect("sits down");
+    let Heard::Leased(ticket, _) = work.next().await.expect("there is work") else {
+        panic!("a job comes first")
+    };
+    let told = work.next().await.expect("hears of it");
+    assert!(matches!(told, Heard::Cancel(ref stop) if *stop == ticket), "{told:?}");
+    shard.enqueue(common::spec("next")).await.expect("takes it");
+    assert!(matches!(work.next().await.expect("there is work"), Heard::Leased(..)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_says_what_it_waits_for() {
+    let place = Place::new();
+    let shard = place.open().await;
+    let key = |name: &str| LimitKey::new(name).expect("a name");
+    let limited = |id: &str, name: &str, kind| JobSpec {
+        limits: vec![Limit { key: key(name), kind }],
+        ..spec(id)
+    };
+    let later = place.clock.wall_ms() + 60_000;
+    let api = LimitKind::Concurrency { max: 1 };
+    let mail = LimitKind::Rate { count: 1, per_ms: 60_000, burst: 1 };
+    let group = Group::new("other").expect("a name");
+    for job in [
+        limited("runs", "api", api.clone()),
+        limited("sent", "mail", mail.clone()),
+        limited("behind", "api", api),
+        limited("often", "mail", mail),
+        JobSpec { start_at_ms: later, ..spec("later") },
+        JobSpec { group: group.clone(), ..spec("paused") },
+    ] {
+        shard.enqueue(job).await.expect("takes it");
+    }
+    shard.pause(&group).await.expect("pauses");
+    assert_eq!(lease(&shard, 2, Duration::ZERO).await.len(), 2);
+    shard.enqueue(spec("ready")).await.expect("takes it");
+    let now_ms = place.clock.wall_ms();
+    let why = |id: &str| shard.why(&tenant(), &named(id));
+    assert_eq!(why("runs"), None);
+    assert_eq!(why("behind"), Some(Why::Limit { key: key("api"), running: 1, max: 1 }));
+    let Some(Why::Rate { key: rate, at_ms }) = why("often") else { panic!("{:?}", why("often")) };
+    assert!(rate == key("mail") && at_ms > now_ms && at_ms <= now_ms + 60_000, "{at_ms}");
+    assert_eq!(why("later"), Some(Why::Time(later)));
+    assert_eq!(why("paused"), Some(Why::Paused));
+    assert_eq!(why("ready"), Some(Why::Turn));
+    assert_eq!(why("never"), None);
 }

@@ -78,6 +78,9 @@ fn wrong() -> Vec<(v1::JobSpec, &'static str)> {
         (rate(0, 1, 1), "limit"),
         (rate(1, 0, 1), "limit"),
         (rate(1, 1, 0), "limit"),
+        (rate(1, 86_400_000, u32::MAX), "limit"),
+        (v1::JobSpec { start_at_ms: u64::MAX, ..spec("x") }, "start time"),
+        (v1::JobSpec { max_run_ms: 99, ..spec("x") }, "longest run"),
         (floating(0, "g"), "limit"),
         (floating(1_000, "\n"), "group"),
     ]
@@ -157,7 +160,8 @@ async fn work(mut client: Client, said: Vec<v1::WorkRequest>) -> Result<(), toni
 }
 
 fn begin() -> Option<v1::WorkBegin> {
-    Some(v1::WorkBegin { group: "g".to_owned(), worker: "w".to_owned() })
+    let (group, worker) = ("g".to_owned(), "w".to_owned());
+    Some(v1::WorkBegin { group, worker, ..v1::WorkBegin::default() })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,7 +170,7 @@ async fn a_worker_that_begins_wrongly_is_told() -> Outcome {
     let client = client(&node).await?;
     let nothing = v1::WorkRequest::default;
     let begun = || v1::WorkRequest { begin: begin(), ..nothing() };
-    let bad_name = v1::WorkBegin { group: "\n".to_owned(), worker: "w".to_owned() };
+    let bad_name = v1::WorkBegin { group: "\n".to_owned(), ..begin().unwrap_or_default() };
     for said in [
         vec![v1::WorkRequest { credits: 1, ..nothing() }],
         vec![begun(), begun()],

@@ -44,7 +44,7 @@ FAILURE_KIND_CORRUPT: FailureKind
 FAILURE_KIND_INTERNAL: FailureKind
 
 class JobSpec(_message.Message):
-    __slots__ = ("id", "tenant", "group", "priority", "start_at_ms", "payload", "metadata", "retry", "lease_ms", "limits")
+    __slots__ = ("id", "tenant", "group", "priority", "start_at_ms", "payload", "metadata", "retry", "lease_ms", "limits", "max_run_ms")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class JobSpec(_message.Message):
     RETRY_FIELD_NUMBER: _ClassVar[int]
     LEASE_MS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    MAX_RUN_MS_FIELD_NUMBER: _ClassVar[int]
     id: str
     tenant: str
     group: str
@@ -72,7 +73,8 @@ class JobSpec(_message.Message):
     retry: RetryPolicy
     lease_ms: int
     limits: _containers.RepeatedCompositeFieldContainer[Limit]
-    def __init__(self, id: _Optional[str] = ..., tenant: _Optional[str] = ..., group: _Optional[str] = ..., priority: _Optional[int] = ..., start_at_ms: _Optional[int] = ..., payload: _Optional[bytes] = ..., metadata: _Optional[_Mapping[str, str]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., lease_ms: _Optional[int] = ..., limits: _Optional[_Iterable[_Union[Limit, _Mapping]]] = ...) -> None: ...
+    max_run_ms: int
+    def __init__(self, id: _Optional[str] = ..., tenant: _Optional[str] = ..., group: _Optional[str] = ..., priority: _Optional[int] = ..., start_at_ms: _Optional[int] = ..., payload: _Optional[bytes] = ..., metadata: _Optional[_Mapping[str, str]] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., lease_ms: _Optional[int] = ..., limits: _Optional[_Iterable[_Union[Limit, _Mapping]]] = ..., max_run_ms: _Optional[int] = ...) -> None: ...
 
 class RetryPolicy(_message.Message):
     __slots__ = ("retries", "initial_ms", "max_ms", "factor_percent", "jitter_percent")
@@ -127,23 +129,57 @@ class RateLimit(_message.Message):
     def __init__(self, count: _Optional[int] = ..., per_ms: _Optional[int] = ..., burst: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("spec", "state", "created_ms", "ended_ms", "cancel_asked", "attempts")
+    __slots__ = ("spec", "state", "created_ms", "ended_ms", "cancel_asked", "attempts", "waiting")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     CREATED_MS_FIELD_NUMBER: _ClassVar[int]
     ENDED_MS_FIELD_NUMBER: _ClassVar[int]
     CANCEL_ASKED_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     spec: JobSpec
     state: JobState
     created_ms: int
     ended_ms: int
     cancel_asked: bool
     attempts: _containers.RepeatedCompositeFieldContainer[Attempt]
-    def __init__(self, spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., created_ms: _Optional[int] = ..., ended_ms: _Optional[int] = ..., cancel_asked: bool = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ...) -> None: ...
+    waiting: Waiting
+    def __init__(self, spec: _Optional[_Union[JobSpec, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., created_ms: _Optional[int] = ..., ended_ms: _Optional[int] = ..., cancel_asked: bool = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ...) -> None: ...
+
+class Waiting(_message.Message):
+    __slots__ = ("until_ms", "paused", "limit", "rate", "turn")
+    UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    until_ms: int
+    paused: bool
+    limit: LimitReached
+    rate: RateReached
+    turn: bool
+    def __init__(self, until_ms: _Optional[int] = ..., paused: bool = ..., limit: _Optional[_Union[LimitReached, _Mapping]] = ..., rate: _Optional[_Union[RateReached, _Mapping]] = ..., turn: bool = ...) -> None: ...
+
+class LimitReached(_message.Message):
+    __slots__ = ("name", "running", "max")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    running: int
+    max: int
+    def __init__(self, name: _Optional[str] = ..., running: _Optional[int] = ..., max: _Optional[int] = ...) -> None: ...
+
+class RateReached(_message.Message):
+    __slots__ = ("name", "at_ms")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    at_ms: int
+    def __init__(self, name: _Optional[str] = ..., at_ms: _Optional[int] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("number", "worker", "started_ms", "ended_ms", "succeeded", "failed", "expired", "cancelled", "returned")
+    __slots__ = ("number", "worker", "started_ms", "ended_ms", "succeeded", "failed", "expired", "cancelled", "returned", "too_long")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     STARTED_MS_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +189,7 @@ class Attempt(_message.Message):
     EXPIRED_FIELD_NUMBER: _ClassVar[int]
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
+    TOO_LONG_FIELD_NUMBER: _ClassVar[int]
     number: int
     worker: str
     started_ms: int
@@ -162,7 +199,8 @@ class Attempt(_message.Message):
     expired: bool
     cancelled: bool
     returned: bool
-    def __init__(self, number: _Optional[int] = ..., worker: _Optional[str] = ..., started_ms: _Optional[int] = ..., ended_ms: _Optional[int] = ..., succeeded: _Optional[bytes] = ..., failed: _Optional[_Union[JobError, _Mapping]] = ..., expired: bool = ..., cancelled: bool = ..., returned: bool = ...) -> None: ...
+    too_long: bool
+    def __init__(self, number: _Optional[int] = ..., worker: _Optional[str] = ..., started_ms: _Optional[int] = ..., ended_ms: _Optional[int] = ..., succeeded: _Optional[bytes] = ..., failed: _Optional[_Union[JobError, _Mapping]] = ..., expired: bool = ..., cancelled: bool = ..., returned: bool = ..., too_long: bool = ...) -> None: ...
 
 class JobError(_message.Message):
     __slots__ = ("code", "message", "final")
@@ -294,12 +332,14 @@ class WorkRequest(_message.Message):
     def __init__(self, begin: _Optional[_Union[WorkBegin, _Mapping]] = ..., credits: _Optional[int] = ..., beats: _Optional[_Iterable[bytes]] = ..., outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ..., stop: bool = ...) -> None: ...
 
 class WorkBegin(_message.Message):
-    __slots__ = ("group", "worker")
+    __slots__ = ("group", "worker", "begins_with_beat")
     GROUP_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
+    BEGINS_WITH_BEAT_FIELD_NUMBER: _ClassVar[int]
     group: str
     worker: str
-    def __init__(self, group: _Optional[str] = ..., worker: _Optional[str] = ...) -> None: ...
+    begins_with_beat: bool
+    def __init__(self, group: _Optional[str] = ..., worker: _Optional[str] = ..., begins_with_beat: bool = ...) -> None: ...
 
 class WorkResponse(_message.Message):
     __slots__ = ("jobs", "cancels", "beats", "reports")

@@ -140,7 +140,7 @@ class JobsServicer(object):
 
     def Work(self, request_iterator, context):
         """A worker's connection: work, as much as it has credits for, signs of life, outcomes. Whoever
-        closes it gives back what was on its way.
+        closes it gives back what was on its way. A worker whose lease ran out gets no more jobs until it says something.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

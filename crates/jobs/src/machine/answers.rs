@@ -2,7 +2,7 @@
 
 use super::Phase;
 use crate::job::{JobRef, Lease, State};
-use crate::name::{Group, Tenant};
+use crate::name::{Group, LimitKey, Tenant};
 
 /// What a worker says of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,13 +68,51 @@ pub enum Hold {
     Begun,
 }
 
+/// How a lease ended without a word of its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// The worker was silent: the attempt has failed.
+    Silent,
+    /// The attempt took longer than its job allows: it has failed, and its worker is to stop.
+    TooLong,
+    /// The worker was silent, and had not begun: no failure.
+    Unbegun,
+}
+
+/// What a job waits for that has not come to its end and that no worker has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// Its time, milliseconds since 1970.
+    Time(u64),
+    /// Its task group is paused.
+    Paused,
+    /// A limit, under which as many jobs run as may.
+    Limit {
+        /// Which.
+        key: LimitKey,
+        /// Jobs that run.
+        running: u32,
+        /// Jobs that may.
+        max: u32,
+    },
+    /// A rate that has no token.
+    Rate {
+        /// Which.
+        key: LimitKey,
+        /// When the next comes, milliseconds since 1970.
+        at_ms: u64,
+    },
+    /// Its turn: other jobs go before it, or no worker asks.
+    Turn,
+}
+
 /// A lease that ended without a word of its worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expired {
     /// Which.
     pub lease: Lease,
-    /// The worker had begun, or may have.
-    pub has_begun: bool,
+    /// How it came to that.
+    pub how: Over,
     /// What becomes of the job.
     pub next: Next,
     /// Whose it is, and what it is called.

@@ -1,7 +1,7 @@
 //! Attempts: they begin with a lease, and end with a report, or when the lease is over.
 
 use super::timers::Timer;
-use super::{Beat, Expired, Granted, Hold, Machine, Next, Phase, Report};
+use super::{Beat, Expired, Granted, Hold, Machine, Next, Over, Phase, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobKey, JobRef, Lease, State, Ticket};
 use crate::name::{Group, Tenant};
@@ -27,7 +27,7 @@ impl Machine {
 
     pub(super) fn begin_lease(&mut self, no: u32) -> Granted {
         self.enter(no, Phase::Running);
-        let expires_ms = self.renew(no);
+        let expires_ms = self.begin_run(no, 0);
         let entry = &self.jobs[no];
         self.leased.insert(entry.key(), no);
         Granted { lease: entry.lease(), expires_ms, bytes: entry.bytes }
@@ -80,11 +80,31 @@ impl Machine {
     /// The time of a lease begins anew; says when it is over, if the clock is not set.
     fn renew(&mut self, no: u32) -> u64 {
         let entry = &mut self.jobs[no];
-        let lease_ms = u64::from(entry.lease_ms.max(1));
+        let now_ms = self.now_ms.saturating_sub(self.stepped_ms);
         self.timers.remove(entry.timer_ms, Timer::Expiry(no));
-        entry.timer_ms = self.now_ms.saturating_sub(self.stepped_ms) + lease_ms;
+        let end_ms = (now_ms + u64::from(entry.lease_ms)).min(entry.run_end_ms);
+        entry.timer_ms = end_ms.max(now_ms + 1);
         self.timers.add(entry.timer_ms, Timer::Expiry(no));
-        self.now_ms + lease_ms
+        self.now_ms + (entry.timer_ms - now_ms)
+    }
+
+    /// An attempt has run for so long already; says when its lease is over.
+    pub(super) fn begin_run(&mut self, no: u32, ran_ms: u64) -> u64 {
+        let entry = &mut self.jobs[no];
+        let left_ms = u64::from(entry.max_run_ms).saturating_sub(ran_ms);
+        let now_ms = self.now_ms.saturating_sub(self.stepped_ms);
+        entry.run_end_ms = if entry.max_run_ms == 0 { u64::MAX } else { now_ms + left_ms };
+        self.renew(no)
+    }
+
+    /// The worker of a lease is told of it now: its time begins.
+    ///
+    /// # Errors
+    /// `LeaseLost` if another worker has the job, or nobody.
+    pub fn begin_told(&mut self, lease: Lease, now_ms: u64) -> Result<u64> {
+        self.set_now(now_ms);
+        let no = self.held(lease)?;
+        Ok(self.begin_run(no, 0))
     }
 
     /// How an attempt ended.
@@ -159,14 +179,20 @@ impl Machine {
         let called = self.called_of(no);
         let next = match hold {
             Hold::Untold => {
-                self.renew(no);
+                self.begin_run(no, 0);
                 return None;
             }
             Hold::Unbegun => self.after_return(no),
             Hold::Begun => self.after_failure(no, false),
         };
+        let entry = &self.jobs[no];
+        let how = match hold {
+            Hold::Begun if entry.timer_ms >= entry.run_end_ms => Over::TooLong,
+            Hold::Begun => Over::Silent,
+            _ => Over::Unbegun,
+        };
         self.end_attempt(no, next);
-        Some(Expired { lease, has_begun: hold == Hold::Begun, next, called })
+        Some(Expired { lease, how, next, called })
     }
 
     /// Given back, not begun: it is the next worker's at once, and no try.

@@ -16,9 +16,10 @@ mod names;
 mod pool;
 mod queues;
 mod timers;
+mod why;
 
 pub use answers::{
-    Beat, Cancelled, Counts, Expired, Floating, Granted, GroupCounts, Hold, Next, Report,
+    Beat, Cancelled, Counts, Expired, Floating, Granted, GroupCounts, Hold, Next, Over, Report, Why,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -61,6 +62,10 @@ struct Entry {
     epoch: Epoch,
     uncounted: u32,
     lease_ms: u32,
+    /// The longest run of an attempt; 0 is as long as it wants.
+    max_run_ms: u32,
+    /// When the attempt must have ended, by the clock of leases.
+    run_end_ms: u64,
     /// What its owner gave it.
     bytes: u32,
     retry: RetryPolicy,
@@ -184,6 +189,8 @@ impl Machine {
         let no = self.admit(job)?;
         self.queues.hold_limits(self.jobs[no].class, None);
         self.begin_lease(no);
+        let begun_ms = job.attempts.last().map_or(now_ms, |attempt| attempt.started_ms);
+        self.begin_run(no, now_ms.saturating_sub(begun_ms));
         self.settle();
         Ok(())
     }
@@ -213,6 +220,8 @@ impl Machine {
             epoch: job.attempts.last().map_or(self.epoch, |last| last.epoch),
             uncounted: job.uncounted,
             lease_ms: job.spec.lease_ms,
+            max_run_ms: job.spec.max_run_ms,
+            run_end_ms: u64::MAX,
             bytes: u32::try_from(job.spec.bytes()).unwrap_or(u32::MAX),
             retry: job.spec.retry,
             priority: job.spec.priority,

@@ -378,7 +378,7 @@ impl Queues {
     }
 
     /// The first of a class's limits that has no room.
-    fn full(&self, no: ClassNo, now_us: u64) -> Option<LimitNo> {
+    pub(super) fn full(&self, no: ClassNo, now_us: u64) -> Option<LimitNo> {
         self.classes[no].limits.iter().copied().find(|limit| self.limits[*limit].room(now_us) == 0)
     }
 

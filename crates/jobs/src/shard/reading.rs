@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::hash::TenantHash;
 use crate::job::{Job, JobKey, JobRef, State as JobState};
 use crate::keys::{self, Pointer};
-use crate::machine::{Counts, GroupCounts};
+use crate::machine::{Counts, GroupCounts, Why};
 use crate::name::{Group, Tenant};
 use bytes::Bytes;
 
@@ -101,6 +101,12 @@ impl Shard {
         };
         self.inner.wait_durable(mark).await?;
         self.inner.find(tenant, job, key).await?.ok_or_else(|| no_job(tenant, job))
+    }
+
+    /// What a job waits for now; nothing if a worker has it, or if it has come to its end.
+    pub fn why(&self, tenant: &Tenant, job: &JobRef) -> Option<Why> {
+        let (state, _) = self.inner.at_once();
+        state.machine.why(tenant, job)
     }
 
     /// Jobs that match, from where a listing before ended.

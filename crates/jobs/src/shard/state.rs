@@ -7,8 +7,8 @@ use super::places::Places;
 use super::seat::{Seat, Told};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::TenantHash;
-use crate::job::{Ending, Epoch, Job, JobKey, JobRef, Lease, State as JobState};
-use crate::machine::{Beat, Expired, Granted, Hold, Machine, Next, Report};
+use crate::job::{Ending, Epoch, Job, JobKey, JobRef, Lease, State as JobState, Ticket};
+use crate::machine::{Beat, Expired, Granted, Hold, Machine, Next, Over, Report};
 use crate::name::{Group, Tenant};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -254,7 +254,7 @@ impl State {
     /// The worker of a lease is told now: its time begins. Says when it is over, unless it is already.
     pub(super) fn begin_lease(&mut self, lease: Lease, now_ms: u64) -> Option<u64> {
         self.untold.remove(&lease);
-        self.machine.heartbeat(lease, now_ms).ok().map(|beat| beat.expires_ms)
+        self.machine.begin_told(lease, now_ms).ok()
     }
 
     /// A part of what has come due; says when the next is, milliseconds since 1970.
@@ -268,11 +268,22 @@ impl State {
             let is_there = || holders.get(&lease.key()).is_some_and(|seat| seat.is_taken());
             if unbegun.contains(&lease) && is_there() { Hold::Unbegun } else { Hold::Begun }
         };
-        for Expired { lease, has_begun, next, called } in machine.tick(now_ms, hold) {
+        for Expired { lease, how, next, called } in machine.tick(now_ms, hold) {
             if let Some(seat) = self.holders.get(&lease.key()) {
-                seat.note_silent();
+                match how {
+                    // A worker that has gone need not stop.
+                    Over::TooLong => {
+                        let ticket = called.as_ref().map(|called| Ticket::of(lease, called));
+                        let _ = ticket.is_none_or(|ticket| seat.tell(Told::Cancel(ticket)));
+                    }
+                    Over::Silent | Over::Unbegun => seat.note_silent(),
+                }
             }
-            let ending = if has_begun { Ending::Expired } else { Ending::Returned };
+            let ending = match how {
+                Over::Silent => Ending::Expired,
+                Over::TooLong => Ending::TooLong,
+                Over::Unbegun => Ending::Returned,
+            };
             self.end_attempt(lease, called, ending, next, now_ms);
         }
         self.dispatch(now_ms);

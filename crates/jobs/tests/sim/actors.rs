@@ -279,6 +279,8 @@ fn outcome_of(ending: &Ending) -> Outcome {
     match ending {
         Ending::Succeeded(result) => Outcome::Succeeded(result.clone()),
         Ending::Failed(error) => Outcome::Failed(error.clone()),
-        Ending::Expired | Ending::Cancelled | Ending::Returned => Outcome::Cancelled,
+        Ending::Expired | Ending::Cancelled | Ending::Returned | Ending::TooLong => {
+            Outcome::Cancelled
+        }
     }
 }

@@ -106,6 +106,9 @@ pub(crate) struct EnqueueArgs {
     /// How long a worker has it without a sign of life, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
     pub(crate) lease: f64,
+    /// How long an attempt may take in all, seconds [default: no limit]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) max_run: Option<f64>,
     /// So many jobs of the tenant at once under this name, as often as needed
     #[arg(long, value_name = "NAME=MAX")]
     pub(crate) limit: Vec<String>,

@@ -96,6 +96,7 @@ async fn enqueue(context: &mut Context<'_>, jobs: &mut Jobs, args: EnqueueArgs) 
         metadata: args.meta.iter().map(|text| pair("--meta", text)).collect::<Result<_>>()?,
         retry: Some(v1::RetryPolicy { retries: Some(args.retries), ..v1::RetryPolicy::default() }),
         lease_ms: lease_ms(args.lease)?,
+        max_run_ms: args.max_run.map_or(Ok(0), max_run_ms)?,
         limits: args.limit.iter().map(|text| limit(text)).collect::<Result<_>>()?,
     };
     let answer = jobs.enqueue_jobs(v1::EnqueueJobsRequest { jobs: vec![spec] }).await?;
@@ -141,6 +142,15 @@ fn lease_ms(seconds: f64) -> Result<u32> {
     let ms = (seconds * 1000.0).round();
     if !(1.0..=f64::from(u32::MAX)).contains(&ms) {
         return Err(invalid(format!("a lease of {seconds} s: 0.1 to 86400")));
+    }
+    // In range, as was just seen.
+    Ok(ms as u32)
+}
+
+fn max_run_ms(seconds: f64) -> Result<u32> {
+    let ms = (seconds * 1000.0).round();
+    if !(1.0..=f64::from(u32::MAX)).contains(&ms) {
+        return Err(invalid(format!("a longest run of {seconds} s: 0.1 to 4294967")));
     }
     // In range, as was just seen.
     Ok(ms as u32)

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use skerry_api::{Error, ErrorKind, Result, v1};
 use skerry_jobs::broker::Ticket;
 use skerry_jobs::job::{Attempt, AttemptNo, Ending, Epoch, Job, JobError, JobRef, State};
-use skerry_jobs::limit::{Limit, LimitKind};
-use skerry_jobs::machine::{Beat, Next};
+use skerry_jobs::limit::{Limit, LimitKind, REFRESHERS};
+use skerry_jobs::machine::{Beat, Next, Why};
 use skerry_jobs::name::{DEFAULT, Group, JobId, LimitKey, Tenant, Worker};
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::shard::{Imported, Leased, Outcome, Query};
@@ -96,6 +96,7 @@ pub(super) fn spec(from: v1::JobSpec) -> Broken<JobSpec> {
         metadata,
         retry: from.retry.map_or(Ok(RetryPolicy::default()), |policy| retry(&policy))?,
         lease_ms: if from.lease_ms == 0 { LEASE_MS_DEFAULT } else { from.lease_ms },
+        max_run_ms: from.max_run_ms,
         limits: from.limits.into_iter().map(limit).collect::<Broken<_>>()?,
     })
 }
@@ -121,7 +122,7 @@ fn limit(from: v1::Limit) -> Broken<Limit> {
         Some(v1::limit::Kind::Floating(limit)) => LimitKind::Floating {
             initial: limit.initial,
             refresh_ms: limit.refresh_ms,
-            group: group(&limit.group)?,
+            group: Group::new(if limit.group.is_empty() { REFRESHERS } else { &limit.group })?,
         },
         Some(v1::limit::Kind::Rate(limit)) => {
             LimitKind::Rate { count: limit.count, per_ms: limit.per_ms, burst: limit.burst }
@@ -156,6 +157,7 @@ fn attempt_from(from: v1::Attempt) -> Broken<Attempt> {
         End::Expired(_) => Ending::Expired,
         End::Cancelled(_) => Ending::Cancelled,
         End::Returned(_) => Ending::Returned,
+        End::TooLong(_) => Ending::TooLong,
     });
     Ok(Attempt {
         number: AttemptNo(from.number),
@@ -229,7 +231,25 @@ pub(super) fn job(from: Job) -> v1::Job {
         cancel_asked: from.cancel_asked,
         attempts: from.attempts.into_iter().map(attempt).collect(),
         spec: Some(spec_message(id, from.spec)),
+        waiting: None,
     }
+}
+
+/// A job, and what it waits for.
+pub(super) fn shown(from: Job, why: Option<Why>) -> v1::Job {
+    use v1::waiting::Reason;
+    let reason = |why| match why {
+        Why::Time(until_ms) => Reason::UntilMs(until_ms),
+        Why::Paused => Reason::Paused(true),
+        Why::Limit { key, running, max } => {
+            Reason::Limit(v1::LimitReached { name: key.to_string(), running, max })
+        }
+        Why::Rate { key, at_ms } => Reason::Rate(v1::RateReached { name: key.to_string(), at_ms }),
+        Why::Turn => Reason::Turn(true),
+    };
+    let why = why.filter(|_| from.state == State::Scheduled);
+    let waiting = why.map(|why| v1::Waiting { reason: Some(reason(why)) });
+    v1::Job { waiting, ..job(from) }
 }
 
 /// A job without its payload and its results: listings would not fit a message.
@@ -260,6 +280,7 @@ fn spec_message(id: String, from: JobSpec) -> v1::JobSpec {
             jitter_percent: Some(from.retry.jitter_percent.into()),
         }),
         lease_ms: from.lease_ms,
+        max_run_ms: from.max_run_ms,
         limits: from.limits.into_iter().map(limit_message).collect(),
     }
 }
@@ -291,6 +312,7 @@ fn attempt(from: Attempt) -> v1::Attempt {
             Ending::Expired => End::Expired(true),
             Ending::Cancelled => End::Cancelled(true),
             Ending::Returned => End::Returned(true),
+            Ending::TooLong => End::TooLong(true),
         };
         (Some(at_ms), Some(end))
     });

@@ -283,8 +283,10 @@ impl Jobs for JobsService {
 
     async fn show_job(&self, request: Request<v1::JobRequest>) -> Answer<v1::Job> {
         let (tenant, job) = convert::address(&request.into_inner())?;
-        let found = self.broker()?.shard_of(&tenant).show(&tenant, &job).await;
-        Ok(Response::new(convert::job(found.map_err(status)?)))
+        let broker = self.broker()?;
+        let shard = broker.shard_of(&tenant);
+        let found = shard.show(&tenant, &job).await.map_err(status)?;
+        Ok(Response::new(convert::shown(found, shard.why(&tenant, &job))))
     }
 
     async fn list_jobs(

@@ -14,6 +14,8 @@ pub(crate) struct JobDocument {
     tenant: String,
     group: String,
     state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for: Option<String>,
     priority: u32,
     created_at: String,
     start_at: Option<String>,
@@ -56,6 +58,7 @@ impl JobDocument {
             tenant: spec.tenant,
             group: spec.group,
             state: state_word(job.state()),
+            waits_for: waits_for(job),
             priority: spec.priority.unwrap_or_default(),
             created_at: time(job.created_ms),
             start_at: (spec.start_at_ms > 0).then(|| time(spec.start_at_ms)),
@@ -117,7 +120,24 @@ fn end_word(attempt: &v1::Attempt) -> &'static str {
         Some(End::Expired(_)) => "expired",
         Some(End::Cancelled(_)) => "cancelled",
         Some(End::Returned(_)) => "returned",
+        Some(End::TooLong(_)) => "too long",
     }
+}
+
+/// What a job waits for, if the node said so.
+fn waits_for(job: &v1::Job) -> Option<String> {
+    use v1::waiting::Reason;
+    Some(match job.waiting.as_ref()?.reason.as_ref()? {
+        Reason::UntilMs(at_ms) => format!("its time, {}", time(*at_ms)),
+        Reason::Paused(_) => "its task group, which is paused".to_owned(),
+        Reason::Limit(limit) => {
+            format!("limit {}: {} of {} run", limit.name, limit.running, limit.max)
+        }
+        Reason::Rate(rate) => {
+            format!("rate {}: the next may begin at {}", rate.name, time(rate.at_ms))
+        }
+        Reason::Turn(_) => "its turn: others go before it, or no worker asks".to_owned(),
+    })
 }
 
 /// Where a job stands, in a word.
@@ -167,6 +187,7 @@ pub(crate) fn job_lines(job: &v1::Job) -> String {
         ("tenant", document.tenant.clone()),
         ("group", document.group.clone()),
         ("state", document.state.to_owned()),
+        ("waits for", document.waits_for.clone().unwrap_or_default()),
         ("priority", document.priority.to_string()),
         ("created", document.created_at.clone()),
         ("start", document.start_at.clone().unwrap_or_else(|| "at once".to_owned())),
