@@ -9,7 +9,8 @@ use std::time::Duration;
 pub trait Clock: Send + Sync {
     /// Time since boot, counting suspension: for gaps, ages and intervals.
     fn boot(&self) -> Duration;
-    /// Milliseconds since 1970, UTC: for people only.
+    /// Milliseconds since 1970, UTC: for people, and for what people asked for at a time. The binary's clock holds steps
+    /// of the system's against the boot clock ([`crate::wall`]).
     fn wall_ms(&self) -> u64;
 }
 

@@ -30,6 +30,7 @@ pub mod seal;
 pub mod segment;
 pub mod size;
 pub mod takeover;
+pub mod wall;
 pub mod wire;
 
 pub use wire::FormatError;

@@ -1,11 +1,16 @@
 //! The system's clock and randomness: the only place that asks for either.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use skerry_core::env::{Clock, Entropy};
+use skerry_core::wall::{HELD, Step, WallTime};
 
-/// The system's clocks.
+/// The time of day as this process believes it: one for all its parts, so that the broker and the schedules agree.
+static WALL_TIME: Mutex<WallTime> = Mutex::new(WallTime::new());
+
+/// The system's clocks. The wall clock is held against the boot clock, as [`skerry_core::wall`] says.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SystemClock;
 
@@ -16,7 +21,39 @@ impl Clock for SystemClock {
     }
 
     fn wall_ms(&self) -> u64 {
-        u64::try_from(duration(clock_gettime(ClockId::Realtime)).as_millis()).unwrap_or(u64::MAX)
+        let (now_ms, step) = {
+            // A panic elsewhere leaves it whole: it is changed in one go.
+            let mut time = WALL_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+            let wall = duration(clock_gettime(ClockId::Realtime)).as_millis();
+            time.now_ms(self.boot(), u64::try_from(wall).unwrap_or(u64::MAX))
+        };
+        if let Some(step) = step {
+            say(step);
+        }
+        now_ms
+    }
+}
+
+fn say(step: Step) {
+    let held_s = HELD.as_secs();
+    match step {
+        Step::Seen { by_ms } => tracing::warn!(
+            by_ms,
+            held_s,
+            "the system's clock was set: jobs and schedules go on by the old time, and follow if the new one stays"
+        ),
+        Step::Gone => tracing::info!("the system's clock was set right again"),
+        Step::Believed { by_ms } if by_ms < 0 => tracing::warn!(
+            by_ms,
+            "the system's clock was set back: jobs and schedules run ahead of it, and slow down until they agree; a \
+             restart lets them agree at once"
+        ),
+        Step::Believed { by_ms } => {
+            tracing::warn!(
+                by_ms,
+                "the system's clock was set forward: jobs and schedules follow it now"
+            );
+        }
     }
 }
 

@@ -324,6 +324,9 @@ async fn learn_ended_ids(store: Store, mut failure: watch::Receiver<Option<Error
     }
 }
 
+/// The longest sleep of a shard's timers: the clock that they wait for may have been set meanwhile.
+const TIMER_WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// Sees to what happens by itself.
 async fn watch_timers(inner: Weak<Inner>) {
     loop {
@@ -338,7 +341,9 @@ async fn watch_timers(inner: Weak<Inner>) {
             if !state.batch.is_empty() {
                 shard.work.notify_one();
             }
-            next_ms.map(|next_ms| Duration::from_millis(next_ms.saturating_sub(now_ms)))
+            next_ms.map(|next_ms| {
+                Duration::from_millis(next_ms.saturating_sub(now_ms)).min(TIMER_WAIT_MAX)
+            })
         };
         drop(shard);
         match wait {
