@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 
 import grpc
+
+from . import errors
 
 #: The most that a client sends in one message, bytes. A node refuses messages of more than 4 MiB; a payload and a
 #: result have 1 MiB at most, so what fills a message to this is sent before the next is added.
@@ -30,8 +33,25 @@ _OPTIONS = [
 
 def open_channel(address: str) -> grpc.Channel:
     """Opens a channel to ``unix:PATH``, ``HOST:PORT`` or ``tcp:HOST:PORT``. It connects when it is used."""
+    if not isinstance(address, str):
+        raise errors.Invalid(f"{address!r} is no address: unix:PATH or HOST:PORT")
     target = address[len("tcp:") :] if address.startswith("tcp:") else address
-    return grpc.insecure_channel(target, options=_OPTIONS)
+    # What http_proxy names can't reach this host's own addresses.
+    local = [("grpc.enable_http_proxy", 0)] if _is_local(target) else []
+    return grpc.insecure_channel(target, options=_OPTIONS + local)
+
+
+def _is_local(target: str) -> bool:
+    """Whether an address is this host's own: a socket file, or on the loopback interface."""
+    if target.startswith("unix:"):
+        return True
+    host = target.rpartition(":")[0].strip("[]")
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Backoff:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from typing import Optional, Union
+from typing import Iterator, Optional, Union
 
 from . import errors
 from ._proto import jobs_pb2 as pb
@@ -26,6 +28,12 @@ from .model import (
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+#: The last time that Python can tell. Times after it are shown as it: one odd job must not hide the others of a list.
+_LAST = datetime.max.replace(tzinfo=timezone.utc)
+_LAST_MS = (_LAST - _EPOCH) // timedelta(milliseconds=1)
+
+#: The most of an error's code or message that is sent, bytes: a node keeps no more.
+ERROR_BYTES_MAX = 4096
 
 _STATES = {
     State.SCHEDULED: pb.JOB_STATE_SCHEDULED,
@@ -39,47 +47,77 @@ _STATES_BACK = {number: state for state, number in _STATES.items()}
 
 def as_bytes(data: Union[bytes, str]) -> bytes:
     """Bytes as they are, text as UTF-8."""
-    return data.encode() if isinstance(data, str) else bytes(data)
+    if isinstance(data, str):
+        return data.encode()
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        # Of a number, bytes() would make as many zeros.
+        raise TypeError(f"bytes or str are wanted, not {type(data).__name__}")
+    return bytes(data)
+
+
+def error_text(error: object) -> str:
+    """What an exception says, as a node takes it: valid UTF-8, at most `ERROR_BYTES_MAX` bytes. Never raises."""
+    try:
+        text = str(error)
+    except BaseException as worse:
+        text = f"its text can't be had: __str__ raised {type(worse).__name__}"
+    # A character has at least one byte: no more than so many are encoded of a text that is huge.
+    encoded = text[:ERROR_BYTES_MAX].encode("utf-8", "backslashreplace")
+    return encoded[:ERROR_BYTES_MAX].decode("utf-8", "ignore")
+
+
+@contextmanager
+def checked(what: str) -> Iterator[None]:
+    """Turns what Python says of a value that fits into no message into `Invalid`."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise errors.Invalid(f"{what}: {error}") from error
 
 
 def ms(seconds: float) -> int:
     """Seconds as milliseconds."""
-    if seconds < 0:
-        raise errors.Invalid(f"{seconds} s: a duration is not negative")
+    if not 0 <= seconds < math.inf:
+        raise errors.Invalid(f"{seconds} s: a duration is finite, and not negative")
     return round(seconds * 1000)
 
 
 def time_ms(time: datetime) -> int:
-    """A time as milliseconds since 1970."""
+    """A time as milliseconds since 1970. Times before that have passed like any other, and 0 means none."""
     if time.tzinfo is None:
         raise errors.Invalid(f"{time} has no time zone: say datetime.now(timezone.utc), for one")
-    return (time - _EPOCH) // timedelta(milliseconds=1)
+    return max(1, (time - _EPOCH) // timedelta(milliseconds=1))
 
 
 def time(since_1970_ms: int) -> datetime:
-    """Milliseconds since 1970 as a time (UTC)."""
-    return _EPOCH + timedelta(milliseconds=since_1970_ms)
+    """Milliseconds since 1970 as a time (UTC), the last that Python can tell at most."""
+    return _LAST if since_1970_ms >= _LAST_MS else _EPOCH + timedelta(milliseconds=since_1970_ms)
 
 
 def state_to(state: Optional[State]) -> pb.JobState:
     """A state, or any."""
-    return _STATES[state] if state else pb.JOB_STATE_UNSPECIFIED
+    if state is None:
+        return pb.JOB_STATE_UNSPECIFIED
+    if not isinstance(state, State):
+        raise errors.Invalid(f"{state!r} is no State")
+    return _STATES[state]
 
 
 def spec_to(spec: JobSpec) -> pb.JobSpec:
     """What somebody wants done, for the node."""
-    return pb.JobSpec(
-        id=spec.id or "",
-        tenant=spec.tenant,
-        group=spec.group,
-        priority=spec.priority,
-        start_at_ms=time_ms(spec.start_at) if spec.start_at else 0,
-        payload=as_bytes(spec.payload),
-        metadata=dict(spec.metadata),
-        retry=_retry_to(spec.retry) if spec.retry else None,
-        lease_ms=0 if spec.lease is None else max(1, ms(spec.lease)),
-        limits=[_limit_to(limit) for limit in spec.limits],
-    )
+    with checked(f"job {spec.id!r}" if spec.id else "a job without an id"):
+        return pb.JobSpec(
+            id=spec.id or "",
+            tenant=spec.tenant,
+            group=spec.group,
+            priority=spec.priority,
+            start_at_ms=time_ms(spec.start_at) if spec.start_at else 0,
+            payload=as_bytes(spec.payload),
+            metadata=dict(spec.metadata),
+            retry=_retry_to(spec.retry) if spec.retry else None,
+            lease_ms=0 if spec.lease is None else max(1, ms(spec.lease)),
+            limits=[_limit_to(limit) for limit in spec.limits],
+        )
 
 
 def _retry_to(retry: Retry) -> pb.RetryPolicy:
@@ -148,12 +186,19 @@ def job_from(job: pb.Job) -> Job:
     """A job as the node shows it."""
     return Job(
         spec=spec_from(job.spec),
-        state=_STATES_BACK[job.state],
+        state=_state_from(job.state),
         created=time(job.created_ms),
         ended=time(job.ended_ms) if job.HasField("ended_ms") else None,
         cancel_asked=job.cancel_asked,
         attempts=tuple(_attempt_from(attempt) for attempt in job.attempts),
     )
+
+
+def _state_from(number: int) -> State:
+    state = _STATES_BACK.get(number)
+    if state is None:
+        raise errors.Internal(f"the node says that a job is in state {number}: a newer skerry_jobs may know it")
+    return state
 
 
 def _attempt_from(attempt: pb.Attempt) -> Attempt:

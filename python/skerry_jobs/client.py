@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Callable, Iterable, Iterator, List, Mapping, Optional, Sequence, Type, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Type, Union
 
 import grpc
 
@@ -76,11 +76,15 @@ class Client:
         A job that is refused keeps no other from being taken: its error is in its place. After `Unavailable`,
         some may have been taken; with ids of one's own all of them can be asked again.
         """
-        enqueued: List[Enqueued] = []
-        for request in _enqueue_requests(specs):
-            response = self._call(self._stub.EnqueueJobs, request)
-            enqueued.extend(_wire.enqueued_from(one) for one in response.jobs)
-        return enqueued
+        taken: List[Enqueued] = []
+        # By their places: what fits into no message is not sent.
+        refused: Dict[int, Enqueued] = {}
+        for request in _enqueue_requests(specs, refused):
+            response = self._send(self._stub.EnqueueJobs, request)
+            taken.extend(_wire.enqueued_from(one) for one in response.jobs)
+        rest = iter(taken)
+        places = range(len(taken) + len(refused))
+        return [refused[place] if place in refused else next(rest) for place in places]
 
     def result(self, id: str, tenant: str = "default", *, timeout: Optional[float] = None) -> bytes:
         """Waits until a job has come to its end, and returns what came out of it.
@@ -101,14 +105,17 @@ class Client:
     ) -> Iterator[Awaited]:
         """Yields jobs, each as it comes to its end, and those that there are not with the reason.
 
-        Goes on waiting when the node restarts. Raises ``TimeoutError`` when `timeout` seconds are over first.
+        Goes on waiting when the node restarts, or opens its jobs again. Raises ``TimeoutError`` when `timeout` seconds are over first.
         """
-        left = set(ids)
+        left = {ids} if isinstance(ids, str) else set(ids)
         until = None if timeout is None else time.monotonic() + timeout
         backoff = Backoff()
         while left:
             try:
-                for awaited in self._await_once(sorted(left), tenant, until):
+                for awaited in self._await_once(sorted(left, key=str), tenant, until):
+                    if isinstance(awaited.error, errors.Unavailable):
+                        # The node opens its jobs again: it does not know now, and will.
+                        continue
                     backoff.succeeded()
                     left.discard(awaited.id)
                     yield awaited
@@ -119,7 +126,9 @@ class Client:
 
     def _await_once(self, ids: List[str], tenant: str, until: Optional[float]) -> Iterator[Awaited]:
         timeout = None if until is None else max(0.0, until - time.monotonic())
-        call = self._stub.AwaitJobs(pb.AwaitJobsRequest(tenant=tenant, ids=ids), timeout=timeout)
+        with _wire.checked("what is waited for"):
+            request = pb.AwaitJobsRequest(tenant=tenant, ids=ids)
+        call = self._stub.AwaitJobs(request, timeout=timeout)
         try:
             yield from map(_wire.awaited_from, call)
         except grpc.RpcError as error:
@@ -129,7 +138,7 @@ class Client:
 
     def show(self, id: str, tenant: str = "default") -> Job:
         """A job, with what has become of it."""
-        return _wire.job_from(self._call(self._stub.ShowJob, pb.JobRequest(tenant=tenant, id=id)))
+        return _wire.job_from(self._call(self._stub.ShowJob, pb.JobRequest, tenant=tenant, id=id))
 
     def list(
         self,
@@ -148,19 +157,20 @@ class Client:
         asked for.
         Payloads and results are not listed: `show` has them.
         """
-        request = pb.ListJobsRequest(
-            tenant=tenant or "", group=group or "", state=_wire.state_to(state), limit=page
-        )
-        if metadata:
-            if len(metadata) != 1:
-                raise errors.Invalid(f"{len(metadata)} entries of metadata: jobs are found by one")
-            [(request.metadata_key, request.metadata_value)] = metadata.items()
-            request.metadata_prefix = metadata_prefix
+        with _wire.checked("what is listed"):
+            request = pb.ListJobsRequest(
+                tenant=tenant or "", group=group or "", state=_wire.state_to(state), limit=page
+            )
+            if metadata:
+                if len(metadata) != 1:
+                    raise errors.Invalid(f"{len(metadata)} entries of metadata: jobs are found by one")
+                [(request.metadata_key, request.metadata_value)] = metadata.items()
+                request.metadata_prefix = metadata_prefix
         return self._pages(request)
 
     def _pages(self, request: pb.ListJobsRequest) -> Iterator[Job]:
         while True:
-            response = self._call(self._stub.ListJobs, request)
+            response = self._send(self._stub.ListJobs, request)
             yield from map(_wire.job_from, response.jobs)
             if not response.next:
                 return
@@ -168,39 +178,43 @@ class Client:
 
     def cancel(self, id: str, tenant: str = "default") -> bool:
         """Calls a job off. True if it has ended; False if it runs, and its worker was told."""
-        response = self._call(self._stub.CancelJob, pb.JobRequest(tenant=tenant, id=id))
+        response = self._call(self._stub.CancelJob, pb.JobRequest, tenant=tenant, id=id)
         return bool(response.is_done)
 
     def restart(self, id: str, tenant: str = "default") -> None:
         """Lets a job that has come to its end begin anew, with its history; `Conflict` if it has not."""
-        self._call(self._stub.RestartJob, pb.JobRequest(tenant=tenant, id=id))
+        self._call(self._stub.RestartJob, pb.JobRequest, tenant=tenant, id=id)
 
     def expedite(self, id: str, tenant: str = "default") -> None:
         """Lets a job that waits for its time start at once; `Conflict` if it does not wait."""
-        self._call(self._stub.ExpediteJob, pb.JobRequest(tenant=tenant, id=id))
+        self._call(self._stub.ExpediteJob, pb.JobRequest, tenant=tenant, id=id)
 
     def delete(self, id: str, tenant: str = "default") -> None:
         """Deletes a job, with all that is known of it; `Conflict` if it runs."""
-        self._call(self._stub.DeleteJob, pb.JobRequest(tenant=tenant, id=id))
+        self._call(self._stub.DeleteJob, pb.JobRequest, tenant=tenant, id=id)
 
     def set_priority(self, id: str, priority: int, tenant: str = "default") -> None:
         """Changes the priority (0, the first, to 99) of a job that waits; `Conflict` if it does not."""
-        request = pb.SetJobPriorityRequest(tenant=tenant, id=id, priority=priority)
-        self._call(self._stub.SetJobPriority, request)
+        self._call(self._stub.SetJobPriority, pb.SetJobPriorityRequest, tenant=tenant, id=id, priority=priority)
 
     def pause(self, group: str = "default") -> None:
         """No job of the task group is given out until it is resumed; those that run go on."""
-        self._call(self._stub.PauseJobs, pb.TaskGroupRequest(group=group))
+        self._call(self._stub.PauseJobs, pb.TaskGroupRequest, group=group)
 
     def resume(self, group: str = "default") -> None:
         """Jobs of the task group are given out again."""
-        self._call(self._stub.ResumeJobs, pb.TaskGroupRequest(group=group))
+        self._call(self._stub.ResumeJobs, pb.TaskGroupRequest, group=group)
 
     def stats(self) -> Stats:
         """What has happened since the node started, and how the task groups stand."""
-        return _wire.stats_from(self._call(self._stub.GetJobStats, pb.GetJobStatsRequest()))
+        return _wire.stats_from(self._call(self._stub.GetJobStats, pb.GetJobStatsRequest))
 
-    def _call(self, method: Callable[..., Any], request: Any) -> Any:
+    def _call(self, method: Callable[..., Any], kind: Callable[..., Any], **fields: Any) -> Any:
+        with _wire.checked("the request"):
+            request = kind(**fields)
+        return self._send(method, request)
+
+    def _send(self, method: Callable[..., Any], request: Any) -> Any:
         try:
             return method(request, timeout=self._timeout)
         except grpc.RpcError as error:
@@ -217,11 +231,16 @@ def _sleep(seconds: float, until: Optional[float], why: str) -> None:
     time.sleep(min(seconds, left))
 
 
-def _enqueue_requests(specs: Iterable[JobSpec]) -> Iterator[pb.EnqueueJobsRequest]:
-    """The jobs, in order, in requests that are not too large."""
+def _enqueue_requests(specs: Iterable[JobSpec], refused: Dict[int, Enqueued]) -> Iterator[pb.EnqueueJobsRequest]:
+    """The jobs, in order, in requests that are not too large; those that can't be sent are `refused`."""
     batch: List[pb.JobSpec] = []
     batch_bytes = 0
-    for spec in map(_wire.spec_to, specs):
+    for place, one in enumerate(specs):
+        try:
+            spec = _wire.spec_to(one)
+        except errors.Invalid as error:
+            refused[place] = Enqueued("", False, error)
+            continue
         spec_bytes = spec.ByteSize()
         if batch and (len(batch) == _ENQUEUE_MAX or batch_bytes + spec_bytes > MESSAGE_BYTES_MAX):
             yield pb.EnqueueJobsRequest(jobs=batch)

@@ -19,7 +19,7 @@ from ._channel import Backoff, open_channel
 from ._ledger import CONCURRENCY_MAX, Ledger
 from ._proto import jobs_pb2 as pb
 from ._proto import jobs_pb2_grpc
-from ._wire import as_bytes
+from ._wire import ERROR_BYTES_MAX, as_bytes, checked, error_text
 from .leased import Cancelled, Final, LeasedJob
 
 _log = logging.getLogger("skerry_jobs")
@@ -51,11 +51,12 @@ class Worker:
     def __init__(
         self, address: str, group: str, handler: Handler, *, concurrency: int = 1, name: Optional[str] = None
     ) -> None:
-        if not 1 <= concurrency <= CONCURRENCY_MAX:
-            raise errors.Invalid(f"concurrency {concurrency} is not between 1 and {CONCURRENCY_MAX}")
         self._address = address
         self._handler = handler
-        self._ledger = Ledger(group, name or f"{socket.gethostname()}:{os.getpid()}", concurrency)
+        with checked("a worker"):
+            if not 1 <= concurrency <= CONCURRENCY_MAX:
+                raise errors.Invalid(f"concurrency {concurrency} is not between 1 and {CONCURRENCY_MAX}")
+            self._ledger = Ledger(group, name or f"{socket.gethostname()}:{os.getpid()}", concurrency)
         #: Guards the ledger; told when it may have something new to say.
         self._changed = threading.Condition()
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="skerry-job")
@@ -241,15 +242,23 @@ class _Connection:
 def _outcome_of(handler: Handler, job: LeasedJob) -> pb.Outcome:
     """Runs the handler. Whatever it raises is an outcome: no job may hang because of an exception."""
     try:
-        result = _result_of(handler(job))
+        return pb.Outcome(succeeded=_result_of(handler(job)))
     except Cancelled:
         return pb.Outcome(cancelled=True)
-    except Final as final:
-        return pb.Outcome(failed=pb.JobError(code=final.code, message=str(final), final=True))
     except BaseException as error:
-        _log.warning("%r failed", job, exc_info=True)
-        return pb.Outcome(failed=pb.JobError(code=type(error).__name__, message=str(error)))
-    return pb.Outcome(succeeded=result)
+        failed = _failed(error)
+        if not failed.final:
+            # A trace ends with the whole text of the error: only of a short one is it wanted in a log.
+            is_short = len(failed.message.encode()) < ERROR_BYTES_MAX
+            _log.warning("%r failed: %s", job, failed.code, exc_info=is_short)
+        return pb.Outcome(failed=failed)
+
+
+def _failed(error: BaseException) -> pb.JobError:
+    """What an exception says, whatever it is like: its text may be huge, no UTF-8, or not to be had."""
+    if isinstance(error, Final):
+        return pb.JobError(code=error_text(error.code), message=error_text(error), final=True)
+    return pb.JobError(code=error_text(type(error).__name__), message=error_text(error))
 
 
 def _result_of(returned: Union[bytes, str, None]) -> bytes:

@@ -106,11 +106,11 @@ class Connection:
 
 
 class FakeNode(jobs_pb2_grpc.JobsServicer):
-    """The node. `on` maps a method's name to what answers it."""
+    """The node. `on` maps a method's name to what answers it. On a socket file, unless it is told an address."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: Optional[str] = None) -> None:
         self._dir = tempfile.TemporaryDirectory(prefix="skerry-")
-        self.address = f"unix:{os.path.join(self._dir.name, 'api.sock')}"
+        self.address = address or f"unix:{os.path.join(self._dir.name, 'api.sock')}"
         self.on: Dict[str, Callable[[Any, grpc.ServicerContext], Any]] = {}
         self.requests: Dict[str, List[Any]] = {}
         self._connections: queue.Queue[Connection] = queue.Queue()
@@ -121,7 +121,9 @@ class FakeNode(jobs_pb2_grpc.JobsServicer):
         self._pool = ThreadPoolExecutor(16)
         self._server = grpc.server(self._pool, options=[("grpc.max_receive_message_length", 4 << 20)])
         jobs_pb2_grpc.add_JobsServicer_to_server(self, self._server)
-        self._server.add_insecure_port(self.address)
+        port = self._server.add_insecure_port(self.address)
+        if self.address.endswith(":0"):
+            self.address = f"{self.address[:-1]}{port}"
         self._server.start()
 
     def stop(self) -> None:

@@ -6,6 +6,7 @@ import threading
 import unittest
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from unittest import mock
 
 import grpc
 
@@ -77,6 +78,27 @@ def job(state: int, **last: Any) -> pb.Job:
     return pb.Job(spec=SPEC_SENT, state=state, created_ms=NOON_MS, ended_ms=NOON_MS + 4000, attempts=attempts)
 
 
+class Addresses(unittest.TestCase):
+    def test_no_proxy_stands_between_a_client_and_its_own_host(self) -> None:
+        local = ("unix:/run/api.sock", "127.0.0.1:1", "tcp:127.9.0.1:1", "localhost:1", "[::1]:1")
+        for address, is_direct in [(one, True) for one in local] + [("node.example:1", False), ("192.0.2.1:1", False)]:
+            with self.subTest(address), mock.patch("grpc.insecure_channel") as opened:
+                Client(address)
+                options = dict(opened.call_args.kwargs["options"])
+                self.assertEqual(options.get("grpc.enable_http_proxy"), 0 if is_direct else None)
+
+    def test_a_proxy_of_the_environment_is_not_asked(self) -> None:
+        node = FakeNode("127.0.0.1:0")
+        self.addCleanup(node.close)
+        node.on["ShowJob"] = lambda request, context: job(pb.JOB_STATE_SUCCEEDED, succeeded=b"")
+        with mock.patch.dict("os.environ", grpc_proxy="http://127.0.0.1:9"), Client(node.address, timeout=PATIENCE) as client:
+            self.assertIs(client.show("i").state, State.SUCCEEDED)
+
+    def test_what_is_no_address_is_invalid(self) -> None:
+        with self.assertRaises(Invalid):
+            Client(8080)  # type: ignore[arg-type]
+
+
 class ClientTest(unittest.TestCase):
     def setUp(self) -> None:
         self.node = FakeNode()
@@ -118,6 +140,41 @@ class Enqueueing(ClientTest):
             self.client.enqueue(start_at=datetime(2026, 1, 1))
         with self.assertRaisesRegex(Invalid, "not negative"):
             self.client.enqueue(lease=-1)
+
+    def test_what_fits_into_no_message_is_refused_as_invalid(self) -> None:
+        for fields in (
+            {"id": 7},
+            {"payload": 7},
+            {"payload": "caf\udce9"},
+            {"metadata": {"k": 1}},
+            {"metadata": 5},
+            {"priority": -1},
+            {"priority": "first"},
+            {"lease": float("inf")},
+            {"lease": float("nan")},
+            {"lease": 1e12},
+            {"lease": "long"},
+            {"start_at": "tomorrow"},
+            {"retry": Retry(retries=1 << 40)},
+            {"retry": 3},
+            {"limits": ["smtp"]},
+        ):
+            with self.subTest(**fields), self.assertRaises(Invalid):
+                self.client.enqueue(**fields)
+        self.assertNotIn("EnqueueJobs", self.node.requests)
+
+    def test_what_is_not_sent_is_told_of_in_its_place(self) -> None:
+        specs = [JobSpec(id="a"), JobSpec(payload=7), JobSpec(id="b"), JobSpec(priority=-1)]
+        enqueued = self.client.enqueue_many(specs)
+        self.assertEqual([one.id for one in enqueued], ["a", "", "b", ""])
+        self.assertEqual([isinstance(one.error, Invalid) for one in enqueued], [False, True, False, True])
+
+    def test_times_far_away_are_sent(self) -> None:
+        for time in (datetime.min, datetime(1969, 1, 1), datetime.max):
+            self.client.enqueue(start_at=time.replace(tzinfo=timezone.utc))
+        past, before, far = (request.jobs[0].start_at_ms for request in self.node.requests["EnqueueJobs"])
+        self.assertEqual((past, before), (1, 1))
+        self.assertGreater(far, NOON_MS)
 
     def test_a_job_that_is_refused_keeps_no_other_from_being_taken(self) -> None:
         failure = pb.Failure(kind=pb.FAILURE_KIND_INVALID, message="priority 100")
@@ -171,6 +228,16 @@ class Waiting(ClientTest):
         awaited = [awaited.id for awaited in self.client.await_jobs(["c", "a", "b"])]
         self.assertEqual(awaited, ["a", "b", "c"])
 
+    def test_a_node_that_opens_its_jobs_again_is_asked_again(self) -> None:
+        not_now = pb.Failure(kind=pb.FAILURE_KIND_UNAVAILABLE, message="jobs are being opened")
+        ended = job(pb.JOB_STATE_SUCCEEDED, succeeded=b"out")
+        answers = iter([
+            [pb.AwaitJobsResponse(id="i", failure=not_now)],
+            [pb.AwaitJobsResponse(id="i", job=ended)],
+        ])
+        self.node.on["AwaitJobs"] = lambda request, context: next(answers)
+        self.assertEqual(self.client.result("i"), b"out")
+
     def test_patience_ends(self) -> None:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             ended = threading.Event()
@@ -184,6 +251,26 @@ class Waiting(ClientTest):
 
 
 class Looking(ClientTest):
+    def test_a_time_past_what_python_can_tell_hides_no_other_job(self) -> None:
+        far = pb.Job(spec=pb.JobSpec(id="far", start_at_ms=(1 << 64) - 1), state=pb.JOB_STATE_SCHEDULED)
+        self.answer("ListJobs", pb.ListJobsResponse(jobs=[far, job(pb.JOB_STATE_SUCCEEDED, succeeded=b"")]))
+        first, second = self.client.list()
+        self.assertEqual(first.spec.start_at, datetime.max.replace(tzinfo=timezone.utc))
+        self.assertEqual(second.spec.id, "i")
+
+    def test_what_can_not_be_asked_for_is_invalid(self) -> None:
+        for ask in (
+            lambda: self.client.show(7),  # type: ignore[arg-type]
+            lambda: self.client.pause(None or 3),  # type: ignore[arg-type]
+            lambda: self.client.set_priority("i", "x"),  # type: ignore[arg-type]
+            lambda: list(self.client.list(state="running")),  # type: ignore[arg-type]
+            lambda: list(self.client.list(page=-1)),
+            lambda: list(self.client.list(metadata={"k": 1})),  # type: ignore[dict-item]
+            lambda: list(self.client.await_jobs([1, "a"])),  # type: ignore[list-item]
+        ):
+            with self.assertRaises(Invalid):
+                ask()
+
     def test_a_job(self) -> None:
         failed = pb.JobError(code="Bounced", message="no such address", final=True)
         self.answer("ShowJob", job(pb.JOB_STATE_FAILED, failed=failed))

@@ -16,6 +16,7 @@ import grpc
 
 from skerry_jobs import Cancelled, Final, Invalid, LeasedJob, Worker
 from skerry_jobs._proto import jobs_pb2 as pb
+from skerry_jobs._wire import ERROR_BYTES_MAX
 
 from .fake_node import PATIENCE, Connection, FakeNode
 
@@ -117,6 +118,43 @@ class Outcomes(WorkerTest):
             raise Cancelled
 
         self.assertTrue(self.outcome_of(handler).cancelled)
+
+    def test_whatever_an_exception_is_like_the_job_fails_and_the_next_one_is_taken(self) -> None:
+        class NoText(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError("no text")
+
+        class BadName(Exception):
+            pass
+
+        BadName.__name__ = "é" * 10_000
+        final = Final("caf\udce9", code="caf\udce9")
+        final_number = Final(7, code=8)  # type: ignore[arg-type]
+        raised = [
+            (ValueError("caf\udce9.csv is damaged"), "ValueError", "caf\\udce9.csv is damaged"),
+            (NoText(), "NoText", "RuntimeError"),
+            (ValueError("x" * (20 << 20)), "ValueError", "x" * ERROR_BYTES_MAX),
+            (ValueError("é" * ERROR_BYTES_MAX), "ValueError", "é" * (ERROR_BYTES_MAX // 2)),
+            (ValueError("a\0b"), "ValueError", "a\0b"),
+            (BadName("x"), "é" * (ERROR_BYTES_MAX // 2), "x"),
+            (final, "caf\\udce9", "caf\\udce9"),
+            (final_number, "8", "7"),
+        ]
+        errors = iter([error for error, _, _ in raised])
+
+        def handler(job: LeasedJob) -> None:
+            raise next(errors)
+
+        connection = self.begin(handler)
+        for number, (error, code, message) in enumerate(raised):
+            lease = str(number).encode()
+            connection.give(lease)
+            failed = connection.outcome(lease).failed
+            connection.acknowledge(lease)
+            self.assertIn(code, failed.code)
+            self.assertIn(message, failed.message)
+            self.assertLessEqual(max(len(failed.code.encode()), len(failed.message.encode())), ERROR_BYTES_MAX)
+            self.assertEqual(failed.final, isinstance(error, Final))
 
     def test_what_is_no_result_is_a_failure(self) -> None:
         self.assertEqual(self.outcome_of(lambda job: 7).failed.code, "TypeError")
