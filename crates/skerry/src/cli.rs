@@ -376,7 +376,8 @@ pub(crate) struct ImportArgs {
 
 const IMPORT_EXAMPLES: &str = "\
 Holes and zeros take no space. A volume that is written over must be large enough and have no clients; \
-what lies behind the image's end stays as it is.
+what lies behind the image's end stays as it is. Packed images and those of other formats are refused with the \
+command that makes a raw one.
 
 Examples:
   skerry import debian.raw golden
@@ -390,9 +391,9 @@ pub(crate) struct ExportArgs {
     /// The volume or snapshot; export a snapshot if the volume is being written
     #[arg(value_name = "NAME[@SNAP]")]
     pub(crate) target: String,
-    /// The file to make: sparse, of the volume's size
+    /// The file to make: sparse, of the volume's size; FILE.part until it is whole
     pub(crate) file: PathBuf,
-    /// Replace the file if it exists
+    /// Replace the file if it exists, once the new one is whole: until then there must be room for both
     #[arg(long)]
     pub(crate) force: bool,
 }

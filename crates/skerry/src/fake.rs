@@ -38,6 +38,7 @@ struct State {
     flushes: u64,
     stopped: bool,
     hangs: bool,
+    unreadable_from: Option<u64>,
 }
 
 /// The engine.
@@ -54,6 +55,11 @@ impl Fake {
     /// Lets whoever wants a snapshot wait for ever.
     pub(crate) fn hang(&self) {
         self.0.lock().hangs = true;
+    }
+
+    /// Lets reads fail from an offset on.
+    pub(crate) fn fail_reads_from(&self, offset: u64) {
+        self.0.lock().unreadable_from = Some(offset);
     }
 
     /// Pretends that a check finds these.
@@ -360,6 +366,10 @@ impl EngineDevice for FakeDevice {
     }
 
     async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let end = offset + out.len() as u64;
+        if self.engine.0.lock().unreadable_from.is_some_and(|from| end > from) {
+            return Err(Error::new(ErrorKind::Unavailable, "the bucket does not answer"));
+        }
         self.with(|blocks, _| {
             let byte = |at: u64| blocks.get(&(at / BLOCK)).map_or(0, |b| b[(at % BLOCK) as usize]);
             out.iter_mut().zip(offset..).for_each(|(out, at)| *out = byte(at));

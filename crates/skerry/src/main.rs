@@ -17,6 +17,7 @@ mod exports;
 #[cfg(test)]
 mod fake;
 mod identity;
+mod image_format;
 mod jobs;
 mod layout;
 mod listen;
@@ -34,6 +35,7 @@ mod scrape;
 mod serve;
 mod settings;
 mod sparse;
+mod staged;
 #[cfg(test)]
 mod tests;
 mod values;

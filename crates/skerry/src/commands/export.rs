@@ -1,6 +1,5 @@
 //! `skerry export`: a volume or a snapshot into a raw image.
 
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 
@@ -10,12 +9,14 @@ use serde_json::json;
 use skerry_api::client::Piece;
 use skerry_api::{Error, ErrorKind, Result, v1};
 use skerry_core::name::Target;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::Context;
 use crate::cli::ExportArgs;
 use crate::progress;
 use crate::sparse::Writer;
+use crate::staged::{Staged, exists, unwritable};
 use crate::values::{self, human_bytes};
 
 /// Pieces that the node may be ahead of the disk: enough that receiving and writing overlap.
@@ -29,23 +30,18 @@ pub(super) async fn run(context: &mut Context<'_>, args: ExportArgs) -> Result<(
     let request = v1::ExportVolumeRequest { volume: volume.to_string(), snapshot };
     let (size_bytes, pieces) = context.client().await?.export_volume(request).await?;
     // Only now is it known that there is something to export.
-    let file = create(&args.file, args.force)?;
-    if let Err(error) = file.set_len(size_bytes) {
-        // Too large for the file system: better now than at the end.
-        let _ = std::fs::remove_file(&args.file);
-        return Err(unwritable(&args.file, &error));
-    }
+    let staged = Staged::create(&args.file, args.force)?;
+    let file = staged.file().and_then(|file| file.set_len(size_bytes).map(|()| file));
+    // Too large for the file system: better now than at the end.
+    let file = file.map_err(|error| unwritable(&args.file, &error))?;
     let bar = progress::bar("exporting", size_bytes);
     let copied = tokio::select! {
         copied = copy(pieces, Writer::new(file, size_bytes), &bar, &args.file) => copied,
-        _ = tokio::signal::ctrl_c() => Err(interrupted(&args.file)),
+        () = interruption() => Err(interrupted(&args.file)),
     };
     bar.finish_and_clear();
-    if copied.is_err() {
-        // Half an image is worse than none; if it can't be removed, the error still says why.
-        let _ = std::fs::remove_file(&args.file);
-    }
     copied?;
+    staged.take_place()?;
     print(context, &args, size_bytes)
 }
 
@@ -61,32 +57,23 @@ fn check(path: &Path, force: bool) -> Result<()> {
     }
 }
 
-fn exists(path: &Path) -> Error {
-    let message = format!("{} exists: choose another file, or use --force", path.display());
-    Error::new(ErrorKind::Exists, message)
-}
-
-fn create(path: &Path, force: bool) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    if force {
-        options.create(true).truncate(true)
-    } else {
-        options.create_new(true)
+/// Returns when somebody wants the command to end: its file is to be cleared away.
+async fn interruption() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(_) => std::future::pending().await,
+        }
     };
-    options.open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => exists(path),
-        _ => unwritable(path, &error),
-    })
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
 }
 
 fn interrupted(path: &Path) -> Error {
-    let message = format!("interrupted: {} is not whole, and removed", path.display());
+    let message = format!("interrupted: nothing was written to {}", path.display());
     Error::new(ErrorKind::Unavailable, message)
-}
-
-fn unwritable(path: &Path, error: &io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("{} can't be written: {error}", path.display()))
 }
 
 /// Receives here and writes on a thread of its own.

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use indicatif::ProgressBar;
@@ -15,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Context;
 use crate::cli::ImportArgs;
+use crate::image_format::{self, Format};
 use crate::progress;
 use crate::sparse::{Reader, extent};
 use crate::values::{self, human_bytes};
@@ -22,25 +22,17 @@ use crate::values::{self, human_bytes};
 /// Pieces that are read ahead of the node: enough that reading and sending overlap.
 const PIECES_AHEAD: usize = 4;
 
-/// How images begin that are not raw.
-const FORMATS: [(&[u8], &str); 6] = [
-    (b"QFI\xfb", "qcow2"),
-    (b"KDMV", "VMDK"),
-    (b"vhdxfile", "VHDX"),
-    (b"conectix", "VHD"),
-    (b"<<< ", "VDI"),
-    (b"QED\0", "QED"),
-];
-
 /// Writes the file into the volume.
 pub(super) async fn run(context: &mut Context<'_>, args: ImportArgs) -> Result<()> {
     let name = values::name(&args.name)?.to_string();
     let (file, looks_like) = open(&args.file).map_err(|error| unreadable(&args.file, &error))?;
     if let Some(format) = looks_like.filter(|_| !args.raw) {
         return Err(values::invalid(format!(
-            "{} is a {format} image, and an import takes raw ones: convert it with `qemu-img convert` as \
-             `skerry import --help` shows, or say --raw to take it as it is",
-            args.file.display()
+            "{} is a file of the format {}, and an import takes raw images: unpack it first (`{}`), or say --raw to \
+             take it as it is",
+            args.file.display(),
+            format.name,
+            format.command(&args.file)
         )));
     }
     let reader = Reader::new(file).map_err(|error| unreadable(&args.file, &error))?;
@@ -65,15 +57,13 @@ pub(super) async fn run(context: &mut Context<'_>, args: ImportArgs) -> Result<(
 }
 
 /// The file, and the format that it looks like if that is not raw.
-fn open(path: &Path) -> io::Result<(File, Option<&'static str>)> {
+fn open(path: &Path) -> io::Result<(File, Option<&'static Format>)> {
     if path.is_dir() {
         return Err(io::Error::from(io::ErrorKind::IsADirectory));
     }
     let file = File::open(path)?;
-    let mut start = [0; 8];
-    let is_whole = file.read_exact_at(&mut start, 0).is_ok();
-    let format = FORMATS.iter().find(|(magic, _)| is_whole && start.starts_with(magic));
-    Ok((file, format.map(|(_, name)| *name)))
+    let format = image_format::recognise(&file)?;
+    Ok((file, format))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Error {

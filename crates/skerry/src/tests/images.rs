@@ -72,6 +72,26 @@ fn what_must_not_be_written_over_is_refused() {
     node.fails(&["export", "busy", "/dev/null"], 6, "regular file");
 }
 
+/// Last week's backup is there until this week's is whole.
+#[test]
+fn an_export_that_fails_leaves_the_file_that_it_would_replace() {
+    let node = Node::start();
+    std::fs::write(node.path("image"), vec![1; 9 << 20]).expect("a file");
+    node.ok(&["import", &node.file("image"), "disk"]);
+    std::fs::write(node.path("backup"), "last week's").expect("a file");
+    node.fake.fail_reads_from(8 << 20);
+    node.fails(&["export", "disk", &node.file("backup"), "--force"], 7, "does not answer");
+    // Larger than any file may be.
+    node.ok(&["volume", "create", "huge", "--size", "4P"]);
+    node.fails(&["export", "huge", &node.file("backup"), "--force"], 7, "backup");
+    assert_eq!(std::fs::read(node.path("backup")).expect("there"), b"last week's");
+    node.fails(&["export", "disk", &node.file("new")], 7, "does not answer");
+    assert!(!node.path("new").exists(), "half an export");
+    let left = std::fs::read_dir(node.dir.path()).expect("a directory").flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".part")), "{left:?}");
+}
+
 #[test]
 fn images_that_can_not_be_read_are_named() {
     let node = Node::start();
@@ -88,6 +108,56 @@ fn images_that_can_not_be_read_are_named() {
     }
     node.fails(&["volume", "show", "disk"], 3, "disk");
     node.ok(&["import", &node.file("qcow2"), "disk", "--raw"]);
+}
+
+/// Images as they are downloaded: none of them is a raw disk, and each is told by what unpacks it.
+#[test]
+fn packed_images_are_refused_with_what_unpacks_them() {
+    let node = Node::start();
+    let at = |offset: usize, magic: &[u8]| {
+        let mut image = vec![0; 4096];
+        image[offset..offset + magic.len()].copy_from_slice(magic);
+        image
+    };
+    let fixed_vhd = at(4096 - 512, b"conectix\0\0\0\x02\0\x01\0\0");
+    let ova = {
+        let mut tar = at(257, b"ustar");
+        tar[..8].copy_from_slice(b"disk.ovf");
+        tar
+    };
+    let descriptor = b"# Disk DescriptorFile\nversion=1\n".repeat(20);
+    for (name, image, said) in [
+        ("raw.gz", at(0, b"\x1f\x8b\x08"), "gzip -dc"),
+        ("raw.xz", at(0, b"\xfd7zXZ\0"), "xz -dc"),
+        ("raw.zst", at(0, b"\x28\xb5\x2f\xfd"), "zstd -dc"),
+        ("raw.bz2", at(0, b"BZh91AY&SY"), "bzip2 -dc"),
+        ("raw.lz4", at(0, b"\x04\x22\x4d\x18"), "lz4 -dc"),
+        ("raw.zip", at(0, b"PK\x03\x04"), "unzip"),
+        ("raw.7z", at(0, b"7z\xbc\xaf\x27\x1c"), "7z x"),
+        ("x.ova", ova, "tar -xf"),
+        ("x.vmdk", descriptor, "qemu-img convert -f vmdk"),
+        ("fixed.vhd", fixed_vhd, "qemu-img convert -f vpc"),
+        ("x.vdi", at(64, b"\x7f\x10\xda\xbe"), "qemu-img convert -f vdi"),
+        ("x.dmg", at(4096 - 512, b"koly\0\0\0\x04"), "qemu-img convert -f dmg"),
+    ] {
+        std::fs::write(node.path(name), image).expect("a file");
+        node.fails(&["import", &node.file(name), "disk"], 6, said);
+        node.fails(&["import", &node.file(name), "disk"], 6, "--raw");
+    }
+    node.fails(&["volume", "show", "disk"], 3, "disk");
+    // What only ends or begins like one is a disk.
+    for (name, image) in [
+        ("text", at(0, b"BZhello")),
+        ("end", at(4096 - 512, b"conectix and more")),
+        ("boot", at(510, b"\x55\xaa")),
+        ("short", vec![b'#'; 3]),
+    ] {
+        std::fs::write(node.path(name), image).expect("a file");
+        node.ok(&["import", &node.file(name), name]);
+    }
+    // The command that is shown works as it stands.
+    std::fs::write(node.path("it's one.gz"), at(0, b"\x1f\x8b\x08")).expect("a file");
+    node.fails(&["import", &node.file("it's one.gz"), "disk"], 6, r"it'\''s one.gz' >");
 }
 
 #[test]
