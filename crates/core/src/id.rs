@@ -82,6 +82,8 @@ ids! {
     LogId,
     /// A pin.
     PinId,
+    /// What one start of one copy of a node claims its number with.
+    ClaimId,
 }
 
 #[cfg(test)]

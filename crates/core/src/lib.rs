@@ -29,6 +29,7 @@ pub mod root;
 pub mod seal;
 pub mod segment;
 pub mod size;
+pub mod start;
 pub mod takeover;
 pub mod wall;
 pub mod wire;

@@ -1,6 +1,6 @@
 //! The names of everything in a bucket. No other file builds one.
 
-use crate::id::{PinId, SnapshotId, StreamId, VolumeId};
+use crate::id::{NodeId, PinId, SnapshotId, StreamId, VolumeId};
 use crate::name::Name;
 use crate::position::{Number, Position, SegmentKey};
 
@@ -12,12 +12,24 @@ pub const PROBE: &str = "probe";
 pub const NAMES: &str = "names";
 /// Under which all volumes stand.
 pub const VOLUMES: &str = "volumes";
+/// Under which the starts of all nodes stand.
+pub const NODES: &str = "nodes";
 /// Under which all streams stand.
 pub const STREAMS: &str = "streams";
 
 /// One number of the bucket's descriptor; the highest counts.
 pub fn descriptor(number: u64) -> String {
     format!("{DESCRIPTORS}/{number:016x}")
+}
+
+/// One start of a node.
+pub fn node_start(node: NodeId, number: u64) -> String {
+    format!("{NODES}/{node}/{number:016x}")
+}
+
+/// All starts of a node.
+pub fn node_prefix(node: NodeId) -> String {
+    format!("{NODES}/{node}")
 }
 
 /// One number of a name.
@@ -128,6 +140,8 @@ pub enum Object {
     Probe,
     /// One number of a name.
     Name(String, u64),
+    /// One start of a node.
+    NodeStart(NodeId, u64),
     /// A volume's descriptor.
     VolumeDesc(VolumeId),
     /// A volume's state.
@@ -160,6 +174,7 @@ fn parse_known(path: &str) -> Option<Object> {
     Some(match parts.as_slice() {
         [DESCRIPTORS, number] => Object::Bucket(hex(number)?),
         [PROBE, _] => Object::Probe,
+        [NODES, node, number] => Object::NodeStart(node.parse().ok()?, hex(number)?),
         [NAMES, name, number] => Object::Name((*name).to_owned(), hex(number)?),
         [STREAMS, stream, number] => Object::Segment(SegmentKey {
             stream: stream.parse().ok()?,
@@ -204,6 +219,7 @@ mod tests {
         let key = SegmentKey { stream: s, number: Number::node(9) };
         let cases = [
             (descriptor(2), Object::Bucket(2)),
+            (node_start(NodeId([8; 16]), 2), Object::NodeStart(NodeId([8; 16]), 2)),
             (volume_desc(v), Object::VolumeDesc(v)),
             (volume_state(v), Object::VolumeState(v)),
             (volume_gone(v), Object::VolumeGone(v)),

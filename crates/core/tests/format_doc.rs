@@ -3,7 +3,7 @@
 use skerry_core::dead::{DEAD_BYTES_MAX, DEAD_PTRS_MAX, DeadPending};
 use skerry_core::descriptor::{Tombstone, VolumeState};
 use skerry_core::frame::{FRAME_BLOCK, FRAME_HEAD};
-use skerry_core::id::StreamId;
+use skerry_core::id::{ClaimId, NodeId, StreamId};
 use skerry_core::liveness::{CHILD, ENTRY_BYTES_MAX, ENTRY_HEAD, FANOUT_MAX, LEAF_BYTES_WANTED};
 use skerry_core::node::{
     INNER_ENTRY, INNER_SHIFT, LEAF_ENTRY, LEAF_SHIFT, NODE_HEAD, NODE_PTR, NodeKind,
@@ -13,6 +13,7 @@ use skerry_core::record::RECORD_HEAD;
 use skerry_core::root::ROOT_BYTES_MAX;
 use skerry_core::seal::Seal;
 use skerry_core::segment::{EXTENT_ENTRY, FRAME_ENTRY, SEGMENT_HEAD};
+use skerry_core::start::{Place, StartRecord};
 use skerry_core::wire::SectionWriter;
 
 const PAGE: &str = include_str!("../../../docs/format.md");
@@ -60,7 +61,16 @@ fn envelopes_are_those_of_the_page() {
     says("| 0 | 4 | magic `SKRY` |");
     says("| 8 | 2 | version of the kind (1) |");
     let seal = Seal { successor: StreamId([1; 16]), epoch: 1, owner: None, forced: false };
+    let start = StartRecord {
+        node: NodeId([1; 16]),
+        number: 1,
+        claim: ClaimId([2; 16]),
+        host: String::new(),
+        place: Place::default(),
+        at_ms: 1,
+    };
     for (kind, bytes) in [
+        ("STRT", start.encode([7; 16])),
         ("SEAL", seal.encode([7; 16])),
         ("TOMB", Tombstone { at_ms: 1 }.encode([7; 16])),
         ("VOLS", VolumeState::Ready.encode([7; 16])),

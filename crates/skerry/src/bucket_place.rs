@@ -10,7 +10,7 @@ use crate::layout::Layout;
 use crate::note;
 
 /// Buckets at such addresses are new with each start.
-const NEW_EACH_TIME: &str = "memory:";
+pub(crate) const NEW_EACH_TIME: &str = "memory:";
 
 #[derive(Serialize, Deserialize)]
 struct Noted {

@@ -83,6 +83,11 @@ impl Layout {
         self.data.join("bucket-place")
     }
 
+    /// Which start of the node was the last one here.
+    pub(crate) fn last_start(&self) -> PathBuf {
+        self.data.join("last-start")
+    }
+
     /// What a running node holds locked.
     pub(crate) fn lock(&self) -> PathBuf {
         self.data.join("lock")

@@ -7,6 +7,7 @@
 
 mod background;
 mod bucket_place;
+mod claim;
 mod cli;
 mod commands;
 mod control;
@@ -23,6 +24,7 @@ mod layout;
 mod listen;
 mod lock;
 mod log_place;
+mod machine;
 mod metrics;
 mod node_engine;
 mod node_metrics;

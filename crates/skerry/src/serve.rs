@@ -5,7 +5,7 @@
 //! makes everything durable after the last of them.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
@@ -24,6 +24,7 @@ use tonic::transport::server::Router;
 use tonic_health::server::HealthReporter;
 use tracing_subscriber::EnvFilter;
 
+use crate::claim::{Claim, LOOK_INTERVAL};
 use crate::control::{self, ControlService};
 use crate::engine::Engine;
 use crate::env::SystemEntropy;
@@ -36,6 +37,7 @@ use crate::listen::{Listener, Listeners};
 use crate::lock::Lock;
 use crate::schedule::SnapshotWorker;
 use crate::settings::{Settings, Variable};
+use crate::wiring::Started;
 use crate::{metrics, scrape, wiring};
 
 /// Says what is logged.
@@ -67,17 +69,36 @@ pub(crate) async fn main(
     let _lock = Lock::take(&layout, &host)?;
     let identity = Identity::open(&layout, host, &SystemEntropy)?;
     let listeners = Listeners::bind(&settings, &layout).await?;
-    let engine = tokio::select! {
+    let Started { engine, claim } = tokio::select! {
         started = wiring::start_engine(&settings, &layout, &identity) => started?,
         () = stop.cancelled() => return Ok(()),
     };
+    let overtaken = claim.map(|claim| stop_when_overtaken(claim, stop.clone()));
     let jobs = match settings.jobs.enabled {
         true => Some(
             JobsHost::start(Opener::new(&settings, &layout, &identity.node.to_string())?).await,
         ),
         false => None,
     };
-    serve(&settings, engine, jobs, listeners, stop, out).await
+    serve(&settings, engine, jobs, listeners, stop, out).await?;
+    match overtaken.as_ref().and_then(|why| why.get()) {
+        Some(why) => Err(why.clone()),
+        None => Ok(()),
+    }
+}
+
+/// Stops the node when a copy of it has been started; says why.
+fn stop_when_overtaken(claim: Claim, stop: CancellationToken) -> Arc<OnceLock<Error>> {
+    let why = Arc::new(OnceLock::new());
+    let told = why.clone();
+    tokio::spawn(async move {
+        let error = claim.overtaken(LOOK_INTERVAL).await;
+        tracing::error!(%error, "a copy of this node has taken its place: stopping");
+        // It is told once.
+        let _ = told.set(error);
+        stop.cancel();
+    });
+    why
 }
 
 /// Takes as many open files as the system allows: a log has up to 480 of two descriptors each, and every client is one.

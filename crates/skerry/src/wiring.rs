@@ -19,12 +19,14 @@ use skerry_volume::{EngineSettings, Node, NodeParts};
 
 use crate::background::Background;
 use crate::bucket_place;
+use crate::claim::Claim;
 use crate::control;
 use crate::engine::Engine;
 use crate::env::{SystemClock, SystemEntropy};
 use crate::identity::Identity;
 use crate::layout::{Layout, failed};
 use crate::log_place::LogPlace;
+use crate::machine;
 use crate::node_engine::NodeEngine;
 use crate::parked::ParkedDir;
 use crate::settings::Settings;
@@ -36,14 +38,23 @@ const MEMORY_LOG_BYTES: u64 = 128 << 20;
 /// The smallest log that makes sense: two files.
 const LOG_CAP_BYTES_MIN: u64 = 128 << 20;
 
+/// What was started.
+pub(crate) struct Started {
+    /// Serves the volumes.
+    pub(crate) engine: Arc<dyn Engine>,
+    /// The start that the node claimed; none if its bucket can't be shared.
+    pub(crate) claim: Option<Claim>,
+}
+
 /// Opens the bucket and the log, recovers, and returns what serves the volumes.
 pub(crate) async fn start_engine(
     settings: &Settings,
     layout: &Layout,
     identity: &Identity,
-) -> Result<Arc<dyn Engine>> {
+) -> Result<Started> {
     let (bucket, bucket_url, store) = open_bucket(settings, layout).await.map_err(stored)?;
     bucket_place::enter(layout, &bucket_url, &bucket.id().to_string())?;
+    let claim = claim_start(settings, layout, identity, &bucket).await?;
     let log_dir = settings.log.enabled.then(|| layout.log(settings));
     let log_place = LogPlace::enter(layout, log_dir.as_deref())?;
     let (log, recovery) = open_log(settings, layout)?;
@@ -71,13 +82,25 @@ pub(crate) async fn start_engine(
         },
     };
     let node = Node::open(parts).await.map_err(control::error)?;
-    Ok(Arc::new(NodeEngine {
-        node,
-        store,
-        _committer: committer,
-        log_place,
-        _background: background,
-    }))
+    let engine =
+        NodeEngine { node, store, _committer: committer, log_place, _background: background };
+    Ok(Started { engine: Arc::new(engine), claim })
+}
+
+/// Claims a start of the node, unless its bucket is its own: in its data directory, or in its memory.
+async fn claim_start(
+    settings: &Settings,
+    layout: &Layout,
+    identity: &Identity,
+    bucket: &Bucket,
+) -> Result<Option<Claim>> {
+    let is_shared = |url: &String| !url.starts_with(bucket_place::NEW_EACH_TIME);
+    if !settings.bucket.url.as_ref().is_some_and(is_shared) {
+        return Ok(None);
+    }
+    let place = machine::place(layout)?;
+    let claim = Claim::take(bucket, layout, layout.log(settings), identity, place).await?;
+    Ok(Some(claim))
 }
 
 fn stored(error: skerry_store::Error) -> Error {

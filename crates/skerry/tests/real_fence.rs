@@ -127,6 +127,73 @@ fn a_second_node_on_the_same_data_directory_is_refused_and_told_who_holds_it() -
     Ok(())
 }
 
+/// A host is cloned with its data directory: of two nodes with one identity, the second refuses, and the first goes on.
+#[test]
+fn a_copy_of_a_node_is_refused_and_told_what_to_do() -> Outcome {
+    let (bucket, dir) = (TempDir::new()?, TempDir::new()?);
+    let at = |name: &str| {
+        let data = dir.path().join(name);
+        NodeSettings::new(env!("CARGO_BIN_EXE_skerry"), data).bucket_dir(bucket.path())
+    };
+    let (one, two) = (at("one"), at("two"));
+    let first = one.start()?;
+    let mut writer = NbdClient::connect(&first.create("disk", "64M", &[])?)?;
+    writer.write(0, &[1; 4096])?;
+    writer.flush()?;
+    // While the node runs, and after it was started again.
+    for _ in 0..2 {
+        Tool::new("rm").arg("-rf").arg(two.data()).run()?;
+        Tool::new("cp").arg("-a").arg(one.data()).arg(two.data()).run()?;
+        let (code, said) = two.start_refused()?;
+        assert_eq!(code, IN_USE, "{said}");
+        assert!(said.contains("last-start") && said.contains(&host_name()?), "{said}");
+    }
+    writer.write(4096, &[2; 4096])?;
+    writer.flush()?;
+    let first = first.stop()?.start()?;
+    let (code, said) = two.start_refused()?;
+    assert_eq!(code, IN_USE, "{said}");
+
+    // As it was told, it becomes a node of its own, which sees the volume and does not take it.
+    for own in ["node.toml", "last-start", "log-place", "log"] {
+        Tool::new("rm").arg("-rf").arg(two.data().join(own)).run()?;
+    }
+    let second = two.start()?;
+    let reader = NbdClient::connect(&second.uri("disk"))?;
+    assert!(reader.info().is_read_only());
+    let mut writer = NbdClient::connect(&first.uri("disk"))?;
+    assert_eq!(writer.read(0, 8192)?, [[1; 4096], [2; 4096]].concat());
+    second.stop()?;
+    first.stop()?;
+    Ok(())
+}
+
+/// A data directory that was moved goes on when a person says so, and then it is the one that was left which refuses.
+#[test]
+fn a_moved_node_goes_on_when_it_is_told_and_loses_nothing() -> Outcome {
+    let (bucket, dir) = (TempDir::new()?, TempDir::new()?);
+    let at = |name: &str| {
+        let data = dir.path().join(name);
+        NodeSettings::new(env!("CARGO_BIN_EXE_skerry"), data).bucket_dir(bucket.path())
+    };
+    let (one, two) = (at("one"), at("two"));
+    let first = one.start()?;
+    let mut writer = NbdClient::connect(&first.create("disk", "64M", &[])?)?;
+    writer.write(0, &[1; 4096])?;
+    writer.flush()?;
+    first.kill()?;
+    // What was acknowledged is in the log alone, and comes along.
+    Tool::new("cp").arg("-a").arg(one.data()).arg(two.data()).run()?;
+    two.start_refused()?;
+    fs::remove_file(two.data().join("last-start"))?;
+    let second = two.start()?;
+    let mut client = NbdClient::connect(&second.uri("disk"))?;
+    assert_eq!(client.read(0, 4096)?, [1; 4096]);
+    let (code, said) = one.start_refused()?;
+    assert_eq!(code, IN_USE, "{said}");
+    Ok(())
+}
+
 /// A small file system of its own, unmounted when dropped.
 struct SmallDisk {
     dir: TempDir,

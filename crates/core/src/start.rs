@@ -1,0 +1,195 @@
+//! Starts of a node: how a copy of a node is told from the node that was restarted.
+//!
+//! Participants: a *node*, known by the id in its data directory, and its *copies*: a virtual machine made from a
+//! template, a restored backup, a copied directory. Each has the same id and the same notes, and believes that it is the
+//! node. Goal: of two of them on one bucket, one serves, the other refuses and says what to do; one that was overtaken
+//! while it ran ends. No goal: to tell which of them is the right one, and to stop one that does not reach the bucket.
+//!
+//! The message is the [`StartRecord`] `nodes/<node>/<n>` in the bucket, created only if absent, and never deleted. Every
+//! start claims the number after the last one that its own notes know:
+//!
+//! 1. Note `n` and a fresh claim id, durably, beside what was noted before. A crash from here on is recognised: a record
+//!    with a claim id of one's own notes is one's own, whenever its PUT landed.
+//! 2. Create the record. If another claim has the number, a copy was started: refuse.
+//! 3. While serving, look for number `n + 1` now and then: it is a copy's, and this one ends.
+//!
+//! A copy that was made while the node ran, and starts from the same notes, finds its record as its own and the next
+//! number free. So each record says where it was made ([`Place`]), and a start at another place refuses as well.
+
+use crate::envelope::{self, Kind};
+use crate::id::{ClaimId, NodeId};
+use crate::wire::{FormatError, Hash16, SectionWriter};
+use bytes::Bytes;
+
+const KIND: Kind =
+    Kind { tag: *b"STRT", what: "start of a node", known: &[1, 2, 3, 4, 5, 6, 7, 8] };
+
+/// Where a node was started. What is not known is zero, and agrees with everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Hash of the machine's id, which its system made when it was installed.
+    pub machine: Hash16,
+    /// Hash of the hardware's id, real or virtual.
+    pub hardware: Hash16,
+    /// Number of the data directory on its disk: a copy has another.
+    pub directory: u64,
+}
+
+impl Place {
+    /// How this place differs from another one, for people; nothing if it may be the same.
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let differs = |one: &[u8], other: &[u8]| {
+            let is_known = |id: &[u8]| id.iter().any(|byte| *byte != 0);
+            one != other && is_known(one) && is_known(other)
+        };
+        if differs(&self.machine, &other.machine) || differs(&self.hardware, &other.hardware) {
+            return Some("on another machine");
+        }
+        let is_moved = differs(&self.directory.to_le_bytes(), &other.directory.to_le_bytes());
+        is_moved.then_some("in another directory")
+    }
+}
+
+/// One start of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartRecord {
+    /// The node.
+    pub node: NodeId,
+    /// How many times it was started before, and 1.
+    pub number: u64,
+    /// Who claims the number: one start of one copy.
+    pub claim: ClaimId,
+    /// Its host's name, for people.
+    pub host: String,
+    /// Where it was started.
+    pub place: Place,
+    /// When, milliseconds since 1970, for people.
+    pub at_ms: u64,
+}
+
+impl StartRecord {
+    /// The encoded record.
+    pub fn encode(&self, nonce: [u8; 16]) -> Bytes {
+        let sections = SectionWriter::new()
+            .put(1, &self.node.0)
+            .put_u64(2, self.number)
+            .put(3, &self.claim.0)
+            .put(4, self.host.as_bytes())
+            .put(5, &self.place.machine)
+            .put(6, &self.place.hardware)
+            .put_u64(7, self.place.directory)
+            .put_u64(8, self.at_ms)
+            .finish();
+        envelope::seal(KIND, nonce, &sections)
+    }
+
+    /// Reads a record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let sections = envelope::open(KIND, bytes)?;
+        Ok(Self {
+            node: NodeId(sections.need(1)?.array()?),
+            number: sections.need(2)?.u64()?,
+            claim: ClaimId(sections.need(3)?.array()?),
+            host: sections.need(4)?.text()?,
+            place: Place {
+                machine: sections.need(5)?.array()?,
+                hardware: sections.need(6)?.array()?,
+                directory: sections.need(7)?.u64()?,
+            },
+            at_ms: sections.need(8)?.u64()?,
+        })
+    }
+}
+
+/// The start that a node's own notes know of: claimed, or about to be when the node died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotedStart {
+    /// Its number.
+    pub number: u64,
+    /// Its claim.
+    pub claim: ClaimId,
+}
+
+/// Why a node must not start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conflict {
+    /// Another copy of it has the number.
+    Overtaken,
+    /// It was last started elsewhere; says how that place differs from this one.
+    Elsewhere(&'static str),
+}
+
+/// Decides what the next start claims, from what stands under the noted number.
+///
+/// # Errors
+/// Why the node must not start.
+pub fn next(
+    noted: NotedStart,
+    found: Option<&StartRecord>,
+    here: &Place,
+    fresh: ClaimId,
+) -> Result<NotedStart, Conflict> {
+    match found {
+        // It died before it claimed the number.
+        None => Ok(noted),
+        Some(found) if found.claim != noted.claim => Err(Conflict::Overtaken),
+        Some(found) => match here.difference(&found.place) {
+            Some(how) => Err(Conflict::Elsewhere(how)),
+            None => Ok(NotedStart { number: noted.number + 1, claim: fresh }),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> StartRecord {
+        StartRecord {
+            node: NodeId([1; 16]),
+            number: 7,
+            claim: ClaimId([2; 16]),
+            host: "host-1".to_owned(),
+            place: Place { machine: [3; 16], hardware: [4; 16], directory: 5 },
+            at_ms: 6,
+        }
+    }
+
+    #[test]
+    fn records_read_back() {
+        assert_eq!(StartRecord::decode(&record().encode([9; 16])), Ok(record()));
+    }
+
+    #[test]
+    fn a_place_differs_only_in_what_is_known_of_both() {
+        let place = record().place;
+        assert_eq!(place.difference(&place), None);
+        for other in [
+            Place::default(),
+            Place { machine: [0; 16], ..place },
+            Place { hardware: [0; 16], ..place },
+            Place { directory: 0, ..place },
+        ] {
+            assert_eq!(place.difference(&other), None, "{other:?}");
+            assert_eq!(other.difference(&place), None, "{other:?}");
+        }
+        let differs = |other: Place| place.difference(&other).expect("another");
+        assert!(differs(Place { machine: [8; 16], ..place }).contains("machine"));
+        assert!(differs(Place { hardware: [8; 16], ..place }).contains("machine"));
+        assert!(differs(Place { directory: 8, ..place }).contains("directory"));
+    }
+
+    #[test]
+    fn the_next_number_is_claimed_by_the_node_alone() {
+        let (here, fresh) = (record().place, ClaimId([8; 16]));
+        let noted = NotedStart { number: 7, claim: record().claim };
+        assert_eq!(next(noted, None, &here, fresh), Ok(noted), "it died before it claimed it");
+        let after = NotedStart { number: 8, claim: fresh };
+        assert_eq!(next(noted, Some(&record()), &here, fresh), Ok(after));
+        let other = StartRecord { claim: ClaimId([9; 16]), ..record() };
+        assert_eq!(next(noted, Some(&other), &here, fresh), Err(Conflict::Overtaken));
+        let there = Place { directory: 6, ..here };
+        let conflict = next(noted, Some(&record()), &there, fresh).expect_err("elsewhere");
+        assert!(matches!(conflict, Conflict::Elsewhere(_)), "{conflict:?}");
+    }
+}

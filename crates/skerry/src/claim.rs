@@ -1,0 +1,312 @@
+//! Claims a start of the node in its bucket, and looks whether a copy of the node has claimed the next one.
+//!
+//! [`skerry_core::start`] has the protocol and decides; this carries it out.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use skerry_api::{Error, ErrorKind, Result};
+use skerry_core::id::{ClaimId, NodeId};
+use skerry_core::names::{self, Object};
+use skerry_core::start::{self, Conflict, NotedStart, Place, StartRecord};
+use skerry_store::bucket::{Bucket, Created};
+
+use crate::control;
+use crate::identity::Identity;
+use crate::layout::Layout;
+use crate::note;
+
+/// Between two looks for a copy: what is acknowledged in that time by the one that is overtaken is parked, not merged.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The note of the last start.
+#[derive(Serialize, Deserialize)]
+struct Noted {
+    bucket: String,
+    number: u64,
+    claim: String,
+}
+
+/// A start that is claimed.
+pub(crate) struct Claim {
+    bucket: Bucket,
+    number: u64,
+    context: Context,
+}
+
+/// What claims and refusals speak of.
+#[derive(Clone)]
+struct Context {
+    node: NodeId,
+    host: String,
+    note: PathBuf,
+    /// What is removed to make a copy a node of its own.
+    own: Vec<PathBuf>,
+}
+
+impl Claim {
+    /// Claims the next start of the node, from `place`. `log` is the log's directory. The caller holds the data directory's lock.
+    ///
+    /// # Errors
+    /// `InUse` if a copy of the node was started on this bucket; `Unavailable`, `Corrupt`.
+    pub(crate) async fn take(
+        bucket: &Bucket,
+        layout: &Layout,
+        log: PathBuf,
+        identity: &Identity,
+        place: Place,
+    ) -> Result<Self> {
+        let context = Context {
+            node: identity.node,
+            host: identity.host.clone(),
+            note: layout.last_start(),
+            own: vec![layout.identity(), layout.last_start(), layout.log_place(), log],
+        };
+        let next = context.next(bucket, &place).await?;
+        let noted = Noted {
+            bucket: bucket.id().to_string(),
+            number: next.number,
+            claim: next.claim.to_string(),
+        };
+        // Before the record is made: a crash in between must not make the node a stranger to itself.
+        note::write(&context.note, &noted)?;
+        context.create(bucket, next, place).await?;
+        Ok(Self { bucket: bucket.clone(), number: next.number, context })
+    }
+
+    /// Returns when a copy of the node has been started, with what to say of it.
+    pub(crate) async fn overtaken(&self, interval: Duration) -> Error {
+        loop {
+            tokio::time::sleep(interval).await;
+            match self.context.read(&self.bucket, self.number + 1).await {
+                Ok(None) => {}
+                Ok(Some(found)) => return self.context.refusal(Conflict::Overtaken, &found),
+                Err(error) => tracing::debug!(%error, "no look for a copy of this node now"),
+            }
+        }
+    }
+}
+
+impl Context {
+    /// What is claimed next, from the note and the bucket.
+    async fn next(&self, bucket: &Bucket, here: &Place) -> Result<NotedStart> {
+        let fresh = ClaimId::random(&**bucket.entropy());
+        let Some(noted) = self.noted(bucket)? else {
+            // The first start on this bucket; or a person has removed the note, and says that no other copy runs.
+            let number = self.newest(bucket).await? + 1;
+            return Ok(NotedStart { number, claim: fresh });
+        };
+        let found = self.read(bucket, noted.number).await?;
+        start::next(noted, found.as_ref(), here, fresh).map_err(|conflict| match &found {
+            Some(found) => self.refusal(conflict, found),
+            None => Error::new(ErrorKind::Internal, "a start conflicts with nothing".to_owned()),
+        })
+    }
+
+    fn noted(&self, bucket: &Bucket) -> Result<Option<NotedStart>> {
+        let noted: Option<Noted> = note::read(&self.note)?;
+        let Some(noted) = noted.filter(|noted| noted.bucket == bucket.id().to_string()) else {
+            return Ok(None);
+        };
+        let claim = noted.claim.parse().map_err(|error| {
+            Error::new(ErrorKind::Corrupt, format!("{}: {error}", self.note.display()))
+        })?;
+        Ok(Some(NotedStart { number: noted.number, claim }))
+    }
+
+    /// The highest number that is claimed; 0 if none is.
+    async fn newest(&self, bucket: &Bucket) -> Result<u64> {
+        let listed = bucket.list(&names::node_prefix(self.node)).await.map_err(stored)?;
+        let number = |name: &str| match names::parse(name) {
+            Object::NodeStart(_, number) => Some(number),
+            _ => None,
+        };
+        Ok(listed.iter().filter_map(|object| number(&object.name)).max().unwrap_or(0))
+    }
+
+    async fn read(&self, bucket: &Bucket, number: u64) -> Result<Option<StartRecord>> {
+        let name = names::node_start(self.node, number);
+        let Some(bytes) = bucket.get(&name).await.map_err(stored)? else { return Ok(None) };
+        let record = StartRecord::decode(&bytes);
+        let record = record.map_err(|error| skerry_store::Error::format(name, error));
+        record.map(Some).map_err(stored)
+    }
+
+    async fn create(&self, bucket: &Bucket, next: NotedStart, place: Place) -> Result<()> {
+        let record = StartRecord {
+            node: self.node,
+            number: next.number,
+            claim: next.claim,
+            host: self.host.clone(),
+            place,
+            at_ms: bucket.clock().wall_ms(),
+        };
+        let name = names::node_start(self.node, next.number);
+        let bytes = record.encode(bucket.nonce());
+        if bucket.create(&name, bytes).await.map_err(stored)? == Created::Ours {
+            return Ok(());
+        }
+        match self.read(bucket, next.number).await? {
+            // Of a start that died: its PUT was late.
+            Some(found) if found.claim == next.claim => Ok(()),
+            Some(found) => Err(self.refusal(Conflict::Overtaken, &found)),
+            None => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("the bucket says that {name} exists, and does not have it: try again"),
+            )),
+        }
+    }
+
+    fn refusal(&self, conflict: Conflict, found: &StartRecord) -> Error {
+        let how = match conflict {
+            Conflict::Overtaken => "by a copy of this data directory",
+            Conflict::Elsewhere(how) => how,
+        };
+        let when = i64::try_from(found.at_ms)
+            .ok()
+            .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+        let when = when.map(|time| format!(" at {time:.0}")).unwrap_or_default();
+        let own: Vec<_> = self.own.iter().map(|path| path.display().to_string()).collect();
+        let message = format!(
+            "node {} was started {how}, on host {}{when}; two nodes with one identity would lose each other's writes. \
+             To make this one a node of its own, remove {}. If the other one is gone for good, and this one goes on in \
+             its place, remove {} alone",
+            self.node,
+            found.host,
+            own.join(", "),
+            self.note.display()
+        );
+        Error::new(ErrorKind::InUse, message)
+    }
+}
+
+fn stored(error: skerry_store::Error) -> Error {
+    control::error(skerry_volume::Error::from(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::{SystemClock, SystemEntropy};
+    use object_store::memory::InMemory;
+    use skerry_store::bucket::Env;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    async fn bucket() -> Bucket {
+        let env = Env { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) };
+        Bucket::open(Arc::new(InMemory::new()), env, true).await.expect("a bucket")
+    }
+
+    /// A node at some place, with notes of its own.
+    struct Host {
+        layout: Layout,
+        place: Place,
+    }
+
+    impl Host {
+        fn new(dir: &Path, name: &str, directory: u64) -> Self {
+            let layout = Layout::new(&dir.join(name)).expect("a layout");
+            layout.create().expect("made");
+            Self { layout, place: Place { directory, ..Place::default() } }
+        }
+
+        async fn start(&self, bucket: &Bucket) -> Result<Claim> {
+            let identity = Identity { node: NodeId([7; 16]), host: "h".to_owned() };
+            let log = self.layout.data().join("log");
+            Claim::take(bucket, &self.layout, log, &identity, self.place).await
+        }
+
+        fn copy_notes_to(&self, other: &Self) {
+            std::fs::copy(self.layout.last_start(), other.layout.last_start()).expect("copied");
+        }
+
+        fn forget(&self) {
+            std::fs::remove_file(self.layout.last_start()).expect("removed");
+        }
+    }
+
+    #[track_caller]
+    fn refused(started: Result<Claim>) {
+        let Err(error) = started else { panic!("it starts") };
+        assert_eq!(error.kind(), ErrorKind::InUse);
+        assert!(error.message().contains("last-start"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_node_starts_again_and_again_and_its_copy_does_not() {
+        let (dir, bucket) = (tempfile::tempdir().expect("a directory"), bucket().await);
+        let (one, two) = (Host::new(dir.path(), "one", 1), Host::new(dir.path(), "two", 2));
+        for number in 1..4 {
+            assert_eq!(one.start(&bucket).await.expect("starts").number, number);
+        }
+        one.copy_notes_to(&two);
+        refused(two.start(&bucket).await);
+        one.start(&bucket).await.expect("starts");
+        refused(two.start(&bucket).await);
+        // A block for block copy of the disk, with the same notes, at what looks like the same place.
+        let twin = Host { place: one.place, ..two };
+        one.copy_notes_to(&twin);
+        one.start(&bucket).await.expect("starts");
+        for _ in 0..2 {
+            refused(twin.start(&bucket).await);
+        }
+        // Told that the other one is gone, it goes on; and then it is the other one that refuses.
+        twin.forget();
+        twin.start(&bucket).await.expect("goes on");
+        twin.start(&bucket).await.expect("again");
+        refused(one.start(&bucket).await);
+    }
+
+    /// Wherever a start dies, the next one of the same node goes on.
+    #[tokio::test]
+    async fn a_crash_anywhere_leaves_the_node_its_own() {
+        let (dir, bucket) = (tempfile::tempdir().expect("a directory"), bucket().await);
+        let host = Host::new(dir.path(), "one", 1);
+        for is_claimed in [false, true, false, false, true, true] {
+            let first = host.start(&bucket).await.expect("starts");
+            let context = &first.context;
+            let next = context.next(&bucket, &host.place).await.expect("more");
+            assert_eq!(next.number, first.number + 1);
+            let noted = Noted {
+                bucket: bucket.id().to_string(),
+                number: next.number,
+                claim: next.claim.to_string(),
+            };
+            note::write(&context.note, &noted).expect("written");
+            if is_claimed {
+                context.create(&bucket, next, host.place).await.expect("made");
+            }
+            let again = host.start(&bucket).await.expect("starts after a crash");
+            assert_eq!(again.number, next.number + u64::from(is_claimed));
+            // Whenever the PUT of the start that died lands, it is the node's own.
+            context.create(&bucket, next, host.place).await.expect("its own");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_runs_notices_its_copy() {
+        let (dir, bucket) = (tempfile::tempdir().expect("a directory"), bucket().await);
+        let (one, two) = (Host::new(dir.path(), "one", 1), Host::new(dir.path(), "two", 1));
+        let first = one.start(&bucket).await.expect("starts");
+        one.copy_notes_to(&two);
+        let second = two.start(&bucket).await.expect("can't be told from a restart");
+        let error = first.overtaken(Duration::from_millis(1)).await;
+        assert_eq!(error.kind(), ErrorKind::InUse);
+        let none = second.overtaken(Duration::from_millis(1));
+        assert!(futures::FutureExt::now_or_never(none).is_none());
+    }
+
+    #[tokio::test]
+    async fn another_bucket_begins_anew_and_the_first_is_remembered_by_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (first, second) = (bucket().await, bucket().await);
+        let host = Host::new(dir.path(), "one", 1);
+        for number in 1..3 {
+            host.start(&first).await.expect("starts");
+            host.start(&first).await.expect("starts");
+            assert_eq!(host.start(&second).await.expect("starts").number, number);
+        }
+    }
+}
