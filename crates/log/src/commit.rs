@@ -6,7 +6,10 @@
 //! 2. a header is synced before any record of its use is written;
 //! 3. the durable position moves only after a sync that covers it.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
 
 use crate::{
     Disk, Entropy, Error, Position, Result,
@@ -21,6 +24,9 @@ use crate::{
 /// More than this goes through the page cache even if it is synced next: it is read again soon, by
 /// whoever puts the records where they belong.
 const AROUND_BYTES_MAX: usize = 128 << 10;
+
+/// A log that is told so many times in a row that it is quiet gives files back: a minute, as a node tells it.
+const QUIET_NOTES: u32 = 60;
 
 /// Whether a call of `commit_once` found something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +51,12 @@ pub(crate) struct Committer {
     pub(crate) unsynced_bytes: usize,
     /// The disk had no room for another file. Tried again when somebody asks for room.
     pub(crate) starved: bool,
+    /// What was taken from the tail and is not carried out.
+    pub(crate) pending: VecDeque<Step>,
+    /// The disk had no room for the first of these. Tried again after a while.
+    pub(crate) stalled: Option<Failure>,
+    /// So many times in a row somebody said that it is quiet.
+    pub(crate) quiet_notes: u32,
     pub(crate) entropy: Box<dyn Entropy>,
     pub(crate) zeros: Vec<u8>,
 }
@@ -66,25 +78,64 @@ impl Committer {
         };
         self.starved &= !batch.kicked;
         let busy = !batch.steps.is_empty() || batch.sync || batch.quiet;
-        let mut outcome = self.carry_out(inner, batch.steps, batch.sync);
-        if outcome.is_ok() && (batch.quiet || closing) {
-            outcome = self.mark(inner);
+        let (sync, quiet) = (batch.sync, batch.quiet);
+        self.quiet_notes = if batch.steps.is_empty() { self.quiet_notes } else { 0 };
+        let done = self.carry_out(inner, batch.steps, sync);
+        let done = done.and_then(|()| self.follow_up(inner, quiet, closing));
+        if let Err(failure) = done.and_then(|()| self.end_stall(closing)) {
+            return Err(inner.fail(failure));
         }
-        if outcome.is_ok() && closing {
-            outcome = self.leave_empty(inner);
+        if self.stalled.is_some() {
+            return Ok(Progress::Idle);
         }
-        if outcome.is_ok() && closing {
+        if closing {
             let mut tail = inner.tail.lock();
             tail.state = State::Closed;
             inner.wake_changed(tail);
             return Ok(Progress::Worked);
         }
-        let maintained = outcome.and_then(|()| self.maintain(inner, !busy));
-        match maintained {
+        match self.maintain(inner, !busy) {
             Ok(more) if more || busy => Ok(Progress::Worked),
             Ok(_) => Ok(Progress::Idle),
             Err(failure) => Err(inner.fail(failure)),
         }
+    }
+
+    /// What a quiet moment, or the end, is used for.
+    fn follow_up(&mut self, inner: &Inner, quiet: bool, closing: bool) -> Result<(), Failure> {
+        if !(quiet || closing) || self.stalled.is_some() {
+            return Ok(());
+        }
+        self.mark(inner)?;
+        self.quiet_notes = self.quiet_notes.saturating_add(1);
+        let is_long_quiet = self.quiet_notes >= QUIET_NOTES && self.has_surplus(inner);
+        if closing || is_long_quiet {
+            self.leave_empty(inner)?;
+            self.give_back(inner, inner.settings.spare_files());
+        }
+        Ok(())
+    }
+
+    /// A log that is to end does not wait for room: what was not written was not promised to anybody.
+    fn end_stall(&mut self, closing: bool) -> Result<(), Failure> {
+        if closing { self.stalled.take().map_or(Ok(()), Err) } else { Ok(()) }
+    }
+
+    fn has_surplus(&self, inner: &Inner) -> bool {
+        inner.files.read().free.len() > inner.settings.spare_files()
+    }
+
+    /// Removes free files that are not needed, but for `keep`; says whether there were any.
+    fn give_back(&self, inner: &Inner, keep: usize) -> bool {
+        let surplus = inner.files.write().take_surplus(keep, self.written.sequence());
+        for file in &surplus {
+            // One that stays is a free file again at the next opening.
+            let _ = inner.disk.remove(&file.name);
+        }
+        if !surplus.is_empty() {
+            let _ = inner.disk.sync_dir();
+        }
+        !surplus.is_empty()
     }
 
     /// Does what has gathered for somebody who is alone in waiting for it; leaves the making ready of
@@ -108,23 +159,43 @@ impl Committer {
         (place + inner.settings.fill_ahead_bytes).min(inner.settings.file_bytes)
     }
 
+    /// Carries out steps in order, as far as the disk has room. A record that finds none is not lost and not done: it
+    /// waits, as do all after it and whoever wants them durable.
     fn carry_out(
         &mut self,
         inner: &Inner,
         steps: impl IntoIterator<Item = Step>,
         sync: bool,
     ) -> Result<(), Failure> {
-        for step in steps {
-            match step {
-                Step::Write(chunk) => self.write(inner, chunk, sync)?,
-                Step::Switch(switch) => self.switch(inner, switch)?,
+        self.pending.extend(steps);
+        let was_stalled = self.stalled.take().is_some();
+        while let Some(step) = self.pending.pop_front() {
+            let done = match &step {
+                Step::Write(chunk) => self.write(inner, chunk, sync),
+                Step::Switch(switch) => self.switch(inner, switch),
+            };
+            match (done, step) {
+                (Ok(()), Step::Write(chunk)) => Self::written(inner, chunk),
+                (Ok(()), Step::Switch(_)) => {}
+                // Only where rewriting takes new room; files that nobody needs may be what fills the disk.
+                (Err(failure), step) if failure.is_full() && failure.is_before_sync() => {
+                    self.pending.push_front(step);
+                    if !self.give_back(inner, 0) {
+                        self.stalled = Some(failure);
+                        break;
+                    }
+                }
+                (Err(failure), _) => return Err(failure),
             }
+        }
+        if was_stalled || self.stalled.is_some() {
+            inner.tail.lock().stall = self.stalled.as_ref().map(Failure::to_string);
         }
         let is_much = self.unsynced_bytes >= inner.settings.unsynced_bytes_max;
         if sync || is_much { self.sync(inner) } else { Ok(()) }
     }
 
-    fn write(&mut self, inner: &Inner, chunk: Arc<Chunk>, sync: bool) -> Result<(), Failure> {
+    fn write(&mut self, inner: &Inner, chunk: &Arc<Chunk>, sync: bool) -> Result<(), Failure> {
         let end = chunk.end();
         self.fill_to(inner, end.offset().into())?;
         if sync && chunk.bytes.len() <= AROUND_BYTES_MAX {
@@ -140,12 +211,16 @@ impl Committer {
         inner.written.store(end.as_u64(), Ordering::Release);
         Counters::count(&inner.counters.writes, 1);
         Counters::count(&inner.counters.written_bytes, chunk.bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Gives the buffer of a chunk that is in its file back to who waits for one.
+    fn written(inner: &Inner, chunk: Arc<Chunk>) {
         let mut tail = inner.tail.lock();
         tail.written(chunk);
         if !tail.change_waiters.is_empty() {
             inner.wake_changed(tail);
         }
-        Ok(())
     }
 
     fn sync(&mut self, inner: &Inner) -> Result<(), Failure> {
@@ -162,7 +237,7 @@ impl Committer {
     }
 
     /// Closes the file and opens the next: two syncs, in this order.
-    fn switch(&mut self, inner: &Inner, switch: Switch) -> Result<(), Failure> {
+    fn switch(&mut self, inner: &Inner, switch: &Switch) -> Result<(), Failure> {
         self.sync(inner)?;
         let sequence = switch.end.sequence() + 1;
         let predecessor = Predecessor {
@@ -187,13 +262,16 @@ impl Committer {
             predecessor: Some(predecessor),
             live,
         };
-        self.file = switch.file;
-        self.nonce = switch.nonce;
-        self.begin_use(inner, &header)?;
+        let before = std::mem::replace(&mut self.file, Arc::clone(&switch.file));
+        let begun = self.begin_use(inner, &header);
         if freed {
             inner.released();
         }
-        Ok(())
+        match &begun {
+            Ok(()) => self.nonce = switch.nonce,
+            Err(_) => self.file = before,
+        }
+        begun
     }
 
     /// Writes and syncs the header of the committer's file; everything before it is durable.
@@ -221,7 +299,7 @@ impl Committer {
 
     /// If nothing of the log is needed any more, it ends in a use without records: who opens it finds nothing.
     fn leave_empty(&mut self, inner: &Inner) -> Result<(), Failure> {
-        if !inner.tail.lock().is_needless(&inner.files) {
+        if self.stalled.is_some() || !inner.tail.lock().is_needless(&inner.files) {
             return Ok(());
         }
         if inner.tail.lock().prepared.is_none() && !self.prepare(inner)? {
@@ -267,7 +345,11 @@ impl Committer {
         } else {
             return Ok(false);
         };
-        let count = file.fill(file_bytes, &self.zeros)?;
+        let count = match file.fill(file_bytes, &self.zeros) {
+            // Nobody waits for it; what does is told when it comes to that place.
+            Err(failure) if failure.is_full() => return Ok(false),
+            filled => filled?,
+        };
         Counters::count(&inner.counters.filled_bytes, count);
         // Here, so that no commit's sync has to carry the zeros.
         file.sync()?;

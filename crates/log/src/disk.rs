@@ -27,6 +27,11 @@ pub trait Disk: Send + Sync {
     fn wants_zero_fill(&self) -> bool {
         true
     }
+    /// The name of the file system, if it writes what is written again to another place: then a file that was reserved
+    /// and filled is no promise of room.
+    fn copies_on_write(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// An open file. Many threads read while one writes.

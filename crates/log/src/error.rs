@@ -30,6 +30,9 @@ pub enum FullReason {
     Buffers,
 }
 
+/// The operation after whose failure nothing is tried again.
+pub(crate) const SYNC: &str = "fdatasync";
+
 /// The first failed disk operation of a log: the cause of every later refusal.
 #[derive(Debug)]
 pub struct Failure {
@@ -49,6 +52,11 @@ impl Failure {
     /// Whether the disk has no room, as opposed to being broken.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// Whether it can be tried again: after a failed sync nothing is known of what was written before.
+    pub(crate) fn is_before_sync(&self) -> bool {
+        self.operation != SYNC
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     DiskFile, Error, Position, Result,
-    error::Failure,
+    error::{Failure, SYNC},
     format::{FILE_HEADER_BYTES, FileHeader, LiveEntry, RECORDS_START, Unreadable},
 };
 
@@ -28,6 +28,8 @@ pub(crate) struct LogFile {
     filled: AtomicU64,
     /// Which copy of the header is the newest whole one; the next use takes the other.
     newest_copy: AtomicU8,
+    /// Of a free file: the newest use when it was freed. Headers up to that one may list the file.
+    listed_to: AtomicU32,
 }
 
 impl LogFile {
@@ -40,6 +42,7 @@ impl LogFile {
             filled: AtomicU64::new(filled),
             // The first use takes the other copy, which is the first.
             newest_copy: AtomicU8::new(1),
+            listed_to: AtomicU32::new(0),
         }
     }
 
@@ -101,7 +104,7 @@ impl LogFile {
     }
 
     pub(crate) fn sync(&self) -> Result<(), Failure> {
-        self.disk.sync().map_err(|e| self.failure("fdatasync", e))
+        self.disk.sync().map_err(|e| self.failure(SYNC, e))
     }
 
     /// Takes room on the medium for the whole file.
@@ -206,13 +209,30 @@ impl Files {
         let idle =
             self.live.extract_if(.., |_, live| live.closed && live.known && live.groups.is_empty());
         let freed: Vec<_> = idle.map(|(_, live)| live.file).collect();
+        let newest = self.live.keys().last().copied().unwrap_or_default();
         for file in &freed {
             // Before anything overwrites it: a reader that still sees the old use read old bytes.
             file.set_use(0);
+            file.listed_to.store(newest, Ordering::Relaxed);
         }
         let any = !freed.is_empty();
         self.free.extend(freed);
         any
+    }
+
+    /// Takes the free files beyond `keep` that no header needs any more, `header` being the newest durable one: a header
+    /// that lists a file needs it until a newer one is durable.
+    pub(crate) fn take_surplus(&mut self, keep: usize, header: u32) -> Vec<Arc<LogFile>> {
+        let is_listed = |file: &Arc<LogFile>| file.listed_to.load(Ordering::Relaxed) >= header;
+        let (mut kept, mut surplus): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.free).into_iter().partition(is_listed);
+        while kept.len() < keep
+            && let Some(file) = surplus.pop()
+        {
+            kept.push(file);
+        }
+        self.free = kept;
+        surplus
     }
 
     /// The live list for the header of the use `sequence`.

@@ -380,6 +380,12 @@ impl Log {
         self.inner.files.read().holders((self.inner.settings.max_files() / 4).max(1))
     }
 
+    /// Why records wait, if the disk has no room for them: those that are not durable, and whoever waits for that. They
+    /// are written as soon as there is room.
+    pub fn stall(&self) -> Option<String> {
+        self.inner.tail.lock().stall.clone()
+    }
+
     /// Bytes of the cap that are in use: whole files that are pinned, and the present one so far.
     pub fn used_bytes(&self) -> u64 {
         let tail = self.inner.tail.lock();

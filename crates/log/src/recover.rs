@@ -261,6 +261,9 @@ fn begin(
         around_ns: 0,
         unsynced_bytes: 0,
         starved: false,
+        pending: VecDeque::new(),
+        stalled: None,
+        quiet_notes: 0,
         entropy: env.entropy,
         zeros: vec![0; settings.fill_piece_bytes],
     };
@@ -329,11 +332,12 @@ fn take_file(disk: &dyn Disk, files: &mut Files, file_bytes: u64) -> Result<Arc<
     Ok(create(disk, files.next_slot - 1, file_bytes)?)
 }
 
-/// Removes free files that the cap has no room for, or that are longer than files are now. Only
-/// after the new header is durable: the one before it may still have listed them.
+/// Removes free files that the cap has no room for, that are more than is kept for a burst, or that are longer than
+/// files are now. Only after the new header is durable: the one before it may still have listed them.
 pub(crate) fn remove_surplus(inner: &Inner) -> Result<(), Failure> {
     let mut files = inner.files.write();
     let room = inner.settings.max_files().saturating_sub(files.live.len());
+    let room = room.min(inner.settings.spare_files());
     let (mut keep, mut surplus): (Vec<_>, Vec<_>) = std::mem::take(&mut files.free)
         .into_iter()
         .partition(|file| file.filled() <= inner.settings.file_bytes);

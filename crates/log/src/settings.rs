@@ -62,6 +62,9 @@ pub struct Settings {
     pub file_bytes: u64,
     /// Bytes of all files together; rounded down to whole files. At least two files, at most 480.
     pub cap_bytes: u64,
+    /// Bytes of free files that are kept for the next burst of records; the others are given back to the file system when
+    /// the log is opened, when it is closed, and when it has long been quiet.
+    pub spare_bytes: u64,
     /// Bytes of one buffer in memory: the largest single write, and an upper bound of a record.
     pub buffer_bytes: usize,
     /// Number of buffers: one being written, one being filled, and some for a change of file.
@@ -84,6 +87,7 @@ impl Default for Settings {
         Self {
             file_bytes: 64 << 20,
             cap_bytes: 8 << 30,
+            spare_bytes: 128 << 20,
             buffer_bytes: 4 << 20,
             buffers: 4,
             write_threshold_bytes: 1 << 20,
@@ -106,6 +110,11 @@ impl Settings {
     /// How many files the cap allows.
     pub(crate) fn max_files(&self) -> usize {
         (self.cap_bytes / self.file_bytes) as usize
+    }
+
+    /// How many free files are kept.
+    pub(crate) fn spare_files(&self) -> usize {
+        (self.spare_bytes / self.file_bytes) as usize
     }
 
     /// Bytes of a file as an offset; validated to fit.

@@ -67,6 +67,8 @@ struct State {
     stop_after: Option<u64>,
     fail_at: Option<(u64, u64)>,
     full: bool,
+    /// On a disk that writes everything to a new place: bytes that can still be written.
+    room: Option<u64>,
 }
 
 /// A simulated disk. A handle: clones are the same disk.
@@ -110,6 +112,12 @@ impl SimDisk {
     /// From now on there is no room for more, or there is again: files can't be created or reserved.
     pub fn set_full(&self, full: bool) {
         self.state.lock().full = full;
+    }
+
+    /// From now on the disk writes everything to a new place, and has room for so many bytes; more comes from files that
+    /// are removed. None: it is a plain disk again.
+    pub fn copy_on_write(&self, room_bytes: Option<u64>) {
+        self.state.lock().room = room_bytes;
     }
 
     /// Lets all operations succeed again, without loss of power.
@@ -303,6 +311,8 @@ impl Disk for SimDisk {
         if half.is_some() {
             return Err(simulated());
         }
+        let bytes = state.file(name)?.seen.len() as u64;
+        state.room = state.room.map(|room| room + bytes);
         state.names.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
@@ -340,14 +350,21 @@ impl DiskFile for SimHandle {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let (mut state, half) = self.disk.begin()?;
+        let fits = state.room.is_none_or(|room| bytes.len() as u64 <= room);
+        let room = state.room.unwrap_or(u64::MAX).min(bytes.len() as u64);
+        state.room = state.room.map(|left| left - room);
         self.with(&mut state, |file| {
-            let count = half.map_or(bytes.len(), |seed| {
+            let count = half.map_or(room as usize, |seed| {
                 SimRng::new(seed).below(bytes.len().max(1) as u64) as usize
             });
             let part = &bytes[..count];
             copy_in(&mut file.seen, offset, part);
             file.unsynced.push((offset, part.to_vec()));
-            half.map_or(Ok(()), |_| Err(simulated()))
+            match half {
+                Some(_) => Err(simulated()),
+                None if fits => Ok(()),
+                None => Err(io::ErrorKind::StorageFull.into()),
+            }
         })
     }
 

@@ -126,6 +126,8 @@ pub(crate) struct Tail {
     sync_wanted: Option<Position>,
     quiet_wanted: bool,
     pub(crate) kick: bool,
+    /// Why what the committer took waits: the disk has no room for it. It tries again after a while.
+    pub(crate) stall: Option<String>,
     pub(crate) stop: bool,
     pub(crate) parked: bool,
     next_waiter: u64,
@@ -159,6 +161,7 @@ impl Tail {
             sync_wanted: None,
             quiet_wanted: false,
             kick: false,
+            stall: None,
             stop: false,
             parked: false,
             next_waiter: 0,
@@ -319,6 +322,7 @@ impl Tail {
             || gathered >= self.threshold_bytes
             || self.quiet_wanted
             || self.kick
+            || self.stall.is_some()
             || self.wants_sync()
     }
 

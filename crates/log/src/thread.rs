@@ -4,9 +4,13 @@
 use std::{
     io,
     thread::{Builder, JoinHandle},
+    time::Duration,
 };
 
 use crate::{Log, Progress, tail::State};
+
+/// How soon a record that found no room on the disk is tried again.
+const STALL_RETRY: Duration = Duration::from_millis(250);
 
 /// The running committer. Dropping it stops the thread after the commit under way; what was
 /// appended and not made durable stays in memory, so close the log first.
@@ -47,6 +51,11 @@ impl Log {
         loop {
             if tail.stop || matches!(tail.state, State::Closed | State::Failed(_)) {
                 return false;
+            }
+            if tail.stall.is_some() {
+                // Room on a disk is not told of.
+                inner.work.wait_for(&mut tail, STALL_RETRY);
+                return !tail.stop;
             }
             if tail.has_work() {
                 return true;

@@ -154,6 +154,7 @@ fn open_log(settings: &Settings, layout: &Layout) -> Result<(Log, Recovery)> {
         let dir = layout.log(settings);
         std::fs::create_dir_all(&dir).map_err(|error| failed("can't be made", &dir, &error))?;
         limits.cap_bytes = settings.log.cap_bytes(free_bytes(&dir)?).max(LOG_CAP_BYTES_MIN);
+        warn_of_copies(&dir);
         Arc::new(FileDisk::new(dir))
     } else {
         limits.file_bytes = 16 << 20;
@@ -162,6 +163,17 @@ fn open_log(settings: &Settings, layout: &Layout) -> Result<(Log, Recovery)> {
     };
     Log::open(disk, limits, log_env())
         .map_err(|error| control::error(skerry_volume::Error::from(error)))
+}
+
+/// Says that a log has no room of its own where files are written to another place each time.
+pub(crate) fn warn_of_copies(dir: &Path) {
+    if let Some(kind) = FileDisk::new(dir).copies_on_write() {
+        tracing::warn!(
+            log = %dir.display(),
+            "the log is on {kind}, where no room can be kept for it: when the disk is full, writes wait until it has room \
+             again; on ext4 or xfs they go on within the log's own files"
+        );
+    }
 }
 
 /// What is free on the disk of a directory.

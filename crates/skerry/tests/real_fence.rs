@@ -197,6 +197,8 @@ fn a_moved_node_goes_on_when_it_is_told_and_loses_nothing() -> Outcome {
 /// A small file system of its own, unmounted when dropped.
 struct SmallDisk {
     dir: TempDir,
+    /// Where its image is, if it has one.
+    _image: Option<TempDir>,
 }
 
 impl SmallDisk {
@@ -204,7 +206,17 @@ impl SmallDisk {
         let dir = TempDir::new()?;
         let options = format!("size={bytes}");
         Tool::new("mount").words("-t tmpfs -o").arg(options).arg("none").arg(dir.path()).run()?;
-        Ok(SmallDisk { dir })
+        Ok(SmallDisk { dir, _image: None })
+    }
+
+    /// One with a file system of this kind, on a loop device.
+    fn mount_as(kind: &str, bytes: u64) -> io::Result<SmallDisk> {
+        let (dir, image) = (TempDir::new()?, TempDir::new()?);
+        let file = image.path().join("image");
+        fs::File::create(&file)?.set_len(bytes)?;
+        Tool::new(&format!("mkfs.{kind}")).arg("-q").arg(&file).run()?;
+        Tool::new("mount").words("-o loop").arg(&file).arg(dir.path()).run()?;
+        Ok(SmallDisk { dir, _image: Some(image) })
     }
 
     fn path(&self) -> &Path {
@@ -261,6 +273,48 @@ fn a_full_disk_is_an_error_that_is_clear_and_loses_nothing() -> Outcome {
     let image = Image::read(&mut NbdClient::connect(&uri)?, seed)?;
     history.check(&image, Bounds::SYNCED)?;
     node.cli(&["fsck"])?;
+    Ok(())
+}
+
+/// Where files that were reserved keep their room, and where nothing does.
+#[test]
+fn guests_wait_for_a_full_disk_on_ext4() -> Outcome {
+    guests_wait_for_a_full_disk("ext4")
+}
+
+#[test]
+fn guests_wait_for_a_full_disk_on_btrfs() -> Outcome {
+    guests_wait_for_a_full_disk("btrfs")
+}
+
+fn guests_wait_for_a_full_disk(kind: &str) -> Outcome {
+    require!("guests_wait_for_a_full_disk", skip::may_mount());
+    require!("guests_wait_for_a_full_disk", skip::have(&format!("mkfs.{kind}")));
+    let seed = seed("guests_wait_for_a_full_disk");
+    let small = SmallDisk::mount_as(kind, 512 << 20)?;
+    let settings = NodeSettings::new(env!("CARGO_BIN_EXE_skerry"), small.path().join("data"));
+    let node = settings.start()?;
+    let uri = node.create("disk", "256M", &[])?;
+    let history = Arc::new(History::new(seed, (256 << 20) / BLOCK_BYTES as u64));
+    let some = LoadSettings { requests_max: 500, zero_percent: 0, ..LoadSettings::busy(seed) };
+    Load::start(&uri, history.clone(), some)?.join()?;
+    let filler = small.fill()?;
+    let before = history.acknowledged_count();
+    let more = LoadSettings { seed: seed + 1, requests_max: 20_000, ..some };
+    let load = Load::start(&uri, history.clone(), more)?;
+    // It takes what its log has room for; how much that is differs, and is of no interest.
+    let _ = history.wait_acknowledged_within(before + 40_000, Duration::from_secs(5));
+    fs::remove_file(filler)?;
+    let endings = load.join()?;
+    assert!(endings.iter().all(|ending| matches!(ending, Ending::Finished)), "{endings:?}");
+    let mut client = NbdClient::connect(&uri)?;
+    let flush = history.send_flush();
+    client.flush()?;
+    history.flushed(flush);
+    drop(client);
+    node.kill()?.start()?;
+    let image = Image::read(&mut NbdClient::connect(&uri)?, seed)?;
+    history.check(&image, Bounds::SYNCED)?;
     Ok(())
 }
 

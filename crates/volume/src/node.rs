@@ -403,7 +403,7 @@ impl Node {
             has_log: self.ctx.has_log,
             log_used_bytes: self.ctx.log.used_bytes(),
             log_cap_bytes: self.ctx.log.cap_bytes(),
-            log_failure: self.ctx.log.failure(),
+            log_failure: self.ctx.log.failure().or_else(|| self.ctx.log.stall()),
             volumes_open,
             parked,
             bucket_failure: self.ctx.store_trouble.lock().clone(),

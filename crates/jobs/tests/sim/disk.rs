@@ -19,6 +19,7 @@ fn settings() -> Settings {
     Settings {
         file_bytes: 64 << 10,
         cap_bytes: 4 << 20,
+        spare_bytes: 1 << 20,
         buffer_bytes: 8 << 10,
         buffers: 8,
         write_threshold_bytes: 2 << 10,

@@ -20,12 +20,21 @@ use super::{Disk, DiskFile};
 #[derive(Debug)]
 pub struct FileDisk {
     dir: PathBuf,
+    copies_on_write: Option<&'static str>,
 }
+
+/// File systems that never write to the same place again, by the numbers that statfs tells.
+const COPY_ON_WRITE: [(u32, &str); 4] =
+    [(0x9123_683E, "btrfs"), (0x2FC1_2FC1, "zfs"), (0xCA45_1A4E, "bcachefs"), (0x3434, "nilfs2")];
 
 impl FileDisk {
     /// The directory `dir`, which must exist.
     pub fn new(dir: impl AsRef<Path>) -> Self {
-        Self { dir: dir.as_ref().to_owned() }
+        let dir = dir.as_ref().to_owned();
+        // Of one that can't be asked, the next call says why.
+        let kind = rustix::fs::statfs(&dir).map_or(0, |found| found.f_type as u32);
+        let found = COPY_ON_WRITE.iter().find(|(number, _)| *number == kind);
+        Self { dir, copies_on_write: found.map(|(_, name)| *name) }
     }
 }
 
@@ -57,6 +66,15 @@ impl Disk for FileDisk {
 
     fn sync_dir(&self) -> io::Result<()> {
         File::open(&self.dir)?.sync_all()
+    }
+
+    /// Zeros would be written to one place and the records to another.
+    fn wants_zero_fill(&self) -> bool {
+        self.copies_on_write.is_none()
+    }
+
+    fn copies_on_write(&self) -> Option<&'static str> {
+        self.copies_on_write
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) fn small() -> Settings {
     Settings {
         file_bytes: 16 << 10,
         cap_bytes: 80 << 10,
+        spare_bytes: 32 << 10,
         buffer_bytes: 8 << 10,
         buffers: 3,
         write_threshold_bytes: 4 << 10,

@@ -27,7 +27,7 @@ use crate::env::{SystemClock, SystemEntropy};
 use crate::layout::{Layout, failed};
 use crate::settings::{DatabaseSettings, SHARD_MARK, Settings, WalSettings};
 use crate::values::invalid;
-use crate::wiring::log_env;
+use crate::wiring::{log_env, warn_of_copies};
 
 /// Everything that is needed to open the shards, again and again.
 pub(crate) struct Opener {
@@ -214,6 +214,7 @@ fn open_dir(dir: &Path) -> Result<DatabaseLog> {
     }
     let limits =
         skerry_log::Settings { cap_bytes: LOG_BYTES_MAX, ..skerry_log::Settings::default() };
+    warn_of_copies(dir);
     let disk = Arc::new(FileDisk::new(dir));
     let (log, recovery) =
         Log::open(disk, limits, log_env()).map_err(|error| convert::error(log_failed(error)))?;

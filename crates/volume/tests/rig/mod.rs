@@ -184,6 +184,7 @@ fn tiny_log() -> skerry_log::Settings {
     skerry_log::Settings {
         file_bytes: 256 << 10,
         cap_bytes: 4 << 20,
+        spare_bytes: 1 << 20,
         buffer_bytes: 128 << 10,
         buffers: 4,
         write_threshold_bytes: 32 << 10,
