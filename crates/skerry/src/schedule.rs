@@ -19,6 +19,8 @@
 //!   follows it, which is there before it ends.
 //! * A schedule that is changed is a new chain; the newest chain calls the older ones off, and one that was there late
 //!   calls itself off, so that two people who change it at once leave one of theirs.
+//! * A clock that is ahead, and set right again, ends no schedule: a start hastens what waits for longer than an interval,
+//!   and a job that such a clock has brought to its end before its time is done again.
 //! * Only snapshots whose whole name is one that a schedule gives are ever deleted.
 
 mod auto_name;

@@ -77,6 +77,11 @@ struct Document {
 }
 
 impl Schedule {
+    /// Whether its time is further away than one interval: then it was made by a clock that was ahead.
+    pub(crate) fn is_beyond(&self, now_ms: u64) -> bool {
+        self.due_ms > now_ms.saturating_add(self.every.ms())
+    }
+
     /// The document.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let document = serde_json::json!(Document {

@@ -44,10 +44,11 @@ impl Handler {
     async fn done(&self, task: &Task) -> Result<String, Failure> {
         let schedule = Schedule::decode(&task.payload)
             .map_err(|error| Failure::give_up("document", error.message()))?;
-        let plan = plan(&schedule, self.clock.wall_ms())
+        let now_ms = self.clock.wall_ms();
+        let plan = plan(&schedule, now_ms)
             .map_err(|error| Failure::give_up("document", error.message()))?;
         let jobs = Jobs::connect(&self.address).await.map_err(asked)?;
-        jobs.enqueue(plan.next.job()).await.map_err(asked)?;
+        follow(&jobs, &plan.next, now_ms).await?;
         if is_called_off(&jobs, &task.id).await? {
             return end(&jobs, &plan.next).await.and(Err(Failure::Cancelled));
         }
@@ -114,6 +115,21 @@ async fn stopped(jobs: &Jobs, task: &Task, next: &Schedule) -> Result<String, Fa
         end(jobs, next).await?;
     }
     Err(Failure::Cancelled)
+}
+
+/// Enqueues the next job, unless it is there.
+async fn follow(jobs: &Jobs, next: &Schedule, now_ms: u64) -> Result<(), Failure> {
+    let is_new = jobs.enqueue(next.job()).await.map_err(asked)?.is_new;
+    if is_new || next.due_ms <= now_ms {
+        return Ok(());
+    }
+    // Before its time it can have been done only by a clock that was ahead: it is to be done again.
+    let job = jobs.show(TENANT, &next.job_id()).await.map_err(asked)?;
+    if matches!(job.state(), v1::JobState::Succeeded | v1::JobState::Failed) {
+        jobs.delete(TENANT, &next.job_id()).await.map_err(asked)?;
+        jobs.enqueue(next.job()).await.map_err(asked)?;
+    }
+    Ok(())
 }
 
 /// True of a job that is not to be followed.

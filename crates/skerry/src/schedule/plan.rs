@@ -23,8 +23,13 @@ pub(super) struct Plan {
 /// # Errors
 /// The time has no name.
 pub(super) fn plan(schedule: &Schedule, now_ms: u64) -> Result<Plan> {
-    // A clock that was put back does not bring a time back.
-    let due_ms = schedule.every.last_before_ms(now_ms).max(schedule.due_ms);
+    let passed_ms = schedule.every.last_before_ms(now_ms);
+    let due_ms = match schedule.is_beyond(now_ms) {
+        // The clock was ahead when this job was made: the schedule goes on by the right one.
+        true => passed_ms,
+        // A clock that was put back a little does not bring a time back.
+        false => passed_ms.max(schedule.due_ms),
+    };
     let next = Schedule { due_ms: schedule.every.next_after_ms(due_ms), ..schedule.clone() };
     Ok(Plan { next, snapshot: values::name(&auto_name::text(due_ms))? })
 }
@@ -70,7 +75,14 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_put_back_repeats_nothing() {
-        at(DUE_MS - 10 * HOUR_MS, "auto-20231114T220000Z", DUE_MS + HOUR_MS);
+        at(DUE_MS - 1, "auto-20231114T220000Z", DUE_MS + HOUR_MS);
+        at(DUE_MS - HOUR_MS, "auto-20231114T220000Z", DUE_MS + HOUR_MS);
+    }
+
+    #[test]
+    fn a_clock_that_was_far_ahead_does_not_stop_a_schedule() {
+        at(DUE_MS - HOUR_MS - 1, "auto-20231114T200000Z", DUE_MS - HOUR_MS);
+        at(DUE_MS - 24 * HOUR_MS, "auto-20231113T220000Z", DUE_MS - 23 * HOUR_MS);
     }
 
     #[test]

@@ -110,6 +110,22 @@ impl Schedules {
         self.call_off(volume, u64::MAX).await
     }
 
+    /// Lets the schedules go on whose next time is further away than it can be: the clock was ahead, and has been set
+    /// right while the node was stopped. Returns how many.
+    pub(crate) async fn hasten(&self, now_ms: u64) -> Result<usize> {
+        let mut hastened = 0;
+        for schedule in self.all().await?.into_iter().filter(|all| all.is_beyond(now_ms)) {
+            let request = v1::JobRequest { tenant: TENANT.to_owned(), id: schedule.job_id() };
+            match self.jobs.raw().expedite_job(request).await.map_err(refused) {
+                Ok(_) => hastened += 1,
+                // It has gone, or it runs.
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InUse) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(hastened)
+    }
+
     /// Calls off all schedules of a volume from before `since_ms`; true if there was one.
     async fn call_off(&self, volume: VolumeId, since_ms: u64) -> Result<bool> {
         let all = self.call_off_all(volume, since_ms);

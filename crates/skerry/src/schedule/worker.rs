@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skerry_client::{Address, Worker};
+use skerry_core::env::Clock as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::GROUP;
 use super::handler::Handler;
+use super::{GROUP, Schedules};
 use crate::engine::Engine;
 use crate::env::SystemClock;
 
@@ -20,16 +21,41 @@ const NAME: &str = "skerry";
 /// Snapshots at once: most schedules are due on the hour, and each snapshot waits for a sync.
 const CONCURRENCY: u32 = 8;
 
+/// Between two tries to look at the schedules: jobs may take a while to be opened.
+const HASTEN_RETRY: Duration = Duration::from_secs(5);
+
+/// Looks once, at the start, whether a clock that was ahead has left schedules that wait for too long.
+async fn hasten(address: Address) {
+    loop {
+        let looked =
+            async { Schedules::connect(&address).await?.hasten(SystemClock.wall_ms()).await };
+        match looked.await {
+            Ok(0) => return,
+            Ok(schedules) => {
+                tracing::warn!(
+                    schedules,
+                    "the clock was ahead: schedules of snapshots go on by the right one"
+                );
+                return;
+            }
+            Err(error) => tracing::debug!(%error, "the schedules can't be looked at now"),
+        }
+        tokio::time::sleep(HASTEN_RETRY).await;
+    }
+}
+
 /// The worker, while the node serves. It ends when this is dropped.
 pub(crate) struct SnapshotWorker {
     stop: CancellationToken,
     task: AbortOnDropHandle<()>,
+    _hasten: AbortOnDropHandle<()>,
 }
 
 impl SnapshotWorker {
     /// Starts it on a node that takes connections at `address`.
     pub(crate) fn start(address: Address, engine: Arc<dyn Engine>) -> Self {
         let stop = CancellationToken::new();
+        let hasten = AbortOnDropHandle::new(tokio::spawn(hasten(address.clone())));
         let worker = Worker::new(address.clone(), GROUP).name(NAME).concurrency(CONCURRENCY);
         let handler = Arc::new(Handler { engine, clock: Arc::new(SystemClock), address });
         let working = worker.run(stop.clone(), move |task| {
@@ -41,7 +67,7 @@ impl SnapshotWorker {
                 tracing::error!(%error, "no scheduled snapshot is taken any more");
             }
         }));
-        Self { stop, task }
+        Self { stop, task, _hasten: hasten }
     }
 
     /// Lets it finish what it does, for so long at most.

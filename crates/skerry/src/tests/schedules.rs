@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
+use skerry_core::env::Clock as _;
 use skerry_testkit::PATIENCE;
 
 use super::*;
+use crate::env::SystemClock;
 
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -67,4 +69,38 @@ fn what_holds_no_schedule_is_a_dead_letter_and_disturbs_nobody() {
     assert_eq!((&made["volume_id"], &made["every_s"]), (&json!(id), &json!(86_400)));
     assert_eq!(node.json(&["snapshot", "schedules"]), json!([made]));
     assert!(node.ok(&["snapshot", "schedules"]).contains("1d"));
+}
+
+/// A node that was started with a clock that was ahead, and is started again with a right one.
+#[test]
+fn a_clock_that_was_ahead_ends_no_schedule() {
+    let node = Node::with_jobs();
+    node.ok(&["volume", "create", "db", "--size", "1M"]);
+    node.ok(&["snapshot", "schedule", "db", "--every", "1h", "--keep", "9"]);
+    let id = jobs(&node, "scheduled").pop().expect("the first");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let hasten = |now_ms: u64| {
+        runtime.block_on(async {
+            let address = Address::Unix(node.path("api.sock"));
+            let schedules = crate::schedule::Schedules::connect(&address).await.expect("connected");
+            schedules.hasten(now_ms).await.expect("looked")
+        })
+    };
+    let now_ms = SystemClock.wall_ms();
+    assert_eq!(hasten(now_ms), 0, "it waits for its time");
+    assert_eq!(hasten(now_ms - 7_200_000), 1, "as seen by the right clock");
+    node.ok(&["jobs", "await", "--tenant", "system", &id, "--timeout", "60"]);
+    let second = jobs(&node, "scheduled").pop().expect("the next");
+    assert_eq!(hasten(now_ms - 7_200_000), 1);
+    node.ok(&["jobs", "await", "--tenant", "system", &second, "--timeout", "60"]);
+
+    // The right clock comes to the time of the first: what follows it is there, has ended before its time, and is done
+    // again.
+    let shown = node.json(&["jobs", "show", "--tenant", "system", &id]);
+    let document = shown["payload"].as_str().expect("a payload").to_owned();
+    node.ok(&["jobs", "delete", "--tenant", "system", &id]);
+    let mine = ["jobs", "enqueue", "--tenant", "system", "--group", "skerry/snapshots"];
+    node.ok(&[mine.as_slice(), &["--id", &id, &document]].concat());
+    node.ok(&["jobs", "await", "--tenant", "system", &id, "--timeout", "60"]);
+    assert!(jobs(&node, "scheduled").contains(&second), "{:?}", jobs(&node, "scheduled"));
 }
