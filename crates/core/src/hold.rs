@@ -1,20 +1,35 @@
-//! What a collector must keep: a pure function from what it has listed to what it may delete.
+//! What a collector must keep: pure functions from what it has listed to what it may delete.
 //!
 //! A segment of a volume is *held* if a root lists it, or if it stands in a range that somebody will
 //! still read: above a head's checkpoint, or between a snapshot's root and the snapshot's own place.
 //!
-//! A pass of the collector, in this order (`docs/protocols.md` says what goes wrong in any other):
+//! There are two kinds of passes; both look only at the volume and its *family*, the volumes that were cloned from
+//! it and from its clones. No other volume can hold a segment of it.
+//!
+//! A **sweep** reads every ref of the family, in this order (`docs/protocols.md` says what goes wrong in any other):
 //!
 //! 1. list the incarnations, then the candidates; what can't be placed stays;
 //! 2. list head refs and tombstones; go on only if [`may_collect`];
-//! 3. list snapshot refs, descriptors with their states, and pins. Tombstones that this listing shows
+//! 3. list snapshot refs, descriptors with their states, holders and pins. Tombstones that this listing shows
 //!    and the one before did not don't count. A pending descriptor holds its base, unless its parent
 //!    is gone *and* the collector's own `withdrawn` was the first state;
 //! 4. look for a seal in the owner's own stream ([`look`](crate::takeover::look)); if there is one, stop;
 //! 5. delete [`Held::free`].
+//!
+//! A **short pass** is an owner's, of segments that its head or a snapshot has just let go of. It costs what changed:
+//!
+//! 1. list the head refs; go on only if [`may_collect`];
+//! 2. list the holders and the pins. Read the pins, and of the snapshots, which the owner knows, only those that
+//!    [`neighbours`] gives. What a holder's span reaches stays until the next sweep;
+//! 3. look for a seal; delete [`Held::free`].
+//!
+//! A segment's life is one piece of its volume's history, from where it was written to where the head let go of it,
+//! but for forks: a ref between two that list it lists it too. So a snapshot's neighbours decide.
 
 use crate::id::{StreamId, VolumeId};
 use crate::position::{Number, Position, SegmentKey};
+use crate::refs::{PUBLISHED, Ref};
+use crate::root::Base;
 use crate::takeover::RefOrder;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,9 +67,60 @@ impl HeldRange {
     }
 }
 
+/// Which part of its volume's history a ref holds: what its root lists, and the data segments above it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// The place of its root.
+    pub from: Place,
+    /// The last place that it is rolled forward to.
+    pub to: Place,
+    /// Epoch and number within the lane of the first node segment that was not there yet when it was made.
+    pub nodes: (u64, u64),
+}
+
+impl Span {
+    /// The span of a snapshot's ref. One that does not say which nodes there were may list any of the root's epoch,
+    /// one that was written anew later any at all.
+    pub fn of_snapshot(found: &Ref) -> Self {
+        let Base { at, end, .. } = &found.base;
+        let is_first = found.snapshot.as_ref().is_none_or(|info| info.number == PUBLISHED);
+        let nodes = match found.next_node {
+            _ if !is_first => (u64::MAX, u64::MAX),
+            0 => (at.epoch + 1, 0),
+            next => (end.epoch, next),
+        };
+        Self { from: place(at), to: place(end), nodes }
+    }
+
+    /// Everything up to a place: for what is not read.
+    pub fn upto(at: &Position, next_node: u64) -> Self {
+        Self { from: (0, Number::ZERO), to: place(at), nodes: (at.epoch, next_node) }
+    }
+
+    /// True if a segment of the volume's own streams was there already: only then can what has this span hold it.
+    pub fn reaches(&self, epoch: u64, number: Number) -> bool {
+        match number.is_node() {
+            true => (epoch, number.in_lane()) < self.nodes,
+            false => (epoch, number) <= self.to,
+        }
+    }
+}
+
+/// Which of `others`, snapshots of the same volume, must be read to tell what `gone` alone held: the nearest on
+/// either side, and all whose part of history overlaps with it or with the next one's.
+pub fn neighbours<T: Copy>(gone: &Span, others: &[(T, Span)]) -> Vec<T> {
+    let before = others.iter().filter(|(_, s)| s.to <= gone.from).max_by_key(|(_, s)| s.to);
+    let after = others.iter().filter(|(_, s)| s.from >= gone.to).min_by_key(|(_, s)| s.to);
+    let end = after.map_or(gone.to, |(_, next)| next.to.max(gone.to));
+    let beside = others.iter().filter(|(_, s)| s.to > gone.from && s.from < end);
+    before.into_iter().chain(after).chain(beside).map(|(of, _)| *of).collect()
+}
+
 /// Everything that was found to be held.
 #[derive(Debug, Default)]
 pub struct Held {
+    /// What is not read in this pass, and may hold whatever it reaches.
+    pub unread: Vec<Span>,
     /// Segments that roots list.
     pub listed: BTreeSet<SegmentKey>,
     /// Ranges that will be rolled forward over.
@@ -67,11 +133,18 @@ pub struct Held {
     pub seals: BTreeSet<SegmentKey>,
 }
 
-/// True if the pass of an owner's collector may go on: `own` is the last head ref that it wrote in its
-/// own stream, and the newest of those `listed`. An owner that has written none yet stands on its
-/// predecessor's root, which no listing need show: a late ref of the predecessor may have replaced it.
+/// True if the pass of an owner's collector may go on: `own` is a head ref that it wrote in its own stream, and the
+/// newest of those `listed` is that one or a later one of the same stream. An owner that has written none yet stands
+/// on its predecessor's root, which no listing need show: a late ref of the predecessor may have replaced it.
 pub fn may_collect(own: Option<RefOrder>, listed: &[RefOrder]) -> bool {
-    own.is_some() && own == listed.iter().max().copied()
+    let newest = listed.iter().max();
+    own.zip(newest).is_some_and(|(own, newest)| newest.stream == own.stream && *newest >= own)
+}
+
+/// True if a pin of a head holds, once it is in the bucket: the head that it copied is still the newest of those
+/// `listed` afterwards, and the volume's tombstone was looked for after that, and is not there.
+pub fn pin_holds(copied: Option<RefOrder>, listed: &[RefOrder], gone: bool) -> bool {
+    !gone && copied == listed.iter().max().copied()
 }
 
 /// A segment that might be deleted.
@@ -89,6 +162,9 @@ impl Held {
         let Some((volume, epoch)) = candidate.stream else { return true };
         let number = candidate.key.number;
         if self.listed.contains(&candidate.key) || self.seals.contains(&candidate.key) {
+            return true;
+        }
+        if self.unread.iter().any(|span| span.reaches(epoch, number)) {
             return true;
         }
         if number.is_node() {
@@ -133,10 +209,50 @@ mod tests {
         };
         let own = Some(order(2, 5));
         assert!(may_collect(own, &[order(1, 9), order(2, 5), order(2, 3)]));
+        assert!(may_collect(own, &[order(2, 7)]), "it has written another meanwhile");
         assert!(!may_collect(own, &[order(2, 5), order(3, 0)]));
         assert!(!may_collect(own, &[order(1, 9)]), "its own must be seen");
         assert!(!may_collect(None, &[order(1, 9)]));
         assert!(!may_collect(None, &[]));
+    }
+
+    fn span(from: u64, to: u64) -> Span {
+        Span { from: (1, Number(from)), to: (1, Number(to)), nodes: (1, to) }
+    }
+
+    #[test]
+    fn neighbours_are_the_nearest_and_those_that_overlap() {
+        // Root at 0 with barriers at 1 and 2, root at 4 with 5 and 6, root at 8 with 8 and 9, root at 12 with 12.
+        let all = [(0, 1), (0, 2), (4, 5), (4, 6), (8, 8), (8, 9), (12, 12)];
+        let near = |gone: usize| {
+            let others: Vec<(usize, Span)> = (0..all.len())
+                .filter(|i| *i != gone)
+                .map(|i| (i, span(all[i].0, all[i].1)))
+                .collect();
+            let mut near = neighbours(&span(all[gone].0, all[gone].1), &others);
+            near.sort_unstable();
+            near.dedup();
+            near
+        };
+        assert_eq!(near(0), [1, 2], "the same root, and the next");
+        assert_eq!(near(2), [1, 3, 4]);
+        assert_eq!(near(6), [5]);
+        assert!(neighbours::<u8>(&span(1, 2), &[]).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_read_holds_what_it_reaches() {
+        let held = Held { unread: vec![span(2, 5)], ..Held::default() };
+        for (epoch, number, stays) in [
+            (1, Number(5), true),
+            (1, Number(6), false),
+            (1, Number::node(4), true),
+            (1, Number::node(5), false),
+            (2, Number(1), false),
+            (2, Number::node(0), false),
+        ] {
+            assert_eq!(held.holds(&candidate(epoch, number)), stays, "{epoch} {number:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The names of everything in a bucket. No other file builds one.
 
+use crate::holder::Holder;
 use crate::id::{NodeId, PinId, SnapshotId, StreamId, VolumeId};
+use crate::label::Labelled;
 use crate::name::Name;
 use crate::position::{Number, Position, SegmentKey};
 
@@ -102,6 +104,36 @@ pub fn snapshot_prefix(volume: VolumeId) -> String {
     format!("{VOLUMES}/{volume}/snap")
 }
 
+/// A label of a snapshot's name, or the object that says that the snapshot's deletion has begun.
+pub fn label(volume: VolumeId, name: &str, label: &Labelled) -> String {
+    format!("{VOLUMES}/{volume}/label/{name}/{label}")
+}
+
+/// All labels of one snapshot's name.
+pub fn label_prefix_of(volume: VolumeId, name: &str) -> String {
+    format!("{VOLUMES}/{volume}/label/{name}")
+}
+
+/// All labels of a volume's snapshots.
+pub fn label_prefix(volume: VolumeId) -> String {
+    format!("{VOLUMES}/{volume}/label")
+}
+
+/// Something that hangs on a volume's history.
+pub fn holder(volume: VolumeId, holder: &Holder) -> String {
+    format!("{VOLUMES}/{volume}/hold/{holder}")
+}
+
+/// All that hangs on a volume's history.
+pub fn holder_prefix(volume: VolumeId) -> String {
+    format!("{VOLUMES}/{volume}/hold")
+}
+
+/// All pins of a volume.
+pub fn pin_prefix(volume: VolumeId) -> String {
+    format!("{VOLUMES}/{volume}/pin")
+}
+
 /// One renewal of a pin.
 pub fn pin(volume: VolumeId, pin: PinId, renewal: u64) -> String {
     format!("{VOLUMES}/{volume}/pin/{pin}/{renewal:016x}")
@@ -156,6 +188,10 @@ pub enum Object {
     Snapshot(VolumeId, SnapshotId, u64),
     /// A snapshot's tombstone.
     SnapshotGone(VolumeId, SnapshotId),
+    /// A label: the snapshot's name, and what it says.
+    Label(VolumeId, String, Labelled),
+    /// Something that hangs on the volume's history.
+    Holder(VolumeId, Holder),
     /// A pin and the number of its renewal.
     Pin(VolumeId, PinId, u64),
     /// A segment or a seal.
@@ -203,6 +239,8 @@ fn parse_volume(volume: VolumeId, rest: &[&str]) -> Option<Object> {
             Object::Snapshot(volume, snapshot.parse().ok()?, hex(number)?)
         }
         ["snap", snapshot, "gone"] => Object::SnapshotGone(volume, snapshot.parse().ok()?),
+        ["label", name, label] => Object::Label(volume, (*name).to_owned(), label.parse().ok()?),
+        ["hold", holder] => Object::Holder(volume, holder.parse().ok()?),
         ["pin", pin, renewal] => Object::Pin(volume, pin.parse().ok()?, hex(renewal)?),
         _ => return None,
     })
@@ -227,6 +265,10 @@ mod tests {
             (head(v, &at), Object::Head(v, 3, s, Number(4))),
             (snapshot(v, SnapshotId([5; 16]), 8), Object::Snapshot(v, SnapshotId([5; 16]), 8)),
             (snapshot_gone(v, SnapshotId([5; 16])), Object::SnapshotGone(v, SnapshotId([5; 16]))),
+            (
+                label(v, "a-b", &Labelled::Ending(SnapshotId([5; 16]))),
+                Object::Label(v, "a-b".to_owned(), Labelled::Ending(SnapshotId([5; 16]))),
+            ),
             (pin(v, PinId([6; 16]), 7), Object::Pin(v, PinId([6; 16]), 7)),
             (segment(key), Object::Segment(key)),
             ("something/else".to_owned(), Object::Foreign),

@@ -6,7 +6,9 @@ use crate::bucket::{Bucket, Created, Listed};
 use crate::error::{Error, Result};
 use parking_lot::Mutex;
 use skerry_core::descriptor::{NameRecord, Tombstone, VolumeDesc, VolumeState};
+use skerry_core::holder::Holder;
 use skerry_core::id::{SnapshotId, VolumeId};
+use skerry_core::label::{self, Label, Labelled};
 use skerry_core::name::Name;
 use skerry_core::names::{self, Object};
 use skerry_core::refs::{Ref, SnapshotInfo};
@@ -195,7 +197,7 @@ impl Catalog {
         self.bucket.create(object, vec![tomb.encode(self.bucket.nonce())]).await.map(drop)
     }
 
-    /// The refs of a volume's snapshots that aren't deleted, oldest first.
+    /// The refs of a volume's snapshots that aren't deleted, oldest first: reads each of them.
     pub async fn snapshots(&self, volume: VolumeId) -> Result<Vec<Ref>> {
         let listed = self.bucket.list(&names::snapshot_prefix(volume)).await?;
         let mut out = Vec::new();
@@ -216,6 +218,119 @@ impl Catalog {
         }
         out.sort_by_key(|r| r.snapshot.as_ref().map_or(0, |s| s.created_ms));
         Ok(out)
+    }
+
+    /// The labels of a volume's snapshots, by name: one listing. Those whose deletion has begun are not among them.
+    pub async fn labels(&self, volume: VolumeId) -> Result<Vec<(String, Label)>> {
+        Ok(self.all_labels(volume).await?.0)
+    }
+
+    /// The labels of a volume's snapshots, and apart from them those whose deletion has begun.
+    pub async fn all_labels(
+        &self,
+        volume: VolumeId,
+    ) -> Result<(Vec<(String, Label)>, Vec<(String, SnapshotId)>)> {
+        let (mut there, mut ending) = (Vec::new(), Vec::new());
+        for object in self.bucket.list(&names::label_prefix(volume)).await? {
+            match names::parse(&object.name) {
+                Object::Label(_, name, Labelled::Snapshot(label)) => there.push((name, label)),
+                Object::Label(_, name, Labelled::Ending(id)) => ending.push((name, id)),
+                _ => {}
+            }
+        }
+        there.retain(|(_, label)| !ending.iter().any(|(_, id)| *id == label.id));
+        // Two owners may have labelled the same snapshot, one after the other.
+        there.dedup_by_key(|(_, label)| label.id);
+        Ok((there, ending))
+    }
+
+    /// The newest ref of the snapshot of this name, unless it is deleted. The calls do not depend on how many
+    /// snapshots there are.
+    pub async fn find_snapshot(&self, volume: VolumeId, name: &Name) -> Result<Option<Ref>> {
+        let (mut found, mut ending) = (Vec::new(), Vec::new());
+        for object in self.bucket.list(&names::label_prefix_of(volume, name.as_str())).await? {
+            match names::parse(&object.name) {
+                Object::Label(_, _, Labelled::Snapshot(label)) => found.push(label),
+                Object::Label(_, _, Labelled::Ending(id)) => ending.push(id),
+                _ => {}
+            }
+        }
+        for label in found.into_iter().filter(|label| !ending.contains(&label.id)) {
+            let numbers = self.snapshot_numbers(volume, label.id).await?;
+            if let Some(number) = numbers.newest().filter(|_| !numbers.is_buried) {
+                let object = names::snapshot(volume, label.id, number);
+                return match read_ref(&self.bucket, &object).await? {
+                    // Replaced by a higher number since the listing.
+                    None => self.snapshot(volume, label.id).await,
+                    found => Ok(found),
+                };
+            }
+        }
+        Ok(None)
+    }
+
+    /// Creates the label of a snapshot; its ref comes afterwards.
+    pub async fn label(&self, volume: VolumeId, name: &str, label: Label) -> Result<()> {
+        let bytes = label::encode(label.id, self.bucket.nonce());
+        let object = names::label(volume, name, &Labelled::Snapshot(label));
+        // What is there already is the label of the same snapshot.
+        self.bucket.create(&object, vec![bytes]).await.map(drop)
+    }
+
+    /// Deletes a snapshot. Its tombstone decides; what was begun can be finished by anybody, who finds it in the
+    /// listing of labels.
+    pub async fn delete_snapshot(
+        &self,
+        volume: VolumeId,
+        name: &str,
+        id: SnapshotId,
+    ) -> Result<()> {
+        let ending = names::label(volume, name, &Labelled::Ending(id));
+        let bytes = label::encode(id, self.bucket.nonce());
+        let _ = self.bucket.create(&ending, vec![bytes]).await?;
+        self.bury(&names::snapshot_gone(volume, id)).await?;
+        self.delete_snapshot_refs(volume, id).await?;
+        for object in self.bucket.list(&names::label_prefix_of(volume, name)).await? {
+            if let Object::Label(_, _, Labelled::Snapshot(label)) = names::parse(&object.name)
+                && label.id == id
+            {
+                self.bucket.delete(&object.name).await?;
+            }
+        }
+        self.bucket.delete(&ending).await
+    }
+
+    /// The labels of a volume's snapshots, after the deletions that were begun are finished.
+    pub async fn settled_labels(&self, volume: VolumeId) -> Result<Vec<(String, Label)>> {
+        let (labels, ending) = self.all_labels(volume).await?;
+        for (name, id) in ending {
+            self.delete_snapshot(volume, &name, id).await?;
+        }
+        Ok(labels)
+    }
+
+    /// Deletes labels that a fenced owner's late PUTs put here after their snapshots were deleted.
+    pub async fn clear_stray_labels(&self, volume: VolumeId) -> Result<()> {
+        let listed = self.bucket.list(&names::snapshot_prefix(volume)).await?;
+        let gone: BTreeSet<SnapshotId> = listed
+            .iter()
+            .filter_map(|object| match names::parse(&object.name) {
+                Object::SnapshotGone(_, id) => Some(id),
+                _ => None,
+            })
+            .collect();
+        for (name, label) in self.labels(volume).await? {
+            if gone.contains(&label.id) {
+                self.delete_snapshot(volume, &name, label.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that something is about to hang on a volume's history, before it does.
+    pub async fn hold(&self, volume: VolumeId, holder: &Holder) -> Result<()> {
+        let bytes = holder.encode(self.bucket.nonce());
+        self.bucket.create(&names::holder(volume, holder), vec![bytes]).await.map(drop)
     }
 
     /// What there is of one snapshot.

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::segment_io;
 use crate::view::{self, Journey, View};
 use skerry_core::descriptor::{Life, VolumeDesc};
+use skerry_core::hold;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::names::{self, Object};
 use skerry_core::position::{Number, Position, SegmentKey};
@@ -93,9 +94,12 @@ pub async fn peek(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek> {
     }
 }
 
-/// True if the head that was started from is still the newest: a pin of it that is there by now holds.
-pub async fn is_newest(bucket: &Bucket, volume: VolumeId, peek: &Peek) -> Result<bool> {
-    is_still_newest(bucket, volume, &peek.heads, &peek.started).await
+/// True if a pin of the head that was started from, which is there by now, holds.
+pub async fn pin_holds(bucket: &Bucket, volume: VolumeId, peek: &Peek) -> Result<bool> {
+    let copied = (!peek.heads.is_empty()).then(|| RefOrder::of(&peek.started));
+    let listed = list_orders(bucket, volume).await?;
+    let gone = bucket.exists(&names::volume_gone(volume)).await?;
+    Ok(hold::pin_holds(copied, &listed, gone))
 }
 
 async fn is_still_newest(

@@ -1,120 +1,57 @@
 //! Collection: deletes segments of a volume that nothing in the bucket holds.
 //!
-//! Only the volume's owner collects. Candidates are listed first, refs and pins afterwards; what
-//! can't be placed stays; anything unreadable stops the pass. The decision is `skerry_core::hold`'s.
+//! Only the volume's owner collects; for a deleted one, anybody. Candidates are listed first, refs and pins
+//! afterwards; what can't be placed stays; anything unreadable stops the pass. No pass looks beyond the volume's family.
+//! [`Collector::free`] is a sweep, [`Collector::free_near`] a short pass; the decisions are `skerry_core::hold`'s.
 
 use crate::bucket::{Bucket, Created};
-use crate::catalog::read_ref;
+use crate::catalog::{self, read_ref};
 use crate::claim::{Incarnation, SEAL_BYTES_MAX};
 use crate::error::{Error, Result};
+use crate::family::{self, Listed};
 use crate::liveness::{self, SeenNodes};
 use crate::nodes::Nodes;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use skerry_core::descriptor::{Pin, VolumeDesc, VolumeState};
-use skerry_core::hold::{Candidate, Held, HeldRange, may_collect};
-use skerry_core::id::{PinId, SnapshotId, StreamId, VolumeId};
+use skerry_core::hold::{Candidate, Held, HeldRange, Span, may_collect};
+use skerry_core::holder::Holder;
+use skerry_core::id::{PinId, StreamId, VolumeId};
 use skerry_core::names::{self, Object};
+use skerry_core::pins::{PinClocks, has_expired};
 use skerry_core::position::{Number, Position, SegmentKey};
 use skerry_core::root::{Base, Root};
 use skerry_core::seal::Seal;
 use skerry_core::takeover::RefOrder;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
+
+pub use crate::family::Owned;
 
 /// How often refs are listed anew when they change while they are read; then the pass gives up until the next.
 const LISTINGS_MAX: usize = 5;
 
-/// What stands in the bucket about one volume.
-#[derive(Debug, Default)]
-struct Listed {
-    desc: bool,
-    state: bool,
-    gone: bool,
-    heads: Vec<String>,
-    /// The numbers of snapshots' refs.
-    snapshots: BTreeMap<SnapshotId, BTreeSet<u64>>,
-    buried: BTreeSet<SnapshotId>,
-    pins: BTreeMap<PinId, (u64, String)>,
-}
+/// How many segments are deleted at once: enough to hide the latency of a store, few beside what clients read.
+const DELETES_IN_FLIGHT: usize = 16;
 
-impl Listed {
-    fn head_orders(&self) -> impl Iterator<Item = RefOrder> + '_ {
-        self.heads.iter().filter_map(|name| match names::parse(name) {
-            Object::Head(_, epoch, stream, number) => Some(RefOrder { epoch, stream, number }),
-            _ => None,
-        })
-    }
-
-    fn newest_head(&self) -> Option<RefOrder> {
-        self.head_orders().max()
-    }
-}
-
-/// Who collects for a volume, and what of it is under way.
+/// What an owner knows of its volume besides what a short pass lists.
 #[derive(Debug, Clone)]
-pub struct Owned {
-    /// The volume.
-    pub volume: VolumeId,
-    /// The stream being written, and the first number of its node lane that no ref covers; none for a deleted volume.
-    pub writing: Option<(StreamId, Number)>,
-    /// The last head ref that the owner wrote in its own stream.
-    pub head: Option<RefOrder>,
-}
-
-impl Owned {
-    /// True if a pass may go on after this listing of the volume: of a living volume its owner's head
-    /// must be the newest; a deleted one has no owner, and its tombstone must be seen.
-    fn may_collect(&self, listed: Option<&Listed>) -> bool {
-        let Some(listed) = listed else { return false };
-        if self.writing.is_none() {
-            return listed.gone;
-        }
-        let orders: Vec<RefOrder> = listed.head_orders().collect();
-        may_collect(self.head, &orders)
-    }
-}
-
-/// Joins two listings, made one after the other: refs of either count, tombstones of the first only. A snapshot's
-/// ref is replaced by a higher number that the *first* listing shows.
-fn merge(
-    first: BTreeMap<VolumeId, Listed>,
-    second: BTreeMap<VolumeId, Listed>,
-) -> BTreeMap<VolumeId, Listed> {
-    let mut out = second;
-    for listed in out.values_mut() {
-        listed.gone = false;
-        listed.buried.clear();
-    }
-    for (volume, before) in first {
-        let listed = out.entry(volume).or_default();
-        listed.desc |= before.desc;
-        listed.gone = before.gone;
-        listed.buried = before.buried;
-        listed.heads.extend(before.heads);
-        listed.heads.sort_unstable();
-        listed.heads.dedup();
-        for (id, numbers) in before.snapshots {
-            let Some(counts) = numbers.last().copied() else { continue };
-            let held = listed.snapshots.entry(id).or_default();
-            held.insert(counts);
-            held.retain(|number| *number >= counts);
-        }
-    }
-    out
-}
-
-/// When the latest renewal of a pin was first seen.
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    renewal: u64,
-    at: Duration,
+pub struct Near {
+    /// The root of the head that it wrote last, and that root's place.
+    pub head: (Arc<Root>, Position),
+    /// What need not be read, and may hold whatever it reaches.
+    pub unread: Vec<Span>,
+    /// Snapshots that must be read: neighbours of a deleted one.
+    pub read: Vec<Base>,
 }
 
 /// Deletes what nothing holds.
 pub struct Collector {
     bucket: Bucket,
     nodes: Nodes,
-    pins: Mutex<HashMap<PinId, Seen>>,
+    /// Of each volume with pins: what the last listing of them showed.
+    pins: Mutex<HashMap<VolumeId, PinClocks>>,
 }
 
 impl Collector {
@@ -123,7 +60,7 @@ impl Collector {
         Self { bucket, nodes, pins: Mutex::default() }
     }
 
-    /// Lists every segment of a volume's streams: the daily sweep, and the sweep at opening.
+    /// Lists every segment of a volume's streams: for a sweep.
     pub async fn sweep_candidates(&self, lives: &[Incarnation]) -> Result<Vec<SegmentKey>> {
         let mut out = Vec::new();
         for life in lives {
@@ -143,7 +80,7 @@ impl Collector {
         Ok(bytes.is_none_or(|bytes| Seal::is(&bytes)))
     }
 
-    /// Those of `candidates` that nothing holds; none if the pass had to be given up. They must have been
+    /// A sweep: those of `candidates` that nothing holds; none if the pass had to be given up. They must have been
     /// listed before this call, and an owner must look for a seal in its stream between this and
     /// [`Self::delete`].
     pub async fn free(
@@ -152,32 +89,98 @@ impl Collector {
         lives: &[Incarnation],
         candidates: &BTreeSet<SegmentKey>,
     ) -> Result<Option<Vec<SegmentKey>>> {
-        if candidates.is_empty() {
-            return Ok(Some(Vec::new()));
+        if owned.writing.is_none() {
+            if !self.bucket.exists(&names::volume_gone(owned.volume)).await? {
+                return Ok(None);
+            }
+            // Nobody may take a head for one that can be pinned any more.
+            for (head, _) in catalog::list_heads(&self.bucket, owned.volume).await? {
+                self.bucket.delete(&head).await?;
+            }
         }
         // A newer Skerry may hold what this one would not know how to see.
         self.bucket.check_features().await?;
         let Some(held) = self.held(owned, candidates).await? else { return Ok(None) };
-        let epochs: HashMap<StreamId, u64> = lives.iter().map(|l| (l.stream, l.epoch)).collect();
-        let placed: Vec<Candidate> = candidates
-            .iter()
-            .map(|key| Candidate {
-                key: *key,
-                stream: epochs.get(&key.stream).map(|epoch| (owned.volume, *epoch)),
-            })
-            .collect();
-        Ok(Some(held.free(&placed)))
+        Ok(Some(held.free(&placed(owned.volume, lives, candidates))))
     }
 
-    /// Deletes segments that [`Self::free`] found.
-    pub async fn delete(&self, free: &[SegmentKey]) -> Result<()> {
-        for key in free {
-            self.bucket.delete(&names::segment(*key)).await?;
+    /// A short pass: those of `candidates` that an owner's head or a deleted snapshot has just let go of, and that
+    /// nothing holds; none if the pass had to be given up. An owner must look for a seal between this and
+    /// [`Self::delete`].
+    pub async fn free_near(
+        &self,
+        owned: &Owned,
+        lives: &[Incarnation],
+        candidates: &BTreeSet<SegmentKey>,
+        near: &Near,
+    ) -> Result<Option<Vec<SegmentKey>>> {
+        let mut held = Held { unread: near.unread.clone(), ..Held::default() };
+        held.open_nodes.extend(owned.writing);
+        held.ranges.push(HeldRange::head(owned.volume, &near.head.1));
+        let rest = self.rest(&held, owned.volume, lives, candidates);
+        let (tree, mut seen) = (near.head.0.liveness, SeenNodes::new());
+        liveness::hold(&self.nodes, tree, &rest, &mut seen, &mut held.listed).await?;
+        let rest = self.rest(&held, owned.volume, lives, &rest);
+        if rest.is_empty() {
+            return Ok(Some(Vec::new()));
         }
-        Ok(())
+        let heads = catalog::list_heads(&self.bucket, owned.volume).await?;
+        let orders: Vec<RefOrder> = heads.iter().map(|(_, order)| *order).collect();
+        if !may_collect(owned.head, &orders) {
+            return Ok(None);
+        }
+        let mut listed = Listed { asked: self.bucket.clock().boot(), ..Listed::default() };
+        for prefix in [names::holder_prefix(owned.volume), names::pin_prefix(owned.volume)] {
+            let objects = self.bucket.list(&prefix).await?;
+            objects.into_iter().for_each(|object| listed.add(object.name));
+        }
+        held.unread.extend(listed.holders.iter().map(|(_, holder)| *holder.span()));
+        let mut gathering =
+            Gathering { collector: self, candidates: &rest, seen: SeenNodes::new(), held };
+        for base in &near.read {
+            gathering.base(owned.volume, base).await?;
+        }
+        if !gathering.pins(owned.volume, &listed).await? {
+            return Ok(None);
+        }
+        Ok(Some(gathering.held.free(&placed(owned.volume, lives, &rest))))
     }
 
-    /// Everything in the bucket that holds one of the candidates; none if refs kept changing, or if
+    fn rest(
+        &self,
+        held: &Held,
+        volume: VolumeId,
+        lives: &[Incarnation],
+        candidates: &BTreeSet<SegmentKey>,
+    ) -> BTreeSet<SegmentKey> {
+        held.free(&placed(volume, lives, candidates)).into_iter().collect()
+    }
+
+    /// What a deleted snapshot may have held alone: everything that its base names, but for parts of its liveness that
+    /// one of `others` has, too.
+    pub async fn of_base(&self, base: &Base, others: &[Base]) -> Result<BTreeSet<SegmentKey>> {
+        let others: Vec<_> = others.iter().map(|other| other.root.liveness).collect();
+        let mut all = liveness::all_but(&self.nodes, base.root.liveness, &others).await?;
+        // Data segments between its root and its end, where they are of one stream; others wait for the sweep.
+        let first = if base.at.stream == base.end.stream { base.at.number.0 + 1 } else { 1 };
+        let stream = base.end.stream;
+        all.extend((first..=base.end.number.0).map(|n| SegmentKey { stream, number: Number(n) }));
+        Ok(all)
+    }
+
+    /// Deletes segments that [`Self::free`] or [`Self::free_near`] found, several at once.
+    pub async fn delete(&self, free: &[SegmentKey]) -> Result<()> {
+        let names: Vec<String> = free.iter().map(|key| names::segment(*key)).collect();
+        let bucket = self.bucket.clone();
+        let delete = move |name: String| {
+            let bucket = bucket.clone();
+            async move { bucket.delete(&name).await }.boxed()
+        };
+        let deletes = futures::stream::iter(names).map(delete);
+        deletes.buffer_unordered(DELETES_IN_FLIGHT).try_collect().await
+    }
+
+    /// Everything in the family that holds one of the candidates; none if refs kept changing, or if
     /// the owner's own head is not the newest.
     async fn held(&self, owned: &Owned, candidates: &BTreeSet<SegmentKey>) -> Result<Option<Held>> {
         for _ in 0..LISTINGS_MAX {
@@ -188,55 +191,40 @@ impl Collector {
                 held: Held::default(),
             };
             gathering.held.open_nodes.extend(owned.writing);
-            let first = self.list_refs().await?;
-            if !owned.may_collect(first.get(&owned.volume)) {
-                return Ok(None);
-            }
-            let second = self.list_refs().await?;
-            if gathering.all(&merge(first, second)).await? {
-                return Ok(Some(gathering.held));
+            let Some(family) = family::list(&self.bucket, owned).await? else { return Ok(None) };
+            if gathering.all(&family).await? {
+                let held = gathering.held;
+                self.release_clones(&family).await?;
+                return Ok(Some(held));
             }
         }
         Ok(None)
     }
 
-    async fn list_refs(&self) -> Result<BTreeMap<VolumeId, Listed>> {
-        let mut volumes: BTreeMap<VolumeId, Listed> = BTreeMap::new();
-        for object in self.bucket.list(names::VOLUMES).await? {
-            let name = object.name;
-            match names::parse(&name) {
-                Object::VolumeDesc(v) => volumes.entry(v).or_default().desc = true,
-                Object::VolumeState(v) => volumes.entry(v).or_default().state = true,
-                Object::VolumeGone(v) => volumes.entry(v).or_default().gone = true,
-                Object::Head(v, ..) => volumes.entry(v).or_default().heads.push(name),
-                Object::Snapshot(v, id, number) => {
-                    let snapshots = &mut volumes.entry(v).or_default().snapshots;
-                    snapshots.entry(id).or_default().insert(number);
+    /// Takes away the holders of clones that are over.
+    async fn release_clones(&self, family: &BTreeMap<VolumeId, Listed>) -> Result<()> {
+        for listed in family.values() {
+            for (name, _, clone) in listed.clones() {
+                if family.get(&clone).is_some_and(Listed::is_over) {
+                    self.bucket.delete(name).await?;
                 }
-                Object::SnapshotGone(v, id) => {
-                    volumes.entry(v).or_default().buried.insert(id);
-                }
-                Object::Pin(v, id, renewal) => {
-                    let newest = volumes.entry(v).or_default().pins.entry(id).or_default();
-                    if renewal >= newest.0 {
-                        *newest = (renewal, name);
-                    }
-                }
-                _ => {}
             }
         }
-        Ok(volumes)
+        Ok(())
     }
 
-    /// Pins are timed on this node's own boot-time clock, from first seeing their latest renewal.
-    fn has_expired(&self, id: PinId, renewal: u64, ttl: Duration) -> bool {
+    /// How long ago this node first saw the latest renewal of each pin, by its own boot-time clock.
+    fn first_seen(&self, volume: VolumeId, listed: &Listed) -> BTreeMap<PinId, Duration> {
         let now = self.bucket.clock().boot();
-        let mut pins = self.pins.lock();
-        let seen = pins.entry(id).or_insert(Seen { renewal, at: now });
-        if seen.renewal != renewal {
-            *seen = Seen { renewal, at: now };
+        let pins: Vec<(PinId, u64)> =
+            listed.pins.iter().map(|(id, (renewal, _))| (*id, *renewal)).collect();
+        let mut all = self.pins.lock();
+        let mut clocks = all.remove(&volume).unwrap_or_default();
+        let ages = clocks.see(&pins, listed.asked, now);
+        if !clocks.is_empty() {
+            all.insert(volume, clocks);
         }
-        now.saturating_sub(seen.at) > ttl
+        ages
     }
 
     async fn is_ready(&self, volume: VolumeId) -> Result<bool> {
@@ -253,10 +241,22 @@ impl Collector {
     }
 }
 
+/// Candidates with their streams' epochs, where these are known.
+fn placed(
+    volume: VolumeId,
+    lives: &[Incarnation],
+    candidates: &BTreeSet<SegmentKey>,
+) -> Vec<Candidate> {
+    let epochs: HashMap<StreamId, u64> = lives.iter().map(|l| (l.stream, l.epoch)).collect();
+    let place = |key: &SegmentKey| epochs.get(&key.stream).map(|epoch| (volume, *epoch));
+    candidates.iter().map(|key| Candidate { key: *key, stream: place(key) }).collect()
+}
+
 /// What is held, being gathered from one listing.
 struct Gathering<'a> {
     collector: &'a Collector,
     candidates: &'a BTreeSet<SegmentKey>,
+    /// Nodes of liveness that were read: roots share most of theirs.
     seen: SeenNodes,
     held: Held,
 }
@@ -264,11 +264,20 @@ struct Gathering<'a> {
 impl Gathering<'_> {
     /// Goes through a listing. False if a ref of it is gone by now: what followed it is not in the
     /// listing, and may hold what it held, so that the listing must be made again.
-    async fn all(&mut self, volumes: &BTreeMap<VolumeId, Listed>) -> Result<bool> {
-        for (volume, listed) in volumes {
-            if listed.desc && !listed.state && self.is_abandoned(*volume, volumes).await? {
-                continue;
+    async fn all(&mut self, family: &BTreeMap<VolumeId, Listed>) -> Result<bool> {
+        let mut withdrawn = HashSet::new();
+        for listed in family.values() {
+            for (name, holder, clone) in listed.clones() {
+                if self.is_withdrawn(listed, holder, &family[&clone], clone).await? {
+                    self.collector.bucket.delete(name).await?;
+                    withdrawn.insert(clone);
+                } else if !family[&clone].desc {
+                    // Its maker is about to write the descriptor, or died: what it is made of stays.
+                    self.held.unread.push(*holder.span());
+                }
             }
+        }
+        for (volume, listed) in family.iter().filter(|(volume, _)| !withdrawn.contains(*volume)) {
             if !self.volume(*volume, listed).await? {
                 return Ok(false);
             }
@@ -276,50 +285,36 @@ impl Gathering<'_> {
         Ok(true)
     }
 
-    /// True of a pending clone whose parent is deleted: it is withdrawn here and now, unless it turns out
-    /// to be settled. Its maker may have died; one that is only slow finds the tombstone, or this.
-    async fn is_abandoned(
+    /// True of a clone that never was. One that is pending, and whose snapshot is deleted, is withdrawn here and now,
+    /// unless it turns out to be settled: its maker may have died; one that is only slow finds the tombstone, or this.
+    async fn is_withdrawn(
         &self,
-        volume: VolumeId,
-        volumes: &BTreeMap<VolumeId, Listed>,
+        listed: &Listed,
+        holder: &Holder,
+        clone: &Listed,
+        id: VolumeId,
     ) -> Result<bool> {
-        let desc = self.collector.desc(volume).await?;
-        let Some((parent, snapshot)) = desc.parent else { return Ok(false) };
-        let buried = |p: &Listed| p.buried.contains(&snapshot);
-        if !volumes.get(&parent).is_some_and(buried) {
+        let Holder::Clone { snapshot, .. } = holder else { return Ok(false) };
+        if clone.gone {
             return Ok(false);
         }
-        let name = names::volume_state(volume);
+        if clone.state {
+            return Ok(!self.collector.is_ready(id).await?);
+        }
+        if !listed.buried.contains(snapshot) {
+            return Ok(false);
+        }
+        let name = names::volume_state(id);
         let bytes = VolumeState::Withdrawn.encode(self.collector.bucket.nonce());
         match self.collector.bucket.create(&name, vec![bytes]).await? {
             Created::Ours => Ok(true),
-            Created::Theirs => Ok(!self.collector.is_ready(volume).await?),
+            Created::Theirs => Ok(!self.collector.is_ready(id).await?),
         }
     }
 
     async fn volume(&mut self, volume: VolumeId, listed: &Listed) -> Result<bool> {
-        // Only a volume is ever deleted: of one that is, the state need not be readable.
-        if listed.state && !listed.gone && !self.collector.is_ready(volume).await? {
-            return Ok(true);
-        }
-        if !listed.gone {
-            // A pending descriptor holds as much as one that is settled.
-            if listed.desc && listed.heads.is_empty() {
-                self.descriptor(&self.collector.desc(volume).await?).await?;
-            }
-            let newest = listed.newest_head();
-            for name in &listed.heads {
-                let Some(head) = read_ref(&self.collector.bucket, name).await? else {
-                    return Ok(false);
-                };
-                self.held.ranges.push(HeldRange::head(volume, &head.base.at));
-                match self.root(&head.base.root).await {
-                    // Put late, by a writer that had been fenced: what it names was nobody's any more.
-                    Err(Error::NotFound { .. })
-                        if newest.is_some_and(|newest| RefOrder::of(&head.base.at) < newest) => {}
-                    done => done?,
-                }
-            }
+        if !listed.gone && !self.heads(volume, listed).await? {
+            return Ok(false);
         }
         for (id, numbers) in listed.snapshots.iter().filter(|(id, _)| !listed.buried.contains(*id))
         {
@@ -331,10 +326,37 @@ impl Gathering<'_> {
                 self.base(volume, &found.base).await?;
             }
         }
-        for (id, (renewal, name)) in &listed.pins {
+        self.pins(volume, listed).await
+    }
+
+    async fn heads(&mut self, volume: VolumeId, listed: &Listed) -> Result<bool> {
+        // A pending descriptor holds as much as one that is settled.
+        if listed.desc && listed.heads.is_empty() {
+            self.descriptor(&self.collector.desc(volume).await?).await?;
+        }
+        let newest = listed.newest_head();
+        for name in &listed.heads {
+            let Some(head) = read_ref(&self.collector.bucket, name).await? else {
+                return Ok(false);
+            };
+            self.held.ranges.push(HeldRange::head(volume, &head.base.at));
+            match self.root(&head.base.root).await {
+                // Put late, by a writer that had been fenced: what it names was nobody's any more.
+                Err(Error::NotFound { .. })
+                    if newest.is_some_and(|newest| RefOrder::of(&head.base.at) < newest) => {}
+                done => done?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Holds what pins name; deletes those that have expired.
+    async fn pins(&mut self, volume: VolumeId, listed: &Listed) -> Result<bool> {
+        let ages = self.collector.first_seen(volume, listed);
+        for (id, (_, name)) in &listed.pins {
             let Some(bytes) = self.collector.bucket.get(name).await? else { return Ok(false) };
             let pin = Pin::decode(&bytes).map_err(|e| Error::format(name, e))?;
-            if self.collector.has_expired(*id, *renewal, Duration::from_millis(pin.ttl_ms)) {
+            if has_expired(ages[id], Duration::from_millis(pin.ttl_ms)) {
                 // Its reader has stopped by its own clock, or died.
                 self.collector.bucket.delete(name).await?;
             } else {
@@ -361,3 +383,7 @@ impl Gathering<'_> {
         liveness::hold(nodes, root.liveness, candidates, &mut self.seen, listed).await
     }
 }
+
+#[cfg(test)]
+#[path = "collect/tests.rs"]
+mod tests;

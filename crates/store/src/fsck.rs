@@ -18,6 +18,7 @@ use crate::view::{self, View};
 use skerry_core::descriptor::{VolumeDesc, VolumeState};
 use skerry_core::entry::BlockEntry;
 use skerry_core::hold::{Candidate, Held, HeldRange};
+use skerry_core::holder::Holder;
 use skerry_core::id::VolumeId;
 use skerry_core::names::{self, Object};
 use skerry_core::node::NodePtr;
@@ -193,8 +194,23 @@ impl Checker<'_> {
         };
         self.head(&desc, &mut seen).await;
         self.snapshots(&desc, &mut seen).await;
+        self.holder(&desc, &mut seen).await;
         self.content(&mut seen).await;
         seen
+    }
+
+    /// A clone is known below its parent, or the parent's collector takes what it needs.
+    async fn holder(&self, desc: &VolumeDesc, seen: &mut Seen) {
+        let Some((parent, _)) = desc.parent.filter(|_| seen.is_there) else { return };
+        let is_ours = |name: &str| match names::parse(name) {
+            Object::Holder(_, Holder::Clone { clone, .. }) => clone == desc.id,
+            _ => false,
+        };
+        match self.bucket.list(&names::holder_prefix(parent)).await {
+            Ok(listed) if listed.iter().any(|object| is_ours(&object.name)) => {}
+            Ok(_) => seen.wrong(names::holder_prefix(parent), "it does not name its clone"),
+            Err(e) => seen.wrong(names::holder_prefix(parent), e),
+        }
     }
 
     async fn head(&self, desc: &VolumeDesc, seen: &mut Seen) {
@@ -261,6 +277,17 @@ impl Checker<'_> {
             Ok(refs) => refs,
             Err(e) => return seen.wrong("its snapshots", e),
         };
+        let labelled = match self.catalog.all_labels(desc.id).await {
+            Ok((labels, ending)) => labels
+                .into_iter()
+                .map(|(_, l)| l.id)
+                .chain(ending.into_iter().map(|(_, id)| id))
+                .collect(),
+            Err(e) => {
+                seen.wrong("its labels", e);
+                BTreeSet::new()
+            }
+        };
         let mut labels = BTreeSet::new();
         for found in refs {
             seen.is_there = true;
@@ -271,6 +298,9 @@ impl Checker<'_> {
                 continue;
             };
             let what = names::snapshot(desc.id, info.id, info.number);
+            if !labelled.contains(&info.id) {
+                seen.wrong(&what, format!("no label leads to it from its name, {}", info.name));
+            }
             if !labels.insert(info.name.clone()) {
                 seen.wrong(&what, format!("there are two snapshots called {}", info.name));
             }

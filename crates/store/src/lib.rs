@@ -18,6 +18,7 @@ pub mod collect;
 pub mod dead;
 mod direct;
 pub mod error;
+pub mod family;
 pub mod faulty;
 pub mod fsck;
 pub mod litter;

@@ -238,6 +238,37 @@ pub async fn hold(
     Ok(())
 }
 
+/// Everything that a tree lists or stands in, but for parts that one of `others` has, too.
+pub async fn all_but(
+    nodes: &Nodes,
+    top: Option<NodePtr>,
+    others: &[Option<NodePtr>],
+) -> Result<BTreeSet<SegmentKey>> {
+    let mut shared = SeenNodes::new();
+    let mut todo: Vec<NodePtr> = others.iter().copied().flatten().collect();
+    while let Some(ptr) = todo.pop() {
+        if shared.insert((ptr.segment, ptr.offset)) && ptr.level > 0 {
+            todo.extend(children(nodes, &ptr).await?.iter().map(|child| child.ptr));
+        }
+    }
+    let mut all = BTreeSet::new();
+    let mut todo: Vec<NodePtr> = top.into_iter().collect();
+    while let Some(ptr) = todo.pop() {
+        if shared.contains(&(ptr.segment, ptr.offset)) {
+            continue;
+        }
+        all.insert(ptr.segment);
+        if ptr.level > 0 {
+            todo.extend(children(nodes, &ptr).await?.iter().map(|child| child.ptr));
+            continue;
+        }
+        let bytes = leaf(nodes, &ptr).await?;
+        let entries = liveness::entries(&bytes).map_err(|e| wrong(Some(ptr), e))?;
+        all.extend(entries.iter().map(|entry| entry.key));
+    }
+    Ok(all)
+}
+
 /// Walks a tree in order.
 pub struct Walk<'a> {
     nodes: &'a Nodes,

@@ -65,9 +65,6 @@ impl Volume {
             state.head_at = Some(job.at);
             state.frozen = None;
         }
-        if let Err(error) = self.collect(&mut keeper, false).await {
-            tracing::warn!(volume = %self.name(), %error, "collection stopped; the next checkpoint tries again");
-        }
         drop(keeper);
         self.checkpoints_done.send_modify(|done| *done = (*done).max(job.ticket));
         self.work.notify_one();

@@ -36,11 +36,8 @@ impl Node {
             }
         }
         if snapshots {
-            for found in self.ctx.catalog.snapshots(id).await? {
-                if let Some(info) = found.snapshot {
-                    self.ctx.catalog.bury(&names::snapshot_gone(id, info.id)).await?;
-                    self.ctx.catalog.delete_snapshot_refs(id, info.id).await?;
-                }
+            for (name, label) in self.ctx.catalog.labels(id).await? {
+                self.ctx.catalog.delete_snapshot(id, &name, label.id).await?;
             }
         }
         self.finish_deletion(id, name).await
@@ -125,10 +122,10 @@ impl Node {
 
     /// Frees the name of a deleted volume that has no snapshots left, and deletes what nothing holds.
     pub(crate) async fn finish_deletion(&self, id: VolumeId, name: &Name) -> Result<()> {
-        if self.ctx.catalog.snapshots(id).await?.is_empty() {
+        if self.ctx.catalog.settled_labels(id).await?.is_empty() {
             self.ctx.catalog.free(name, id).await?;
         }
-        if let Err(error) = self.sweep_deleted(id).await {
+        if let Err(error) = self.free_deleted(id).await {
             tracing::warn!(volume = %name, %error, "a deleted volume's segments stay until the next sweep");
         }
         Ok(())

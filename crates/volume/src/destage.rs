@@ -250,7 +250,12 @@ impl Destager {
             && let Some(job) = self.volume.freeze()
         {
             let volume = self.volume.clone();
-            self.checkpoint = Some(tokio::spawn(async move { volume.check_in(job).await }));
+            self.checkpoint = Some(tokio::spawn(async move {
+                volume.check_in(job).await?;
+                // Beside whatever comes next.
+                tokio::spawn(async move { volume.collect_now_and_then().await });
+                Ok(())
+            }));
         }
     }
 }

@@ -79,9 +79,7 @@ impl Volume {
             self.drain().await?;
             self.checkpoint().await?;
         }
-        // A pass of collection reads every ref in the bucket: only if there is something to find.
-        let mut keeper = self.refs.lock().await;
-        self.collect(&mut keeper, vseq != first).await?;
+        self.collect(vseq != first).await?;
         Ok(vseq)
     }
 }

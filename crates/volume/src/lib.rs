@@ -16,6 +16,7 @@ pub mod volume;
 
 mod budget;
 mod checkin;
+mod collecting;
 mod deletion;
 mod destage;
 mod extents;

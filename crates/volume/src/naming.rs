@@ -145,7 +145,7 @@ impl Node {
         }
         let entry = catalog.entry(id).await?;
         if entry.gone {
-            let left = !catalog.snapshots(id).await?.is_empty();
+            let left = !catalog.labels(id).await?.is_empty();
             if !left {
                 catalog.free(name, id).await?;
             }

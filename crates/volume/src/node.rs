@@ -326,7 +326,7 @@ impl Node {
             }
             let pinned = self.pin(bases, target).await?;
             // What the pin copied must still have been the newest when it was there.
-            if claim::is_newest(&self.ctx.bucket, id, &peek).await? {
+            if claim::pin_holds(&self.ctx.bucket, id, &peek).await? {
                 return Ok(self.attach_view(&desc, peek.view, pinned, target));
             }
         }

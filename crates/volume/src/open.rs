@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use skerry_core::descriptor::VolumeDesc;
 use skerry_core::extents::ExtentMap;
 use skerry_core::id::VolumeId;
+use skerry_core::label::Label;
 use skerry_core::names;
 use skerry_core::ops::Op;
 use skerry_core::position::Position;
@@ -44,11 +45,11 @@ pub(crate) async fn open(
     park(&ctx, desc.id, &lives, &mut verdict).await;
     refuse_mixed(&desc, &verdict)?;
     settle_passed(&ctx, &desc, &claimed, &verdict).await?;
-    let refs = ctx.catalog.snapshots(desc.id).await?;
+    let labels = ctx.catalog.settled_labels(desc.id).await?;
     let has_barrier = verdict.replay.iter().any(|r| matches!(r.action, Action::Barrier(_)));
     let must_checkpoint = claimed.must_checkpoint || (claimed.unsettled && has_barrier);
     let group = group_of(&verdict, fresh);
-    let volume = Arc::new(build(ctx, desc, group, claimed, lives, Snapshots::of_refs(&refs)));
+    let volume = Arc::new(build(ctx, desc, group, claimed, lives, Snapshots::of_labels(&labels)));
     volume.replay(tail, &verdict)?;
     let destager = tokio::spawn(Destager::new(volume.clone()).run());
     tokio::spawn(watch_fence(Arc::downgrade(&volume)));
@@ -145,10 +146,15 @@ async fn settle_passed(
     for record in &verdict.replay {
         let Action::Cancel(id) = record.action else { continue };
         cancelled.insert(id);
-        let passed = barriers.iter().any(|b| b.barrier.id == id);
-        if passed || ctx.catalog.snapshot_numbers(desc.id, id).await?.newest().is_some() {
-            ctx.catalog.bury(&names::snapshot_gone(desc.id, id)).await?;
-            ctx.catalog.delete_snapshot_refs(desc.id, id).await?;
+        let passed = barriers.iter().find(|b| b.barrier.id == id).map(|b| b.barrier.name.clone());
+        let name = match passed {
+            Some(name) => Some(name),
+            None => {
+                ctx.catalog.snapshot(desc.id, id).await?.and_then(|r| r.snapshot).map(|s| s.name)
+            }
+        };
+        if let Some(name) = name {
+            ctx.catalog.delete_snapshot(desc.id, &name, id).await?;
         }
     }
     for passed in barriers {
@@ -180,6 +186,9 @@ async fn settle_passed(
             }),
             next_node: 0,
         };
+        if let Some(label) = Label::of(&made) {
+            ctx.catalog.label(desc.id, &passed.barrier.name, label).await?;
+        }
         let name = names::snapshot(desc.id, id, PUBLISHED);
         // Whoever was first wrote the same snapshot.
         let _ = ctx.bucket.create(&name, vec![made.encode(ctx.bucket.nonce())]).await?;
@@ -267,6 +276,7 @@ fn build(
         checkpoints_wanted: AtomicU64::new(0),
         checkpoints_done: watch::Sender::new(0),
         refs: tokio::sync::Mutex::new(keeper),
+        collecting: tokio::sync::Mutex::default(),
         admin: Arc::default(),
         fence,
         last_built: Mutex::default(),

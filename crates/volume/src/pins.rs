@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use skerry_core::env::Clock;
 use skerry_core::id::VolumeId;
+use skerry_core::pins::{may_read, renewed};
 use skerry_core::root::Base;
 use skerry_store::pin::Hold;
 use std::sync::Arc;
@@ -18,8 +19,9 @@ const RENEWALS: u32 = 3;
 /// Pins that are renewed until this is dropped.
 pub(crate) struct Pinned {
     clock: Arc<dyn Clock>,
-    /// When the pins end if they are not renewed, milliseconds of the boot-time clock.
-    deadline_ms: Arc<AtomicU64>,
+    ttl: Duration,
+    /// What the clock said before the last renewal of all pins, milliseconds since boot.
+    renewed_ms: Arc<AtomicU64>,
     _ends_with_this: oneshot::Sender<()>,
 }
 
@@ -27,20 +29,21 @@ impl Pinned {
     /// Pins bases, each rolled forward along the streams of its volume.
     pub(crate) async fn hold(ctx: &Context, bases: Vec<(VolumeId, Base)>) -> Result<Self> {
         let (ttl, clock) = (ctx.settings.pin_ttl, ctx.clock().clone());
-        let deadline = clock.boot() + ttl;
+        let began = clock.boot();
         let mut holds = Vec::new();
         for (volume, base) in bases {
             holds.push(Hold::new(&ctx.bucket, volume, base, ttl).await?);
         }
-        let deadline_ms = Arc::new(AtomicU64::new(millis(deadline)));
+        let renewed_ms = Arc::new(AtomicU64::new(millis(began)));
         let (end, ended) = oneshot::channel();
-        tokio::spawn(keep(holds, ended, ttl, clock.clone(), deadline_ms.clone()));
-        Ok(Self { clock, deadline_ms, _ends_with_this: end })
+        tokio::spawn(keep(holds, ended, ttl, clock.clone(), renewed_ms.clone()));
+        Ok(Self { clock, ttl, renewed_ms, _ends_with_this: end })
     }
 
     /// Fails once the pins may have ended.
     pub(crate) fn check(&self, name: &str) -> Result<()> {
-        if millis(self.clock.boot()) < self.deadline_ms.load(Ordering::Acquire) {
+        let renewed = Duration::from_millis(self.renewed_ms.load(Ordering::Acquire));
+        if may_read(renewed, self.clock.boot(), self.ttl) {
             return Ok(());
         }
         let detail = format!(
@@ -59,15 +62,16 @@ async fn keep(
     mut ended: oneshot::Receiver<()>,
     ttl: Duration,
     clock: Arc<dyn Clock>,
-    deadline_ms: Arc<AtomicU64>,
+    renewed_ms: Arc<AtomicU64>,
 ) {
     loop {
         tokio::select! {
             _ = &mut ended => break,
             () = tokio::time::sleep(ttl / RENEWALS) => {}
         }
-        let began = millis(clock.boot());
-        if began >= deadline_ms.load(Ordering::Acquire) {
+        let before = Duration::from_millis(renewed_ms.load(Ordering::Acquire));
+        let began = clock.boot();
+        if !may_read(before, began, ttl) {
             // Others may hold it for ended: it must not come back.
             break;
         }
@@ -79,7 +83,8 @@ async fn keep(
             }
         }
         if is_renewed {
-            deadline_ms.fetch_max(began + millis(ttl), Ordering::AcqRel);
+            let Some(from) = renewed(before, began, clock.boot(), ttl) else { break };
+            renewed_ms.fetch_max(millis(from), Ordering::AcqRel);
         }
     }
     for hold in holds {

@@ -2,29 +2,25 @@
 
 use crate::error::Result;
 use crate::volume::Volume;
+use skerry_core::hold::Span;
+use skerry_core::label::{self, Label, Labelled};
 use skerry_core::names;
 use skerry_core::position::{Number, Position, SegmentKey};
 use skerry_core::refs::{Ref, SnapshotInfo};
-use skerry_core::root::Base;
-use skerry_core::takeover::RefOrder;
+use skerry_core::root::{Base, Root};
 use skerry_store::bucket::Created;
-use skerry_store::catalog;
 use skerry_store::claim::Incarnation;
-use skerry_store::collect::Owned;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// A pass of collection is worth its listing from this many candidates on.
-const CANDIDATES_MIN: usize = 64;
 
 /// What is known of a volume's refs; held under one lock, so that a root in use never loses its last ref.
 #[derive(Debug)]
 pub(crate) struct RefKeeper {
     /// The names of head refs that exist.
     pub(crate) heads: Vec<String>,
-    /// The newest of them, if this incarnation wrote it.
-    pub(crate) own_head: Option<RefOrder>,
+    /// The newest of them, its root and that root's place, if this incarnation wrote it.
+    pub(crate) own_head: Option<OwnHead>,
     /// All incarnations of the volume.
     pub(crate) lives: Vec<Incarnation>,
     /// Segments that may be free.
@@ -33,6 +29,13 @@ pub(crate) struct RefKeeper {
     pub(crate) next_node: Arc<AtomicU64>,
     /// The first node number that the newest ref does not cover.
     pub(crate) covered_node: u64,
+}
+
+/// A head ref that this incarnation wrote.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnHead {
+    pub(crate) root: Arc<Root>,
+    pub(crate) at: Position,
 }
 
 impl Volume {
@@ -50,14 +53,22 @@ impl Volume {
         }
         // Under the lock: a checkpoint that ends now must not take away the root that this one names.
         let base = self.state.lock().base();
+        let label_name = info.name.clone();
         let made = Ref {
             volume: self.desc.id,
             base,
             snapshot: Some(info),
-            next_node: keeper.next_node.load(Ordering::Relaxed),
+            // 0 would say that it is not known; one more than there are costs nothing.
+            next_node: keeper.next_node.load(Ordering::Relaxed).max(1),
         };
+        // A ref that no label leads to would be held for ever.
+        if let Some(label) = Label::of(&made) {
+            let labelled = names::label(self.desc.id, &label_name, &Labelled::Snapshot(label));
+            let bytes = label::encode(id, self.ctx.bucket.nonce());
+            self.create_persistently(&labelled, bytes).await?;
+        }
         self.create_persistently(&name, made.encode(self.ctx.bucket.nonce())).await?;
-        self.snapshots.lock().published(id);
+        self.snapshots.lock().published(id, Span::of_snapshot(&made));
         Ok(())
     }
 
@@ -95,10 +106,11 @@ impl Volume {
         let next_node = keeper.next_node.load(Ordering::Relaxed);
         let name = names::head(self.desc.id, &base.at);
         let at = base.at;
+        let root = Arc::new(base.root.clone());
         let made = Ref { volume: self.desc.id, base, snapshot: None, next_node };
         self.create_persistently(&name, made.encode(self.ctx.bucket.nonce())).await?;
         keeper.covered_node = next_node;
-        keeper.own_head = Some(RefOrder::of(&at));
+        keeper.own_head = Some(OwnHead { root, at });
         keeper.candidates.extend(dropped);
         let first = if before.stream == at.stream { before.number.0 + 1 } else { 1 };
         keeper.candidates.extend(
@@ -116,53 +128,5 @@ impl Volume {
         }
         keeper.heads.push(name);
         Ok(())
-    }
-
-    /// Deletes all that may be free and is.
-    pub(crate) async fn collect_all(&self) -> Result<()> {
-        let mut keeper = self.refs.lock().await;
-        self.collect(&mut keeper, true).await.map(drop)
-    }
-
-    /// Deletes what may be free and is, if there is enough of it or `always`; gives how many segments.
-    pub(crate) async fn collect(&self, keeper: &mut RefKeeper, always: bool) -> Result<usize> {
-        if keeper.candidates.len() < if always { 1 } else { CANDIDATES_MIN } {
-            return Ok(0);
-        }
-        if always {
-            self.delete_late_heads(keeper).await?;
-        }
-        let owned = Owned {
-            volume: self.desc.id,
-            writing: Some((self.stream, Number::node(keeper.covered_node))),
-            head: keeper.own_head,
-        };
-        let collector = &self.ctx.collector;
-        let free = collector.free(&owned, &keeper.lives, &keeper.candidates).await?;
-        let Some(free) = free else { return Ok(0) };
-        // Between deciding and deleting: somebody who took the stream over may rely on what is here.
-        self.look_for_seal().await?;
-        collector.delete(&free).await?;
-        keeper.candidates.clear();
-        Ok(free.len())
-    }
-
-    /// Deletes heads that late PUTs of an earlier incarnation put here after this one's: what they name may be
-    /// gone, and a pass of collection stops at what it can't read.
-    async fn delete_late_heads(&self, keeper: &RefKeeper) -> Result<()> {
-        let Some(own) = keeper.own_head else { return Ok(()) };
-        let heads = catalog::list_heads(&self.ctx.bucket, self.desc.id).await?;
-        for (name, _) in heads.iter().filter(|(_, order)| *order < own) {
-            self.ctx.bucket.delete(name).await?;
-        }
-        Ok(())
-    }
-
-    /// Looks at every object of the volume's streams and deletes what nothing holds.
-    pub async fn sweep(&self) -> Result<usize> {
-        let mut keeper = self.refs.lock().await;
-        let candidates = self.ctx.collector.sweep_candidates(&keeper.lives).await?;
-        keeper.candidates.extend(candidates);
-        self.collect(&mut keeper, true).await
     }
 }

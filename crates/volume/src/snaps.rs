@@ -5,20 +5,19 @@ use crate::extents;
 use crate::info::{DiffRange, SnapshotState, SnapshotView, VolumeInfo};
 use crate::node::Node;
 use crate::open::state_of;
-use crate::refs::RefKeeper;
 use crate::volume::{Behalf, Volume, WHOLE};
 use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind};
+use skerry_core::hold::Span;
+use skerry_core::holder::Holder;
 use skerry_core::id::{GroupId, SnapshotId, StreamId, VolumeId};
 use skerry_core::name::Name;
-use skerry_core::names;
 use skerry_core::ops::{Barrier, Op};
-use skerry_core::position::{Position, SegmentKey};
+use skerry_core::position::Position;
 use skerry_core::record::Action;
 use skerry_core::refs::Ref;
 use skerry_core::root::Base;
 use skerry_core::segment::build;
 use skerry_core::size::check_volume;
-use skerry_store::liveness::Walk;
 use skerry_store::view;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -94,6 +93,20 @@ impl Volume {
 
     /// Deletes a snapshot: a pending one by a record that cancels it, a published one by its tombstone.
     pub(crate) async fn delete_snapshot(&self, name: &Name) -> Result<()> {
+        // Nobody has to wait for the collection.
+        let cleared = match self.bury_snapshot(name).await? {
+            Ok(Some(found)) => self.collect_after(&found).await,
+            Ok(None) => Ok(()),
+            Err(unread) => Err(unread),
+        };
+        if let Err(error) = cleared {
+            tracing::warn!(volume = %self.name(), %error, "a deleted snapshot's segments stay until the next sweep");
+        }
+        Ok(())
+    }
+
+    /// Deletes a snapshot but for what it held; gives its ref, if there was one, or why that can't be read.
+    async fn bury_snapshot(&self, name: &Name) -> Result<Result<Option<Ref>>> {
         let _admin = self.admin.lock().await;
         let known = self.snapshots.lock().get(name.as_str()).cloned();
         let known = known.ok_or_else(|| {
@@ -115,47 +128,18 @@ impl Volume {
             self.flush().await?;
         }
         if known.state == SnapshotState::Pending && !self.snapshots.lock().was_sent(known.id) {
-            return Ok(());
+            return Ok(Ok(None));
         }
         // A barrier that was on its way is in the stream, or will be: the tombstone decides.
-        let mut keeper = self.refs.lock().await;
-        let found = self.ctx.catalog.snapshot(self.desc.id, known.id).await?;
-        self.ctx.catalog.bury(&names::snapshot_gone(self.desc.id, known.id)).await?;
+        // One whose ref may be under way; a published one's is there, and nobody else needs to wait.
+        let _keeper = match known.state {
+            SnapshotState::Pending => Some(self.refs.lock().await),
+            _ => None,
+        };
+        let found = self.ctx.catalog.snapshot(self.desc.id, known.id).await;
+        self.ctx.catalog.delete_snapshot(self.desc.id, name.as_str(), known.id).await?;
         self.snapshots.lock().remove_id(known.id);
-        if let Err(error) = self.clear_after(&mut keeper, known.id, found).await {
-            tracing::warn!(volume = %self.name(), %error, "a deleted snapshot's segments stay until the next sweep");
-        }
-        Ok(())
-    }
-
-    /// Takes a buried snapshot's ref away, and what only it held.
-    async fn clear_after(
-        &self,
-        keeper: &mut RefKeeper,
-        id: SnapshotId,
-        found: Option<Ref>,
-    ) -> Result<()> {
-        if let Some(found) = found {
-            let nodes = &self.ctx.nodes;
-            let mut walk = Walk::new(nodes, found.base.root.liveness);
-            while let Some(listed) = walk.next_leaf().await? {
-                keeper.candidates.extend(listed.iter().map(|(key, _)| *key));
-            }
-            keeper.candidates.extend(walk.own);
-            self.add_range(&mut keeper.candidates, &found.base);
-        }
-        self.ctx.catalog.delete_snapshot_refs(self.desc.id, id).await?;
-        self.collect(keeper, true).await?;
-        Ok(())
-    }
-
-    /// Data segments between a base's root and its end, where they are of one stream; others wait for the sweep.
-    fn add_range(&self, candidates: &mut std::collections::BTreeSet<SegmentKey>, base: &Base) {
-        let first = if base.at.stream == base.end.stream { base.at.number.0 + 1 } else { 1 };
-        candidates.extend((first..=base.end.number.0).map(|n| SegmentKey {
-            stream: base.end.stream,
-            number: skerry_core::position::Number(n),
-        }));
+        Ok(found.map_err(Error::from))
     }
 
     /// Becomes what a snapshot is, and keeps what it was as another. Writers are kept out before anything
@@ -164,7 +148,7 @@ impl Volume {
     /// Runs to its end even if who asked for it goes away: half of it must not be.
     async fn roll_back(
         self: &Arc<Self>,
-        base: Base,
+        to: (SnapshotId, Base),
         kept: Name,
         force: bool,
         admin: OwnedMutexGuard<()>,
@@ -176,7 +160,7 @@ impl Volume {
             volume.refuse_clients(force, true)?;
             volume.state.lock().generation += 1;
             let view = volume.snapshot(Some(&kept), Behalf::WhoPaused).await?;
-            volume.roll_back_paused(&base).await?;
+            volume.roll_back_paused(to.0, &to.1).await?;
             Ok(view)
         });
         done.await
@@ -203,10 +187,11 @@ impl Volume {
         Paused(self)
     }
 
-    async fn roll_back_paused(&self, base: &Base) -> Result<()> {
+    async fn roll_back_paused(&self, to: SnapshotId, base: &Base) -> Result<()> {
         self.drain().await?;
         let mut target = view::open(&self.ctx.bucket, self.desc.id, base).await?;
         self.checkpoint().await?;
+        self.note_fork(to).await?;
         let at = self.publish_rollback(base).await?;
         {
             let mut state = self.state.lock();
@@ -228,6 +213,15 @@ impl Volume {
         self.progress.send_modify(|progress| progress.vseq = at.vseq);
         // The root below is an old one: nothing may begin at this place before it has one of its own.
         self.checkpoint().await
+    }
+
+    /// Says, before the volume is rolled back, that its history forks there.
+    async fn note_fork(&self, snapshot: SnapshotId) -> Result<()> {
+        let next_node = self.refs.lock().await.next_node.load(Ordering::Relaxed);
+        let number = self.last_built.lock().0.next();
+        let at = Position { number, ..Position::start(self.epoch, self.stream, 0) };
+        let fork = Holder::Fork { snapshot, span: Span::upto(&at, next_node) };
+        Ok(self.ctx.catalog.hold(self.desc.id, &fork).await?)
     }
 
     /// Puts a segment that holds nothing but the rollback.
@@ -282,8 +276,8 @@ impl Node {
         if let Some(open) = self.open_here(id) {
             return Ok(open.snapshots.lock().views(volume.as_str()));
         }
-        let refs = self.ctx.catalog.snapshots(id).await?;
-        Ok(crate::snapshots::Snapshots::of_refs(&refs).views(volume.as_str()))
+        let labels = self.ctx.catalog.labels(id).await?;
+        Ok(crate::snapshots::Snapshots::of_labels(&labels).views(volume.as_str()))
     }
 
     /// The ref of a snapshot, once it is in the bucket.
@@ -297,23 +291,21 @@ impl Node {
             // One that is not known here may be its new owner's, if the volume was taken over meanwhile.
             open.wait_published(snapshot).await?;
         }
-        let refs = self.ctx.catalog.snapshots(id).await?;
-        refs.into_iter()
-            .find(|r| r.snapshot.as_ref().is_some_and(|s| s.name == snapshot.as_str()))
-            .ok_or_else(|| missing(volume, snapshot))
+        let found = self.ctx.catalog.find_snapshot(id, snapshot).await?;
+        found.ok_or_else(|| missing(volume, snapshot))
     }
 
     /// Deletes a snapshot. Nothing depends on it.
     pub async fn delete_snapshot(&self, volume: &Name, snapshot: &Name) -> Result<()> {
         let id = self.resolve(volume).await?;
-        let entry = self.ctx.catalog.entry(id).await?;
-        if !entry.gone {
+        if !self.ctx.catalog.is_gone(id).await? {
             return self.writable(volume).await?.delete_snapshot(snapshot).await;
         }
-        let found = self.published(id, volume, snapshot).await?;
-        let info = found.snapshot.ok_or_else(|| missing(volume, snapshot))?;
-        self.ctx.catalog.bury(&names::snapshot_gone(id, info.id)).await?;
-        self.ctx.catalog.delete_snapshot_refs(id, info.id).await?;
+        // By its label: its ref may be damaged.
+        let labels = self.ctx.catalog.labels(id).await?;
+        let found = labels.iter().find(|(name, _)| name == snapshot.as_str());
+        let (name, label) = found.ok_or_else(|| missing(volume, snapshot))?;
+        self.ctx.catalog.delete_snapshot(id, name, label.id).await?;
         self.finish_deletion(id, volume).await
     }
 
@@ -405,6 +397,8 @@ impl Node {
         let volume = self.writable(name).await?;
         let admin = volume.admin.clone().lock_owned().await;
         let found = self.published(volume.desc.id, name, snapshot).await?;
+        let info = found.snapshot.as_ref().ok_or_else(|| missing(name, snapshot))?;
+        let to = (info.id, found.base.clone());
         let kept: Name = {
             let snapshots = volume.snapshots.lock();
             let stamp = timestamp_name(self.ctx.clock().wall_ms());
@@ -414,7 +408,7 @@ impl Node {
                 Error::new(ErrorKind::Internal, e.to_string())
             })?
         };
-        volume.roll_back(found.base, kept, force, admin).await
+        volume.roll_back(to, kept, force, admin).await
     }
 
     /// The flush level of a volume that is created without one.

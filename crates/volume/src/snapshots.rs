@@ -1,9 +1,10 @@
 //! The snapshots of a volume that this node writes, as its owner knows them.
 
 use crate::info::{SnapshotState, SnapshotView};
+use skerry_core::hold::Span;
 use skerry_core::id::SnapshotId;
+use skerry_core::label::Label;
 use skerry_core::ops::Barrier;
-use skerry_core::refs::Ref;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A snapshot that the owner knows.
@@ -13,6 +14,8 @@ pub(crate) struct Known {
     pub(crate) created_ms: u64,
     pub(crate) size_bytes: u64,
     pub(crate) state: SnapshotState,
+    /// Which part of the volume's history its ref holds, once there is one.
+    pub(crate) span: Option<Span>,
     /// The sequence number after its barrier, while it is pending.
     pub(crate) vseq: u64,
 }
@@ -27,17 +30,18 @@ pub(crate) struct Snapshots {
 
 impl Snapshots {
     /// What the bucket lists.
-    pub(crate) fn of_refs(refs: &[Ref]) -> Self {
+    pub(crate) fn of_labels(labels: &[(String, Label)]) -> Self {
         let mut all = Self::default();
-        for info in refs.iter().filter_map(|r| r.snapshot.as_ref()) {
+        for (name, label) in labels {
             let known = Known {
-                id: info.id,
-                created_ms: info.created_ms,
-                size_bytes: info.size_bytes,
+                id: label.id,
+                created_ms: label.created_ms,
+                size_bytes: label.size_bytes,
                 state: SnapshotState::Published,
+                span: Some(label.span),
                 vseq: 0,
             };
-            all.by_name.insert(info.name.clone(), known);
+            all.by_name.insert(name.clone(), known);
         }
         all
     }
@@ -49,16 +53,23 @@ impl Snapshots {
             created_ms: barrier.created_ms,
             size_bytes,
             state: SnapshotState::Pending,
+            span: None,
             vseq,
         };
         self.by_name.insert(barrier.name.clone(), known);
     }
 
     /// Its ref is in the bucket.
-    pub(crate) fn published(&mut self, id: SnapshotId) {
+    pub(crate) fn published(&mut self, id: SnapshotId, span: Span) {
         for known in self.by_name.values_mut().filter(|known| known.id == id) {
             known.state = SnapshotState::Published;
+            known.span = Some(span);
         }
+    }
+
+    /// The spans of all that have refs.
+    pub(crate) fn spans(&self) -> Vec<(SnapshotId, Span)> {
+        self.by_name.values().filter_map(|known| Some((known.id, known.span?))).collect()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Known> {

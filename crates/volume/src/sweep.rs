@@ -8,6 +8,7 @@ use skerry_core::id::VolumeId;
 use skerry_core::names::{self, Object};
 use skerry_store::claim;
 use skerry_store::collect::Owned;
+use skerry_store::family;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -56,8 +57,14 @@ impl Node {
         Ok(listed.iter().filter_map(|object| gone(&object.name)).collect())
     }
 
+    /// Finishes what was begun of a deleted volume, and deletes what nothing holds of its streams.
+    async fn sweep_deleted(&self, id: VolumeId) -> Result<usize> {
+        self.ctx.catalog.settled_labels(id).await?;
+        self.free_deleted(id).await
+    }
+
     /// Deletes what nothing holds of a deleted volume's streams.
-    pub(crate) async fn sweep_deleted(&self, id: VolumeId) -> Result<usize> {
+    pub(crate) async fn free_deleted(&self, id: VolumeId) -> Result<usize> {
         let lives = claim::lives(&self.ctx.bucket, id).await?;
         let collector = &self.ctx.collector;
         let candidates: BTreeSet<_> =
@@ -65,6 +72,8 @@ impl Node {
         let owned = Owned { volume: id, writing: None, head: None };
         let free = collector.free(&owned, &lives, &candidates).await?.unwrap_or_default();
         collector.delete(&free).await?;
+        // Its own parents need not hold anything for it any more.
+        family::release(&self.ctx.bucket, &self.ctx.catalog, id).await?;
         Ok(free.len())
     }
 }

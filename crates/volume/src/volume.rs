@@ -88,6 +88,8 @@ pub struct Volume {
     pub(crate) checkpoints_done: watch::Sender<u64>,
     /// Held while refs are written or deleted, so that a root in use never loses its last ref.
     pub(crate) refs: tokio::sync::Mutex<crate::refs::RefKeeper>,
+    /// Held by a pass of collection: one at a time.
+    pub(crate) collecting: tokio::sync::Mutex<()>,
     /// Held by operations that change what the volume is.
     pub(crate) admin: Arc<tokio::sync::Mutex<()>>,
     pub(crate) fence: Fence,

@@ -5,6 +5,8 @@ use crate::info::{CreateVolume, Released, VolumeInfo};
 use crate::node::Node;
 use crate::volume::{Behalf, Volume, WHOLE};
 use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind, VolumeState};
+use skerry_core::hold::Span;
+use skerry_core::holder::Holder;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::name::Name;
 use skerry_core::position::Position;
@@ -13,6 +15,7 @@ use skerry_core::refs::Ref;
 use skerry_core::root::{Base, Root};
 use skerry_core::size::{BlockSize, check_volume};
 use skerry_store::claim::{self, ClaimOptions};
+use skerry_store::family;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -45,6 +48,7 @@ impl Node {
     }
 
     /// Makes a descriptor a volume: propose, see that what it hangs on is still there, take the name, settle.
+    /// Of a clone `parent` is the ref that it copies: its holder comes before anything else.
     pub(crate) async fn introduce(
         &self,
         desc: VolumeDesc,
@@ -59,8 +63,12 @@ impl Node {
                 format!("volume {name} exists already; choose another name"),
             ));
         }
-        catalog.propose(&desc).await?;
         let id = desc.id;
+        if let Some(((of, snapshot), parent)) = desc.parent.zip(parent) {
+            let span = Span::of_snapshot(parent);
+            catalog.hold(of, &Holder::Clone { clone: id, snapshot, span }).await?;
+        }
+        catalog.propose(&desc).await?;
         let named = async {
             // From here on the descriptor holds what it was made of, if that still counts.
             if let Some(parent) = parent
@@ -81,7 +89,11 @@ impl Node {
             })
         };
         let state = if let Err(e) = named.await {
-            catalog.settle(id, VolumeState::Withdrawn).await?;
+            if catalog.settle(id, VolumeState::Withdrawn).await? == VolumeState::Withdrawn
+                && let Some((parent, _)) = desc.parent
+            {
+                family::delete_holders(&self.ctx.bucket, parent, id).await?;
+            }
             return Err(e);
         } else {
             catalog.settle(id, VolumeState::Ready).await?
@@ -145,11 +157,11 @@ impl Node {
             // Whatever was asked for: here, only the bucket keeps what was flushed.
             info.flush = FlushLevel::Bucket;
         }
-        let snapshots = self.ctx.catalog.snapshots(id).await?;
-        info.snapshots = snapshots.len() as u64;
+        let labels = self.ctx.catalog.labels(id).await?;
+        info.snapshots = labels.len() as u64;
         if entry.gone {
-            let kept = snapshots.iter().filter_map(|found| found.snapshot.as_ref());
-            info.size_bytes = kept.max_by_key(|s| s.created_ms).map_or(0, |s| s.size_bytes);
+            let newest = labels.iter().max_by_key(|(_, label)| label.created_ms);
+            info.size_bytes = newest.map_or(0, |(_, label)| label.size_bytes);
         } else {
             let peek = claim::peek(&self.ctx.bucket, &desc).await?;
             info.size_bytes = peek.view.size_bytes;

@@ -1,0 +1,198 @@
+//! What stands in the bucket about a volume and its family: the volumes that were cloned from it, and from them.
+//!
+//! The listing of a volume shows its clones' holders, those of the clones show theirs, and so on. Nothing else in the
+//! bucket is looked at: damage elsewhere stops no pass, and a pass costs nothing for volumes that share nothing.
+
+use crate::bucket::Bucket;
+use crate::error::Result;
+use skerry_core::hold::may_collect;
+use skerry_core::holder::Holder;
+use skerry_core::id::{PinId, SnapshotId, StreamId, VolumeId};
+use skerry_core::names::{self, Object};
+use skerry_core::position::Number;
+use skerry_core::takeover::RefOrder;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Who collects for a volume, and what of it is under way.
+#[derive(Debug, Clone)]
+pub struct Owned {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The stream being written, and the first number of its node lane that no ref covers; none for a deleted volume.
+    pub writing: Option<(StreamId, Number)>,
+    /// The last head ref that the owner wrote in its own stream.
+    pub head: Option<RefOrder>,
+}
+
+impl Owned {
+    /// True if a pass may go on after this listing of the volume: of a living volume its owner's head
+    /// must be the newest; a deleted one has no owner, and its tombstone must be seen.
+    pub(crate) fn may_collect(&self, listed: &Listed) -> bool {
+        if self.writing.is_none() {
+            return listed.gone;
+        }
+        let orders: Vec<RefOrder> = listed.head_orders().collect();
+        may_collect(self.head, &orders)
+    }
+}
+
+/// What stands in the bucket about one volume.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    /// What this node's boot-time clock said before the listing.
+    pub(crate) asked: Duration,
+    pub(crate) desc: bool,
+    pub(crate) state: bool,
+    pub(crate) gone: bool,
+    pub(crate) heads: Vec<String>,
+    /// The numbers of snapshots' refs.
+    pub(crate) snapshots: BTreeMap<SnapshotId, BTreeSet<u64>>,
+    pub(crate) buried: BTreeSet<SnapshotId>,
+    pub(crate) pins: BTreeMap<PinId, (u64, String)>,
+    pub(crate) holders: Vec<(String, Holder)>,
+}
+
+impl Listed {
+    /// Lists everything of a volume but its segments.
+    pub(crate) async fn of(bucket: &Bucket, volume: VolumeId) -> Result<Self> {
+        let mut all = Self { asked: bucket.clock().boot(), ..Self::default() };
+        for object in bucket.list(&names::volume_prefix(volume)).await? {
+            all.add(object.name);
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn add(&mut self, name: String) {
+        match names::parse(&name) {
+            Object::VolumeDesc(_) => self.desc = true,
+            Object::VolumeState(_) => self.state = true,
+            Object::VolumeGone(_) => self.gone = true,
+            Object::Head(..) => self.heads.push(name),
+            Object::Snapshot(_, id, number) => {
+                self.snapshots.entry(id).or_default().insert(number);
+            }
+            Object::SnapshotGone(_, id) => drop(self.buried.insert(id)),
+            Object::Holder(_, holder) => self.holders.push((name, holder)),
+            Object::Pin(_, id, renewal) => {
+                let newest = self.pins.entry(id).or_default();
+                if renewal >= newest.0 {
+                    *newest = (renewal, name);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn head_orders(&self) -> impl Iterator<Item = RefOrder> + '_ {
+        self.heads.iter().filter_map(|name| match names::parse(name) {
+            Object::Head(_, epoch, stream, number) => Some(RefOrder { epoch, stream, number }),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn newest_head(&self) -> Option<RefOrder> {
+        self.head_orders().max()
+    }
+
+    /// The clones that hang on it, each with the name of its holder.
+    pub(crate) fn clones(&self) -> impl Iterator<Item = (&str, &Holder, VolumeId)> {
+        self.holders.iter().filter_map(|(name, holder)| match holder {
+            Holder::Clone { clone, .. } => Some((name.as_str(), holder, *clone)),
+            Holder::Fork { .. } => None,
+        })
+    }
+
+    /// True of a volume of which nothing is left that anything could be read through.
+    pub(crate) fn is_over(&self) -> bool {
+        let mut snapshots = self.snapshots.keys();
+        self.gone
+            && snapshots.all(|id| self.buried.contains(id))
+            && self.pins.is_empty()
+            && self.clones().next().is_none()
+    }
+
+    /// Joins two listings of the volume, made one after the other: refs of either count, tombstones of the first only. A
+    /// snapshot's ref is replaced by a higher number that the *first* listing shows.
+    fn then(self, mut second: Self) -> Self {
+        second.gone = self.gone;
+        second.buried = self.buried;
+        second.desc |= self.desc;
+        second.heads.extend(self.heads);
+        second.heads.sort_unstable();
+        second.heads.dedup();
+        for (id, numbers) in self.snapshots {
+            let Some(counts) = numbers.last().copied() else { continue };
+            let held = second.snapshots.entry(id).or_default();
+            held.insert(counts);
+            held.retain(|number| *number >= counts);
+        }
+        for (name, holder) in self.holders {
+            if !second.holders.iter().any(|(other, _)| *other == name) {
+                second.holders.push((name, holder));
+            }
+        }
+        second
+    }
+}
+
+/// Lists a volume and its family, each volume twice; none if `owned` may not collect.
+pub(crate) async fn list(
+    bucket: &Bucket,
+    owned: &Owned,
+) -> Result<Option<BTreeMap<VolumeId, Listed>>> {
+    let mut family = BTreeMap::new();
+    let mut todo = vec![owned.volume];
+    while let Some(volume) = todo.pop() {
+        if family.contains_key(&volume) {
+            continue;
+        }
+        let first = Listed::of(bucket, volume).await?;
+        if volume == owned.volume && !owned.may_collect(&first) {
+            return Ok(None);
+        }
+        let listed = first.then(Listed::of(bucket, volume).await?);
+        todo.extend(listed.clones().map(|(_, _, clone)| clone));
+        family.insert(volume, listed);
+    }
+    Ok(Some(family))
+}
+
+/// Deletes the holders of a volume that is over, and of its ancestors that are over then.
+pub async fn release(
+    bucket: &Bucket,
+    catalog: &crate::catalog::Catalog,
+    mut volume: VolumeId,
+) -> Result<()> {
+    // Ids never come back, so that a line of ancestors ends.
+    loop {
+        let parent = match catalog.desc(volume).await {
+            Ok(desc) => desc.parent,
+            Err(e) if e.is_unavailable() => return Err(e),
+            Err(error) => {
+                tracing::warn!(%volume, %error, "whose clone it was can't be told; a sweep of the parent finds out");
+                None
+            }
+        };
+        let Some((parent, _)) = parent else { return Ok(()) };
+        // What decides is listed first, what may still hold second.
+        let first = Listed::of(bucket, volume).await?;
+        if !first.gone || !first.then(Listed::of(bucket, volume).await?).is_over() {
+            return Ok(());
+        }
+        delete_holders(bucket, parent, volume).await?;
+        volume = parent;
+    }
+}
+
+/// Deletes what says that a clone hangs on its parent: it never came to be, or nothing of it is left.
+pub async fn delete_holders(bucket: &Bucket, parent: VolumeId, clone: VolumeId) -> Result<()> {
+    for object in bucket.list(&names::holder_prefix(parent)).await? {
+        if let Object::Holder(_, Holder::Clone { clone: of, .. }) = names::parse(&object.name)
+            && of == clone
+        {
+            bucket.delete(&object.name).await?;
+        }
+    }
+    Ok(())
+}

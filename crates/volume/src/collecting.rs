@@ -1,0 +1,155 @@
+//! Collection of a volume that this node writes: what its head and its deleted snapshots have let go of.
+//!
+//! A pass takes the lock of the refs only to see where the volume stands; it lists, decides and deletes without it, so
+//! that neither a snapshot nor a checkpoint waits for a collection. What is dead at one head is dead at every later one.
+
+use crate::error::Result;
+use crate::refs::{OwnHead, RefKeeper};
+use crate::volume::Volume;
+use skerry_core::hold::{Span, neighbours};
+use skerry_core::id::SnapshotId;
+use skerry_core::position::{Number, SegmentKey};
+use skerry_core::refs::Ref;
+use skerry_core::root::Base;
+use skerry_core::takeover::RefOrder;
+use skerry_store::catalog;
+use skerry_store::claim::Incarnation;
+use skerry_store::collect::{Near, Owned};
+use std::collections::BTreeSet;
+
+/// A pass of collection is worth its listing from this many candidates on.
+const CANDIDATES_MIN: usize = 64;
+
+/// Where a volume stood when a pass began.
+struct Standing {
+    owned: Owned,
+    lives: Vec<Incarnation>,
+    head: OwnHead,
+}
+
+impl Standing {
+    /// None before this incarnation has written a head: until then it stands on its predecessor's.
+    fn of(volume: &Volume, keeper: &RefKeeper) -> Option<Self> {
+        let head = keeper.own_head.clone()?;
+        let owned = Owned {
+            volume: volume.desc.id,
+            writing: Some((volume.stream, Number::node(keeper.covered_node))),
+            head: Some(RefOrder::of(&head.at)),
+        };
+        Some(Self { owned, lives: keeper.lives.clone(), head })
+    }
+}
+
+impl Volume {
+    /// Deletes all that may be free and is.
+    pub(crate) async fn collect_all(&self) -> Result<()> {
+        self.collect(true).await.map(drop)
+    }
+
+    /// After a checkpoint: deletes what may be free, if that is worth it and no other pass is under way.
+    pub(crate) async fn collect_now_and_then(&self) {
+        if self.collecting.try_lock().is_err() {
+            return;
+        }
+        if let Err(error) = self.collect(false).await {
+            tracing::warn!(volume = %self.name(), %error, "collection stopped; the next checkpoint tries again");
+        }
+    }
+
+    /// Deletes what the head has let go of, if there is enough of it or `always`; gives how many segments.
+    pub(crate) async fn collect(&self, always: bool) -> Result<usize> {
+        let _one = self.collecting.lock().await;
+        let (standing, candidates) = {
+            let mut keeper = self.refs.lock().await;
+            if keeper.candidates.len() < if always { 1 } else { CANDIDATES_MIN } {
+                return Ok(0);
+            }
+            let Some(standing) = Standing::of(self, &keeper) else { return Ok(0) };
+            (standing, std::mem::take(&mut keeper.candidates))
+        };
+        let spans = self.snapshots.lock().spans();
+        let unread = spans.into_iter().map(|(_, span)| span).collect();
+        let done = self.free_near(&standing, &candidates, unread, Vec::new()).await;
+        if !matches!(done, Ok(Some(_))) {
+            self.refs.lock().await.candidates.extend(candidates);
+        }
+        Ok(done?.unwrap_or_default())
+    }
+
+    /// Deletes what only a snapshot held that has just been deleted. Its ref is gone by now, and `found` is what it was.
+    pub(crate) async fn collect_after(&self, found: &Ref) -> Result<()> {
+        let _one = self.collecting.lock().await;
+        if self.refs.lock().await.own_head.is_none() {
+            // A pass needs a head of this incarnation.
+            self.checkpoint().await?;
+        }
+        let standing = Standing::of(self, &*self.refs.lock().await);
+        let Some(standing) = standing else { return Ok(()) };
+        let near = neighbours(&Span::of_snapshot(found), &self.snapshots.lock().spans());
+        let Some(read) = self.read_bases(near).await? else { return Ok(()) };
+        let mut others = read.clone();
+        others.push(Base::exact((*standing.head.root).clone(), standing.head.at));
+        let candidates = self.ctx.collector.of_base(&found.base, &others).await?;
+        self.free_near(&standing, &candidates, Vec::new(), read).await.map(drop)
+    }
+
+    /// The bases of snapshots; none if one is not there: then nothing can be decided.
+    async fn read_bases(&self, ids: Vec<SnapshotId>) -> Result<Option<Vec<Base>>> {
+        let mut bases = Vec::new();
+        for id in ids {
+            match self.ctx.catalog.snapshot(self.desc.id, id).await? {
+                Some(found) => bases.push(found.base),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(bases))
+    }
+
+    async fn free_near(
+        &self,
+        standing: &Standing,
+        candidates: &BTreeSet<SegmentKey>,
+        unread: Vec<Span>,
+        read: Vec<Base>,
+    ) -> Result<Option<usize>> {
+        let near = Near { head: (standing.head.root.clone(), standing.head.at), unread, read };
+        let (owned, lives) = (&standing.owned, &standing.lives);
+        let free = self.ctx.collector.free_near(owned, lives, candidates, &near).await?;
+        let Some(free) = free else { return Ok(None) };
+        self.delete_free(&free).await.map(Some)
+    }
+
+    async fn delete_free(&self, free: &[SegmentKey]) -> Result<usize> {
+        if !free.is_empty() {
+            // Between deciding and deleting: somebody who took the stream over may rely on what is here.
+            self.look_for_seal().await?;
+            self.ctx.collector.delete(free).await?;
+        }
+        Ok(free.len())
+    }
+
+    /// Looks at every object of the volume's streams and deletes what nothing in its family holds.
+    pub async fn sweep(&self) -> Result<usize> {
+        let _one = self.collecting.lock().await;
+        self.ctx.catalog.clear_stray_labels(self.desc.id).await?;
+        let standing = Standing::of(self, &*self.refs.lock().await);
+        let Some(standing) = standing else { return Ok(0) };
+        self.delete_late_heads(&standing.head).await?;
+        let collector = &self.ctx.collector;
+        let listed = collector.sweep_candidates(&standing.lives).await?;
+        let candidates: BTreeSet<SegmentKey> = listed.into_iter().collect();
+        let free = collector.free(&standing.owned, &standing.lives, &candidates).await?;
+        self.delete_free(&free.unwrap_or_default()).await
+    }
+
+    /// Deletes heads that late PUTs of an earlier incarnation put here after this one's: what they name may be
+    /// gone, and a sweep stops at what it can't read.
+    async fn delete_late_heads(&self, own: &OwnHead) -> Result<()> {
+        let own = RefOrder::of(&own.at);
+        let heads = catalog::list_heads(&self.ctx.bucket, self.desc.id).await?;
+        for (name, _) in heads.iter().filter(|(_, order)| *order < own) {
+            self.ctx.bucket.delete(name).await?;
+        }
+        Ok(())
+    }
+}
