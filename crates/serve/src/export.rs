@@ -200,8 +200,9 @@ pub enum IoErrorKind {
     NoSpace,
     /// Not possible here (for a fast zeroing: not fast).
     NotSupported,
-    /// The server is going away; another connection may succeed.
-    ShuttingDown,
+    /// This connection can't go on, and a new one may: the server answers what it can and closes
+    /// it, so that the client asks again there.
+    Reconnect,
     /// More was asked for at once than can be given.
     TooLarge,
 }

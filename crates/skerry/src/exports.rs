@@ -199,7 +199,7 @@ fn meaning(kind: ErrorKind) -> (IoErrorKind, fn(String) -> OpenError) {
     match kind {
         ErrorKind::Invalid => (IoErrorKind::Invalid, OpenError::Denied),
         // Another connection may succeed.
-        ErrorKind::Detached => (IoErrorKind::ShuttingDown, OpenError::Unavailable),
+        ErrorKind::Detached => (IoErrorKind::Reconnect, OpenError::Unavailable),
         ErrorKind::Unavailable => (IoErrorKind::Failed, OpenError::Unavailable),
         ErrorKind::NotFound => (IoErrorKind::Failed, |name| OpenError::NotFound { name }),
         ErrorKind::Exists
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn each_kind_has_one_meaning_for_a_client() {
         for (kind, io, open) in [
-            (ErrorKind::Detached, IoErrorKind::ShuttingDown, "Unavailable"),
+            (ErrorKind::Detached, IoErrorKind::Reconnect, "Unavailable"),
             (ErrorKind::Unavailable, IoErrorKind::Failed, "Unavailable"),
             (ErrorKind::Fenced, IoErrorKind::Failed, "Denied"),
             (ErrorKind::Busy, IoErrorKind::Failed, "Denied"),

@@ -11,7 +11,7 @@ use futures::task::AtomicWaker;
 pub(crate) enum Order {
     /// Serve requests.
     Serve = 0,
-    /// Finish what was begun, refuse what is new, then close.
+    /// Answer what was begun, take nothing new, then close: the client asks again elsewhere.
     Drain = 1,
     /// Close the socket now; what was begun still runs to its end.
     Kill = 2,

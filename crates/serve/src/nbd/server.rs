@@ -164,8 +164,9 @@ impl Server {
         killed.len()
     }
 
-    /// Stops accepting, lets the requests in flight end and their replies go out, and refuses new
-    /// ones; connections that aren't done after `drain_time_max` are cut off.
+    /// Stops accepting, lets the requests in flight end and their replies go out, and takes no new
+    /// ones. No request is answered with an error: a client that reconnects asks again.
+    /// Connections that aren't done after `drain_time_max` are cut off.
     pub async fn shutdown(&self, drain_time_max: Duration) -> Drained {
         let mut departures = self.shared.departures.subscribe();
         self.shared.closing.send_replace(true);

@@ -9,6 +9,8 @@
 //! - a request is given to the export after every reply that was sent before it arrived was
 //!   decided: requests are taken in order, and a reply is never sent before the export's answer;
 //! - futures of the export are driven to their end, also when the client has gone;
+//! - a stop is no error: what was begun is answered, what was not is left unanswered, and the
+//!   connection is closed, so that a client that reconnects asks again (QEMU's `reconnect-delay`);
 //! - what is held for the client is bounded: past a limit nothing more is read.
 
 mod dispatch;
@@ -22,7 +24,7 @@ use std::task::{Context, Poll};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
@@ -41,6 +43,11 @@ use crate::export::Export;
 /// batch must not wait for the last, and what is written should still be in the processor's cache.
 const OUTPUT_PAUSE_BYTES: usize = 256 << 10;
 
+/// The most that is taken out of a socket before it is closed: more than a client's socket holds.
+const PARTING_BYTES_MAX: usize = 64 << 20;
+/// How much of it at once.
+const PARTING_READ_BYTES: usize = 64 << 10;
+
 /// A connection that serves requests.
 pub(crate) struct Session<S> {
     /// Gone once nothing can be sent or received any more.
@@ -57,6 +64,8 @@ pub(crate) struct Session<S> {
     slow_bytes: usize,
     /// False once the client has said or shown that it sends nothing more.
     input_open: bool,
+    /// The export has said that another connection must go on.
+    must_reconnect: bool,
     linger: Option<Pin<Box<Sleep>>>,
     failures: u64,
     /// Where what waits runs.
@@ -85,6 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             slow: FuturesUnordered::new(),
             slow_bytes: 0,
             input_open: true,
+            must_reconnect: false,
             linger: None,
             failures: 0,
             elsewhere,
@@ -95,7 +105,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// number of requests that failed for reasons other than the client's own.
     pub(crate) async fn run(mut self) -> u64 {
         poll_fn(|cx| self.poll_run(cx)).await;
+        self.part().await;
         self.failures
+    }
+
+    /// Closes a connection whose client may still be sending. What it has sent is taken out of the
+    /// socket first: closing over unread bytes resets a TCP connection, and replies can get lost.
+    async fn part(&mut self) {
+        let is_leaving = self.is_leaving();
+        let Some(mut stream) = self.stream.take().filter(|_| is_leaving) else { return };
+        // Whatever fails here, the connection is closed.
+        let _ = stream.shutdown().await;
+        let mut left = PARTING_BYTES_MAX;
+        let mut scratch = vec![0; PARTING_READ_BYTES];
+        poll_fn(|cx| {
+            while left > 0 {
+                let mut room = ReadBuf::new(&mut scratch);
+                match Pin::new(&mut stream).poll_read(cx, &mut room) {
+                    Poll::Ready(Ok(())) if !room.filled().is_empty() => {
+                        left = left.saturating_sub(room.filled().len());
+                    }
+                    _ => break,
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Whether nothing new is taken, and the connection is closed when all is answered.
+    fn is_leaving(&self) -> bool {
+        self.must_reconnect || self.control.now() != Order::Serve
     }
 
     fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -125,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Whether nothing is left to be done. Only asked when nothing could be done just now.
     fn is_over(&self) -> bool {
-        let ends = !self.input_open || self.control.now() != Order::Serve;
+        let ends = !self.input_open || self.is_leaving();
         ends && self.slow.is_empty() && self.output.is_empty()
     }
 
@@ -170,10 +210,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn poll_input(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(stream) = &mut self.stream else { return false };
-        if !self.input_open {
+        if !self.input_open || self.is_leaving() {
             return false;
         }
+        let Some(stream) = &mut self.stream else { return false };
         let read = if let Some(room) = self.incoming.room() {
             let mut room = ReadBuf::new(room);
             let polled = Pin::new(stream).poll_read(cx, &mut room);
@@ -212,10 +252,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.output.clear();
     }
 
-    /// Gives a client that sends nothing more a bounded time to take its replies. True when that
+    /// Gives a client from which nothing more is taken a bounded time to take its replies. True when that
     /// time is over, and the connection was closed for it.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> bool {
-        let blocked = !self.input_open && !self.output.is_empty();
+        let ends = !self.input_open || self.is_leaving();
+        let blocked = ends && !self.output.is_empty();
         if !blocked {
             self.linger = None;
             return false;
@@ -225,7 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if linger.as_mut().poll(cx).is_pending() {
             return false;
         }
-        tracing::warn!("a client that had said goodbye didn't take its replies; closed it");
+        tracing::warn!("a client didn't take its last replies in time; closed its connection");
         self.hang_up();
         true
     }

@@ -19,7 +19,6 @@ const EINVAL: u32 = 22;
 const ENOSPC: u32 = 28;
 const EOVERFLOW: u32 = 75;
 const ENOTSUP: u32 = 95;
-const ESHUTDOWN: u32 = 108;
 
 /// A server whose disk answers at once, and one whose disk never does.
 fn both_paths() -> [(&'static str, Server); 2] {
@@ -218,7 +217,6 @@ async fn errors_of_the_export_have_their_numbers() {
         (IoErrorKind::NoSpace, ENOSPC),
         (IoErrorKind::TooLarge, EOVERFLOW),
         (IoErrorKind::NotSupported, ENOTSUP),
-        (IoErrorKind::ShuttingDown, ESHUTDOWN),
     ];
     for (kind, expected) in table {
         let server = serving(vec![Gate::failing("disk", DISK_BYTES, kind)]);

@@ -8,7 +8,6 @@ use skerry_serve::nbd::wire::command;
 use crate::client::{Client, DISK_BYTES, memory_server, serving};
 use crate::gate::Gate;
 
-const ESHUTDOWN: u32 = 108;
 /// Long enough that only a hang reaches it.
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -19,7 +18,7 @@ async fn replies_overtake_a_request_that_waits() {
     let mut client = Client::open(&server, "disk", false).await;
     let waits = client.send(command::FLUSH, 0, 0, 0, &[]).await;
     gate.wait_until(|p| p.arrived == 1).await;
-    let refused = client.call(command::READ, 0, 1, 512, &[]).await;
+    let refused = client.call(command::READ, 0, DISK_BYTES, 512, &[]).await;
     assert_eq!(refused.errno, 22);
     gate.let_pass(1);
     assert_eq!(client.reply().await.cookie, waits);
@@ -57,7 +56,7 @@ async fn what_a_vanished_client_had_begun_runs_to_its_end() {
 }
 
 #[tokio::test]
-async fn while_draining_new_requests_are_refused_and_begun_ones_answered() {
+async fn a_stop_answers_what_was_begun_and_nothing_with_an_error() {
     let gate = Gate::shut("disk", DISK_BYTES);
     let server = serving(vec![gate.clone()]);
     let mut client = Client::open(&server, "disk", true).await;
@@ -66,11 +65,9 @@ async fn while_draining_new_requests_are_refused_and_begun_ones_answered() {
     let stopping = server.shutdown(DRAIN);
     let talking = async {
         for command in [command::READ, command::FLUSH, command::TRIM] {
-            let reply = client.call(command, 0, 0, 512, &[]).await;
-            assert_eq!(reply.errno, ESHUTDOWN);
+            client.send(command, 0, 0, 512, &[]).await;
         }
-        let write = client.call(command::WRITE, 0, 0, 512, &[1; 512]).await;
-        assert_eq!(write.errno, ESHUTDOWN);
+        client.send(command::WRITE, 0, 0, 512, &[1; 512]).await;
         gate.let_pass(1);
         let reply = client.reply().await;
         assert_eq!((reply.cookie, reply.errno), (begun, 0));
@@ -79,7 +76,28 @@ async fn while_draining_new_requests_are_refused_and_begun_ones_answered() {
     // The shutdown is polled first, so its order is given before the first request is sent.
     let (drained, ()) = tokio::join!(biased; stopping, talking);
     assert_eq!(drained, Drained { finished: 1, cut: 0 });
-    assert_eq!(gate.passed().left, 1);
+    assert_eq!(gate.passed().arrived, 1, "nothing was done that was not answered");
+}
+
+#[tokio::test]
+async fn a_stop_cuts_a_request_that_is_half_there() {
+    let server = memory_server();
+    let mut client = Client::open(&server, "disk", false).await;
+    client.send(command::WRITE, 0, 0, 64 << 10, &[1; 1 << 10]).await;
+    assert_eq!(server.shutdown(DRAIN).await, Drained { finished: 1, cut: 0 });
+    assert!(client.is_closed().await, "without a reply");
+}
+
+#[tokio::test]
+async fn an_export_that_wants_a_new_connection_gets_one_and_no_error() {
+    let server =
+        serving(vec![Gate::failing("disk", DISK_BYTES, skerry_serve::IoErrorKind::Reconnect)]);
+    for command in [command::READ, command::FLUSH, command::TRIM] {
+        let mut client = Client::open(&server, "disk", true).await;
+        client.send(command, 0, 0, 512, &[]).await;
+        assert!(client.is_closed().await, "command {command} was answered");
+        client.task.await.expect("ended");
+    }
 }
 
 #[tokio::test(start_paused = true)]

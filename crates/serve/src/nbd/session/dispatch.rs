@@ -4,7 +4,6 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::check::{Command, check};
-use super::super::control::Order;
 use super::super::wire::{self, REQUEST_BYTES, Request, allocation, chunk, command};
 use super::Session;
 use super::output::{HEADROOM_BYTES, PACKED_BYTES_MAX};
@@ -70,7 +69,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Takes every request that is there, as far as limits allow. Whether there was any.
     pub(super) fn take_requests(&mut self) -> bool {
         let mut any = false;
-        while self.may_take() || !matches!(self.incoming, Incoming::Header) {
+        while !self.is_leaving() && (self.may_take() || !matches!(self.incoming, Incoming::Header))
+        {
             match self.step() {
                 Step::Took => any = true,
                 Step::NeedsMore => break,
@@ -121,13 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let Some(request) = Request::decode(header) else {
             return Step::Broken("a request without its magic number");
         };
-        let checked = check(&request, &self.shape);
-        let checked = match self.control.now() {
-            Order::Serve => checked,
-            _ if checked == Ok(Command::Disconnect) => checked,
-            _ => Err(IoError::new(IoErrorKind::ShuttingDown, "the server is shutting down")),
-        };
-        match checked {
+        match check(&request, &self.shape) {
             Ok(Command::Write { fua }) => return self.begin_write(request, fua),
             Ok(command) => {
                 self.input.consume(REQUEST_BYTES);
@@ -334,8 +328,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.output.append(&reply);
     }
 
-    /// Tells the client that its request failed.
+    /// Tells the client that its request failed; or leaves it unanswered, if another connection
+    /// may carry it out.
     fn refuse(&mut self, request: &Request, error: &IoError) {
+        if error.kind == IoErrorKind::Reconnect {
+            if !self.must_reconnect {
+                tracing::info!(reason = %error, "closing a connection: its client may come again");
+            }
+            self.must_reconnect = true;
+            return;
+        }
         if error.kind == IoErrorKind::Failed {
             self.failures += 1;
             if self.failures == 1 {

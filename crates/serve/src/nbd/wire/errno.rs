@@ -7,13 +7,13 @@ use crate::export::{IoErrorKind, OpenError};
 #[must_use]
 pub fn errno(kind: IoErrorKind) -> u32 {
     match kind {
-        IoErrorKind::ReadOnly => 1,       // NBD_EPERM
-        IoErrorKind::Failed => 5,         // NBD_EIO
-        IoErrorKind::Invalid => 22,       // NBD_EINVAL
-        IoErrorKind::NoSpace => 28,       // NBD_ENOSPC
-        IoErrorKind::TooLarge => 75,      // NBD_EOVERFLOW
-        IoErrorKind::NotSupported => 95,  // NBD_ENOTSUP
-        IoErrorKind::ShuttingDown => 108, // NBD_ESHUTDOWN
+        IoErrorKind::ReadOnly => 1,      // NBD_EPERM
+        IoErrorKind::Failed => 5,        // NBD_EIO
+        IoErrorKind::Invalid => 22,      // NBD_EINVAL
+        IoErrorKind::NoSpace => 28,      // NBD_ENOSPC
+        IoErrorKind::TooLarge => 75,     // NBD_EOVERFLOW
+        IoErrorKind::NotSupported => 95, // NBD_ENOTSUP
+        IoErrorKind::Reconnect => 108,   // NBD_ESHUTDOWN; never sent: the connection is closed
     }
 }
 
