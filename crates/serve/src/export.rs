@@ -75,7 +75,8 @@ pub trait Export: Send + Sync + 'static {
         options: ZeroesOptions,
     ) -> Result<(), IoError>;
 
-    /// Fetches the range ahead of reads that are expected; a hint.
+    /// Fetches the range ahead of reads that are expected; a hint. Returns when it is there, or
+    /// can't be had: what is under way is bounded by how many of these calls are.
     async fn cache(&self, offset: u64, len: u64) -> Result<(), IoError>;
 
     /// What is allocated from `offset` on: at least one extent, in order and without gaps. Extents

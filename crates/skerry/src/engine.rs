@@ -109,6 +109,6 @@ pub(crate) trait EngineDevice: Send + Sync + 'static {
     /// What is stored from `offset` on: in order, without gaps, `max` ranges at most; they may end
     /// before `offset + len`.
     async fn status(&self, offset: u64, len: u64, max: usize) -> Result<Vec<StatusRange>>;
-    /// Fetches a range ahead of reads; a hint.
-    fn prefetch(&self, offset: u64, len: u64);
+    /// Fetches a range ahead of reads; a hint. Returns when it is there, or can't be had.
+    async fn prefetch(&self, offset: u64, len: u64);
 }

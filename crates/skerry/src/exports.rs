@@ -171,7 +171,7 @@ impl Export for DeviceExport {
     }
 
     async fn cache(&self, offset: u64, len: u64) -> Result<(), IoError> {
-        self.device()?.prefetch(offset, len);
+        self.device()?.prefetch(offset, len).await;
         Ok(())
     }
 

@@ -424,5 +424,5 @@ impl EngineDevice for FakeDevice {
         })
     }
 
-    fn prefetch(&self, _offset: u64, _len: u64) {}
+    async fn prefetch(&self, _offset: u64, _len: u64) {}
 }

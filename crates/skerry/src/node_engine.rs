@@ -166,7 +166,10 @@ impl EngineDevice for NodeDevice {
 
     fn try_read(&self, offset: u64, buf: &mut [u8]) -> Option<Result<()>> {
         if let Some(range) = self.device.read_ahead(offset, buf.len() as u64) {
-            self.prefetch(range.start, range.end - range.start);
+            let device = self.device.clone();
+            self.runtime.spawn(async move {
+                device.prefetch(range.start, range.end - range.start).await;
+            });
         }
         self.device.try_read(offset, buf)
     }
@@ -199,8 +202,7 @@ impl EngineDevice for NodeDevice {
         self.device.status(offset, len, max).await
     }
 
-    fn prefetch(&self, offset: u64, len: u64) {
-        let device = self.device.clone();
-        self.runtime.spawn(async move { device.prefetch(offset, len).await });
+    async fn prefetch(&self, offset: u64, len: u64) {
+        self.device.prefetch(offset, len).await;
     }
 }

@@ -19,6 +19,9 @@ pub struct Limits {
     /// The same over all connections. Past it, a connection goes on with one request at a time,
     /// so that nobody starves, whatever the others hold.
     pub server_bytes_in_flight_max: usize,
+    /// How much of one `NBD_CMD_CACHE` is fetched; the rest of the hint is ignored. What is being
+    /// fetched counts as bytes in flight.
+    pub cache_bytes_max: u32,
     /// How long the client may take over the whole negotiation; time that opening an export takes
     /// isn't counted. A client that connects and says nothing must not hold a place for ever.
     pub handshake_time_max: Duration,
@@ -33,6 +36,7 @@ impl Default for Limits {
             requests_in_flight_max: 256,
             bytes_in_flight_max: 64 << 20,
             server_bytes_in_flight_max: 128 << 20,
+            cache_bytes_max: 4 << 20,
             handshake_time_max: Duration::from_secs(20),
             linger_time_max: Duration::from_secs(5),
         }

@@ -58,6 +58,29 @@ async fn bytes_in_flight_are_bounded_for_a_connection_and_for_all() {
     }
 }
 
+/// A hint is answered when it has been followed, and what is on its way counts.
+#[tokio::test]
+async fn what_is_cached_counts_as_bytes_in_flight() {
+    let gate = Gate::shut("disk", DISK_BYTES);
+    let len = DISK_BYTES as u32;
+    let limits = Limits {
+        bytes_in_flight_max: 4 * DISK_BYTES as usize,
+        cache_bytes_max: len,
+        ..Limits::default()
+    };
+    let server = serving_with(Arc::new(FixedExports::new(vec![gate.clone()])), limits);
+    let mut client = Client::open(&server, "disk", false).await;
+    for _ in 0..100 {
+        client.send(command::CACHE, 0, 0, len, &[]).await;
+    }
+    for passed in 0..100 {
+        gate.wait_until(|p| p.arrived > passed).await;
+        assert!(gate.passed().arrived <= passed + 4, "{:?}", gate.passed());
+        gate.let_pass(1);
+        assert_eq!(client.reply().await.errno, 0);
+    }
+}
+
 #[tokio::test]
 async fn a_connection_goes_on_however_much_the_others_hold() {
     let limits = Limits { server_bytes_in_flight_max: 1, ..Limits::default() };

@@ -208,7 +208,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             _ if empty => self.answer(&request, Ok(())),
             Command::Flush => self.flush(request),
             Command::Trim { fua } => self.wait_for(request, Work::Trim { fua }),
-            Command::Cache => self.wait_for(request, Work::Cache),
+            Command::Cache => {
+                let len = request.len.min(self.limits.cache_bytes_max);
+                self.wait_for(request, Work::Cache { len });
+            }
             Command::WriteZeroes(options) => self.wait_for(request, Work::Zeroes(options)),
             Command::BlockStatus { one } => self.wait_for(request, Work::Status { one }),
             Command::Write { .. } => {} // never: writes come with data, see `begin_write`

@@ -35,7 +35,10 @@ pub(super) enum Work {
     Trim {
         fua: bool,
     },
-    Cache,
+    /// Only the first `len` bytes.
+    Cache {
+        len: u32,
+    },
     Zeroes(ZeroesOptions),
     Status {
         one: bool,
@@ -48,6 +51,8 @@ impl Work {
         match self {
             Self::Read { buf } => buf.len(),
             Self::Write { data, .. } => data.len(),
+            // What is fetched is in memory, whoever holds it.
+            Self::Cache { len } => *len as usize,
             _ => 0,
         }
     }
@@ -111,7 +116,7 @@ async fn perform(export: Arc<dyn Export>, request: Request, work: Work) -> Outco
         }
         Work::Flush => Outcome::Plain(export.flush().await),
         Work::Trim { fua } => Outcome::Plain(export.trim(offset, len_bytes, fua).await),
-        Work::Cache => Outcome::Plain(export.cache(offset, len_bytes).await),
+        Work::Cache { len } => Outcome::Plain(export.cache(offset, u64::from(len)).await),
         Work::Zeroes(options) => {
             Outcome::Plain(export.write_zeroes(offset, len_bytes, options).await)
         }
