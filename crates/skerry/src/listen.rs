@@ -1,23 +1,26 @@
 //! Listeners: Unix sockets that only the node's own user reaches, and TCP.
 //!
 //! There is no authentication yet, so that reaching a socket is having every volume. Unix sockets
-//! are therefore closed to other users before anybody can connect, and TCP defaults to loopback.
+//! therefore have their mode and group before anybody can connect: the node's own user's, if the
+//! settings don't say otherwise. TCP defaults to loopback.
 
 use std::fmt;
 use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use skerry_api::{Address, Error, ErrorKind, Result};
 use tokio::net::{TcpListener, UnixListener, UnixSocket, UnixStream};
 
 use crate::layout::Layout;
-use crate::settings::{Listen, NBD_TCP_DEFAULT, Settings};
+use crate::settings::{Listen, NBD_TCP_DEFAULT, NbdSettings, Settings};
 use crate::values::invalid;
 
 /// Only the node's own user may connect.
-const SOCKET_MODE: u32 = 0o600;
+const PRIVATE_MODE: u32 = 0o600;
+/// Where groups have their numbers.
+const GROUP_FILE: &str = "/etc/group";
 /// Clients that wait to be accepted: enough for a host's guests that all reconnect at once.
 const BACKLOG: u32 = 1024;
 
@@ -60,6 +63,64 @@ impl fmt::Display for Listener {
     }
 }
 
+/// Who may connect to a Unix socket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Access {
+    mode: u32,
+    group: Option<u32>,
+}
+
+impl Access {
+    /// The node's own user alone.
+    pub(crate) const PRIVATE: Self = Self { mode: PRIVATE_MODE, group: None };
+
+    /// What the settings say of NBD's sockets.
+    fn of_nbd(settings: &NbdSettings) -> Result<Self> {
+        let group = settings.socket_group.as_deref().map(group_number).transpose()?;
+        Ok(Self { mode: settings.socket_mode.0, group })
+    }
+
+    /// Gives it to the socket's file.
+    fn grant(self, path: &Path) -> io::Result<()> {
+        if self.group.is_some() {
+            chown(path, None, self.group)?;
+        }
+        std::fs::set_permissions(path, Permissions::from_mode(self.mode))
+    }
+
+    /// Says so if others may use the socket, and can't get to it.
+    fn warn_if_out_of_reach(self, path: &Path) {
+        let Some(dir) = path.parent() else { return };
+        let is_closed = |dir: &Path| {
+            let found = std::fs::metadata(dir);
+            found.is_ok_and(|found| found.permissions().mode() & 0o011 == 0)
+        };
+        if self.mode & 0o077 != 0 && is_closed(dir) {
+            let (path, dir) = (path.display(), dir.display());
+            tracing::warn!(
+                "{path} is open to others, but its directory {dir} is not: listen in another"
+            );
+        }
+    }
+}
+
+/// The number of a group of this host. Groups that only a directory service knows go by number.
+fn group_number(group: &str) -> Result<u32> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string(GROUP_FILE).unwrap_or_default();
+    let number = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let is_it = fields.next() == Some(group);
+        fields.nth(1).filter(|_| is_it)?.parse().ok()
+    });
+    let unknown = || {
+        invalid(format!("nbd.socket_group: {GROUP_FILE} has no group {group:?}; give its number"))
+    };
+    number.ok_or_else(unknown)
+}
+
 /// Everything that a node listens on.
 #[derive(Debug)]
 pub(crate) struct Listeners {
@@ -74,63 +135,65 @@ pub(crate) struct Listeners {
 impl Listeners {
     /// Binds what the settings ask for, or else the defaults.
     pub(crate) async fn bind(settings: &Settings, layout: &Layout) -> Result<Self> {
+        let access = Access::of_nbd(&settings.nbd)?;
         let nbd = match &settings.nbd.listen {
-            Some(asked) => all(asked).await?,
-            None => nbd_defaults(layout).await?,
+            Some(asked) => all(asked, access).await?,
+            None => nbd_defaults(layout, access).await?,
         };
         let api = match &settings.api.listen {
-            Some(asked) => all(asked).await?,
-            None => vec![bind(&layout.api_socket()).await?],
+            Some(asked) => all(asked, Access::PRIVATE).await?,
+            None => vec![bind(&layout.api_socket(), Access::PRIVATE).await?],
         };
         let metrics = match &settings.metrics.listen {
-            Some(Listen(asked)) => Some(bind(asked).await?),
+            Some(Listen(asked)) => Some(bind(asked, Access::PRIVATE).await?),
             None => None,
         };
         Ok(Self { nbd, api, metrics })
     }
 }
 
-async fn all(asked: &[Listen]) -> Result<Vec<Listener>> {
+async fn all(asked: &[Listen], access: Access) -> Result<Vec<Listener>> {
     let mut bound = Vec::with_capacity(asked.len());
     for Listen(address) in asked {
-        bound.push(bind(address).await?);
+        bound.push(bind(address, access).await?);
     }
     Ok(bound)
 }
 
 /// The socket in the data directory and the protocol's own port, which somebody else may have.
-async fn nbd_defaults(layout: &Layout) -> Result<Vec<Listener>> {
-    let mut bound = vec![bind(&layout.nbd_socket()).await?];
-    match bind(&Address::Tcp(NBD_TCP_DEFAULT.to_owned())).await {
+async fn nbd_defaults(layout: &Layout, access: Access) -> Result<Vec<Listener>> {
+    let mut bound = vec![bind(&layout.nbd_socket(), access).await?];
+    match bind(&Address::Tcp(NBD_TCP_DEFAULT.to_owned()), access).await {
         Ok(listener) => bound.push(listener),
         Err(error) => tracing::warn!("{error}; going on without it"),
     }
     Ok(bound)
 }
 
-/// Listens at an address.
-pub(crate) async fn bind(address: &Address) -> Result<Listener> {
+/// Listens at an address; at a Unix socket, for those who have access.
+pub(crate) async fn bind(address: &Address, access: Access) -> Result<Listener> {
     address.check().map_err(invalid)?;
     match address {
-        Address::Unix(path) => bind_unix(path).await,
+        Address::Unix(path) => bind_unix(path, access).await,
         Address::Tcp(text) => bind_tcp(address, text).await,
     }
 }
 
-async fn bind_unix(path: &Path) -> Result<Listener> {
+async fn bind_unix(path: &Path, access: Access) -> Result<Listener> {
     let path = std::path::absolute(path).map_err(|error| no_listener(path.display(), &error))?;
     let address = Address::Unix(path.clone());
     address.check().map_err(invalid)?;
     remove_stale(&path).await?;
-    let listener = listen_privately(&path).map_err(|error| no_listener(&address, &error))?;
+    let listener = listen_for(&path, access).map_err(|error| no_listener(&address, &error))?;
+    access.warn_if_out_of_reach(&path);
     Ok(Listener::Unix(listener, SocketFile(path)))
 }
 
-/// Connecting is refused until `listen`, and by then only this user may.
-fn listen_privately(path: &Path) -> io::Result<UnixListener> {
+/// Connecting is refused until `listen`, and by then the file says who may.
+fn listen_for(path: &Path, access: Access) -> io::Result<UnixListener> {
     let socket = UnixSocket::new_stream()?;
     socket.bind(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
+    access.grant(path)?;
     socket.listen(BACKLOG)
 }
 
@@ -182,7 +245,10 @@ fn no_listener(address: impl fmt::Display, error: &io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
+    use crate::settings::SocketMode;
 
     fn socket(dir: &tempfile::TempDir) -> PathBuf {
         dir.path().join("a.sock")
@@ -192,12 +258,47 @@ mod tests {
     async fn a_socket_is_private_and_goes_with_its_listener() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = socket(&dir);
-        let listener = bind(&Address::Unix(path.clone())).await.expect("bound");
+        let listener = bind(&Address::Unix(path.clone()), Access::PRIVATE).await.expect("bound");
         assert_eq!(listener.to_string(), format!("unix:{}", path.display()));
         let mode = std::fs::metadata(&path).expect("there").permissions().mode();
-        assert_eq!(mode & 0o777, SOCKET_MODE);
+        assert_eq!(mode & 0o777, PRIVATE_MODE);
         drop(listener);
         assert!(!path.exists());
+    }
+
+    /// A group that this user may give to a file: for root another than its own.
+    fn some_group(dir: &tempfile::TempDir) -> u32 {
+        let found = std::fs::metadata(dir.path()).expect("there");
+        if found.uid() == 0 { 1 } else { found.gid() }
+    }
+
+    #[tokio::test]
+    async fn mode_and_group_are_as_the_settings_say() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = socket(&dir);
+        let group = some_group(&dir);
+        let nbd = NbdSettings {
+            listen: Some(vec![Listen(Address::Unix(path.clone()))]),
+            socket_mode: SocketMode(0o660),
+            socket_group: Some(group.to_string()),
+            ..NbdSettings::default()
+        };
+        let settings = Settings { nbd, ..Settings::default() };
+        let layout = Layout::new(dir.path()).expect("a layout");
+        let bound = Listeners::bind(&settings, &layout).await.expect("bound");
+        let found = std::fs::metadata(&path).expect("there");
+        assert_eq!((found.mode() & 0o777, found.gid()), (0o660, group));
+        let api = std::fs::metadata(dir.path().join("api.sock")).expect("there");
+        assert_eq!(api.mode() & 0o777, PRIVATE_MODE, "commands are not everybody's");
+        drop(bound);
+    }
+
+    #[test]
+    fn groups_go_by_name_or_number() {
+        assert_eq!(group_number("root").expect("everywhere"), 0);
+        assert_eq!(group_number("4321").expect("a number"), 4321);
+        let error = group_number("no such group").expect_err("unknown");
+        assert!(error.message().contains("socket_group"), "{error}");
     }
 
     #[tokio::test]
@@ -205,29 +306,36 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = socket(&dir);
         let address = Address::Unix(path.clone());
-        let living = bind(&address).await.expect("bound");
-        let error = bind(&address).await.expect_err("taken");
+        let living = bind(&address, Access::PRIVATE).await.expect("bound");
+        let error = bind(&address, Access::PRIVATE).await.expect_err("taken");
         assert_eq!(error.kind(), ErrorKind::InUse);
         drop(living);
         drop(std::os::unix::net::UnixListener::bind(&path).expect("a stale socket"));
         assert!(path.exists());
-        drop(bind(&address).await.expect("replaced"));
+        drop(bind(&address, Access::PRIVATE).await.expect("replaced"));
         std::fs::write(&path, "precious").expect("a file");
-        assert_eq!(bind(&address).await.expect_err("a file").kind(), ErrorKind::Exists);
+        assert_eq!(
+            bind(&address, Access::PRIVATE).await.expect_err("a file").kind(),
+            ErrorKind::Exists
+        );
         assert_eq!(std::fs::read(&path).expect("still there"), b"precious");
     }
 
     #[tokio::test]
     async fn an_address_that_was_asked_for_and_is_taken_is_an_error() {
-        let holder = bind(&Address::Tcp("127.0.0.1:0".to_owned())).await.expect("bound");
+        let holder =
+            bind(&Address::Tcp("127.0.0.1:0".to_owned()), Access::PRIVATE).await.expect("bound");
         let Listener::Tcp(_, address) = &holder else { panic!("not TCP") };
-        assert_eq!(bind(address).await.expect_err("taken").kind(), ErrorKind::InUse);
+        assert_eq!(
+            bind(address, Access::PRIVATE).await.expect_err("taken").kind(),
+            ErrorKind::InUse
+        );
     }
 
     #[tokio::test]
     async fn a_path_that_is_too_long_says_what_to_do() {
         let path = PathBuf::from("/").join("x".repeat(120));
-        let error = bind(&Address::Unix(path)).await.expect_err("too long");
+        let error = bind(&Address::Unix(path), Access::PRIVATE).await.expect_err("too long");
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.message().contains("--data"), "{error}");
     }

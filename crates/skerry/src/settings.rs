@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use skerry_api::{Address, Error, ErrorKind, Result};
 
-pub(crate) use scalar::{ByteSize, Seconds};
+pub(crate) use scalar::{ByteSize, Seconds, SocketMode};
 
 use crate::cli::ServeArgs;
 use crate::values::invalid;
@@ -226,6 +226,10 @@ pub(crate) struct DestageSettings {
 pub(crate) struct NbdSettings {
     /// Addresses; the defaults if nothing is set.
     pub(crate) listen: Option<Vec<Listen>>,
+    /// Who may use its Unix sockets; only the node's own user if nothing is set.
+    pub(crate) socket_mode: SocketMode,
+    /// The group of its Unix sockets, by name or number; the node's own if nothing is set.
+    pub(crate) socket_group: Option<String>,
     /// Connections at once.
     pub(crate) connections_max: u32,
 }
@@ -311,7 +315,12 @@ impl Default for DestageSettings {
 
 impl Default for NbdSettings {
     fn default() -> Self {
-        Self { listen: None, connections_max: 1024 }
+        Self {
+            listen: None,
+            socket_mode: SocketMode(0o600),
+            socket_group: None,
+            connections_max: 1024,
+        }
     }
 }
 

@@ -14,6 +14,10 @@ pub(crate) struct ByteSize(pub(crate) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seconds(pub(crate) u64);
 
+/// Who may use a Unix socket, as `chmod` has it: `"0660"`. Only a text: as a number 660 would mean another mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SocketMode(pub(crate) u32);
+
 /// Reads a number, or a text that `parse` understands.
 struct Scalar<T> {
     expected: &'static str,
@@ -63,6 +67,17 @@ impl<'de> Deserialize<'de> for Seconds {
             number: |number| u64::try_from(number).ok().map(Self),
             truth: |_| None,
             parse: |text| text.parse().ok().map(Self),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for SocketMode {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Scalar {
+            expected: "an octal mode in quotes, such as \"0660\"",
+            number: |_| None,
+            truth: |_| None,
+            parse: |text| u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).map(Self),
         })
     }
 }
