@@ -10,6 +10,7 @@ use crate::root::{RootDir, Rooted};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
+use skerry_core::names;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,6 +38,11 @@ pub struct OpenStore {
     pub display: String,
 }
 
+/// The files by which a directory's hard links are tried.
+const LINK_PROBES: [&str; 2] = ["links-0", "links-1"];
+/// EPERM, ENOSYS, EOPNOTSUPP: what file systems without hard links say to one.
+const NO_LINKS: [i32; 3] = [1, 38, 95];
+
 fn invalid(what: &str, detail: impl Into<String>) -> Error {
     Error::invalid(format!("the bucket's address {what:?}"), detail)
 }
@@ -50,6 +56,7 @@ fn invalid(what: &str, detail: impl Into<String>) -> Error {
 /// Kind `Invalid` for a URL or a setting that can't be, `Unavailable` if a directory can't be made.
 pub fn open(url: &str, options: &StoreOptions) -> Result<OpenStore> {
     if !url.contains("://") {
+        refuse_half_url(url)?;
         return open_local(Path::new(url), url);
     }
     let parsed = Url::parse(url).map_err(|error| invalid(&redact(url), error.to_string()))?;
@@ -74,6 +81,50 @@ pub fn open(url: &str, options: &StoreOptions) -> Result<OpenStore> {
     }
 }
 
+/// Refuses what was meant to be a URL and lacks a slash: it would become a directory of that name.
+fn refuse_half_url(text: &str) -> Result<()> {
+    let Some((scheme, rest)) = text.split_once(':') else { return Ok(()) };
+    let is_scheme = scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if !is_scheme {
+        return Ok(());
+    }
+    let meant = match scheme {
+        "file" => format!("file:///{}", rest.trim_start_matches('/')),
+        _ => format!("{scheme}://{}", rest.trim_start_matches('/')),
+    };
+    let detail = format!("write {meant} for a URL, or ./{text} for a directory of that name");
+    Err(invalid(text, detail))
+}
+
+/// Refuses a directory without hard links, by which objects are created there. Says nothing of one that
+/// can't be written: that may change, and is told when something is created.
+fn require_links(
+    root: &Path,
+    shown: &str,
+    link: impl FnOnce(&Path, &Path) -> std::io::Result<()>,
+) -> Result<()> {
+    let dir = root.join(names::PROBE);
+    let (file, other) = (dir.join(LINK_PROBES[0]), dir.join(LINK_PROBES[1]));
+    if std::fs::create_dir_all(&dir).and_then(|()| std::fs::write(&file, "")).is_err() {
+        return Ok(());
+    }
+    let linked = link(&file, &other);
+    // Left-overs harm nobody: they are in the probe's place.
+    let _ = std::fs::remove_file(&other);
+    let _ = std::fs::remove_file(&file);
+    let _ = std::fs::remove_dir(&dir);
+    match linked {
+        Err(error) if NO_LINKS.contains(&error.raw_os_error().unwrap_or(0)) => Err(Error::Unfit {
+            place: shown.to_owned(),
+            detail: "its file system has no hard links (such as exFAT, and some that are shared over a network), by \
+                     which objects are created: choose a directory on another one"
+                .to_owned(),
+        }),
+        // Another process may be at the same.
+        _ => Ok(()),
+    }
+}
+
 fn open_local(path: &Path, shown: &str) -> Result<OpenStore> {
     if path.as_os_str().is_empty() {
         return Err(invalid(shown, "it is empty"));
@@ -88,6 +139,7 @@ fn open_local(path: &Path, shown: &str) -> Result<OpenStore> {
         let synced = std::fs::File::open(parent).and_then(|dir| dir.sync_all());
         synced.map_err(|error| Error::file("syncing", parent, error))?;
     }
+    require_links(&root, shown, |from, to| std::fs::hard_link(from, to))?;
     let store = LocalFileSystem::new_with_prefix(&root)
         .map_err(|error| Error::from_store("opening", shown, &error))?
         .with_fsync(true);
@@ -185,7 +237,34 @@ mod cloud {
             })?;
             all.push((key, value.clone()));
         }
+        refuse_plain_http(environment_prefix, options, display)?;
         Ok(all)
+    }
+
+    /// The client refuses an unencrypted address that was not allowed, and says no more than "builder error".
+    fn refuse_plain_http(
+        environment_prefix: &str,
+        options: &StoreOptions,
+        display: &str,
+    ) -> Result<()> {
+        let known =
+            options.environment.iter().filter(|(name, _)| name.starts_with(environment_prefix));
+        let all = || known.clone().chain(&options.settings);
+        let is_allowed = all().any(|(name, value)| {
+            name.to_ascii_lowercase().ends_with("allow_http") && value.eq_ignore_ascii_case("true")
+        });
+        let plain = all().find(|(name, value)| {
+            name.to_ascii_lowercase().contains("endpoint") && value.starts_with("http://")
+        });
+        match plain {
+            Some((name, value)) if !is_allowed => Err(invalid(
+                display,
+                format!(
+                    "{name} is {value}, which is not encrypted: set allow_http = \"true\" beside it if that is meant"
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Builders have the same methods and no common trait.
@@ -272,6 +351,40 @@ mod tests {
     }
 
     #[test]
+    fn a_url_that_lacks_a_slash_makes_no_directory() {
+        for (url, meant) in [
+            ("s3:/disks/host-1", "s3://disks/host-1"),
+            ("s3:disks", "s3://disks"),
+            ("file:/srv/x", "file:///srv/x"),
+            ("memory:", "memory://"),
+        ] {
+            let text = refused(url, &StoreOptions::default());
+            assert!(text.contains(meant), "{text}");
+            assert!(!Path::new(url).exists(), "{url}");
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let odd = dir.path().join("s3:/x");
+        open(odd.to_str().expect("UTF-8"), &StoreOptions::default()).expect("a path is a path");
+    }
+
+    #[test]
+    fn a_directory_without_hard_links_is_refused_as_such() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for number in [1, 95] {
+            let refusal = |_: &Path, _: &Path| Err(std::io::Error::from_raw_os_error(number));
+            let error = require_links(dir.path(), "/mnt/stick", refusal).expect_err("no links");
+            assert!(error.to_string().contains("hard links"), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+        }
+        for number in [13, 17, 28] {
+            let refusal = |_: &Path, _: &Path| Err(std::io::Error::from_raw_os_error(number));
+            require_links(dir.path(), "/mnt/disk", refusal).expect("says nothing of links");
+        }
+        require_links(dir.path(), "/mnt/disk", |a, b| std::fs::hard_link(a, b)).expect("has them");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 0, "it left something");
+    }
+
+    #[test]
     fn secrets_are_refused_in_a_url_and_never_repeated() {
         let options = StoreOptions::default();
         for url in [
@@ -307,6 +420,8 @@ mod tests {
         ];
         options.environment = environment.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         options.settings.insert("endpoint".to_owned(), "http://127.0.0.1:1".to_owned());
+        let text = refused("s3://bucket", &options);
+        assert!(text.contains("allow_http") && text.contains("endpoint"), "{text}");
         options.settings.insert("allow_http".to_owned(), "true".to_owned());
         let opened = open("s3://bucket/some/prefix", &options).expect("opens");
         assert_eq!(opened.display, "s3://bucket/some/prefix");
