@@ -211,7 +211,11 @@ fn meaning(kind: ErrorKind) -> (IoErrorKind, fn(String) -> OpenError) {
 }
 
 fn io_error(error: Error) -> IoError {
-    IoError::new(meaning(error.kind()).0, error.message().to_owned())
+    let kind = match error.ends_attachment() {
+        true => IoErrorKind::Reconnect,
+        false => meaning(error.kind()).0,
+    };
+    IoError::new(kind, error.message().to_owned())
 }
 
 fn open_error(name: &str, error: Error) -> OpenError {

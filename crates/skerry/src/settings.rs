@@ -175,6 +175,8 @@ pub(crate) struct NodeSettings {
 pub(crate) struct BucketSettings {
     /// Its URL; `bucket/` in the data directory if there is none.
     pub(crate) url: Option<String>,
+    /// How long guests wait for a bucket that fails for a reason that can pass; without end if nothing is set.
+    pub(crate) guest_wait_s: Option<Seconds>,
     /// Options of the store, such as keys and regions.
     pub(crate) options: BTreeMap<String, String>,
 }
@@ -183,7 +185,9 @@ impl fmt::Debug for BucketSettings {
     /// Options hold secrets: only their names are shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.options.keys().collect();
-        f.debug_struct("BucketSettings").field("url", &self.url).field("options", &names).finish()
+        let mut shown = f.debug_struct("BucketSettings");
+        shown.field("url", &self.url).field("guest_wait_s", &self.guest_wait_s);
+        shown.field("options", &names).finish()
     }
 }
 

@@ -78,6 +78,7 @@ pub(crate) async fn start_engine(
         background: background.handle(),
         settings: EngineSettings {
             dirty_age: Duration::from_secs(settings.destage.dirty_age_s.0),
+            guest_wait_max: settings.bucket.guest_wait_s.map(|s| Duration::from_secs(s.0)),
             ..EngineSettings::default()
         },
     };

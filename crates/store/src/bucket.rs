@@ -1,15 +1,18 @@
 //! The one door to an object store: create-if-absent, ranged reads, listing, deletion.
 //!
-//! Nothing above this file calls the store itself. Here is the only retry policy: reads and
-//! deletions are repeated a bounded number of times; a create is repeated *with the same bytes*, and
-//! "exists" is then told apart by comparing what is there. A bucket is never updated in place.
+//! Nothing above this file calls the store itself. Here, and nowhere below, a call that failed is made again, as
+//! [`skerry_core::retry`] decides and as long as the handle's patience goes; who has more waits above, call by
+//! call. A create is repeated *with the same bytes*, and "exists" is then told apart by comparing what is there. A
+//! bucket is never updated in place.
 //!
 //! Must hold: a [`Created`] is only given when what stands under the name is known; every other
 //! outcome is an error, after which the object may or may not be there, now or later.
 
 use self::descriptor::Seen;
 use crate::error::{Error, Result};
+use crate::health::Health;
 use crate::local::LocalDir;
+use crate::tries::Tries;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::StreamExt;
@@ -21,6 +24,7 @@ use skerry_core::env::{Clock, Entropy};
 use skerry_core::id::BucketId;
 use skerry_core::names::{self, Object};
 use skerry_core::position::{Number, SegmentKey};
+use skerry_core::retry::{Patience, Verdict};
 use skerry_core::{FormatError, envelope};
 use std::fmt;
 use std::ops::Range;
@@ -36,6 +40,8 @@ pub const OBJECT_BYTES_MAX: u64 = 2 * envelope::ENVELOPE_BYTES_MAX as u64;
 const COMPARE_WHOLE_BYTES_MAX: usize = 1 << 20;
 /// Of larger ones, this much of either end is compared, bytes.
 const COMPARE_END_BYTES: usize = 64 << 10;
+/// After this long without an answer a call counts as failed. Long enough for 32 MiB on a slow line.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Time and randomness, as they are handed in.
 #[derive(Clone)]
@@ -44,33 +50,6 @@ pub struct Env {
     pub clock: Arc<dyn Clock>,
     /// Makes ids, nonces and jitter.
     pub entropy: Arc<dyn Entropy>,
-}
-
-/// How often and how long a bucket tries.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// How often a read, a listing or a deletion is tried.
-    pub read_tries: u32,
-    /// How often a create is tried within one call; who must not give up calls again.
-    pub create_tries: u32,
-    /// The longest wait before the second try; it doubles with every further one.
-    pub backoff_first: Duration,
-    /// The longest wait before any try.
-    pub backoff_max: Duration,
-    /// After this long without an answer a call counts as failed. Long enough for 32 MiB on a slow line.
-    pub call_timeout: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            read_tries: 3,
-            create_tries: 4,
-            backoff_first: Duration::from_millis(50),
-            backoff_max: Duration::from_secs(2),
-            call_timeout: Duration::from_secs(60),
-        }
-    }
 }
 
 /// Whose object stands under a name after a create.
@@ -114,11 +93,13 @@ pub struct Listed {
     pub size: u64,
 }
 
+#[derive(Clone)]
 struct Inner {
     store: Arc<dyn ObjectStore>,
     env: Env,
     patience: Patience,
-    desc: Seen,
+    health: Arc<Health>,
+    desc: Arc<Seen>,
 }
 
 /// A bucket that has been opened: checked to be one of ours, in a format that is known.
@@ -135,13 +116,13 @@ impl fmt::Debug for Bucket {
 }
 
 impl Bucket {
-    /// Opens the bucket that `store` holds, with the default patience; makes one of an empty place if `create`.
+    /// Opens the bucket that `store` holds, with a command's patience; makes one of an empty place if `create`.
     ///
     /// # Errors
     /// [`Error::NoBucket`] for an empty place unless `create`, [`Error::Foreign`] for a place that
     /// holds something else, [`Error::Format`] for a damaged descriptor or a newer format.
     pub async fn open(store: Arc<dyn ObjectStore>, env: Env, create: bool) -> Result<Self> {
-        Self::open_with(store, env, create, Patience::default()).await
+        Self::open_with(store, env, create, Patience::COMMAND).await
     }
 
     /// As [`Bucket::open`], with a patience of one's own.
@@ -151,14 +132,26 @@ impl Bucket {
         create: bool,
         patience: Patience,
     ) -> Result<Self> {
-        let unnamed = Inner { store, env, patience, desc: Seen::none() };
-        let desc = unnamed.open_desc(create).await?;
+        let (health, desc) = (Arc::default(), Arc::new(Seen::none()));
+        let unnamed = Inner { store, env, patience, health, desc };
+        let desc = Arc::new(unnamed.open_desc(create).await?);
         Ok(Self { inner: Arc::new(Inner { desc, ..unnamed }), local: None })
     }
 
     /// Says that the bucket is this local directory, so that segments are read from its files.
     pub fn with_local_dir(self, dir: Arc<LocalDir>) -> Self {
         Self { local: Some(dir), ..self }
+    }
+
+    /// The same bucket, for somebody with another patience.
+    pub fn with_patience(&self, patience: Patience) -> Self {
+        let inner = Inner { patience, ..(*self.inner).clone() };
+        Self { inner: Arc::new(inner), local: self.local.clone() }
+    }
+
+    /// What the store fails at now, for people; none if all is well.
+    pub fn failing(&self) -> Option<String> {
+        self.inner.health.failing()
     }
 
     /// The local directory that this bucket is, if it is one and that was said.
@@ -261,7 +254,7 @@ fn failure(action: &'static str, name: &str, error: &object_store::Error) -> Err
 impl Inner {
     /// An object that is no left-over of a probe, if there is any: the place is not empty.
     async fn first_object(&self) -> Result<Option<String>> {
-        let looked = self.retried(|| async {
+        let looked = self.retried("listing", || async {
             let mut stream = self.store.list(None);
             while let Some(meta) = self.next(&mut stream, "the whole bucket").await? {
                 let name = meta.location.to_string();
@@ -277,14 +270,20 @@ impl Inner {
     async fn create(&self, name: &str, payload: PutPayload) -> Result<Created> {
         let path = parse(name)?;
         let options = PutOptions::from(PutMode::Create);
-        let mut tries = 0;
+        let mut tries = Tries::new(self.patience);
         loop {
             let put = self.store.put_opts(&path, payload.clone(), options.clone());
             let error = match self.timed("creating", name, put).await {
-                Ok(_) => return Ok(Created::Ours),
+                Ok(_) => {
+                    self.health.answered("creating");
+                    return Ok(Created::Ours);
+                }
                 // An earlier try, of this call or of one before it, may have been ours.
                 Err(Error::Exists { .. }) => match self.compare(name, &payload).await {
-                    Ok(Some(created)) => return Ok(created),
+                    Ok(Some(created)) => {
+                        self.health.answered("creating");
+                        return Ok(created);
+                    }
                     // It was there and is not any more: nobody deletes what is being created, but
                     // a store may answer late. Try again like after any other failure.
                     Ok(None) => Error::Unavailable {
@@ -296,12 +295,7 @@ impl Inner {
                 },
                 Err(error) => error,
             };
-            tries += 1;
-            if !error.is_transient() || tries >= self.patience.create_tries {
-                return Err(error);
-            }
-            tracing::debug!(object = name, %error, tries, "a create is tried again");
-            self.back_off(tries).await;
+            self.await_next(&mut tries, "creating", error).await?;
         }
     }
 
@@ -333,7 +327,7 @@ impl Inner {
 
     async fn get(&self, name: &str) -> Result<Option<Bytes>> {
         let path = parse(name)?;
-        self.retried(|| async {
+        self.retried("reading", || async {
             let fetch = async {
                 let got = self.store.get(&path).await?;
                 if got.meta.size > OBJECT_BYTES_MAX {
@@ -354,12 +348,13 @@ impl Inner {
             return Ok(self.size(name).await?.map(|_| Bytes::new()));
         }
         let path = parse(name)?;
-        self.retried(|| async {
+        self.retried("reading", || async {
             let wanted = GetOptions::new().with_range(Some(GetRange::Bounded(range.clone())));
             let fetch = async { self.store.get_opts(&path, wanted).await?.bytes().await };
             match self.timed("reading", name, fetch).await {
-                // Stores answer a range that begins beyond the end with errors of their own kinds.
-                Err(error) if range.start > 0 && error.is_transient() => {
+                // Stores answer a range that begins beyond the end with errors of their own kinds, and in words
+                // of their own. One in other trouble should not get twice the calls.
+                Err(error) if range.start > 0 && error.is_transient() && error.is_of_range() => {
                     match self.size_once(&path, name).await {
                         Ok(size) if size <= range.start => Ok(Bytes::new()),
                         _ => Err(error),
@@ -373,16 +368,26 @@ impl Inner {
 
     async fn size(&self, name: &str) -> Result<Option<u64>> {
         let path = parse(name)?;
-        self.retried(|| self.size_once(&path, name)).await
+        self.retried("looking for", || self.size_once(&path, name)).await
     }
 
     async fn size_once(&self, path: &Path, name: &str) -> Result<u64> {
-        Ok(self.timed("looking for", name, self.store.head(path)).await?.size)
+        let look = async {
+            match self.store.head(path).await {
+                // The answer to a HEAD has no body: a bucket that is away looks like an object that is.
+                Err(error) if Error::is_mute_404(&error) => {
+                    let wanted = GetOptions::new().with_range(Some(GetRange::Bounded(0..1)));
+                    self.store.get_opts(path, wanted).await.map(|got| got.meta)
+                }
+                looked => looked,
+            }
+        };
+        Ok(self.timed("looking for", name, look).await?.size)
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         let path = parse(prefix)?;
-        let listed = self.retried(|| self.list_once(&path, prefix)).await?;
+        let listed = self.retried("listing", || self.list_once(&path, prefix)).await?;
         Ok(listed.unwrap_or_default())
     }
 
@@ -413,12 +418,12 @@ impl Inner {
             }
             Ok(false)
         };
-        Ok(self.retried(look).await?.unwrap_or_default())
+        Ok(self.retried("listing", look).await?.unwrap_or_default())
     }
 
     async fn delete(&self, name: &str) -> Result<()> {
         let path = parse(name)?;
-        self.retried(|| self.timed("deleting", name, self.store.delete(&path))).await?;
+        self.retried("deleting", || self.timed("deleting", name, self.store.delete(&path))).await?;
         Ok(())
     }
 
@@ -428,7 +433,15 @@ impl Inner {
         prefix: &str,
     ) -> Result<Option<T>> {
         let next = async { stream.next().await.transpose() };
-        self.timed("listing", prefix, next).await
+        match self.timed("listing", prefix, next).await {
+            // There is always something to list, if it is nothing.
+            Err(Error::NotFound { object }) => Err(Error::Away {
+                action: "listing",
+                object,
+                detail: "the store says that there is no such bucket".to_owned(),
+            }),
+            other => other,
+        }
     }
 
     /// One call to the store, with a bound on how long it may take.
@@ -438,45 +451,58 @@ impl Inner {
         name: &str,
         call: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T> {
-        match tokio::time::timeout(self.patience.call_timeout, call).await {
+        match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Ok(done) => done.map_err(|error| failure(action, name, &error)),
             Err(_) => Err(Error::Unavailable {
                 action,
                 object: name.to_owned(),
-                detail: format!("no answer within {:?}", self.patience.call_timeout),
+                detail: format!("no answer within {CALL_TIMEOUT:?}"),
             }),
         }
     }
 
     /// Tries a read until it answers, one way or the other; an object that isn't there is an answer.
-    async fn retried<T, F>(&self, mut call: impl FnMut() -> F) -> Result<Option<T>>
+    async fn retried<T, F>(
+        &self,
+        action: &'static str,
+        mut call: impl FnMut() -> F,
+    ) -> Result<Option<T>>
     where
         F: Future<Output = Result<T>>,
     {
-        let mut tries = 0;
+        let mut tries = Tries::new(self.patience);
         loop {
-            let error = match call().await {
-                Ok(value) => return Ok(Some(value)),
-                Err(Error::NotFound { .. }) => return Ok(None),
-                Err(error) => error,
+            let value = match call().await {
+                Ok(value) => Some(value),
+                Err(Error::NotFound { .. }) => None,
+                Err(error) => {
+                    self.await_next(&mut tries, action, error).await?;
+                    continue;
+                }
             };
-            tries += 1;
-            if !error.is_transient() || tries >= self.patience.read_tries {
-                return Err(error);
-            }
-            tracing::debug!(%error, tries, "a call is tried again");
-            self.back_off(tries).await;
+            self.health.answered(action);
+            return Ok(value);
         }
     }
 
-    /// Waits before the next try: doubling, and by a random half, so that many don't come back at once.
-    async fn back_off(&self, tries: u32) {
-        let doubled = self.patience.backoff_first.saturating_mul(1 << (tries - 1).min(16));
-        let longest = doubled.min(self.patience.backoff_max);
-        let mut random = [0; 2];
-        self.env.entropy.fill(&mut random);
-        let share = f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX);
-        tokio::time::sleep(longest.mul_f64(0.5 + share / 2.0)).await;
+    /// A try has failed: waits for the next, or fails if there is none.
+    async fn await_next(
+        &self,
+        tries: &mut Tries,
+        action: &'static str,
+        error: Error,
+    ) -> Result<()> {
+        match tries.wait(error.trouble(), &*self.env.entropy).await {
+            Verdict::After(_) => {
+                tracing::debug!(%error, "a call is made again");
+                Ok(())
+            }
+            Verdict::GiveUp => {
+                self.health.failed(action, &error, self.env.clock.boot());
+                Err(error)
+            }
+            Verdict::Permanent => Err(error),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! It is cloneable, since everybody who waits for the same fetch gets the same answer.
 
 use skerry_core::FormatError;
+use skerry_core::retry::Trouble;
 use std::io;
 use std::sync::Arc;
 
@@ -102,6 +103,16 @@ pub enum Error {
         /// On which object.
         object: String,
     },
+    /// The bucket itself is not there, which says nothing of its objects.
+    #[error("the bucket is not there, {action} {object}: {detail}; it is tried again")]
+    Away {
+        /// What was tried.
+        action: &'static str,
+        /// On which object.
+        object: String,
+        /// What the store said.
+        detail: String,
+    },
     /// The bucket did not answer, or not with sense.
     #[error("the bucket failed {action} {object}: {detail}")]
     Unavailable {
@@ -156,6 +167,7 @@ impl Error {
             Self::Invalid { .. } | Self::Foreign { .. } | Self::Unfit { .. } => ErrorKind::Invalid,
             Self::Denied { .. }
             | Self::DiskFull { .. }
+            | Self::Away { .. }
             | Self::Unavailable { .. }
             | Self::File { .. } => ErrorKind::Unavailable,
             Self::Format { source: FormatError::Newer { .. }, .. } => ErrorKind::Invalid,
@@ -218,6 +230,9 @@ impl Error {
         use object_store::Error as E;
         let (object, detail) = (object.to_owned(), error.to_string());
         match error {
+            E::NotFound { .. } if says_bucket_is_away(&detail) => {
+                Self::Away { action, object, detail }
+            }
             E::NotFound { .. } => Self::NotFound { object },
             E::AlreadyExists { .. } => Self::Exists { object },
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
@@ -234,12 +249,39 @@ impl Error {
                 Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
                     Self::Denied { action, object, detail }
                 }
+                _ if says_keys_are_stale(&detail) => Self::Denied { action, object, detail },
                 _ => Self::Unavailable { action, object, detail },
             },
         }
     }
 
-    /// True if the same call may succeed once somebody has mended the store: it is away, full, or denies.
+    /// True of an HTTP server's 404, which may mean the object or the bucket, if it says no more.
+    pub(crate) fn is_mute_404(error: &object_store::Error) -> bool {
+        matches!(error, object_store::Error::NotFound { .. })
+            && error.to_string().contains("status code")
+    }
+
+    /// True if a store may mean that a range begins beyond the object's end.
+    pub(crate) fn is_of_range(&self) -> bool {
+        let text = self.to_string().to_ascii_lowercase();
+        text.contains("range") || text.contains("416")
+    }
+
+    /// What kind of trouble it is: whether, and for whom, it is worth waiting.
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            Self::Unavailable { .. } => Trouble::Busy,
+            Self::Denied { .. } => Trouble::Denied,
+            Self::DiskFull { .. } => Trouble::Full,
+            Self::Away { .. } => Trouble::Away,
+            // A disk that can't read a place won't; anything else may be a matter of mounts and servers.
+            Self::File { source, .. } if source.raw_os_error() == Some(EIO) => Trouble::Permanent,
+            Self::File { .. } => Trouble::Busy,
+            _ => Trouble::Permanent,
+        }
+    }
+
+    /// True if the same call may succeed later, by itself or once somebody has mended the store.
     pub fn is_unavailable(&self) -> bool {
         self.kind() == ErrorKind::Unavailable
     }
@@ -248,6 +290,25 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
+}
+
+/// The number of the error that a disk has.
+const EIO: i32 = 5;
+
+/// What stores say in a 404 if it is the bucket that they don't find: S3 and GCS, Azure, and a proxy's page
+/// about a server that it doesn't find. `object_store` makes a missing object of all of them.
+const BUCKET_AWAY: [&str; 5] =
+    ["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "<html", "<!DOCTYPE"];
+/// What stores say, with the status of a bad request, of keys that were good once.
+const KEYS_STALE: [&str; 4] =
+    ["ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed"];
+
+fn says_bucket_is_away(detail: &str) -> bool {
+    BUCKET_AWAY.iter().any(|words| detail.contains(words))
+}
+
+fn says_keys_are_stale(detail: &str) -> bool {
+    KEYS_STALE.iter().any(|words| detail.contains(words))
 }
 
 /// The kind of the first `io::Error` among the sources: what a local directory or a socket said.
@@ -278,9 +339,51 @@ mod tests {
         let denied = generic(io::ErrorKind::PermissionDenied);
         let denied = Error::from_store("reading", "streams/x", &denied);
         assert!(denied.to_string().starts_with("the bucket denies reading streams/x"), "{denied}");
-        assert!(!denied.is_transient());
+        assert_eq!(denied.trouble(), Trouble::Denied);
         let reset = generic(io::ErrorKind::ConnectionReset);
         assert!(Error::from_store("reading", "x", &reset).is_transient());
+    }
+
+    /// As `object_store` has it from an HTTP server.
+    fn missing(body: &str) -> object_store::Error {
+        let source = format!("Server returned non-2xx status code: 404 Not Found: {body}").into();
+        object_store::Error::NotFound { path: "x".to_owned(), source }
+    }
+
+    #[test]
+    fn a_missing_bucket_is_no_missing_object() {
+        for (body, trouble) in [
+            ("<Error><Code>NoSuchKey</Code></Error>", Trouble::Permanent),
+            ("", Trouble::Permanent),
+            ("<Error><Code>NoSuchBucket</Code></Error>", Trouble::Away),
+            ("<Error><Code>ContainerNotFound</Code></Error>", Trouble::Away),
+            ("<html><h1>404 Not Found</h1></html>", Trouble::Away),
+        ] {
+            let error = Error::from_store("reading", "x", &missing(body));
+            assert_eq!(error.trouble(), trouble, "{body}");
+            let is_answer = matches!(error, Error::NotFound { .. });
+            assert_eq!(is_answer, trouble == Trouble::Permanent, "{body}");
+        }
+        assert!(Error::is_mute_404(&missing("")));
+        let file = io::Error::from(io::ErrorKind::NotFound).into();
+        let file = object_store::Error::NotFound { path: "x".to_owned(), source: file };
+        assert!(!Error::is_mute_404(&file), "a file that is not there is not there");
+    }
+
+    #[test]
+    fn stale_keys_are_a_matter_of_access() {
+        let said = "status code: 400 Bad Request: <Error><Code>ExpiredToken</Code></Error>";
+        let error = object_store::Error::Generic { store: "S3", source: said.into() };
+        assert_eq!(Error::from_store("reading", "x", &error).trouble(), Trouble::Denied);
+    }
+
+    #[test]
+    fn a_disk_that_can_not_read_is_not_waited_for() {
+        let of = |number| {
+            let source = io::Error::from_raw_os_error(number);
+            Error::file("reading", std::path::Path::new("x"), source).trouble()
+        };
+        assert_eq!((of(EIO), of(107)), (Trouble::Permanent, Trouble::Busy));
     }
 
     #[test]

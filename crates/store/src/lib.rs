@@ -1,7 +1,7 @@
 //! What Skerry keeps in an object store, and how it gets there and back.
 //!
-//! The lower half talks to the store: [`bucket`] is the one door (conditional creates, bounded
-//! retries, ranged reads), [`url`] opens it, [`probe`] refuses a store that cannot be trusted,
+//! The lower half talks to the store: [`bucket`] is the one door (conditional creates, the one retry
+//! policy, ranged reads), [`url`] opens it, [`probe`] refuses a store that cannot be trusted,
 //! [`meter`] counts and [`faulty`] breaks it on purpose; [`nodes`] and [`blocks`] fetch and cache
 //! what is immutable, and believe nothing that they have not verified.
 //!
@@ -21,6 +21,7 @@ pub mod error;
 pub mod family;
 pub mod faulty;
 pub mod fsck;
+mod health;
 pub mod litter;
 pub mod liveness;
 pub mod local;
@@ -29,9 +30,12 @@ pub mod node_writer;
 pub mod nodes;
 pub mod pin;
 pub mod probe;
+#[cfg(feature = "cloud")]
+mod renew;
 pub mod root;
 pub mod segment_io;
 pub mod tree;
+pub mod tries;
 pub mod update;
 pub mod url;
 pub mod view;

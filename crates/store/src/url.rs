@@ -1,7 +1,8 @@
 //! Opens a store by its URL: a local directory, memory, S3, Google Cloud Storage or Azure.
 //!
 //! Settings come in as plain maps: nothing here reads the environment. Retries inside the store's
-//! client are switched off, since [`crate::bucket`] has the one policy. Which clouds there are is
+//! client are switched off, since [`crate::bucket`] has the one policy; a client that is denied access
+//! is made anew, with fresh keys. Which clouds there are is
 //! decided by cargo features (`s3`, `gcs`, `azure`).
 
 use crate::direct::DirectFs;
@@ -75,7 +76,7 @@ pub fn open(url: &str, options: &StoreOptions) -> Result<OpenStore> {
         }
         "memory" => Ok(OpenStore { store: Arc::new(InMemory::new()), local_root: None, display }),
         scheme => {
-            let store = cloud::open(scheme, &parsed, &display, options)?;
+            let store = cloud::renewing(scheme, &parsed, &display, options)?;
             Ok(OpenStore { store, local_root: None, display })
         }
     }
@@ -164,7 +165,7 @@ fn redact(url: &str) -> String {
 mod cloud {
     use super::*;
 
-    pub(super) fn open(
+    pub(super) fn renewing(
         scheme: &str,
         _url: &Url,
         display: &str,
@@ -190,6 +191,7 @@ fn unknown(scheme: &str, display: &str) -> Error {
 #[cfg(feature = "cloud")]
 mod cloud {
     use super::*;
+    use crate::renew::Renewing;
     use object_store::prefix::PrefixStore;
     use object_store::{BackoffConfig, ClientOptions, RetryConfig};
     use std::time::Duration;
@@ -293,7 +295,20 @@ mod cloud {
         Ok(Arc::new(PrefixStore::new(store, prefix)))
     }
 
-    pub(super) fn open(
+    /// A store whose client fetches its keys again when they are not good any more.
+    pub(super) fn renewing(
+        scheme: &str,
+        url: &Url,
+        display: &str,
+        options: &StoreOptions,
+    ) -> Result<Arc<dyn ObjectStore>> {
+        let (scheme, url) = (scheme.to_owned(), url.clone());
+        let (display, options) = (display.to_owned(), options.clone());
+        let renewing = Renewing::new(move || open(&scheme, &url, &display, &options))?;
+        Ok(Arc::new(renewing))
+    }
+
+    fn open(
         scheme: &str,
         url: &Url,
         display: &str,

@@ -5,8 +5,9 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use skerry_core::env::{Clock, Entropy};
+use skerry_core::retry::Patience;
 use skerry_store::ErrorKind;
-use skerry_store::bucket::{Bucket, Created, Env, Patience};
+use skerry_store::bucket::{Bucket, Created, Env};
 use skerry_store::probe::probe;
 use skerry_store::url::{StoreOptions, open};
 use skerry_testkit::{S3Server, skip};
@@ -86,8 +87,7 @@ async fn an_unreachable_bucket_is_unavailable() {
         options.settings.insert(name.to_owned(), value.to_owned());
     }
     let opened = open("s3://things", &options).expect("opens");
-    let patience = Patience { backoff_first: Duration::from_millis(1), ..Patience::default() };
-    let error = Bucket::open_with(opened.store, env(3), true, patience).await;
+    let error = Bucket::open_with(opened.store, env(3), true, Patience::LOOK).await;
     let error = error.expect_err("nobody listens there");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }

@@ -80,6 +80,7 @@ impl Volume {
             next: self.refs.lock().await.next_node.clone(),
         };
         let (bucket, nodes) = (&self.ctx.bucket, &self.ctx.nodes);
+        let mut waiting = self.ctx.work_waits();
         loop {
             let (facts, drain_max) = (job.facts.clone(), self.ctx.settings.drain_nodes_max);
             let (root, overlay) = (&job.root, &job.overlay);
@@ -87,7 +88,7 @@ impl Volume {
                 .await
             {
                 Ok(made) => return Ok(made),
-                Err(e) if e.is_unavailable() => self.wait_for_store(&e).await?,
+                Err(e) if e.is_unavailable() => self.wait_for_store(&mut waiting, &e).await?,
                 Err(e) => return Err(e.into()),
             }
         }

@@ -41,8 +41,6 @@ pub struct Context {
     pub node: NodeId,
     /// The host's name.
     pub host: String,
-    /// What the bucket refused last, until it takes something again.
-    pub(crate) store_trouble: Mutex<Option<String>>,
     /// True if the log is on a disk. Without one a flush is kept only by the bucket, whatever a volume's level.
     pub has_log: bool,
     /// Memory for what is in the bucket and not in the maps.

@@ -81,6 +81,7 @@ impl Destager {
             self.volume.put_aside(Fate::Fenced).await;
         } else if self.volume.ctx.log.failure().is_none() {
             self.volume.put_aside(Fate::Stuck).await;
+            self.volume.is_aside.store(true, Ordering::Release);
         }
     }
 
@@ -285,18 +286,15 @@ impl Volume {
 
     /// The bytes of a block at the end of the batches that are in the bucket; zeros for a hole.
     async fn base_block(&self, index: u64) -> Result<Bytes> {
+        let mut waiting = self.ctx.work_waits();
         loop {
             match self.read_base_block(index).await {
                 Ok(Some(block)) => return Ok(block),
                 Ok(None) => return Ok(Bytes::from(vec![0; self.desc.block.bytes()])),
-                Err(e) if e.kind() == ErrorKind::Unavailable => {
-                    tracing::warn!(volume = %self.name(), error = %e, "a block to merge with can't be read; trying again");
-                    tokio::time::sleep(self.ctx.settings.retry_interval).await;
-                    if let Some(failure) = &self.state.lock().failure {
-                        return Err(failure.clone());
-                    }
+                Err(e) => {
+                    waiting.after(e).await?;
+                    self.check_in_service()?;
                 }
-                Err(e) => return Err(e),
             }
         }
     }
@@ -450,12 +448,10 @@ impl Volume {
     /// Puts a segment, again and again until it is durable or known to be somebody else's.
     pub(crate) async fn put_segment(&self, built: &BuiltSegment) -> Result<()> {
         let name = names::segment(built.key);
+        let mut waiting = self.ctx.work_waits();
         loop {
             match self.ctx.bucket.create(&name, built.chunks.clone()).await {
-                Ok(Created::Ours) => {
-                    *self.ctx.store_trouble.lock() = None;
-                    return Ok(());
-                }
+                Ok(Created::Ours) => return Ok(()),
                 Ok(Created::Theirs) => match segment_io::read(&self.ctx.bucket, built.key).await {
                     // Ours, nonce and all, but not what was put: the log still has it.
                     Ok(Found::Segment(head)) if head.hash == built.hash => {
@@ -466,11 +462,11 @@ impl Volume {
                     }
                     Ok(Found::Seal(seal)) => return Err(self.sealed_by(&seal)),
                     Ok(_) => return Err(self.fenced("an unknown writer")),
-                    Err(e) if e.is_transient() => self.wait_for_store(&e).await?,
+                    Err(e) if e.is_unavailable() => self.wait_for_store(&mut waiting, &e).await?,
                     Err(e) => return Err(e.into()),
                 },
                 // Denied, full, unreachable: the log keeps what is written until the store takes it.
-                Err(e) => self.wait_for_store(&e).await?,
+                Err(e) => self.wait_for_store(&mut waiting, &e).await?,
             }
         }
     }

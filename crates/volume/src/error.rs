@@ -1,5 +1,6 @@
 //! The one error of the engine that callers see: what kind it is, and a sentence that names the object and says what to do.
 
+use skerry_core::retry::Trouble;
 use std::fmt;
 
 /// What a caller does about an error.
@@ -30,12 +31,33 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    /// Whether the same attempt may succeed later.
+    trouble: Trouble,
+    /// The volume went out of service, and may come back: who attaches again finds it then.
+    ends_attachment: bool,
 }
 
 impl Error {
     /// An error of this kind; the message names the object and says what to do.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        let trouble = Trouble::Permanent;
+        Self { kind, message: message.into(), trouble, ends_attachment: false }
+    }
+
+    /// The error with which a volume went out of service: no attempt on this attachment will succeed. If `comes_back`,
+    /// one on another may.
+    pub(crate) fn of_volume(self, comes_back: bool) -> Self {
+        Self { trouble: Trouble::Permanent, ends_attachment: comes_back, ..self }
+    }
+
+    /// Whether the same attempt may succeed later.
+    pub(crate) fn trouble(&self) -> Trouble {
+        self.trouble
+    }
+
+    /// True if this attachment is over, and another may succeed.
+    pub fn ends_attachment(&self) -> bool {
+        self.ends_attachment || self.kind == ErrorKind::Detached
     }
 
     /// What a caller does about it.
@@ -72,7 +94,7 @@ impl From<skerry_store::Error> for Error {
             Store::Corrupt => ErrorKind::Corrupt,
             Store::Internal => ErrorKind::Internal,
         };
-        Self::new(kind, e.to_string())
+        Self { trouble: e.trouble(), ..Self::new(kind, e.to_string()) }
     }
 }
 

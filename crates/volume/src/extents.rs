@@ -184,11 +184,14 @@ impl Volume {
         max: usize,
         generation: u64,
     ) -> Result<Vec<StatusRange>> {
-        self.check_fence().await?;
-        let window = |rest| Ok(Window::of(&*self.admit(&range, generation)?, rest));
-        match status(&self.ctx, &range, max, window).await {
-            Err(e) => Err(self.if_missing(e).await),
-            told => told,
+        self.check_fence_patiently().await?;
+        let mut waiting = self.ctx.guest_waits();
+        loop {
+            let window = |rest| Ok(Window::of(&*self.admit(&range, generation)?, rest));
+            match status(&self.ctx, &range, max, window).await {
+                Err(e) => waiting.after(self.if_missing(e).await).await?,
+                told => return told,
+            }
         }
     }
 }

@@ -14,8 +14,10 @@ use crate::tail;
 use crate::volume::Volume;
 use skerry_core::env::Clock;
 use skerry_core::position::Number;
+use skerry_core::retry::Patience;
 use skerry_core::takeover::{self, Found};
 use skerry_log::Position as LogPosition;
+use skerry_store::bucket::Bucket;
 use skerry_store::segment_io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -197,7 +199,8 @@ impl Volume {
     /// Looks at the stream, if the store answers soon. A short gap is mostly a busy machine: a bucket that is away must
     /// not stop writers for it.
     async fn glance(&self) -> Result<()> {
-        match tokio::time::timeout(OPTIONAL_LOOK, self.look_for_seal()).await {
+        let bucket = self.ctx.bucket.with_patience(Patience::LOOK);
+        match tokio::time::timeout(OPTIONAL_LOOK, self.look_for_seal_in(&bucket)).await {
             Ok(Err(e)) if e.kind() == ErrorKind::Unavailable => Ok(()),
             Ok(looked) => looked,
             Err(_) => Ok(()),
@@ -206,11 +209,15 @@ impl Volume {
 
     /// Looks at every number from the lowest not known to be durable to the next unused.
     pub(crate) async fn look_for_seal(&self) -> Result<()> {
+        self.look_for_seal_in(&self.ctx.bucket).await
+    }
+
+    async fn look_for_seal_in(&self, bucket: &Bucket) -> Result<()> {
         self.fence.looked_ns.store(nanos(self.ctx.clock().boot()), Ordering::Release);
         let durable = self.state.lock().at;
         let unused = Number(self.fence.next_number.load(Ordering::Acquire));
         for key in takeover::look(&durable, unused) {
-            if let Found::Seal(seal) = segment_io::read(&self.ctx.bucket, key).await? {
+            if let Found::Seal(seal) = segment_io::read(bucket, key).await? {
                 return Err(self.sealed_by(&seal));
             }
         }
@@ -287,7 +294,7 @@ impl Volume {
             ),
         );
         self.fail(error.clone());
-        // A volume that was released here before is that to whoever looks.
+        // A volume that was released here before, or had failed, is that to whoever looks.
         self.state.lock().failure.clone().unwrap_or(error)
     }
 }

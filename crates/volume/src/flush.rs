@@ -60,7 +60,7 @@ impl Volume {
             FlushLevel::Local => self.wait_log(record).await?,
             FlushLevel::Bucket => self.wait_bucket(vseq).await?,
         }
-        self.check_fence().await
+        self.check_fence_patiently().await
     }
 
     /// Waits until a record is durable in the log.

@@ -17,6 +17,7 @@ pub mod volume;
 mod budget;
 mod checkin;
 mod collecting;
+mod comeback;
 mod deletion;
 mod destage;
 mod extents;
@@ -43,6 +44,7 @@ mod sweep;
 mod turns;
 mod volumes;
 
+mod waiting;
 pub use device::Device;
 pub use error::{Error, ErrorKind, Result};
 pub use info::{

@@ -3,6 +3,7 @@
 //! What is done *to* volumes is in `volumes` and `snaps`; this knows which are open.
 
 use crate::budget::{Buffers, OverlayBudget};
+use crate::comeback::{Comebacks, bring_back_now_and_then};
 use crate::context::Context;
 use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,7 +13,6 @@ use crate::parking::Parking;
 use crate::pins::Pinned;
 use crate::pressure::relieve_log;
 use crate::reading::Reading;
-use crate::recover::recover_later;
 use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
 use crate::snaps::REPLACED_MAX;
@@ -81,6 +81,7 @@ pub struct Node {
     /// Held while a volume is opened or closed: one volume that takes long keeps no other waiting.
     pub(crate) opening: Turns<VolumeId>,
     pub(crate) tails: Mutex<Tails>,
+    pub(crate) comebacks: Comebacks,
 }
 
 impl Node {
@@ -104,7 +105,6 @@ impl Node {
             node: parts.node,
             host: parts.host,
             has_log: parts.has_log,
-            store_trouble: Mutex::default(),
             overlays,
             background: parts.background,
             parking: parts.parking,
@@ -122,12 +122,13 @@ impl Node {
             open_now: Mutex::default(),
             opening: Turns::default(),
             tails: Mutex::new(tails),
+            comebacks: Comebacks::default(),
         });
-        let later = node.recover().await?;
-        tokio::spawn(recover_later(Arc::downgrade(&node), later));
+        node.recover().await?;
         tokio::spawn(keep_up(Arc::downgrade(&node)));
         tokio::spawn(relieve_log(Arc::downgrade(&node)));
         tokio::spawn(sweep_now_and_then(Arc::downgrade(&node)));
+        tokio::spawn(bring_back_now_and_then(Arc::downgrade(&node)));
         Ok(node)
     }
 
@@ -176,10 +177,13 @@ impl Node {
         held_only: bool,
     ) -> Result<Arc<Volume>> {
         let _turn = self.opening.take(id).await;
-        if let Some(volume) = self.open_here(id) {
+        if let Some(volume) = self.open_here(id)
+            && !self.comes_back(&volume)
+        {
             return Ok(volume);
         }
-        // A volume that left is claimed again once its owner lets it go; its destager sees to what it had not destaged.
+        // A volume that left is claimed again once its owner lets it go; its destager sees to what it had not destaged. One that failed
+        // has put that aside.
         self.open_now.lock().remove(&id);
         let desc = self.ctx.catalog.desc(id).await?;
         let waits = !self.ctx.stuck_tails(Some(id))?.is_empty();
@@ -406,7 +410,7 @@ impl Node {
             log_failure: self.ctx.log.failure().or_else(|| self.ctx.log.stall()),
             volumes_open,
             parked,
-            bucket_failure: self.ctx.store_trouble.lock().clone(),
+            bucket_failure: self.ctx.bucket.failing(),
         }
     }
 

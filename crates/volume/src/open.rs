@@ -283,6 +283,7 @@ fn build(
         named: AtomicBool::new(false),
         io: IoCounts::default(),
         clients: AtomicU64::new(0),
+        is_aside: AtomicBool::new(false),
     }
 }
 

@@ -49,8 +49,16 @@ impl Reading {
         self.parts().try_read(&parts, out)
     }
 
-    /// Fills `out`.
+    /// Fills `out`; waits for a bucket that fails for a reason that can pass.
     pub(crate) async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let mut waiting = self.ctx.guest_waits();
+        while let Err(error) = self.read_now(offset, out).await {
+            waiting.after(error).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_now(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let parts = self.resolve(offset, out.len())?;
         // Nothing of it is in the log, so there is nothing to resolve anew.
         self.parts().read(&parts, out).await.map(drop)

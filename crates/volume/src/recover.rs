@@ -1,13 +1,13 @@
 //! What a start does with the tails that the log holds: each volume with one is brought back into service.
 //!
 //! A volume that can't be opened keeps neither the node nor another volume from service. If it is damaged its tail
-//! leaves the log; if the bucket does not answer, the tail stays in the log, and the volume is tried again and again.
+//! leaves the log; if the bucket does not answer, the tail stays in the log. Either comes back by itself
+//! ([`crate::comeback`]).
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::node::Node;
 use skerry_core::id::VolumeId;
 use std::collections::BTreeSet;
-use std::sync::Weak;
 use std::time::Duration;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -16,8 +16,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 const START_WAIT: Duration = Duration::from_secs(30);
 /// How long one volume may take after that: one that hangs keeps no other waiting for ever.
 const ONE_WAIT: Duration = Duration::from_secs(120);
-/// How long a volume that could not be opened for want of the bucket waits before it is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// What came of a tail.
 enum Outcome {
@@ -28,22 +26,22 @@ enum Outcome {
 }
 
 impl Node {
-    /// Brings every volume with a tail back into service. Gives those that must wait until the bucket answers.
+    /// Brings every volume with a tail back into service.
     ///
     /// # Errors
     /// If the bucket knows none of the volumes: it is not the one that the log belongs to.
-    pub(crate) async fn recover(&self) -> Result<BTreeSet<VolumeId>> {
+    pub(crate) async fn recover(&self) -> Result<()> {
         let in_log: BTreeSet<VolumeId> = self.tails.lock().by_volume.keys().copied().collect();
         let stuck = self.ctx.stuck_tails(None)?.into_iter().map(|name| name.volume);
         let all: BTreeSet<VolumeId> = in_log.iter().copied().chain(stuck).collect();
-        let (mut unknown, mut later) = (BTreeSet::new(), BTreeSet::new());
+        let mut unknown = BTreeSet::new();
         let deadline = Instant::now() + START_WAIT;
         for id in all {
             let recovered = timeout_at(deadline, Box::pin(self.recover_one(id))).await;
             match recovered.unwrap_or_else(no_answer) {
                 Ok(Outcome::Settled) => {}
                 Ok(Outcome::Unknown) => drop(unknown.insert(id)),
-                Err(e) => self.note_unopened(id, &e, &mut later),
+                Err(e) => self.note_unopened(id, &e),
             }
         }
         if !in_log.is_empty() && in_log.is_subset(&unknown) {
@@ -54,9 +52,9 @@ impl Node {
             if let Err(e) = self.set_stuck(id).await {
                 tracing::error!(volume = %id, error = %e, "its records stay in the log");
             }
-            self.note_unopened(id, &lost, &mut later);
+            self.note_unopened(id, &lost);
         }
-        Ok(later)
+        Ok(())
     }
 
     async fn recover_one(&self, id: VolumeId) -> Result<Outcome> {
@@ -84,11 +82,25 @@ impl Node {
         Ok(Outcome::Settled)
     }
 
-    fn note_unopened(&self, id: VolumeId, why: &Error, later: &mut BTreeSet<VolumeId>) {
-        self.ctx.note(id, format!("volume {id} can't be opened: {}", why.message()));
-        if why.kind() == ErrorKind::Unavailable {
-            later.insert(id);
+    /// Another try for a volume that is not in service.
+    pub(crate) async fn recover_again(&self, id: VolumeId) {
+        let recovered = timeout(ONE_WAIT, Box::pin(self.recover_one(id))).await;
+        match recovered.unwrap_or_else(no_answer) {
+            Ok(Outcome::Settled)
+                if self.open_here(id).is_none_or(|open| open.check_in_service().is_ok()) =>
+            {
+                self.ctx.unnote(id);
+                tracing::info!(volume = %id, "the volume is in service again");
+            }
+            Ok(_) => {}
+            // Nothing was tried but the bucket, and that was said when it began.
+            Err(e) if e.kind() == ErrorKind::Unavailable => self.comes_back_soon(id),
+            Err(e) => self.note_unopened(id, &e),
         }
+    }
+
+    fn note_unopened(&self, id: VolumeId, why: &Error) {
+        self.ctx.note(id, format!("volume {id} can't be opened: {}", why.message()));
     }
 
     fn wrong_bucket(&self, ids: &BTreeSet<VolumeId>) -> Error {
@@ -110,26 +122,4 @@ impl Node {
 
 fn no_answer(_: Elapsed) -> Result<Outcome> {
     Err(Error::new(ErrorKind::Unavailable, "the bucket does not answer; it is tried again"))
-}
-
-/// Opens what had to wait for the bucket, as soon as that answers. Ends with the node.
-pub(crate) async fn recover_later(node: Weak<Node>, mut waiting: BTreeSet<VolumeId>) {
-    while !waiting.is_empty() {
-        tokio::time::sleep(AGAIN).await;
-        let mut still = BTreeSet::new();
-        for id in waiting {
-            let Some(node) = node.upgrade() else { return };
-            let recovered = timeout(ONE_WAIT, Box::pin(node.recover_one(id))).await;
-            match recovered.unwrap_or_else(no_answer) {
-                Ok(_) => {
-                    tracing::info!(volume = %id, "opened at last: the bucket answers again");
-                    node.ctx.unnote(id);
-                }
-                // Said once, at the start.
-                Err(e) if e.kind() == ErrorKind::Unavailable => drop(still.insert(id)),
-                Err(e) => node.note_unopened(id, &e, &mut still),
-            }
-        }
-        waiting = still;
-    }
 }

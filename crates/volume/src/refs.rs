@@ -74,24 +74,14 @@ impl Volume {
 
     /// Creates an object that only this node would create; "exists" is then an earlier attempt's doing.
     pub(crate) async fn create_persistently(&self, name: &str, bytes: bytes::Bytes) -> Result<()> {
+        let mut waiting = self.ctx.work_waits();
         loop {
             match self.ctx.bucket.create(name, bytes.clone()).await {
                 Ok(Created::Ours | Created::Theirs) => return Ok(()),
                 // Full, denied or away: writers wait in the log, and it is tried again until it works.
-                Err(e) if e.is_unavailable() => self.wait_for_store(&e).await?,
+                Err(e) if e.is_unavailable() => self.wait_for_store(&mut waiting, &e).await?,
                 Err(e) => return Err(e.into()),
             }
-        }
-    }
-
-    /// Waits before the store is tried again; fails if the volume went out of service meanwhile.
-    pub(crate) async fn wait_for_store(&self, error: &skerry_store::Error) -> Result<()> {
-        tracing::warn!(volume = %self.name(), %error, "the bucket does not take it; trying again");
-        *self.ctx.store_trouble.lock() = Some(error.to_string());
-        tokio::time::sleep(self.ctx.settings.retry_interval).await;
-        match &self.state.lock().failure {
-            Some(failure) => Err(failure.clone()),
-            None => Ok(()),
         }
     }
 

@@ -56,8 +56,13 @@ pub struct EngineSettings {
     pub delay_from_percent: u64,
     /// The longest such delay.
     pub delay_max: Duration,
-    /// How long a PUT that the store refuses for the moment waits before it is tried again.
-    pub retry_interval: Duration,
+    /// How long a guest's request waits for a bucket that fails for a reason that can pass; without end if nothing
+    /// is set, as for a slow disk.
+    pub guest_wait_max: Option<Duration>,
+    /// How long after it failed a volume is opened again; each time it fails again it is twice as long.
+    pub comeback_first: Duration,
+    /// The longest such time.
+    pub comeback_max: Duration,
     /// How long a clean stop waits for one volume to get into the bucket; the rest stays in the log.
     pub shutdown_drain: Duration,
 }
@@ -87,7 +92,9 @@ impl Default for EngineSettings {
             buffer_bytes_max: 256 << 20,
             delay_from_percent: 75,
             delay_max: Duration::from_millis(20),
-            retry_interval: Duration::from_millis(500),
+            guest_wait_max: None,
+            comeback_first: Duration::from_secs(1),
+            comeback_max: Duration::from_secs(600),
             shutdown_drain: Duration::from_secs(30),
         }
     }

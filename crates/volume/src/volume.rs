@@ -101,6 +101,8 @@ pub struct Volume {
     pub io: IoCounts,
     /// Attached clients.
     pub clients: AtomicU64,
+    /// True once it is out of service and what it had not destaged waits outside the log.
+    pub(crate) is_aside: AtomicBool,
 }
 
 /// The range of a request.
@@ -178,6 +180,8 @@ impl Volume {
 
     /// True if this is what ended it.
     fn end(&self, error: Error) -> bool {
+        let is_gone = matches!(error.kind(), ErrorKind::Fenced | ErrorKind::NotFound);
+        let error = error.of_volume(!is_gone && self.ctx.log.failure().is_none());
         let mut state = self.state.lock();
         let is_first = state.failure.is_none();
         state.failure.get_or_insert_with(|| error.clone());
@@ -280,8 +284,16 @@ impl Volume {
         self.io.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Fills `out`, waiting for what is not at hand.
+    /// Fills `out`, waiting for what is not at hand, and for a bucket that fails for a reason that can pass.
     pub async fn read_into(&self, offset: u64, out: &mut [u8], generation: u64) -> Result<()> {
+        let mut waiting = self.ctx.guest_waits();
+        while let Err(error) = self.read_now(offset, out, generation).await {
+            waiting.after(error).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_now(&self, offset: u64, out: &mut [u8], generation: u64) -> Result<()> {
         self.check_fence().await?;
         let len = out.len();
         let range = offset..offset.saturating_add(len as u64);
@@ -422,7 +434,7 @@ impl Volume {
 
     /// Writes, waiting for room where there is none.
     pub async fn write(&self, offset: u64, data: &[u8], generation: u64) -> Result<()> {
-        self.check_fence().await?;
+        self.check_fence_patiently().await?;
         self.delay().await;
         let whole = range_of(offset, data.len());
         for (i, piece) in data.chunks(self.ctx.settings.record_bytes_max).enumerate() {
@@ -477,7 +489,7 @@ impl Volume {
 
     /// Makes a range read as zeros.
     pub async fn zero(&self, offset: u64, len: u64, generation: u64) -> Result<()> {
-        self.check_fence().await?;
+        self.check_fence_patiently().await?;
         if len == 0 {
             return Ok(());
         }

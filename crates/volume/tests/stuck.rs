@@ -31,6 +31,7 @@ impl Case {
         let mut world = World::new(seed);
         let never = Duration::from_secs(100_000);
         (world.settings.dirty_age, world.settings.idle_age) = (never, never);
+        world.settings.comeback_first = never;
         world.settings.segment_bytes = 4 << 20;
         world.settings.checkpoint_segments_max = 1000;
         let wanted = noise(&world, BLOCKS * BLOCK);
@@ -157,6 +158,33 @@ async fn the_tail_of_a_volume_that_fails_waits_outside_the_log() {
     case.check(&run).await;
     drain_all(&run).await;
     drop(run);
+    case.check(&case.world.start("a").await.expect("starts again")).await;
+}
+
+/// What a volume failed of is mended, and nobody tells the node.
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_failed_comes_back_by_itself() {
+    let mut case = Case::new(24).await;
+    case.world.settings.comeback_first = Duration::from_secs(1);
+    case.world.settings.comeback_max = Duration::from_secs(20);
+    let (run, device) = case.write_tail().await;
+    case.damage().await;
+    let volumes = run.node.open_volumes();
+    let volume = volumes.iter().find(|volume| volume.name() == "disk").expect("open");
+    assert!(volume.drain().await.is_err(), "it merged with what is not there");
+    let error = device.read(0, 512).await.expect_err("out of service");
+    assert!(error.ends_attachment(), "another attachment may succeed: {error}");
+    // Opened again and again, and each time it fails.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!run.node.status().parked.is_empty());
+    case.mend().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(run.node.status().parked, Vec::<String>::new());
+    assert_eq!(case.waiting(), 0);
+    assert!(device.read(0, 512).await.expect_err("it is over").ends_attachment());
+    case.check(&run).await;
+    drain_all(&run).await;
+    drop((device, run));
     case.check(&case.world.start("a").await.expect("starts again")).await;
 }
 

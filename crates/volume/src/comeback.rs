@@ -1,0 +1,158 @@
+//! Volumes that went out of service for a reason that can pass come back by themselves.
+//!
+//! What a volume failed of may be mended without anybody telling the node: an object is put back, a disk has room
+//! again, the bucket answers with sense. So a volume that failed is opened again, after a wait that doubles with each
+//! failure: opening claims a stream, and what is claimed leaves objects behind. Its tail waits outside the log
+//! meanwhile ([`crate::stuck`]) and comes back first. Clients of the failed volume are cut off, and find it again by
+//! connecting anew. A volume that others own stays theirs, and a log that failed takes a restart.
+
+use crate::error::Result;
+use crate::node::Node;
+use crate::volume::Volume;
+use parking_lot::Mutex;
+use skerry_core::id::VolumeId;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// While the bucket does not answer, a volume is tried in intervals of so many first waits.
+const AWAY_FACTOR: u32 = 5;
+
+/// One volume's failures.
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    count: u32,
+    /// When it may be opened again, on the boot-time clock.
+    due: Duration,
+}
+
+/// When volumes that failed may be opened again.
+#[derive(Debug, Default)]
+pub(crate) struct Comebacks(Mutex<HashMap<VolumeId, Failures>>);
+
+impl Comebacks {
+    /// True if the volume may be opened again now. Asked of one for the first time, it is soon.
+    fn is_due(&self, id: VolumeId, now: Duration, first: Duration) -> bool {
+        let due = now + first;
+        now >= self.0.lock().entry(id).or_insert(Failures { count: 0, due }).due
+    }
+
+    /// The try came to nothing before it began.
+    fn postponed(&self, id: VolumeId, now: Duration, first: Duration) {
+        self.0.lock().insert(id, Failures { count: 0, due: now + AWAY_FACTOR * first });
+    }
+
+    /// The volume is being opened again: if it fails once more, the next time is later. A volume that held out for
+    /// longer than the longest wait begins anew.
+    fn begun(&self, id: VolumeId, now: Duration, first: Duration, max: Duration) {
+        let mut all = self.0.lock();
+        let before = all.get(&id).copied().unwrap_or(Failures { count: 0, due: now });
+        let held_out = now.saturating_sub(before.due) > max;
+        let count = if held_out { 1 } else { before.count.saturating_add(1) };
+        let wait = first.saturating_mul(1 << count.min(16)).min(max);
+        all.insert(id, Failures { count, due: now + wait });
+    }
+}
+
+impl Node {
+    /// True if a volume that failed may be opened again now; then the next time is later.
+    pub(crate) fn comes_back(&self, volume: &Volume) -> bool {
+        let has_failed = volume.state.lock().failure.is_some();
+        has_failed && volume.is_aside.load(Ordering::Acquire) && self.take_turn(volume.desc.id)
+    }
+
+    /// The bucket did not answer, so that nothing was claimed: no reason to wait for longer.
+    pub(crate) fn comes_back_soon(&self, id: VolumeId) {
+        let now = self.ctx.clock().boot();
+        self.comebacks.postponed(id, now, self.ctx.settings.comeback_first);
+    }
+
+    fn is_due(&self, id: VolumeId) -> bool {
+        let first = self.ctx.settings.comeback_first;
+        self.ctx.log.failure().is_none()
+            && self.comebacks.is_due(id, self.ctx.clock().boot(), first)
+    }
+
+    fn take_turn(&self, id: VolumeId) -> bool {
+        let (first, max) = (self.ctx.settings.comeback_first, self.ctx.settings.comeback_max);
+        let is_due = self.is_due(id);
+        if is_due {
+            self.comebacks.begun(id, self.ctx.clock().boot(), first, max);
+        }
+        is_due
+    }
+
+    /// Volumes that failed, and volumes that are not open though something waits for them.
+    fn out_of_service(&self) -> Result<BTreeSet<VolumeId>> {
+        let mut all: BTreeSet<VolumeId> =
+            self.ctx.stuck_tails(None)?.iter().map(|name| name.volume).collect();
+        all.extend(self.tails.lock().by_volume.keys());
+        let open = self.open_now.lock();
+        all.retain(|id| !open.contains_key(id));
+        let failed = open
+            .values()
+            .filter(|volume| volume.is_aside.load(Ordering::Acquire) && !volume.has_left());
+        all.extend(failed.map(|volume| volume.desc.id));
+        Ok(all)
+    }
+
+    async fn try_comebacks(&self) -> Result<()> {
+        for id in self.out_of_service()? {
+            if self.ctx.stopping.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let has_failed = self.open_now.lock().contains_key(&id);
+            // A volume that failed takes its turn when it is opened.
+            let is_turn = match has_failed {
+                true => self.is_due(id),
+                false => self.take_turn(id),
+            };
+            if is_turn {
+                self.recover_again(id).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens again what failed, as long as the node lives.
+pub(crate) async fn bring_back_now_and_then(node: Weak<Node>) {
+    loop {
+        let Some(interval) = node.upgrade().map(|n| n.ctx.settings.comeback_first) else { return };
+        tokio::time::sleep(interval).await;
+        let Some(node): Option<Arc<Node>> = node.upgrade() else { return };
+        let tried: std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> =
+            Box::pin(node.try_comebacks());
+        if let Err(error) = tried.await {
+            tracing::warn!(%error, "what waits for volumes can't be looked at now");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Duration = Duration::from_secs(1);
+    const MAX: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_volume_that_fails_again_and_again_is_opened_less_and_less_often() {
+        let (comebacks, id) = (Comebacks::default(), VolumeId([7; 16]));
+        let mut opened = Vec::new();
+        for seconds in 0..300 {
+            let now = Duration::from_secs(seconds);
+            if comebacks.is_due(id, now, FIRST) {
+                comebacks.begun(id, now, FIRST, MAX);
+                opened.push(seconds);
+            }
+        }
+        assert_eq!(opened, [1, 3, 7, 15, 31, 63, 123, 183, 243]);
+        // It held out for long: the next failure is one of its own.
+        let now = Duration::from_secs(10_000);
+        assert!(comebacks.is_due(id, now, FIRST));
+        comebacks.begun(id, now, FIRST, MAX);
+        assert!(comebacks.is_due(id, now + 2 * FIRST, FIRST));
+    }
+}
