@@ -1,8 +1,9 @@
 //! The seam between protocol and engine: what can be served, and what one opened export can do.
 //!
 //! No protocol's numbers appear here: errors are kinds, which each protocol maps in one table of
-//! its own. Offsets and lengths are in bytes, and were checked by the caller: inside the export,
-//! and multiples of [`ExportInfo::block_bytes_min`].
+//! its own. Offsets and lengths are in bytes, and were checked by the caller: they lie inside the
+//! export. Clients that know better use multiples of [`ExportInfo::block_bytes_min`]; an export
+//! takes any.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -137,7 +138,8 @@ pub struct ExportInfo {
     pub size_bytes: u64,
     /// Writes of every kind are refused by the server.
     pub read_only: bool,
-    /// Requests must be aligned to this; a power of two, 512 or more.
+    /// Requests are served best in multiples of this, which clients are told as the minimum; a power
+    /// of two, 512 or more. Any other is served, too: some clients never ask, some don't heed it.
     pub block_bytes_min: u32,
     /// Requests should be aligned to this; a power of two.
     pub block_bytes_preferred: u32,

@@ -74,8 +74,8 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn metrics(&self) -> Vec<Metric>;
 }
 
-/// One volume (writable) or one snapshot (read-only), opened. Offsets and lengths are in bytes and
-/// multiples of 512.
+/// One volume (writable) or one snapshot (read-only), opened. Offsets and lengths are in bytes; any
+/// will do, and multiples of 512 are served best.
 #[async_trait]
 pub(crate) trait EngineDevice: Send + Sync + 'static {
     /// `VOLUME` or `VOLUME@SNAPSHOT`.

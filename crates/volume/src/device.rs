@@ -1,6 +1,7 @@
 //! A device: one attached volume or snapshot, as protocols see it.
 
 use crate::context::Context;
+use crate::edges::{Piece, is_whole, outward, pieces};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extents::{self, Window};
 use crate::info::StatusRange;
@@ -8,6 +9,7 @@ use crate::readahead::Readahead;
 use crate::reading::Reading;
 use crate::volume::{Attempt, Volume};
 use bytes::Bytes;
+use skerry_core::size::SECTOR_BYTES;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -82,6 +84,9 @@ impl Device {
 
     /// Reads without waiting; none if that is not possible.
     pub fn try_read(&self, offset: u64, buf: &mut [u8]) -> Option<Result<()>> {
+        if !is_whole(&range_of(offset, buf.len())) {
+            return None;
+        }
         let done = match &self.kind {
             Kind::Head { volume, generation } => {
                 volume.try_read(offset, buf, *generation).map(|a| matches!(a, Attempt::Done))
@@ -97,17 +102,41 @@ impl Device {
 
     /// Writes without waiting; none if that is not possible.
     pub fn try_write(&self, offset: u64, data: &[u8]) -> Option<Result<()>> {
+        if !is_whole(&range_of(offset, data.len())) {
+            return None;
+        }
         let attempt =
             self.head_of().and_then(|(v, generation)| v.try_write(offset, data, generation));
         match attempt {
             Ok(Attempt::Done) => Some(Ok(())),
-            Ok(Attempt::Wait) => None,
+            Ok(Attempt::Wait | Attempt::Overtaken) => None,
             Err(e) => Some(Err(e)),
         }
     }
 
-    /// Fills `out`.
+    /// Fills `out`. Any offset and length will do.
     pub async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let range = range_of(offset, out.len());
+        if is_whole(&range) {
+            return self.read_sectors(offset, out).await;
+        }
+        for piece in pieces(range) {
+            let here = &mut out[piece.within(offset)];
+            match piece {
+                Piece::Whole(whole) => self.read_sectors(whole.start, here).await?,
+                Piece::Partial(part) => {
+                    let sector = outward(&part);
+                    let mut all = [0; SECTOR_BYTES as usize];
+                    self.read_sectors(sector.start, &mut all).await?;
+                    let skip = (part.start - sector.start) as usize;
+                    here.copy_from_slice(&all[skip..skip + here.len()]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_sectors(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         match &self.kind {
             Kind::Head { volume, generation } => volume.read_into(offset, out, *generation).await,
             Kind::Reading(reading) => reading.read_into(offset, out).await,
@@ -121,16 +150,39 @@ impl Device {
         Ok(out.into())
     }
 
-    /// Writes.
+    /// Writes. Any offset and length will do; whole sectors cost the least.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
         let (volume, generation) = self.head_of()?;
-        volume.write(offset, &data, generation).await
+        let range = range_of(offset, data.len());
+        if is_whole(&range) {
+            return volume.write(offset, &data, generation).await;
+        }
+        for piece in pieces(range) {
+            let here = &data[piece.within(offset)];
+            match piece {
+                Piece::Whole(whole) => volume.write(whole.start, here, generation).await?,
+                Piece::Partial(part) => volume.patch(part, Some(here), generation).await?,
+            }
+        }
+        Ok(())
     }
 
-    /// Makes a range read as zeros.
+    /// Makes a range read as zeros. Any offset and length will do.
     pub async fn zero(&self, offset: u64, len: u64) -> Result<()> {
         let (volume, generation) = self.head_of()?;
-        volume.zero(offset, len, generation).await
+        let range = offset..offset.saturating_add(len);
+        if is_whole(&range) {
+            return volume.zero(offset, len, generation).await;
+        }
+        for piece in pieces(range) {
+            match piece {
+                Piece::Whole(whole) => {
+                    volume.zero(whole.start, whole.end - whole.start, generation).await?;
+                }
+                Piece::Partial(part) => volume.patch(part, None, generation).await?,
+            }
+        }
+        Ok(())
     }
 
     /// Flushes without waiting for others; none if that is not possible.
@@ -141,7 +193,7 @@ impl Device {
         };
         match attempt {
             Ok(Attempt::Done) => Some(Ok(())),
-            Ok(Attempt::Wait) => None,
+            Ok(Attempt::Wait | Attempt::Overtaken) => None,
             Err(e) => Some(Err(e)),
         }
     }
@@ -157,14 +209,21 @@ impl Device {
     /// Which parts of a range hold data, from its beginning on; neighbours differ. No more than `max` of them, and
     /// no further than a bounded search gets: ask again from where the answer ends.
     pub async fn status(&self, offset: u64, len: u64, max: usize) -> Result<Vec<StatusRange>> {
-        let range = offset..offset.saturating_add(len);
-        match &self.kind {
-            Kind::Head { volume, generation } => volume.block_status(range, max, *generation).await,
+        let range = outward(&(offset..offset.saturating_add(len)));
+        let mut found = match &self.kind {
+            Kind::Head { volume, generation } => {
+                volume.block_status(range, max, *generation).await?
+            }
             Kind::Reading(reading) => {
                 let window = |rest| Ok(Window::of(&reading.state, rest));
-                extents::status(&self.ctx, &range, max, window).await
+                extents::status(&self.ctx, &range, max, window).await?
             }
+        };
+        if let Some(first) = found.first_mut() {
+            let before = offset - first.offset;
+            (first.offset, first.length) = (offset, first.length - before);
         }
+        Ok(found)
     }
 
     /// Notes a read; gives what should now be brought near, as long as the client reads in order. A local
@@ -184,6 +243,10 @@ impl Device {
         // What can't be read now is the business of the read that follows.
         drop(self.read(offset, len as usize).await);
     }
+}
+
+fn range_of(offset: u64, len: usize) -> Range<u64> {
+    offset..offset.saturating_add(len as u64)
 }
 
 /// The most that one prefetch brings near.

@@ -20,6 +20,7 @@ mod collecting;
 mod comeback;
 mod deletion;
 mod destage;
+mod edges;
 mod extents;
 mod fence;
 mod flush;
@@ -43,8 +44,8 @@ mod stuck;
 mod sweep;
 mod turns;
 mod volumes;
-
 mod waiting;
+
 pub use device::Device;
 pub use error::{Error, ErrorKind, Result};
 pub use info::{

@@ -6,6 +6,7 @@
 
 use crate::budget::OverlayShare;
 use crate::context::Context;
+use crate::edges::Seen;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Fence;
 use crate::parts::PartsReader;
@@ -120,6 +121,8 @@ pub enum Attempt {
     Done,
     /// It would have to wait.
     Wait,
+    /// What it builds on has changed: nothing was done.
+    Overtaken,
 }
 
 /// On whose behalf a record is written: who may be made to wait, and for what.
@@ -275,7 +278,7 @@ impl Volume {
     }
 
     /// Reads what ranges resolve to over the tree below `top`.
-    fn parts(&self, top: Option<NodePtr>) -> PartsReader<'_> {
+    pub(crate) fn parts(&self, top: Option<NodePtr>) -> PartsReader<'_> {
         PartsReader { ctx: &self.ctx, block: self.desc.block, top }
     }
 
@@ -354,16 +357,18 @@ impl Volume {
         if self.fence.is_delayed() {
             return Ok(Attempt::Wait);
         }
-        self.append_write(&range_of(offset, data.len()), offset, data, generation)
+        self.append_write(&range_of(offset, data.len()), offset, data, generation, None)
     }
 
     /// Appends a piece of a request of `whole`, which must lie in the volume: no part of it is written if it doesn't.
-    fn append_write(
+    /// If it builds on what was `seen`, the piece must still be that.
+    pub(crate) fn append_write(
         &self,
         whole: &Range<u64>,
         offset: u64,
         data: &[u8],
         generation: u64,
+        seen: Option<&Seen>,
     ) -> Result<Attempt> {
         let range = range_of(offset, data.len());
         let now = self.ctx.clock().boot();
@@ -373,6 +378,9 @@ impl Volume {
         }
         if state.paused || self.index_is_full(&state) {
             return Ok(Attempt::Wait);
+        }
+        if seen.is_some_and(|seen| *seen != Seen::of(&state, &range)) {
+            return Ok(Attempt::Overtaken);
         }
         let head =
             self.record(state.vseq, Action::Write { offset, len: data.len() as u64 }).encode();
@@ -443,9 +451,11 @@ impl Volume {
                 let room = self.room.notified();
                 tokio::pin!(room);
                 room.as_mut().enable();
-                match self.append_write(&whole, offset, piece, generation)? {
+                match self.append_write(&whole, offset, piece, generation, None)? {
                     Attempt::Done => break,
-                    Attempt::Wait => self.wait_room(room, piece.len(), Behalf::Client).await?,
+                    Attempt::Wait | Attempt::Overtaken => {
+                        self.wait_room(room, piece.len(), Behalf::Client).await?
+                    }
                 }
             }
         }
@@ -453,7 +463,7 @@ impl Volume {
     }
 
     /// Waits until a writer may try again: for the log, for the index, or for a rollback to end.
-    async fn wait_room(
+    pub(crate) async fn wait_room(
         &self,
         room: std::pin::Pin<&mut tokio::sync::futures::Notified<'_>>,
         len: usize,

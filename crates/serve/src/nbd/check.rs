@@ -1,7 +1,8 @@
 //! Which requests are well formed: a pure function of the request and of what is served.
 //!
-//! Whatever passes lies inside the export, is aligned, and is allowed on it; nothing that is
-//! refused has any effect. The order of the checks is the order in which a client would want to
+//! Whatever passes lies inside the export and is allowed on it; nothing that is refused has any
+//! effect. Alignment is no matter of form: a client that never negotiated block sizes may ask for any
+//! bytes, and some that did (nbdfuse) do so, too. The order of the checks is the order in which a client would want to
 //! know: what it asks for, whether it may, whether it fits.
 
 use super::wire::{PAYLOAD_BYTES_MAX, Request, command, command_flag as flag};
@@ -11,7 +12,6 @@ use crate::export::{ExportInfo, IoError, IoErrorKind, ZeroesOptions};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) size_bytes: u64,
-    pub(crate) align_bytes: u32,
     pub(crate) read_only: bool,
     /// Structured replies were negotiated.
     pub(crate) structured: bool,
@@ -21,13 +21,7 @@ pub(crate) struct Shape {
 
 impl Shape {
     pub(crate) fn new(info: &ExportInfo, structured: bool, allocation: bool) -> Self {
-        Self {
-            size_bytes: info.size_bytes,
-            align_bytes: info.block_bytes_min.max(1),
-            read_only: info.read_only,
-            structured,
-            allocation,
-        }
+        Self { size_bytes: info.size_bytes, read_only: info.read_only, structured, allocation }
     }
 }
 
@@ -89,10 +83,6 @@ fn check_range(request: &Request, shape: &Shape, command: Command) -> Result<(),
     if carries_payload && request.len > PAYLOAD_BYTES_MAX {
         return Err(invalid("longer than the maximum of 32 MiB"));
     }
-    let align = u64::from(shape.align_bytes);
-    if !request.offset.is_multiple_of(align) || !u64::from(request.len).is_multiple_of(align) {
-        return Err(invalid("offset or length is no multiple of the minimum block size"));
-    }
     let inside = request
         .offset
         .checked_add(u64::from(request.len))
@@ -119,13 +109,8 @@ mod tests {
 
     use super::*;
 
-    const SHAPE: Shape = Shape {
-        size_bytes: 1 << 20,
-        align_bytes: 512,
-        read_only: false,
-        structured: true,
-        allocation: true,
-    };
+    const SHAPE: Shape =
+        Shape { size_bytes: 1 << 20, read_only: false, structured: true, allocation: true };
 
     fn kind(command: u16, flags: u16, offset: u64, len: u32, shape: Shape) -> Option<IoErrorKind> {
         let request = Request { flags, command, cookie: 0, offset, len };
@@ -133,19 +118,19 @@ mod tests {
     }
 
     #[test]
-    fn whatever_passes_is_inside_aligned_and_allowed() {
+    fn whatever_passes_is_inside_and_allowed() {
         const SEED: u64 = 0x5eed_0002;
         let mut rng = StdRng::seed_from_u64(SEED);
         let mut passed = 0;
         for _ in 0..100_000 {
             let shape = Shape { read_only: rng.random(), ..SHAPE };
-            let near_end = rng.random_range(0..4096) * 512;
+            let near_end = rng.random_range(0..1 << 21);
             let request = Request {
                 flags: rng.random_range(0..64),
                 command: rng.random_range(0..10),
                 cookie: 0,
                 offset: if rng.random() { near_end } else { rng.random() },
-                len: if rng.random() { rng.random_range(0..64) * 512 } else { rng.random() },
+                len: if rng.random() { rng.random_range(0..1 << 15) } else { rng.random() },
             };
             let Ok(command) = check(&request, &shape) else { continue };
             passed += 1;
@@ -154,10 +139,6 @@ mod tests {
             }
             let end = request.offset + u64::from(request.len);
             assert!(end <= shape.size_bytes, "seed {SEED}: {request:?}");
-            assert!(
-                request.offset.is_multiple_of(512) && request.len.is_multiple_of(512),
-                "seed {SEED}"
-            );
             let reads =
                 matches!(command, Command::Read | Command::Cache | Command::BlockStatus { .. });
             assert!(reads || !shape.read_only, "seed {SEED}: {request:?}");

@@ -45,6 +45,22 @@ async fn export_name_with_and_without_padding() {
     }
 }
 
+/// A client that has negotiated no block sizes may ask for any bytes.
+#[tokio::test]
+async fn bytes_at_any_place_are_served_however_the_export_was_named() {
+    let server = memory_server();
+    let mut by_name = Client::greet(&server).await;
+    let header = wire::OptionHeader { option: option::EXPORT_NAME, len: 4 };
+    by_name.stream.write_all(&header.encode()).await.expect("option");
+    by_name.stream.write_all(b"disk").await.expect("name");
+    by_name.stream.read_exact(&mut [0; 10]).await.expect("size and flags");
+    by_name.write(5, b"hello").await;
+    assert_eq!(by_name.read(3, 9).await, b"\0\0hello\0\0");
+    let mut by_go = Client::open(&server, "disk", true).await;
+    by_go.write(510, b"over the edge").await;
+    assert_eq!(by_go.read(509, 15).await, b"\0over the edge\0");
+}
+
 #[tokio::test]
 async fn export_name_of_nothing_closes_the_connection() {
     let mut client = Client::greet(&memory_server()).await;
