@@ -1,12 +1,15 @@
 //! Checkpoints of a volume that is being written: freeze the overlay, write the tree, publish the head.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::heavy;
 use crate::volume::Volume;
 use skerry_core::overlay::Overlay;
 use skerry_core::position::Position;
 use skerry_core::root::{Base, Root};
 use skerry_store::checkpoint::{self, Checkpoint, Facts};
 use skerry_store::node_writer::NodeLane;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -79,14 +82,17 @@ impl Volume {
             block: self.desc.block,
             next: self.refs.lock().await.next_node.clone(),
         };
-        let (bucket, nodes) = (&self.ctx.bucket, &self.ctx.nodes);
         let mut waiting = self.ctx.work_waits();
         loop {
-            let (facts, drain_max) = (job.facts.clone(), self.ctx.settings.drain_nodes_max);
-            let (root, overlay) = (&job.root, &job.overlay);
-            match checkpoint::write(bucket, nodes, lane.clone(), root, overlay, facts, drain_max)
-                .await
-            {
+            let (ctx, lane, facts) = (self.ctx.clone(), lane.clone(), job.facts.clone());
+            let (root, overlay) = (job.root.clone(), job.overlay.clone());
+            let work = async move {
+                let drain_max = ctx.settings.drain_nodes_max;
+                let (bucket, nodes) = (&ctx.bucket, &ctx.nodes);
+                checkpoint::write(bucket, nodes, lane, &root, &overlay, facts, drain_max).await
+            };
+            let work: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(work);
+            match heavy::run(self.ctx.background.as_ref(), &self.ctx.heavy, work).await? {
                 Ok(made) => return Ok(made),
                 Err(e) if e.is_unavailable() => self.wait_for_store(&mut waiting, &e).await?,
                 Err(e) => return Err(e.into()),

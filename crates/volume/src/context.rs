@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 
 /// What all volumes of a node share.
 pub struct Context {
@@ -47,6 +48,8 @@ pub struct Context {
     pub(crate) overlays: Arc<OverlayBudget>,
     /// Where heavy computing runs.
     pub background: Option<Handle>,
+    /// Limits what computes there and waits for the store in between.
+    pub(crate) heavy: Semaphore,
     /// Where tails go that are not merged, or not now; nowhere if the log is not on a disk.
     pub(crate) parking: Option<Arc<dyn Parking>>,
     /// Of volumes whose tail could not be moved out of the log, or that could not be opened: what to tell people.

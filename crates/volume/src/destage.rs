@@ -9,8 +9,8 @@ use crate::parking::Fate;
 use crate::state::{Batch, State};
 use crate::volume::Volume;
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use futures::{StreamExt, TryStreamExt};
 use skerry_core::batch::{BatchPlan, plan};
 use skerry_core::names;
 use skerry_core::ops::Op;
@@ -32,6 +32,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// How many blocks that partial writes are merged with are read at once: a batch must not pay a round trip for each.
+const BASES_AT_ONCE: usize = 16;
 /// How many blocks are taken over under one hold of the state's lock: bounds how long a client waits for it.
 const APPLY_BLOCKS: usize = 256;
 
@@ -172,9 +174,7 @@ impl Destager {
             while let Some(done) = self.flight.next().await {
                 self.apply(done?).await?;
             }
-            for partial in plan.blocks.iter().filter(|b| b.needs_base) {
-                base.insert(partial.index, volume.base_block(partial.index).await?);
-            }
+            base = volume.base_blocks(&plan).await?;
         }
         let id = self.next_id(&batch);
         let ctx = volume.ctx.clone();
@@ -282,6 +282,17 @@ impl Volume {
     pub(crate) fn note_built(&self, built: &BuiltSegment) {
         *self.last_built.lock() = (built.key.number, built.hash);
         self.fence.next_number.store(built.key.number.0 + 1, Ordering::Release);
+    }
+
+    /// The blocks that a batch's partial writes are merged with, several at once.
+    async fn base_blocks(self: &Arc<Self>, plan: &BatchPlan) -> Result<HashMap<u64, Bytes>> {
+        let partial: Vec<u64> =
+            plan.blocks.iter().filter(|b| b.needs_base).map(|b| b.index).collect();
+        let read = futures::stream::iter(partial).map(|index| {
+            let volume = self.clone();
+            async move { Ok((index, volume.base_block(index).await?)) }
+        });
+        read.buffer_unordered(BASES_AT_ONCE).try_collect().await
     }
 
     /// The bytes of a block at the end of the batches that are in the bucket; zeros for a hole.

@@ -25,6 +25,7 @@ mod extents;
 mod fence;
 mod flush;
 mod fsck;
+mod heavy;
 mod idle;
 mod naming;
 mod open;

@@ -7,6 +7,7 @@ use crate::comeback::{Comebacks, bring_back_now_and_then};
 use crate::context::Context;
 use crate::device::Device;
 use crate::error::{Error, ErrorKind, Result};
+use crate::heavy;
 use crate::info::NodeStatus;
 use crate::open;
 use crate::parking::Parking;
@@ -39,6 +40,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 
 /// What a node's engine is made of.
 pub struct NodeParts {
@@ -107,6 +109,7 @@ impl Node {
             has_log: parts.has_log,
             overlays,
             background: parts.background,
+            heavy: Semaphore::new(heavy::AT_ONCE_MAX),
             parking: parts.parking,
             stuck: Mutex::default(),
             parking_now: Mutex::default(),

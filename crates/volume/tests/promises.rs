@@ -680,3 +680,34 @@ async fn objects_of(world: &World) -> Vec<ObjectMeta> {
 async fn bytes_of(world: &World) -> u64 {
     objects_of(world).await.iter().map(|object| object.size).sum()
 }
+
+/// Partial blocks are merged with what is in the bucket; that is read many at once, not one after another.
+#[tokio::test(start_paused = true)]
+async fn what_partial_blocks_are_merged_with_is_read_at_once() {
+    const BLOCKS: u64 = 64;
+    const SLOW_MS: u64 = 1000;
+    let (mut world, faults) = faulty(11);
+    world.cache_bytes = 0;
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 64 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    for block in 0..BLOCKS {
+        // No two are equal: equal ones would be stored once.
+        device.write(block << 18, vec![block as u8 + 1; 4096].into()).await.expect("writes");
+    }
+    let open = run.node.open_volumes().into_iter().next().expect("open");
+    open.drain().await.expect("drains");
+    open.checkpoint().await.expect("checks in");
+    for block in 0..BLOCKS {
+        device.write(block << 18, vec![2; 512].into()).await.expect("writes");
+    }
+    let slow = FaultPlan { slow: 1000, slow_ms: SLOW_MS..SLOW_MS + 1, ..FaultPlan::default() };
+    faults.set_plan(slow);
+    let (calls, began) = (faults.calls(), tokio::time::Instant::now());
+    open.drain().await.expect("drains");
+    let calls = faults.calls() - calls;
+    assert!(calls >= BLOCKS, "{calls} calls: the blocks were not in memory");
+    // Simulated time: each call takes the same, and so it tells how many there were one after another.
+    let in_turn = began.elapsed().as_millis() as u64 / SLOW_MS;
+    assert!(in_turn < BLOCKS / 4, "{in_turn} calls one after another, of {calls}");
+}

@@ -1,0 +1,53 @@
+//! Work that computes for long and waits for the store in between: writing a checkpoint's tree.
+//!
+//! It is polled on a thread that gives way to those that serve clients, while its timers and connections stay with the
+//! runtime of whoever asked: a client's read may share a connection with it, and must not wait behind its computing.
+
+use crate::error::{Error, ErrorKind, Result};
+use std::future::Future;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+/// How many such works have a thread at once. The background has four: the others are left to destage, also while these
+/// wait for a store that is slow.
+pub(crate) const AT_ONCE_MAX: usize = 2;
+
+/// Runs `work` on a thread of the background, or here if there is none.
+pub(crate) async fn run<T: Send + 'static>(
+    background: Option<&Handle>,
+    at_once: &Semaphore,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T> {
+    let Some(background) = background else { return Ok(work.await) };
+    let internal =
+        |e: String| Error::new(ErrorKind::Internal, format!("a computing task failed: {e}"));
+    let _one = at_once.acquire().await.map_err(|e| internal(e.to_string()))?;
+    let here = Handle::current();
+    let done = background.spawn_blocking(move || here.block_on(work));
+    done.await.map_err(|e| internal(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::runtime::Builder;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn it_computes_in_the_background_and_waits_with_its_own_runtime() {
+        let built = Builder::new_multi_thread().worker_threads(1).thread_name("back").build();
+        let back = built.expect("a runtime");
+        let own = Handle::current().id();
+        let work = async move {
+            // A runtime without timers could not do this.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            let thread = std::thread::current().name().map(str::to_owned);
+            (thread, Handle::current().id() == own)
+        };
+        let at_once = Semaphore::new(AT_ONCE_MAX);
+        let (thread, is_own) = run(Some(back.handle()), &at_once, work).await.expect("runs");
+        assert_eq!((thread.as_deref(), is_own), (Some("back"), true));
+        let here = run(None, &at_once, async { 7 }).await.expect("runs");
+        assert_eq!((here, at_once.available_permits()), (7, AT_ONCE_MAX));
+        back.shutdown_background();
+    }
+}
