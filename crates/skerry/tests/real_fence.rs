@@ -184,6 +184,7 @@ fn a_moved_node_goes_on_when_it_is_told_and_loses_nothing() -> Outcome {
     first.kill()?;
     // What was acknowledged is in the log alone, and comes along.
     Tool::new("cp").arg("-a").arg(one.data()).arg(two.data()).run()?;
+    Tool::new("rm").arg("-rf").arg(one.data().join("log")).run()?;
     two.start_refused()?;
     fs::remove_file(two.data().join("last-start"))?;
     let second = two.start()?;
@@ -312,7 +313,7 @@ fn guests_wait_for_a_full_disk(kind: &str) -> Outcome {
     client.flush()?;
     history.flushed(flush);
     drop(client);
-    node.kill()?.start()?;
+    let _node = node.kill()?.start()?;
     let image = Image::read(&mut NbdClient::connect(&uri)?, seed)?;
     history.check(&image, Bounds::SYNCED)?;
     Ok(())
