@@ -1,4 +1,4 @@
-//! All shards of a node as one: a tenant's jobs are in one of them, and a worker gets work from all.
+//! All shards of a node as one: a tenant's jobs are in one of them, and a worker gets work from all that are open.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::{HashRange, TenantHash};
@@ -8,6 +8,8 @@ use crate::name::{Group, Tenant, Worker};
 use crate::shard::{
     Begins, Cursor, Leased, Listed, Outcome, Query, Seat, Shard, Tidings, Told, Totals,
 };
+use crate::slots::Slots;
+pub use crate::slots::Standing;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -15,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// The most jobs that one call leases, and the most credits of a worker.
 pub const LEASES_MAX: u32 = 10_000;
@@ -22,7 +25,7 @@ pub const LEASES_MAX: u32 = 10_000;
 /// All shards of a node.
 #[derive(Clone)]
 pub struct Broker {
-    shards: Arc<[Shard]>,
+    slots: Arc<Slots>,
     /// The shard that gives first next time.
     first: Arc<AtomicUsize>,
 }
@@ -39,27 +42,62 @@ pub enum Heard {
 }
 
 impl Broker {
-    /// All shards of a node, in the order of their numbers.
+    /// All shards of a node, in the order of their ranges of hashes.
     ///
     /// # Panics
     /// If there is none.
     pub fn new(shards: Vec<Shard>) -> Self {
         assert!(!shards.is_empty(), "a broker without shards");
-        Self { shards: shards.into(), first: Arc::default() }
+        Self::over(Slots::new(shards.into_iter().map(Standing::Open)))
+    }
+
+    /// So many shards that are about to be opened.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn opening(shards: u32) -> Self {
+        assert!(shards > 0, "a broker without shards");
+        Self::over(Slots::new((0..shards).map(|_| Standing::Opening)))
+    }
+
+    fn over(slots: Slots) -> Self {
+        Self { slots: Arc::new(slots), first: Arc::default() }
+    }
+
+    /// A shard stands otherwise from now on.
+    pub fn set(&self, number: u32, now: Standing) {
+        self.slots.set(number, now);
+    }
+
+    /// Where each shard stands, in the order of their ranges of hashes.
+    pub fn standings(&self) -> Vec<Standing> {
+        self.slots.standings()
+    }
+
+    /// Tells when another set of shards is open.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.slots.changes()
     }
 
     /// The shard that has a tenant's jobs.
-    pub fn shard_of(&self, tenant: &Tenant) -> &Shard {
+    ///
+    /// # Errors
+    /// `Unavailable` if it is not open.
+    pub fn shard_of(&self, tenant: &Tenant) -> Result<Shard> {
         self.shard(TenantHash::of(tenant))
     }
 
-    fn number_of(&self, hash: TenantHash) -> usize {
-        let shards = u32::try_from(self.shards.len()).expect("few shards");
-        HashRange::number_of(hash, shards) as usize
+    fn number_of(&self, hash: TenantHash) -> u32 {
+        HashRange::number_of(hash, self.slots.count())
     }
 
-    fn shard(&self, hash: TenantHash) -> &Shard {
-        &self.shards[self.number_of(hash)]
+    fn shard(&self, hash: TenantHash) -> Result<Shard> {
+        self.slots.get(self.number_of(hash))
+    }
+
+    /// All shards.
+    fn all(&self) -> Result<Vec<Shard>> {
+        (0..self.slots.count()).map(|number| self.slots.get(number)).collect()
     }
 
     /// A worker's place: jobs come until it is dropped, as many as there are credits for.
@@ -74,10 +112,19 @@ impl Broker {
         credits: u32,
     ) -> Result<Work> {
         check_credits(credits)?;
-        let shards = u32::try_from(self.shards.len()).expect("few shards");
-        let (seats, tidings) = Seat::at_all(shards, group, worker, begins, credits);
+        let changes = self.slots.changes();
+        let shards = self.slots.open();
+        if shards.is_empty() {
+            // It says why.
+            self.slots.get(0)?;
+        }
+        let (seats, tidings) = Seat::at_all(self.slots.count(), group, worker, begins, credits);
+        let shards =
+            shards.into_iter().map(|(number, shard)| (shard, seats[number as usize].clone()));
         let work = Work {
             broker: self.clone(),
+            shards: shards.collect(),
+            changes,
             seats,
             tidings,
             credits,
@@ -122,7 +169,7 @@ impl Broker {
     /// # Errors
     /// `LeaseLost` if somebody else has the job, or nobody.
     pub fn heartbeat(&self, ticket: &Ticket) -> Result<Beat> {
-        let beat = self.shard(ticket.lease.hash).heartbeat(ticket.lease);
+        let beat = self.shard(ticket.lease.hash)?.heartbeat(ticket.lease);
         beat.map_err(|error| ticket.named(error))
     }
 
@@ -131,21 +178,25 @@ impl Broker {
     /// # Errors
     /// As [`Shard::report`].
     pub async fn report(&self, ticket: Ticket, outcome: Outcome) -> Result<Next> {
-        self.shard(ticket.lease.hash).report(ticket, outcome).await
+        self.shard(ticket.lease.hash)?.report(ticket, outcome).await
     }
 
     /// The same of many, each by itself.
     pub async fn report_all(&self, reports: Vec<(Ticket, Outcome)>) -> Vec<Result<Next>> {
         let mut said =
             vec![Err(Error::new(ErrorKind::Internal, "nothing was said")); reports.len()];
-        let mut by_shard: BTreeMap<usize, Vec<_>> = BTreeMap::new();
+        let mut by_shard: BTreeMap<u32, Vec<_>> = BTreeMap::new();
         for (at, (ticket, outcome)) in reports.into_iter().enumerate() {
             let number = self.number_of(ticket.lease.hash);
             by_shard.entry(number).or_default().push((at, (ticket, outcome)));
         }
         let answers = by_shard.into_iter().map(async |(number, reports)| {
             let (places, reports): (Vec<_>, Vec<_>) = reports.into_iter().unzip();
-            places.into_iter().zip(self.shards[number].report_all(reports).await)
+            let answers = match self.slots.get(number) {
+                Ok(shard) => shard.report_all(reports).await,
+                Err(error) => vec![Err(error); places.len()],
+            };
+            places.into_iter().zip(answers)
         });
         for (at, answer) in futures::future::join_all(answers).await.into_iter().flatten() {
             said[at] = answer;
@@ -155,7 +206,9 @@ impl Broker {
 
     /// A worker that was to get a job has gone, or has no room for it: it is the next one's.
     pub fn give_back(&self, ticket: &Ticket) {
-        self.shard(ticket.lease.hash).give_back(ticket.lease);
+        if let Ok(shard) = self.shard(ticket.lease.hash) {
+            shard.give_back(ticket.lease);
+        }
     }
 
     /// No job of a task group is given out until it is resumed.
@@ -163,7 +216,7 @@ impl Broker {
     /// # Errors
     /// `Unavailable`; it may be paused in some shards then.
     pub async fn pause(&self, group: &Group) -> Result<()> {
-        for shard in self.shards.iter() {
+        for shard in self.all()? {
             shard.pause(group).await?;
         }
         Ok(())
@@ -174,7 +227,7 @@ impl Broker {
     /// # Errors
     /// `Unavailable`; it may be paused in some shards still.
     pub async fn resume(&self, group: &Group) -> Result<()> {
-        for shard in self.shards.iter() {
+        for shard in self.all()? {
             shard.resume(group).await?;
         }
         Ok(())
@@ -186,17 +239,18 @@ impl Broker {
     /// `Invalid`, `Unavailable`.
     pub async fn list(&self, query: &Query, after: Option<&Cursor>) -> Result<Listed> {
         if let Some(tenant) = &query.tenant {
-            return self.shard_of(tenant).list(query, after).await;
+            return self.shard_of(tenant)?.list(query, after).await;
         }
         let (number, within) = match after {
             Some(cursor) => split_place(&cursor.open(query)?)?,
             None => (0, None),
         };
-        let Some(shard) = self.shards.get(number as usize) else {
+        if number >= self.slots.count() {
             return Err(Error::invalid("this listing was begun somewhere else: begin anew"));
-        };
+        }
+        let shard = self.slots.get(number)?;
         let mut listed = shard.list(query, within.as_ref()).await?;
-        let is_last = number as usize + 1 == self.shards.len();
+        let is_last = number + 1 == self.slots.count();
         let next = match listed.next {
             Some(next) => Some(join_place(number, &next.0)),
             None if is_last => None,
@@ -206,9 +260,9 @@ impl Broker {
         Ok(listed)
     }
 
-    /// How many jobs there are that have not come to their end.
+    /// How many jobs there are that have not come to their end, in the shards that are open.
     pub fn counts(&self) -> Counts {
-        let all = self.shards.iter().map(Shard::counts);
+        let all = self.slots.open().into_iter().map(|(_, shard)| shard.counts());
         all.fold(Counts::default(), |sum, more| Counts {
             active: sum.active + more.active,
             running: sum.running + more.running,
@@ -218,7 +272,8 @@ impl Broker {
     /// The same, by task group.
     pub fn groups(&self) -> BTreeMap<Group, GroupCounts> {
         let mut sums: BTreeMap<Group, GroupCounts> = BTreeMap::new();
-        for (group, more) in self.shards.iter().flat_map(Shard::groups) {
+        let open = self.slots.open().into_iter();
+        for (group, more) in open.flat_map(|(_, shard)| shard.groups()) {
             let sum = sums.entry(group).or_default();
             sum.early += more.early;
             sum.ready += more.ready;
@@ -230,32 +285,18 @@ impl Broker {
 
     /// What has happened since the shards were opened.
     pub fn totals(&self) -> Totals {
-        self.shards.iter().map(Shard::totals).fold(Totals::default(), Totals::and)
-    }
-
-    /// Waits until a shard is out of service; says why.
-    pub async fn out_of_service(&self) -> Error {
-        let mut all: FuturesUnordered<_> =
-            self.shards.iter().map(|shard| shard.out_of_service()).collect();
-        match all.next().await {
-            Some(why) => why,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Closes all shards, also those that are out of service; everything that was answered is durable.
-    ///
-    /// # Errors
-    /// `Unavailable` if a database does not take what it still has.
-    pub async fn close(self) -> Result<()> {
-        let closed = self.shards.iter().map(|shard| shard.clone().close());
-        futures::future::join_all(closed).await.into_iter().collect()
+        let open = self.slots.open().into_iter();
+        open.map(|(_, shard)| shard.totals()).fold(Totals::default(), Totals::and)
     }
 }
 
 /// A worker's place. Whoever leaves it gives back what was on its way.
 pub struct Work {
     broker: Broker,
+    /// The shards that were open when it began, each with the seat there.
+    shards: Vec<(Shard, Arc<Seat>)>,
+    /// Tells when others are open.
+    changes: watch::Receiver<u64>,
     seats: Vec<Arc<Seat>>,
     tidings: Tidings,
     credits: u32,
@@ -278,17 +319,18 @@ impl Work {
     /// Waits for work at all shards. What they have is shared out: each gives as much as the others, and another is the
     /// first each time, so that the jobs of none wait for all of another's.
     fn sit_down(&self) -> Result<()> {
-        let shards = &self.broker.shards;
+        let shards = &self.shards;
         let Some(seat) = self.seats.first() else { return Ok(()) };
-        let first = self.broker.first.fetch_add(1, Ordering::Relaxed) % shards.len();
+        let first = self.broker.first.fetch_add(1, Ordering::Relaxed) % shards.len().max(1);
         loop {
             let share = match shards.len() {
-                1 => u32::MAX,
+                0 | 1 => u32::MAX,
                 shards => seat.credits() / u32::try_from(shards).unwrap_or(u32::MAX) + 1,
             };
             let mut given = 0;
             for at in (first..shards.len()).chain(0..first) {
-                given += shards[at].seat(&self.seats[at], share)?;
+                let (shard, seat) = &shards[at];
+                given += shard.seat(seat, share)?;
             }
             if given == 0 || share == u32::MAX {
                 return Ok(());
@@ -335,7 +377,8 @@ impl Work {
     /// those before: [`ON_ITS_WAY_BYTES`](crate::shard::ON_ITS_WAY_BYTES) at once.
     ///
     /// # Errors
-    /// `Unavailable` if a shard is out of service.
+    /// `Unavailable` if a shard is out of service, or another can be used: the worker comes again, and is given work of
+    /// those that are open then. What it has said of jobs whose shard was away it says again then, too.
     pub async fn next(&mut self) -> Result<Heard> {
         let heard = self.hear().await?;
         let bytes = match &heard {
@@ -357,7 +400,11 @@ impl Work {
         let (_, told) = tokio::select! {
             biased;
             Some(told) = self.tidings.recv() => told,
-            why = self.broker.out_of_service() => return Err(why),
+            why = out_of_service(&self.shards) => return Err(why),
+            _ = self.changes.changed() => {
+                let detail = "other shards of the node's jobs can be used now: connect again";
+                return Err(Error::new(ErrorKind::Unavailable, detail));
+            }
         };
         Ok(match told {
             Told::Leased(leased) => {
@@ -376,20 +423,28 @@ impl Work {
 impl Drop for Work {
     fn drop(&mut self) {
         self.stop();
-        for (shard, seat) in self.broker.shards.iter().zip(&self.seats) {
+        for (shard, seat) in &self.shards {
             shard.unseat(seat);
         }
         for (ticket, _) in self.kept.drain(..) {
             self.broker.give_back(&ticket);
         }
         self.tidings.close();
-        while let Ok((shard, told)) = self.tidings.try_recv() {
-            if let (Told::Leased(leased), Some(shard)) =
-                (told, self.broker.shards.get(shard as usize))
-            {
-                shard.give_back(leased.lease);
+        while let Ok((_, told)) = self.tidings.try_recv() {
+            if let Told::Leased(leased) = told {
+                self.broker.give_back(&leased.ticket());
             }
         }
+    }
+}
+
+/// Waits until a shard is out of service; says why.
+async fn out_of_service(shards: &[(Shard, Arc<Seat>)]) -> Error {
+    let mut all: FuturesUnordered<_> =
+        shards.iter().map(|(shard, _)| shard.out_of_service()).collect();
+    match all.next().await {
+        Some(why) => why,
+        None => std::future::pending().await,
     }
 }
 

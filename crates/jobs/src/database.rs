@@ -12,7 +12,8 @@ use slatedb::config::{GarbageCollectorDirectoryOptions, Settings};
 use slatedb::fail_parallel::FailPointRegistry;
 use slatedb::manifest::VersionedManifest;
 use slatedb::{
-    CompactorBuilder, Db, DbBuilder, GarbageCollectorBuilder, PrefixExtractor, WalReader,
+    CloseReason, CompactorBuilder, Db, DbBuilder, GarbageCollectorBuilder, PrefixExtractor,
+    WalReader,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,8 +163,14 @@ pub async fn open(parts: DatabaseParts) -> Result<Db> {
 /// faster, or because it was created and the answer to that was lost. Trying again finds out.
 const CREATED_BEFORE: &str = "version already exists";
 
+/// What is said when another has opened the database.
+pub(crate) const FENCED: &str = "another node has opened the jobs' database";
+
 /// What a failure of the database means.
 pub fn failed(error: slatedb::Error) -> Error {
+    if matches!(error.kind(), slatedb::ErrorKind::Closed(CloseReason::Fenced)) {
+        return Error::fenced(FENCED);
+    }
     let text = error.to_string();
     let kind = match error.kind() {
         slatedb::ErrorKind::Data if text.contains(CREATED_BEFORE) => ErrorKind::Unavailable,

@@ -29,12 +29,24 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    is_fenced: bool,
 }
 
 impl Error {
     /// An error with a text for people.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), is_fenced: false }
+    }
+
+    /// Another has opened the database since.
+    pub(crate) fn fenced(message: impl Into<String>) -> Self {
+        let unavailable = Self::new(ErrorKind::Unavailable, message);
+        Self { is_fenced: true, ..unavailable }
+    }
+
+    /// True if another has opened the database since: whoever opens it again does the same to that one.
+    pub fn is_fenced(&self) -> bool {
+        self.is_fenced
     }
 
     /// A field of a request is out of range.

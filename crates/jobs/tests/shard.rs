@@ -5,8 +5,8 @@ mod common;
 use common::{Fixed, Paused, Place, Split, lease, lease_of, named, one, spec, tenant};
 use skerry_core::env::Clock;
 use skerry_jobs::ErrorKind;
-use skerry_jobs::broker::{Broker, Heard, Ticket};
-use skerry_jobs::hash::HashRange;
+use skerry_jobs::broker::{Broker, Heard, Standing, Ticket};
+use skerry_jobs::hash::{HashRange, TenantHash};
 use skerry_jobs::job::{Ending, JobError, JobRef, State};
 use skerry_jobs::keys;
 use skerry_jobs::limit::{Limit, LimitKind};
@@ -690,7 +690,7 @@ async fn a_shard_that_was_opened_elsewhere_confirms_no_lease() {
     let leased = one(&old).await;
     let new = place.open().await;
     let why = old.out_of_service().await;
-    assert!(why.message().contains("another node"), "{why}");
+    assert!(why.message().contains("another node") && why.is_fenced(), "{why}");
     let refused = old.heartbeat(leased.lease).expect_err("it is the other's");
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     new.heartbeat(leased.lease).expect("it holds");
@@ -976,13 +976,13 @@ async fn a_worker_sits_at_all_shards_with_the_same_credits() {
     let worker = Worker::new("w").expect("a name");
     let tenants =
         ["red", "blue", "green", "grey", "pink"].map(|name| Tenant::new(name).expect("a name"));
-    let of = |tenant: &Tenant| std::ptr::from_ref(broker.shard_of(tenant));
+    let of = |tenant: &Tenant| HashRange::number_of(TenantHash::of(tenant), 2);
     assert!(tenants.iter().any(|tenant| of(tenant) != of(&tenants[0])), "all in one shard");
     let mut work = broker.work(&Group::default(), &worker, Begins::WhenTold, 1).expect("sits down");
     for round in 0..3 {
         for tenant in &tenants {
             let spec = JobSpec { tenant: tenant.clone(), ..spec(&round.to_string()) };
-            broker.shard_of(tenant).enqueue(spec).await.expect("takes it");
+            broker.shard_of(tenant).expect("open").enqueue(spec).await.expect("takes it");
         }
         for _ in &tenants {
             let Heard::Leased(ticket, _) = work.next().await.expect("there is work") else {
@@ -995,6 +995,53 @@ async fn a_worker_sits_at_all_shards_with_the_same_credits() {
         }
     }
     assert_eq!((broker.counts().active, broker.totals().succeeded), (0, 15));
+}
+
+/// A shard that is away is away for its own tenants alone; whoever waits for work gets that of the others, and of this
+/// one when it is back.
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_away_keeps_no_other_from_working() {
+    let (one, two) = (Place::new(), Place::new());
+    let broker = Broker::opening(2);
+    let worker = Worker::new("w").expect("a name");
+    let of = |number: u32| {
+        let names = (0..).map(|n| Tenant::new(&format!("t{n}")).expect("a name"));
+        let mut here =
+            names.filter(move |tenant| HashRange::number_of(TenantHash::of(tenant), 2) == number);
+        here.next().expect("some tenant is there")
+    };
+    let enqueue = async |tenant: Tenant, id: &str| {
+        let job = JobSpec { tenant: tenant.clone(), ..spec(id) };
+        broker.shard_of(&tenant)?.enqueue(job).await
+    };
+    let nobody = broker
+        .work(&Group::default(), &worker, Begins::WhenTold, 9)
+        .err()
+        .expect("nothing is open");
+    assert_eq!(nobody.kind(), ErrorKind::Unavailable, "{nobody}");
+    broker.set(0, Standing::Open(one.open_as(HashRange::part(0, 2)).await));
+    broker.set(1, Standing::Failed("its disk is full".to_owned()));
+    enqueue(of(0), "one").await.expect("its shard is open");
+    let refused = enqueue(of(1), "two").await.expect_err("its shard is not");
+    assert!(refused.message().contains("shard 1 of 2"), "{refused}");
+    assert!(refused.message().contains("its disk is full"), "{refused}");
+    let mut work =
+        broker.work(&Group::default(), &worker, Begins::WhenTold, 9).expect("one is open");
+    let Heard::Leased(ticket, _) = work.next().await.expect("there is work") else {
+        panic!("a job comes first")
+    };
+    broker.report(ticket, Outcome::Succeeded("".into())).await.expect("holds");
+    let more = enqueue(of(0), "more").await;
+    broker.set(1, Standing::Open(two.open_as(HashRange::part(1, 2)).await));
+    more.expect("takes it");
+    assert!(matches!(work.next().await, Ok(Heard::Leased(..))), "what is there comes first");
+    let again = work.next().await.expect_err("it is to sit at the other, too");
+    assert_eq!(again.kind(), ErrorKind::Unavailable, "{again}");
+    drop(work);
+    enqueue(of(1), "two").await.expect("its shard is open now");
+    let mut work =
+        broker.work(&Group::default(), &worker, Begins::WhenTold, 9).expect("both are open");
+    assert!(matches!(work.next().await, Ok(Heard::Leased(..))), "it is given out");
 }
 
 #[tokio::test(start_paused = true)]
@@ -1126,7 +1173,7 @@ async fn nobody_is_forgotten_whatever_the_sizes() {
         let size = if rng.random_range(0..3) == 0 { 1 << 20 } else { rng.random_range(0..400_000) };
         let job =
             JobSpec { tenant: tenant.clone(), payload: vec![0; size].into(), ..JobSpec::default() };
-        broker.shard_of(&tenant).enqueue(job).await.expect("takes it");
+        broker.shard_of(&tenant).expect("open").enqueue(job).await.expect("takes it");
     }
     for one in working {
         tokio::time::timeout(Duration::from_secs(60), one)
@@ -1227,14 +1274,14 @@ async fn no_shards_jobs_wait_for_all_of_anothers() {
     let worker = Worker::new("w").expect("a name");
     let names =
         ["red", "blue", "green", "grey", "pink"].map(|name| Tenant::new(name).expect("a name"));
-    let of = |tenant: &Tenant| std::ptr::from_ref(broker.shard_of(tenant));
-    let first = std::ptr::from_ref(broker.shard_of(&names[0]));
+    let of = |tenant: &Tenant| HashRange::number_of(TenantHash::of(tenant), 2);
+    let first = of(&names[0]);
     let other = names.iter().find(|tenant| of(tenant) != first).expect("not all in one shard");
     for (busy, quiet) in [(&names[0], other), (other, &names[0])] {
         for (tenant, jobs) in [(busy, 300), (quiet, 10)] {
             for _ in 0..jobs {
                 let spec = JobSpec { tenant: tenant.clone(), ..JobSpec::default() };
-                broker.shard_of(tenant).enqueue(spec).await.expect("takes it");
+                broker.shard_of(tenant).expect("open").enqueue(spec).await.expect("takes it");
             }
         }
         let is_quiet = |leased: &Leased| leased.job.spec.tenant == *quiet;

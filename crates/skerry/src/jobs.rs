@@ -7,6 +7,7 @@ mod convert;
 mod host;
 mod metrics;
 mod open;
+mod owners;
 mod service;
 mod work;
 

@@ -75,9 +75,7 @@ pub(crate) async fn main(
     };
     let overtaken = claim.map(|claim| stop_when_overtaken(claim, stop.clone()));
     let jobs = match settings.jobs.enabled {
-        true => Some(
-            JobsHost::start(Opener::new(&settings, &layout, &identity.node.to_string())?).await,
-        ),
+        true => Some(JobsHost::start(Opener::new(&settings, &layout, &identity)?).await),
         false => None,
     };
     serve(&settings, engine, jobs, listeners, stop, out).await?;

@@ -79,8 +79,10 @@ impl Node {
                 let listeners = Listeners::bind(&settings, &layout).await?;
                 let engine = std::sync::Arc::new(engine);
                 let out = &mut Lines(sender);
+                let (node, host) = (skerry_core::id::NodeId([1; 16]), "n".to_owned());
+                let me = crate::identity::Identity { node, host };
                 let jobs = match jobs {
-                    true => Some(JobsHost::start(Opener::new(&settings, &layout, "n")?).await),
+                    true => Some(JobsHost::start(Opener::new(&settings, &layout, &me)?).await),
                     false => None,
                 };
                 crate::serve::serve(&settings, engine, jobs, listeners, stopping, out).await

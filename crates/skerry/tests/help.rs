@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-const COMMANDS: [&str; 39] = [
+const COMMANDS: [&str; 41] = [
     "",
     "serve",
     "volume",
@@ -41,6 +41,8 @@ const COMMANDS: [&str; 39] = [
     "jobs pause",
     "jobs resume",
     "jobs stats",
+    "jobs nodes",
+    "jobs take-over",
     "status",
     "fsck",
     "completions",

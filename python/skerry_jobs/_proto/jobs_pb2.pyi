@@ -536,3 +536,51 @@ class TaskGroupStats(_message.Message):
     running: int
     is_paused: bool
     def __init__(self, group: _Optional[str] = ..., early: _Optional[int] = ..., ready: _Optional[int] = ..., running: _Optional[int] = ..., is_paused: bool = ...) -> None: ...
+
+class ListJobNodesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListJobNodesResponse(_message.Message):
+    __slots__ = ("nodes", "shards")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[JobNode]
+    shards: _containers.RepeatedCompositeFieldContainer[JobShard]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[JobNode, _Mapping]]] = ..., shards: _Optional[_Iterable[_Union[JobShard, _Mapping]]] = ...) -> None: ...
+
+class JobNode(_message.Message):
+    __slots__ = ("database", "node", "host", "taken_ms", "is_here")
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_MS_FIELD_NUMBER: _ClassVar[int]
+    IS_HERE_FIELD_NUMBER: _ClassVar[int]
+    database: str
+    node: str
+    host: str
+    taken_ms: int
+    is_here: bool
+    def __init__(self, database: _Optional[str] = ..., node: _Optional[str] = ..., host: _Optional[str] = ..., taken_ms: _Optional[int] = ..., is_here: bool = ...) -> None: ...
+
+class JobShard(_message.Message):
+    __slots__ = ("number", "standing", "reason")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    standing: str
+    reason: str
+    def __init__(self, number: _Optional[int] = ..., standing: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class TakeOverJobsRequest(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    def __init__(self, node: _Optional[str] = ...) -> None: ...
+
+class TakeOverJobsResponse(_message.Message):
+    __slots__ = ("shards",)
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    shards: _containers.RepeatedCompositeFieldContainer[JobShard]
+    def __init__(self, shards: _Optional[_Iterable[_Union[JobShard, _Mapping]]] = ...) -> None: ...

@@ -119,6 +119,16 @@ class JobsStub(object):
                 request_serializer=skerry__jobs_dot___proto_dot_jobs__pb2.GetJobStatsRequest.SerializeToString,
                 response_deserializer=skerry__jobs_dot___proto_dot_jobs__pb2.GetJobStatsResponse.FromString,
                 _registered_method=True)
+        self.ListJobNodes = channel.unary_unary(
+                '/skerry.v1.Jobs/ListJobNodes',
+                request_serializer=skerry__jobs_dot___proto_dot_jobs__pb2.ListJobNodesRequest.SerializeToString,
+                response_deserializer=skerry__jobs_dot___proto_dot_jobs__pb2.ListJobNodesResponse.FromString,
+                _registered_method=True)
+        self.TakeOverJobs = channel.unary_unary(
+                '/skerry.v1.Jobs/TakeOverJobs',
+                request_serializer=skerry__jobs_dot___proto_dot_jobs__pb2.TakeOverJobsRequest.SerializeToString,
+                response_deserializer=skerry__jobs_dot___proto_dot_jobs__pb2.TakeOverJobsResponse.FromString,
+                _registered_method=True)
 
 
 class JobsServicer(object):
@@ -242,6 +252,20 @@ class JobsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListJobNodes(self, request, context):
+        """The nodes that have jobs in this bucket, and how this node's shards stand.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeOverJobs(self, request, context):
+        """This node has the jobs of another from now on, which must be lost, or its own again. The other is fenced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -329,6 +353,16 @@ def add_JobsServicer_to_server(servicer, server):
                     servicer.GetJobStats,
                     request_deserializer=skerry__jobs_dot___proto_dot_jobs__pb2.GetJobStatsRequest.FromString,
                     response_serializer=skerry__jobs_dot___proto_dot_jobs__pb2.GetJobStatsResponse.SerializeToString,
+            ),
+            'ListJobNodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobNodes,
+                    request_deserializer=skerry__jobs_dot___proto_dot_jobs__pb2.ListJobNodesRequest.FromString,
+                    response_serializer=skerry__jobs_dot___proto_dot_jobs__pb2.ListJobNodesResponse.SerializeToString,
+            ),
+            'TakeOverJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeOverJobs,
+                    request_deserializer=skerry__jobs_dot___proto_dot_jobs__pb2.TakeOverJobsRequest.FromString,
+                    response_serializer=skerry__jobs_dot___proto_dot_jobs__pb2.TakeOverJobsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -790,6 +824,60 @@ class Jobs(object):
             '/skerry.v1.Jobs/GetJobStats',
             skerry__jobs_dot___proto_dot_jobs__pb2.GetJobStatsRequest.SerializeToString,
             skerry__jobs_dot___proto_dot_jobs__pb2.GetJobStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skerry.v1.Jobs/ListJobNodes',
+            skerry__jobs_dot___proto_dot_jobs__pb2.ListJobNodesRequest.SerializeToString,
+            skerry__jobs_dot___proto_dot_jobs__pb2.ListJobNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeOverJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skerry.v1.Jobs/TakeOverJobs',
+            skerry__jobs_dot___proto_dot_jobs__pb2.TakeOverJobsRequest.SerializeToString,
+            skerry__jobs_dot___proto_dot_jobs__pb2.TakeOverJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,7 @@ pub use state::Totals;
 pub use store::Retention;
 pub use working::Outcome;
 
+use crate::database::FENCED;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::HashRange;
 use crate::job::{JobKey, State as JobState};
@@ -302,11 +303,14 @@ async fn watch_database(inner: Weak<Inner>, mut status: watch::Receiver<DbStatus
     let closed = status.wait_for(|status| status.close_reason.is_some()).await;
     let Ok(reason) = closed.map(|status| status.close_reason) else { return };
     if let Some(shard) = inner.upgrade() {
-        let text = match reason {
-            Some(CloseReason::Fenced) => "another node has opened the jobs' database".to_owned(),
-            other => format!("the jobs' database is closed: {other:?}"),
+        let why = match reason {
+            Some(CloseReason::Fenced) => Error::fenced(FENCED),
+            other => {
+                let text = format!("the jobs' database is closed: {other:?}");
+                Error::new(ErrorKind::Unavailable, text)
+            }
         };
-        shard.fail(&Error::new(ErrorKind::Unavailable, text));
+        shard.fail(&why);
     }
 }
 

@@ -72,6 +72,14 @@ pub(crate) enum JobsCommand {
     },
     /// Show how many jobs there are
     Stats,
+    /// Show which nodes have jobs in this bucket, and how this node's shards stand
+    Nodes,
+    /// Take over the jobs of a node that is lost, scheduled snapshots included; or take this node's own back
+    #[command(after_help = TAKE_OVER_HELP, name = "take-over")]
+    TakeOver {
+        /// The lost node: its id, its host's name, or its database's id (`jobs nodes`) [default: this node]
+        node: Option<String>,
+    },
 }
 
 /// `jobs enqueue`.
@@ -113,6 +121,10 @@ pub(crate) struct EnqueueArgs {
     #[arg(long, value_name = "NAME=MAX")]
     pub(crate) limit: Vec<String>,
 }
+
+const TAKE_OVER_HELP: &str = "\
+The node that had the jobs is fenced: if it is not lost, it answers nothing about jobs from now on, until they are
+taken back there. This node must have no jobs of its own that have not come to their end.";
 
 const ENQUEUE_EXAMPLES: &str = "\
 Examples:

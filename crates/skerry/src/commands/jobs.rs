@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 
 use super::Context;
 use crate::cli::jobs::{EnqueueArgs, JobArg, JobStateArg, JobsCommand, ListArgs};
+use crate::output::job_nodes::{NodesDocument, ShardDocument, nodes_text, shards_text};
 use crate::output::jobs::{
     JobDocument, StatsDocument, job_lines, job_table, state_word, stats_text,
 };
@@ -62,6 +63,8 @@ pub(super) async fn run(context: &mut Context<'_>, command: JobsCommand) -> Resu
             said(context, "resumed", &group, done.map(drop))
         }
         JobsCommand::Stats => stats(context, jobs).await,
+        JobsCommand::Nodes => nodes(context, jobs).await,
+        JobsCommand::TakeOver { node } => take_over(context, jobs, node.unwrap_or_default()).await,
     }
 }
 
@@ -313,4 +316,15 @@ async fn cancel(context: &mut Context<'_>, jobs: &mut Jobs, job: JobArg) -> Resu
 async fn stats(context: &mut Context<'_>, jobs: &mut Jobs) -> Result<()> {
     let stats = jobs.get_job_stats(v1::GetJobStatsRequest {}).await?.into_inner();
     context.output.print(&StatsDocument::from(&stats), &stats_text(&stats))
+}
+
+async fn nodes(context: &mut Context<'_>, jobs: &mut Jobs) -> Result<()> {
+    let found = jobs.list_job_nodes(v1::ListJobNodesRequest {}).await?.into_inner();
+    context.output.print(&NodesDocument::from(&found), &nodes_text(&found))
+}
+
+async fn take_over(context: &mut Context<'_>, jobs: &mut Jobs, node: String) -> Result<()> {
+    let taken = jobs.take_over_jobs(v1::TakeOverJobsRequest { node }).await?.into_inner();
+    let shards: Vec<ShardDocument> = taken.shards.iter().map(ShardDocument::from).collect();
+    context.output.print(&json!({ "shards": shards }), &shards_text(&taken.shards))
 }

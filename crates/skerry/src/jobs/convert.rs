@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use skerry_api::{Error, ErrorKind, Result, v1};
-use skerry_jobs::broker::Ticket;
+use skerry_jobs::broker::{Standing, Ticket};
 use skerry_jobs::job::{Attempt, AttemptNo, Ending, Epoch, Job, JobError, JobRef, State};
 use skerry_jobs::limit::{Limit, LimitKind, REFRESHERS};
 use skerry_jobs::machine::{Beat, Next, Why};
 use skerry_jobs::name::{DEFAULT, Group, JobId, LimitKey, Tenant, Worker};
+use skerry_jobs::owner::{DatabaseId, Owner};
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::shard::{Imported, Leased, Outcome, Query};
 use skerry_jobs::spec::{JobSpec, LEASE_MS_DEFAULT, PRIORITY_DEFAULT};
@@ -361,4 +362,25 @@ pub(super) fn beat(lease: bytes::Bytes, beat: Broken<Beat>) -> v1::Beat {
         }
         Err(error) => v1::Beat { lease, failure: Some(failure(&error)), ..v1::Beat::default() },
     }
+}
+
+/// A node that has jobs in the bucket.
+pub(super) fn node(from: Owner, here: Option<DatabaseId>) -> v1::JobNode {
+    v1::JobNode {
+        is_here: here == Some(from.database),
+        database: from.database.to_string(),
+        node: from.node.to_string(),
+        host: from.host,
+        taken_ms: from.taken_ms,
+    }
+}
+
+/// How this node's shards stand.
+pub(super) fn shards(standings: &[Standing]) -> Vec<v1::JobShard> {
+    let shards = (0..).zip(standings).map(|(number, now)| v1::JobShard {
+        number,
+        standing: now.name().to_owned(),
+        reason: now.reason().to_owned(),
+    });
+    shards.collect()
 }

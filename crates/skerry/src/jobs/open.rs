@@ -10,9 +10,9 @@ use std::time::Duration;
 use object_store::ObjectStore;
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_core::env::Clock as _;
-use skerry_jobs::broker::Broker;
 use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
 use skerry_jobs::hash::HashRange;
+use skerry_jobs::owner::{DatabaseId, Owner};
 use skerry_jobs::shard::{Retention, Shard, ShardParts};
 use skerry_jobs::wal::{LocalWal, log_failed};
 use skerry_log::{FileDisk, Log};
@@ -21,9 +21,11 @@ use skerry_store::{litter, url};
 
 use super::convert;
 use super::host::CLOSE_TIME_MAX;
+use super::owners::Owners;
 use crate::background::Background;
 use crate::control;
 use crate::env::{SystemClock, SystemEntropy};
+use crate::identity::Identity;
 use crate::layout::{Layout, failed};
 use crate::settings::{DatabaseSettings, SHARD_MARK, Settings, WalSettings};
 use crate::values::invalid;
@@ -35,6 +37,8 @@ pub(crate) struct Opener {
     retention: Retention,
     settings: slatedb::config::Settings,
     data: Place,
+    /// Whose the databases in the node's bucket are; nothing if the settings name another place.
+    owners: Option<Owners>,
     log: Option<LogPlace>,
     apply_log_on_close: bool,
     give_up_log: bool,
@@ -44,6 +48,38 @@ pub(crate) struct Opener {
     background: Background,
     /// A bit for each shard in whose directory nothing is left of what crashes left.
     is_cleared: AtomicU64,
+}
+
+/// A shard that is open, and where its files are.
+pub(crate) struct Opened {
+    pub(crate) shard: Shard,
+    pub(crate) path: String,
+}
+
+fn elsewhere() -> Error {
+    invalid(
+        "the settings say where this node's jobs are ([database]): whoever is started with the same place has them",
+    )
+}
+
+/// Why a shard is not open.
+pub(crate) struct NotOpen {
+    pub(crate) error: Error,
+    /// Another has opened its database since.
+    pub(crate) is_fenced: bool,
+}
+
+impl From<Error> for NotOpen {
+    fn from(error: Error) -> Self {
+        Self { error, is_fenced: false }
+    }
+}
+
+impl From<skerry_jobs::Error> for NotOpen {
+    fn from(error: skerry_jobs::Error) -> Self {
+        let is_fenced = error.is_fenced();
+        Self { error: convert::error(error), is_fenced }
+    }
 }
 
 /// Where the database's log is, if it is not in the same place.
@@ -65,15 +101,16 @@ struct Place {
 
 impl Opener {
     /// What the settings say; the node's own bucket if they say nothing.
-    pub(crate) fn new(settings: &Settings, layout: &Layout, node: &str) -> Result<Self> {
+    pub(crate) fn new(settings: &Settings, layout: &Layout, me: &Identity) -> Result<Self> {
         let jobs = &settings.jobs;
         if jobs.shards == 0 || jobs.shards > SHARDS_MAX {
             return Err(invalid(format!("{} shards of jobs: 1 to {SHARDS_MAX}", jobs.shards)));
         }
         let data = match &settings.database {
             Some(to) => Place::of(&to.backend, &to.path, &to.options, jobs.shards)?,
-            None => Place::in_bucket(settings, layout, node),
+            None => Place::in_bucket(settings, layout),
         };
+        let owners = settings.database.is_none().then(|| Owners::new(me.clone()));
         let log = settings.database.as_ref().and_then(|database| database.wal.as_ref());
         let apply_log_on_close = log.is_some_and(|log| log.apply_wal_on_close);
         let give_up_log = settings.database.as_ref().is_some_and(|database| database.give_up_wal);
@@ -87,6 +124,7 @@ impl Opener {
             retention,
             settings: slatedb_settings(settings.database.as_ref(), data.is_local())?,
             data,
+            owners,
             log: log.transpose()?,
             apply_log_on_close,
             give_up_log,
@@ -101,28 +139,77 @@ impl Opener {
         self.calls.clone()
     }
 
-    /// Opens all shards, or none.
-    pub(crate) async fn open(&self) -> Result<Broker> {
-        let store = self.data.open(&self.calls)?;
-        let mut shards = Vec::new();
-        for number in 0..self.shards {
-            match self.open_shard(&store, number).await {
-                Ok(shard) => shards.push(shard),
-                Err(error) => {
-                    // They let go what they hold, such as a log; why one was not opened says more than how they end.
-                    let closing = shards.into_iter().map(Shard::close);
-                    let closing = futures::future::join_all(closing);
-                    let _ = tokio::time::timeout(CLOSE_TIME_MAX, closing).await;
-                    return Err(error);
-                }
-            }
-        }
-        Ok(Broker::new(shards))
+    /// How many shards there are.
+    pub(crate) fn shards(&self) -> u32 {
+        self.shards
     }
 
-    async fn open_shard(&self, store: &Arc<dyn ObjectStore>, number: u32) -> Result<Shard> {
+    /// Opens a shard, if its database is this node's.
+    pub(crate) async fn open(&self, number: u32) -> std::result::Result<Opened, NotOpen> {
+        let store = self.data.open(&self.calls)?;
+        let Some(owners) = &self.owners else {
+            let path = self.data.path_of(number);
+            let shard = self.open_shard(&store, &path, number).await?;
+            return Ok(Opened { shard, path });
+        };
+        let database = owners.find(&store).await?;
+        let path = database.shard(number);
+        let shard = self.open_shard(&store, &path, number).await?;
+        // It may have been another's since before it was opened here.
+        if let Err(why) = owners.check(&store, database).await {
+            let _ = tokio::time::timeout(CLOSE_TIME_MAX, shard.close()).await;
+            return Err(why);
+        }
+        Ok(Opened { shard, path })
+    }
+
+    /// True if the newest record says that this node has the database which it opens.
+    pub(crate) async fn is_owner(&self) -> bool {
+        let Some(owners) = &self.owners else { return false };
+        match (self.data.open(&self.calls), owners.current()) {
+            (Ok(store), Some(database)) => owners.check(&store, database).await.is_ok(),
+            _ => false,
+        }
+    }
+
+    /// True if a shard that was opened below this path is still this node's, as far as it knows.
+    pub(crate) fn is_at(&self, number: u32, path: &str) -> bool {
+        let owners = self.owners.as_ref().and_then(Owners::current);
+        owners.is_none_or(|database| database.shard(number) == path)
+    }
+
+    /// Everybody's databases in the bucket, and which is opened here.
+    pub(crate) async fn owners(&self) -> Result<(Vec<Owner>, Option<DatabaseId>)> {
+        let Some(owners) = &self.owners else { return Ok((Vec::new(), None)) };
+        let all = owners.all(&self.data.open(&self.calls)?).await?;
+        Ok((all, owners.current()))
+    }
+
+    /// True if a text names what this node has anyhow.
+    pub(crate) async fn is_own(&self, named: &str) -> Result<bool> {
+        match &self.owners {
+            Some(owners) => owners.is_own(&self.data.open(&self.calls)?, named).await,
+            None if named.is_empty() => Ok(true),
+            None => Err(elsewhere()),
+        }
+    }
+
+    /// This node has the database that a text names from now on.
+    pub(crate) async fn take_over(&self, named: &str) -> Result<Option<Owner>> {
+        match &self.owners {
+            Some(owners) => owners.take_over(&self.data.open(&self.calls)?, named).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn open_shard(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        path: &str,
+        number: u32,
+    ) -> std::result::Result<Shard, NotOpen> {
         if !self.is_cleared.fetch_or(1 << number, Ordering::Relaxed) & (1 << number) != 0
-            && let Some(dir) = self.data.dir_of(number)
+            && let Some(dir) = self.data.dir_of(path)
         {
             clear_litter(dir).await;
         }
@@ -133,18 +220,18 @@ impl Opener {
         let log_id = log.id();
         let parts = DatabaseParts {
             store: store.clone(),
-            path: self.data.path_of(number),
+            path: path.to_owned(),
             log,
             settings: self.settings.clone(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
-            // One node has its shards to itself.
+            // Who may open it is said by records, and looked at before and after.
             expected_epoch: None,
             fail_points: Arc::default(),
             // A connection that a merge opens is driven where it computes, and the log's PUTs would use it.
             merging: self.background.handle().filter(|_| self.data.is_local()),
         };
-        let db = database::open(parts).await.map_err(convert::error)?;
+        let db = database::open(parts).await?;
         let parts = ShardParts {
             db,
             hashes: HashRange::part(number, self.shards),
@@ -155,7 +242,7 @@ impl Opener {
             give_up_log: self.give_up_log,
             apply_log_on_close: self.apply_log_on_close,
         };
-        Shard::open(parts).await.map_err(convert::error)
+        Ok(Shard::open(parts).await?)
     }
 }
 
@@ -228,18 +315,19 @@ impl Place {
         self.url.starts_with("file://") || !self.url.contains("://")
     }
 
-    /// The directory of a shard, if it is on this machine.
-    fn dir_of(&self, shard: u32) -> Option<PathBuf> {
+    /// The directory of a path, if it is on this machine.
+    fn dir_of(&self, path: &str) -> Option<PathBuf> {
         let root = self.url.strip_prefix("file://").unwrap_or(&self.url);
-        self.is_local().then(|| Path::new(root).join(self.path_of(shard)))
+        self.is_local().then(|| Path::new(root).join(path))
     }
 
-    fn in_bucket(settings: &Settings, layout: &Layout, node: &str) -> Self {
+    fn in_bucket(settings: &Settings, layout: &Layout) -> Self {
         let local = || layout.bucket().to_string_lossy().into_owned();
         Self {
             url: settings.bucket.url.clone().unwrap_or_else(local),
             options: settings.bucket.options.clone(),
-            path: format!("jobs/{node}/{SHARD_MARK}"),
+            // Records say where in the bucket.
+            path: String::new(),
             store: OnceLock::new(),
         }
     }
@@ -401,7 +489,7 @@ mod tests {
     async fn what_crashes_left_of_a_database_is_cleared_when_it_is_opened() {
         let dir = tempfile::tempdir().expect("a directory");
         let place = place("fs", &format!("{}/%shard%", dir.path().display()), 1).expect("a place");
-        let compacted = place.dir_of(0).expect("it is here").join("compacted");
+        let compacted = place.dir_of(&place.path_of(0)).expect("it is here").join("compacted");
         std::fs::create_dir_all(&compacted).expect("made");
         for name in ["a.sst", "a.sst#1", "young.sst#1"] {
             let file = File::create(compacted.join(name)).expect("made");
@@ -409,13 +497,13 @@ mod tests {
                 file.set_modified(std::time::UNIX_EPOCH).expect("set");
             }
         }
-        clear_litter(place.dir_of(0).expect("it is here")).await;
+        clear_litter(place.dir_of(&place.path_of(0)).expect("it is here")).await;
         let left = std::fs::read_dir(&compacted).expect("listed");
         let mut left: Vec<_> = left.map(|entry| entry.expect("there").file_name()).collect();
         left.sort();
         assert_eq!(left, ["a.sst", "young.sst#1"]);
         let elsewhere = Place::of("s3", "bucket/%shard%", &BTreeMap::new(), 1).expect("a place");
-        assert_eq!(elsewhere.dir_of(0), None);
+        assert_eq!(elsewhere.dir_of(&elsewhere.path_of(0)), None);
     }
 
     /// Others are served while gigabytes of a log are read.

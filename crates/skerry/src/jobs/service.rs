@@ -12,8 +12,8 @@ use skerry_api::{Error, ErrorKind, v1};
 use skerry_jobs::broker::{Broker, Ticket};
 use skerry_jobs::job::JobRef;
 use skerry_jobs::machine::Cancelled;
-use skerry_jobs::name::{Group, Worker};
-use skerry_jobs::shard::{Cursor, Enqueued, Leased};
+use skerry_jobs::name::{Group, Tenant, Worker};
+use skerry_jobs::shard::{Cursor, Enqueued, Leased, Shard};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -42,6 +42,10 @@ impl JobsService {
 
     fn broker(&self) -> Result<Broker, Status> {
         Ok(self.host.broker()?)
+    }
+
+    fn shard_of(&self, tenant: &Tenant) -> Result<Shard, Status> {
+        self.broker()?.shard_of(tenant).map_err(status)
     }
 
     /// Leases jobs, as many as one answer takes.
@@ -119,14 +123,20 @@ fn enqueued(done: skerry_jobs::Result<Enqueued>) -> v1::EnqueuedJob {
 
 async fn enqueue(broker: &Broker, job: v1::JobSpec) -> v1::EnqueuedJob {
     enqueued(match convert::spec(job) {
-        Ok(spec) => broker.shard_of(&spec.tenant).enqueue(spec).await,
+        Ok(spec) => match broker.shard_of(&spec.tenant) {
+            Ok(shard) => shard.enqueue(spec).await,
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     })
 }
 
 async fn import(broker: &Broker, job: v1::Job) -> v1::EnqueuedJob {
     enqueued(match convert::imported(job) {
-        Ok(job) => broker.shard_of(&job.spec.tenant).import(job).await,
+        Ok(job) => match broker.shard_of(&job.spec.tenant) {
+            Ok(shard) => shard.import(job).await,
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     })
 }
@@ -266,7 +276,7 @@ impl Jobs for JobsService {
                 Err(error) => wrong.push(Ok(convert::awaited(id, Err(error)))),
             }
         }
-        let awaited = self.broker()?.shard_of(&tenant).await_ends(&tenant, names.clone());
+        let awaited = self.shard_of(&tenant)?.await_ends(&tenant, names.clone());
         let awaited = awaited.map_err(status)?;
         // One at a time: each may be of megabytes, and the next is read when this one is on its way.
         let ends = stream::unfold((awaited, names), async |(mut awaited, names)| {
@@ -283,8 +293,7 @@ impl Jobs for JobsService {
 
     async fn show_job(&self, request: Request<v1::JobRequest>) -> Answer<v1::Job> {
         let (tenant, job) = convert::address(&request.into_inner())?;
-        let broker = self.broker()?;
-        let shard = broker.shard_of(&tenant);
+        let shard = self.shard_of(&tenant)?;
         let found = shard.show(&tenant, &job).await.map_err(status)?;
         Ok(Response::new(convert::shown(found, shard.why(&tenant, &job))))
     }
@@ -304,7 +313,7 @@ impl Jobs for JobsService {
 
     async fn cancel_job(&self, request: Request<v1::JobRequest>) -> Answer<v1::CancelJobResponse> {
         let (tenant, job) = convert::address(&request.into_inner())?;
-        let done = self.broker()?.shard_of(&tenant).cancel(&tenant, &job).await;
+        let done = self.shard_of(&tenant)?.cancel(&tenant, &job).await;
         let is_done = done.map_err(status)? == Cancelled::Now;
         Ok(Response::new(v1::CancelJobResponse { is_done }))
     }
@@ -314,7 +323,7 @@ impl Jobs for JobsService {
         request: Request<v1::JobRequest>,
     ) -> Answer<v1::RestartJobResponse> {
         let (tenant, job) = convert::address(&request.into_inner())?;
-        let done = self.broker()?.shard_of(&tenant).restart(&tenant, &job).await;
+        let done = self.shard_of(&tenant)?.restart(&tenant, &job).await;
         done.map_err(status)?;
         Ok(Response::new(v1::RestartJobResponse {}))
     }
@@ -324,14 +333,14 @@ impl Jobs for JobsService {
         request: Request<v1::JobRequest>,
     ) -> Answer<v1::ExpediteJobResponse> {
         let (tenant, job) = convert::address(&request.into_inner())?;
-        let done = self.broker()?.shard_of(&tenant).expedite(&tenant, &job).await;
+        let done = self.shard_of(&tenant)?.expedite(&tenant, &job).await;
         done.map_err(status)?;
         Ok(Response::new(v1::ExpediteJobResponse {}))
     }
 
     async fn delete_job(&self, request: Request<v1::JobRequest>) -> Answer<v1::DeleteJobResponse> {
         let (tenant, job) = convert::address(&request.into_inner())?;
-        let done = self.broker()?.shard_of(&tenant).delete(&tenant, &job).await;
+        let done = self.shard_of(&tenant)?.delete(&tenant, &job).await;
         done.map_err(status)?;
         Ok(Response::new(v1::DeleteJobResponse {}))
     }
@@ -343,7 +352,7 @@ impl Jobs for JobsService {
         let v1::SetJobPriorityRequest { tenant, id, priority } = request.into_inner();
         let (tenant, job) = convert::address(&v1::JobRequest { tenant, id })?;
         let priority = convert::priority(priority).map_err(status)?;
-        let done = self.broker()?.shard_of(&tenant).set_priority(&tenant, &job, priority).await;
+        let done = self.shard_of(&tenant)?.set_priority(&tenant, &job, priority).await;
         done.map_err(status)?;
         Ok(Response::new(v1::SetJobPriorityResponse {}))
     }
@@ -389,5 +398,24 @@ impl Jobs for JobsService {
             expired: totals.expired,
             groups: groups.collect(),
         }))
+    }
+
+    async fn list_job_nodes(
+        &self,
+        _request: Request<v1::ListJobNodesRequest>,
+    ) -> Answer<v1::ListJobNodesResponse> {
+        let (owners, here) = self.host.owners().await?;
+        let nodes = owners.into_iter().map(|owner| convert::node(owner, here)).collect();
+        let shards = convert::shards(&self.broker()?.standings());
+        Ok(Response::new(v1::ListJobNodesResponse { nodes, shards }))
+    }
+
+    async fn take_over_jobs(
+        &self,
+        request: Request<v1::TakeOverJobsRequest>,
+    ) -> Answer<v1::TakeOverJobsResponse> {
+        self.host.take_over(&request.into_inner().node).await?;
+        let shards = convert::shards(&self.broker()?.standings());
+        Ok(Response::new(v1::TakeOverJobsResponse { shards }))
     }
 }
