@@ -267,7 +267,7 @@ def refused(wanted, call, *args):
 h.set_strict_mode(0)
 refused(errno.EINVAL, h.pread, 4096, 64 << 20)
 refused(errno.ENOSPC, h.pwrite, b"c" * 4096, (64 << 20) - 512)
-refused(errno.EINVAL, h.pread, 100, 7)
+assert h.pread(100, 7) == b"a" * 100  # bytes at any place
 assert h.pread(512, 0) == b"a" * 512  # it serves on
 other = nbd.NBD()
 other.connect_uri(sys.argv[1])
