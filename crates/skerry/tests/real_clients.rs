@@ -5,10 +5,12 @@
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
+use skerry_testkit::nbd::Request;
 use skerry_testkit::tool::Tool;
-use skerry_testkit::{NbdClient, NbdUri, NodeSettings, SkerryNode, require, scale, skip};
+use skerry_testkit::{NbdClient, NbdUri, NodeSettings, Process, SkerryNode, require, scale, skip};
 use tempfile::TempDir;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -98,6 +100,58 @@ fn qemu_img_bench_runs_with_flushes() -> Outcome {
     let bench = || Tool::new("qemu-img").words("bench -f raw -t none -d 16");
     bench().words("-c 5000 -s 4096 -w --flush-interval=100").arg(&uri).run()?;
     bench().words("-c 1000 -s 65536 -S 69632").arg(&uri).run()?;
+    Ok(())
+}
+
+/// Bytes at any place, by raw messages: as nbdfuse and clients that negotiate no block sizes send them.
+#[test]
+fn any_bytes_can_be_written_and_read() -> Outcome {
+    let node = node()?;
+    let mut client = NbdClient::connect(&node.create("disk", "1M", &[])?)?;
+    let mut wanted = (0..8192u32).map(|i| (i / 7) as u8).collect::<Vec<_>>();
+    client.write(0, &wanted)?;
+    client.write(5, b"hello")?;
+    wanted[5..10].copy_from_slice(b"hello");
+    client.write(510, &[7; 5000])?;
+    wanted[510..5510].fill(7);
+    client.call(Request::Zero { offset: 1001, length: 77 })?;
+    wanted[1001..1078].fill(0);
+    assert!(client.read(0, 8192)? == wanted);
+    assert_eq!(client.read(3, 9)?, wanted[3..12]);
+    client.flush()?;
+    let node = node.stop()?.start()?;
+    let mut client = NbdClient::connect(&node.uri("disk"))?;
+    assert_eq!(client.read(1000, 100)?, wanted[1000..1100]);
+    node.stop()?;
+    Ok(())
+}
+
+/// The node is stopped and started again, as for an upgrade, under a client that waits for it: no request
+/// may be answered with an error.
+#[test]
+fn a_restart_is_no_error_for_a_client_that_reconnects() -> Outcome {
+    require!("a_restart_is_no_error_for_a_client_that_reconnects", skip::have("qemu-img"));
+    let mut node = node()?;
+    node.create("disk", "256M", &[])?;
+    for (depth, count) in [("1", "20000"), ("16", "100000"), ("64", "100000")] {
+        let socket = node.settings().data().join("nbd.sock");
+        let image = format!(
+            "driver=nbd,server.type=unix,server.path={},export=disk,reconnect-delay=240",
+            socket.display()
+        );
+        let mut bench = Command::new("qemu-img");
+        bench.args(["bench", "-t", "none", "-w", "-s", "4096", "-d", depth, "-c", count]);
+        let bench = Process::spawn(bench.args(["--image-opts", &image]))?;
+        while node.json(&["volume", "show", "disk"])?["undestaged_bytes"] == 0 {
+            assert!(bench.is_running(), "it ended early: {}", bench.stderr_tail());
+        }
+        let settings = node.stop()?;
+        assert!(bench.is_running(), "it failed or ended at the stop: {}", bench.stderr_tail());
+        node = settings.start()?;
+        let status = bench.wait()?;
+        assert!(status.success(), "depth {depth}: {}", bench.stderr_tail());
+        node = node.stop()?.start()?;
+    }
     Ok(())
 }
 

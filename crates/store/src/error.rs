@@ -250,6 +250,7 @@ impl Error {
                     Self::Denied { action, object, detail }
                 }
                 _ if says_keys_are_stale(&detail) => Self::Denied { action, object, detail },
+                _ if detail.contains(BUCKET_AWAY[0]) => Self::Away { action, object, detail },
                 _ => Self::Unavailable { action, object, detail },
             },
         }

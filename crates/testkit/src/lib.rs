@@ -17,6 +17,7 @@ pub mod nbd;
 pub mod node;
 pub mod process;
 pub mod s3;
+pub mod s3_faults;
 pub mod skip;
 pub mod stamp;
 pub mod stand_in;
@@ -29,6 +30,7 @@ pub use nbd::NbdClient;
 pub use node::{NodeSettings, SkerryNode};
 pub use process::Process;
 pub use s3::S3Server;
+pub use s3_faults::BadS3;
 pub use uri::NbdUri;
 
 use std::time::Duration;
