@@ -234,7 +234,7 @@ mod tests {
             near.dedup();
             near
         };
-        assert_eq!(near(0), [1, 2], "the same root, and the next");
+        assert_eq!(near(0), [1, 2, 3], "the same root, the next, and what overlaps with that");
         assert_eq!(near(2), [1, 3, 4]);
         assert_eq!(near(6), [5]);
         assert!(neighbours::<u8>(&span(1, 2), &[]).is_empty());
