@@ -24,7 +24,9 @@ impl Case {
     async fn new(seed: u64) -> Self {
         let faulty = Faulty::new(Arc::new(InMemory::new()), seed, FaultPlan::default());
         let faults = faulty.faults();
-        let world = World::over(seed, Arc::new(faulty));
+        let mut world = World::over(seed, Arc::new(faulty));
+        // Who reads a snapshot stops when its pin may have ended, however long it would wait for the bucket.
+        world.settings.pin_ttl = 10 * OUTAGE;
         let run = world.start("a").await.expect("starts");
         run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
         let device = attach(&run, "disk").await;
