@@ -213,6 +213,8 @@ impl Model {
             self.wrong(format!("{} is read-only on its owner's host", self.vols[v].name()));
         }
         self.vols[v].owner = Some(host);
+        // It was taken from this host once, and let go by who took it: this host writes it again, and is judged.
+        self.stale.remove(&(host, id));
         self.devices.insert(id, device.clone());
         Ok(device)
     }
