@@ -291,8 +291,16 @@ impl Node {
             // One that is not known here may be its new owner's, if the volume was taken over meanwhile.
             open.wait_published(snapshot).await?;
         }
-        let found = self.ctx.catalog.find_snapshot(id, snapshot).await?;
-        found.ok_or_else(|| missing(volume, snapshot))
+        if let Some(found) = self.ctx.catalog.find_snapshot(id, snapshot).await? {
+            return Ok(found);
+        }
+        // A label comes before its ref: whoever lists the snapshots in between sees this one already.
+        let labels = self.ctx.catalog.labels(id).await?;
+        if !labels.iter().any(|(name, _)| name == snapshot.as_str()) {
+            return Err(missing(volume, snapshot));
+        }
+        let detail = format!("snapshot {volume}@{snapshot} is on its way to the bucket; try again");
+        Err(Error::new(ErrorKind::Unavailable, detail))
     }
 
     /// Deletes a snapshot. Nothing depends on it.

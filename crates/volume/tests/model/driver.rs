@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use skerry_core::id::VolumeId;
 use skerry_store::faulty::{FaultPlan, Faults, Faulty};
-use skerry_volume::{Device, Error, Node};
+use skerry_volume::{Device, Error, ErrorKind, Node};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -274,8 +274,12 @@ impl Model {
         let listed = node.list_snapshots(&crate::rig::name(&name)).await;
         for view in listed.map_err(|e| format!("listing snapshots: {e}"))? {
             let full = format!("{name}@{}", view.name);
-            let device = node.open_device(&target(&full)).await;
-            let device = device.map_err(|e| format!("opening {full}: {e}"))?;
+            let device = match node.open_device(&target(&full)).await {
+                Ok(device) => device,
+                // The store that is asked never fails: its owner has published the label, and not yet the ref.
+                Err(e) if e.kind() == ErrorKind::Unavailable => continue,
+                Err(e) => return Err(format!("opening {full}: {e}")),
+            };
             let image = read_whole(&device).await.map_err(|e| format!("reading {full}: {e}"))?;
             let wanted = match self.vols[v].snap(&view.name) {
                 Some(snap) => snap.image.clone(),

@@ -260,7 +260,9 @@ impl Vol {
             }
         }
         let seen_too = |s: &Snap| s.name.as_ref().is_some_and(|n| seen.snaps.contains(n));
-        self.snaps.retain(|s| !s.doubtful || seen_too(s));
+        // A deletion that failed may be in the log alone: the loss of the log's disk brings the snapshot back.
+        let bucketed = self.bucketed;
+        self.snaps.retain(|s| !s.doubtful || seen_too(s) || s.at > bucketed);
         self.image.clone_from(&seen.image);
         self.flushed = self.end();
         self.bucketed = self.bucketed.min(self.end());
