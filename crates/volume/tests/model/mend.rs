@@ -343,7 +343,9 @@ impl Model {
         let Some(node) = self.node(host) else { return Ok(()) };
         self.say(format!("{} is handed back to host {}", self.vols[v].name(), HOSTS[before]));
         let device = self.device(host, v).await?;
-        self.doing.clear();
+        // A writer of another volume may go on meanwhile: what it was at stays known.
+        let id = self.vols[v].id;
+        self.doing.retain(|(doing, _)| *doing != id);
         self.begin(v);
         let data = Arc::new(vec![0xbb; 512]);
         self.vols[v].push(Rec::Write { offset: 0, data: data.clone() });
@@ -354,7 +356,7 @@ impl Model {
         let end = self.vols[v].end();
         self.vols[v].note_bucketed(end);
         self.vols[v].owner = None;
-        self.doing.clear();
+        self.doing.retain(|(doing, _)| *doing != id);
         let death = self.death(before);
         self.crash(before, death).await;
         Ok(())
