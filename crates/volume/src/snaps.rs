@@ -299,7 +299,9 @@ impl Node {
         if !labels.iter().any(|(name, _)| name == snapshot.as_str()) {
             return Err(missing(volume, snapshot));
         }
-        let detail = format!("snapshot {volume}@{snapshot} is on its way to the bucket; try again");
+        let detail = format!(
+            "snapshot {volume}@{snapshot} is not in the bucket yet: try again, and run fsck if that lasts"
+        );
         Err(Error::new(ErrorKind::Unavailable, detail))
     }
 
