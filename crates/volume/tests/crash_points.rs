@@ -307,7 +307,8 @@ impl Case {
             Seen { image: image.to_vec(), snaps: snaps.into_iter().map(|s| s.name).collect() };
         let floor = if self.after == After::Lost { vol.bucketed } else { vol.flushed };
         vol.settle(&seen, floor).unwrap_or_else(|e| panic!("{e}"));
-        // A deletion that was not answered may have happened or not, and that is settled now.
+        // A deletion that was not answered may have happened or not. That is settled now: no disk is lost any more.
+        vol.snaps.retain(|snap| snap.name.as_ref().is_some_and(|name| seen.snaps.contains(name)));
         vol.snaps.iter_mut().for_each(|snap| snap.doubtful = false);
         for snap in &vol.snaps {
             let label = snap.name.as_deref().expect("it was seen");
