@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows a file, a socket, a clock or a source of randomness; what needs them is handed
 //! in through [`mod@env`]. Formats are described byte by byte in `docs/format.md`; the planners and
-//! protocols ([`takeover`], [`hold`], [`batch`], [`retry`]) turn what was observed into what to do, and leave
+//! protocols ([`takeover`], [`hold`], [`batch`], [`retry`], [`pace`]) turn what was observed into what to do, and leave
 //! the doing to `skerry-store` and `skerry-volume`.
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,7 @@ pub mod names;
 pub mod node;
 pub mod ops;
 pub mod overlay;
+pub mod pace;
 pub mod pins;
 pub mod position;
 pub mod record;

@@ -64,6 +64,8 @@ pub struct Context {
     pub(crate) scratch: Scratch,
     /// Memory for the buffers of all volumes.
     pub(crate) buffers: Buffers,
+    /// Clients send so much that background work must leave them the processors.
+    pub(crate) clients_active: AtomicBool,
     /// Wakes the task that looks after the log's room.
     pub(crate) pressure: Notify,
 }

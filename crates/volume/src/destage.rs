@@ -14,6 +14,7 @@ use futures::{StreamExt, TryStreamExt};
 use skerry_core::batch::{BatchPlan, plan};
 use skerry_core::names;
 use skerry_core::ops::Op;
+use skerry_core::pace::{self, Need};
 use skerry_core::position::{Position, SegmentKey};
 use skerry_core::record::RECORD_HEAD;
 use skerry_core::refs::{PUBLISHED, SnapshotInfo};
@@ -44,6 +45,8 @@ struct Built {
     segment: BuiltSegment,
     zeros: Vec<Range<u64>>,
     batch: Batch,
+    /// How long it took to build, on the boot-time clock.
+    took: Duration,
 }
 
 type Put = Pin<Box<dyn Future<Output = Result<Built>> + Send>>;
@@ -53,6 +56,8 @@ pub(crate) struct Destager {
     volume: Arc<Volume>,
     flight: FuturesOrdered<Put>,
     checkpoint: Option<tokio::task::JoinHandle<Result<()>>>,
+    /// When the last batch was built, on the boot-time clock, and how long that took.
+    built: (Duration, Duration),
 }
 
 /// What the destager does next.
@@ -65,7 +70,7 @@ enum Action {
 
 impl Destager {
     pub(crate) fn new(volume: Arc<Volume>) -> Self {
-        Self { volume, flight: FuturesOrdered::new(), checkpoint: None }
+        Self { volume, flight: FuturesOrdered::new(), checkpoint: None, built: Default::default() }
     }
 
     /// Runs until the volume is out of service.
@@ -123,10 +128,30 @@ impl Destager {
         if state.unsettled && state.cut.front().is_some_and(Batch::has_barrier) {
             return Action::Wait(None);
         }
+        if let Some(rest) = self.rest(&state) {
+            return Action::Wait(Some(rest));
+        }
         match state.cut.pop_front() {
             Some(batch) => Action::Build(Box::new(batch)),
             None => Action::Wait(None),
         }
+    }
+
+    /// How long to rest before the oldest batch is built.
+    fn rest(&self, state: &State) -> Option<Duration> {
+        let (built_at, step) = self.built;
+        let batch = state.cut.front()?;
+        let now = self.volume.ctx.clock().boot();
+        let need = Need {
+            is_wanted: self.volume.wanted_vseq.load(Ordering::Acquire) > batch.vseq_from
+                || batch.has_barrier(),
+            clients_active: self.volume.ctx.clients_active.load(Ordering::Relaxed),
+            filled_percent: self.volume.filled_percent(state),
+            age: batch.since.map_or(Duration::ZERO, |since| now.saturating_sub(since)),
+            age_max: self.volume.ctx.settings.dirty_age,
+        };
+        let left = (built_at + pace::rest(step, &need)).saturating_sub(now);
+        (left > Duration::ZERO).then_some(left)
     }
 
     /// True while a checkpoint is behind: the overlay must not grow without bound.
@@ -180,6 +205,7 @@ impl Destager {
         let ctx = volume.ctx.clone();
         let built = ctx.compute(move || volume.assemble(&id, batch, &plan, &base, room)).await??;
         self.volume.note_built(&built.segment);
+        self.built = (self.volume.ctx.clock().boot(), built.took);
         self.flight.push_back(Box::pin(put(self.volume.clone(), built)));
         Ok(())
     }
@@ -319,6 +345,7 @@ impl Volume {
         base: &HashMap<u64, Bytes>,
         mut room: Option<Held>,
     ) -> Result<Built> {
+        let began = self.ctx.clock().boot();
         let bytes = self.desc.block.bytes();
         let mut raw = self.ctx.scratch.take(plan.blocks.len() * bytes);
         for (block, out) in plan.blocks.iter().zip(raw.chunks_exact_mut(bytes)) {
@@ -347,7 +374,8 @@ impl Volume {
         if let Some(room) = &mut room {
             room.shrink_to(segment.chunks.iter().map(Bytes::len).sum());
         }
-        Ok(Built { room, segment, zeros, batch })
+        let took = self.ctx.clock().boot().saturating_sub(began);
+        Ok(Built { room, segment, zeros, batch, took })
     }
 
     /// A barrier whose snapshot was deleted while it was pending is left out.

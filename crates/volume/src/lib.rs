@@ -14,6 +14,7 @@ pub mod settings;
 pub mod tail;
 pub mod volume;
 
+mod activity;
 mod budget;
 mod checkin;
 mod collecting;

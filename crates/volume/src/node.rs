@@ -2,6 +2,7 @@
 //!
 //! What is done *to* volumes is in `volumes` and `snaps`; this knows which are open.
 
+use crate::activity::watch_clients;
 use crate::budget::{Buffers, OverlayBudget};
 use crate::comeback::{Comebacks, bring_back_now_and_then};
 use crate::context::Context;
@@ -117,6 +118,7 @@ impl Node {
             stopping: AtomicBool::default(),
             scratch,
             buffers,
+            clients_active: AtomicBool::default(),
             pressure: Notify::new(),
         });
         let node = Arc::new(Self {
@@ -129,6 +131,7 @@ impl Node {
         });
         node.recover().await?;
         tokio::spawn(keep_up(Arc::downgrade(&node)));
+        tokio::spawn(watch_clients(Arc::downgrade(&node)));
         tokio::spawn(relieve_log(Arc::downgrade(&node)));
         tokio::spawn(sweep_now_and_then(Arc::downgrade(&node)));
         tokio::spawn(bring_back_now_and_then(Arc::downgrade(&node)));

@@ -431,6 +431,12 @@ impl Volume {
         state.index_bytes() > self.ctx.settings.index_bytes_max
     }
 
+    /// How much of the log or of its own index is used, whichever is more, percent.
+    pub(crate) fn filled_percent(&self, state: &State) -> u64 {
+        let index = state.index_bytes() * 100 / self.ctx.settings.index_bytes_max.max(1);
+        self.ctx.log_percent().max(index as u64)
+    }
+
     /// True if the volume itself has no room now. If it has, it is the log that has none.
     fn is_held_back(&self, state: &State, on_behalf: Behalf) -> bool {
         match on_behalf {

@@ -9,6 +9,7 @@ use rig::{Running, World, create, name, target};
 use skerry_store::faulty::{FaultPlan, Faulty};
 use skerry_volume::{CreateVolume, Device, ErrorKind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Longer than anything may take here, on the simulated clock.
@@ -214,4 +215,52 @@ async fn a_long_map_is_told_piece_by_piece() {
         }
     }
     assert!(ranges > 600, "{ranges}");
+}
+
+/// How long 1 MiB of a volume takes to be destaged, on the simulated clock, where building a segment takes a
+/// hundredth of a millisecond; with a caller that waits for it, if it is `wanted`.
+async fn destaging(clients: bool, wanted: bool) -> Duration {
+    let mut world = World::new(8);
+    world.log.cap_bytes = 64 << 20;
+    world.settings.dirty_age = NEVER;
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    world.clock.look_us.store(10, Ordering::Relaxed);
+    let reader = device.clone();
+    let client = clients.then(|| {
+        tokio::spawn(async move {
+            loop {
+                reader.read(2 << 20, 512).await.expect("reads");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let began = tokio::time::Instant::now();
+    device.write(0, vec![1; 1 << 20].into()).await.expect("writes");
+    let volume = run.node.open_volumes().pop().expect("it is open");
+    let wait = async {
+        while volume.undestaged(Duration::ZERO).0 > 0 {
+            tokio::time::sleep(Duration::from_micros(10)).await;
+        }
+    };
+    match wanted {
+        true => volume.drain().await.expect("drains"),
+        false => in_time("destaging", wait).await,
+    }
+    if let Some(client) = client {
+        client.abort();
+    }
+    began.elapsed()
+}
+
+/// Destage rests between its steps while clients are active, unless a caller waits for it.
+#[tokio::test(start_paused = true)]
+async fn destage_leaves_active_clients_the_processor() {
+    let alone = destaging(false, false).await;
+    let beside = destaging(true, false).await;
+    let wanted = destaging(true, true).await;
+    assert!(beside > alone * 2, "{beside:?} beside clients, {alone:?} alone");
+    assert!(wanted <= alone * 2, "{wanted:?} with a caller that waits, {alone:?} alone");
 }

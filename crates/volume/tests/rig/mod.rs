@@ -23,7 +23,7 @@ use skerry_store::nodes::Nodes;
 use skerry_volume::{CreateVolume, EngineSettings, Node, NodeParts, Parking};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A name.
@@ -42,21 +42,29 @@ pub fn create(text: &str, size_bytes: u64) -> CreateVolume {
 }
 
 /// Tokio's clock, which tests pause.
-pub struct TokioClock(tokio::time::Instant);
+pub struct TokioClock {
+    since: tokio::time::Instant,
+    /// How much later it is after each look, microseconds: computing takes no time on a paused clock.
+    pub look_us: AtomicU64,
+    looks_us: AtomicU64,
+}
 
 impl TokioClock {
     pub fn new() -> Self {
-        Self(tokio::time::Instant::now())
+        let since = tokio::time::Instant::now();
+        Self { since, look_us: AtomicU64::new(0), looks_us: AtomicU64::new(0) }
     }
 }
 
 impl Clock for TokioClock {
     fn boot(&self) -> Duration {
-        self.0.elapsed()
+        let step = self.look_us.load(Ordering::Relaxed);
+        let looks = self.looks_us.fetch_add(step, Ordering::Relaxed);
+        self.since.elapsed() + Duration::from_micros(looks)
     }
 
     fn wall_ms(&self) -> u64 {
-        1_700_000_000_000 + self.0.elapsed().as_millis() as u64
+        1_700_000_000_000 + self.since.elapsed().as_millis() as u64
     }
 }
 

@@ -1,0 +1,40 @@
+//! Whether clients are active: how many requests the node's volumes were sent of late.
+
+use crate::node::Node;
+use crate::volume::Volume;
+use skerry_core::pace;
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often the requests are counted: destage notices that clients begin or end within this time.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Counts requests. Ends with the node.
+pub(crate) async fn watch_clients(node: Weak<Node>) {
+    let (mut count, mut counted) = (0, Duration::ZERO);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(node) = node.upgrade() else { return };
+        let now = node.ctx.clock().boot();
+        let before = std::mem::replace(&mut count, node.requests());
+        let within = now.saturating_sub(std::mem::replace(&mut counted, now));
+        // A volume that was closed takes its requests with it.
+        let active = pace::are_active(count.saturating_sub(before), within);
+        node.ctx.clients_active.store(active, Ordering::Relaxed);
+    }
+}
+
+impl Node {
+    /// Reads and writes of the volumes that are open.
+    fn requests(&self) -> u64 {
+        self.open_volumes().iter().map(|volume| volume.requests()).sum()
+    }
+}
+
+impl Volume {
+    fn requests(&self) -> u64 {
+        let io = &self.io;
+        [&io.reads, &io.writes, &io.zeroes].iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+}
