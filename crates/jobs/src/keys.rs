@@ -22,6 +22,8 @@ pub const DEAD: u8 = b'd';
 pub const METADATA: u8 = b'm';
 /// Before what is known of limits.
 pub const LIMIT: u8 = b'l';
+/// Before rates whose buckets are not full.
+pub const RATE: u8 = b'r';
 /// Before task groups that are paused.
 pub const PAUSED: u8 = b'p';
 
@@ -140,6 +142,11 @@ pub fn limit(tenant: &Tenant, limit: &LimitKey) -> Vec<u8> {
     of_texts(LIMIT, tenant, &[limit.as_str()])
 }
 
+/// When the bucket of a rate is full again.
+pub fn rate(tenant: &Tenant, limit: &LimitKey) -> Vec<u8> {
+    of_texts(RATE, tenant, &[limit.as_str()])
+}
+
 /// That a task group is paused.
 pub fn paused(group: &Group) -> Vec<u8> {
     let mut key = vec![PAUSED];
@@ -185,7 +192,7 @@ impl Pointer {
     }
 }
 
-/// The tenant and the name of a limit.
+/// The tenant and the name of a limit, by the key of either kind of row that limits have.
 ///
 /// # Errors
 /// `Corrupt` if the key is no limit's.
@@ -287,7 +294,8 @@ mod tests {
             }
         }
         let api = LimitKey::new("api").expect("a name");
-        assert_eq!(limit_of(&limit(&acme, &api)), Ok((acme, api)));
+        assert_eq!(limit_of(&limit(&acme, &api)), Ok((acme.clone(), api.clone())));
+        assert_eq!(limit_of(&rate(&acme, &api)), Ok((acme, api)));
         let mail = Group::new("mail").expect("a name");
         assert_eq!(paused_of(&paused(&mail)), Ok(mail));
     }

@@ -17,6 +17,7 @@ pub mod limit;
 pub mod machine;
 pub mod name;
 pub mod owner;
+mod rate_row;
 pub mod record;
 pub mod retry;
 pub mod shard;

@@ -106,6 +106,32 @@ impl LimitKind {
     }
 }
 
+/// A rate whose bucket is not full, as it outlives the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// So many attempts …
+    pub count: u32,
+    /// … in so many milliseconds.
+    pub per_ms: u32,
+    /// And so many at once.
+    pub burst: u32,
+    /// When the bucket is full again, milliseconds since 1970, rounded up.
+    pub full_at_ms: u64,
+}
+
+impl Drained {
+    /// The definition under which the last token was taken.
+    pub fn kind(&self) -> LimitKind {
+        LimitKind::Rate { count: self.count, per_ms: self.per_ms, burst: self.burst }
+    }
+
+    /// The bucket at this time, microseconds. It is empty at worst: the clock may have been set back since.
+    pub fn bucket(&self, now_us: u64) -> Bucket {
+        let empty = Bucket::empty_at(Flow::new(self.count, self.per_ms, self.burst), now_us);
+        Bucket { full_at_us: self.full_at_ms.saturating_mul(1000).min(empty.full_at_us) }
+    }
+}
+
 /// A token bucket as one number: when the bucket is full again (the generic cell rate algorithm, ITU-T I.371).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bucket {
@@ -138,9 +164,9 @@ impl Flow {
 }
 
 impl Bucket {
-    /// One that is empty at `at_us`; at 0 it was full long ago.
+    /// One that is empty at `at_us`.
     pub fn empty_at(flow: Flow, at_us: u64) -> Self {
-        Self { full_at_us: if at_us == 0 { 0 } else { at_us + flow.depth_us } }
+        Self { full_at_us: at_us + flow.depth_us }
     }
 
     /// When the next token can be taken, microseconds.

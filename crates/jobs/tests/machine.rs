@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use skerry_jobs::ErrorKind;
 use skerry_jobs::job::{AttemptNo, Job, JobRef, Lease, Seq, State};
-use skerry_jobs::limit::{Limit, LimitKind};
+use skerry_jobs::limit::{Drained, Limit, LimitKind};
 use skerry_jobs::machine::{
     Cancelled, Expired, GroupCounts, Hold, Machine, Next, Over, Pace, Report, Why,
 };
@@ -50,8 +50,6 @@ struct Tokens {
 #[derive(Debug, Default)]
 struct Naive {
     now_ms: u64,
-    /// What happened until then is not known.
-    opened_us: u64,
     jobs: BTreeMap<Seq, Known>,
     kinds: BTreeMap<(Tenant, LimitKey), LimitKind>,
     floating: BTreeMap<(Tenant, LimitKey), u32>,
@@ -112,16 +110,6 @@ impl Naive {
         self.forget_limits();
         for limit in &spec.limits {
             let key = (spec.tenant.clone(), limit.key.clone());
-            if let LimitKind::Rate { count, per_ms, burst } = limit.kind
-                && !self.tokens.contains_key(&key)
-            {
-                let period = (u64::from(per_ms) * 1000).div_ceil(u64::from(count));
-                let full_at_us = match self.opened_us {
-                    0 => 0,
-                    opened_us => opened_us + period * u64::from(burst),
-                };
-                self.tokens.insert(key.clone(), Tokens { full_at_us });
-            }
             self.kinds.insert(key, limit.kind.clone());
         }
     }
@@ -180,6 +168,8 @@ struct Run {
     /// By how much the clock was set forward since the machine is there.
     stepped_ms: u64,
     ended: Vec<Job>,
+    /// What outlives the machine of its rates.
+    rates: BTreeMap<(Tenant, LimitKey), Drained>,
 }
 
 impl Run {
@@ -195,6 +185,7 @@ impl Run {
             unbegun: BTreeSet::new(),
             stepped_ms: 0,
             ended: Vec::new(),
+            rates: BTreeMap::new(),
         };
         run.machine = run.new_machine();
         run.tick();
@@ -577,6 +568,29 @@ impl Run {
         }
         assert!(wanted.is_empty(), "{wanted:?} are over");
         assert!(self.machine.next_ms().is_none_or(|at| at > self.naive.now_ms));
+        self.keep_rates();
+        self.naive.forget_limits();
+        for key in self.rates.keys() {
+            assert!(self.naive.tokens.contains_key(key), "{key:?} is full, and is kept");
+        }
+    }
+
+    /// What is to outlive the machine is kept, and is what it must be.
+    fn keep_rates(&mut self) {
+        for (tenant, key, rate) in self.machine.take_rates() {
+            let key = (tenant, key);
+            match rate {
+                Some(rate) => self.rates.insert(key, rate),
+                None => self.rates.remove(&key),
+            };
+        }
+        let now_us = self.naive.now_ms * 1000;
+        for (key, tokens) in &self.naive.tokens {
+            let kept_ms = self.rates.get(key).map(|rate| rate.full_at_ms);
+            if tokens.full_at_us > now_us {
+                assert_eq!(kept_ms, Some(tokens.full_at_us.div_ceil(1000)), "{key:?}");
+            }
+        }
     }
 
     /// The broker stops, and reads everything back.
@@ -586,11 +600,17 @@ impl Run {
         // The clock may have gone back since; that it was later once is not known any more.
         assert!(self.tick().is_empty());
         self.naive.floating.clear();
-        self.naive.tokens.clear();
+        for (key, Drained { count, per_ms, burst, .. }) in &self.rates {
+            let period = (u64::from(*per_ms) * 1000).div_ceil(u64::from(*count));
+            let empty_us = now_ms * 1000 + period * u64::from(*burst);
+            let tokens = self.naive.tokens.get_mut(key).expect("what is kept is known");
+            tokens.full_at_us = tokens.full_at_us.next_multiple_of(1000).min(empty_us);
+        }
         self.naive.kinds.clear();
         self.naive.passed_over.clear();
-        self.machine.assume_spent(now_ms);
-        self.naive.opened_us = now_ms * 1000;
+        for ((tenant, key), rate) in &self.rates {
+            self.machine.restore_rate(tenant, key, *rate, now_ms);
+        }
         for known in std::mem::take(&mut self.naive.jobs).into_values() {
             let mut known = known;
             if known.expires_ms.is_some() {
@@ -625,6 +645,7 @@ impl Run {
             93..99 => self.pass_time(),
             _ => self.reopen(),
         }
+        self.keep_rates();
         self.naive.note_turns();
         let counts = self.machine.counts();
         assert_eq!(counts.active, self.naive.jobs.len());

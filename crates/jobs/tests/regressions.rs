@@ -1,7 +1,7 @@
 //! What brought the system down that this replaces: each must cost no more than its fair share.
 
 use skerry_jobs::job::{Job, JobRef, Seq, State};
-use skerry_jobs::limit::{Limit, LimitKind, RATE_MS_MAX};
+use skerry_jobs::limit::{Drained, Limit, LimitKind, RATE_MS_MAX};
 use skerry_jobs::machine::{Expired, Hold, Machine, Next, Pace, Report};
 use skerry_jobs::name::{Group, JobId, LimitKey, Tenant};
 use skerry_jobs::retry::RetryPolicy;
@@ -138,9 +138,10 @@ fn what_is_called_off_while_its_worker_is_dead_ends_with_the_lease() {
 #[test]
 fn a_bucket_without_bounds_stops_nobody() {
     let mut machine = Machine::new(1);
-    machine.assume_spent(NOW_MS);
-    let kind = LimitKind::Rate { count: 1, per_ms: RATE_MS_MAX, burst: u32::MAX };
-    let limits = vec![Limit { key: LimitKey::new("rate").expect("a name"), kind }];
+    let key = LimitKey::new("rate").expect("a name");
+    let rate = Drained { count: 1, per_ms: RATE_MS_MAX, burst: u32::MAX, full_at_ms: u64::MAX };
+    machine.restore_rate(&Tenant::default(), &key, rate, NOW_MS);
+    let limits = vec![Limit { key, kind: rate.kind() }];
     for seq in 0..2 {
         enqueue(&mut machine, seq, JobSpec { limits: limits.clone(), ..JobSpec::default() });
     }

@@ -60,6 +60,8 @@ pub(super) struct LimitState {
     pub(super) held: u32,
     /// The tokens of a rate.
     pub(super) bucket: Bucket,
+    /// Tokens were taken from the bucket: what outlives the broker says so.
+    pub(super) is_drained: bool,
     /// Classes under it.
     pub(super) users: u32,
     lines: BTreeMap<LineNo, Waiters>,
@@ -71,19 +73,15 @@ pub(super) struct LimitState {
 }
 
 impl LimitState {
-    /// A rate's bucket is empty at `unknown_until_us`, and fills from then.
-    pub(super) fn new(key: (u32, LimitKey), kind: LimitKind, unknown_until_us: u64) -> Self {
-        let rule = Rule::of(&kind);
-        let bucket = match rule {
-            Rule::Rate(flow) => Bucket::empty_at(flow, unknown_until_us),
-            Rule::AtOnce(_) => Bucket::default(),
-        };
+    /// A limit under which nothing has run; a rate's bucket is full.
+    pub(super) fn new(key: (u32, LimitKey), kind: LimitKind) -> Self {
         Self {
             key,
-            rule,
+            rule: Rule::of(&kind),
             kind,
             held: 0,
-            bucket,
+            bucket: Bucket::default(),
+            is_drained: false,
             users: 0,
             lines: BTreeMap::new(),
             hungry: BTreeSet::new(),
@@ -100,12 +98,13 @@ impl LimitState {
         }
     }
 
-    /// One begins now, or, at no time, had begun before.
-    pub(super) fn take(&mut self, now_us: Option<u64>) {
+    /// One begins now, or, at no time, had begun before. True if that took a token.
+    pub(super) fn take(&mut self, now_us: Option<u64>) -> bool {
         self.held += 1;
-        if let (Rule::Rate(flow), Some(now_us)) = (self.rule, now_us) {
-            self.bucket.take(flow, now_us);
-        }
+        let (Rule::Rate(flow), Some(now_us)) = (self.rule, now_us) else { return false };
+        self.bucket.take(flow, now_us);
+        self.is_drained = true;
+        true
     }
 
     /// When a rate's bucket is full, microseconds: then there is nothing to remember of it.

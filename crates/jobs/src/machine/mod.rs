@@ -15,6 +15,7 @@ mod limits;
 mod names;
 mod pool;
 mod queues;
+mod rates;
 mod timers;
 mod why;
 
@@ -26,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hash::TenantHash;
 use crate::job::{AttemptNo, Epoch, Job, JobKey, JobRef, Lease, Seq};
 use crate::limit::Limit;
-use crate::name::{Group, JobId, Tenant};
+use crate::name::{Group, JobId, LimitKey, Tenant};
 use crate::retry::RetryPolicy;
 use hashbrown::HashTable;
 use names::Names;
@@ -127,6 +128,8 @@ pub struct Machine {
     by_group: HashMap<u32, GroupCounts>,
     queues: Queues,
     timers: Timers,
+    /// Rates whose buckets are full, or which are none any more, since this was asked.
+    full_rates: BTreeSet<(Tenant, LimitKey)>,
 }
 
 impl Machine {
@@ -361,6 +364,10 @@ impl Machine {
         for tenant in std::mem::take(&mut self.queues.new_limits_of) {
             self.tenants.hold_again(tenant);
         }
+        for (tenant, key) in std::mem::take(&mut self.queues.full) {
+            let tenant = self.tenants.try_get(tenant).cloned();
+            self.full_rates.extend(tenant.map(|tenant| (tenant, key)));
+        }
         for tenant in std::mem::take(&mut self.queues.gone_limits_of) {
             self.tenants.release(tenant);
         }
@@ -373,12 +380,6 @@ impl Machine {
         let touched = self.queues.take_touched();
         let names = touched.into_iter().filter_map(|group| self.groups.try_get(group).cloned());
         names.filter(|group| !self.paused.contains(group)).collect()
-    }
-
-    /// What happened before now is not known: rates have no tokens to begin with.
-    pub fn assume_spent(&mut self, now_ms: u64) {
-        self.set_now(now_ms);
-        self.queues.unknown_until_us = self.now_us();
     }
 
     /// How many jobs there are of each task group.

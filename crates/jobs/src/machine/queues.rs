@@ -17,7 +17,7 @@
 use super::limits::{LimitState, Rule};
 use super::pool::Pool;
 use super::timers::{Timer, Timers};
-use crate::limit::LimitKind;
+use crate::limit::{Bucket, LimitKind};
 use crate::name::LimitKey;
 use std::collections::{BTreeSet, HashMap};
 
@@ -81,8 +81,6 @@ pub(super) struct Queues {
     /// Of each task group, the lines with heads, by turn.
     turns: HashMap<u32, BTreeSet<(u64, LineNo)>>,
     next_turn: u64,
-    /// What happened until then is not known: a rate begins with no tokens.
-    pub(super) unknown_until_us: u64,
     pub(super) limits: Pool<LimitState>,
     limit_by_key: HashMap<(u32, LimitKey), LimitNo>,
     /// Groups in which something came among the heads.
@@ -99,6 +97,10 @@ pub(super) struct Queues {
     retime: BTreeSet<LimitNo>,
     /// Timers of limits that are gone.
     stale_timers: Vec<(u64, LimitNo)>,
+    /// Rates from which tokens were taken since this was asked.
+    pub(super) drained: BTreeSet<LimitNo>,
+    /// Rates of tenants of which nothing need be remembered any more.
+    pub(super) full: Vec<(u32, LimitKey)>,
     /// Tenants of limits that are new, and of limits that are gone.
     pub(super) new_limits_of: Vec<u32>,
     pub(super) gone_limits_of: Vec<u32>,
@@ -168,7 +170,7 @@ impl Queues {
     ) -> LimitNo {
         let Some(no) = self.find_limit(tenant, key) else {
             let key = (tenant, key.clone());
-            let limit = LimitState::new(key.clone(), kind.clone(), self.unknown_until_us);
+            let limit = LimitState::new(key.clone(), kind.clone());
             let no = self.limits.insert(limit);
             self.new_limits_of.push(tenant);
             self.limit_by_key.insert(key, no);
@@ -180,8 +182,9 @@ impl Queues {
         {
             // Nothing of before counts any more.
             let key = (tenant, key.clone());
+            self.forget_bucket(no);
             let timer_ms = self.limits[no].timer_ms;
-            let mut limit = LimitState::new(key, kind.clone(), self.unknown_until_us);
+            let mut limit = LimitState::new(key, kind.clone());
             limit.timer_ms = timer_ms;
             self.limits[no] = limit;
             self.note_changed(no);
@@ -207,6 +210,7 @@ impl Queues {
     fn drop_limit(&mut self, no: LimitNo, now_us: u64) {
         self.note_changed(no);
         if self.limits[no].users == 0 && self.limits[no].full_us().is_none_or(|at| at <= now_us) {
+            self.forget_bucket(no);
             let gone = self.limits.remove(no);
             self.limit_by_key.remove(&gone.key);
             self.gone_limits_of.push(gone.key.0);
@@ -215,6 +219,20 @@ impl Queues {
             self.waking.remove(&no);
             self.stale_timers.extend(gone.timer_ms.map(|at_ms| (at_ms, no)));
         }
+    }
+
+    /// Nothing of a limit's bucket need be remembered any more.
+    fn forget_bucket(&mut self, no: LimitNo) {
+        let limit = &self.limits[no];
+        self.full.extend(limit.is_drained.then(|| limit.key.clone()));
+        self.drained.remove(&no);
+    }
+
+    /// A limit's bucket is as it was when it was last heard of.
+    pub(super) fn restore(&mut self, no: LimitNo, bucket: Bucket) {
+        let limit = &mut self.limits[no];
+        (limit.bucket, limit.is_drained) = (bucket, true);
+        self.note_changed(no);
     }
 
     /// A job of the class is ready.
@@ -305,7 +323,9 @@ impl Queues {
         }
         for at in 0..self.classes[no].limits.len() {
             let limit = self.classes[no].limits[at];
-            self.limits[limit].take(now_us);
+            if self.limits[limit].take(now_us) {
+                self.drained.insert(limit);
+            }
             self.note_changed(limit);
         }
     }

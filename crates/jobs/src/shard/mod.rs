@@ -39,6 +39,7 @@ use crate::hash::HashRange;
 use crate::job::{JobKey, State as JobState};
 use crate::keys;
 use crate::machine::Machine;
+use crate::rate_row;
 use crate::steady::{Now, Steady};
 use parking_lot::{Mutex, MutexGuard};
 use skerry_core::env::{Clock, Entropy};
@@ -121,7 +122,6 @@ impl Shard {
     async fn read(store: &Store, clock: Arc<Steady>, parts: ShardParts) -> Result<Self> {
         let now = Descriptor { hashes: parts.hashes, log: parts.log, incarnation: 0 };
         let now = store.begin_incarnation(now, parts.give_up_log).await?;
-        let incarnation = now.incarnation;
         let epoch = now.epoch()?;
         let mut seed = [0; 8];
         parts.entropy.fill(&mut seed);
@@ -130,9 +130,6 @@ impl Shard {
         let Now { ms: now_ms, stepped_ms } = clock.now();
         // Leases begin now: a step from before is nothing to them.
         state.machine.note_stepped(stepped_ms);
-        if incarnation > 1 {
-            state.machine.assume_spent(now_ms);
-        }
         let resumed = read_back(store, &mut state, now_ms).await?;
         let inner = Arc::new(Inner {
             descriptor: now,
@@ -182,6 +179,11 @@ fn closed() -> Error {
 
 /// Everything that is not over; gives the jobs that workers have.
 async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<HashSet<JobKey>> {
+    let mut rates = store.rows(&[keys::RATE], None).await?;
+    while let Some(Row { key, value, .. }) = rates.next().await? {
+        let (tenant, limit) = keys::limit_of(&key)?;
+        state.machine.restore_rate(&tenant, &limit, rate_row::decode(&value)?, now_ms);
+    }
     let mut resumed = HashSet::new();
     let mut jobs = store.active().await?;
     while let Some((_, job)) = jobs.next().await? {

@@ -8,8 +8,10 @@ use super::seat::{Seat, Told};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::TenantHash;
 use crate::job::{Ending, Epoch, Job, JobKey, JobRef, Lease, State as JobState, Ticket};
+use crate::keys;
 use crate::machine::{Beat, Expired, Granted, Hold, Machine, Next, Over, Report};
 use crate::name::{Group, Tenant};
+use crate::rate_row;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -166,6 +168,10 @@ impl State {
     pub(super) fn take_batch(&mut self) -> Option<Batch> {
         if self.batch.is_empty() {
             return None;
+        }
+        for (tenant, limit, rate) in self.machine.take_rates() {
+            let row = rate.map(|rate| rate_row::encode(&rate));
+            self.batch.rows.insert(keys::rate(&tenant, &limit), row);
         }
         self.under_way = self.batch.durable.mark();
         Some(std::mem::take(&mut self.batch))

@@ -86,10 +86,8 @@ impl Floating {
 pub struct Bounds {
     pub groups: BTreeMap<Group, GroupFacts>,
     floating: BTreeMap<Tenant, Floating>,
-    /// When attempts under each rate began.
+    /// When attempts under each rate began, over all lives of the shard.
     begun_ms: BTreeMap<(Tenant, LimitKey), Vec<u64>>,
-    /// The buckets of all rates were empty at this time, or later.
-    empty_at_ms: Option<u64>,
     /// The clock on the wall was set.
     pub clock_was_set: bool,
 }
@@ -111,11 +109,6 @@ impl Bounds {
             .iter()
             .filter(|said| self.clock_was_set || (said.from_ms..=said.until_ms).contains(&at_ms));
         held.map(|said| said.max).max().expect("something holds at any time")
-    }
-
-    /// A shard is opened that knows nothing of what rates let through: not before this.
-    pub fn opened(&mut self, at_ms: Option<u64>) {
-        self.empty_at_ms = at_ms;
     }
 
     /// A worker was given a job at this time.
@@ -141,12 +134,6 @@ impl Bounds {
                     assert!(count <= most, "{limit:?}: {count} from {from_ms} to {to_ms}");
                 }
             }
-            let Some(empty_ms) = self.empty_at_ms.filter(|empty_ms| *empty_ms <= at_ms) else {
-                continue;
-            };
-            let since = begun[..=at].iter().filter(|begun| **begun > empty_ms).count() as u64;
-            let most = may(empty_ms, at_ms);
-            assert!(since <= most, "{limit:?}: {since} from {empty_ms}, when it began empty");
         }
     }
 }

@@ -74,7 +74,7 @@ pub async fn open(sim: &Sim) -> Option<Shard> {
         Ok(shard) => {
             sim.say("opened");
             sim.model.borrow_mut().opened(at_ms);
-            note_opened(sim, at_ms);
+            note_opened(sim);
             Some(shard)
         }
         Err(error) => {
@@ -86,12 +86,10 @@ pub async fn open(sim: &Sim) -> Option<Shard> {
     }
 }
 
-/// The shard was opened, by somebody who began at this time.
-pub fn note_opened(sim: &Sim, at_ms: u64) {
-    let before = sim.opened.get();
-    sim.opened.set(before + 1);
+/// The shard was opened.
+pub fn note_opened(sim: &Sim) {
+    sim.opened.set(sim.opened.get() + 1);
     sim.opened_ms.set(sim.world.time.peek_ms());
-    sim.model.borrow_mut().bounds.opened((before > 0).then_some(at_ms));
 }
 
 /// A whole run.

@@ -117,9 +117,7 @@ async fn take_over(sim: &Sim, after_ms: u64, seed: u64, fair: String) {
                 model.died(sim.world.time.seen_ms());
                 model.opened(at_ms);
             }
-            note_opened(sim, at_ms);
-            // What the first let through is not forgotten at once.
-            sim.model.borrow_mut().bounds.opened(None);
+            note_opened(sim);
             crowd(sim, shard, seed, fair).await;
         }
         Err(error) => sim.say(format!("it does not get it: {error}")),

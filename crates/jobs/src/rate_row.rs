@@ -1,0 +1,75 @@
+//! A rate whose bucket is not full, as bytes. `docs/jobs.md` has the layout.
+
+use crate::error::Result;
+use crate::limit::Drained;
+use bytes::{BufMut, Bytes, BytesMut};
+use skerry_core::wire::{FormatError, Reader};
+
+const WHAT: &str = "rate record";
+/// The version that this writes, and the newest that it reads.
+const VERSION: u8 = 1;
+/// All but the checksum.
+const BODY_BYTES: usize = 24;
+
+/// A rate as bytes.
+pub(crate) fn encode(rate: &Drained) -> Bytes {
+    let mut out = BytesMut::with_capacity(BODY_BYTES + 4);
+    out.put_u8(VERSION);
+    out.put_bytes(0, 3);
+    out.put_u32_le(rate.count);
+    out.put_u32_le(rate.per_ms);
+    out.put_u32_le(rate.burst);
+    out.put_u64_le(rate.full_at_ms);
+    let sum = crc32c::crc32c(&out);
+    out.put_u32_le(sum);
+    out.freeze()
+}
+
+/// Reads a rate.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Drained> {
+    let mut reader = Reader::new(WHAT, bytes);
+    let version = reader.u8()?;
+    reader.bytes(3)?;
+    let (count, per_ms, burst) = (reader.u32()?, reader.u32()?, reader.u32()?);
+    let full_at_ms = reader.u64()?;
+    if reader.u32()? != crc32c::crc32c(&bytes[..BODY_BYTES]) {
+        return Err(FormatError::BadChecksum { what: WHAT }.into());
+    }
+    match version {
+        0 => return Err(FormatError::BadMagic { what: WHAT }.into()),
+        VERSION => {}
+        _ => return Err(FormatError::Newer { what: WHAT, version: version.into() }.into()),
+    }
+    reader.finish()?;
+    Ok(Drained { count, per_ms, burst, full_at_ms })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::sample;
+
+    fn rate() -> Drained {
+        Drained { count: 5, per_ms: 60_000, burst: 3, full_at_ms: 1_700_000_000_123 }
+    }
+
+    #[test]
+    fn the_sample_of_version_1_is_written_and_read() {
+        let sample = sample("rate.bin", &encode(&rate()));
+        assert_eq!(decode(&sample), Ok(rate()));
+        assert_eq!(encode(&rate()), sample, "what is written changed: it needs a version");
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let good = encode(&rate());
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bad).is_err(), "bit {bit}");
+        }
+        for len in 0..good.len() {
+            assert!(decode(&good[..len]).is_err(), "{len} bytes");
+        }
+    }
+}
