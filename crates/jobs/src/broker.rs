@@ -6,7 +6,8 @@ pub use crate::job::Ticket;
 use crate::machine::{Beat, Counts, GroupCounts, Next};
 use crate::name::{Group, Tenant, Worker};
 use crate::shard::{
-    Begins, Cursor, Leased, Listed, Outcome, Query, Seat, Shard, Tidings, Told, Totals,
+    BUDGET_BYTES, Begins, Budget, Cursor, Leased, Listed, Outcome, Query, Seat, Shard, Tidings,
+    Told, Totals,
 };
 use crate::slots::Slots;
 pub use crate::slots::Standing;
@@ -28,6 +29,8 @@ pub struct Broker {
     slots: Arc<Slots>,
     /// The shard that gives first next time.
     first: Arc<AtomicUsize>,
+    /// What may be on its way to all workers.
+    budget: Arc<Budget>,
 }
 
 /// What a worker hears.
@@ -61,7 +64,13 @@ impl Broker {
     }
 
     fn over(slots: Slots) -> Self {
-        Self { slots: Arc::new(slots), first: Arc::default() }
+        Self { slots: Arc::new(slots), first: Arc::default(), budget: Budget::new(BUDGET_BYTES) }
+    }
+
+    /// The same, with so many bytes of jobs on their way to all workers at once, but for the last of each shard.
+    #[must_use]
+    pub fn with_budget(self, bytes: u64) -> Self {
+        Self { budget: Budget::new(bytes), ..self }
     }
 
     /// A shard stands otherwise from now on.
@@ -118,7 +127,8 @@ impl Broker {
             // It says why.
             self.slots.get(0)?;
         }
-        let (seats, tidings) = Seat::at_all(self.slots.count(), group, worker, begins, credits);
+        let count = self.slots.count();
+        let (seats, tidings) = Seat::at_all(count, group, worker, begins, credits, &self.budget);
         let shards =
             shards.into_iter().map(|(number, shard)| (shard, seats[number as usize].clone()));
         let work = Work {
@@ -395,15 +405,27 @@ impl Work {
         Ok(heard)
     }
 
+    /// The node's budget was spent, and has room: the worker looks for work again.
+    fn look_again(&self) -> Result<()> {
+        self.seats.iter().take(1).for_each(|seat| seat.look_again());
+        let done = self.sit_down();
+        self.broker.budget.pass_on();
+        done
+    }
+
     /// The same; what it has heard of is still on its way.
     async fn hear(&mut self) -> Result<Heard> {
-        let (_, told) = tokio::select! {
-            biased;
-            Some(told) = self.tidings.recv() => told,
-            why = out_of_service(&self.shards) => return Err(why),
-            _ = self.changes.changed() => {
-                let detail = "other shards of the node's jobs can be used now: connect again";
-                return Err(Error::new(ErrorKind::Unavailable, detail));
+        let told = loop {
+            let is_hungry = self.seats.first().is_some_and(|seat| seat.is_hungry());
+            tokio::select! {
+                biased;
+                Some((_, told)) = self.tidings.recv() => break told,
+                why = out_of_service(&self.shards) => return Err(why),
+                _ = self.changes.changed() => {
+                    let detail = "other shards of the node's jobs can be used now: connect again";
+                    return Err(Error::new(ErrorKind::Unavailable, detail));
+                }
+                () = self.broker.budget.has_room(), if is_hungry => self.look_again()?,
             }
         };
         Ok(match told {

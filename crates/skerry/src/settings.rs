@@ -79,6 +79,8 @@ pub(crate) struct JobsSettings {
     pub(crate) done_retention_s: Seconds,
     /// How long dead letters are kept.
     pub(crate) failed_retention_s: Seconds,
+    /// Bytes of jobs on their way to all workers at once, for the whole node; more wait.
+    pub(crate) handed_out_bytes: ByteSize,
 }
 
 /// What stands for a shard's number in a path.
@@ -155,6 +157,7 @@ impl Default for JobsSettings {
             shards: 1,
             done_retention_s: Seconds(7 * DAY_S),
             failed_retention_s: Seconds(30 * DAY_S),
+            handed_out_bytes: ByteSize(skerry_jobs::shard::BUDGET_BYTES),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, JobKey, Lease, State};
 use futures::stream::{self, StreamExt as _};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 /// Writes batches as long as the shard is in use and nothing fails. Workers had the jobs `resumed` when it was opened.
 pub(super) async fn run(inner: Weak<Inner>, resumed: HashSet<JobKey>) {
@@ -195,15 +195,19 @@ fn apply(key: JobKey, known: Option<Job>, edits: Vec<Edit>) -> Result<Written> {
 /// Tells workers of their leases; gives those whose worker has gone.
 fn deliver(running: &HashMap<JobKey, Job>, deliveries: Vec<Delivery>) -> Vec<Lease> {
     let mut gone = Vec::new();
-    for Delivery { granted, to } in deliveries {
+    for Delivery { granted, on_its_way, to } in deliveries {
         let job = running.get(&granted.lease.key());
         let Some(job) = job.filter(|job| job.begun() == granted.lease.attempt) else {
             // Over before it was written: a worker that has gone need not know.
             let _ = to.tell(Told::Missed(granted.bytes));
             continue;
         };
-        let leased =
-            Leased { lease: granted.lease, expires_ms: granted.expires_ms, job: job.clone() };
+        let leased = Leased {
+            lease: granted.lease,
+            expires_ms: granted.expires_ms,
+            job: job.clone(),
+            on_its_way: Arc::new(on_its_way),
+        };
         if !to.tell(Told::Leased(Box::new(leased))) {
             gone.push(granted.lease);
         }

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod awaited;
+mod budget;
 mod calls;
 mod commit;
 mod cursor;
@@ -23,6 +24,7 @@ mod store;
 mod working;
 
 pub use awaited::{AWAITED_MAX, Awaited};
+pub use budget::{BUDGET_BYTES, Budget, OnItsWay};
 pub use calls::{Enqueued, Imported};
 pub use cursor::Cursor;
 use descriptor::Descriptor;

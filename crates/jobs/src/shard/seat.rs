@@ -1,6 +1,7 @@
 //! A worker's seat: how many jobs it would take, and where they are sent. A worker sits at every shard at once, and
 //! what one of them gives it, the others don't.
 
+use super::budget::{Budget, OnItsWay};
 use crate::job::{Job, Lease, Ticket};
 use crate::machine::Granted;
 use crate::name::{Group, Worker};
@@ -18,6 +19,8 @@ pub struct Leased {
     pub expires_ms: u64,
     /// The job.
     pub job: Job,
+    /// What it takes of the node's budget while it is on its way.
+    pub on_its_way: Arc<OnItsWay>,
 }
 
 impl Leased {
@@ -54,6 +57,8 @@ struct Left {
     credits: u32,
     /// A lease of its has run out, and nothing was heard of it since: its credits are for nobody, until it is heard.
     is_silent: bool,
+    /// The node's budget was spent when there may have been work.
+    is_hungry: bool,
     /// Until it has heard of some, bytes; less than none if the last job was larger than what was left.
     bytes: i64,
 }
@@ -71,6 +76,8 @@ pub struct Seat {
     begins: Begins,
     /// Shared by the seats of one worker.
     left: Arc<Mutex<Left>>,
+    /// Shared by all workers of the node.
+    budget: Arc<Budget>,
     to: mpsc::UnboundedSender<(u32, Told)>,
 }
 
@@ -87,11 +94,13 @@ impl Seat {
         worker: &Worker,
         begins: Begins,
         credits: u32,
+        budget: &Arc<Budget>,
     ) -> (Vec<Arc<Self>>, Tidings) {
         let (to, tidings) = mpsc::unbounded_channel();
         let left = Arc::new(Mutex::new(Left {
             credits,
             is_silent: false,
+            is_hungry: false,
             bytes: ON_ITS_WAY_BYTES.into(),
         }));
         let seats = (0..shards).map(|shard| {
@@ -102,6 +111,7 @@ impl Seat {
                 worker: worker.clone(),
                 begins,
                 left: left.clone(),
+                budget: budget.clone(),
                 to: to.clone(),
             })
         });
@@ -143,6 +153,16 @@ impl Seat {
         std::mem::take(&mut self.left.lock().is_silent)
     }
 
+    /// True if the node's budget was spent when there may have been work for the worker.
+    pub(crate) fn is_hungry(&self) -> bool {
+        self.left.lock().is_hungry
+    }
+
+    /// The worker looks for work again.
+    pub(crate) fn look_again(&self) {
+        self.left.lock().is_hungry = false;
+    }
+
     /// The worker would take so many more.
     pub fn add_credits(&self, more: u32) {
         let mut left = self.left.lock();
@@ -167,19 +187,26 @@ impl Seat {
         std::mem::take(&mut self.left.lock().credits)
     }
 
-    /// Uses a credit if there is work; `None` if the worker has gone or takes no more. Other shards wait meanwhile:
+    /// Uses a credit if there is work; `None` if the worker has gone or takes no more, or the node's budget is spent. Other shards wait meanwhile:
     /// one that saw no credit while this looks in vain would forget a worker that has one.
-    pub(super) fn offer(&self, work: impl FnOnce() -> Option<Granted>) -> Option<Option<Granted>> {
+    pub(super) fn offer(
+        &self,
+        work: impl FnOnce() -> Option<Granted>,
+    ) -> Option<Option<(Granted, OnItsWay)>> {
         let mut left = self.left.lock();
         if left.credits == 0 || left.is_silent || left.bytes <= 0 || self.to.is_closed() {
             return None;
         }
-        let taken = work();
-        if let Some(granted) = &taken {
+        if self.budget.is_spent() {
+            left.is_hungry = true;
+            return None;
+        }
+        Some(work().map(|granted| {
             left.credits -= 1;
             left.bytes -= i64::from(granted.bytes);
-        }
-        Some(taken)
+            let on_its_way = self.budget.take(granted.bytes);
+            (granted, on_its_way)
+        }))
     }
 
     /// Tells the worker; false if it has gone.

@@ -1,6 +1,7 @@
 //! What a shard knows, behind one short lock: the machine, what has changed since it was last written, and who waits.
 
 use super::awaited::Awaiting;
+use super::budget::OnItsWay;
 use super::durable::{Mark, Pending};
 use super::edit::Edit;
 use super::places::Places;
@@ -20,6 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 /// A lease that is told of when it is durable.
 pub(super) struct Delivery {
     pub(super) granted: Granted,
+    pub(super) on_its_way: OnItsWay,
     pub(super) to: Arc<Seat>,
 }
 
@@ -340,7 +342,7 @@ impl State {
                 self.waiting.remove(&seat.number());
                 continue;
             };
-            let Some(granted) = granted else {
+            let Some((granted, on_its_way)) = granted else {
                 waiters.push_front(seat);
                 break;
             };
@@ -348,12 +350,12 @@ impl State {
             let edit =
                 Edit::Leased { attempt, epoch, worker: seat.worker().clone(), at_ms: now_ms };
             self.batch.edits.entry(granted.lease.key()).or_default().push(edit);
-            self.batch.deliveries.push(Delivery { granted, to: seat.clone() });
             self.holders.insert(granted.lease.key(), seat.clone());
             self.untold.insert(granted.lease);
             if seat.says_when_it_begins() {
                 self.unbegun.insert(granted.lease);
             }
+            self.batch.deliveries.push(Delivery { granted, on_its_way, to: seat.clone() });
             self.totals.leased += 1;
             given += 1;
             waiters.push_back(seat);

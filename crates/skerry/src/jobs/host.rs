@@ -37,7 +37,8 @@ pub(crate) struct JobsHost {
 impl JobsHost {
     /// Opens the shards, now and whenever one is out of service; waits a while for the first time.
     pub(crate) async fn start(opener: Opener) -> Arc<Self> {
-        let (broker, calls) = (Broker::opening(opener.shards()), opener.calls());
+        let broker = Broker::opening(opener.shards()).with_budget(opener.handed_out_bytes());
+        let calls = opener.calls();
         let (told, stop) = (watch::Sender::default(), CancellationToken::new());
         let opener = Arc::new(opener);
         let (mut tasks, mut settled) = (JoinSet::new(), Vec::new());

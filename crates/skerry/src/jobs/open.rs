@@ -35,6 +35,8 @@ use crate::wiring::{log_env, warn_of_copies};
 pub(crate) struct Opener {
     shards: u32,
     retention: Retention,
+    /// Of jobs on their way to all workers at once.
+    handed_out_bytes: u64,
     settings: slatedb::config::Settings,
     data: Place,
     /// Whose the databases in the node's bucket are; nothing if the settings name another place.
@@ -122,6 +124,7 @@ impl Opener {
         Ok(Self {
             shards: jobs.shards,
             retention,
+            handed_out_bytes: jobs.handed_out_bytes.0,
             settings: slatedb_settings(settings.database.as_ref(), data.is_local())?,
             data,
             owners,
@@ -142,6 +145,11 @@ impl Opener {
     /// How many shards there are.
     pub(crate) fn shards(&self) -> u32 {
         self.shards
+    }
+
+    /// Bytes of jobs that may be on their way to all workers at once.
+    pub(crate) fn handed_out_bytes(&self) -> u64 {
+        self.handed_out_bytes
     }
 
     /// Opens a shard, if its database is this node's.

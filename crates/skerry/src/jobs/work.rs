@@ -9,7 +9,8 @@ use futures::{FutureExt as _, StreamExt as _};
 use prost::Message;
 use skerry_api::v1;
 use skerry_jobs::broker::{Broker, Heard, Ticket, Work};
-use skerry_jobs::shard::{Begins, ON_ITS_WAY_BYTES};
+use skerry_jobs::shard::{Begins, ON_ITS_WAY_BYTES, OnItsWay};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -52,11 +53,14 @@ pub(super) fn serve(
 struct Parcel {
     broker: Broker,
     answer: v1::WorkResponse,
+    /// What its jobs take of the node's budget, until it is opened.
+    on_its_way: Vec<Arc<OnItsWay>>,
 }
 
 impl Parcel {
     fn new(broker: &Broker) -> Self {
-        Self { broker: broker.clone(), answer: v1::WorkResponse::default() }
+        let answer = v1::WorkResponse::default();
+        Self { broker: broker.clone(), answer, on_its_way: Vec::new() }
     }
 
     fn open(mut self) -> v1::WorkResponse {
@@ -201,6 +205,7 @@ impl Conversation {
         match heard {
             Heard::Leased(ticket, leased) => {
                 let bytes = leased.job.spec.bytes();
+                self.next.on_its_way.push(leased.on_its_way.clone());
                 self.next.answer.jobs.push(convert::leased(ticket, *leased));
                 return Ok(bytes);
             }
