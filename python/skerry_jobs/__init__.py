@@ -35,6 +35,8 @@ from .model import (
     Retry,
     State,
     Stats,
+    Waiting,
+    WaitsFor,
 )
 from .worker import Worker
 
@@ -69,5 +71,7 @@ __all__ = [
     "State",
     "Stats",
     "Unavailable",
+    "Waiting",
+    "WaitsFor",
     "Worker",
 ]

@@ -6,12 +6,14 @@ The worker keeps one ledger over all its connections, and calls it under a lock.
 * So many credits are out as there are free handlers, and none while too many outcomes wait for their answer.
 * An outcome is kept, byte for byte, until it is answered. On each new connection it is said again: the node
   answers a repeated report as it did the first.
+* The first sign of life of a job says that its handler begins: a worker that is frozen before fails no attempt.
 * A job whose lease is lost is never spoken of again, but holds its handler until that returns.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from typing import Deque, Dict, List, Optional
 
@@ -41,17 +43,18 @@ LAST_WORDS_SECONDS = 30.0
 class _Held:
     """A job whose lease is not known to be lost, and that has not come to its outcome."""
 
-    def __init__(self, job: LeasedJob, now: float) -> None:
+    def __init__(self, job: LeasedJob) -> None:
         self.job = job
         self.every = job.lease / BEATS_PER_LEASE
-        self.beat_at = now + self.every
+        #: None until it begins, or its connection is gone: the first sign of life says that it begins.
+        self.beat_at: Optional[float] = None
 
 
 class Ledger:
     """The worker's side of the protocol."""
 
     def __init__(self, group: str, name: str, concurrency: int) -> None:
-        self._begin = pb.WorkBegin(group=group, worker=name)
+        self._begin = pb.WorkBegin(group=group, worker=name, begins_with_beat=True)
         self._concurrency = concurrency
         self._held: Dict[bytes, _Held] = {}
         #: Handlers that have a job, or are about to; also those whose lease was lost.
@@ -81,7 +84,7 @@ class Ledger:
         for held in self._held.values():
             held.beat_at = now
 
-    def heard(self, response: pb.WorkResponse, now: float) -> List[LeasedJob]:
+    def heard(self, response: pb.WorkResponse) -> List[LeasedJob]:
         """The node spoke: returns the jobs to begin. Look at `trouble` then."""
         for lease in response.cancels:
             self._cancel(lease)
@@ -89,10 +92,10 @@ class Ledger:
             self._hear_beat(beat)
         for report in response.reports:
             self._hear_report(report)
-        return [job for job in map(LeasedJob, response.jobs) if self._take(job, now)]
+        return [job for job in map(LeasedJob, response.jobs) if self._take(job)]
 
     def begin(self, job: LeasedJob) -> bool:
-        """A handler is ready for a job. False if it should not begin any more; that is then said of it."""
+        """A handler is ready for a job: that is said at once. False if it should not begin any more; then that is."""
         if job.lost:
             self._free()
         elif job.cancelled.is_set():
@@ -100,6 +103,9 @@ class Ledger:
         elif self.is_stopping:
             self._conclude(job, pb.Outcome(returned=True))
         else:
+            held = self._held.get(job._lease_token)
+            if held:
+                held.beat_at = -math.inf
             return True
         return False
 
@@ -150,7 +156,8 @@ class Ledger:
 
     def next_beat_at(self) -> Optional[float]:
         """When there is something to say even if nothing happens."""
-        return min((held.beat_at for held in self._held.values()), default=None)
+        times = (held.beat_at for held in self._held.values())
+        return min((at for at in times if at is not None), default=None)
 
     def unanswered(self) -> int:
         """How many outcomes were not answered."""
@@ -164,10 +171,10 @@ class Ledger:
 
     # How.
 
-    def _take(self, job: LeasedJob, now: float) -> bool:
+    def _take(self, job: LeasedJob) -> bool:
         self._credits = max(0, self._credits - 1)
         self._busy += 1
-        self._held[job._lease_token] = _Held(job, now)
+        self._held[job._lease_token] = _Held(job)
         return not self.is_stopping or self.begin(job)
 
     def _free_credits(self) -> int:
@@ -176,7 +183,7 @@ class Ledger:
         return max(0, self._concurrency - self._busy - self._credits)
 
     def _due_beats(self, now: float) -> List[bytes]:
-        due = [lease for lease, held in self._held.items() if held.beat_at <= now]
+        due = [lease for lease, held in self._held.items() if held.beat_at is not None and held.beat_at <= now]
         for lease in due:
             self._held[lease].beat_at = now + self._held[lease].every
         return due

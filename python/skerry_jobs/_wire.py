@@ -25,6 +25,8 @@ from .model import (
     Retry,
     State,
     Stats,
+    Waiting,
+    WaitsFor,
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -117,6 +119,7 @@ def spec_to(spec: JobSpec) -> pb.JobSpec:
             retry=_retry_to(spec.retry) if spec.retry else None,
             lease_ms=0 if spec.lease is None else max(1, ms(spec.lease)),
             limits=[_limit_to(limit) for limit in spec.limits],
+            max_run_ms=0 if spec.max_run is None else max(1, ms(spec.max_run)),
         )
 
 
@@ -153,6 +156,7 @@ def spec_from(spec: pb.JobSpec) -> JobSpec:
         retry=_retry_from(spec.retry) if spec.HasField("retry") else None,
         lease=spec.lease_ms / 1000 if spec.lease_ms else None,
         limits=tuple(limit for limit in map(_limit_from, spec.limits) if limit),
+        max_run=spec.max_run_ms / 1000 if spec.max_run_ms else None,
     )
 
 
@@ -191,7 +195,21 @@ def job_from(job: pb.Job) -> Job:
         ended=time(job.ended_ms) if job.HasField("ended_ms") else None,
         cancel_asked=job.cancel_asked,
         attempts=tuple(_attempt_from(attempt) for attempt in job.attempts),
+        waiting=_waiting_from(job.waiting) if job.HasField("waiting") else None,
     )
+
+
+def _waiting_from(waiting: pb.Waiting) -> Optional[Waiting]:
+    reason = waiting.WhichOneof("reason")
+    if reason == "until_ms":
+        return Waiting(WaitsFor.TIME, until=time(waiting.until_ms))
+    if reason == "limit":
+        limit = waiting.limit
+        return Waiting(WaitsFor.LIMIT, limit=limit.name, running=limit.running, max=limit.max)
+    if reason == "rate":
+        return Waiting(WaitsFor.RATE, until=time(waiting.rate.at_ms), limit=waiting.rate.name)
+    # None is a reason that a newer node has.
+    return Waiting(WaitsFor(reason)) if reason else None
 
 
 def _state_from(number: int) -> State:

@@ -57,13 +57,14 @@ class Client:
         retry: Optional[Retry] = None,
         lease: Optional[float] = None,
         limits: Sequence[Limit] = (),
+        max_run: Optional[float] = None,
     ) -> str:
         """Enqueues a job, durably, and returns its id; `JobSpec` says what the arguments mean.
 
         With an `id` of one's own it may be asked again after `Unavailable`: a job that is there is not taken again.
         """
         spec = JobSpec(
-            payload, id, tenant, group, priority, start_at, metadata or {}, retry, lease, limits
+            payload, id, tenant, group, priority, start_at, metadata or {}, retry, lease, limits, max_run
         )
         [enqueued] = self.enqueue_many([spec])
         if enqueued.error:

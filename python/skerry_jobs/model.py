@@ -37,6 +37,35 @@ class End(enum.Enum):
     TOO_LONG = "too_long"
 
 
+class WaitsFor(enum.Enum):
+    """What a job waits for: the first reason that the node finds."""
+
+    #: Its time.
+    TIME = "until_ms"
+    #: Its task group is paused.
+    PAUSED = "paused"
+    #: As many jobs run under a limit as may.
+    LIMIT = "limit"
+    #: A rate has no token.
+    RATE = "rate"
+    #: Other jobs go before it, or no worker asks.
+    TURN = "turn"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Why a job waits."""
+
+    reason: WaitsFor
+    #: When its time or the rate's next token comes.
+    until: Optional[datetime] = None
+    #: The limit or the rate.
+    limit: Optional[str] = None
+    #: Jobs that run under the limit, and how many may.
+    running: Optional[int] = None
+    max: Optional[int] = None
+
+
 @dataclass(frozen=True)
 class Retry:
     """When a job that failed is tried again. What is None is the node's default."""
@@ -114,6 +143,8 @@ class JobSpec:
     lease: Optional[float] = None
     #: All of these must let it run: 8 at most.
     limits: Sequence[Limit] = ()
+    #: Seconds that an attempt may take in all, at least 0.1, whatever signs of life there are; as long as it wants if None.
+    max_run: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +188,8 @@ class Job:
     cancel_asked: bool
     #: The newest 64, oldest first.
     attempts: Sequence[Attempt]
+    #: Why it waits, of a job that waits; only `Client.show` tells.
+    waiting: Optional[Waiting] = None
 
     @property
     def id(self) -> str:

@@ -150,9 +150,10 @@ class Worker:
 
     def _work_on(self, job: LeasedJob) -> None:
         with self._changed:
-            if not self._ledger.begin(job):
-                self._changed.notify_all()
-                return
+            begins = self._ledger.begin(job)
+            self._changed.notify_all()
+        if not begins:
+            return
         outcome = _outcome_of(self._handler, job)
         with self._changed:
             self._ledger.end(job, outcome)
@@ -187,7 +188,7 @@ class _Connection:
 
     def _hear(self, response: pb.WorkResponse) -> None:
         with self._changed:
-            jobs = self._ledger.heard(response, time.monotonic())
+            jobs = self._ledger.heard(response)
             trouble = self._ledger.trouble
             self._changed.notify_all()
         for job in jobs:

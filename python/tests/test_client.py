@@ -31,6 +31,8 @@ from skerry_jobs import (
     Retry,
     State,
     Unavailable,
+    Waiting,
+    WaitsFor,
 )
 from skerry_jobs._proto import jobs_pb2 as pb
 
@@ -50,6 +52,7 @@ SPEC = JobSpec(
     retry=Retry(retries=0, initial=0.5, longest=60.0, factor=1.5, jitter=0.0),
     lease=2.5,
     limits=(Concurrency("a", 1), Floating("b", 2, 60.0, "limits"), Rate("c", 5, per=0.5, burst=3)),
+    max_run=600.0,
 )
 SPEC_SENT = pb.JobSpec(
     payload=b"\0payload",
@@ -66,6 +69,7 @@ SPEC_SENT = pb.JobSpec(
         pb.Limit(name="b", floating=pb.FloatingLimit(initial=2, refresh_ms=60_000, group="limits")),
         pb.Limit(name="c", rate=pb.RateLimit(count=5, per_ms=500, burst=3)),
     ],
+    max_run_ms=600_000,
 )
 
 
@@ -195,7 +199,7 @@ class Enqueueing(ClientTest):
         self.assertEqual(len(self.node.requests["EnqueueJobs"]), 6)
 
 
-class Waiting(ClientTest):
+class AwaitingEnds(ClientTest):
     def test_the_result(self) -> None:
         ended = pb.AwaitJobsResponse(id="i", job=job(pb.JOB_STATE_SUCCEEDED, succeeded=b"out"))
         self.answer("AwaitJobs", [ended])
@@ -284,6 +288,21 @@ class Looking(ClientTest):
         expired = Attempt(1, "a", NOON, NOON + timedelta(seconds=2.5), End.EXPIRED)
         self.assertEqual(shown.attempts[0], expired)
         self.assertEqual(shown.attempts[1].end, End.FAILED)
+
+    def test_why_a_job_waits(self) -> None:
+        limit = pb.LimitReached(name="api", running=3, max=2)
+        rate = pb.RateReached(name="mail", at_ms=NOON_MS)
+        for sent, waiting in (
+            (pb.Waiting(until_ms=NOON_MS), Waiting(WaitsFor.TIME, until=NOON)),
+            (pb.Waiting(paused=True), Waiting(WaitsFor.PAUSED)),
+            (pb.Waiting(limit=limit), Waiting(WaitsFor.LIMIT, limit="api", running=3, max=2)),
+            (pb.Waiting(rate=rate), Waiting(WaitsFor.RATE, until=NOON, limit="mail")),
+            (pb.Waiting(turn=True), Waiting(WaitsFor.TURN)),
+            (pb.Waiting(), None),
+            (None, None),
+        ):
+            self.answer("ShowJob", pb.Job(spec=SPEC_SENT, state=pb.JOB_STATE_SCHEDULED, waiting=sent))
+            self.assertEqual(self.client.show("i", "t").waiting, waiting)
 
     def test_a_listing_is_read_page_by_page(self) -> None:
         def answer(request: Any, context: grpc.ServicerContext) -> pb.ListJobsResponse:

@@ -32,7 +32,7 @@ class LedgerTest(unittest.TestCase):
         return ledger
 
     def begin(self, ledger: Ledger, *numbers: int) -> List[LeasedJob]:
-        given = ledger.heard(jobs(*numbers), 0.0)
+        given = ledger.heard(jobs(*numbers))
         self.assertTrue(all(ledger.begin(job) for job in given))
         return given
 
@@ -48,10 +48,20 @@ class LedgerTest(unittest.TestCase):
     def test_a_third_of_a_lease_passes_between_signs_of_life(self) -> None:
         ledger = self.connected(2)
         self.begin(ledger, 1, 2)
+        self.assertEqual(ledger.next_request(0.0), pb.WorkRequest(beats=[b"1", b"2"]))
         self.assertEqual(ledger.next_beat_at(), 1.0)
         self.assertIsNone(ledger.next_request(0.9))
         self.assertEqual(ledger.next_request(1.0), pb.WorkRequest(beats=[b"1", b"2"]))
         self.assertEqual(ledger.next_beat_at(), 2.0)
+
+    def test_the_first_sign_of_life_says_that_a_job_begins(self) -> None:
+        ledger = self.connected(2)
+        [first, _] = ledger.heard(jobs(1, 2))
+        self.assertIsNone(ledger.next_request(9.0))
+        self.assertIsNone(ledger.next_beat_at())
+        self.assertTrue(ledger.begin(first))
+        self.assertEqual(ledger.next_request(9.0), pb.WorkRequest(beats=[b"1"]))
+        self.assertEqual(ledger.next_beat_at(), 10.0)
 
     def test_it_takes_no_more_while_too_many_outcomes_are_not_answered(self) -> None:
         ledger = self.connected(1)
@@ -60,7 +70,7 @@ class LedgerTest(unittest.TestCase):
             ledger.end(job, pb.Outcome(succeeded=b""))
             request = ledger.next_request(0.0)
         self.assertEqual(request and request.credits, 0)
-        ledger.heard(pb.WorkResponse(reports=[pb.Reported(lease=b"0", ended=pb.JOB_STATE_SUCCEEDED)]), 0.0)
+        ledger.heard(pb.WorkResponse(reports=[pb.Reported(lease=b"0", ended=pb.JOB_STATE_SUCCEEDED)]))
         self.assertEqual(ledger.next_request(0.0), pb.WorkRequest(credits=1))
 
     def test_large_outcomes_are_said_in_several_messages(self) -> None:
@@ -76,15 +86,15 @@ class LedgerTest(unittest.TestCase):
     def test_a_lost_lease_holds_its_handler_until_that_returns(self) -> None:
         ledger = self.connected(1)
         [job] = self.begin(ledger, 1)
-        ledger.heard(pb.WorkResponse(beats=[pb.Beat(lease=b"1", failure=LEASE_LOST)]), 0.0)
+        ledger.heard(pb.WorkResponse(beats=[pb.Beat(lease=b"1", failure=LEASE_LOST)]))
         self.assertIsNone(ledger.next_request(9.0))
         ledger.end(job, pb.Outcome(succeeded=b""))
         self.assertEqual(ledger.next_request(9.0), pb.WorkRequest(credits=1))
 
     def test_a_job_whose_lease_is_lost_before_it_begins_is_not_begun(self) -> None:
         ledger = self.connected(1)
-        [job] = ledger.heard(jobs(1), 0.0)
-        ledger.heard(pb.WorkResponse(beats=[pb.Beat(lease=b"1", failure=LEASE_LOST)]), 0.0)
+        [job] = ledger.heard(jobs(1))
+        ledger.heard(pb.WorkResponse(beats=[pb.Beat(lease=b"1", failure=LEASE_LOST)]))
         self.assertFalse(ledger.begin(job))
         self.assertEqual(ledger.next_request(9.0), pb.WorkRequest(credits=1))
 
@@ -96,7 +106,7 @@ class LedgerTest(unittest.TestCase):
         unavailable = pb.Failure(kind=pb.FAILURE_KIND_UNAVAILABLE, message="not now")
         response = jobs(2)
         response.reports.append(pb.Reported(lease=b"1", failure=unavailable))
-        self.assertEqual(len(ledger.heard(response, 0.0)), 1)
+        self.assertEqual(len(ledger.heard(response)), 1)
         self.assertIsNotNone(ledger.trouble)
         ledger.connected(1.0)
         self.assertIsNone(ledger.trouble)
@@ -114,5 +124,5 @@ class LedgerTest(unittest.TestCase):
         self.assertEqual(ledger.last_words_end(7.0), 7.0 + LAST_WORDS_SECONDS)
         self.assertEqual(ledger.last_words_end(8.0), 7.0 + LAST_WORDS_SECONDS)
         self.assertFalse(ledger.is_done)
-        ledger.heard(pb.WorkResponse(reports=[pb.Reported(lease=b"1", ended=pb.JOB_STATE_SUCCEEDED)]), 8.0)
+        ledger.heard(pb.WorkResponse(reports=[pb.Reported(lease=b"1", ended=pb.JOB_STATE_SUCCEEDED)]))
         self.assertTrue(ledger.is_done)

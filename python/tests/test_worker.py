@@ -77,7 +77,8 @@ class Outcomes(WorkerTest):
 
     def test_the_first_message_says_who_it_is_and_what_it_would_take(self) -> None:
         first = self.begin(lambda job: None, concurrency=7).first
-        self.assertEqual(first, pb.WorkRequest(begin=pb.WorkBegin(group="group", worker="me"), credits=7))
+        begin = pb.WorkBegin(group="group", worker="me", begins_with_beat=True)
+        self.assertEqual(first, pb.WorkRequest(begin=begin, credits=7))
 
     def test_what_a_handler_sees(self) -> None:
         seen: List[LeasedJob] = []
@@ -183,6 +184,15 @@ class Credits(WorkerTest):
         connection.wait(lambda said: len(said.outcomes) == 1 and said.credits == 3)
         gate.end()
         connection.wait(lambda said: len(said.outcomes) == 2 and said.credits == 4)
+
+    def test_a_sign_of_life_says_that_a_handler_begins(self) -> None:
+        gate = Gate()
+        connection = self.begin(gate)
+        connection.give(b"1")
+        connection.wait(lambda said: said.beats == [b"1"])
+        gate.begun()
+        gate.end()
+        connection.outcome(b"1")
 
     def test_signs_of_life_are_given_three_times_in_a_lease(self) -> None:
         gate = Gate()

@@ -31,6 +31,8 @@ from skerry_jobs import (
     Rate,
     Retry,
     State,
+    Waiting,
+    WaitsFor,
     Worker,
 )
 
@@ -74,6 +76,7 @@ class WithNode(unittest.TestCase):
             retry=Retry(retries=5, initial=0.25, longest=10.0, factor=1.5, jitter=0.2),
             lease=2.5,
             limits=(Concurrency("a", 1), Floating("b", 2, 60.0, "limits"), Rate("c", 5, per=0.5, burst=3)),
+            max_run=600.0,
         )
         [enqueued] = self.client.enqueue_many([spec])
         self.assertEqual((enqueued.id, enqueued.is_new, enqueued.error), (spec.id, True, None))
@@ -81,6 +84,7 @@ class WithNode(unittest.TestCase):
         self.assertEqual((again.id, again.is_new, again.error), (spec.id, False, None))
         job = self.client.show(self.group, "tester")
         self.assertEqual((job.spec, job.state, job.ended, job.attempts), (spec, State.SCHEDULED, None, ()))
+        self.assertEqual(job.waiting, Waiting(WaitsFor.TIME, until=LATER))
         [listed] = self.client.list(tenant="tester", metadata={"user": "4"}, metadata_prefix=True)
         self.assertEqual(listed.id, self.group)
 
