@@ -4,6 +4,8 @@ use crate::cache::BlockCache;
 use crate::db_clock::DbClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::ByLetter;
+use crate::reclaim::Reclaim;
+use crate::shard::Retention;
 use crate::wal::LocalWal;
 use object_store::ObjectStore;
 use skerry_core::env::{Clock, Entropy};
@@ -37,6 +39,8 @@ pub struct DatabaseParts {
     /// more with each opening): if another has opened it since, it is not opened. If nothing was handed out, whoever opens
     /// it last has it.
     pub expected_epoch: Option<u64>,
+    /// How long jobs are kept that have come to their end: files that are older are worth a merge.
+    pub retention: Retention,
     /// Where it can be made to fail.
     pub fail_points: Arc<FailPointRegistry>,
     /// Where its files are merged; where it is opened if nothing is said. A merge keeps a thread for long.
@@ -116,13 +120,19 @@ pub async fn open(parts: DatabaseParts) -> Result<Db> {
     let seldom = parts.settings.manifest_poll_interval;
     let clock = Arc::new(DbClock::new(parts.clock, last_ms, seldom));
     let collector = parts.settings.garbage_collector_options.clone();
-    let compactor = parts.merging.zip(parts.settings.compactor_options.clone());
+    let compactor = parts.settings.compactor_options.clone().map(|options| {
+        let done_ms = parts.retention.done_ms;
+        let reclaim = Reclaim::new(parts.store.clone(), &parts.path, clock.clone(), done_ms);
+        let compactor = CompactorBuilder::new(parts.path.clone(), parts.store.clone());
+        let compactor = compactor.with_options(options).with_scheduler_supplier(Arc::new(reclaim));
+        match parts.merging {
+            Some(merging) => compactor.with_runtime(merging),
+            None => compactor,
+        }
+    });
     let builder: DbBuilder<String> = Db::builder(parts.path.clone(), parts.store.clone());
     let builder = builder
-        .with_settings(Settings {
-            compactor_options: parts.settings.compactor_options.filter(|_| compactor.is_none()),
-            ..parts.settings
-        })
+        .with_settings(Settings { compactor_options: None, ..parts.settings })
         .with_system_clock(clock.clone())
         .with_db_cache(Arc::new(BlockCache::new(CACHE_BYTES)), 0)
         .with_segment_extractor(Arc::new(ByLetter))
@@ -134,10 +144,7 @@ pub async fn open(parts: DatabaseParts) -> Result<Db> {
     };
     let builder = match compactor {
         None => builder,
-        Some((merging, options)) => {
-            let compactor = CompactorBuilder::new(parts.path.clone(), parts.store.clone());
-            builder.with_compactor_builder(compactor.with_options(options).with_runtime(merging))
-        }
+        Some(compactor) => builder.with_compactor_builder(compactor),
     };
     let builder = match parts.log {
         DatabaseLog::Same => builder,

@@ -18,6 +18,7 @@ pub mod machine;
 pub mod name;
 pub mod owner;
 mod rate_row;
+mod reclaim;
 pub mod record;
 pub mod retry;
 pub mod shard;

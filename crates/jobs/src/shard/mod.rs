@@ -16,6 +16,7 @@ mod edit;
 mod ended_ids;
 mod floating;
 mod places;
+mod quiet;
 mod reading;
 mod running;
 mod seat;
@@ -147,6 +148,7 @@ impl Shard {
         });
         tokio::spawn(commit::run(Arc::downgrade(&inner), resumed));
         tokio::spawn(watch_timers(Arc::downgrade(&inner)));
+        tokio::spawn(quiet::watch(Arc::downgrade(&inner)));
         tokio::spawn(watch_database(Arc::downgrade(&inner), parts.db.subscribe()));
         tokio::spawn(learn_ended_ids(store.clone(), inner.failure.subscribe()));
         Ok(Self { inner })

@@ -9,8 +9,10 @@ use crate::job::{Job, JobKey, JobRef, State};
 use crate::keys;
 use crate::lease_row;
 use crate::name::Tenant;
+use crate::reclaim;
 use crate::steady::Steady;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use slatedb::config::{
     DurabilityLevel, FlushOptions, FlushType, PutOptions, ReadOptions, ScanOptions, Ttl,
 };
@@ -42,12 +44,24 @@ pub(super) struct Store {
     retention: Retention,
     ended_ids: Arc<EndedIds>,
     apply_log_on_close: bool,
+    totals: Arc<Mutex<Totals>>,
+}
+
+/// What was written, for who wants to know whether it is worth a merge.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Totals {
+    /// Batches since the shard was opened.
+    pub(super) batches: u64,
+    /// What was deleted since the files had all deletions, bytes of jobs.
+    pub(super) freed_bytes: u64,
 }
 
 /// Changes that are made together.
 #[derive(Default)]
 pub(super) struct Changes {
     batch: WriteBatch,
+    /// What is deleted, bytes of jobs.
+    freed_bytes: usize,
 }
 
 impl Store {
@@ -57,7 +71,8 @@ impl Store {
         retention: Retention,
         apply_log_on_close: bool,
     ) -> Self {
-        Self { db, clock, retention, ended_ids: Arc::default(), apply_log_on_close }
+        let (ended_ids, totals) = (Arc::default(), Arc::default());
+        Self { db, clock, retention, ended_ids, apply_log_on_close, totals }
     }
 
     /// Notes that the shard was opened once more, durably, in the database itself: what only a local log has can be lost
@@ -202,9 +217,15 @@ impl Store {
         let (batch, job, key) = (&mut changes.batch, &written.now, written.now.key());
         let is_active = !job.state.is_final() && !written.is_gone;
         match written.before {
-            Before::Active if !is_active => batch.delete(keys::active(key)),
+            Before::Active if !is_active => {
+                batch.delete(keys::active(key));
+                changes.freed_bytes += job.bytes();
+            }
             Before::Nothing | Before::Active => {}
-            Before::Ended => remove_ended(batch, job, key),
+            Before::Ended => {
+                remove_ended(batch, job, key);
+                changes.freed_bytes += job.bytes();
+            }
         }
         if written.had_lease && !(is_active && job.state == State::Running) {
             batch.delete(keys::lease(key));
@@ -254,8 +275,35 @@ impl Store {
     /// Makes changes, all or none. They are seen at once, and durable after [`Store::sync`].
     pub(super) async fn write(&self, changes: Changes) -> Result<()> {
         if !changes.batch.is_empty() {
+            {
+                let mut totals = self.totals.lock();
+                totals.batches += 1;
+                totals.freed_bytes += changes.freed_bytes as u64;
+            }
             self.db.write(changes.batch).await.map_err(failed)?;
         }
+        Ok(())
+    }
+
+    /// What was written.
+    pub(super) fn written(&self) -> Totals {
+        *self.totals.lock()
+    }
+
+    /// True if the files have much that has expired, and a merge would not know what time it is.
+    pub(super) fn expires_unseen(&self) -> bool {
+        let manifest = self.db.manifest();
+        reclaim::expires_unseen(&manifest, self.clock.now_ms(), self.retention.done_ms)
+    }
+
+    /// Everything that was written goes to the files, with a row of now that says nothing: so they tell the time.
+    pub(super) async fn tell_files(&self) -> Result<()> {
+        let freed_bytes = self.written().freed_bytes;
+        let mut changes = Changes::default();
+        changes.batch.delete([keys::PAUSED]);
+        self.write(changes).await?;
+        self.flush(FlushType::MemTable).await?;
+        self.totals.lock().freed_bytes -= freed_bytes;
         Ok(())
     }
 

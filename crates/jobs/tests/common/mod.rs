@@ -103,6 +103,7 @@ impl Place {
             clock: self.clock.clone(),
             entropy: Arc::new(Opened(self.opened.fetch_add(1, Ordering::Relaxed))),
             expected_epoch: self.expected_epoch,
+            retention: Retention::default(),
             fail_points: self.fail_points.clone(),
             merging: None,
         };

@@ -224,6 +224,7 @@ impl World {
             clock: Arc::new(OnTheWall(self.time.clone())),
             entropy: self.entropy(number << 32),
             expected_epoch: None,
+            retention: Retention::default(),
             fail_points: Arc::default(),
             merging: None,
         };

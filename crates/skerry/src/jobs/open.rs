@@ -235,6 +235,7 @@ impl Opener {
             entropy: Arc::new(SystemEntropy),
             // Who may open it is said by records, and looked at before and after.
             expected_epoch: None,
+            retention: self.retention,
             fail_points: Arc::default(),
             // A connection that a merge opens is driven where it computes, and the log's PUTs would use it.
             merging: self.background.handle().filter(|_| self.data.is_local()),
