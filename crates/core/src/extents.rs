@@ -141,6 +141,7 @@ impl ExtentMap {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RangeSet {
     map: BTreeMap<u64, u64>,
+    total: u64,
 }
 
 impl RangeSet {
@@ -160,8 +161,10 @@ impl RangeSet {
         {
             start = start.min(s);
             end = end.max(e);
+            self.total -= e - s;
             self.map.remove(&s);
         }
+        self.total += end - start;
         self.map.insert(start, end);
     }
 
@@ -185,6 +188,11 @@ impl RangeSet {
     /// How many ranges there are.
     pub fn len(&self) -> usize {
         self.map.len()
+    }
+
+    /// How many numbers are in it.
+    pub fn total(&self) -> u64 {
+        self.total
     }
 
     /// True if nothing is in it.
@@ -263,6 +271,7 @@ mod tests {
                 for (s, in_model) in model.iter().enumerate() {
                     assert_eq!(set.contains(s as u64), *in_model, "seed {seed}, {s}");
                 }
+                assert_eq!(set.total(), model.iter().filter(|in_model| **in_model).count() as u64);
                 let window = range(&mut rng);
                 let counted: u64 = set.within(window.clone()).map(|r| r.end - r.start).sum();
                 let wanted = window.filter(|s| model[*s as usize]).count() as u64;

@@ -97,6 +97,12 @@ impl Span {
         Self { from: (0, Number::ZERO), to: place(at), nodes: (at.epoch, next_node) }
     }
 
+    /// What either of two reaches: of a snapshot of which two owners said what it holds.
+    pub fn union(&self, other: &Self) -> Self {
+        let (from, to) = (self.from.min(other.from), self.to.max(other.to));
+        Self { from, to, nodes: self.nodes.max(other.nodes) }
+    }
+
     /// True if a segment of the volume's own streams was there already: only then can what has this span hold it.
     pub fn reaches(&self, epoch: u64, number: Number) -> bool {
         match number.is_node() {

@@ -41,6 +41,8 @@ pub struct Overlay {
     streams: Vec<StreamId>,
     /// Lengths of the objects that entries came from.
     lengths: BTreeMap<SegmentKey, u64>,
+    /// How many blocks were set, each time counted.
+    sets: u64,
 }
 
 impl Overlay {
@@ -71,6 +73,7 @@ impl Overlay {
     /// The block is now where `entry` says.
     pub fn set(&mut self, index: u64, entry: &BlockEntry) {
         let stream = self.stream_place(entry.segment.stream);
+        self.sets += 1;
         self.entries.insert(index, PackedEntry::pack(entry, stream));
     }
 
@@ -126,6 +129,16 @@ impl Overlay {
         &self.zeroed
     }
 
+    /// How many blocks were set and are no more what they were: overwritten or zeroed since.
+    pub fn overwritten(&self) -> u64 {
+        self.sets.saturating_sub(self.entries.len() as u64)
+    }
+
+    /// The most blocks of a tree below that this covers.
+    pub fn covered_max(&self) -> u64 {
+        self.zeroed.total().saturating_add(self.entries.len() as u64)
+    }
+
     /// All entries, by index.
     pub fn entries(&self) -> impl Iterator<Item = Change> + '_ {
         self.entries_within(0..u64::MAX)
@@ -160,5 +173,6 @@ mod tests {
         assert_eq!(overlay.get(6), Overlaid::Zero);
         assert_eq!(overlay.get(7), Overlaid::Below);
         assert_eq!(overlay.entries().count(), 1);
+        assert_eq!((overlay.overwritten(), overlay.covered_max()), (1, 4));
     }
 }

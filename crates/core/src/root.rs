@@ -3,6 +3,7 @@
 use crate::dead::DeadPending;
 use crate::name::NAME_BYTES_MAX;
 use crate::node::{NODE_PTR, NodePtr};
+use crate::overlay::Overlay;
 use crate::position::Position;
 use crate::size::BlockSize;
 use crate::wire::{FormatError, Reader, SECTION_HEAD, SectionWriter, Sections};
@@ -57,6 +58,19 @@ impl Root {
     /// Bytes of the segments and nodes that it references.
     pub fn stored_bytes(&self) -> u64 {
         self.liveness.map_or(0, |top| top.live)
+    }
+
+    /// The most blocks that a ref would hold beyond its content, if it named this root and the segments that made the
+    /// `changes` since, oldest first.
+    pub fn garbage_max<'a>(&self, changes: impl Iterator<Item = &'a Overlay>) -> u64 {
+        let dropped = self.dead_pending.map_or(0, |dead| dead.blocks);
+        // What one of them set and a later one covers is dead, too.
+        let (mut dead, mut mapped) = (dropped, self.live_blocks());
+        for change in changes {
+            dead += change.overwritten() + change.covered_max().min(mapped);
+            mapped += change.len() as u64;
+        }
+        dead
     }
 
     /// The encoded root.
@@ -134,5 +148,36 @@ impl Base {
         let end = Position::decode(&mut reader)?;
         let root = Root::decode(reader.bytes(reader.remaining())?)?;
         Ok(Self { root, at, end })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::BlockEntry;
+
+    fn written(blocks: std::ops::Range<u64>) -> Overlay {
+        let segment = crate::position::SegmentKey::default();
+        let mut overlay = Overlay::new();
+        for index in blocks {
+            overlay.set(index, &BlockEntry { segment, offset: 0, len: 1, slot: 0, source: 0 });
+        }
+        overlay
+    }
+
+    #[test]
+    fn garbage_is_what_is_overwritten_or_trimmed() {
+        let empty = Root::empty(1 << 30, BlockSize::default(), "disk");
+        let garbage = |changes: &[Overlay]| empty.garbage_max(changes.iter());
+        assert_eq!(garbage(&[]), 0);
+        assert_eq!(garbage(&[written(0..100)]), 0, "what is new replaces nothing");
+        let mut trimmed = written(0..100);
+        trimmed.zero(0..90);
+        assert_eq!(garbage(&[trimmed]), 90);
+        let mut trim = Overlay::new();
+        trim.zero(0..1 << 40);
+        assert_eq!(garbage(std::slice::from_ref(&trim)), 0, "nothing is there to be trimmed");
+        assert_eq!(garbage(&[written(0..100), trim]), 100);
+        assert_eq!(garbage(&[written(0..100), written(50..60)]), 10);
     }
 }

@@ -239,8 +239,14 @@ impl Catalog {
             }
         }
         there.retain(|(_, label)| !ending.iter().any(|(_, id)| *id == label.id));
-        // Two owners may have labelled the same snapshot, one after the other.
-        there.dedup_by_key(|(_, label)| label.id);
+        // Two owners may have labelled the same snapshot, one after the other, and either's ref may be there.
+        there.dedup_by(|(_, label), (_, kept)| {
+            let is_same = label.id == kept.id;
+            if is_same {
+                kept.span = kept.span.union(&label.span);
+            }
+            is_same
+        });
         Ok((there, ending))
     }
 

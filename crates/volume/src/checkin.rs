@@ -1,10 +1,19 @@
 //! Checkpoints of a volume that is being written: freeze the overlay, write the tree, publish the head.
+//!
+//! A snapshot that would hold much that is not in it gets a root of its own: a checkpoint is cut at its barrier, and its
+//! ref names the new root. So the snapshot waits for its ref until the tree is written; nothing else waits.
+//!
+//! Must hold: the ref of such a snapshot is created before the head that passes its barrier. Its root stands in the
+//! line of the volume's heads like any other, so that the neighbours of a snapshot still tell what it alone holds.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::heavy;
+use crate::state::State;
 use crate::volume::Volume;
+use skerry_core::id::SnapshotId;
 use skerry_core::overlay::Overlay;
 use skerry_core::position::Position;
+use skerry_core::refs::SnapshotInfo;
 use skerry_core::root::{Base, Root};
 use skerry_store::checkpoint::{self, Checkpoint, Facts};
 use skerry_store::node_writer::NodeLane;
@@ -13,14 +22,29 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What a checkpoint is made of, cut between two segments.
+/// How many overlays are frozen at once: one that is being written, and one that a snapshot waits for.
+const FROZEN_MAX: usize = 2;
+
+/// What a checkpoint is made of, cut between two segments. It is merged into the root of the checkpoint before.
 pub(crate) struct Frozen {
-    root: Arc<Root>,
-    before: Position,
     at: Position,
     overlay: Arc<Overlay>,
     facts: Facts,
     ticket: u64,
+    /// The snapshot at whose barrier it was cut, if its ref is to name the new root.
+    snapshot: Option<SnapshotInfo>,
+}
+
+impl Frozen {
+    fn cut(state: &mut State, ticket: u64, snapshot: Option<SnapshotInfo>) -> Self {
+        let facts = Facts { size_bytes: state.size_at, name: state.name_at.clone() };
+        Self { at: state.at, overlay: state.freeze(), facts, ticket, snapshot }
+    }
+
+    /// True if a snapshot's ref is to name the root that this makes.
+    pub(crate) fn is_of_snapshot(&self) -> bool {
+        self.snapshot.is_some()
+    }
 }
 
 impl Volume {
@@ -31,7 +55,7 @@ impl Volume {
         let due = self.overlay_share.is_due()
             || state.applied >= self.ctx.settings.checkpoint_segments_max
             || ticket > *self.checkpoints_done.borrow();
-        if !due || state.frozen.is_some() {
+        if !due || !state.frozen.is_empty() {
             return None;
         }
         // A head is named by its place: a second one at the same place, with another root, could not be.
@@ -40,33 +64,49 @@ impl Volume {
             self.checkpoints_done.send_modify(|done| *done = (*done).max(ticket));
             return None;
         }
-        let overlay = Arc::new(std::mem::take(&mut state.overlay));
-        self.overlay_share.set(0);
-        state.frozen = Some(overlay.clone());
-        state.applied = 0;
-        Some(Frozen {
-            root: state.root.clone(),
-            before: state.root_at,
-            at: state.at,
-            overlay,
-            facts: Facts { size_bytes: state.size_at, name: state.name_at.clone() },
-            ticket,
-        })
+        let frozen = Frozen::cut(&mut state, ticket, None);
+        self.overlay_share.set(state.overlay_bytes());
+        Some(frozen)
     }
 
-    /// Writes what was frozen, and publishes the new head.
+    /// True if a snapshot whose barrier was just passed is better named by a root of its own.
+    pub(crate) fn wants_own_root(&self, snapshot: SnapshotId) -> bool {
+        let garbage_max = self.ctx.settings.snapshot_garbage_bytes_max;
+        let state = self.state.lock();
+        state.garbage_bytes_max() > garbage_max
+            && state.frozen.len() < FROZEN_MAX
+            && self.snapshots.lock().has(snapshot)
+    }
+
+    /// Freezes the overlay at the barrier that was just passed.
+    pub(crate) fn freeze_for(&self, snapshot: SnapshotInfo) -> Frozen {
+        let ticket = self.checkpoints_wanted.load(Ordering::Acquire);
+        let mut state = self.state.lock();
+        let frozen = Frozen::cut(&mut state, ticket, Some(snapshot));
+        self.overlay_share.set(state.overlay_bytes());
+        frozen
+    }
+
+    /// Writes what was frozen, publishes the snapshot that it is of, and the new head.
     pub(crate) async fn check_in(&self, job: Frozen) -> Result<()> {
+        let before = self.state.lock().root_at;
         let made = self.write_tree(&job).await?;
         let mut keeper = self.refs.lock().await;
         let base = Base::exact(made.root.clone(), job.at);
-        self.publish_head(&mut keeper, base, job.before, made.dropped).await?;
+        if let Some(info) = job.snapshot {
+            let id = info.id;
+            self.create_snapshot_ref(&keeper, info, base.clone()).await?;
+            keeper.own_root = Some((id, base.clone()));
+        }
+        self.publish_head(&mut keeper, base, before, made.dropped).await?;
         {
             let mut state = self.state.lock();
             state.root = Arc::new(made.root);
             state.root_at = job.at;
             state.unsettled = false;
             state.head_at = Some(job.at);
-            state.frozen = None;
+            state.frozen.pop_front();
+            self.overlay_share.set(state.overlay_bytes());
         }
         drop(keeper);
         self.checkpoints_done.send_modify(|done| *done = (*done).max(job.ticket));
@@ -74,7 +114,33 @@ impl Volume {
         Ok(())
     }
 
+    /// Writes the tree. What the snapshot that it is of does not need is released at once, as far as that is bounded.
     async fn write_tree(&self, job: &Frozen) -> Result<Checkpoint> {
+        let root = self.state.lock().root.clone();
+        let mut made = self.write_step(&root, &job.overlay, &job.facts).await?;
+        let drain_max = self.ctx.settings.drain_nodes_max.max(1);
+        let steps = match job.snapshot {
+            Some(_) => self.ctx.settings.snapshot_drain_nodes_max.div_ceil(drain_max),
+            None => 1,
+        };
+        let nothing = Arc::new(Overlay::new());
+        for _ in 1..steps {
+            if made.root.dead_pending.is_none() {
+                break;
+            }
+            let next = self.write_step(&Arc::new(made.root), &nothing, &job.facts).await?;
+            made.dropped.extend(next.dropped);
+            made.root = next.root;
+        }
+        Ok(made)
+    }
+
+    async fn write_step(
+        &self,
+        root: &Arc<Root>,
+        overlay: &Arc<Overlay>,
+        facts: &Facts,
+    ) -> Result<Checkpoint> {
         let lane = NodeLane {
             volume: self.desc.id,
             stream: self.stream,
@@ -84,8 +150,8 @@ impl Volume {
         };
         let mut waiting = self.ctx.work_waits();
         loop {
-            let (ctx, lane, facts) = (self.ctx.clone(), lane.clone(), job.facts.clone());
-            let (root, overlay) = (job.root.clone(), job.overlay.clone());
+            let (ctx, lane, facts) = (self.ctx.clone(), lane.clone(), facts.clone());
+            let (root, overlay) = (root.clone(), overlay.clone());
             let work = async move {
                 let drain_max = ctx.settings.drain_nodes_max;
                 let (bucket, nodes) = (&ctx.bucket, &ctx.nodes);

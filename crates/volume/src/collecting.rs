@@ -46,12 +46,12 @@ impl Volume {
         self.collect(true).await.map(drop)
     }
 
-    /// After a checkpoint: deletes what may be free, if that is worth it and no other pass is under way.
-    pub(crate) async fn collect_now_and_then(&self) {
+    /// After a checkpoint: deletes what may be free, if that is worth it or `always`, and no other pass is under way.
+    pub(crate) async fn collect_now_and_then(&self, always: bool) {
         if self.collecting.try_lock().is_err() {
             return;
         }
-        if let Err(error) = self.collect(false).await {
+        if let Err(error) = self.collect(always).await {
             tracing::warn!(volume = %self.name(), %error, "collection stopped; the next checkpoint tries again");
         }
     }
@@ -59,17 +59,21 @@ impl Volume {
     /// Deletes what the head has let go of, if there is enough of it or `always`; gives how many segments.
     pub(crate) async fn collect(&self, always: bool) -> Result<usize> {
         let _one = self.collecting.lock().await;
-        let (standing, candidates) = {
+        let (standing, candidates, own_root) = {
             let mut keeper = self.refs.lock().await;
             if keeper.candidates.len() < if always { 1 } else { CANDIDATES_MIN } {
                 return Ok(0);
             }
             let Some(standing) = Standing::of(self, &keeper) else { return Ok(0) };
-            (standing, std::mem::take(&mut keeper.candidates))
+            (standing, std::mem::take(&mut keeper.candidates), keeper.own_root.clone())
         };
-        let spans = self.snapshots.lock().spans();
+        let mut spans = self.snapshots.lock().spans();
+        // What the last snapshot with a root of its own holds is known; it was made to hold no more.
+        let known = |id: &SnapshotId| own_root.as_ref().is_some_and(|(own, _)| own == id);
+        let read = spans.extract_if(.., |(id, _)| known(id)).count();
+        let read = own_root.iter().take(read).map(|(_, base)| base.clone()).collect();
         let unread = spans.into_iter().map(|(_, span)| span).collect();
-        let done = self.free_near(&standing, &candidates, unread, Vec::new()).await;
+        let done = self.free_near(&standing, &candidates, unread, read).await;
         if !matches!(done, Ok(Some(_))) {
             self.refs.lock().await.candidates.extend(candidates);
         }

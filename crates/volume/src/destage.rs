@@ -4,6 +4,7 @@
 //! batch before; a segment counts when every lower number of its stream is durable.
 
 use crate::budget::Held;
+use crate::checkin::Frozen;
 use crate::error::{Error, ErrorKind, Result};
 use crate::parking::Fate;
 use crate::state::{Batch, State};
@@ -25,7 +26,7 @@ use skerry_core::takeover::{Found, ON_THEIR_WAY_MAX};
 use skerry_log::Position as LogPosition;
 use skerry_store::bucket::Created;
 use skerry_store::segment_io;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
@@ -56,6 +57,8 @@ pub(crate) struct Destager {
     volume: Arc<Volume>,
     flight: FuturesOrdered<Put>,
     checkpoint: Option<tokio::task::JoinHandle<Result<()>>>,
+    /// Checkpoints that snapshots wait for: `checkin` bounds how many.
+    waiting: VecDeque<Frozen>,
     /// When the last batch was built, on the boot-time clock, and how long that took.
     built: (Duration, Duration),
 }
@@ -70,7 +73,13 @@ enum Action {
 
 impl Destager {
     pub(crate) fn new(volume: Arc<Volume>) -> Self {
-        Self { volume, flight: FuturesOrdered::new(), checkpoint: None, built: Default::default() }
+        Self {
+            volume,
+            flight: FuturesOrdered::new(),
+            checkpoint: None,
+            waiting: VecDeque::new(),
+            built: Default::default(),
+        }
     }
 
     /// Runs until the volume is out of service.
@@ -247,7 +256,11 @@ impl Destager {
             chunk.iter().for_each(|(index, entry)| state.overlay.set(*index, entry));
         }
         if let Some(info) = volume.take_position(&built) {
-            volume.publish_snapshot(info).await?;
+            if volume.wants_own_root(info.id) {
+                self.waiting.push_back(volume.freeze_for(info));
+            } else {
+                volume.publish_snapshot(info).await?;
+            }
         }
         volume.ctx.blocks.admit(&built.segment);
         volume.forget_live(&built);
@@ -271,16 +284,18 @@ impl Destager {
     }
 
     /// Starts a checkpoint when one is due. Freezing happens here, between two segments, so that a
-    /// checkpoint passes a barrier only after the snapshot's ref was created.
+    /// checkpoint passes a barrier only after the snapshot's ref was created, or creates it.
     fn begin_checkpoint(&mut self) {
         if self.checkpoint.is_none()
-            && let Some(job) = self.volume.freeze()
+            && let Some(job) = self.waiting.pop_front().or_else(|| self.volume.freeze())
         {
             let volume = self.volume.clone();
             self.checkpoint = Some(tokio::spawn(async move {
+                // What a snapshot was cut from is worth a pass.
+                let always = job.is_of_snapshot();
                 volume.check_in(job).await?;
                 // Beside whatever comes next.
-                tokio::spawn(async move { volume.collect_now_and_then().await });
+                tokio::spawn(async move { volume.collect_now_and_then(always).await });
                 Ok(())
             }));
         }
@@ -434,7 +449,7 @@ impl Volume {
             hash: built.segment.hash,
         };
         state.applied += 1;
-        self.overlay_share.set(state.overlay.bytes());
+        self.overlay_share.set(state.overlay_bytes());
         let mut published = None;
         for op in &built.batch.ops {
             match op {

@@ -28,8 +28,8 @@ pub(crate) struct Window {
     /// How far that is, sectors.
     range: Range<u64>,
     top: Option<NodePtr>,
-    /// What a checkpoint is writing, below `over`.
-    frozen: Option<Arc<Overlay>>,
+    /// What a checkpoint is writing, and what waits for it, below `over`.
+    frozen: Vec<Arc<Overlay>>,
     over: ExtentMap,
     per_block: u64,
 }
@@ -41,7 +41,7 @@ impl Window {
         let mut window = Self {
             range,
             top: state.top(),
-            frozen: state.frozen.clone(),
+            frozen: state.frozen.iter().cloned().collect(),
             over: ExtentMap::new(),
             per_block,
         };
@@ -93,7 +93,7 @@ impl Window {
 
     /// Adds what is known of the window to `answer`, one leaf of the tree after the other, until it is enough.
     async fn tell(mut self, ctx: &Context, answer: &mut Answer) -> Result<()> {
-        if let Some(frozen) = self.frozen.take() {
+        while let Some(frozen) = self.frozen.pop() {
             let over = std::mem::take(&mut self.over);
             self.lay(&frozen);
             for (extent, source) in over.within(self.range.clone()) {

@@ -87,9 +87,24 @@ impl Volume {
         }
     }
 
+    /// Waits until everything below a sequence number is in the bucket, and the snapshots there have their refs.
+    pub(crate) async fn wait_published(&self, vseq: u64) -> Result<()> {
+        self.wait_bucket(vseq).await?;
+        let mut progress = self.progress.subscribe();
+        let is_pending = || self.snapshots.lock().is_pending_below(vseq);
+        let reached = progress
+            .wait_for(|p| p.failure.is_some() || !is_pending())
+            .await
+            .map_err(|_| Error::new(ErrorKind::Unavailable, "the node is shutting down"))?;
+        match &reached.failure {
+            Some(failure) if is_pending() => Err(failure.clone()),
+            _ => Ok(()),
+        }
+    }
+
     /// Puts everything written so far into the bucket.
     pub async fn drain(&self) -> Result<()> {
         let vseq = self.state.lock().vseq;
-        self.wait_bucket(vseq).await
+        self.wait_published(vseq).await
     }
 }

@@ -218,7 +218,7 @@ pub(crate) fn state_of(view: View, block: skerry_core::size::BlockSize) -> State
         undestaged_bytes: 0,
         undestaged_records: 0,
         overlay: view.overlay,
-        frozen: None,
+        frozen: VecDeque::new(),
         root: Arc::new(view.root),
         root_at: view.root_at,
         head_at: None,
@@ -252,6 +252,7 @@ fn build(
     let keeper = RefKeeper {
         heads: claimed.heads,
         own_head: None,
+        own_root: None,
         lives,
         candidates: BTreeSet::new(),
         next_node: Arc::new(AtomicU64::new(0)),

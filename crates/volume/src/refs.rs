@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::volume::Volume;
 use skerry_core::hold::Span;
+use skerry_core::id::SnapshotId;
 use skerry_core::label::{self, Label, Labelled};
 use skerry_core::names;
 use skerry_core::position::{Number, Position, SegmentKey};
@@ -23,6 +24,8 @@ pub(crate) struct RefKeeper {
     pub(crate) own_head: Option<OwnHead>,
     /// All incarnations of the volume.
     pub(crate) lives: Vec<Incarnation>,
+    /// The last snapshot that this incarnation gave a root of its own, and what it holds.
+    pub(crate) own_root: Option<(SnapshotId, Base)>,
     /// Segments that may be free.
     pub(crate) candidates: BTreeSet<SegmentKey>,
     /// The node lane.
@@ -39,9 +42,21 @@ pub(crate) struct OwnHead {
 }
 
 impl Volume {
-    /// Creates a snapshot's ref, again and again until the store takes it or the volume is out of service.
+    /// Creates the ref of a snapshot whose barrier was just passed: it names the root below and what came since.
     pub(crate) async fn publish_snapshot(&self, info: SnapshotInfo) -> Result<()> {
         let keeper = self.refs.lock().await;
+        // Under the lock: a checkpoint that ends now must not take away the root that this one names.
+        let base = self.state.lock().base();
+        self.create_snapshot_ref(&keeper, info, base).await
+    }
+
+    /// Creates a snapshot's ref, again and again until the store takes it or the volume is out of service.
+    pub(crate) async fn create_snapshot_ref(
+        &self,
+        keeper: &RefKeeper,
+        info: SnapshotInfo,
+        base: Base,
+    ) -> Result<()> {
         let id = info.id;
         let name = names::snapshot(self.desc.id, id, info.number);
         if !self.snapshots.lock().has(id) {
@@ -51,8 +66,6 @@ impl Volume {
             // Out of service, perhaps deleted: nothing more of it may appear.
             return Err(failure);
         }
-        // Under the lock: a checkpoint that ends now must not take away the root that this one names.
-        let base = self.state.lock().base();
         let label_name = info.name.clone();
         let made = Ref {
             volume: self.desc.id,
@@ -69,6 +82,8 @@ impl Volume {
         }
         self.create_persistently(&name, made.encode(self.ctx.bucket.nonce())).await?;
         self.snapshots.lock().published(id, Span::of_snapshot(&made));
+        // Wakes who waits for the snapshot.
+        self.progress.send_modify(|_| {});
         Ok(())
     }
 

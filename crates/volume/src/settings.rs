@@ -25,6 +25,12 @@ pub struct EngineSettings {
     pub checkpoint_segments_max: u64,
     /// How many nodes of dropped subtrees one checkpoint releases: bounds its length.
     pub drain_nodes_max: usize,
+    /// A snapshot that may hold more than this beyond its content, bytes, gets a root of its own, and a checkpoint with it:
+    /// smaller than what a checkpoint is worth, so that many snapshots waste little.
+    pub snapshot_garbage_bytes_max: u64,
+    /// How many nodes of dropped subtrees the checkpoint of such a snapshot releases: bounds how long the snapshot waits
+    /// for its ref. Of 128 blocks each, so 8 GiB of blocks of 4 KiB.
+    pub snapshot_drain_nodes_max: usize,
     /// How long nobody must have written to a volume before it tidies up: a checkpoint, and the rest of what
     /// was trimmed.
     pub idle_age: Duration,
@@ -79,6 +85,8 @@ impl Default for EngineSettings {
             overlay_bytes_max: 32 << 20,
             checkpoint_segments_max: 64,
             drain_nodes_max: 4096,
+            snapshot_garbage_bytes_max: 4 << 20,
+            snapshot_drain_nodes_max: 16_384,
             idle_age: Duration::from_secs(300),
             record_bytes_max: 1 << 20,
             glimpse_gap: Duration::from_millis(25),

@@ -81,11 +81,11 @@ impl Volume {
     }
 
     /// Waits until a snapshot is in the bucket.
-    async fn wait_published(&self, name: &Name) -> Result<()> {
+    async fn wait_snapshot(&self, name: &Name) -> Result<()> {
         let known = self.snapshots.lock().get(name.as_str()).cloned();
         match known {
             Some(known) if known.state == SnapshotState::Pending => {
-                self.wait_bucket(known.vseq).await
+                self.wait_published(known.vseq).await
             }
             _ => Ok(()),
         }
@@ -289,7 +289,7 @@ impl Node {
     ) -> Result<Ref> {
         if let Some(open) = self.open_here(id) {
             // One that is not known here may be its new owner's, if the volume was taken over meanwhile.
-            open.wait_published(snapshot).await?;
+            open.wait_snapshot(snapshot).await?;
         }
         if let Some(found) = self.ctx.catalog.find_snapshot(id, snapshot).await? {
             return Ok(found);

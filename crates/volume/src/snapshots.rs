@@ -95,6 +95,12 @@ impl Snapshots {
         self.by_name.values().any(|known| known.id == id)
     }
 
+    /// True if a snapshot whose barrier lies below a sequence number has no ref yet.
+    pub(crate) fn is_pending_below(&self, vseq: u64) -> bool {
+        let mut pending = self.by_name.values().filter(|k| k.state == SnapshotState::Pending);
+        pending.any(|known| known.vseq <= vseq)
+    }
+
     pub(crate) fn remove_id(&mut self, id: SnapshotId) {
         self.by_name.retain(|_, known| known.id != id);
     }

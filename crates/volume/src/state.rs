@@ -133,8 +133,8 @@ pub(crate) struct State {
     pub(crate) undestaged_records: usize,
     /// Map changes since the last checkpoint began.
     pub(crate) overlay: Overlay,
-    /// Map changes that a checkpoint is writing.
-    pub(crate) frozen: Option<Arc<Overlay>>,
+    /// Map changes below the overlay, the oldest first: a checkpoint is writing those, others wait for it.
+    pub(crate) frozen: VecDeque<Arc<Overlay>>,
     /// The root below.
     pub(crate) root: Arc<Root>,
     /// The place of the root.
@@ -197,10 +197,29 @@ impl State {
 
     /// What the overlays say of a block.
     pub(crate) fn overlaid(&self, index: u64) -> Overlaid {
-        match (self.overlay.get(index), &self.frozen) {
-            (Overlaid::Below, Some(frozen)) => frozen.get(index),
-            (said, _) => said,
-        }
+        let layers = [&self.overlay].into_iter().chain(self.frozen.iter().rev().map(Arc::as_ref));
+        let mut said = layers.map(|layer| layer.get(index));
+        said.find(|said| *said != Overlaid::Below).unwrap_or(Overlaid::Below)
+    }
+
+    /// Takes the overlay away for a checkpoint.
+    pub(crate) fn freeze(&mut self) -> Arc<Overlay> {
+        let overlay = Arc::new(std::mem::take(&mut self.overlay));
+        self.frozen.push_back(overlay.clone());
+        self.applied = 0;
+        overlay
+    }
+
+    /// Bytes of overlays that no checkpoint is writing.
+    pub(crate) fn overlay_bytes(&self) -> usize {
+        let waiting = self.frozen.iter().skip(1).map(|layer| layer.bytes());
+        self.overlay.bytes() + waiting.sum::<usize>()
+    }
+
+    /// The most bytes that a snapshot of what is in the bucket would hold beyond its content, named by the root below.
+    pub(crate) fn garbage_bytes_max(&self) -> u64 {
+        let changes = self.frozen.iter().map(Arc::as_ref).chain([&self.overlay]);
+        self.root.garbage_max(changes).saturating_mul(self.block.bytes() as u64)
     }
 
     /// The top of the tree.
@@ -263,7 +282,7 @@ impl State {
     /// True if there is nothing to merge into the tree and nothing dropped to release. A clone's base is left
     /// alone: it is merged when the clone needs it.
     pub(crate) fn is_tidy(&self) -> bool {
-        let is_merged = self.overlay.is_empty() && self.frozen.is_none() && self.live.is_empty();
+        let is_merged = self.overlay.is_empty() && self.frozen.is_empty() && self.live.is_empty();
         self.unsettled || (is_merged && self.root.dead_pending.is_none())
     }
 

@@ -12,6 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use reference::{Rec, Seen, Vol, differ};
 use rig::{Gate, Running, World, create, name, target};
 use skerry_core::descriptor::FlushLevel;
+use skerry_core::label::Labelled;
 use skerry_core::names::{self, Object};
 use skerry_core::seal::Seal;
 use skerry_store::faulty::{FaultPlan, Faulty};
@@ -248,6 +249,9 @@ impl Case {
             () = tokio::time::sleep(Duration::from_secs(3600)) => panic!("it hangs"),
         }
         let counts = (gate.calls() - calls, world.disk.operations() - operations);
+        if matches!(self.stop, Stop::Never) {
+            assert!(has_own_root(&bare).await, "no snapshot got a root of its own");
+        }
         drop((run, node));
         match self.after {
             After::Kill => world.disk.kill(),
@@ -335,6 +339,15 @@ async fn life_goes_on(node: &Arc<Node>, vol: &Vol) {
         let image = device.read(0, device.size_bytes() as usize).await.expect("reads");
         assert_eq!(differ(&vol.image, &image), None, "{full}");
     }
+}
+
+/// True if a checkpoint was cut at the barrier of a snapshot.
+async fn has_own_root(bare: &InMemory) -> bool {
+    let all: Vec<_> = bare.list(None).collect().await;
+    all.into_iter().any(|meta| match names::parse(meta.expect("lists").location.as_ref()) {
+        Object::Label(_, _, Labelled::Snapshot(label)) => label.span.from == label.span.to,
+        _ => false,
+    })
 }
 
 /// Deletes everything; no segment is left.

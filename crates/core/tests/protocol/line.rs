@@ -18,6 +18,7 @@ enum Rule {
     NearestAfter,
     Overlaps,
     SpansOfSnapshots,
+    OwnRootIsRead,
     HolderBeforeLook,
     ClonesOfClonesHold,
     TombstonesBeforeHolders,
@@ -69,7 +70,7 @@ struct Pass {
     head: Root,
     /// Spans of all snapshots after a head moved.
     spans: Vec<(u8, u8)>,
-    /// Neighbours of a deleted snapshot.
+    /// Neighbours of a deleted snapshot; after a head moved, the last snapshot with a root of its own.
     read: Vec<Snap>,
     holders: Option<Vec<(u8, u8)>>,
     standing: bool,
@@ -84,6 +85,8 @@ struct State {
     head: Root,
     next_node: u8,
     snaps: Vec<Snap>,
+    /// The last snapshot with a root of its own.
+    own: Option<u8>,
     forks: Vec<(u8, u8)>,
     candidates: BTreeSet<Key>,
     writes_left: u8,
@@ -106,6 +109,8 @@ struct State {
 enum Action {
     Write(bool),
     Checkpoint,
+    /// A checkpoint at the last snapshot's barrier: the snapshot's ref names its root.
+    OwnRoot,
     Rollback(u8),
     Delete(u8),
     PassOfHead,
@@ -124,6 +129,7 @@ struct Line {
     rollbacks: u8,
     clones: bool,
     clones_of_clones: bool,
+    own_roots: bool,
 }
 
 fn place(at: u8) -> (u64, Number) {
@@ -190,8 +196,12 @@ impl Line {
         match pass.deleted {
             Some(i) => pass.read = self.neighbours(state, &state.snaps[i as usize]),
             None if self.on(Rule::SpansOfSnapshots) => {
-                let alive = state.snaps.iter().filter(|snap| snap.alive);
-                pass.spans = alive.map(|snap| (snap.to, snap.nodes)).collect();
+                let all = (0..).zip(&state.snaps).filter(|(_, snap)| snap.alive);
+                let (own, others): (Vec<_>, Vec<_>) = all.partition(|(i, _)| state.own == Some(*i));
+                pass.spans = others.iter().map(|(_, snap)| (snap.to, snap.nodes)).collect();
+                if self.on(Rule::OwnRootIsRead) {
+                    pass.read = own.into_iter().map(|(_, snap)| *snap).collect();
+                }
             }
             None => {}
         }
@@ -311,6 +321,7 @@ impl Model for Line {
             head,
             next_node: 2,
             snaps: Vec::new(),
+            own: None,
             forks: Vec::new(),
             candidates: BTreeSet::new(),
             writes_left: self.writes,
@@ -339,6 +350,9 @@ impl Model for Line {
             Action::Write(true),
         );
         offer(state.checkpoints_left > 0 && state.place > state.head.at, Action::Checkpoint);
+        let last = state.snaps.last().filter(|snap| snap.alive && snap.to == state.place);
+        let has_barrier = last.is_some() && state.place > state.head.at;
+        offer(self.own_roots && state.checkpoints_left > 0 && has_barrier, Action::OwnRoot);
         let idle = state.pass.is_none();
         offer(idle && !state.candidates.is_empty(), Action::PassOfHead);
         offer(!idle, Action::Step);
@@ -378,6 +392,15 @@ impl Model for Line {
                 let before = state.head;
                 Self::check_in(&mut state, before);
             }
+            Action::OwnRoot => {
+                state.checkpoints_left -= 1;
+                let before = state.head;
+                Self::check_in(&mut state, before);
+                let (root, nodes) = (state.head, state.next_node);
+                let last = state.snaps.len() - 1;
+                state.snaps[last] = Snap { root, nodes, ..state.snaps[last] };
+                state.own = Some(last as u8);
+            }
             Action::Rollback(i) => {
                 state.rollbacks_left -= 1;
                 let snap = state.snaps[i as usize];
@@ -415,6 +438,9 @@ impl Model for Line {
                 format!("the owner publishes segment {next} with a snapshot's barrier")
             }
             Action::Checkpoint => format!("the owner checks in at {}", state.place),
+            Action::OwnRoot => {
+                format!("the owner checks in at {}, for the snapshot there", state.place)
+            }
             Action::Rollback(i) => format!("the owner rolls back to snapshot {i}, and checks in"),
             Action::Delete(i) => format!("the owner deletes snapshot {i}; a pass of it begins"),
             Action::PassOfHead => "a pass of what the head has let go of begins".to_owned(),
@@ -476,6 +502,7 @@ fn snapshots(off: Option<Rule>) -> Line {
         rollbacks: 0,
         clones: false,
         clones_of_clones: false,
+        own_roots: false,
     }
 }
 
@@ -489,7 +516,13 @@ fn rollbacks(off: Option<Rule>) -> Line {
         rollbacks: 2,
         clones: false,
         clones_of_clones: false,
+        own_roots: false,
     }
+}
+
+/// Snapshots of which some get roots of their own, and a rollback.
+fn own_roots(off: Option<Rule>) -> Line {
+    Line { own_roots: true, rollbacks: 1, ..rollbacks(off) }
 }
 
 /// A clone, made while its snapshot is deleted.
@@ -502,6 +535,7 @@ fn clones(off: Option<Rule>) -> Line {
         rollbacks: 0,
         clones: true,
         clones_of_clones: false,
+        own_roots: false,
     }
 }
 
@@ -515,6 +549,7 @@ fn families(off: Option<Rule>) -> Line {
         rollbacks: 0,
         clones: true,
         clones_of_clones: true,
+        own_roots: false,
     }
 }
 
@@ -526,6 +561,16 @@ fn neighbours_decide() {
 #[test]
 fn rollbacks_hold() {
     assert_holds(&rollbacks(None));
+}
+
+#[test]
+fn own_roots_hold() {
+    assert_holds(&own_roots(None));
+}
+
+#[test]
+fn needs_own_roots_to_be_read() {
+    assert_breaks(&own_roots(Some(Rule::OwnRootIsRead)), "a snapshot needs");
 }
 
 #[test]

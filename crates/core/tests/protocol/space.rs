@@ -1,6 +1,7 @@
 //! Snapshots, clones, pins and their deletion, while an owner checkpoints and its collector deletes.
 //!
-//! A parent volume has one snapshot: the barrier in its second segment. Its owner may crash once; the
+//! A parent volume has one snapshot: the barrier in its second segment. Its ref names the root below, or the root of a
+//! checkpoint that was cut at the barrier and that no head names yet. The volume's owner may crash once; the
 //! next one goes on in a stream of its own, while refs of the first are still under way ([`super::stream`]
 //! explores the take-over itself, so here it is one step). A clone is made of the snapshot and written
 //! once; a pin is taken on the head; the snapshot is deleted. Each of these processes may die at any
@@ -130,6 +131,7 @@ enum Action {
     SendHead,
     LandHead(u8),
     SendSnapshot,
+    SendOwnRoot,
     LandSnapshot(u8),
     Crash,
     Delete,
@@ -152,6 +154,8 @@ struct Space {
     clones: bool,
     pins: bool,
     crashes: bool,
+    /// The snapshot may get a root of its own.
+    own_roots: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -196,6 +200,12 @@ impl Space {
     fn may_send_snapshot(&self, state: &State) -> bool {
         let waits = state.waits_head && self.on(Rule::OneRefAtATime);
         Self::unsettled(state) && !state.waits_snapshot && !waits
+    }
+
+    /// The checkpoint under way was cut at the barrier.
+    fn may_send_own_root(&self, state: &State) -> bool {
+        let is_cut_there = state.checkpoint.is_some_and(|root| root.at == BARRIER);
+        self.own_roots && is_cut_there && self.may_send_snapshot(state)
     }
 
     /// The next step of whoever makes a clone or a pin.
@@ -459,6 +469,7 @@ impl Model for Space {
         offer(self.may_send_head(state), Action::SendHead);
         (0..).zip(&state.head_sent).for_each(|(i, _)| offer(true, Action::LandHead(i)));
         offer(self.may_send_snapshot(state), Action::SendSnapshot);
+        offer(self.may_send_own_root(state), Action::SendOwnRoot);
         (0..).zip(&state.snapshot_sent).for_each(|(i, _)| offer(true, Action::LandSnapshot(i)));
         offer(self.crashes && state.epoch == 1, Action::Crash);
         offer(state.written >= BARRIER && !state.gone, Action::Delete);
@@ -504,16 +515,12 @@ impl Model for Space {
                 state.snapshot_sent.insert(Base { root: state.base, end: BARRIER });
                 state.waits_snapshot = true;
             }
-            Action::LandSnapshot(i) => {
-                let base =
-                    *state.snapshot_sent.iter().nth(i as usize).expect("offered when under way");
-                state.snapshot_sent.remove(&base);
-                state.snapshot.get_or_insert(base);
-                if state.waits_snapshot && base.root == state.base {
-                    state.waits_snapshot = false;
-                    state.settled = true;
-                }
+            Action::SendOwnRoot => {
+                let root = state.checkpoint.expect("offered with a checkpoint");
+                state.snapshot_sent.insert(Base { root, end: BARRIER });
+                state.waits_snapshot = true;
             }
+            Action::LandSnapshot(i) => land_snapshot(&mut state, i),
             Action::Crash => crash(&mut state),
             Action::Delete => state.gone = true,
             Action::Clone => self.make(&mut state, false),
@@ -570,6 +577,10 @@ impl Model for Space {
                     "the owner sends the snapshot's ref, with the root at write {}",
                     state.base.at
                 )
+            }
+            Action::SendOwnRoot => {
+                "the owner sends the snapshot's ref, with the root that was cut at the barrier"
+                    .to_owned()
             }
             Action::LandSnapshot(_) => "a snapshot ref lands".to_owned(),
             Action::Crash => "the owner crashes; the next takes over".to_owned(),
@@ -636,6 +647,17 @@ fn land_head(state: &mut State, i: u8) {
     }
 }
 
+fn land_snapshot(state: &mut State, i: u8) {
+    let base = *state.snapshot_sent.iter().nth(i as usize).expect("offered when under way");
+    state.snapshot_sent.remove(&base);
+    state.snapshot.get_or_insert(base);
+    let is_own = base.root == state.base || Some(base.root) == state.checkpoint;
+    if state.waits_snapshot && is_own {
+        state.waits_snapshot = false;
+        state.settled = true;
+    }
+}
+
 /// The next owner starts from the newest ref; what its predecessor sent may still land.
 fn crash(state: &mut State) {
     state.epoch = 2;
@@ -662,22 +684,63 @@ fn making(making: Making, what: &str) -> String {
 
 /// A snapshot, its clone and its deletion, one owner.
 fn clones(off: Option<Rule>) -> Space {
-    Space { off, writes: 3, checkpoints: 2, passes: 2, clones: true, pins: false, crashes: false }
+    Space {
+        off,
+        writes: 3,
+        checkpoints: 2,
+        passes: 2,
+        clones: true,
+        pins: false,
+        crashes: false,
+        own_roots: false,
+    }
 }
 
 /// A snapshot, its deletion, and an owner that crashes with refs under way.
 fn crashes(off: Option<Rule>) -> Space {
-    Space { off, writes: 3, checkpoints: 3, passes: 2, clones: false, pins: false, crashes: true }
+    Space {
+        off,
+        writes: 3,
+        checkpoints: 3,
+        passes: 2,
+        clones: false,
+        pins: false,
+        crashes: true,
+        own_roots: false,
+    }
+}
+
+/// A snapshot that may get a root of its own, and an owner that crashes.
+fn own_roots(off: Option<Rule>) -> Space {
+    Space { own_roots: true, ..crashes(off) }
 }
 
 /// Pins on a head that moves on.
 fn pins(off: Option<Rule>) -> Space {
-    Space { off, writes: 3, checkpoints: 2, passes: 2, clones: false, pins: true, crashes: false }
+    Space {
+        off,
+        writes: 3,
+        checkpoints: 2,
+        passes: 2,
+        clones: false,
+        pins: true,
+        crashes: false,
+        own_roots: false,
+    }
 }
 
 /// Everybody at once.
 fn everybody(off: Option<Rule>) -> Space {
-    Space { off, writes: 2, checkpoints: 2, passes: 1, clones: true, pins: true, crashes: true }
+    Space {
+        off,
+        writes: 2,
+        checkpoints: 2,
+        passes: 1,
+        clones: true,
+        pins: true,
+        crashes: true,
+        own_roots: false,
+    }
 }
 
 const DELETED: &str = "which was deleted";
@@ -691,6 +754,11 @@ fn clones_hold() {
 #[test]
 fn snapshots_hold_over_crashes() {
     assert_holds(&crashes(None));
+}
+
+#[test]
+fn snapshots_with_roots_of_their_own_hold() {
+    assert_holds(&own_roots(None));
 }
 
 #[test]
@@ -781,4 +849,9 @@ fn needs_barriers_before_checkpoints() {
 #[test]
 fn needs_one_ref_at_a_time() {
     assert_breaks(&clones(Some(Rule::OneRefAtATime)), "the snapshot needs");
+}
+
+#[test]
+fn needs_own_roots_before_heads() {
+    assert_breaks(&own_roots(Some(Rule::BarrierBeforeCheckpoint)), "the snapshot is lost");
 }

@@ -86,6 +86,9 @@ impl Model {
         world.settings.segment_bytes = rng.random_range(8..96) << 10;
         world.settings.segment_records_max = rng.random_range(4..200);
         world.settings.overlay_bytes_max = rng.random_range(1..64) << 10;
+        // Every snapshot gets a root of its own, those that are worth it, or none.
+        world.settings.snapshot_garbage_bytes_max =
+            [0, 16 << 10, u64::MAX][(seed / 3 % 3) as usize];
         let worlds = [world.clone(), world.neighbour(seed ^ 0xb)];
         let mut model = Self {
             seed,

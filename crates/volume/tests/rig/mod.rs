@@ -181,6 +181,8 @@ fn tiny() -> EngineSettings {
         overlay_bytes_max: 16 << 10,
         checkpoint_segments_max: 6,
         drain_nodes_max: 2,
+        snapshot_garbage_bytes_max: 16 << 10,
+        snapshot_drain_nodes_max: 20,
         idle_age: Duration::from_secs(9),
         record_bytes_max: 64 << 10,
         pin_ttl: Duration::from_secs(60),
