@@ -1,6 +1,7 @@
 //! What a volume writes into the node's log.
 
 use crate::id::{GroupId, SnapshotId, StreamId, VolumeId};
+use crate::name::NAME_BYTES_MAX;
 use crate::ops::Barrier;
 use crate::wire::{FormatError, Reader};
 use bytes::{BufMut, BytesMut};
@@ -9,6 +10,10 @@ use bytes::{BufMut, BytesMut};
 pub const RECORD_KIND: u8 = 1;
 /// Bytes before the data of a record.
 pub const RECORD_HEAD: usize = 64;
+/// Bytes of a barrier before its name.
+const BARRIER_HEAD: usize = 36;
+/// The longest record but for a write's: a barrier with the longest name.
+pub const PLAIN_RECORD_BYTES_MAX: usize = RECORD_HEAD + BARRIER_HEAD + NAME_BYTES_MAX;
 
 const WHAT: &str = "log record";
 const VERSION: u8 = 1;
@@ -63,7 +68,9 @@ impl Record {
             Action::Write { offset, len } => (1, *offset, *len),
             Action::Zero { offset, len } => (2, *offset, *len),
             Action::Resize(size) => (3, *size, 0),
-            Action::Barrier(barrier) => (4, barrier.created_ms, 36 + barrier.name.len() as u64),
+            Action::Barrier(barrier) => {
+                (4, barrier.created_ms, (BARRIER_HEAD + barrier.name.len()) as u64)
+            }
             Action::Cancel(_) => (5, 0, 16),
             Action::Rename(name) => (6, 0, name.len() as u64),
             Action::Step => (7, 0, 0),
@@ -105,6 +112,9 @@ impl Record {
         if wanted != reader.remaining() as u64 {
             return Err(FormatError::Truncated { what: WHAT });
         }
+        if kind != 1 && payload.len() > PLAIN_RECORD_BYTES_MAX {
+            return Err(FormatError::invalid(WHAT, "it is too long"));
+        }
         let action = match kind {
             1 => Action::Write { offset: a, len: b },
             2 => Action::Zero { offset: a, len: b },
@@ -135,6 +145,25 @@ mod tests {
         let mut bytes = Record { volume, stream, vseq: 5, action: Action::Step }.encode();
         bytes[2] = 8;
         assert!(matches!(Record::decode(&bytes), Err(FormatError::Newer { .. })));
+    }
+
+    #[test]
+    fn the_longest_record_is_read_and_no_longer_one() {
+        let barrier = |name_bytes| Barrier {
+            id: SnapshotId([1; 16]),
+            group: GroupId::NONE,
+            group_size: 0,
+            created_ms: 9,
+            name: "s".repeat(name_bytes),
+        };
+        for (name_bytes, fits) in [(NAME_BYTES_MAX, true), (NAME_BYTES_MAX + 1, false)] {
+            let action = Action::Barrier(barrier(name_bytes));
+            let record =
+                Record { volume: VolumeId([3; 16]), stream: StreamId([4; 16]), vseq: 5, action };
+            let bytes = record.encode();
+            assert_eq!(bytes.len() <= PLAIN_RECORD_BYTES_MAX, fits, "the bound is tight");
+            assert_eq!(Record::decode(&bytes).is_ok(), fits);
+        }
     }
 
     #[test]

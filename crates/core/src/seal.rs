@@ -7,6 +7,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 const KIND: Kind = Kind { tag: *b"SEAL", what: "seal", known: &[1, 2, 3, 4] };
 
+/// The longest name of a host, bytes: as long as a name in the DNS. Settings refuse longer ones; Linux allows 64.
+pub const HOST_BYTES_MAX: usize = 255;
+
+/// The longest seal, bytes, with room for what is reserved: a larger object is a segment, and need not be read to tell.
+pub const SEAL_BYTES_MAX: usize = 1024;
+
 /// Who writes a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
@@ -16,7 +22,7 @@ pub struct Owner {
     pub log: LogId,
     /// The epoch of the lease under which it writes; 0 without one.
     pub lease: u64,
-    /// Its host's name, for people.
+    /// Its host's name, for people; at most [`HOST_BYTES_MAX`] bytes.
     pub host: String,
 }
 
@@ -93,10 +99,12 @@ mod tests {
     fn seals_read_back() {
         let owner =
             Owner { node: NodeId([1; 16]), log: LogId([2; 16]), lease: 7, host: "h".into() };
-        for owner in [None, Some(owner)] {
+        let longest = Owner { host: "h".repeat(HOST_BYTES_MAX), ..owner.clone() };
+        for owner in [None, Some(owner), Some(longest)] {
             let seal = Seal { successor: StreamId([3; 16]), epoch: 4, owner, forced: true };
             let bytes = seal.encode([5; 16]);
             assert!(Seal::is(&bytes));
+            assert!(bytes.len() <= SEAL_BYTES_MAX, "{} bytes", bytes.len());
             assert_eq!(Seal::decode(&bytes), Ok(seal));
         }
     }

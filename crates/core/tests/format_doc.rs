@@ -5,14 +5,15 @@ use skerry_core::descriptor::{Tombstone, VolumeState};
 use skerry_core::frame::{FRAME_BLOCK, FRAME_HEAD};
 use skerry_core::id::{ClaimId, NodeId, StreamId};
 use skerry_core::liveness::{CHILD, ENTRY_BYTES_MAX, ENTRY_HEAD, FANOUT_MAX, LEAF_BYTES_WANTED};
+use skerry_core::name::NAME_BYTES_MAX;
 use skerry_core::node::{
     INNER_ENTRY, INNER_SHIFT, LEAF_ENTRY, LEAF_SHIFT, NODE_HEAD, NODE_PTR, NodeKind,
 };
 use skerry_core::position::Position;
-use skerry_core::record::RECORD_HEAD;
+use skerry_core::record::{PLAIN_RECORD_BYTES_MAX, RECORD_HEAD};
 use skerry_core::root::ROOT_BYTES_MAX;
-use skerry_core::seal::Seal;
-use skerry_core::segment::{EXTENT_ENTRY, FRAME_ENTRY, SEGMENT_HEAD};
+use skerry_core::seal::{HOST_BYTES_MAX, SEAL_BYTES_MAX, Seal};
+use skerry_core::segment::{EXTENT_ENTRY, FRAME_ENTRY, HEAD_BYTES_MAX, SEGMENT_HEAD, SLOTS_MAX};
 use skerry_core::start::{Place, StartRecord};
 use skerry_core::wire::SectionWriter;
 
@@ -37,6 +38,13 @@ fn sizes_are_those_of_the_page() {
     says(&format!("*Leaf* ({} blocks). Entry, {LEAF_ENTRY} bytes", 1 << LEAF_SHIFT));
     says(&format!("*Inner* ({} children). Entry, {INNER_ENTRY} bytes", 1 << INNER_SHIFT));
     says(&format!("*Node pointer* ({NODE_PTR} bytes"));
+    says(&format!("A seal has at most {} bytes", with_commas(SEAL_BYTES_MAX)));
+    says(&format!("at most {HOST_BYTES_MAX} bytes)"));
+    says(&format!("It has at most {} MiB: a batch", HEAD_BYTES_MAX >> 20));
+    says(&format!("at most {} slots.", with_commas(SLOTS_MAX)));
+    says(&format!(
+        "no write has at most {PLAIN_RECORD_BYTES_MAX} bytes: a name has at most {NAME_BYTES_MAX}."
+    ));
     says(&format!("it has at most {ROOT_BYTES_MAX} bytes, whatever"));
     says(&format!("dead-pending (absent: nothing), {} bytes", DeadPending::LEN));
     says(&format!("an entry: {ENTRY_HEAD} bytes, namely stream"));

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use skerry_api::{Address, Error, ErrorKind, Result};
+use skerry_core::seal::HOST_BYTES_MAX;
 
 pub(crate) use scalar::{ByteSize, Seconds, SocketMode};
 
@@ -361,6 +362,12 @@ impl Settings {
         if let Some(dir) = &flags.log {
             self.log.enabled = true;
             self.log.dir = Some(dir.clone());
+        }
+        if let Some(name) = self.node.name.as_ref().filter(|name| name.len() > HOST_BYTES_MAX) {
+            let bytes = name.len();
+            return Err(invalid(format!(
+                "the node's name has {bytes} bytes; at most {HOST_BYTES_MAX}"
+            )));
         }
         match &self.metrics.listen {
             Some(Listen(address @ Address::Unix(_))) => {

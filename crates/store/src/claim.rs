@@ -12,14 +12,11 @@ use skerry_core::hold;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::names::{self, Object};
 use skerry_core::position::{Number, Position, SegmentKey};
-use skerry_core::seal::{Owner, Seal};
+use skerry_core::seal::{Owner, SEAL_BYTES_MAX, Seal};
 use skerry_core::takeover::{Found, ON_THEIR_WAY_MAX, RefOrder, Step, Takeover, next_key};
 
 /// How often a start is tried anew whose head ref is deleted under it.
 const STARTS_MAX: u32 = 5;
-
-/// Seals are smaller than this, bytes.
-pub(crate) const SEAL_BYTES_MAX: u64 = 1024;
 
 /// A volume as it was found, without taking anything over.
 #[derive(Debug)]
@@ -419,7 +416,7 @@ async fn sealed_for(
     for &life in lives {
         for object in bucket.list(&names::stream_prefix(life.stream)).await? {
             let Object::Segment(key) = names::parse(&object.name) else { continue };
-            if object.size > SEAL_BYTES_MAX {
+            if object.size > SEAL_BYTES_MAX as u64 {
                 continue;
             }
             if let Found::Seal(seal) = segment_io::read(bucket, key).await?

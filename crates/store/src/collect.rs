@@ -6,7 +6,7 @@
 
 use crate::bucket::{Bucket, Created};
 use crate::catalog::{self, read_ref};
-use crate::claim::{Incarnation, SEAL_BYTES_MAX};
+use crate::claim::Incarnation;
 use crate::error::{Error, Result};
 use crate::family::{self, Listed};
 use crate::liveness::{self, SeenNodes};
@@ -21,7 +21,7 @@ use skerry_core::names::{self, Object};
 use skerry_core::pins::{PinClocks, has_expired};
 use skerry_core::position::{Number, Position, SegmentKey};
 use skerry_core::root::{Base, Root};
-use skerry_core::seal::Seal;
+use skerry_core::seal::{SEAL_BYTES_MAX, Seal};
 use skerry_core::takeover::RefOrder;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl Collector {
         for life in lives {
             for object in self.bucket.list(&names::stream_prefix(life.stream)).await? {
                 let Object::Segment(key) = names::parse(&object.name) else { continue };
-                if object.size <= SEAL_BYTES_MAX && self.is_seal(&object.name).await? {
+                if object.size <= SEAL_BYTES_MAX as u64 && self.is_seal(&object.name).await? {
                     continue;
                 }
                 out.push(key);

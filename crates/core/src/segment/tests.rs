@@ -139,3 +139,39 @@ fn nodes_are_where_the_pointer_says() {
         assert_eq!(hash16(node), ptr.checksum);
     }
 }
+
+/// As many blocks as there are slots, each in a frame and an extent of its own, and a zeroed range beside each, and for each
+/// of as many records.
+#[test]
+fn the_longest_head_is_read() {
+    let mut ops = BytesMut::new();
+    let zeros = (0..2 * SLOTS_MAX as u64).map(|n| Op::Zero { first: 4 * n, blocks: 1 });
+    zeros.for_each(|op| op.encode(&mut ops));
+    let frames = vec![(100, 1); SLOTS_MAX];
+    let extents: Vec<_> = (0..SLOTS_MAX as u16)
+        .map(|slot| Extent { index: 4 * u64::from(slot) + 2, slot, count: 1 })
+        .collect();
+    let tables = SLOTS_MAX * (FRAME_ENTRY + EXTENT_ENTRY);
+    let len = SEGMENT_HEAD + ops.len() + tables + CHECKSUM;
+    assert!(len <= HEAD_BYTES_MAX, "{len} bytes");
+    let object_len = (len + 100 * SLOTS_MAX) as u64;
+    let bytes = encode_head(&id(), len, object_len, &ops, &frames, &extents);
+    assert_eq!(bytes.len(), len);
+    let head = head(&bytes);
+    assert_eq!(head.extents, extents);
+    assert_eq!((head.frames, head.ops.len()), (frames, 2 * SLOTS_MAX));
+}
+
+#[test]
+fn a_head_that_says_that_it_is_longer_is_not_believed() {
+    let mut bytes = whole(&build(&id(), &[], &[]));
+    for (len, is_believed) in [(HEAD_BYTES_MAX, true), (HEAD_BYTES_MAX + 1, false)] {
+        bytes[12..16].copy_from_slice(&(len as u32).to_le_bytes());
+        let read = SegmentHead::parse(&bytes);
+        assert_eq!(
+            matches!(read, Ok(HeadRead::Need(need)) if need == len),
+            is_believed,
+            "{read:?}"
+        );
+    }
+}

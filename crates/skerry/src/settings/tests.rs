@@ -107,6 +107,12 @@ fn bad_settings_are_named() {
         assert!(error.message().contains(said), "{text}: {error}");
         assert!(error.message().contains(&path), "{text}: {error}");
     }
+    let named = |bytes| file(&format!("[node]\nname = '{}'", "n".repeat(bytes)));
+    let (_dir, path) = named(HOST_BYTES_MAX);
+    serve(&["--config", &path], &nothing).expect("the longest name");
+    let (_dir, path) = named(HOST_BYTES_MAX + 1);
+    let error = serve(&["--config", &path], &nothing).expect_err("a longer name");
+    assert!(error.message().contains("at most 255"), "{error}");
     let error = serve(&["--config", "/no/such.toml"], &nothing).expect_err("no file");
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let error = serve(&["--metrics", "unix:/a"], &nothing).expect_err("a Unix socket");
