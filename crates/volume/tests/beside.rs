@@ -3,9 +3,14 @@
 mod rig;
 
 use futures::TryStreamExt;
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use rig::{Running, World, create, name, target};
+use skerry_core::env::Entropy;
+use skerry_core::names;
+use skerry_core::position::{Number, SegmentKey};
+use skerry_core::refs::PUBLISHED;
 use skerry_store::faulty::{FaultPlan, Faulty};
 use skerry_volume::{CreateVolume, Device, ErrorKind};
 use std::sync::Arc;
@@ -263,4 +268,83 @@ async fn destage_leaves_active_clients_the_processor() {
     let wanted = destaging(true, true).await;
     assert!(beside > alone * 2, "{beside:?} beside clients, {alone:?} alone");
     assert!(wanted <= alone * 2, "{wanted:?} with a caller that waits, {alone:?} alone");
+}
+
+/// The deletes of a collection run several at once, and one that hangs keeps neither a snapshot nor a checkpoint waiting.
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_hangs_holds_nothing_up() {
+    const SEGMENTS: u64 = 15;
+    let store = Arc::new(InMemory::new());
+    let mut world = World::over(1, store.clone());
+    (world.settings.idle_age, world.settings.sweep_first) = (NEVER, NEVER);
+    world.settings.checkpoint_segments_max = 64;
+    world.settings.overlay_bytes_max = 1 << 20;
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    let volume = run.node.open_volumes().remove(0);
+    for _ in 0..SEGMENTS {
+        let mut data = vec![0; 4096];
+        world.entropy.fill(&mut data);
+        device.write(0, data.into()).await.expect("writes");
+        volume.drain().await.expect("drains");
+    }
+    volume.checkpoint().await.expect("checks in");
+    let segment = |n| names::segment(SegmentKey { stream: volume.stream, number: Number(n) });
+    run.gate.hold(Some(&segment(2)));
+    let node = run.node.clone();
+    let swept = tokio::spawn(async move { node.sweep().await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut left = Vec::new();
+    for n in 1..=SEGMENTS {
+        if store.head(&Path::from(segment(n))).await.is_ok() {
+            left.push(n);
+        }
+    }
+    assert_eq!(left, [2, SEGMENTS], "all but the one that hangs, and the last, which is in use");
+    let snapshot = async {
+        let (disk, one) = (name("disk"), name("one"));
+        run.node.create_snapshot(&disk, Some(&one)).await.expect("snapshots");
+        volume.drain().await.expect("drains");
+        volume.checkpoint().await.expect("checks in");
+    };
+    in_time("a snapshot beside a collection", snapshot).await;
+    assert!(!swept.is_finished(), "the delete hangs no more");
+    run.gate.hold(None);
+    let swept = in_time("the sweep", swept).await.expect("no panic").expect("sweeps");
+    assert!(swept as u64 >= SEGMENTS - 1, "{swept} segments");
+}
+
+/// A label comes before its ref: whoever sees the label alone is told to try again, and not that nothing is there.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_has_only_its_label_is_on_its_way() {
+    let store = Arc::new(InMemory::new());
+    let world = World::over(1, store.clone());
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    let (disk, one) = (name("disk"), name("one"));
+    let made = run.node.create_snapshot(&disk, Some(&one)).await.expect("snapshots");
+    let volume = run.node.open_volumes().remove(0);
+    volume.drain().await.expect("drains");
+    let made = names::snapshot(volume.desc.id, made.id, PUBLISHED);
+    let found = store.get(&Path::from(made.clone())).await.expect("its ref").bytes().await;
+    store.delete(&Path::from(made.clone())).await.expect("deletes");
+    let other = world.neighbour(2).start("b").await.expect("starts");
+    let listed = other.node.list_snapshots(&disk).await.expect("lists");
+    assert_eq!(listed.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["one"]);
+    let clone = async |of: &str| {
+        other.node.clone_volume(&disk, &name(of), &name("copy"), None).await.map(drop)
+    };
+    let opened = other.node.open_device(&target("disk@one")).await.map(drop);
+    for refused in [clone("one").await, opened] {
+        let error = refused.expect_err("there is no ref");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.message().contains("disk@one is not in the bucket yet"), "{error}");
+    }
+    let error = clone("two").await.expect_err("there is no label either");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    store.put(&Path::from(made), found.expect("bytes").into()).await.expect("puts");
+    clone("one").await.expect("clones");
 }
