@@ -1,5 +1,6 @@
-//! What ends every connection of a volume while a client writes to it: a rollback, a release, a take-over. Whatever was
-//! acknowledged before is kept, and nothing is acknowledged afterwards that is not.
+//! What changes a volume while a client writes to it. A rollback, a release and a take-over end every connection: whatever
+//! was acknowledged before is kept, and nothing is acknowledged afterwards that is not. A rename ends none, and a resize only
+//! that of a client that writes beyond the new end.
 
 use crate::driver::{Busy, Model, Outcome};
 use crate::reference::Rec;
@@ -41,8 +42,10 @@ impl Model {
         let writes = self.go_on_writing(v, device.clone());
         let pause = self.rng.random_range(0..200);
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        let dice = self.rng.random_range(0..3);
+        let dice = self.rng.random_range(0..5);
         match label {
+            _ if dice == 3 => self.rename_under(v, host, writes).await,
+            _ if dice == 4 => self.resize_under(v, host, writes).await,
             Some(label) if dice == 0 => self.roll_back_under(v, host, &label, writes).await,
             _ if dice == 1 && self.runs[1 - host].is_some() => {
                 let taken = self.take(v, 1 - host).await;
@@ -130,6 +133,56 @@ impl Model {
         }
         let end = self.vols[v].end();
         self.vols[v].note_bucketed(end);
+        Ok(())
+    }
+
+    /// Every write is acknowledged.
+    async fn rename_under(&mut self, v: usize, host: usize, writes: Writes) -> Outcome {
+        let Some(node) = self.node(host) else { return Ok(()) };
+        let (of, new) = (name(self.vols[v].name()), self.free_name());
+        self.say(format!("{of} rename {new} under a writer"));
+        self.vols[v].names = vec![of.to_string(), new.clone()];
+        self.on(host, async { node.rename_volume(&of, &name(&new)).await }).await?;
+        self.vols[v].names = vec![new];
+        if let (_, Some(error)) = writes.end().await {
+            self.wrong(format!("{of}: the writer was told {error}"));
+        }
+        self.vols[v].push(Rec::Rename);
+        self.all_is_there(v, host).await
+    }
+
+    /// Every write is acknowledged up to the first that lies beyond the new end.
+    async fn resize_under(&mut self, v: usize, host: usize, writes: Writes) -> Outcome {
+        let Some(node) = self.node(host) else { return Ok(()) };
+        let of = name(self.vols[v].name());
+        let now = self.vols[v].image.len();
+        let size = self.rng.random_range(1..(now / 512 + 200).min(4000)) * 512;
+        self.say(format!("{of} resize {now} to {size} under a writer"));
+        self.on(host, async { node.resize_volume(&of, size as u64, true).await }).await?;
+        let acked = self.ended(v, writes, ErrorKind::Invalid).await;
+        self.vols[v].cut_at(acked);
+        if size < now {
+            self.vols[v].push(Rec::Zero { offset: size, len: now - size });
+        }
+        self.vols[v].push(Rec::Resize(size));
+        self.devices.remove(&self.vols[v].id);
+        self.all_is_there(v, host).await
+    }
+
+    /// Everything is in the bucket, and the volume is what the reference says. In between, its records came in another
+    /// order than the reference has them in.
+    async fn all_is_there(&mut self, v: usize, host: usize) -> Outcome {
+        let Some(node) = self.node(host) else { return Ok(()) };
+        let id = self.vols[v].id;
+        let open = node.open_volumes().into_iter().find(|open| open.desc.id == id);
+        let Some(open) = open else { self.wrong("a volume that is written is not open") };
+        self.on(host, async { open.drain().await }).await?;
+        let end = self.vols[v].end();
+        self.vols[v].note_bucketed(end);
+        let seen = self.see(host, v).await?;
+        if let Err(why) = self.vols[v].settle(&seen, end) {
+            self.wrong(why);
+        }
         Ok(())
     }
 

@@ -246,6 +246,15 @@ impl Vol {
         Ok(())
     }
 
+    /// Forgets the records after so many.
+    pub fn cut_at(&mut self, count: u64) {
+        self.recs.truncate(count.saturating_sub(self.start) as usize);
+        self.image.clone_from(&self.base);
+        for rec in &self.recs {
+            rec.apply(&mut self.image);
+        }
+    }
+
     /// Takes what was seen for the truth: the latest state that it can be.
     pub fn settle(&mut self, seen: &Seen, floor: u64) -> Result<(), String> {
         let count = self.states(seen, floor)?.last().copied().unwrap_or(floor);
