@@ -1,10 +1,10 @@
 //! What all volumes of a node share: the bucket, the caches, the log, the settings.
 
-use crate::budget::{Buffers, OverlayBudget};
 use crate::error::{Error, ErrorKind, Result};
-use crate::parking::Parking;
-use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
+use crate::streams::budget::{Buffers, OverlayBudget};
+use crate::streams::parking::Parking;
+use crate::streams::scratch::Scratch;
 use parking_lot::Mutex;
 use skerry_core::env::Clock;
 use skerry_core::id::{LogId, NodeId, VolumeId};

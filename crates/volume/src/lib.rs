@@ -3,57 +3,26 @@
 //! It knows the node's log and the bucket; it does not know sockets, protocols or configuration
 //! files. [`Node`] knows which are open, [`volume::Volume`] a volume that this node writes,
 //! [`Device`] what a protocol attaches to.
+//!
+//! [`mod@streams`] is the engine itself, [`mod@disk`] makes disks of it.
 #![forbid(unsafe_code)]
 
 pub mod context;
-pub mod device;
+mod disk;
 pub mod error;
 pub mod info;
-pub mod node;
 pub mod settings;
-pub mod tail;
-pub mod volume;
+mod streams;
 
-mod activity;
-mod budget;
-mod checkin;
-mod collecting;
-mod comeback;
-mod deletion;
-mod destage;
-mod edges;
-mod extents;
-mod fence;
-mod flush;
-mod fsck;
-mod heavy;
-mod idle;
-mod naming;
-mod open;
-mod parking;
-mod parts;
-mod pins;
-mod pressure;
-mod readahead;
-mod reading;
-mod recover;
-mod refs;
-mod scratch;
-mod snaps;
-mod snapshots;
-mod state;
-mod stuck;
-mod sweep;
-mod turns;
-mod volumes;
-mod waiting;
-
-pub use device::Device;
+pub use disk::device;
+pub use disk::device::Device;
 pub use error::{Error, ErrorKind, Result};
 pub use info::{
     CreateVolume, DiffRange, FsckReport, NodeStatus, Released, SnapshotState, SnapshotView,
     StatusRange, VolumeInfo,
 };
-pub use node::{Node, NodeParts};
-pub use parking::Parking;
 pub use settings::EngineSettings;
+pub use streams::node::{Node, NodeParts};
+pub use streams::parking::Parking;
+pub use streams::stream as volume;
+pub use streams::{node, tail};

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::info::FsckReport;
-use crate::node::Node;
+use crate::streams::node::Node;
 use skerry_store::fsck;
 
 impl Node {

@@ -6,7 +6,7 @@
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::volume::Volume;
+use crate::streams::stream::Volume;
 use skerry_core::retry::{Patience, Trouble, Verdict};
 use skerry_store::tries::Tries;
 use std::sync::atomic::Ordering;

@@ -8,10 +8,10 @@
 //! intervals ask no clock for one; their interval bounds what such a node acknowledges in vain.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::parking::Fate;
 use crate::settings::EngineSettings;
-use crate::tail;
-use crate::volume::Volume;
+use crate::streams::parking::Fate;
+use crate::streams::stream::Volume;
+use crate::streams::tail;
 use skerry_core::env::Clock;
 use skerry_core::position::Number;
 use skerry_core::retry::Patience;

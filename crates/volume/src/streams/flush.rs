@@ -1,7 +1,7 @@
 //! Flushing: what must be durable before a flush is answered, and how it gets there.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::volume::{Attempt, Volume};
+use crate::streams::stream::{Attempt, Volume};
 use skerry_core::descriptor::FlushLevel;
 use skerry_log::Position as LogPosition;
 use std::sync::atomic::Ordering;

@@ -8,9 +8,9 @@
 
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::node::Node;
-use crate::parking::{Fate, ParkedName};
-use crate::tail::{self, Tail, TailRecord};
+use crate::streams::node::Node;
+use crate::streams::parking::{Fate, ParkedName};
+use crate::streams::tail::{self, Tail, TailRecord};
 use skerry_core::id::VolumeId;
 use skerry_core::record::RECORD_KIND;
 use skerry_log::{Log, Position, Settings, Window};

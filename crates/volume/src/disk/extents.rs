@@ -3,8 +3,8 @@
 use crate::context::Context;
 use crate::error::{ErrorKind, Result};
 use crate::info::{DiffRange, StatusRange};
-use crate::state::State;
-use crate::volume::{RESOLVE_TRIES_MAX, Volume};
+use crate::streams::state::State;
+use crate::streams::stream::{RESOLVE_TRIES_MAX, Volume};
 use skerry_core::extents::{ExtentMap, Source};
 use skerry_core::node::NodePtr;
 use skerry_core::overlay::{Overlaid, Overlay};
@@ -261,7 +261,7 @@ async fn entry(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::open::state_of;
+    use crate::streams::open::state_of;
     use skerry_core::entry::BlockEntry;
     use skerry_core::id::VolumeId;
     use skerry_core::position::{Number, Position, SegmentKey};

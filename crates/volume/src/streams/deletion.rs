@@ -4,11 +4,11 @@
 //! snapshot that is on its way must not be lost with the head. One that can't be opened, or is out of service, is
 //! deleted all the same, as long as nothing is lost with it that was meant to stay.
 
+use crate::disk::volumes::GivenUp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::SnapshotState;
-use crate::node::Node;
-use crate::volume::Volume;
-use crate::volumes::GivenUp;
+use crate::streams::node::Node;
+use crate::streams::stream::Volume;
 use skerry_core::descriptor::VolumeState;
 use skerry_core::id::VolumeId;
 use skerry_core::name::Name;

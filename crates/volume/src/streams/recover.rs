@@ -2,10 +2,10 @@
 //!
 //! A volume that can't be opened keeps neither the node nor another volume from service. If it is damaged its tail
 //! leaves the log; if the bucket does not answer, the tail stays in the log. Either comes back by itself
-//! ([`crate::comeback`]).
+//! ([`super::comeback`]).
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::node::Node;
+use crate::streams::node::Node;
 use skerry_core::id::VolumeId;
 use std::collections::BTreeSet;
 use std::time::Duration;

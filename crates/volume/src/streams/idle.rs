@@ -4,7 +4,7 @@
 //! Under load checkpoints do that bit by bit. A volume that was trimmed and left alone would keep its garbage.
 
 use crate::error::Result;
-use crate::volume::{Behalf, Volume, WHOLE};
+use crate::streams::stream::{Behalf, Volume, WHOLE};
 use skerry_core::record::Action;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;

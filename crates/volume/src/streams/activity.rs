@@ -1,7 +1,7 @@
 //! Whether clients are active: how many requests the node's volumes were sent of late.
 
-use crate::node::Node;
-use crate::volume::Volume;
+use crate::streams::node::Node;
+use crate::streams::stream::Volume;
 use skerry_core::pace;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;

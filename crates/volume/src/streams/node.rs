@@ -2,25 +2,25 @@
 //!
 //! What is done *to* volumes is in `volumes` and `snaps`; this knows which are open.
 
-use crate::activity::watch_clients;
-use crate::budget::{Buffers, OverlayBudget};
-use crate::comeback::{Comebacks, bring_back_now_and_then};
 use crate::context::Context;
-use crate::device::Device;
+use crate::disk::device::Device;
+use crate::disk::reading::Reading;
 use crate::error::{Error, ErrorKind, Result};
-use crate::heavy;
 use crate::info::NodeStatus;
-use crate::open;
-use crate::parking::Parking;
-use crate::pins::Pinned;
-use crate::pressure::relieve_log;
-use crate::reading::Reading;
-use crate::scratch::Scratch;
 use crate::settings::EngineSettings;
-use crate::snaps::REPLACED_MAX;
-use crate::tail::{self, Tails};
-use crate::turns::Turns;
-use crate::volume::Volume;
+use crate::streams::activity::watch_clients;
+use crate::streams::budget::{Buffers, OverlayBudget};
+use crate::streams::comeback::{Comebacks, bring_back_now_and_then};
+use crate::streams::heavy;
+use crate::streams::open;
+use crate::streams::parking::Parking;
+use crate::streams::pins::Pinned;
+use crate::streams::pressure::relieve_log;
+use crate::streams::scratch::Scratch;
+use crate::streams::snaps::REPLACED_MAX;
+use crate::streams::stream::Volume;
+use crate::streams::tail::{self, Tails};
+use crate::streams::turns::Turns;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use skerry_core::descriptor::{VolumeDesc, VolumeState};

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{CreateVolume, Released, VolumeInfo};
-use crate::node::Node;
-use crate::volume::{Behalf, Volume, WHOLE};
+use crate::streams::node::Node;
+use crate::streams::stream::{Behalf, Volume, WHOLE};
 use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind, VolumeState};
 use skerry_core::hold::Span;
 use skerry_core::holder::Holder;

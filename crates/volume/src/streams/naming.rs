@@ -6,8 +6,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::VolumeInfo;
-use crate::node::Node;
-use crate::volume::{Behalf, Volume, WHOLE};
+use crate::streams::node::Node;
+use crate::streams::stream::{Behalf, Volume, WHOLE};
 use skerry_core::descriptor::VolumeState;
 use skerry_core::id::VolumeId;
 use skerry_core::name::Name;

@@ -5,8 +5,8 @@
 //! So neither loses the other's bytes, and whole sectors pay nothing for it.
 
 use crate::error::{ErrorKind, Result};
-use crate::state::{Part, State};
-use crate::volume::{Attempt, Behalf, RESOLVE_TRIES_MAX, Volume};
+use crate::streams::state::{Part, State};
+use crate::streams::stream::{Attempt, Behalf, RESOLVE_TRIES_MAX, Volume};
 use skerry_core::node::NodePtr;
 use skerry_core::size::SECTOR_BYTES;
 use std::ops::Range;

@@ -3,7 +3,7 @@
 //! Of a living volume only its owner does so; a deleted one has no owner, and anybody may.
 
 use crate::error::Result;
-use crate::node::Node;
+use crate::streams::node::Node;
 use skerry_core::id::VolumeId;
 use skerry_core::names::{self, Object};
 use skerry_store::claim;

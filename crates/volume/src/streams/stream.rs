@@ -4,14 +4,14 @@
 //! flush when the log (or, at level `bucket`, the bucket) has it. Sequence number, log position and
 //! index entry are assigned in one critical section, so that a replay gives what was read.
 
-use crate::budget::OverlayShare;
 use crate::context::Context;
-use crate::edges::Seen;
+use crate::disk::edges::Seen;
+use crate::disk::parts::PartsReader;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fence::Fence;
-use crate::parts::PartsReader;
-use crate::snapshots::Snapshots;
-use crate::state::State;
+use crate::streams::budget::OverlayShare;
+use crate::streams::fence::Fence;
+use crate::streams::snapshots::Snapshots;
+use crate::streams::state::State;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use skerry_core::descriptor::VolumeDesc;
@@ -88,7 +88,7 @@ pub struct Volume {
     /// Up to which of them have been served.
     pub(crate) checkpoints_done: watch::Sender<u64>,
     /// Held while refs are written or deleted, so that a root in use never loses its last ref.
-    pub(crate) refs: tokio::sync::Mutex<crate::refs::RefKeeper>,
+    pub(crate) refs: tokio::sync::Mutex<crate::streams::refs::RefKeeper>,
     /// Held by a pass of collection: one at a time.
     pub(crate) collecting: tokio::sync::Mutex<()>,
     /// Held by operations that change what the volume is.

@@ -4,8 +4,8 @@
 //! that neither a snapshot nor a checkpoint waits for a collection. What is dead at one head is dead at every later one.
 
 use crate::error::Result;
-use crate::refs::{OwnHead, RefKeeper};
-use crate::volume::Volume;
+use crate::streams::refs::{OwnHead, RefKeeper};
+use crate::streams::stream::Volume;
 use skerry_core::hold::{Span, neighbours};
 use skerry_core::id::SnapshotId;
 use skerry_core::position::{Number, SegmentKey};

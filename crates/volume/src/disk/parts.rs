@@ -4,7 +4,7 @@
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::state::{From, Part};
+use crate::streams::state::{From, Part};
 use skerry_core::node::NodePtr;
 use skerry_core::record::RECORD_HEAD;
 use skerry_core::size::BlockSize;

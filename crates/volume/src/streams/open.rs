@@ -1,16 +1,16 @@
 //! Opening a volume for writing: claim its stream, replay the log's tail, start its destager.
 
 use crate::context::Context;
-use crate::destage::Destager;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fence::{Fence, watch_fence};
-use crate::idle::tidy_when_idle;
-use crate::parking::Fate;
-use crate::refs::RefKeeper;
-use crate::snapshots::Snapshots;
-use crate::state::{Batch, State};
-use crate::tail::{self, Tail, TailRecord, Verdict};
-use crate::volume::{IoCounts, Progress, Volume};
+use crate::streams::destage::Destager;
+use crate::streams::fence::{Fence, watch_fence};
+use crate::streams::idle::tidy_when_idle;
+use crate::streams::parking::Fate;
+use crate::streams::refs::RefKeeper;
+use crate::streams::snapshots::Snapshots;
+use crate::streams::state::{Batch, State};
+use crate::streams::stream::{IoCounts, Progress, Volume};
+use crate::streams::tail::{self, Tail, TailRecord, Verdict};
 use parking_lot::Mutex;
 use skerry_core::descriptor::VolumeDesc;
 use skerry_core::extents::ExtentMap;

@@ -3,8 +3,8 @@
 //!
 //! Without this a volume that writes little would keep the whole log from the others until its dirty age is reached.
 
-use crate::node::Node;
-use crate::volume::Volume;
+use crate::streams::node::Node;
+use crate::streams::stream::Volume;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

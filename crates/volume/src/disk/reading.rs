@@ -1,11 +1,11 @@
 //! A state of a volume that is only read: a snapshot, or a volume that another node writes.
 
 use crate::context::Context;
+use crate::disk::parts::PartsReader;
 use crate::error::{Error, ErrorKind, Result};
-use crate::open::state_of;
-use crate::parts::PartsReader;
-use crate::pins::Pinned;
-use crate::state::{Part, State};
+use crate::streams::open::state_of;
+use crate::streams::pins::Pinned;
+use crate::streams::state::{Part, State};
 use skerry_core::descriptor::VolumeDesc;
 use skerry_store::view::View;
 use std::sync::Arc;

@@ -1,13 +1,13 @@
 //! A device: one attached volume or snapshot, as protocols see it.
 
 use crate::context::Context;
-use crate::edges::{Piece, is_whole, outward, pieces};
+use crate::disk::edges::{Piece, is_whole, outward, pieces};
+use crate::disk::extents::{self, Window};
+use crate::disk::readahead::Readahead;
+use crate::disk::reading::Reading;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extents::{self, Window};
 use crate::info::StatusRange;
-use crate::readahead::Readahead;
-use crate::reading::Reading;
-use crate::volume::{Attempt, Volume};
+use crate::streams::stream::{Attempt, Volume};
 use bytes::Bytes;
 use skerry_core::size::SECTOR_BYTES;
 use std::ops::Range;

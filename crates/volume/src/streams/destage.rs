@@ -3,12 +3,12 @@
 //! One task for each volume. A batch is built only from the log and from the state at the end of the
 //! batch before; a segment counts when every lower number of its stream is durable.
 
-use crate::budget::Held;
-use crate::checkin::Frozen;
 use crate::error::{Error, ErrorKind, Result};
-use crate::parking::Fate;
-use crate::state::{Batch, State};
-use crate::volume::Volume;
+use crate::streams::budget::Held;
+use crate::streams::checkin::Frozen;
+use crate::streams::parking::Fate;
+use crate::streams::state::{Batch, State};
+use crate::streams::stream::Volume;
 use bytes::Bytes;
 use futures::stream::FuturesOrdered;
 use futures::{StreamExt, TryStreamExt};

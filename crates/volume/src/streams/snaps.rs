@@ -1,11 +1,11 @@
 //! What is done with snapshots: take, list, delete, compare, clone, roll back to.
 
+use crate::disk::extents;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extents;
 use crate::info::{DiffRange, SnapshotState, SnapshotView, VolumeInfo};
-use crate::node::Node;
-use crate::open::state_of;
-use crate::volume::{Behalf, Volume, WHOLE};
+use crate::streams::node::Node;
+use crate::streams::open::state_of;
+use crate::streams::stream::{Behalf, Volume, WHOLE};
 use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind};
 use skerry_core::hold::Span;
 use skerry_core::holder::Holder;
@@ -277,7 +277,7 @@ impl Node {
             return Ok(open.snapshots.lock().views(volume.as_str()));
         }
         let labels = self.ctx.catalog.labels(id).await?;
-        Ok(crate::snapshots::Snapshots::of_labels(&labels).views(volume.as_str()))
+        Ok(crate::streams::snapshots::Snapshots::of_labels(&labels).views(volume.as_str()))
     }
 
     /// The ref of a snapshot, once it is in the bucket.

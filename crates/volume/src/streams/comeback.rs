@@ -3,12 +3,12 @@
 //! What a volume failed of may be mended without anybody telling the node: an object is put back, a disk has room
 //! again, the bucket answers with sense. So a volume that failed is opened again, after a wait that doubles with each
 //! failure: opening claims a stream, and what is claimed leaves objects behind. Its tail waits outside the log
-//! meanwhile ([`crate::stuck`]) and comes back first. Clients of the failed volume are cut off, and find it again by
+//! meanwhile ([`super::stuck`]) and comes back first. Clients of the failed volume are cut off, and find it again by
 //! connecting anew. A volume that others own stays theirs, and a log that failed takes a restart.
 
 use crate::error::Result;
-use crate::node::Node;
-use crate::volume::Volume;
+use crate::streams::node::Node;
+use crate::streams::stream::Volume;
 use parking_lot::Mutex;
 use skerry_core::id::VolumeId;
 use std::collections::{BTreeSet, HashMap};

@@ -1,7 +1,7 @@
 //! The refs of a volume that this node writes: snapshots' refs, head refs, and what may be collected after them.
 
 use crate::error::Result;
-use crate::volume::Volume;
+use crate::streams::stream::Volume;
 use skerry_core::hold::Span;
 use skerry_core::id::SnapshotId;
 use skerry_core::label::{self, Label, Labelled};

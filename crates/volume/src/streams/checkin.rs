@@ -7,9 +7,9 @@
 //! line of the volume's heads like any other, so that the neighbours of a snapshot still tell what it alone holds.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::heavy;
-use crate::state::State;
-use crate::volume::Volume;
+use crate::streams::heavy;
+use crate::streams::state::State;
+use crate::streams::stream::Volume;
 use skerry_core::id::SnapshotId;
 use skerry_core::overlay::Overlay;
 use skerry_core::position::Position;
