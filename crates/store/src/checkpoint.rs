@@ -1,16 +1,15 @@
-//! A checkpoint: the overlay merged into the tree, liveness brought up to date, a new root.
+//! A checkpoint: changes merged into the tree, liveness brought up to date, a new root.
 //!
 //! Nothing here creates the ref; who owns the volume does that when everything below has been put.
 
 use crate::bucket::Bucket;
+use crate::changes::{Changes, Merging};
 use crate::dead::Dead;
 use crate::error::Result;
 use crate::liveness;
 use crate::node_writer::{NodeLane, NodeWriter};
 use crate::nodes::Nodes;
-use crate::update::Updater;
 use skerry_core::liveness::LivenessDelta;
-use skerry_core::overlay::Overlay;
 use skerry_core::position::SegmentKey;
 use skerry_core::root::Root;
 
@@ -23,7 +22,7 @@ pub struct Checkpoint {
     pub dropped: Vec<SegmentKey>,
 }
 
-/// The volume's state besides its blocks, for the new root.
+/// What a root says besides its tree.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// Its size, bytes.
@@ -32,25 +31,23 @@ pub struct Facts {
     pub name: String,
 }
 
-/// Writes a checkpoint of `old` with `overlay` on top, and releases at most `drain_nodes_max` nodes of dropped
+/// Writes a checkpoint of `old` with `changes` on top, and releases at most `drain_nodes_max` nodes of dropped
 /// subtrees; the rest waits for the next.
-pub async fn write(
+pub async fn write<C: Changes>(
     bucket: &Bucket,
     nodes: &Nodes,
     lane: NodeLane,
     old: &Root,
-    overlay: &Overlay,
+    changes: &C,
     facts: Facts,
     drain_nodes_max: usize,
 ) -> Result<Checkpoint> {
     let (block, birth) = (lane.block, old.birth + 1);
     let mut writer = NodeWriter::new(bucket, nodes, lane, birth);
     let mut delta = LivenessDelta::new();
-    overlay.lengths().for_each(|(segment, bytes)| delta.length(segment, bytes));
     let mut dead = Dead::of(old.dead_pending.as_ref());
-    let blocks = block.blocks(facts.size_bytes.max(old.size_bytes));
-    let top =
-        Updater::new(&mut writer, overlay, &mut delta, &mut dead).run(old.top, blocks).await?;
+    let into = Merging { writer: &mut writer, delta: &mut delta, dropped: &mut dead };
+    let top = changes.merge(old, facts.size_bytes, into).await?;
     dead.drain(drain_nodes_max, &mut writer, &mut delta).await?;
     let dead_pending = dead.finish(&mut writer, &mut delta).await?;
     let updated = liveness::update(&mut writer, old.liveness, &delta).await?;

@@ -4,6 +4,7 @@
 
 use crate::bucket::{Bucket, Created};
 use crate::catalog;
+use crate::changes::Changes;
 use crate::error::{Error, Result};
 use crate::segment_io;
 use crate::view::{self, Journey, View};
@@ -11,6 +12,7 @@ use skerry_core::descriptor::{Life, VolumeDesc};
 use skerry_core::hold;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::names::{self, Object};
+use skerry_core::overlay::Overlay;
 use skerry_core::position::{Number, Position, SegmentKey};
 use skerry_core::seal::{Owner, SEAL_BYTES_MAX, Seal};
 use skerry_core::takeover::{Found, ON_THEIR_WAY_MAX, RefOrder, Step, Takeover, next_key};
@@ -20,9 +22,9 @@ const STARTS_MAX: u32 = 5;
 
 /// A volume as it was found, without taking anything over.
 #[derive(Debug)]
-pub struct Peek {
+pub struct Peek<C = Overlay> {
     /// The state at the end of what is published.
-    pub view: View,
+    pub view: View<C>,
     /// Who writes it, if anybody.
     pub owner: Option<Owner>,
     /// The first node number that the newest ref left unused, if the ref is of the last stream.
@@ -38,7 +40,7 @@ pub struct Peek {
 }
 
 /// Where to start: the newest head ref, or the descriptor's base.
-async fn start(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek> {
+async fn start<C: Changes>(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek<C>> {
     let heads = catalog::list_heads(bucket, desc.id).await?;
     let names: Vec<String> = heads.iter().map(|(name, _)| name.clone()).collect();
     if let Some((name, _)) = heads.last() {
@@ -80,7 +82,7 @@ async fn start(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek> {
 
 /// Reads a volume's newest published state, and who owns it. A number that is missing may have been
 /// collected rather than never written: the refs are listed again, and a newer one is started from.
-pub async fn peek(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek> {
+pub async fn peek<C: Changes>(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek<C>> {
     loop {
         let peek = peek_once(bucket, desc).await?;
         let taker = Takeover::new(peek.started, desc.genesis);
@@ -92,7 +94,7 @@ pub async fn peek(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek> {
 }
 
 /// True if a pin of the head that was started from, which is there by now, holds.
-pub async fn pin_holds(bucket: &Bucket, volume: VolumeId, peek: &Peek) -> Result<bool> {
+pub async fn pin_holds<C>(bucket: &Bucket, volume: VolumeId, peek: &Peek<C>) -> Result<bool> {
     let copied = (!peek.heads.is_empty()).then(|| RefOrder::of(&peek.started));
     let listed = list_orders(bucket, volume).await?;
     let gone = bucket.exists(&names::volume_gone(volume)).await?;
@@ -113,7 +115,7 @@ async fn list_orders(bucket: &Bucket, volume: VolumeId) -> Result<Vec<RefOrder>>
     Ok(catalog::list_heads(bucket, volume).await?.into_iter().map(|(_, order)| order).collect())
 }
 
-async fn peek_once(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek> {
+async fn peek_once<C: Changes>(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek<C>> {
     let mut tries = 0;
     let mut peek = loop {
         match start(bucket, desc).await {
@@ -148,9 +150,9 @@ async fn owner_of(bucket: &Bucket, volume: VolumeId, at: &Position) -> Result<Op
 
 /// A stream that is ours to write.
 #[derive(Debug)]
-pub struct Claimed {
+pub struct Claimed<C = Overlay> {
     /// The state at its beginning, placed there.
-    pub view: View,
+    pub view: View<C>,
     /// Barriers and seals on the way.
     pub journey: Journey,
     /// Who wrote before, if anybody.
@@ -185,7 +187,11 @@ fn may_take(owner: Option<&Owner>, options: &ClaimOptions) -> bool {
 }
 
 /// Takes the volume's stream over, unless somebody else owns it and `force` is not set.
-pub async fn claim(bucket: &Bucket, desc: &VolumeDesc, options: &ClaimOptions) -> Result<Claimed> {
+pub async fn claim<C: Changes>(
+    bucket: &Bucket,
+    desc: &VolumeDesc,
+    options: &ClaimOptions,
+) -> Result<Claimed<C>> {
     bucket.check_features().await?;
     loop {
         let peek = peek(bucket, desc).await?;
@@ -207,12 +213,12 @@ pub async fn claim(bucket: &Bucket, desc: &VolumeDesc, options: &ClaimOptions) -
 }
 
 /// One attempt; none if the seal turned out to be void, or somebody else was first.
-async fn try_claim(
+async fn try_claim<C: Changes>(
     bucket: &Bucket,
     desc: &VolumeDesc,
     options: &ClaimOptions,
-    peek: Peek,
-) -> Result<Option<Claimed>> {
+    peek: Peek<C>,
+) -> Result<Option<Claimed<C>>> {
     let Peek { mut view, owner: mut before, mut journey, unsettled_base, heads, started, .. } =
         peek;
     let successor = StreamId::random(bucket.entropy().as_ref());
@@ -310,10 +316,10 @@ fn new_seal(
 }
 
 /// Reads a number, applies or follows what stands there, and asks what is next.
-async fn found(
+async fn found<C: Changes>(
     bucket: &Bucket,
     key: SegmentKey,
-    view: &mut View,
+    view: &mut View<C>,
     journey: &mut Journey,
     taker: &mut Takeover,
 ) -> Result<Step> {

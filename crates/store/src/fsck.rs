@@ -322,7 +322,7 @@ impl Checker<'_> {
     async fn view(&self, what: &str, view: &View, seen: &mut Seen) {
         self.root(what, &view.root, seen).await;
         let block = view.root.block;
-        for change in view.overlay.entries() {
+        for change in view.changes.entries() {
             let entry = change.entry;
             seen.entries.insert((entry.segment, entry.slot), (entry, block));
         }
@@ -333,13 +333,13 @@ impl Checker<'_> {
         let blocks = view.root.block.blocks(view.size_bytes);
         let mut scan = crate::tree::Scan::new(&self.nodes, view.root.top, blocks..u64::MAX);
         let mut beyond: Vec<u64> =
-            view.overlay.entries_within(blocks..u64::MAX).map(|c| c.index).collect();
+            view.changes.entries_within(blocks..u64::MAX).map(|c| c.index).collect();
         loop {
             match scan.next_leaf().await {
                 Ok(Some(leaf)) => beyond.extend(
                     leaf.iter()
                         .map(|(index, _)| *index)
-                        .filter(|i| view.overlay.get(*i) == skerry_core::overlay::Overlaid::Below),
+                        .filter(|i| view.changes.get(*i) == skerry_core::overlay::Overlaid::Below),
                 ),
                 Ok(None) => break,
                 Err(e) => return seen.wrong("its tree", e),

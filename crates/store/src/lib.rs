@@ -12,6 +12,7 @@ pub mod blocks;
 pub mod bucket;
 pub mod cache;
 pub mod catalog;
+pub mod changes;
 pub mod checkpoint;
 pub mod claim;
 pub mod collect;

@@ -1,6 +1,9 @@
 //! A view: a root and the changes on top of it, as rolled forward; a readable state of a volume.
+//!
+//! What the changes are is the payload's business ([`Changes`]); a name and a size all volumes have.
 
 use crate::bucket::Bucket;
+use crate::changes::Changes;
 use crate::error::Result;
 use crate::segment_io;
 use skerry_core::id::VolumeId;
@@ -27,7 +30,7 @@ pub struct PassedBarrier {
 
 /// A state of a volume.
 #[derive(Debug, Clone)]
-pub struct View {
+pub struct View<C = Overlay> {
     /// The volume.
     pub volume: VolumeId,
     /// The root below.
@@ -35,7 +38,7 @@ pub struct View {
     /// The place of the root.
     pub root_at: Position,
     /// Changes since the root.
-    pub overlay: Overlay,
+    pub changes: C,
     /// The place reached.
     pub at: Position,
     /// The volume's size there, bytes.
@@ -49,7 +52,7 @@ pub struct View {
     pub must_checkpoint: bool,
 }
 
-impl View {
+impl<C: Changes> View<C> {
     /// The state that a root holds.
     pub fn of_root(volume: VolumeId, root: Root, at: Position) -> Self {
         Self {
@@ -58,7 +61,7 @@ impl View {
             name: root.name.clone(),
             root,
             root_at: at,
-            overlay: Overlay::new(),
+            changes: C::default(),
             at,
             applied: 0,
             must_checkpoint: false,
@@ -70,21 +73,6 @@ impl View {
         Base { root: self.root.clone(), at: self.root_at, end: self.at }
     }
 
-    /// Applies the changes of a segment but for a rollback: what its operations and extents say.
-    fn apply_changes(&mut self, head: &SegmentHead) {
-        for op in &head.ops {
-            if let Op::Zero { first, blocks } = op {
-                self.overlay.zero(*first..first.saturating_add(*blocks));
-            }
-        }
-        if !head.extents.is_empty() {
-            self.overlay.note_length(head.id.key, head.object_len);
-        }
-        for (index, entry) in head.entries() {
-            self.overlay.set(index, &entry);
-        }
-    }
-
     /// Applies a segment that follows this state; gives the barrier that it ends with, if any.
     pub async fn apply(
         &mut self,
@@ -92,7 +80,7 @@ impl View {
         head: &SegmentHead,
     ) -> Result<Option<PassedBarrier>> {
         segment_io::check_follows(head, &self.at, self.volume)?;
-        self.apply_changes(head);
+        self.changes.apply(head);
         self.at = segment_io::after(head, &self.at);
         self.applied += 1;
         let mut passed = None;
@@ -116,11 +104,11 @@ impl View {
 
     /// Becomes what `base` denotes, at the place already reached, keeping the name.
     async fn roll_back(&mut self, bucket: &Bucket, base: &Base) -> Result<()> {
-        let old = open_boxed(bucket, self.volume, base).await?;
+        let old: Self = open_boxed(bucket, self.volume, base).await?;
         // Births only ever increase, whatever a volume becomes.
         let birth = self.root.birth.max(old.root.birth);
         self.root = Root { birth, ..old.root };
-        self.overlay = old.overlay;
+        self.changes = old.changes;
         self.size_bytes = old.size_bytes;
         self.root_at = old.root_at;
         self.must_checkpoint = true;
@@ -128,16 +116,16 @@ impl View {
     }
 }
 
-fn open_boxed<'a>(
+fn open_boxed<'a, C: Changes>(
     bucket: &'a Bucket,
     volume: VolumeId,
     base: &'a Base,
-) -> Pin<Box<dyn Future<Output = Result<View>> + Send + 'a>> {
+) -> Pin<Box<dyn Future<Output = Result<View<C>>> + Send + 'a>> {
     Box::pin(open(bucket, volume, base))
 }
 
 /// Opens what a base denotes: its root, rolled forward to its end.
-pub async fn open(bucket: &Bucket, volume: VolumeId, base: &Base) -> Result<View> {
+pub async fn open<C: Changes>(bucket: &Bucket, volume: VolumeId, base: &Base) -> Result<View<C>> {
     let mut view = View::of_root(volume, base.root.clone(), base.at);
     while view.at.order() != base.end.order() {
         match segment_io::read(bucket, next_key(&view.at)).await? {
@@ -164,7 +152,11 @@ pub struct Journey {
 }
 
 /// Rolls a view forward as far as there are segments and seals.
-pub async fn roll_to_end(bucket: &Bucket, view: &mut View, journey: &mut Journey) -> Result<()> {
+pub async fn roll_to_end<C: Changes>(
+    bucket: &Bucket,
+    view: &mut View<C>,
+    journey: &mut Journey,
+) -> Result<()> {
     loop {
         match segment_io::read(bucket, next_key(&view.at)).await? {
             Found::Missing => return Ok(()),

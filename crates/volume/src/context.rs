@@ -3,13 +3,14 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::EngineSettings;
 use crate::streams::budget::{Buffers, OverlayBudget};
+use crate::streams::heavy;
 use crate::streams::parking::Parking;
 use crate::streams::scratch::Scratch;
 use parking_lot::Mutex;
 use skerry_core::env::Clock;
 use skerry_core::id::{LogId, NodeId, VolumeId};
 use skerry_core::seal::Owner;
-use skerry_log::Log;
+use skerry_log::{Log, Recovery};
 use skerry_store::blocks::Blocks;
 use skerry_store::bucket::Bucket;
 use skerry_store::catalog::Catalog;
@@ -22,10 +23,41 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::sync::Semaphore;
 
+/// What a node's engine is made of.
+pub struct NodeParts {
+    /// The bucket, opened and probed.
+    pub bucket: Bucket,
+    /// Its URL, for people, without secrets.
+    pub bucket_url: String,
+    /// The reader of map nodes.
+    pub nodes: Nodes,
+    /// The reader of blocks.
+    pub blocks: Blocks,
+    /// The log, opened.
+    pub log: Log,
+    /// What survived in it.
+    pub recovery: Recovery,
+    /// True if the log is on a disk; without one, the default flush level is `bucket`.
+    pub has_log: bool,
+    /// Where tails go that are not merged, or not now; nowhere without a log on a disk.
+    pub parking: Option<Arc<dyn Parking>>,
+    /// The node.
+    pub node: NodeId,
+    /// The host's name.
+    pub host: String,
+    /// A runtime whose blocking threads do the heavy computing, at a low priority if it is to give way
+    /// to clients. Without it, computing is done where it comes up: for simulations.
+    pub background: Option<Handle>,
+    /// Limits.
+    pub settings: EngineSettings,
+}
+
 /// What all volumes of a node share.
 pub struct Context {
     /// The bucket.
     pub bucket: Bucket,
+    /// Its URL, for people, without secrets.
+    pub(crate) bucket_url: String,
     /// Map nodes.
     pub nodes: Nodes,
     /// Blocks.
@@ -71,6 +103,37 @@ pub struct Context {
 }
 
 impl Context {
+    /// What the volumes of a node made of `parts` share, and what survived in its log.
+    pub(crate) fn new(parts: NodeParts) -> (Self, Recovery) {
+        let settings = &parts.settings;
+        let ctx = Self {
+            overlays: OverlayBudget::new(settings.overlay_bytes_max),
+            scratch: Scratch::new(settings.segment_bytes + settings.record_bytes_max),
+            buffers: Buffers::new(settings.buffer_bytes_max),
+            catalog: Catalog::new(parts.bucket.clone()),
+            collector: Collector::new(parts.bucket.clone(), parts.nodes.clone()),
+            bucket: parts.bucket,
+            bucket_url: parts.bucket_url,
+            nodes: parts.nodes,
+            blocks: parts.blocks,
+            log: parts.log,
+            settings: parts.settings,
+            node: parts.node,
+            host: parts.host,
+            has_log: parts.has_log,
+            background: parts.background,
+            heavy: Semaphore::new(heavy::AT_ONCE_MAX),
+            parking: parts.parking,
+            stuck: Mutex::default(),
+            parking_now: Mutex::default(),
+            leaving: AtomicUsize::default(),
+            stopping: AtomicBool::default(),
+            clients_active: AtomicBool::default(),
+            pressure: Notify::new(),
+        };
+        (ctx, parts.recovery)
+    }
+
     /// The clock.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         self.bucket.clock()

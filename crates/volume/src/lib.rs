@@ -14,15 +14,20 @@ pub mod info;
 pub mod settings;
 mod streams;
 
-pub use disk::device;
-pub use disk::device::Device;
+pub use context::NodeParts;
+pub use disk::device::{self, Device};
+pub use disk::{Disk, Node};
 pub use error::{Error, ErrorKind, Result};
 pub use info::{
     CreateVolume, DiffRange, FsckReport, NodeStatus, Released, SnapshotState, SnapshotView,
     StatusRange, VolumeInfo,
 };
 pub use settings::EngineSettings;
-pub use streams::node::{Node, NodeParts};
 pub use streams::parking::Parking;
-pub use streams::stream as volume;
-pub use streams::{node, tail};
+pub use streams::{payload, tail};
+
+/// Volumes that this node writes.
+pub mod volume {
+    pub use crate::disk::Volume;
+    pub use crate::streams::stream::{Attempt, IoCounts, Progress, Stream};
+}

@@ -5,6 +5,7 @@ use crate::testing::memory_bucket;
 use skerry_core::entry::BlockEntry;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::node::NodePtr;
+use skerry_core::overlay::Overlay;
 use skerry_core::position::{Number, Position};
 use skerry_core::refs::Ref;
 use skerry_core::root::{Base, ROOT_BYTES_MAX};

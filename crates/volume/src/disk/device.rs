@@ -1,13 +1,14 @@
 //! A device: one attached volume or snapshot, as protocols see it.
 
 use crate::context::Context;
+use crate::disk::Volume;
 use crate::disk::edges::{Piece, is_whole, outward, pieces};
 use crate::disk::extents::{self, Window};
 use crate::disk::readahead::Readahead;
 use crate::disk::reading::Reading;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::StatusRange;
-use crate::streams::stream::{Attempt, Volume};
+use crate::streams::stream::Attempt;
 use bytes::Bytes;
 use skerry_core::size::SECTOR_BYTES;
 use std::ops::Range;
@@ -64,7 +65,7 @@ impl Device {
     pub fn block_size_bytes(&self) -> u64 {
         match &self.kind {
             Kind::Head { volume, .. } => volume.desc.block.bytes() as u64,
-            Kind::Reading(reading) => reading.state.block.bytes() as u64,
+            Kind::Reading(reading) => reading.state.payload.block.bytes() as u64,
         }
     }
 

@@ -4,9 +4,12 @@
 //! written only over what was read: a write that came between, from any connection, makes this one read again.
 //! So neither loses the other's bytes, and whole sectors pay nothing for it.
 
+use crate::disk::Volume;
+use crate::disk::io::RESOLVE_TRIES_MAX;
+use crate::disk::payload::{Disk, Part};
 use crate::error::{ErrorKind, Result};
-use crate::streams::state::{Part, State};
-use crate::streams::stream::{Attempt, Behalf, RESOLVE_TRIES_MAX, Volume};
+use crate::streams::state::State;
+use crate::streams::stream::{Attempt, Behalf};
 use skerry_core::node::NodePtr;
 use skerry_core::size::SECTOR_BYTES;
 use std::ops::Range;
@@ -73,7 +76,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// What `state` says of whole sectors.
-    pub(crate) fn of(state: &State, range: &Range<u64>) -> Self {
+    pub(crate) fn of(state: &State<Disk>, range: &Range<u64>) -> Self {
         let mut parts = Vec::new();
         state.resolve(range.clone(), &mut parts);
         Self { parts, top: state.top() }
@@ -108,7 +111,7 @@ impl Volume {
         let (mut tries, mut waiting) = (0, self.ctx.guest_waits());
         loop {
             self.check_fence_patiently().await?;
-            let seen = Seen::of(&*self.admit(range, generation)?, range);
+            let seen = Seen::of(&*self.admit_range(range, generation)?, range);
             tries += 1;
             match self.parts(seen.top).read(&seen.parts, out).await {
                 Ok(true) => return Ok(seen),

@@ -1,16 +1,20 @@
 //! Which ranges hold data and which are holes, and in which ranges two states differ.
 
 use crate::context::Context;
+use crate::disk::Node;
+use crate::disk::Volume;
+use crate::disk::io::RESOLVE_TRIES_MAX;
+use crate::disk::payload::Disk;
 use crate::error::{ErrorKind, Result};
 use crate::info::{DiffRange, StatusRange};
 use crate::streams::state::State;
-use crate::streams::stream::{RESOLVE_TRIES_MAX, Volume};
 use skerry_core::extents::{ExtentMap, Source};
+use skerry_core::name::Name;
 use skerry_core::node::NodePtr;
 use skerry_core::overlay::{Overlaid, Overlay};
 use skerry_core::size::SECTOR_BYTES;
 use skerry_store::tree::{self, Scan};
-use skerry_store::view::View;
+use skerry_store::view::{self, View};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -36,8 +40,8 @@ pub(crate) struct Window {
 
 impl Window {
     /// Copies what the state says of `range` (sectors), as far as it is little.
-    pub(crate) fn of(state: &State, range: Range<u64>) -> Self {
-        let per_block = state.block.bytes() as u64 / SECTOR_BYTES;
+    pub(crate) fn of(state: &State<Disk>, range: Range<u64>) -> Self {
+        let per_block = state.payload.block.bytes() as u64 / SECTOR_BYTES;
         let mut window = Self {
             range,
             top: state.top(),
@@ -46,8 +50,8 @@ impl Window {
             per_block,
         };
         let live: Vec<_> =
-            window.head(state.live.within(window.range.clone()), |(at, _)| at.clone());
-        window.lay(&state.overlay);
+            window.head(state.payload.live.within(window.range.clone()), |(at, _)| at.clone());
+        window.lay(&state.changes);
         for (extent, source) in live {
             let end = extent.end.min(window.range.end);
             window.over.insert(extent.start..end, if source.is_zero() { HOLE } else { DATA });
@@ -187,7 +191,7 @@ impl Volume {
         self.check_fence_patiently().await?;
         let mut waiting = self.ctx.guest_waits();
         loop {
-            let window = |rest| Ok(Window::of(&*self.admit(&range, generation)?, rest));
+            let window = |rest| Ok(Window::of(&*self.admit_range(&range, generation)?, rest));
             match status(&self.ctx, &range, max, window).await {
                 Err(e) => waiting.after(self.if_missing(e).await).await?,
                 told => return told,
@@ -208,6 +212,23 @@ fn push(out: &mut Vec<StatusRange>, sectors: Range<u64>, hole: bool) {
     }
 }
 
+impl Node {
+    /// In which ranges two snapshots of a volume differ.
+    pub async fn diff_snapshots(
+        &self,
+        volume: &Name,
+        from: &Name,
+        to: &Name,
+    ) -> Result<Vec<DiffRange>> {
+        let id = self.resolve(volume).await?;
+        let a = self.published(id, volume, from).await?;
+        let b = self.published(id, volume, to).await?;
+        let a = view::open(&self.ctx.bucket, id, &a.base).await?;
+        let b = view::open(&self.ctx.bucket, id, &b.base).await?;
+        self::diff(&self.ctx, &a, &b).await
+    }
+}
+
 /// In which ranges two views differ, as seen from the second.
 pub(crate) async fn diff(ctx: &Context, a: &View, b: &View) -> Result<Vec<DiffRange>> {
     let block = a.root.block;
@@ -215,7 +236,7 @@ pub(crate) async fn diff(ctx: &Context, a: &View, b: &View) -> Result<Vec<DiffRa
     let mut found = Vec::new();
     tree::diff(&ctx.nodes, a.root.top, b.root.top, &mut found).await?;
     suspects.extend(found);
-    for overlay in [&a.overlay, &b.overlay] {
+    for overlay in [&a.changes, &b.changes] {
         suspects.extend(overlay.entries().map(|change| change.index));
         for zero in overlay.zeroed().iter() {
             for top in [a.root.top, b.root.top] {
@@ -251,7 +272,7 @@ async fn entry(
     view: &View,
     index: u64,
 ) -> Result<Option<skerry_core::entry::BlockEntry>> {
-    Ok(match view.overlay.get(index) {
+    Ok(match view.changes.get(index) {
         Overlaid::Data(entry) => Some(entry),
         Overlaid::Zero => None,
         Overlaid::Below => tree::lookup(&ctx.nodes, view.root.top, index).await?,
@@ -261,10 +282,10 @@ async fn entry(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::streams::open::state_of;
     use skerry_core::entry::BlockEntry;
     use skerry_core::id::VolumeId;
     use skerry_core::position::{Number, Position, SegmentKey};
+    use skerry_core::record::Action;
     use skerry_core::root::Root;
     use skerry_core::size::BlockSize;
 
@@ -275,14 +296,19 @@ mod tests {
         let size = 1 << 30;
         let view =
             View::of_root(VolumeId([1; 16]), Root::empty(size, block, "disk"), Position::default());
-        let mut state = state_of(view, block);
+        let mut state: State<Disk> = State::of(view);
         let segment = SegmentKey { stream: skerry_core::id::StreamId([1; 16]), number: Number(1) };
         for n in 0..20_000u64 {
-            state.content(n * 8192..n * 8192 + 512, n + 1, n % 3 == 0, std::time::Duration::ZERO);
+            let (offset, len) = (n * 8192, 512);
+            let action = match n % 3 {
+                0 => Action::Zero { offset, len },
+                _ => Action::Write { offset, len },
+            };
+            state.content(&action, n + 1, std::time::Duration::ZERO);
             state
-                .overlay
+                .changes
                 .set(n * 2 + 1, &BlockEntry { segment, offset: 0, len: 1, slot: 0, source: 0 });
-            state.overlay.zero(100_000 + n * 2..100_000 + n * 2 + 1);
+            state.changes.zero(100_000 + n * 2..100_000 + n * 2 + 1);
         }
         let sectors = size / SECTOR_BYTES;
         let (mut at, mut told, mut windows) = (0, 0, 0);

@@ -1,8 +1,8 @@
 //! Fsck of the whole bucket, and of what this node knows besides.
 
+use crate::disk::Node;
 use crate::error::Result;
 use crate::info::FsckReport;
-use crate::streams::node::Node;
 use skerry_store::fsck;
 
 impl Node {

@@ -1,11 +1,25 @@
-//! Disks: a volume's content as blocks.
+//! Disks: volumes whose content is blocks. A [`Volume`] is a stream that carries one.
 
 pub mod device;
 
-pub(crate) mod edges;
-pub(crate) mod extents;
+mod attach;
+mod build;
+mod edges;
+mod extents;
 mod fsck;
-pub(crate) mod parts;
+mod io;
+mod parts;
+mod payload;
 mod readahead;
-pub(crate) mod reading;
-pub(crate) mod volumes;
+mod reading;
+mod volumes;
+
+pub use payload::Disk;
+
+use crate::streams;
+
+/// A disk that this node writes.
+pub type Volume = streams::stream::Stream<Disk>;
+
+/// The engine of one node.
+pub type Node = streams::node::Node<Disk>;

@@ -3,8 +3,8 @@
 //! A volume and a state that is only read resolve a range alike, and read it through here alike.
 
 use crate::context::Context;
+use crate::disk::payload::{From, Part};
 use crate::error::Result;
-use crate::streams::state::{From, Part};
 use skerry_core::node::NodePtr;
 use skerry_core::record::RECORD_HEAD;
 use skerry_core::size::BlockSize;

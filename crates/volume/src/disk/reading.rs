@@ -2,30 +2,24 @@
 
 use crate::context::Context;
 use crate::disk::parts::PartsReader;
+use crate::disk::payload::{Disk, Part};
 use crate::error::{Error, ErrorKind, Result};
-use crate::streams::open::state_of;
 use crate::streams::pins::Pinned;
-use crate::streams::state::{Part, State};
-use skerry_core::descriptor::VolumeDesc;
+use crate::streams::state::State;
 use skerry_store::view::View;
 use std::sync::Arc;
 
 /// A state that never changes.
 pub(crate) struct Reading {
     ctx: Arc<Context>,
-    pub(crate) state: State,
+    pub(crate) state: State<Disk>,
     pinned: Option<Pinned>,
 }
 
 impl Reading {
     /// Reads what a view holds.
-    pub(crate) fn new(
-        ctx: Arc<Context>,
-        desc: &VolumeDesc,
-        view: View,
-        pinned: Option<Pinned>,
-    ) -> Self {
-        Self { ctx, state: state_of(view, desc.block), pinned }
+    pub(crate) fn new(ctx: Arc<Context>, view: View, pinned: Option<Pinned>) -> Self {
+        Self { ctx, state: State::of(view), pinned }
     }
 
     fn resolve(&self, offset: u64, len: usize) -> Result<Vec<Part>> {
@@ -65,6 +59,6 @@ impl Reading {
     }
 
     fn parts(&self) -> PartsReader<'_> {
-        PartsReader { ctx: &self.ctx, block: self.state.block, top: self.state.top() }
+        PartsReader { ctx: &self.ctx, block: self.state.payload.block, top: self.state.top() }
     }
 }

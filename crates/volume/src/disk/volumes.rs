@@ -1,22 +1,21 @@
-//! What is done with volumes: create, list, resize, release. Deletion is in `deletion`, renaming in `naming`.
+//! What is done with disks: create, clone, list, resize.
 
+use crate::disk::Node;
+use crate::disk::Volume;
 use crate::error::{Error, ErrorKind, Result};
-use crate::info::{CreateVolume, Released, VolumeInfo};
-use crate::streams::node::Node;
-use crate::streams::stream::{Behalf, Volume, WHOLE};
+use crate::info::{CreateVolume, VolumeInfo};
+use crate::streams::snaps::{REPLACED_MAX, missing};
+use crate::streams::stream::Behalf;
 use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind, VolumeState};
-use skerry_core::hold::Span;
-use skerry_core::holder::Holder;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::name::Name;
+use skerry_core::overlay::Overlay;
 use skerry_core::position::Position;
 use skerry_core::record::Action;
 use skerry_core::refs::Ref;
 use skerry_core::root::{Base, Root};
 use skerry_core::size::{BlockSize, check_volume};
-use skerry_store::claim::{self, ClaimOptions};
-use skerry_store::family;
-use std::sync::Arc;
+use skerry_store::claim;
 use std::sync::atomic::Ordering;
 
 fn invalid(e: impl std::fmt::Display) -> Error {
@@ -44,67 +43,78 @@ impl Node {
             base: Base::exact(root, Position::start(0, genesis, 0)),
             parent: None,
         };
-        self.introduce(desc, &new.name, None).await
+        self.introduce(desc, &new.name, None).await?;
+        self.show_volume(&new.name).await
     }
 
-    /// Makes a descriptor a volume: propose, see that what it hangs on is still there, take the name, settle.
-    /// Of a clone `parent` is the ref that it copies: its holder comes before anything else.
-    pub(crate) async fn introduce(
+    /// Gives a volume another name.
+    pub async fn rename_volume(&self, name: &Name, new: &Name) -> Result<VolumeInfo> {
+        let volume = self.rename(name, new).await?;
+        Ok(self.info_here(new.as_str(), &volume))
+    }
+
+    /// Makes a writable volume from a snapshot, sharing everything.
+    pub async fn clone_volume(
         &self,
-        desc: VolumeDesc,
-        name: &Name,
-        parent: Option<&Ref>,
+        volume: &Name,
+        snapshot: &Name,
+        new: &Name,
+        size_bytes: Option<u64>,
     ) -> Result<VolumeInfo> {
-        let catalog = &self.ctx.catalog;
-        self.free_left_over(name).await?;
-        if catalog.resolve(name).await?.is_some() {
-            return Err(Error::new(
-                ErrorKind::Exists,
-                format!("volume {name} exists already; choose another name"),
-            ));
-        }
-        let id = desc.id;
-        if let Some(((of, snapshot), parent)) = desc.parent.zip(parent) {
-            let span = Span::of_snapshot(parent);
-            catalog.hold(of, &Holder::Clone { clone: id, snapshot, span }).await?;
-        }
-        catalog.propose(&desc).await?;
-        let named = async {
-            // From here on the descriptor holds what it was made of, if that still counts.
-            if let Some(parent) = parent
-                && let Some(info) = &parent.snapshot
-                && !catalog.is_newest(parent.volume, info).await?
-            {
-                let detail = format!(
-                    "the snapshot that {name} was to be cloned from was deleted or replaced meanwhile"
-                );
-                return Err(Error::new(ErrorKind::NotFound, detail));
+        let parent = self.resolve(volume).await?;
+        let mut found = self.published(parent, volume, snapshot).await?;
+        for _ in 0..REPLACED_MAX {
+            match self.clone_ref(&found, volume, snapshot, new, size_bytes).await {
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    // Its owner may have put a higher number of the same snapshot meanwhile.
+                    let now = self.published(parent, volume, snapshot).await?;
+                    if now == found {
+                        return Err(e);
+                    }
+                    found = now;
+                }
+                done => return done,
             }
-            catalog.claim(name, id).await.map_err(|e| match e.kind() {
-                skerry_store::ErrorKind::Exists => Error::new(
-                    ErrorKind::Exists,
-                    format!("volume {name} exists already; choose another name"),
-                ),
-                _ => Error::from(e),
-            })
-        };
-        let state = if let Err(e) = named.await {
-            if catalog.settle(id, VolumeState::Withdrawn).await? == VolumeState::Withdrawn
-                && let Some((parent, _)) = desc.parent
-            {
-                family::delete_holders(&self.ctx.bucket, parent, id).await?;
-            }
-            return Err(e);
-        } else {
-            catalog.settle(id, VolumeState::Ready).await?
-        };
-        if state != VolumeState::Ready {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("somebody else was creating {name}; try again"),
-            ));
         }
-        self.show_volume(name).await
+        let detail = format!("{volume}@{snapshot} changes all the time; try again");
+        Err(Error::new(ErrorKind::Unavailable, detail))
+    }
+
+    async fn clone_ref(
+        &self,
+        found: &Ref,
+        volume: &Name,
+        snapshot: &Name,
+        new: &Name,
+        size_bytes: Option<u64>,
+    ) -> Result<VolumeInfo> {
+        let parent = found.volume;
+        let info = found.snapshot.as_ref().ok_or_else(|| missing(volume, snapshot))?;
+        let size_bytes = size_bytes.unwrap_or(info.size_bytes);
+        check_volume(size_bytes).map_err(|e| Error::new(ErrorKind::Invalid, e.to_string()))?;
+        if size_bytes < info.size_bytes {
+            let detail = format!(
+                "a clone can't be smaller than its parent: {volume}@{snapshot} has {} bytes; clone it, then shrink",
+                info.size_bytes
+            );
+            return Err(Error::new(ErrorKind::Invalid, detail));
+        }
+        let entropy = self.ctx.bucket.entropy();
+        let desc = VolumeDesc {
+            id: VolumeId::random(entropy.as_ref()),
+            kind: VolumeKind::Disk,
+            home: self.ctx.bucket.id(),
+            block: found.base.root.block,
+            flush: self.ctx.catalog.desc(parent).await?.flush,
+            created_ms: self.ctx.clock().wall_ms(),
+            name: new.to_string(),
+            size_bytes,
+            genesis: StreamId::random(entropy.as_ref()),
+            base: found.base.clone(),
+            parent: Some((parent, info.id)),
+        };
+        self.introduce(desc, new, Some(found)).await?;
+        self.show_volume(new).await
     }
 
     /// All volumes, by name. One that is damaged is shown with what is wrong with it, and hides no other.
@@ -163,7 +173,7 @@ impl Node {
             let newest = labels.iter().max_by_key(|(_, label)| label.created_ms);
             info.size_bytes = newest.map_or(0, |(_, label)| label.size_bytes);
         } else {
-            let peek = claim::peek(&self.ctx.bucket, &desc).await?;
+            let peek = claim::peek::<Overlay>(&self.ctx.bucket, &desc).await?;
             info.size_bytes = peek.view.size_bytes;
             info.owned_here = peek.owner.as_ref().is_some_and(|owner| owner.node == self.ctx.node);
             info.owner = peek.owner.map(|owner| owner.host);
@@ -225,75 +235,6 @@ impl Node {
         volume.flush().await?;
         Ok(self.info_here(name.as_str(), &volume))
     }
-
-    /// Gives a volume up, so that another node may write it; by force, takes it from the node that has it.
-    pub async fn release_volume(&self, name: &Name, force: bool) -> Result<Released> {
-        let id = self.resolve(name).await?;
-        self.refuse_deleted(id, name).await?;
-        if let Some(open) = self.open_here(id) {
-            // It may have been taken from here long ago, and nobody has noticed yet.
-            open.look_at_attach().await;
-        }
-        let desc = self.ctx.catalog.desc(id).await?;
-        let Some(volume) = self.open_here(id) else {
-            return self.release_elsewhere(&desc, name, force).await;
-        };
-        let _admin = volume.admin.lock().await;
-        // Who writes or attaches from now on waits, and is told in the end that the volume was released.
-        let _paused = volume.pause();
-        volume.refuse_clients(force, true)?;
-        volume.drain().await?;
-        volume.checkpoint().await?;
-        // Out of service before the seal is there: its own seal must not look like a take-over. Nobody opens it meanwhile.
-        let _turn = self.opening.take(id).await;
-        let text = format!("volume {name} was released here; attach again to claim it");
-        volume.retire(Error::new(ErrorKind::Detached, text));
-        self.seal_for_nobody(&desc, true).await?;
-        self.open_now.lock().remove(&id);
-        Ok(Released { held_by: Some(self.ctx.host.clone()), may_lose: false })
-    }
-
-    async fn release_elsewhere(
-        &self,
-        desc: &Arc<VolumeDesc>,
-        name: &Name,
-        force: bool,
-    ) -> Result<Released> {
-        let peek = claim::peek(&self.ctx.bucket, desc).await?;
-        let Some(owner) = peek.owner else {
-            return Ok(Released { held_by: None, may_lose: false });
-        };
-        if owner.node != self.ctx.node && !force {
-            let detail = format!(
-                "volume {name} is held by host {}; release it there, or say --force: what that host has not \
-                 destaged is lost then",
-                owner.host
-            );
-            return Err(Error::new(ErrorKind::Fenced, detail));
-        }
-        let has_rest = self.tails.lock().by_volume.contains_key(&desc.id)
-            || !self.ctx.stuck_tails(Some(desc.id))?.is_empty();
-        if has_rest && !force {
-            let detail = format!(
-                "volume {name} has records here that are not in the bucket: attach it, so that they get there, and \
-                 release it then; or say --force: they are never merged then"
-            );
-            return Err(Error::new(ErrorKind::Busy, detail));
-        }
-        self.seal_for_nobody(desc, true).await?;
-        // What was not destaged from here is in this log, if it is the one that was used.
-        let is_other_log = self.ctx.has_log && owner.log != self.ctx.log_id();
-        let is_elsewhere = owner.node != self.ctx.node || is_other_log;
-        let is_local = desc.flush == FlushLevel::Local;
-        let may_lose = has_rest || (is_elsewhere && is_local);
-        Ok(Released { held_by: Some(owner.host), may_lose })
-    }
-
-    async fn seal_for_nobody(&self, desc: &VolumeDesc, force: bool) -> Result<()> {
-        let options = ClaimOptions { owner: None, force, held_only: false };
-        claim::claim(&self.ctx.bucket, desc, &options).await?;
-        Ok(())
-    }
 }
 
 /// What a name of a listing leads to.
@@ -337,18 +278,6 @@ fn unknown(name: &str, id: VolumeId) -> VolumeInfo {
     }
 }
 
-/// From the moment on when a volume may have been given up, whatever comes of the attempt or of who asked
-/// for it: it is out of service here. Attaching again finds out whose it is.
-pub(crate) struct GivenUp<'a>(pub(crate) &'a Volume);
-
-impl Drop for GivenUp<'_> {
-    fn drop(&mut self) {
-        let name = self.0.name();
-        let text = format!("volume {name} was being given up; attach again to see whose it is");
-        self.0.retire(Error::new(ErrorKind::Detached, text));
-    }
-}
-
 impl Volume {
     /// Changes the size: a shrink first zeroes what is cut off, so that growing never brings it back.
     async fn resize(&self, size_bytes: u64) -> Result<()> {
@@ -360,27 +289,8 @@ impl Volume {
         let _paused = self.pause();
         if size_bytes < now {
             let action = Action::Zero { offset: size_bytes, len: now - size_bytes };
-            self.append_waiting(
-                &WHOLE,
-                generation,
-                Behalf::WhoPaused,
-                action,
-                |state, at, time| {
-                    state.content(size_bytes..now, at, true, time);
-                },
-            )
-            .await?;
+            self.note(generation, Behalf::WhoPaused, &action).await?;
         }
-        let action = Action::Resize(size_bytes);
-        self.append_waiting(
-            &WHOLE,
-            generation,
-            Behalf::WhoPaused,
-            action.clone(),
-            |state, at, now| {
-                self.take(state, &action, at, now);
-            },
-        )
-        .await
+        self.note(generation, Behalf::WhoPaused, &Action::Resize(size_bytes)).await
     }
 }

@@ -1,7 +1,8 @@
 //! Whether clients are active: how many requests the node's volumes were sent of late.
 
 use crate::streams::node::Node;
-use crate::streams::stream::Volume;
+use crate::streams::payload::Payload;
+use crate::streams::stream::Stream;
 use skerry_core::pace;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -11,7 +12,7 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Counts requests. Ends with the node.
-pub(crate) async fn watch_clients(node: Weak<Node>) {
+pub(crate) async fn watch_clients<P: Payload>(node: Weak<Node<P>>) {
     let (mut count, mut counted) = (0, Duration::ZERO);
     loop {
         tokio::time::sleep(LOOK).await;
@@ -25,14 +26,14 @@ pub(crate) async fn watch_clients(node: Weak<Node>) {
     }
 }
 
-impl Node {
+impl<P: Payload> Node<P> {
     /// Reads and writes of the volumes that are open.
     fn requests(&self) -> u64 {
         self.open_volumes().iter().map(|volume| volume.requests()).sum()
     }
 }
 
-impl Volume {
+impl<P: Payload> Stream<P> {
     fn requests(&self) -> u64 {
         let io = &self.io;
         [&io.reads, &io.writes, &io.zeroes].iter().map(|count| count.load(Ordering::Relaxed)).sum()

@@ -1,4 +1,4 @@
-//! Checkpoints of a volume that is being written: freeze the overlay, write the tree, publish the head.
+//! Checkpoints of a volume that is being written: freeze what changed, write the tree, publish the head.
 //!
 //! A snapshot that would hold much that is not in it gets a root of its own: a checkpoint is cut at its barrier, and its
 //! ref names the new root. So the snapshot waits for its ref until the tree is written; nothing else waits.
@@ -8,10 +8,10 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::heavy;
+use crate::streams::payload::Payload;
 use crate::streams::state::State;
-use crate::streams::stream::Volume;
+use crate::streams::stream::Stream;
 use skerry_core::id::SnapshotId;
-use skerry_core::overlay::Overlay;
 use skerry_core::position::Position;
 use skerry_core::refs::SnapshotInfo;
 use skerry_core::root::{Base, Root};
@@ -22,23 +22,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// How many overlays are frozen at once: one that is being written, and one that a snapshot waits for.
+/// How many times what changed is frozen at once: what is being written, and what a snapshot waits for.
 const FROZEN_MAX: usize = 2;
 
 /// What a checkpoint is made of, cut between two segments. It is merged into the root of the checkpoint before.
-pub(crate) struct Frozen {
+pub(crate) struct Frozen<P: Payload> {
     at: Position,
-    overlay: Arc<Overlay>,
+    changes: Arc<P::Changes>,
     facts: Facts,
     ticket: u64,
     /// The snapshot at whose barrier it was cut, if its ref is to name the new root.
     snapshot: Option<SnapshotInfo>,
 }
 
-impl Frozen {
-    fn cut(state: &mut State, ticket: u64, snapshot: Option<SnapshotInfo>) -> Self {
+impl<P: Payload> Frozen<P> {
+    fn cut(state: &mut State<P>, ticket: u64, snapshot: Option<SnapshotInfo>) -> Self {
         let facts = Facts { size_bytes: state.size_at, name: state.name_at.clone() };
-        Self { at: state.at, overlay: state.freeze(), facts, ticket, snapshot }
+        Self { at: state.at, changes: state.freeze(), facts, ticket, snapshot }
     }
 
     /// True if a snapshot's ref is to name the root that this makes.
@@ -47,9 +47,9 @@ impl Frozen {
     }
 }
 
-impl Volume {
-    /// Freezes the overlay if a checkpoint is due.
-    pub(crate) fn freeze(&self) -> Option<Frozen> {
+impl<P: Payload> Stream<P> {
+    /// Freezes what changed if a checkpoint is due.
+    pub(crate) fn freeze(&self) -> Option<Frozen<P>> {
         let ticket = self.checkpoints_wanted.load(Ordering::Acquire);
         let mut state = self.state.lock();
         let due = self.overlay_share.is_due()
@@ -65,7 +65,7 @@ impl Volume {
             return None;
         }
         let frozen = Frozen::cut(&mut state, ticket, None);
-        self.overlay_share.set(state.overlay_bytes());
+        self.overlay_share.set(state.changed_bytes());
         Some(frozen)
     }
 
@@ -78,17 +78,17 @@ impl Volume {
             && self.snapshots.lock().has(snapshot)
     }
 
-    /// Freezes the overlay at the barrier that was just passed.
-    pub(crate) fn freeze_for(&self, snapshot: SnapshotInfo) -> Frozen {
+    /// Freezes what changed at the barrier that was just passed.
+    pub(crate) fn freeze_for(&self, snapshot: SnapshotInfo) -> Frozen<P> {
         let ticket = self.checkpoints_wanted.load(Ordering::Acquire);
         let mut state = self.state.lock();
         let frozen = Frozen::cut(&mut state, ticket, Some(snapshot));
-        self.overlay_share.set(state.overlay_bytes());
+        self.overlay_share.set(state.changed_bytes());
         frozen
     }
 
     /// Writes what was frozen, publishes the snapshot that it is of, and the new head.
-    pub(crate) async fn check_in(&self, job: Frozen) -> Result<()> {
+    pub(crate) async fn check_in(&self, job: Frozen<P>) -> Result<()> {
         let before = self.state.lock().root_at;
         let made = self.write_tree(&job).await?;
         let mut keeper = self.refs.lock().await;
@@ -106,7 +106,7 @@ impl Volume {
             state.unsettled = false;
             state.head_at = Some(job.at);
             state.frozen.pop_front();
-            self.overlay_share.set(state.overlay_bytes());
+            self.overlay_share.set(state.changed_bytes());
         }
         drop(keeper);
         self.checkpoints_done.send_modify(|done| *done = (*done).max(job.ticket));
@@ -115,15 +115,15 @@ impl Volume {
     }
 
     /// Writes the tree. What the snapshot that it is of does not need is released at once, as far as that is bounded.
-    async fn write_tree(&self, job: &Frozen) -> Result<Checkpoint> {
+    async fn write_tree(&self, job: &Frozen<P>) -> Result<Checkpoint> {
         let root = self.state.lock().root.clone();
-        let mut made = self.write_step(&root, &job.overlay, &job.facts).await?;
+        let mut made = self.write_step(&root, &job.changes, &job.facts).await?;
         let drain_max = self.ctx.settings.drain_nodes_max.max(1);
         let steps = match job.snapshot {
             Some(_) => self.ctx.settings.snapshot_drain_nodes_max.div_ceil(drain_max),
             None => 1,
         };
-        let nothing = Arc::new(Overlay::new());
+        let nothing = Arc::new(P::Changes::default());
         for _ in 1..steps {
             if made.root.dead_pending.is_none() {
                 break;
@@ -138,7 +138,7 @@ impl Volume {
     async fn write_step(
         &self,
         root: &Arc<Root>,
-        overlay: &Arc<Overlay>,
+        changes: &Arc<P::Changes>,
         facts: &Facts,
     ) -> Result<Checkpoint> {
         let lane = NodeLane {
@@ -151,11 +151,11 @@ impl Volume {
         let mut waiting = self.ctx.work_waits();
         loop {
             let (ctx, lane, facts) = (self.ctx.clone(), lane.clone(), facts.clone());
-            let (root, overlay) = (root.clone(), overlay.clone());
+            let (root, changes) = (root.clone(), changes.clone());
             let work = async move {
                 let drain_max = ctx.settings.drain_nodes_max;
                 let (bucket, nodes) = (&ctx.bucket, &ctx.nodes);
-                checkpoint::write(bucket, nodes, lane, &root, &overlay, facts, drain_max).await
+                checkpoint::write(bucket, nodes, lane, &root, &*changes, facts, drain_max).await
             };
             let work: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(work);
             match heavy::run(self.ctx.background.as_ref(), &self.ctx.heavy, work).await? {

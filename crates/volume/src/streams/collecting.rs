@@ -4,8 +4,9 @@
 //! that neither a snapshot nor a checkpoint waits for a collection. What is dead at one head is dead at every later one.
 
 use crate::error::Result;
+use crate::streams::payload::Payload;
 use crate::streams::refs::{OwnHead, RefKeeper};
-use crate::streams::stream::Volume;
+use crate::streams::stream::Stream;
 use skerry_core::hold::{Span, neighbours};
 use skerry_core::id::SnapshotId;
 use skerry_core::position::{Number, SegmentKey};
@@ -29,7 +30,7 @@ struct Standing {
 
 impl Standing {
     /// None before this incarnation has written a head: until then it stands on its predecessor's.
-    fn of(volume: &Volume, keeper: &RefKeeper) -> Option<Self> {
+    fn of<P: Payload>(volume: &Stream<P>, keeper: &RefKeeper) -> Option<Self> {
         let head = keeper.own_head.clone()?;
         let owned = Owned {
             volume: volume.desc.id,
@@ -40,7 +41,7 @@ impl Standing {
     }
 }
 
-impl Volume {
+impl<P: Payload> Stream<P> {
     /// Deletes all that may be free and is.
     pub(crate) async fn collect_all(&self) -> Result<()> {
         self.collect(true).await.map(drop)

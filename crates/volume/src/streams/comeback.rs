@@ -8,7 +8,8 @@
 
 use crate::error::Result;
 use crate::streams::node::Node;
-use crate::streams::stream::Volume;
+use crate::streams::payload::Payload;
+use crate::streams::stream::Stream;
 use parking_lot::Mutex;
 use skerry_core::id::VolumeId;
 use std::collections::{BTreeSet, HashMap};
@@ -55,9 +56,9 @@ impl Comebacks {
     }
 }
 
-impl Node {
+impl<P: Payload> Node<P> {
     /// True if a volume that failed may be opened again now; then the next time is later.
-    pub(crate) fn comes_back(&self, volume: &Volume) -> bool {
+    pub(crate) fn comes_back(&self, volume: &Stream<P>) -> bool {
         let has_failed = volume.state.lock().failure.is_some();
         has_failed && volume.is_aside.load(Ordering::Acquire) && self.take_turn(volume.desc.id)
     }
@@ -117,11 +118,11 @@ impl Node {
 }
 
 /// Opens again what failed, as long as the node lives.
-pub(crate) async fn bring_back_now_and_then(node: Weak<Node>) {
+pub(crate) async fn bring_back_now_and_then<P: Payload>(node: Weak<Node<P>>) {
     loop {
         let Some(interval) = node.upgrade().map(|n| n.ctx.settings.comeback_first) else { return };
         tokio::time::sleep(interval).await;
-        let Some(node): Option<Arc<Node>> = node.upgrade() else { return };
+        let Some(node): Option<Arc<Node<P>>> = node.upgrade() else { return };
         let tried: std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> =
             Box::pin(node.try_comebacks());
         if let Err(error) = tried.await {

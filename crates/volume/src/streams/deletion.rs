@@ -4,11 +4,12 @@
 //! snapshot that is on its way must not be lost with the head. One that can't be opened, or is out of service, is
 //! deleted all the same, as long as nothing is lost with it that was meant to stay.
 
-use crate::disk::volumes::GivenUp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::SnapshotState;
 use crate::streams::node::Node;
-use crate::streams::stream::Volume;
+use crate::streams::payload::Payload;
+use crate::streams::release::GivenUp;
+use crate::streams::stream::Stream;
 use skerry_core::descriptor::VolumeState;
 use skerry_core::id::VolumeId;
 use skerry_core::name::Name;
@@ -16,7 +17,7 @@ use skerry_core::names;
 use skerry_store::{catalog, claim};
 use std::sync::Arc;
 
-impl Node {
+impl<P: Payload> Node<P> {
     /// Deletes a volume. Its snapshots stay, and keep its name, unless they are to go too.
     ///
     /// # Errors
@@ -55,7 +56,12 @@ impl Node {
         }
     }
 
-    async fn delete_open(&self, volume: &Arc<Volume>, snapshots: bool, force: bool) -> Result<()> {
+    async fn delete_open(
+        &self,
+        volume: &Arc<Stream<P>>,
+        snapshots: bool,
+        force: bool,
+    ) -> Result<()> {
         let id = volume.desc.id;
         let _admin = volume.admin.lock().await;
         // Snapshots that are pending must not be lost with the head; nor anything, if this fails half-way.
@@ -137,7 +143,7 @@ fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
 }
 
-fn has_pending(volume: &Volume) -> bool {
+fn has_pending<P: Payload>(volume: &Stream<P>) -> bool {
     let name = volume.name();
     let views = volume.snapshots.lock().views(&name);
     views.iter().any(|view| view.state == SnapshotState::Pending)

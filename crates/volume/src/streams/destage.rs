@@ -7,72 +7,63 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::streams::budget::Held;
 use crate::streams::checkin::Frozen;
 use crate::streams::parking::Fate;
+use crate::streams::payload::{Payload, Planned};
 use crate::streams::state::{Batch, State};
-use crate::streams::stream::Volume;
-use bytes::Bytes;
+use crate::streams::stream::Stream;
+use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use futures::{StreamExt, TryStreamExt};
-use skerry_core::batch::{BatchPlan, plan};
 use skerry_core::names;
 use skerry_core::ops::Op;
 use skerry_core::pace::{self, Need};
 use skerry_core::position::{Position, SegmentKey};
-use skerry_core::record::RECORD_HEAD;
 use skerry_core::refs::{PUBLISHED, SnapshotInfo};
 use skerry_core::seal::Seal;
-use skerry_core::segment::{BlockIn, BuiltSegment, SegmentId, SegmentKind, build};
-use skerry_core::size::SECTOR_BYTES;
+use skerry_core::segment::{BuiltSegment, SegmentId, SegmentKind};
 use skerry_core::takeover::{Found, ON_THEIR_WAY_MAX};
 use skerry_log::Position as LogPosition;
 use skerry_store::bucket::Created;
 use skerry_store::segment_io;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
-use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How many blocks that partial writes are merged with are read at once: a batch must not pay a round trip for each.
-const BASES_AT_ONCE: usize = 16;
-/// How many blocks are taken over under one hold of the state's lock: bounds how long a client waits for it.
-const APPLY_BLOCKS: usize = 256;
-
 /// A segment and what it does to the state.
-struct Built {
+struct Built<P: Payload> {
     /// Room for its bytes, until they are durable.
     room: Option<Held>,
     segment: BuiltSegment,
-    zeros: Vec<Range<u64>>,
-    batch: Batch,
+    made: P::Made,
+    batch: Batch<P>,
     /// How long it took to build, on the boot-time clock.
     took: Duration,
 }
 
-type Put = Pin<Box<dyn Future<Output = Result<Built>> + Send>>;
+type Put<P> = Pin<Box<dyn Future<Output = Result<Built<P>>> + Send>>;
 
 /// The destager of one volume.
-pub(crate) struct Destager {
-    volume: Arc<Volume>,
-    flight: FuturesOrdered<Put>,
+pub(crate) struct Destager<P: Payload> {
+    volume: Arc<Stream<P>>,
+    flight: FuturesOrdered<Put<P>>,
     checkpoint: Option<tokio::task::JoinHandle<Result<()>>>,
     /// Checkpoints that snapshots wait for: `checkin` bounds how many.
-    waiting: VecDeque<Frozen>,
+    waiting: VecDeque<Frozen<P>>,
     /// When the last batch was built, on the boot-time clock, and how long that took.
     built: (Duration, Duration),
 }
 
 /// What the destager does next.
-enum Action {
+enum Action<P: Payload> {
     /// Build the oldest batch.
-    Build(Box<Batch>),
+    Build(Box<Batch<P>>),
     /// Wait, at most so long.
     Wait(Option<Duration>),
 }
 
-impl Destager {
-    pub(crate) fn new(volume: Arc<Volume>) -> Self {
+impl<P: Payload> Destager<P> {
+    pub(crate) fn new(volume: Arc<Stream<P>>) -> Self {
         Self {
             volume,
             flight: FuturesOrdered::new(),
@@ -115,7 +106,7 @@ impl Destager {
         }
     }
 
-    fn next_action(&self) -> Action {
+    fn next_action(&self) -> Action<P> {
         let settings = &self.volume.ctx.settings;
         if self.flight.len() >= settings.puts_in_flight_max.min(ON_THEIR_WAY_MAX as usize)
             || self.overlay_is_full()
@@ -147,7 +138,7 @@ impl Destager {
     }
 
     /// How long to rest before the oldest batch is built.
-    fn rest(&self, state: &State) -> Option<Duration> {
+    fn rest(&self, state: &State<P>) -> Option<Duration> {
         let (built_at, step) = self.built;
         let batch = state.cut.front()?;
         let now = self.volume.ctx.clock().boot();
@@ -163,7 +154,7 @@ impl Destager {
         (left > Duration::ZERO).then_some(left)
     }
 
-    /// True while a checkpoint is behind: the overlay must not grow without bound.
+    /// True while a checkpoint is behind: changes must not grow without bound.
     fn overlay_is_full(&self) -> bool {
         self.checkpoint.is_some() && self.volume.overlay_share.is_full()
     }
@@ -196,35 +187,41 @@ impl Destager {
     }
 
     /// Builds a batch's segment and sends it on its way.
-    async fn build(&mut self, batch: Batch) -> Result<()> {
+    async fn build(&mut self, batch: Batch<P>) -> Result<()> {
         let volume = self.volume.clone();
-        let block = volume.desc.block;
-        let size = batch.size_before.max(batch.size_after);
-        let plan = plan(&batch.spans, block, size);
-        let room = self.room_for(&plan).await?;
-        let mut base = HashMap::new();
-        if plan.blocks.iter().any(|b| b.needs_base) {
-            // Partial blocks are merged with the state at the end of the batch before: get there first.
+        let Planned { mut plan, room_bytes, needs_base } = P::plan(&volume, &batch);
+        let mut room = self.room_for(room_bytes).await?;
+        if needs_base {
+            // What it is merged with is the state at the end of the batch before: get there first.
             while let Some(done) = self.flight.next().await {
                 self.apply(done?).await?;
             }
-            base = volume.base_blocks(&plan).await?;
+            P::read_base(&volume, &mut plan).await?;
         }
-        let id = self.next_id(&batch);
+        let id = volume.next_segment(batch.vseq_from, batch.vseq_to);
         let ctx = volume.ctx.clone();
-        let built = ctx.compute(move || volume.assemble(&id, batch, &plan, &base, room)).await??;
+        let build = move || {
+            let began = volume.ctx.clock().boot();
+            let ops = batch.ops.iter().filter(|op| volume.is_wanted(op)).cloned().collect();
+            let (segment, made) = P::build(&volume, &id, plan, ops)?;
+            if let Some(room) = &mut room {
+                room.shrink_to(segment.len_bytes());
+            }
+            let took = volume.ctx.clock().boot().saturating_sub(began);
+            Ok(Built { room, segment, made, batch, took })
+        };
+        let built: Result<Built<P>> = ctx.compute(build).await?;
+        let built = built?;
         self.volume.note_built(&built.segment);
         self.built = (self.volume.ctx.clock().boot(), built.took);
         self.flight.push_back(Box::pin(put(self.volume.clone(), built)));
         Ok(())
     }
 
-    /// Waits for room for a segment's blocks, for what they are merged with, and for the segment. What is on its way is
-    /// applied meanwhile: its end makes room.
-    async fn room_for(&mut self, plan: &BatchPlan) -> Result<Option<Held>> {
+    /// Waits for room for a segment and what it is put together from. What is on its way is applied meanwhile: its
+    /// end makes room.
+    async fn room_for(&mut self, bytes: usize) -> Result<Option<Held>> {
         let volume = self.volume.clone();
-        let bases = plan.blocks.iter().filter(|b| b.needs_base).count();
-        let bytes = (2 * plan.blocks.len() + bases) * volume.desc.block.bytes();
         let room = volume.ctx.buffers.take(bytes);
         tokio::pin!(room);
         loop {
@@ -236,35 +233,21 @@ impl Destager {
         }
     }
 
-    fn next_id(&self, batch: &Batch) -> SegmentId {
-        self.volume.next_segment(batch.vseq_from, batch.vseq_to)
-    }
-
     /// Takes a segment that is durable, as is everything before it, into the state.
-    async fn apply(&mut self, mut built: Built) -> Result<()> {
+    async fn apply(&mut self, built: Built<P>) -> Result<()> {
         let volume = self.volume.clone();
-        built.room = None;
-        for zeros in &built.zeros {
-            volume.state.lock().overlay.zero(zeros.clone());
-        }
-        if !built.segment.entries.is_empty() {
-            let length = built.segment.len_bytes() as u64;
-            volume.state.lock().overlay.note_length(built.segment.key, length);
-        }
-        for chunk in built.segment.entries.chunks(APPLY_BLOCKS) {
-            let mut state = volume.state.lock();
-            chunk.iter().for_each(|(index, entry)| state.overlay.set(*index, entry));
-        }
-        if let Some(info) = volume.take_position(&built) {
+        let Built { room, segment, made, batch, .. } = built;
+        drop(room);
+        P::apply(&volume, &segment, &made);
+        if let Some(info) = volume.take_position(&segment, &batch) {
             if volume.wants_own_root(info.id) {
                 self.waiting.push_back(volume.freeze_for(info));
             } else {
                 volume.publish_snapshot(info).await?;
             }
         }
-        volume.ctx.blocks.admit(&built.segment);
-        volume.forget_live(&built);
-        let batch = &built.batch;
+        P::forget(&volume, &segment, &made, batch.last_record + 1);
+        volume.count_out(&batch);
         volume.ctx.log.trim(volume.group, LogPosition::from_u64(batch.last_record + 1));
         volume.progress.send_modify(|progress| progress.vseq = batch.vseq_to);
         volume.room.notify_waiters();
@@ -302,7 +285,7 @@ impl Destager {
     }
 }
 
-impl Volume {
+impl<P: Payload> Stream<P> {
     /// The identity of the segment that follows the last one built.
     pub(crate) fn next_segment(&self, vseq_from: u64, vseq_to: u64) -> SegmentId {
         let (last, predecessor) = *self.last_built.lock();
@@ -325,74 +308,6 @@ impl Volume {
         self.fence.next_number.store(built.key.number.0 + 1, Ordering::Release);
     }
 
-    /// The blocks that a batch's partial writes are merged with, several at once.
-    async fn base_blocks(self: &Arc<Self>, plan: &BatchPlan) -> Result<HashMap<u64, Bytes>> {
-        let partial: Vec<u64> =
-            plan.blocks.iter().filter(|b| b.needs_base).map(|b| b.index).collect();
-        let read = futures::stream::iter(partial).map(|index| {
-            let volume = self.clone();
-            async move { Ok((index, volume.base_block(index).await?)) }
-        });
-        read.buffer_unordered(BASES_AT_ONCE).try_collect().await
-    }
-
-    /// The bytes of a block at the end of the batches that are in the bucket; zeros for a hole.
-    async fn base_block(&self, index: u64) -> Result<Bytes> {
-        let mut waiting = self.ctx.work_waits();
-        loop {
-            match self.read_base_block(index).await {
-                Ok(Some(block)) => return Ok(block),
-                Ok(None) => return Ok(Bytes::from(vec![0; self.desc.block.bytes()])),
-                Err(e) => {
-                    waiting.after(e).await?;
-                    self.check_in_service()?;
-                }
-            }
-        }
-    }
-
-    /// Puts a batch's blocks together from the log and builds its segment. Computes and reads the log; waits for nothing.
-    fn assemble(
-        &self,
-        id: &SegmentId,
-        batch: Batch,
-        plan: &BatchPlan,
-        base: &HashMap<u64, Bytes>,
-        mut room: Option<Held>,
-    ) -> Result<Built> {
-        let began = self.ctx.clock().boot();
-        let bytes = self.desc.block.bytes();
-        let mut raw = self.ctx.scratch.take(plan.blocks.len() * bytes);
-        for (block, out) in plan.blocks.iter().zip(raw.chunks_exact_mut(bytes)) {
-            match base.get(&block.index) {
-                Some(base) => out.copy_from_slice(base),
-                None if plan.covers(block, bytes) => {}
-                None => out.fill(0),
-            }
-        }
-        self.copy_pieces(plan, &mut raw)?;
-        let mut zeros: Vec<Range<u64>> = plan.zeros.clone();
-        let mut blocks = Vec::with_capacity(plan.blocks.len());
-        for (block, data) in plan.blocks.iter().zip(raw.chunks_exact(bytes)) {
-            if is_zero(data) {
-                zeros.push(block.index..block.index + 1);
-            } else {
-                blocks.push(BlockIn { index: block.index, data });
-            }
-        }
-        let zeros = join_ranges(zeros);
-        let mut ops: Vec<Op> =
-            zeros.iter().map(|r| Op::Zero { first: r.start, blocks: r.end - r.start }).collect();
-        ops.extend(batch.ops.iter().filter(|op| self.is_wanted(op)).cloned());
-        let segment = build(id, &ops, &blocks);
-        self.ctx.scratch.give_back(raw);
-        if let Some(room) = &mut room {
-            room.shrink_to(segment.chunks.iter().map(Bytes::len).sum());
-        }
-        let took = self.ctx.clock().boot().saturating_sub(began);
-        Ok(Built { room, segment, zeros, batch, took })
-    }
-
     /// A barrier whose snapshot was deleted while it was pending is left out.
     fn is_wanted(&self, op: &Op) -> bool {
         match op {
@@ -401,57 +316,20 @@ impl Volume {
         }
     }
 
-    /// Copies every piece from its record; each record is verified.
-    fn copy_pieces(&self, plan: &BatchPlan, raw: &mut [u8]) -> Result<()> {
-        let bytes = self.desc.block.bytes();
-        let mut todo: Vec<(u64, usize, usize)> = Vec::with_capacity(plan.pieces.len());
-        for (b, block) in plan.blocks.iter().enumerate() {
-            for p in block.pieces.start as usize..block.pieces.end as usize {
-                todo.push((plan.pieces[p].source.at, p, b * bytes));
-            }
-        }
-        todo.sort_unstable();
-        let mut window = self.ctx.log.window();
-        for (at, p, offset) in todo {
-            let piece = &plan.pieces[p];
-            let start = offset + piece.at as usize;
-            let out = &mut raw[start..start + piece.len as usize];
-            if piece.source.is_zero() {
-                out.fill(0);
-                continue;
-            }
-            let payload = window.read(LogPosition::from_u64(at))?.ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Internal,
-                    format!("log record {at} was let go before it was destaged"),
-                )
-            })?;
-            let from = RECORD_HEAD + piece.source.skip as usize * SECTOR_BYTES as usize;
-            let data = payload.get(from..from + out.len()).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Corrupt,
-                    format!("log record {at} is shorter than was written"),
-                )
-            })?;
-            out.copy_from_slice(data);
-        }
-        Ok(())
-    }
-
     /// Moves the place that is in the bucket; gives what a barrier at the end makes a snapshot of.
-    fn take_position(&self, built: &Built) -> Option<SnapshotInfo> {
+    fn take_position(&self, segment: &BuiltSegment, batch: &Batch<P>) -> Option<SnapshotInfo> {
         let mut state = self.state.lock();
         state.at = Position {
             epoch: self.epoch,
             stream: self.stream,
-            number: built.segment.key.number,
-            vseq: built.batch.vseq_to,
-            hash: built.segment.hash,
+            number: segment.key.number,
+            vseq: batch.vseq_to,
+            hash: segment.hash,
         };
         state.applied += 1;
-        self.overlay_share.set(state.overlay_bytes());
+        self.overlay_share.set(state.changed_bytes());
         let mut published = None;
-        for op in &built.batch.ops {
+        for op in &batch.ops {
             match op {
                 Op::Resize(size) => state.size_at = *size,
                 Op::Rename(name) => state.name_at.clone_from(name),
@@ -470,35 +348,22 @@ impl Volume {
         published
     }
 
-    /// Takes out of the live index what the overlay says now.
-    fn forget_live(&self, built: &Built) {
-        let before = built.batch.last_record + 1;
-        let per_block = self.desc.block.bytes() as u64 / SECTOR_BYTES;
-        let sectors = |blocks: &Range<u64>| blocks.start * per_block..blocks.end * per_block;
-        for zeros in &built.zeros {
-            self.state.lock().live.clear_older(sectors(zeros), before);
-        }
-        for chunk in built.segment.entries.chunks(APPLY_BLOCKS) {
-            let mut state = self.state.lock();
-            for (index, _) in chunk {
-                state.live.clear_older(sectors(&(*index..index + 1)), before);
-            }
-        }
+    /// What was counted of a batch is in the bucket.
+    fn count_out(&self, batch: &Batch<P>) {
         let mut state = self.state.lock();
         let State { undestaged_bytes, undestaged_records, .. } = &mut *state;
-        *undestaged_bytes = undestaged_bytes.saturating_sub(built.batch.bytes as u64);
-        let records = (built.batch.vseq_to - built.batch.vseq_from) as usize;
-        *undestaged_records = undestaged_records.saturating_sub(records);
+        *undestaged_bytes = undestaged_bytes.saturating_sub(batch.bytes as u64);
+        *undestaged_records = undestaged_records.saturating_sub(batch.records() as usize);
     }
 }
 
 /// Puts a batch's segment, and gives the batch back when it is durable.
-async fn put(volume: Arc<Volume>, built: Built) -> Result<Built> {
+async fn put<P: Payload>(volume: Arc<Stream<P>>, built: Built<P>) -> Result<Built<P>> {
     volume.put_segment(&built.segment).await?;
     Ok(built)
 }
 
-impl Volume {
+impl<P: Payload> Stream<P> {
     /// Puts a segment, again and again until it is durable or known to be somebody else's.
     pub(crate) async fn put_segment(&self, built: &BuiltSegment) -> Result<()> {
         let name = names::segment(built.key);
@@ -532,21 +397,4 @@ impl Volume {
             None => self.fenced("an operator"),
         }
     }
-}
-
-fn is_zero(data: &[u8]) -> bool {
-    // A block's first bytes tell almost always; comparing it with itself shifted tells for sure, at memcmp's speed.
-    data.first() == Some(&0) && data[..data.len() - 1] == data[1..]
-}
-
-fn join_ranges(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    ranges.sort_unstable_by_key(|r| r.start);
-    let mut out: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match out.last_mut() {
-            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
-            _ => out.push(range),
-        }
-    }
-    out
 }

@@ -10,7 +10,8 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::EngineSettings;
 use crate::streams::parking::Fate;
-use crate::streams::stream::Volume;
+use crate::streams::payload::Payload;
+use crate::streams::stream::Stream;
 use crate::streams::tail;
 use skerry_core::env::Clock;
 use skerry_core::position::Number;
@@ -140,7 +141,7 @@ impl Drop for Leaving<'_> {
 }
 
 /// Looks at the stream of a volume at regular intervals, as long as it is in service.
-pub(crate) async fn watch_fence(volume: Weak<Volume>) {
+pub(crate) async fn watch_fence<P: Payload>(volume: Weak<Stream<P>>) {
     let mut idle = 0;
     loop {
         let Some(interval) = volume.upgrade().map(|open| open.ctx.settings.fence_interval) else {
@@ -166,7 +167,7 @@ pub(crate) async fn watch_fence(volume: Weak<Volume>) {
     }
 }
 
-impl Volume {
+impl<P: Payload> Stream<P> {
     /// Looks at the stream as long as there is a suspicion; fails if it was sealed.
     pub(crate) async fn check_fence(&self) -> Result<()> {
         for _ in 0..LOOKS_MAX {

@@ -1,12 +1,13 @@
 //! Flushing: what must be durable before a flush is answered, and how it gets there.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::streams::stream::{Attempt, Volume};
+use crate::streams::payload::Payload;
+use crate::streams::stream::{Attempt, Stream};
 use skerry_core::descriptor::FlushLevel;
 use skerry_log::Position as LogPosition;
 use std::sync::atomic::Ordering;
 
-impl Volume {
+impl<P: Payload> Stream<P> {
     /// What a flush promises here: without a log on a disk, no less than the bucket.
     pub(crate) fn flush_level(&self) -> FlushLevel {
         if self.ctx.has_log { self.desc.flush } else { FlushLevel::Bucket }

@@ -4,14 +4,15 @@
 //! Under load checkpoints do that bit by bit. A volume that was trimmed and left alone would keep its garbage.
 
 use crate::error::Result;
-use crate::streams::stream::{Behalf, Volume, WHOLE};
+use crate::streams::payload::Payload;
+use crate::streams::stream::{Behalf, Stream};
 use skerry_core::record::Action;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Tidies up a volume whenever nobody has written to it for a while, as long as it is in service.
-pub(crate) async fn tidy_when_idle(volume: Weak<Volume>) {
+pub(crate) async fn tidy_when_idle<P: Payload>(volume: Weak<Stream<P>>) {
     let mut last_vseq = None;
     let Some(jitter) = volume.upgrade().map(|open| open.idle_jitter()) else { return };
     loop {
@@ -35,7 +36,7 @@ pub(crate) async fn tidy_when_idle(volume: Weak<Volume>) {
     }
 }
 
-impl Volume {
+impl<P: Payload> Stream<P> {
     /// Not all volumes of a node at once.
     fn idle_jitter(&self) -> Duration {
         let mut random = [0; 2];
@@ -65,16 +66,7 @@ impl Volume {
                 break;
             }
             // A head is named by its place: the next one needs another.
-            self.append_waiting(
-                &WHOLE,
-                generation,
-                Behalf::Operator,
-                Action::Step,
-                |state, at, now| {
-                    self.take(state, &Action::Step, at, now);
-                },
-            )
-            .await?;
+            self.note(generation, Behalf::Operator, &Action::Step).await?;
             vseq += 1;
             self.drain().await?;
             self.checkpoint().await?;

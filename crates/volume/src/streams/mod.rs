@@ -1,28 +1,34 @@
-//! The stream engine: what this node writes, from its log into the bucket and back.
+//! The engine of streams: what this node writes, from its log into the bucket and back.
+//!
+//! It knows no payload ([`payload`] is what it asks of one) and reads nothing of records' content, of segments' blocks
+//! or of trees. A test of this crate holds it to that.
 
-pub mod node;
-pub mod stream;
+pub(crate) mod node;
+pub mod payload;
+pub(crate) mod stream;
 pub mod tail;
 
 mod activity;
-mod budget;
+pub(crate) mod budget;
 mod checkin;
 mod collecting;
 mod comeback;
+mod creation;
 mod deletion;
 mod destage;
 mod fence;
 mod flush;
-mod heavy;
+pub(crate) mod heavy;
 mod idle;
 mod naming;
-pub(crate) mod open;
+mod open;
 pub(crate) mod parking;
 pub(crate) mod pins;
 mod pressure;
 mod recover;
 mod refs;
-mod scratch;
+mod release;
+pub(crate) mod scratch;
 pub(crate) mod snaps;
 mod snapshots;
 pub(crate) mod state;

@@ -5,9 +5,9 @@
 //! that is not the true one finishes what was begun.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::info::VolumeInfo;
 use crate::streams::node::Node;
-use crate::streams::stream::{Behalf, Volume, WHOLE};
+use crate::streams::payload::Payload;
+use crate::streams::stream::{Behalf, Stream};
 use skerry_core::descriptor::VolumeState;
 use skerry_core::id::VolumeId;
 use skerry_core::name::Name;
@@ -16,26 +16,17 @@ use skerry_store::claim;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-impl Volume {
+impl<P: Payload> Stream<P> {
     /// Notes a new true name, and waits until it is in the bucket: the catalogue must not be ahead of it.
     async fn call(&self, name: &Name) -> Result<()> {
         let generation = self.state.lock().generation;
         let action = Action::Rename(name.to_string());
-        self.append_waiting(
-            &WHOLE,
-            generation,
-            Behalf::Operator,
-            action.clone(),
-            |state, at, now| {
-                self.take(state, &action, at, now);
-            },
-        )
-        .await?;
+        self.note(generation, Behalf::Operator, &action).await?;
         self.drain().await
     }
 }
 
-impl Node {
+impl<P: Payload> Node<P> {
     /// What a volume is called now; nothing if there is none of this id, or it is deleted. Of one whose rename is
     /// half done it is the name that it will have.
     pub async fn name_of(&self, id: VolumeId) -> Result<Option<Name>> {
@@ -50,18 +41,18 @@ impl Node {
         if entry.gone {
             return Ok(None);
         }
-        let peek = claim::peek(&self.ctx.bucket, &entry.desc).await?;
+        let peek = claim::peek::<P::Changes>(&self.ctx.bucket, &entry.desc).await?;
         parsed(&peek.view.name).map(Some)
     }
 
     /// Gives a volume another name.
-    pub async fn rename_volume(&self, name: &Name, new: &Name) -> Result<VolumeInfo> {
+    pub(crate) async fn rename(&self, name: &Name, new: &Name) -> Result<Arc<Stream<P>>> {
         let volume = self.writable(name).await?;
         // It may lock the volume itself.
         if volume.name() != new.as_str() {
             self.free_left_over(new).await?;
         }
-        let _admin = volume.admin.lock().await;
+        let _admin = volume.admin.clone().lock_owned().await;
         // A rename that was half done is finished by now, and may have been this one.
         let old = parsed(&volume.name())?;
         if old != *new {
@@ -72,11 +63,11 @@ impl Node {
             volume.call(new).await?;
             self.take_name(&volume, &old, new).await?;
         }
-        Ok(self.info_here(new.as_str(), &volume))
+        Ok(volume)
     }
 
     /// Claims the true name and frees the old one; goes back to the old one if somebody else has the new.
-    async fn take_name(&self, volume: &Volume, old: &Name, new: &Name) -> Result<()> {
+    async fn take_name(&self, volume: &Stream<P>, old: &Name, new: &Name) -> Result<()> {
         let id = volume.desc.id;
         match self.ctx.catalog.claim(new, id).await {
             Ok(()) => self.ctx.catalog.free(old, id).await?,
@@ -92,7 +83,7 @@ impl Node {
     }
 
     /// A volume was opened by `name`: if that is not its true name, finishes the rename.
-    pub(crate) async fn settle_name(&self, volume: &Arc<Volume>, name: &Name) -> Result<()> {
+    pub(crate) async fn settle_name(&self, volume: &Arc<Stream<P>>, name: &Name) -> Result<()> {
         if volume.named.load(Ordering::Acquire) && volume.name() == name.as_str() {
             return Ok(());
         }
@@ -151,7 +142,7 @@ impl Node {
             }
             return Ok(!left);
         }
-        let truth = claim::peek(&self.ctx.bucket, &entry.desc).await?.view.name;
+        let truth = claim::peek::<P::Changes>(&self.ctx.bucket, &entry.desc).await?.view.name;
         if truth == name.as_str() {
             return Ok(false);
         }

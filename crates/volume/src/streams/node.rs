@@ -2,128 +2,50 @@
 //!
 //! What is done *to* volumes is in `volumes` and `snaps`; this knows which are open.
 
-use crate::context::Context;
-use crate::disk::device::Device;
-use crate::disk::reading::Reading;
+use crate::context::{Context, NodeParts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::NodeStatus;
-use crate::settings::EngineSettings;
 use crate::streams::activity::watch_clients;
-use crate::streams::budget::{Buffers, OverlayBudget};
 use crate::streams::comeback::{Comebacks, bring_back_now_and_then};
-use crate::streams::heavy;
 use crate::streams::open;
-use crate::streams::parking::Parking;
-use crate::streams::pins::Pinned;
+use crate::streams::payload::Payload;
 use crate::streams::pressure::relieve_log;
-use crate::streams::scratch::Scratch;
-use crate::streams::snaps::REPLACED_MAX;
-use crate::streams::stream::Volume;
+use crate::streams::stream::Stream;
 use crate::streams::tail::{self, Tails};
 use crate::streams::turns::Turns;
 use futures::FutureExt;
 use parking_lot::Mutex;
-use skerry_core::descriptor::{VolumeDesc, VolumeState};
-use skerry_core::id::{NodeId, VolumeId};
-use skerry_core::name::{Name, Target};
-use skerry_core::root::Base;
-use skerry_log::{Log, Recovery};
-use skerry_store::blocks::Blocks;
-use skerry_store::bucket::Bucket;
-use skerry_store::catalog::Catalog;
-use skerry_store::collect::Collector;
-use skerry_store::nodes::Nodes;
-use skerry_store::{claim, view};
+use skerry_core::descriptor::VolumeState;
+use skerry_core::id::VolumeId;
+use skerry_core::name::Name;
+use skerry_store::claim;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use tokio::runtime::Handle;
-use tokio::sync::Notify;
-use tokio::sync::Semaphore;
-
-/// What a node's engine is made of.
-pub struct NodeParts {
-    /// The bucket, opened and probed.
-    pub bucket: Bucket,
-    /// Its URL, for people, without secrets.
-    pub bucket_url: String,
-    /// The reader of map nodes.
-    pub nodes: Nodes,
-    /// The reader of blocks.
-    pub blocks: Blocks,
-    /// The log, opened.
-    pub log: Log,
-    /// What survived in it.
-    pub recovery: Recovery,
-    /// True if the log is on a disk; without one, the default flush level is `bucket`.
-    pub has_log: bool,
-    /// Where tails go that are not merged, or not now; nowhere without a log on a disk.
-    pub parking: Option<Arc<dyn Parking>>,
-    /// The node.
-    pub node: NodeId,
-    /// The host's name.
-    pub host: String,
-    /// A runtime whose blocking threads do the heavy computing, at a low priority if it is to give way
-    /// to clients. Without it, computing is done where it comes up: for simulations.
-    pub background: Option<Handle>,
-    /// Limits.
-    pub settings: EngineSettings,
-}
-
-/// How often a volume that its owner checks in meanwhile is pinned anew.
-const PIN_TRIES_MAX: usize = 5;
 
 /// The engine of one node.
-pub struct Node {
+pub struct Node<P: Payload> {
     pub(crate) ctx: Arc<Context>,
-    pub(crate) bucket_url: String,
     /// All volumes that are open here.
-    pub(crate) open_now: Mutex<HashMap<VolumeId, Arc<Volume>>>,
+    pub(crate) open_now: Mutex<HashMap<VolumeId, Arc<Stream<P>>>>,
     /// Held while a volume is opened or closed: one volume that takes long keeps no other waiting.
     pub(crate) opening: Turns<VolumeId>,
     pub(crate) tails: Mutex<Tails>,
     pub(crate) comebacks: Comebacks,
 }
 
-impl Node {
+impl<P: Payload> Node<P> {
     /// Opens the engine: reads the log, and brings every volume with a tail back into service.
     pub async fn open(parts: NodeParts) -> Result<Arc<Self>> {
-        let tails = tail::read(parts.recovery)?;
+        let (ctx, recovery) = Context::new(parts);
+        let tails = tail::read(recovery)?;
         for group in &tails.superseded {
-            parts.log.trim(*group, skerry_log::Position::MAX);
+            ctx.log.trim(*group, skerry_log::Position::MAX);
         }
-        let overlays = OverlayBudget::new(parts.settings.overlay_bytes_max);
-        let scratch = Scratch::new(parts.settings.segment_bytes + parts.settings.record_bytes_max);
-        let buffers = Buffers::new(parts.settings.buffer_bytes_max);
-        let ctx = Arc::new(Context {
-            catalog: Catalog::new(parts.bucket.clone()),
-            collector: Collector::new(parts.bucket.clone(), parts.nodes.clone()),
-            bucket: parts.bucket,
-            nodes: parts.nodes,
-            blocks: parts.blocks,
-            log: parts.log,
-            settings: parts.settings,
-            node: parts.node,
-            host: parts.host,
-            has_log: parts.has_log,
-            overlays,
-            background: parts.background,
-            heavy: Semaphore::new(heavy::AT_ONCE_MAX),
-            parking: parts.parking,
-            stuck: Mutex::default(),
-            parking_now: Mutex::default(),
-            leaving: AtomicUsize::default(),
-            stopping: AtomicBool::default(),
-            scratch,
-            buffers,
-            clients_active: AtomicBool::default(),
-            pressure: Notify::new(),
-        });
         let node = Arc::new(Self {
-            ctx,
-            bucket_url: parts.bucket_url,
+            ctx: Arc::new(ctx),
             open_now: Mutex::default(),
             opening: Turns::default(),
             tails: Mutex::new(tails),
@@ -158,7 +80,7 @@ impl Node {
     pub(crate) async fn park(&self, id: VolumeId) -> Result<()> {
         let tail = self.tails.lock().by_volume.get(&id).cloned().unwrap_or_default();
         let desc = self.ctx.catalog.desc(id).await?;
-        let found = claim::peek(&self.ctx.bucket, &desc).await?;
+        let found = claim::peek::<P::Changes>(&self.ctx.bucket, &desc).await?;
         if found.owner.is_some_and(|owner| owner.log == self.ctx.log_id()) {
             let line = format!(
                 "volume {id} is held with this log by a node of another identity: its records stay in the log; \
@@ -181,7 +103,7 @@ impl Node {
         &self,
         id: VolumeId,
         held_only: bool,
-    ) -> Result<Arc<Volume>> {
+    ) -> Result<Arc<Stream<P>>> {
         let _turn = self.opening.take(id).await;
         if let Some(volume) = self.open_here(id)
             && !self.comes_back(&volume)
@@ -197,7 +119,7 @@ impl Node {
             // What the log has of it was trimmed before a restart, or is a copy: it must not take the room.
             self.set_stuck(id).await?;
             // As long as the bucket's side can't be read, nothing comes back.
-            claim::peek(&self.ctx.bucket, &desc).await?;
+            claim::peek::<P::Changes>(&self.ctx.bucket, &desc).await?;
             self.bring_back(id).await?;
         }
         let tail = self.tails.lock().by_volume.get(&id).cloned().unwrap_or_default();
@@ -249,14 +171,14 @@ impl Node {
     }
 
     /// The volume, if it is open here and nobody is known to have taken it over.
-    pub(crate) fn open_here(&self, id: VolumeId) -> Option<Arc<Volume>> {
+    pub(crate) fn open_here(&self, id: VolumeId) -> Option<Arc<Stream<P>>> {
         self.open_now.lock().get(&id).filter(|volume| !volume.has_left()).cloned()
     }
 
     /// The volume of this name, if it is open here: what this node writes needs no asking of the bucket.
-    fn open_by_name(&self, name: &Name) -> Option<Arc<Volume>> {
+    pub(crate) fn open_by_name(&self, name: &Name) -> Option<Arc<Stream<P>>> {
         let open = self.open_now.lock();
-        let called = |volume: &&Arc<Volume>| {
+        let called = |volume: &&Arc<Stream<P>>| {
             volume.named.load(Ordering::Acquire)
                 && volume.name() == name.as_str()
                 && volume.state.lock().failure.is_none()
@@ -265,7 +187,7 @@ impl Node {
     }
 
     /// The volume of this name, open for writing.
-    pub(crate) async fn writable(&self, name: &Name) -> Result<Arc<Volume>> {
+    pub(crate) async fn writable(&self, name: &Name) -> Result<Arc<Stream<P>>> {
         if let Some(volume) = self.open_by_name(name) {
             return Ok(volume);
         }
@@ -283,7 +205,7 @@ impl Node {
     }
 
     /// The volume that this name was found to lead to, open for writing.
-    async fn writable_of(&self, id: VolumeId, name: &Name) -> Result<Arc<Volume>> {
+    pub(crate) async fn writable_of(&self, id: VolumeId, name: &Name) -> Result<Arc<Stream<P>>> {
         self.refuse_deleted(id, name).await?;
         let volume = self.open_for_writing(id, false).await?;
         let failure = volume.state.lock().failure.clone();
@@ -294,104 +216,8 @@ impl Node {
         Ok(volume)
     }
 
-    /// Attaches a volume or a snapshot. A volume that another node writes is served read-only.
-    pub async fn open_device(&self, target: &Target) -> Result<Arc<Device>> {
-        if target.snapshot.is_none()
-            && let Some(volume) = self.open_by_name(&target.volume)
-        {
-            // A bucket that is down keeps no client from what this node writes.
-            volume.look_at_attach().await;
-            if let Ok(device) = Device::head(volume, target.to_string()).await {
-                return Ok(Arc::new(device));
-            }
-        }
-        let id = self.resolve(&target.volume).await?;
-        match &target.snapshot {
-            Some(snapshot) => self.open_snapshot(id, target, snapshot).await,
-            None => self.open_head(id, target).await,
-        }
-    }
-
-    async fn open_head(&self, id: VolumeId, target: &Target) -> Result<Arc<Device>> {
-        if let Some(volume) = self.open_here(id) {
-            volume.look_at_attach().await;
-        }
-        match self.writable_of(id, &target.volume).await {
-            Ok(volume) => Ok(Arc::new(Device::head(volume, target.to_string()).await?)),
-            Err(e) if e.kind() == ErrorKind::Fenced && self.open_here(id).is_none() => {
-                tracing::info!(volume = %target, reason = %e, "served read-only");
-                self.open_read_only(id, target).await
-            }
-            Err(e) => Err(e),
-        }
-    }
-
-    async fn open_read_only(&self, id: VolumeId, target: &Target) -> Result<Arc<Device>> {
-        let desc = self.ctx.catalog.desc(id).await?;
-        for _ in 0..PIN_TRIES_MAX {
-            let peek = claim::peek(&self.ctx.bucket, &desc).await?;
-            let mut bases = vec![(id, peek.view.base())];
-            if peek.unsettled_base {
-                bases.push((desc.base_volume(), desc.base.clone()));
-            }
-            let pinned = self.pin(bases, target).await?;
-            // What the pin copied must still have been the newest when it was there.
-            if claim::pin_holds(&self.ctx.bucket, id, &peek).await? {
-                return Ok(self.attach_view(&desc, peek.view, pinned, target));
-            }
-        }
-        let detail = format!("{target} changes too quickly to be read here now; try again");
-        Err(Error::new(ErrorKind::Unavailable, detail))
-    }
-
-    /// Pins what is about to be read. Who may only read the bucket reads unpinned.
-    async fn pin(&self, bases: Vec<(VolumeId, Base)>, target: &Target) -> Result<Option<Pinned>> {
-        match Pinned::hold(&self.ctx, bases).await {
-            Ok(pinned) => Ok(Some(pinned)),
-            Err(error) if error.kind() == ErrorKind::Unavailable => {
-                tracing::warn!(%target, %error, "read without a pin: a collection may end it");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn attach_view(
-        &self,
-        desc: &VolumeDesc,
-        view: view::View,
-        pinned: Option<Pinned>,
-        target: &Target,
-    ) -> Arc<Device> {
-        let reading = Arc::new(Reading::new(self.ctx.clone(), desc, view, pinned));
-        Arc::new(Device::reading(self.ctx.clone(), reading, target.to_string()))
-    }
-
-    async fn open_snapshot(
-        &self,
-        id: VolumeId,
-        target: &Target,
-        snapshot: &Name,
-    ) -> Result<Arc<Device>> {
-        let desc = self.ctx.catalog.desc(id).await?;
-        for _ in 0..REPLACED_MAX {
-            let found = self.published(id, &target.volume, snapshot).await?;
-            let pinned = self.pin(vec![(id, found.base.clone())], target).await?;
-            // From here on the pin holds what was read, if that still counts.
-            if let Some(info) = &found.snapshot
-                && !self.ctx.catalog.is_newest(id, info).await?
-            {
-                continue;
-            }
-            let view = view::open(&self.ctx.bucket, id, &found.base).await?;
-            return Ok(self.attach_view(&desc, view, pinned, target));
-        }
-        let detail = format!("{target} changes all the time; attach it again");
-        Err(Error::new(ErrorKind::Unavailable, detail))
-    }
-
     /// All volumes that are open here, in the order of their ids.
-    pub fn open_volumes(&self) -> Vec<Arc<Volume>> {
+    pub fn open_volumes(&self) -> Vec<Arc<Stream<P>>> {
         let mut open: Vec<_> = self.open_now.lock().values().cloned().collect();
         open.sort_unstable_by_key(|volume| volume.desc.id);
         open
@@ -409,7 +235,7 @@ impl Node {
         NodeStatus {
             node: self.ctx.node,
             bucket: self.ctx.bucket.id(),
-            bucket_url: self.bucket_url.clone(),
+            bucket_url: self.ctx.bucket_url.clone(),
             has_log: self.ctx.has_log,
             log_used_bytes: self.ctx.log.used_bytes(),
             log_cap_bytes: self.ctx.log.cap_bytes(),
@@ -468,7 +294,7 @@ impl Node {
 
 /// Sweeps some time after the start, and then once a day: what a crash or a deletion elsewhere left behind is
 /// found by nothing else. Ends with the node.
-async fn sweep_now_and_then(node: Weak<Node>) {
+async fn sweep_now_and_then<P: Payload>(node: Weak<Node<P>>) {
     let Some(mut wait) = node.upgrade().map(|n| n.ctx.settings.sweep_first) else { return };
     loop {
         tokio::time::sleep(wait).await;
@@ -489,7 +315,7 @@ const QUIET: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Notices gaps of the clock while nobody asks, so that an idle volume isn't suspected of having been
 /// suspended, and lets the log note quiet moments. Ends with the node.
-async fn keep_up(node: Weak<Node>) {
+async fn keep_up<P: Payload>(node: Weak<Node<P>>) {
     let mut end = skerry_log::Position::ZERO;
     let mut looked = std::time::Duration::ZERO;
     loop {

@@ -6,40 +6,39 @@ use crate::streams::destage::Destager;
 use crate::streams::fence::{Fence, watch_fence};
 use crate::streams::idle::tidy_when_idle;
 use crate::streams::parking::Fate;
+use crate::streams::payload::Payload;
 use crate::streams::refs::RefKeeper;
 use crate::streams::snapshots::Snapshots;
-use crate::streams::state::{Batch, State};
-use crate::streams::stream::{IoCounts, Progress, Volume};
+use crate::streams::state::State;
+use crate::streams::stream::{IoCounts, Progress, Stream};
 use crate::streams::tail::{self, Tail, TailRecord, Verdict};
 use parking_lot::Mutex;
 use skerry_core::descriptor::VolumeDesc;
-use skerry_core::extents::ExtentMap;
 use skerry_core::id::VolumeId;
 use skerry_core::label::Label;
 use skerry_core::names;
-use skerry_core::ops::Op;
 use skerry_core::position::Position;
 use skerry_core::record::Action;
 use skerry_core::refs::{PUBLISHED, Ref, SnapshotInfo};
 use skerry_log::Position as LogPosition;
+use skerry_store::changes::Changes;
 use skerry_store::claim::{self, ClaimOptions, Claimed, Incarnation};
-use skerry_store::view::{PassedBarrier, View};
-use std::collections::{BTreeSet, VecDeque};
+use skerry_store::view::PassedBarrier;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 /// Claims a volume and brings it into service. `fresh` is a group of the log that no record has.
-pub(crate) async fn open(
+pub(crate) async fn open<P: Payload>(
     ctx: Arc<Context>,
     desc: Arc<VolumeDesc>,
     fresh: u32,
     tail: &Tail,
     held_only: bool,
-) -> Result<Arc<Volume>> {
+) -> Result<Arc<Stream<P>>> {
     let options = ClaimOptions { owner: Some(ctx.owner()), force: false, held_only };
-    let claimed = claim::claim(&ctx.bucket, &desc, &options).await?;
+    let claimed = claim::claim::<P::Changes>(&ctx.bucket, &desc, &options).await?;
     let lives = claim::lives(&ctx.bucket, desc.id).await?;
     let mut verdict = judge(&ctx, desc.id, &lives, &claimed.view.at, tail).await?;
     park(&ctx, desc.id, &lives, &mut verdict).await;
@@ -135,10 +134,10 @@ fn refuse_mixed(desc: &VolumeDesc, verdict: &Verdict) -> Result<()> {
 
 /// Creates the refs of snapshots whose barriers were passed on the way and whose refs are missing; buries
 /// those that the tail says were deleted while they were on their way.
-async fn settle_passed(
+async fn settle_passed<C>(
     ctx: &Context,
     desc: &VolumeDesc,
-    claimed: &Claimed,
+    claimed: &Claimed<C>,
     verdict: &Verdict,
 ) -> Result<()> {
     let barriers: &[PassedBarrier] = &claimed.journey.barriers;
@@ -196,54 +195,17 @@ async fn settle_passed(
     Ok(())
 }
 
-/// The state of a view with nothing in the log.
-pub(crate) fn state_of(view: View, block: skerry_core::size::BlockSize) -> State {
-    let vseq = view.at.vseq;
-    let batch = Batch {
-        vseq_from: vseq,
-        vseq_to: vseq,
-        size_before: view.size_bytes,
-        size_after: view.size_bytes,
-        ..Batch::default()
-    };
-    State {
-        block,
-        size_bytes: view.size_bytes,
-        name: view.name.clone(),
-        vseq,
-        last_record: 0,
-        live: ExtentMap::new(),
-        open: batch,
-        cut: VecDeque::new(),
-        undestaged_bytes: 0,
-        undestaged_records: 0,
-        overlay: view.overlay,
-        frozen: VecDeque::new(),
-        root: Arc::new(view.root),
-        root_at: view.root_at,
-        head_at: None,
-        unsettled: false,
-        at: view.at,
-        applied: view.applied,
-        size_at: view.size_bytes,
-        name_at: view.name,
-        failure: None,
-        generation: 0,
-        paused: false,
-    }
-}
-
-fn build(
+fn build<P: Payload>(
     ctx: Arc<Context>,
     desc: Arc<VolumeDesc>,
     group: u32,
-    claimed: Claimed,
-    lives: Vec<claim::Incarnation>,
+    claimed: Claimed<P::Changes>,
+    lives: Vec<Incarnation>,
     snapshots: Snapshots,
-) -> Volume {
+) -> Stream<P> {
     let (stream, epoch) = (claimed.view.at.stream, claimed.view.at.epoch);
     let vseq = claimed.view.at.vseq;
-    let mut state = state_of(claimed.view, desc.block);
+    let mut state: State<P> = State::of(claimed.view);
     if claimed.unsettled {
         state.unsettled = true;
         // What the parent wrote is no reason to check in: a clone that writes little should move little.
@@ -260,8 +222,8 @@ fn build(
     };
     let fence = Fence::new(ctx.clock(), &ctx.settings);
     let overlay_share = ctx.overlays.share();
-    overlay_share.set(state.overlay.bytes());
-    Volume {
+    overlay_share.set(state.changes.bytes());
+    Stream {
         ctx,
         overlay_share,
         desc,
@@ -288,7 +250,7 @@ fn build(
     }
 }
 
-impl Volume {
+impl<P: Payload> Stream<P> {
     /// Takes the records of a tail into the state, as they were taken when they were written.
     fn replay(&self, tail: &Tail, verdict: &Verdict) -> Result<()> {
         let now = self.ctx.clock().boot();
@@ -311,39 +273,5 @@ impl Volume {
             }
         }
         Ok(())
-    }
-
-    /// Takes one record into the state.
-    pub(crate) fn take(&self, state: &mut State, action: &Action, at: u64, now: Duration) {
-        match action {
-            Action::Write { offset, len } => state.content(*offset..offset + len, at, false, now),
-            Action::Zero { offset, len } => state.content(*offset..offset + len, at, true, now),
-            Action::Resize(size) => {
-                state.record(at, now);
-                state.open.ops.push(Op::Resize(*size));
-                state.size_bytes = *size;
-                state.cut();
-            }
-            Action::Barrier(barrier) => {
-                state.record(at, now);
-                state.open.ops.push(Op::Barrier(barrier.clone()));
-                self.snapshots.lock().add(barrier, state.size_bytes, state.vseq);
-                state.cut();
-            }
-            Action::Cancel(id) => {
-                state.record(at, now);
-                self.snapshots.lock().remove_id(*id);
-            }
-            Action::Rename(name) => {
-                state.record(at, now);
-                state.open.ops.push(Op::Rename(name.clone()));
-                state.name.clone_from(name);
-                state.cut();
-            }
-            Action::Step => {
-                state.record(at, now);
-                state.cut();
-            }
-        }
     }
 }

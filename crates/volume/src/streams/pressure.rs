@@ -4,7 +4,8 @@
 //! Without this a volume that writes little would keep the whole log from the others until its dirty age is reached.
 
 use crate::streams::node::Node;
-use crate::streams::stream::Volume;
+use crate::streams::payload::Payload;
+use crate::streams::stream::Stream;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Looks after the log's room. Ends with the node.
-pub(crate) async fn relieve_log(node: Weak<Node>) {
+pub(crate) async fn relieve_log<P: Payload>(node: Weak<Node<P>>) {
     loop {
         let Some(ctx) = node.upgrade().map(|node| node.ctx.clone()) else { return };
         let _ = tokio::time::timeout(LOOK, ctx.pressure.notified()).await;
@@ -23,7 +24,7 @@ pub(crate) async fn relieve_log(node: Weak<Node>) {
     }
 }
 
-impl Node {
+impl<P: Payload> Node<P> {
     /// Has the oldest records destaged, if the log has little room.
     fn relieve(&self) {
         if self.ctx.log_percent() < self.ctx.settings.pressure_percent {
@@ -36,7 +37,7 @@ impl Node {
     }
 }
 
-impl Volume {
+impl<P: Payload> Stream<P> {
     /// Destages what was written so far, unless older records are on their way: those hold the log's oldest files, and
     /// a batch is the better the later it is cut.
     fn destage_rest(&self) {

@@ -6,6 +6,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::node::Node;
+use crate::streams::payload::Payload;
 use skerry_core::id::VolumeId;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,7 +26,7 @@ enum Outcome {
     Unknown,
 }
 
-impl Node {
+impl<P: Payload> Node<P> {
     /// Brings every volume with a tail back into service.
     ///
     /// # Errors
@@ -104,7 +105,7 @@ impl Node {
     }
 
     fn wrong_bucket(&self, ids: &BTreeSet<VolumeId>) -> Error {
-        let advice = match self.bucket_url.starts_with("memory:") {
+        let advice = match self.ctx.bucket_url.starts_with("memory:") {
             true => {
                 "a bucket in memory ends with its node; remove the log's directory to give those writes up"
             }
@@ -114,7 +115,7 @@ impl Node {
         let detail = format!(
             "the log has records of volume {}, of which the bucket at {} knows nothing: {advice}",
             named.join(", "),
-            self.bucket_url
+            self.ctx.bucket_url
         );
         Error::new(ErrorKind::Invalid, detail)
     }

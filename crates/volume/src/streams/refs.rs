@@ -1,7 +1,8 @@
 //! The refs of a volume that this node writes: snapshots' refs, head refs, and what may be collected after them.
 
 use crate::error::Result;
-use crate::streams::stream::Volume;
+use crate::streams::payload::Payload;
+use crate::streams::stream::Stream;
 use skerry_core::hold::Span;
 use skerry_core::id::SnapshotId;
 use skerry_core::label::{self, Label, Labelled};
@@ -41,7 +42,7 @@ pub(crate) struct OwnHead {
     pub(crate) at: Position,
 }
 
-impl Volume {
+impl<P: Payload> Stream<P> {
     /// Creates the ref of a snapshot whose barrier was just passed: it names the root below and what came since.
     pub(crate) async fn publish_snapshot(&self, info: SnapshotInfo) -> Result<()> {
         let keeper = self.refs.lock().await;

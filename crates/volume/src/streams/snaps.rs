@@ -1,15 +1,15 @@
-//! What is done with snapshots: take, list, delete, compare, clone, roll back to.
+//! What is done with snapshots: take, list, delete, roll back to.
 
-use crate::disk::extents;
 use crate::error::{Error, ErrorKind, Result};
-use crate::info::{DiffRange, SnapshotState, SnapshotView, VolumeInfo};
+use crate::info::{SnapshotState, SnapshotView};
 use crate::streams::node::Node;
-use crate::streams::open::state_of;
-use crate::streams::stream::{Behalf, Volume, WHOLE};
-use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind};
+use crate::streams::payload::Payload;
+use crate::streams::state::State;
+use crate::streams::stream::{Behalf, Stream};
+use skerry_core::descriptor::FlushLevel;
 use skerry_core::hold::Span;
 use skerry_core::holder::Holder;
-use skerry_core::id::{GroupId, SnapshotId, StreamId, VolumeId};
+use skerry_core::id::{GroupId, SnapshotId, VolumeId};
 use skerry_core::name::Name;
 use skerry_core::ops::{Barrier, Op};
 use skerry_core::position::Position;
@@ -17,8 +17,8 @@ use skerry_core::record::Action;
 use skerry_core::refs::Ref;
 use skerry_core::root::Base;
 use skerry_core::segment::build;
-use skerry_core::size::check_volume;
-use skerry_store::view;
+use skerry_store::changes::Changes;
+use skerry_store::view::{self, View};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::OwnedMutexGuard;
@@ -26,7 +26,7 @@ use tokio::sync::OwnedMutexGuard;
 /// How often a snapshot is read anew whose ref is replaced by a higher number meanwhile.
 pub(crate) const REPLACED_MAX: usize = 5;
 
-fn missing(volume: &Name, snapshot: &Name) -> Error {
+pub(crate) fn missing(volume: &Name, snapshot: &Name) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no snapshot {volume}@{snapshot}"))
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn timestamp_name(wall_ms: u64) -> String {
         .unwrap_or_else(|_| format!("at-{wall_ms}"))
 }
 
-impl Volume {
+impl<P: Payload> Stream<P> {
     /// Takes a snapshot of everything acknowledged so far; durable as the volume's flush level promises.
     pub(crate) async fn snapshot(
         &self,
@@ -65,10 +65,7 @@ impl Volume {
         }
         let generation = self.state.lock().generation;
         let action = Action::Barrier(barrier.clone());
-        self.append_waiting(&WHOLE, generation, behalf, action.clone(), |state, at, now| {
-            self.take(state, &action, at, now);
-        })
-        .await?;
+        self.note(generation, behalf, &action).await?;
         self.work.notify_one();
         self.flush().await?;
         let views = self.snapshots.lock().views(&self.name());
@@ -115,16 +112,7 @@ impl Volume {
         if known.state == SnapshotState::Pending {
             let generation = self.state.lock().generation;
             let action = Action::Cancel(known.id);
-            self.append_waiting(
-                &WHOLE,
-                generation,
-                Behalf::Operator,
-                action.clone(),
-                |state, at, now| {
-                    self.take(state, &action, at, now);
-                },
-            )
-            .await?;
+            self.note(generation, Behalf::Operator, &action).await?;
             self.flush().await?;
         }
         if known.state == SnapshotState::Pending && !self.snapshots.lock().was_sent(known.id) {
@@ -182,24 +170,24 @@ impl Volume {
     }
 
     /// Keeps writers, and clients that attach, waiting until what this gives is dropped.
-    pub(crate) fn pause(&self) -> Paused<'_> {
+    pub(crate) fn pause(&self) -> Paused<'_, P> {
         self.state.lock().paused = true;
         Paused(self)
     }
 
     async fn roll_back_paused(&self, to: SnapshotId, base: &Base) -> Result<()> {
         self.drain().await?;
-        let mut target = view::open(&self.ctx.bucket, self.desc.id, base).await?;
+        let mut target: View<P::Changes> = view::open(&self.ctx.bucket, self.desc.id, base).await?;
         self.checkpoint().await?;
         self.note_fork(to).await?;
         let at = self.publish_rollback(base).await?;
         {
             let mut state = self.state.lock();
-            let (block, generation) = (state.block, state.generation);
-            let (last_record, name) = (state.last_record, state.name.clone());
+            let (generation, last_record) = (state.generation, state.last_record);
+            let name = state.name.clone();
             let root_at = state.root_at;
             target.root.birth = target.root.birth.max(state.root.birth);
-            let mut next = state_of(view::View { at, name, ..target }, block);
+            let mut next: State<P> = State::of(View { at, name, ..target });
             // Whoever saw the state before must not go on with this one.
             next.generation = generation + 1;
             next.last_record = last_record;
@@ -207,7 +195,7 @@ impl Volume {
             next.paused = true;
             // What went wrong meanwhile stays so.
             next.failure = state.failure.take();
-            self.overlay_share.set(next.overlay.bytes());
+            self.overlay_share.set(next.changes.bytes());
             *state = next;
         }
         self.progress.send_modify(|progress| progress.vseq = at.vseq);
@@ -241,9 +229,9 @@ impl Volume {
 }
 
 /// While this lives, writers wait.
-pub(crate) struct Paused<'a>(&'a Volume);
+pub(crate) struct Paused<'a, P: Payload>(&'a Stream<P>);
 
-impl Drop for Paused<'_> {
+impl<P: Payload> Drop for Paused<'_, P> {
     fn drop(&mut self) {
         self.0.state.lock().paused = false;
         self.0.room.notify_waiters();
@@ -258,7 +246,7 @@ fn free_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
     (2u32..).map(|n| format!("{name}-{n}")).find(|n| !taken(n)).unwrap_or_else(|| name.to_owned())
 }
 
-impl Node {
+impl<P: Payload> Node<P> {
     /// Takes a snapshot. Without a name it is called after the time.
     pub async fn create_snapshot(
         &self,
@@ -317,84 +305,6 @@ impl Node {
         let (name, label) = found.ok_or_else(|| missing(volume, snapshot))?;
         self.ctx.catalog.delete_snapshot(id, name, label.id).await?;
         self.finish_deletion(id, volume).await
-    }
-
-    /// In which ranges two snapshots of a volume differ.
-    pub async fn diff_snapshots(
-        &self,
-        volume: &Name,
-        from: &Name,
-        to: &Name,
-    ) -> Result<Vec<DiffRange>> {
-        let id = self.resolve(volume).await?;
-        let a = self.published(id, volume, from).await?;
-        let b = self.published(id, volume, to).await?;
-        let a = view::open(&self.ctx.bucket, id, &a.base).await?;
-        let b = view::open(&self.ctx.bucket, id, &b.base).await?;
-        extents::diff(&self.ctx, &a, &b).await
-    }
-
-    /// Makes a writable volume from a snapshot, sharing everything.
-    pub async fn clone_volume(
-        &self,
-        volume: &Name,
-        snapshot: &Name,
-        new: &Name,
-        size_bytes: Option<u64>,
-    ) -> Result<VolumeInfo> {
-        let parent = self.resolve(volume).await?;
-        let mut found = self.published(parent, volume, snapshot).await?;
-        for _ in 0..REPLACED_MAX {
-            match self.clone_ref(&found, volume, snapshot, new, size_bytes).await {
-                Err(e) if e.kind() == ErrorKind::NotFound => {
-                    // Its owner may have put a higher number of the same snapshot meanwhile.
-                    let now = self.published(parent, volume, snapshot).await?;
-                    if now == found {
-                        return Err(e);
-                    }
-                    found = now;
-                }
-                done => return done,
-            }
-        }
-        let detail = format!("{volume}@{snapshot} changes all the time; try again");
-        Err(Error::new(ErrorKind::Unavailable, detail))
-    }
-
-    async fn clone_ref(
-        &self,
-        found: &Ref,
-        volume: &Name,
-        snapshot: &Name,
-        new: &Name,
-        size_bytes: Option<u64>,
-    ) -> Result<VolumeInfo> {
-        let parent = found.volume;
-        let info = found.snapshot.as_ref().ok_or_else(|| missing(volume, snapshot))?;
-        let size_bytes = size_bytes.unwrap_or(info.size_bytes);
-        check_volume(size_bytes).map_err(|e| Error::new(ErrorKind::Invalid, e.to_string()))?;
-        if size_bytes < info.size_bytes {
-            let detail = format!(
-                "a clone can't be smaller than its parent: {volume}@{snapshot} has {} bytes; clone it, then shrink",
-                info.size_bytes
-            );
-            return Err(Error::new(ErrorKind::Invalid, detail));
-        }
-        let entropy = self.ctx.bucket.entropy();
-        let desc = VolumeDesc {
-            id: VolumeId::random(entropy.as_ref()),
-            kind: VolumeKind::Disk,
-            home: self.ctx.bucket.id(),
-            block: found.base.root.block,
-            flush: self.ctx.catalog.desc(parent).await?.flush,
-            created_ms: self.ctx.clock().wall_ms(),
-            name: new.to_string(),
-            size_bytes,
-            genesis: StreamId::random(entropy.as_ref()),
-            base: found.base.clone(),
-            parent: Some((parent, info.id)),
-        };
-        self.introduce(desc, new, Some(found)).await
     }
 
     /// Makes a volume what a snapshot of it is; first keeps the present state as a snapshot, which it gives.

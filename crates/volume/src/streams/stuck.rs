@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::node::Node;
 use crate::streams::parking::{Fate, ParkedName};
+use crate::streams::payload::Payload;
 use crate::streams::tail::{self, Tail, TailRecord};
 use skerry_core::id::VolumeId;
 use skerry_core::record::RECORD_KIND;
@@ -181,7 +182,7 @@ fn failed(what: &str, error: &io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, format!("{what}: {error}"))
 }
 
-impl Node {
+impl<P: Payload> Node<P> {
     /// Puts what waits for the volume back into the log. The caller has the volume's turn, or the node is
     /// not open yet.
     ///

@@ -4,6 +4,7 @@
 
 use crate::error::Result;
 use crate::streams::node::Node;
+use crate::streams::payload::Payload;
 use skerry_core::id::VolumeId;
 use skerry_core::names::{self, Object};
 use skerry_store::claim;
@@ -12,7 +13,7 @@ use skerry_store::family;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-impl Node {
+impl<P: Payload> Node<P> {
     /// Deletes every segment that nothing holds of the volumes that this node writes, and of the
     /// deleted ones; gives how many. Lists all their streams: a thing for once a day.
     pub async fn sweep(&self) -> Result<usize> {

@@ -6,7 +6,8 @@
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::streams::stream::Volume;
+use crate::streams::payload::Payload;
+use crate::streams::stream::Stream;
 use skerry_core::retry::{Patience, Trouble, Verdict};
 use skerry_store::tries::Tries;
 use std::sync::atomic::Ordering;
@@ -45,7 +46,7 @@ impl Waiting<'_> {
     }
 }
 
-impl Volume {
+impl<P: Payload> Stream<P> {
     /// [`Volume::check_fence`] for a guest: if it can't be told who owns the stream, the guest waits.
     pub(crate) async fn check_fence_patiently(&self) -> Result<()> {
         let mut waiting = self.ctx.guest_waits();

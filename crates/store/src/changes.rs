@@ -1,0 +1,85 @@
+//! What segments changed since a root, held in memory until a checkpoint merges it into the root's tree.
+//!
+//! A stream's payload has changes of its own: a disk's are map entries ([`Overlay`]). Everything that rolls forward,
+//! claims or checks in is written once, over this trait, and never looks into them.
+
+use crate::dead::Dead;
+use crate::error::Result;
+use crate::node_writer::NodeWriter;
+use crate::update::Updater;
+use futures::future::BoxFuture;
+use skerry_core::liveness::LivenessDelta;
+use skerry_core::node::NodePtr;
+use skerry_core::ops::Op;
+use skerry_core::overlay::Overlay;
+use skerry_core::root::Root;
+use skerry_core::segment::SegmentHead;
+use std::fmt::Debug;
+
+/// Where a merge writes, and where it counts.
+pub struct Merging<'a, 'w> {
+    /// Puts the new nodes.
+    pub writer: &'a mut NodeWriter<'w>,
+    /// Counts every reference that the new tree takes and releases, and lengths of objects.
+    pub delta: &'a mut LivenessDelta,
+    /// Takes subtrees that were dropped whole.
+    pub dropped: &'a mut Dead,
+}
+
+/// Changes to what a root holds.
+pub trait Changes: Clone + Debug + Default + Send + Sync + 'static {
+    /// Takes in what a segment says, but for the operations that all streams have.
+    fn apply(&mut self, head: &SegmentHead);
+
+    /// Bytes in memory, about.
+    fn bytes(&self) -> usize;
+
+    /// True if there is nothing to merge.
+    fn is_empty(&self) -> bool;
+
+    /// Merges them into the tree of `old`, for a root of `size_bytes`; gives the new top.
+    fn merge<'a>(
+        &'a self,
+        old: &'a Root,
+        size_bytes: u64,
+        into: Merging<'a, '_>,
+    ) -> BoxFuture<'a, Result<Option<NodePtr>>>;
+}
+
+impl Changes for Overlay {
+    fn apply(&mut self, head: &SegmentHead) {
+        for op in &head.ops {
+            if let Op::Zero { first, blocks } = op {
+                self.zero(*first..first.saturating_add(*blocks));
+            }
+        }
+        if !head.extents.is_empty() {
+            self.note_length(head.id.key, head.object_len);
+        }
+        for (index, entry) in head.entries() {
+            self.set(index, &entry);
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        Self::bytes(self)
+    }
+
+    fn is_empty(&self) -> bool {
+        Self::is_empty(self)
+    }
+
+    fn merge<'a>(
+        &'a self,
+        old: &'a Root,
+        size_bytes: u64,
+        into: Merging<'a, '_>,
+    ) -> BoxFuture<'a, Result<Option<NodePtr>>> {
+        self.lengths().for_each(|(segment, bytes)| into.delta.length(segment, bytes));
+        let blocks = old.block.blocks(size_bytes.max(old.size_bytes));
+        let Merging { writer, delta, dropped } = into;
+        Box::pin(
+            async move { Updater::new(writer, self, delta, dropped).run(old.top, blocks).await },
+        )
+    }
+}

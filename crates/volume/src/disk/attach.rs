@@ -1,0 +1,112 @@
+//! Attaching: a device of a volume that this node writes, or of what it only reads.
+
+use crate::disk::Node;
+use crate::disk::device::Device;
+use crate::disk::reading::Reading;
+use crate::error::{Error, ErrorKind, Result};
+use crate::streams::pins::Pinned;
+use crate::streams::snaps::REPLACED_MAX;
+use skerry_core::id::VolumeId;
+use skerry_core::name::{Name, Target};
+use skerry_core::root::Base;
+use skerry_store::{claim, view};
+use std::sync::Arc;
+
+/// How often a volume that its owner checks in meanwhile is pinned anew.
+const PIN_TRIES_MAX: usize = 5;
+
+impl Node {
+    /// Attaches a volume or a snapshot. A volume that another node writes is served read-only.
+    pub async fn open_device(&self, target: &Target) -> Result<Arc<Device>> {
+        if target.snapshot.is_none()
+            && let Some(volume) = self.open_by_name(&target.volume)
+        {
+            // A bucket that is down keeps no client from what this node writes.
+            volume.look_at_attach().await;
+            if let Ok(device) = Device::head(volume, target.to_string()).await {
+                return Ok(Arc::new(device));
+            }
+        }
+        let id = self.resolve(&target.volume).await?;
+        match &target.snapshot {
+            Some(snapshot) => self.open_snapshot(id, target, snapshot).await,
+            None => self.open_head(id, target).await,
+        }
+    }
+
+    async fn open_head(&self, id: VolumeId, target: &Target) -> Result<Arc<Device>> {
+        if let Some(volume) = self.open_here(id) {
+            volume.look_at_attach().await;
+        }
+        match self.writable_of(id, &target.volume).await {
+            Ok(volume) => Ok(Arc::new(Device::head(volume, target.to_string()).await?)),
+            Err(e) if e.kind() == ErrorKind::Fenced && self.open_here(id).is_none() => {
+                tracing::info!(volume = %target, reason = %e, "served read-only");
+                self.open_read_only(id, target).await
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn open_read_only(&self, id: VolumeId, target: &Target) -> Result<Arc<Device>> {
+        let desc = self.ctx.catalog.desc(id).await?;
+        for _ in 0..PIN_TRIES_MAX {
+            let peek = claim::peek(&self.ctx.bucket, &desc).await?;
+            let mut bases = vec![(id, peek.view.base())];
+            if peek.unsettled_base {
+                bases.push((desc.base_volume(), desc.base.clone()));
+            }
+            let pinned = self.pin(bases, target).await?;
+            // What the pin copied must still have been the newest when it was there.
+            if claim::pin_holds(&self.ctx.bucket, id, &peek).await? {
+                return Ok(self.attach_view(peek.view, pinned, target));
+            }
+        }
+        let detail = format!("{target} changes too quickly to be read here now; try again");
+        Err(Error::new(ErrorKind::Unavailable, detail))
+    }
+
+    /// Pins what is about to be read. Who may only read the bucket reads unpinned.
+    async fn pin(&self, bases: Vec<(VolumeId, Base)>, target: &Target) -> Result<Option<Pinned>> {
+        match Pinned::hold(&self.ctx, bases).await {
+            Ok(pinned) => Ok(Some(pinned)),
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::warn!(%target, %error, "read without a pin: a collection may end it");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn attach_view(
+        &self,
+        view: view::View,
+        pinned: Option<Pinned>,
+        target: &Target,
+    ) -> Arc<Device> {
+        let reading = Arc::new(Reading::new(self.ctx.clone(), view, pinned));
+        Arc::new(Device::reading(self.ctx.clone(), reading, target.to_string()))
+    }
+
+    async fn open_snapshot(
+        &self,
+        id: VolumeId,
+        target: &Target,
+        snapshot: &Name,
+    ) -> Result<Arc<Device>> {
+        for _ in 0..REPLACED_MAX {
+            let found = self.published(id, &target.volume, snapshot).await?;
+            let pinned = self.pin(vec![(id, found.base.clone())], target).await?;
+            // From here on the pin holds what was read, if that still counts.
+            if let Some(info) = &found.snapshot
+                && !self.ctx.catalog.is_newest(id, info).await?
+            {
+                continue;
+            }
+            let view = view::open(&self.ctx.bucket, id, &found.base).await?;
+            return Ok(self.attach_view(view, pinned, target));
+        }
+        let detail = format!("{target} changes all the time; attach it again");
+        Err(Error::new(ErrorKind::Unavailable, detail))
+    }
+}

@@ -1,0 +1,193 @@
+//! A disk's batch becomes a segment: blocks are put together from the log and from what they are merged with.
+//!
+//! A batch is built only from the log and from the state at the end of the batch before.
+
+use crate::disk::Volume;
+use crate::disk::payload::Disk;
+use crate::error::{Error, ErrorKind, Result};
+use crate::streams::payload::Planned;
+use crate::streams::state::Batch;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use skerry_core::batch::{self, BatchPlan};
+use skerry_core::ops::Op;
+use skerry_core::record::RECORD_HEAD;
+use skerry_core::segment::{BlockIn, BuiltSegment, SegmentId, build};
+use skerry_core::size::SECTOR_BYTES;
+use skerry_log::Position as LogPosition;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How many blocks that partial writes are merged with are read at once: a batch must not pay a round trip for each.
+const BASES_AT_ONCE: usize = 16;
+/// How many blocks are taken over under one hold of the state's lock: bounds how long a client waits for it.
+const APPLY_BLOCKS: usize = 256;
+
+/// How a batch becomes blocks, and the blocks that those written in part are merged with.
+pub struct Plan {
+    batch: BatchPlan,
+    base: HashMap<u64, Bytes>,
+}
+
+/// Plans a batch. It needs room for its blocks, for what they are merged with, and for the segment.
+pub(super) fn plan(volume: &Volume, batch: &Batch<Disk>) -> Planned<Disk> {
+    let block = volume.desc.block;
+    let size = batch.size_before.max(batch.size_after);
+    let plan = batch::plan(&batch.content.spans, block, size);
+    let bases = plan.blocks.iter().filter(|b| b.needs_base).count();
+    Planned {
+        room_bytes: (2 * plan.blocks.len() + bases) * block.bytes(),
+        needs_base: bases > 0,
+        plan: Plan { batch: plan, base: HashMap::new() },
+    }
+}
+
+impl Volume {
+    /// Reads the blocks that a batch's partial writes are merged with, several at once.
+    pub(super) async fn read_base(self: &Arc<Self>, plan: &mut Plan) -> Result<()> {
+        let blocks = plan.batch.blocks.iter();
+        let partial: Vec<u64> = blocks.filter(|b| b.needs_base).map(|b| b.index).collect();
+        let read = futures::stream::iter(partial).map(|index| {
+            let volume = self.clone();
+            async move { volume.base_block(index).await.map(|block| (index, block)) }
+        });
+        plan.base = read.buffer_unordered(BASES_AT_ONCE).try_collect().await?;
+        Ok(())
+    }
+
+    /// The bytes of a block at the end of the batches that are in the bucket; zeros for a hole.
+    async fn base_block(&self, index: u64) -> Result<Bytes> {
+        let mut waiting = self.ctx.work_waits();
+        loop {
+            match self.read_base_block(index).await {
+                Ok(Some(block)) => return Ok(block),
+                Ok(None) => return Ok(Bytes::from(vec![0; self.desc.block.bytes()])),
+                Err(e) => {
+                    waiting.after(e).await?;
+                    self.check_in_service()?;
+                }
+            }
+        }
+    }
+
+    /// Puts a batch's blocks together from the log and builds its segment. Computes and reads the log; waits for nothing.
+    pub(super) fn assemble(
+        &self,
+        id: &SegmentId,
+        plan: &Plan,
+        more: Vec<Op>,
+    ) -> Result<(BuiltSegment, Vec<Range<u64>>)> {
+        let Plan { batch: plan, base } = plan;
+        let bytes = self.desc.block.bytes();
+        let mut raw = self.ctx.scratch.take(plan.blocks.len() * bytes);
+        for (block, out) in plan.blocks.iter().zip(raw.chunks_exact_mut(bytes)) {
+            match base.get(&block.index) {
+                Some(base) => out.copy_from_slice(base),
+                None if plan.covers(block, bytes) => {}
+                None => out.fill(0),
+            }
+        }
+        self.copy_pieces(plan, &mut raw)?;
+        let mut zeros: Vec<Range<u64>> = plan.zeros.clone();
+        let mut blocks = Vec::with_capacity(plan.blocks.len());
+        for (block, data) in plan.blocks.iter().zip(raw.chunks_exact(bytes)) {
+            if is_zero(data) {
+                zeros.push(block.index..block.index + 1);
+            } else {
+                blocks.push(BlockIn { index: block.index, data });
+            }
+        }
+        let zeros = join_ranges(zeros);
+        let mut ops: Vec<Op> =
+            zeros.iter().map(|r| Op::Zero { first: r.start, blocks: r.end - r.start }).collect();
+        ops.extend(more);
+        let segment = build(id, &ops, &blocks);
+        self.ctx.scratch.give_back(raw);
+        Ok((segment, zeros))
+    }
+
+    /// Copies every piece from its record; each record is verified.
+    fn copy_pieces(&self, plan: &BatchPlan, raw: &mut [u8]) -> Result<()> {
+        let bytes = self.desc.block.bytes();
+        let mut todo: Vec<(u64, usize, usize)> = Vec::with_capacity(plan.pieces.len());
+        for (b, block) in plan.blocks.iter().enumerate() {
+            for p in block.pieces.start as usize..block.pieces.end as usize {
+                todo.push((plan.pieces[p].source.at, p, b * bytes));
+            }
+        }
+        todo.sort_unstable();
+        let mut window = self.ctx.log.window();
+        for (at, p, offset) in todo {
+            let piece = &plan.pieces[p];
+            let start = offset + piece.at as usize;
+            let out = &mut raw[start..start + piece.len as usize];
+            if piece.source.is_zero() {
+                out.fill(0);
+                continue;
+            }
+            let payload = window.read(LogPosition::from_u64(at))?.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Internal,
+                    format!("log record {at} was let go before it was destaged"),
+                )
+            })?;
+            let from = RECORD_HEAD + piece.source.skip as usize * SECTOR_BYTES as usize;
+            let data = payload.get(from..from + out.len()).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Corrupt,
+                    format!("log record {at} is shorter than was written"),
+                )
+            })?;
+            out.copy_from_slice(data);
+        }
+        Ok(())
+    }
+
+    /// Takes a durable segment into the overlay.
+    pub(super) fn apply_blocks(&self, segment: &BuiltSegment, zeros: &[Range<u64>]) {
+        for zeros in zeros {
+            self.state.lock().changes.zero(zeros.clone());
+        }
+        if !segment.entries.is_empty() {
+            let length = segment.len_bytes() as u64;
+            self.state.lock().changes.note_length(segment.key, length);
+        }
+        for chunk in segment.entries.chunks(APPLY_BLOCKS) {
+            let mut state = self.state.lock();
+            chunk.iter().for_each(|(index, entry)| state.changes.set(*index, entry));
+        }
+    }
+
+    /// Takes out of the live index what the overlay says now.
+    pub(super) fn forget_live(&self, built: &BuiltSegment, zeros: &[Range<u64>], before: u64) {
+        let per_block = self.desc.block.bytes() as u64 / SECTOR_BYTES;
+        let sectors = |blocks: &Range<u64>| blocks.start * per_block..blocks.end * per_block;
+        for zeros in zeros {
+            self.state.lock().payload.live.clear_older(sectors(zeros), before);
+        }
+        for chunk in built.entries.chunks(APPLY_BLOCKS) {
+            let mut state = self.state.lock();
+            for (index, _) in chunk {
+                state.payload.live.clear_older(sectors(&(*index..index + 1)), before);
+            }
+        }
+    }
+}
+
+fn is_zero(data: &[u8]) -> bool {
+    // A block's first bytes tell almost always; comparing it with itself shifted tells for sure, at memcmp's speed.
+    data.first() == Some(&0) && data[..data.len() - 1] == data[1..]
+}
+
+fn join_ranges(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|r| r.start);
+    let mut out: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match out.last_mut() {
+            Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
+            _ => out.push(range),
+        }
+    }
+    out
+}

@@ -1,0 +1,73 @@
+//! How a volume of any kind comes to be: propose, see that what it hangs on is still there, take the name, settle.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::streams::node::Node;
+use crate::streams::payload::Payload;
+use skerry_core::descriptor::{VolumeDesc, VolumeState};
+use skerry_core::hold::Span;
+use skerry_core::holder::Holder;
+use skerry_core::name::Name;
+use skerry_core::refs::Ref;
+use skerry_store::family;
+
+impl<P: Payload> Node<P> {
+    /// Makes a descriptor a volume: propose, see that what it hangs on is still there, take the name, settle.
+    /// Of a clone `parent` is the ref that it copies: its holder comes before anything else.
+    pub(crate) async fn introduce(
+        &self,
+        desc: VolumeDesc,
+        name: &Name,
+        parent: Option<&Ref>,
+    ) -> Result<()> {
+        let catalog = &self.ctx.catalog;
+        self.free_left_over(name).await?;
+        if catalog.resolve(name).await?.is_some() {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                format!("volume {name} exists already; choose another name"),
+            ));
+        }
+        let id = desc.id;
+        if let Some(((of, snapshot), parent)) = desc.parent.zip(parent) {
+            let span = Span::of_snapshot(parent);
+            catalog.hold(of, &Holder::Clone { clone: id, snapshot, span }).await?;
+        }
+        catalog.propose(&desc).await?;
+        let named = async {
+            // From here on the descriptor holds what it was made of, if that still counts.
+            if let Some(parent) = parent
+                && let Some(info) = &parent.snapshot
+                && !catalog.is_newest(parent.volume, info).await?
+            {
+                let detail = format!(
+                    "the snapshot that {name} was to be cloned from was deleted or replaced meanwhile"
+                );
+                return Err(Error::new(ErrorKind::NotFound, detail));
+            }
+            catalog.claim(name, id).await.map_err(|e| match e.kind() {
+                skerry_store::ErrorKind::Exists => Error::new(
+                    ErrorKind::Exists,
+                    format!("volume {name} exists already; choose another name"),
+                ),
+                _ => Error::from(e),
+            })
+        };
+        let state = if let Err(e) = named.await {
+            if catalog.settle(id, VolumeState::Withdrawn).await? == VolumeState::Withdrawn
+                && let Some((parent, _)) = desc.parent
+            {
+                family::delete_holders(&self.ctx.bucket, parent, id).await?;
+            }
+            return Err(e);
+        } else {
+            catalog.settle(id, VolumeState::Ready).await?
+        };
+        if state != VolumeState::Ready {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("somebody else was creating {name}; try again"),
+            ));
+        }
+        Ok(())
+    }
+}
