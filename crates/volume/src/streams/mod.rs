@@ -36,3 +36,6 @@ mod stuck;
 mod sweep;
 mod turns;
 mod waiting;
+
+#[cfg(test)]
+mod tests;

@@ -250,8 +250,20 @@ impl World {
         host: &str,
         gate: Arc<Gate>,
     ) -> skerry_volume::Result<Running> {
+        let (parts, committer) = self.parts(host, gate.clone()).await?;
+        let log = parts.log.clone();
+        let node = Node::open(parts).await?;
+        Ok(Running { node, log, gate, committer: committer.keep() })
+    }
+
+    /// What a node called `host` is made of, and the task that commits its log.
+    pub async fn parts(
+        &self,
+        host: &str,
+        gate: Arc<Gate>,
+    ) -> skerry_volume::Result<(NodeParts, Committer)> {
         let env = Env { clock: self.clock.clone(), entropy: self.entropy.clone() };
-        let bucket = Bucket::open(gate.clone(), env, true).await?;
+        let bucket = Bucket::open(gate, env, true).await?;
         let entropy = self.entropy.clone();
         let next = move || {
             let mut bytes = [0; 8];
@@ -269,7 +281,7 @@ impl World {
             blocks: Blocks::new(bucket.clone(), settings),
             bucket,
             bucket_url: "memory://".into(),
-            log: log.clone(),
+            log,
             recovery,
             has_log: self.has_log,
             parking: self.has_log.then(|| self.parked.clone() as Arc<dyn Parking>),
@@ -278,13 +290,12 @@ impl World {
             background: None,
             settings: self.settings.clone(),
         };
-        let node = Node::open(parts).await?;
-        Ok(Running { node, log, gate, committer: committer.keep() })
+        Ok((parts, committer))
     }
 }
 
 /// A task that ends with this, unless it is kept: a start that fails or dies leaves none behind.
-struct Committer(tokio::task::JoinHandle<()>);
+pub struct Committer(tokio::task::JoinHandle<()>);
 
 impl Committer {
     fn keep(mut self) -> tokio::task::JoinHandle<()> {

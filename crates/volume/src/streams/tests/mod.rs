@@ -1,0 +1,184 @@
+//! The engine carries more than disks: a second payload goes through everything that a stream goes through.
+
+#[path = "../../../tests/rig/mod.rs"]
+mod rig;
+
+mod lines;
+
+use crate::ErrorKind;
+use crate::streams::node::Node;
+use crate::streams::stream::Stream;
+use lines::Lines;
+use rig::{Committer, Gate, World, name};
+use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind};
+use skerry_core::id::{StreamId, VolumeId};
+use skerry_core::position::Position;
+use skerry_core::root::{Base, Root};
+use skerry_core::size::BlockSize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A node that carries lists of lines.
+struct Running {
+    node: Arc<Node<Lines>>,
+    gate: Arc<Gate>,
+    _committer: Committer,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.gate.kill();
+    }
+}
+
+impl Running {
+    async fn start(world: &World, host: &str) -> Self {
+        let gate = Gate::new(world.store.clone());
+        let (parts, committer) = world.parts(host, gate.clone()).await.expect("parts");
+        let node = Node::open(parts).await.expect("starts");
+        Self { node, gate, _committer: committer }
+    }
+
+    /// Makes an empty list.
+    async fn create(&self, called: &str) {
+        let ctx = &self.node.ctx;
+        let entropy = ctx.bucket.entropy();
+        let (genesis, block) = (StreamId::random(entropy.as_ref()), BlockSize::default());
+        let root = Root::empty(0, block, called);
+        let desc = VolumeDesc {
+            id: VolumeId::random(entropy.as_ref()),
+            kind: VolumeKind::Disk,
+            home: ctx.bucket.id(),
+            block,
+            flush: FlushLevel::Local,
+            created_ms: ctx.clock().wall_ms(),
+            name: called.to_owned(),
+            size_bytes: 0,
+            genesis,
+            base: Base::exact(root, Position::start(0, genesis, 0)),
+            parent: None,
+        };
+        self.node.introduce(desc, &name(called), None).await.expect("creates");
+    }
+
+    async fn list(&self) -> Arc<Stream<Lines>> {
+        self.node.writable(&name("list")).await.expect("opens")
+    }
+}
+
+fn numbered(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|n| format!("line {n}")).collect()
+}
+
+async fn add(list: &Stream<Lines>, range: std::ops::Range<usize>) {
+    for line in numbered(range) {
+        list.add(&line).await.expect("adds");
+    }
+}
+
+async fn says(list: &Stream<Lines>, count: usize) {
+    assert_eq!(list.lines().await.expect("reads"), numbered(0..count));
+}
+
+/// Lines are read from the log, from what segments added, from what a checkpoint wrote, before and after crashes.
+#[tokio::test(start_paused = true)]
+async fn what_was_flushed_is_read_after_a_crash_wherever_it_is() {
+    let world = World::new(1);
+    let run = Running::start(&world, "a").await;
+    run.create("list").await;
+    let list = run.list().await;
+    add(&list, 0..3).await;
+    list.flush().await.expect("flushes");
+    says(&list, 3).await;
+    drop((list, run));
+
+    let run = Running::start(&world, "a").await;
+    assert!(!run.node.is_drained(), "the tail was replayed");
+    let list = run.list().await;
+    says(&list, 3).await;
+    list.drain().await.expect("drains");
+    assert!(run.node.is_drained());
+    says(&list, 3).await;
+    add(&list, 3..30).await;
+    list.drain().await.expect("drains");
+    list.checkpoint().await.expect("checks in");
+    assert!(list.state.lock().root.top.is_some());
+    says(&list, 30).await;
+    add(&list, 30..34).await;
+    list.drain().await.expect("drains");
+    add(&list, 34..36).await;
+    list.flush().await.expect("flushes");
+    says(&list, 36).await;
+    drop((list, run));
+
+    // The log is lost with its disk: what was drained is in the bucket.
+    let mut lost = world.clone();
+    lost.lose_disk();
+    let run = Running::start(&lost, "a").await;
+    says(&*run.list().await, 34).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn snapshots_are_taken_deleted_and_rolled_back_to() {
+    let world = World::new(2);
+    let run = Running::start(&world, "a").await;
+    run.create("list").await;
+    let list = run.list().await;
+    let (called, early, late) = (name("list"), name("early"), name("late"));
+    add(&list, 0..5).await;
+    run.node.create_snapshot(&called, Some(&early)).await.expect("snapshots");
+    add(&list, 5..9).await;
+    run.node.create_snapshot(&called, Some(&late)).await.expect("snapshots");
+    list.drain().await.expect("drains");
+    drop((list, run));
+
+    let run = Running::start(&world, "a").await;
+    let list = run.list().await;
+    let named = run.node.list_snapshots(&called).await.expect("lists");
+    assert_eq!(named.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["early", "late"]);
+    says(&list, 9).await;
+    run.node.rollback_volume(&called, &early, false).await.expect("rolls back");
+    says(&list, 5).await;
+    add(&list, 5..6).await;
+    says(&list, 6).await;
+    list.drain().await.expect("drains");
+    list.checkpoint().await.expect("checks in");
+    for snapshot in run.node.list_snapshots(&called).await.expect("lists") {
+        let snapshot = snapshot.name.parse().expect("a name");
+        run.node.delete_snapshot(&called, &snapshot).await.expect("deletes");
+    }
+    run.node.sweep().await.expect("sweeps");
+    says(&list, 6).await;
+    drop((list, run));
+    says(&*Running::start(&world, "a").await.list().await, 6).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_host_takes_a_list_over_and_the_first_is_fenced() {
+    let world = World::new(3);
+    let first = Running::start(&world, "a").await;
+    first.create("list").await;
+    let list = first.list().await;
+    add(&list, 0..7).await;
+    list.drain().await.expect("drains");
+    add(&list, 7..8).await;
+    list.flush().await.expect("flushes");
+
+    let other = world.neighbour(4);
+    let second = Running::start(&other, "b").await;
+    let called = name("list");
+    let refused =
+        second.node.writable(&called).await.map(drop).expect_err("it is the first host's");
+    assert_eq!(refused.kind(), ErrorKind::Fenced);
+    second.node.release_volume(&called, true).await.expect("takes it away");
+    let theirs = second.list().await;
+    // A prefix of what was written: the rest was in the first host's log only.
+    says(&theirs, 7).await;
+    add(&theirs, 7..9).await;
+    theirs.flush().await.expect("flushes");
+
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let fenced = list.add("nobody's").await.expect_err("the stream was sealed");
+    assert_eq!(fenced.kind(), ErrorKind::Fenced);
+    says(&theirs, 9).await;
+}
