@@ -79,7 +79,7 @@ impl<'a> Actor<'a> {
         let kinds = [
             ("alone", LimitKind::Concurrency { max: 1 }),
             ("few", LimitKind::Concurrency { max: 2 }),
-            ("rate", LimitKind::Rate { count: 5, per_ms: 1_000, burst: 3 }),
+            ("rate", LimitKind::Rate { count: 1, per_ms: 4_000, burst: 3 }),
         ];
         let limit = |(key, kind)| Limit { key: LimitKey::new(key).expect("a name"), kind };
         kinds.into_iter().filter(|_| self.rng.random_ratio(1, 3)).map(limit).collect()
