@@ -2,13 +2,10 @@
 
 mod common;
 
-use common::{Place, Split, lease, lease_of, spec};
+use common::{Load, Place, Split, lease_of, spec};
 use futures::future::join_all;
 use object_store::memory::InMemory;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use skerry_jobs::name::Group;
-use skerry_jobs::shard::{Leased, Outcome, Shard};
 use skerry_jobs::spec::JobSpec;
 use skerry_store::meter::{CallKind, Counters, Meter, Tally};
 use std::sync::Arc;
@@ -17,6 +14,8 @@ use std::time::Duration;
 const JOBS: usize = 1_000;
 const TOGETHER: usize = 100;
 const PAYLOAD_BYTES: usize = 1_000;
+const LOAD: Load =
+    Load { rounds: JOBS / TOGETHER, together: TOGETHER, payload_bytes: PAYLOAD_BYTES };
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A place whose store counts its calls.
@@ -25,32 +24,6 @@ fn metered(place: &mut Place) -> Arc<Counters> {
     let counters = meter.counters();
     place.store = Arc::new(meter);
     counters
-}
-
-async fn enqueue(shard: &Shard) {
-    // Nothing that a database could make smaller.
-    let mut rng = StdRng::seed_from_u64(1);
-    for round in 0..JOBS / TOGETHER {
-        let jobs = (0..TOGETHER).map(|n| {
-            let mut payload = vec![0; PAYLOAD_BYTES];
-            rng.fill_bytes(&mut payload);
-            shard.enqueue(JobSpec { payload: payload.into(), ..spec(&format!("{round}-{n}")) })
-        });
-        join_all(jobs).await.into_iter().for_each(|done| {
-            done.expect("takes it");
-        });
-    }
-}
-
-async fn work(shard: &Shard) {
-    for _ in 0..JOBS / TOGETHER {
-        let got = lease(shard, TOGETHER as u32, Duration::ZERO).await;
-        assert_eq!(got.len(), TOGETHER);
-        let done = |leased: Leased| shard.report(leased.ticket(), Outcome::Succeeded("".into()));
-        join_all(got.into_iter().map(done)).await.into_iter().for_each(|done| {
-            done.expect("holds");
-        });
-    }
 }
 
 fn writes(tally: &Tally) -> u64 {
@@ -64,13 +37,13 @@ async fn what_is_answered_together_costs_one_call() {
     let counters = metered(&mut place);
     let shard = place.open().await;
     let begun = counters.tally();
-    enqueue(&shard).await;
+    LOAD.enqueue(&shard).await;
     let enqueued = counters.tally().since(&begun);
     // The first of a round may go by itself.
     let most = 2 * (JOBS / TOGETHER) as u64;
     assert_eq!(enqueued.calls(CallKind::Put), enqueued.calls_in_all(), "{enqueued:?}");
     assert!(enqueued.calls_in_all() <= most, "{enqueued:?}");
-    work(&shard).await;
+    LOAD.work(&shard).await;
     let worked = counters.tally().since(&begun).since(&enqueued);
     // The leases of a round, and its outcomes.
     assert_eq!(worked.calls_in_all(), most, "{worked:?}");
@@ -84,8 +57,8 @@ async fn a_job_that_is_done_between_two_uploads_costs_one_record() {
     let counters = metered(&mut split.place);
     let shard = split.open(false).await.expect("opens");
     let begun = counters.tally();
-    enqueue(&shard).await;
-    work(&shard).await;
+    LOAD.enqueue(&shard).await;
+    LOAD.work(&shard).await;
     let used = counters.tally().since(&begun);
     assert_eq!(writes(&used), 0, "{used:?}");
     shard.close().await.expect("closes");
@@ -139,7 +112,7 @@ async fn what_was_left_behind_is_read_alone() {
         join_all(jobs).await.into_iter().for_each(|done| {
             done.expect("takes it");
         });
-        work(&shard).await;
+        LOAD.work(&shard).await;
     }
     shard.close().await.expect("closes");
     let shard = split.open(false).await.expect("opens");
@@ -156,8 +129,8 @@ async fn an_idle_shard_looks_seldom_at_its_store() {
     let mut place = Place::new();
     let counters = metered(&mut place);
     let shard = place.open().await;
-    enqueue(&shard).await;
-    work(&shard).await;
+    LOAD.enqueue(&shard).await;
+    LOAD.work(&shard).await;
     tokio::time::sleep(HOUR).await;
     let begun = counters.tally();
     tokio::time::sleep(HOUR).await;

@@ -2,23 +2,16 @@
 
 mod common;
 
-use common::{Place, lease, named, spec, tenant};
-use futures::future::join_all;
+use common::{Load, Place, named, spec, tenant};
 use object_store::memory::InMemory;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use skerry_jobs::shard::{Leased, Outcome, Shard};
-use skerry_jobs::spec::JobSpec;
 use skerry_store::meter::{CallKind, Meter};
 use slatedb::admin::Admin;
 use std::sync::Arc;
 use std::time::Duration;
 
-const JOBS: usize = 256;
-const TOGETHER: usize = 32;
-const PAYLOAD_BYTES: usize = 64 << 10;
+const LOAD: Load = Load { rounds: 8, together: 32, payload_bytes: 64 << 10 };
 /// What all payloads are.
-const ALL_BYTES: u64 = (JOBS * PAYLOAD_BYTES) as u64;
+const ALL_BYTES: u64 = (LOAD.rounds * LOAD.together * LOAD.payload_bytes) as u64;
 /// What is left when everything is gone: files with next to nothing in them.
 const LEFT_BYTES: u64 = ALL_BYTES / 8;
 
@@ -38,40 +31,13 @@ async fn bytes(place: &Place) -> u64 {
     manifest.all_sst_views().map(|file| file.estimate_size()).sum()
 }
 
-async fn enqueue(shard: &Shard) {
-    // Nothing that a database could make smaller.
-    let mut rng = StdRng::seed_from_u64(1);
-    for round in 0..JOBS / TOGETHER {
-        let jobs = (0..TOGETHER).map(|n| {
-            let mut payload = vec![0; PAYLOAD_BYTES];
-            rng.fill_bytes(&mut payload);
-            let id = (round * TOGETHER + n).to_string();
-            shard.enqueue(JobSpec { payload: payload.into(), ..spec(&id) })
-        });
-        join_all(jobs).await.into_iter().for_each(|done| {
-            done.expect("takes it");
-        });
-    }
-}
-
-async fn work(shard: &Shard) {
-    for _ in 0..JOBS / TOGETHER {
-        let got = lease(shard, TOGETHER as u32, Duration::ZERO).await;
-        assert_eq!(got.len(), TOGETHER);
-        let done = |leased: Leased| shard.report(leased.ticket(), Outcome::Succeeded("".into()));
-        join_all(got.into_iter().map(done)).await.into_iter().for_each(|done| {
-            done.expect("holds");
-        });
-    }
-}
-
 /// A shard that had finished its jobs kept all of their bytes for ever.
 #[tokio::test(start_paused = true)]
 async fn jobs_that_ended_give_their_bytes_back_when_their_time_is_over() {
     let place = place();
     let shard = place.open().await;
-    enqueue(&shard).await;
-    work(&shard).await;
+    LOAD.enqueue(&shard).await;
+    LOAD.work(&shard).await;
     tokio::time::sleep(2 * HOUR).await;
     let kept = bytes(&place).await;
     // Each payload was written twice: the rows of jobs that waited are gone.
@@ -87,10 +53,12 @@ async fn jobs_that_ended_give_their_bytes_back_when_their_time_is_over() {
 async fn jobs_that_are_deleted_give_their_bytes_back() {
     let place = place();
     let shard = place.open().await;
-    enqueue(&shard).await;
-    work(&shard).await;
-    for n in 0..JOBS {
-        shard.delete(&tenant(), &named(&n.to_string())).await.expect("it has ended");
+    LOAD.enqueue(&shard).await;
+    LOAD.work(&shard).await;
+    for round in 0..LOAD.rounds {
+        for n in 0..LOAD.together {
+            shard.delete(&tenant(), &named(&format!("{round}-{n}"))).await.expect("it has ended");
+        }
     }
     tokio::time::sleep(2 * HOUR).await;
     let left = bytes(&place).await;
@@ -106,7 +74,7 @@ async fn a_quiet_shard_with_nothing_to_win_is_left_in_peace() {
     let counters = meter.counters();
     place.store = Arc::new(meter);
     let shard = place.open().await;
-    enqueue(&shard).await;
+    LOAD.enqueue(&shard).await;
     tokio::time::sleep(HOUR).await;
     let begun = counters.tally();
     tokio::time::sleep(2 * WEEK).await;

@@ -3,8 +3,11 @@
 #![allow(dead_code, reason = "each test uses some of it")]
 #![allow(unreachable_pub, reason = "shared by tests")]
 
+use futures::future::join_all;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use skerry_core::env::{Clock, Entropy};
 use skerry_jobs::Result;
 use skerry_jobs::broker::Broker;
@@ -12,7 +15,7 @@ use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
 use skerry_jobs::hash::HashRange;
 use skerry_jobs::job::JobRef;
 use skerry_jobs::name::{Group, JobId, Tenant, Worker};
-use skerry_jobs::shard::{Leased, Retention, Shard, ShardParts};
+use skerry_jobs::shard::{Leased, Outcome, Retention, Shard, ShardParts};
 use skerry_jobs::spec::JobSpec;
 use skerry_jobs::wal::LocalWal;
 use skerry_log::sim::SimDisk;
@@ -166,6 +169,44 @@ pub async fn lease_of(shard: &Shard, group: &Group, max: u32, patience: Duration
 pub async fn one(shard: &Shard) -> Leased {
     let mut got = lease(shard, 1, Duration::from_secs(3600)).await;
     got.pop().expect("there is one")
+}
+
+/// Many large jobs: rounds of some together.
+pub struct Load {
+    pub rounds: usize,
+    pub together: usize,
+    pub payload_bytes: usize,
+}
+
+impl Load {
+    /// Enqueues all of them.
+    pub async fn enqueue(&self, shard: &Shard) {
+        // Nothing that a database could make smaller.
+        let mut rng = StdRng::seed_from_u64(1);
+        for round in 0..self.rounds {
+            let jobs = (0..self.together).map(|n| {
+                let mut payload = vec![0; self.payload_bytes];
+                rng.fill_bytes(&mut payload);
+                shard.enqueue(JobSpec { payload: payload.into(), ..spec(&format!("{round}-{n}")) })
+            });
+            join_all(jobs).await.into_iter().for_each(|done| {
+                done.expect("takes it");
+            });
+        }
+    }
+
+    /// Does as many.
+    pub async fn work(&self, shard: &Shard) {
+        for _ in 0..self.rounds {
+            let got = lease(shard, self.together as u32, Duration::ZERO).await;
+            assert_eq!(got.len(), self.together);
+            let done =
+                |leased: Leased| shard.report(leased.ticket(), Outcome::Succeeded("".into()));
+            join_all(got.into_iter().map(done)).await.into_iter().for_each(|done| {
+                done.expect("holds");
+            });
+        }
+    }
 }
 
 /// A database with a log on a local disk.
