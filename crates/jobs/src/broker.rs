@@ -415,11 +415,15 @@ impl Work {
 
     /// The same; what it has heard of is still on its way.
     async fn hear(&mut self) -> Result<Heard> {
-        let told = loop {
+        loop {
             let is_hungry = self.seats.first().is_some_and(|seat| seat.is_hungry());
             tokio::select! {
                 biased;
-                Some((_, told)) = self.tidings.recv() => break told,
+                Some((_, told)) = self.tidings.recv() => {
+                    if let Some(heard) = self.heard(told) {
+                        return Ok(heard);
+                    }
+                }
                 why = out_of_service(&self.shards) => return Err(why),
                 _ = self.changes.changed() => {
                     let detail = "other shards of the node's jobs can be used now: connect again";
@@ -427,8 +431,12 @@ impl Work {
                 }
                 () = self.broker.budget.has_room(), if is_hungry => self.look_again()?,
             }
-        };
-        Ok(match told {
+        }
+    }
+
+    /// What a worker hears of what its seats are told.
+    fn heard(&mut self, told: Told) -> Option<Heard> {
+        Some(match told {
             Told::Leased(leased) => {
                 self.credits = self.credits.saturating_sub(1);
                 Heard::Leased(leased.ticket(), leased)

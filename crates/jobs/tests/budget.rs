@@ -29,8 +29,12 @@ async fn broker(place: &Place, budget_bytes: usize) -> Broker {
 }
 
 fn worker(broker: &Broker) -> Work {
+    worker_of(broker, &Group::default())
+}
+
+fn worker_of(broker: &Broker, group: &Group) -> Work {
     let worker = Worker::new("w").expect("a name");
-    broker.work(&Group::default(), &worker, Begins::WhenTold, 1000).expect("sits down")
+    broker.work(group, &worker, Begins::WhenTold, 1000).expect("sits down")
 }
 
 /// What a worker hears without waiting for long.
@@ -85,4 +89,25 @@ async fn who_waits_for_the_budget_is_woken_when_another_goes() {
     })
     .0;
     assert!(matches!(heard.expect("the shard is open"), Heard::Leased(..)));
+}
+
+/// A worker that slept when the budget was found spent lost its place in the queue, and slept for good.
+#[tokio::test(start_paused = true)]
+async fn who_sleeps_while_the_budget_is_spent_is_woken_when_there_is_room() {
+    let place = Place::new();
+    let shard = place.open().await;
+    let broker = Broker::new(vec![shard.clone()]).with_budget(JOB_BYTES as u64);
+    let group = Group::new("large").expect("a name");
+    let payload = vec![0; JOB_BYTES].into();
+    let large = JobSpec { group: group.clone(), payload, ..spec("large") };
+    shard.enqueue(large).await.expect("takes it");
+    let (mut sleeps, mut spends) = (worker(&broker), worker_of(&broker, &group));
+    let (heard, ()) =
+        tokio::join!(tokio::time::timeout(Duration::from_secs(3600), sleeps.next()), async {
+            let held = hear(&mut spends).await.expect("there is work");
+            shard.enqueue(spec("small")).await.expect("takes it");
+            drop(held);
+        });
+    let heard = heard.expect("it is woken").expect("the shard is open");
+    assert!(matches!(heard, Heard::Leased(..)));
 }

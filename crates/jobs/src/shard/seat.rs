@@ -40,6 +40,8 @@ pub enum Told {
     Cancel(Ticket),
     /// A job of so many bytes that was to be its own ended before it could be told: the credit was for nothing.
     Missed(u32),
+    /// The node's budget was spent when there may have been work: the worker waits for room.
+    NoRoom,
 }
 
 /// What is known of when a worker begins a job.
@@ -198,7 +200,10 @@ impl Seat {
             return None;
         }
         if self.budget.is_spent() {
-            left.is_hungry = true;
+            // The worker's task may sleep, and must know that it has lost its place.
+            if !std::mem::replace(&mut left.is_hungry, true) {
+                let _ = self.tell(Told::NoRoom);
+            }
             return None;
         }
         Some(work().map(|granted| {
