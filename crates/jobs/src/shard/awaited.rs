@@ -6,7 +6,7 @@ use super::state::State;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, JobKey, JobRef};
 use crate::name::Tenant;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// Jobs that all calls together wait for in a shard: a hundred calls of as many as a message names.
@@ -14,35 +14,44 @@ pub const AWAITED_MAX: usize = 1_000_000;
 
 /// A call that waits for a job.
 struct Waiting {
-    /// Which of its jobs it is.
-    number: usize,
-    call: u64,
-    tell: mpsc::UnboundedSender<usize>,
+    /// Which of its jobs it is: several, if the call names it again and again.
+    numbers: Vec<usize>,
+    tell: mpsc::UnboundedSender<Vec<usize>>,
 }
 
 /// Who waits for which job to end.
 #[derive(Default)]
 pub(super) struct Awaiting {
-    jobs: HashMap<JobKey, Vec<Waiting>>,
+    /// Of each job, the calls that wait for it, by their numbers.
+    jobs: HashMap<JobKey, BTreeMap<u64, Waiting>>,
     next_call: u64,
 }
 
 impl Awaiting {
-    fn add(&mut self, key: JobKey, waiting: Waiting) {
-        self.jobs.entry(key).or_default().push(waiting);
+    /// A call waits for a job that is the `number`th of its own.
+    fn add(
+        &mut self,
+        key: JobKey,
+        call: u64,
+        number: usize,
+        tell: &mpsc::UnboundedSender<Vec<usize>>,
+    ) {
+        let calls = self.jobs.entry(key).or_default();
+        let fresh = || Waiting { numbers: Vec::new(), tell: tell.clone() };
+        calls.entry(call).or_insert_with(fresh).numbers.push(number);
     }
 
     /// A job has ended, or is gone: who waits for it looks.
     pub(super) fn tell(&mut self, key: JobKey) {
-        for waiting in self.jobs.remove(&key).unwrap_or_default() {
+        for waiting in self.jobs.remove(&key).unwrap_or_default().into_values() {
             // Who does not wait any more need not know.
-            let _ = waiting.tell.send(waiting.number);
+            let _ = waiting.tell.send(waiting.numbers);
         }
     }
 
     fn forget(&mut self, key: JobKey, call: u64) {
         if let Some(waiting) = self.jobs.get_mut(&key) {
-            waiting.retain(|waiting| waiting.call != call);
+            waiting.remove(&call);
             if waiting.is_empty() {
                 self.jobs.remove(&key);
             }
@@ -66,9 +75,11 @@ pub struct Awaited {
     fresh: usize,
     left: usize,
     call: u64,
-    tell: mpsc::UnboundedSender<usize>,
+    tell: mpsc::UnboundedSender<Vec<usize>>,
     /// The numbers of jobs that have ended: each once, so that there are never more than jobs.
-    told: mpsc::UnboundedReceiver<usize>,
+    told: mpsc::UnboundedReceiver<Vec<usize>>,
+    /// Those that were told, and are not looked at yet.
+    ended: Vec<usize>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -92,9 +103,21 @@ impl Shard {
             state.awaiting.next_call += 1;
             state.awaiting.next_call
         };
-        let (at, left) = (vec![None; jobs.len()], jobs.len());
+        let (at, left, ended) = (vec![None; jobs.len()], jobs.len(), Vec::new());
         let (shard, tenant) = (self.clone(), tenant.clone());
-        Ok(Awaited { shard, tenant, jobs, at, fresh: 0, left, call, tell, told, _room: room })
+        Ok(Awaited {
+            shard,
+            tenant,
+            jobs,
+            at,
+            fresh: 0,
+            left,
+            call,
+            tell,
+            told,
+            ended,
+            _room: room,
+        })
     }
 
     /// A job, once it has come to its end.
@@ -127,7 +150,7 @@ impl Awaited {
             };
             // One that was restarted meanwhile is waited for again.
             if ended.as_ref().is_ok_and(|job| !job.state.is_final()) {
-                let _ = self.tell.send(number);
+                self.ended.push(number);
                 continue;
             }
             self.left -= 1;
@@ -144,11 +167,17 @@ impl Awaited {
 
     /// A job that has ended; any that is waited for if the shard is out of service.
     async fn next_told(&mut self) -> usize {
-        let waiting = |at: &[Option<JobKey>]| at.iter().position(Option::is_some).unwrap_or(0);
-        tokio::select! {
-            biased;
-            told = self.told.recv() => told.unwrap_or_else(|| waiting(&self.at)),
-            _ = self.shard.out_of_service() => waiting(&self.at),
+        loop {
+            if let Some(number) = self.ended.pop() {
+                return number;
+            }
+            tokio::select! {
+                biased;
+                Some(told) = self.told.recv() => self.ended = told,
+                _ = self.shard.out_of_service() => {
+                    return self.at.iter().position(Option::is_some).unwrap_or(0);
+                }
+            }
         }
     }
 
@@ -160,8 +189,7 @@ impl Awaited {
         let Some(key) = state.key_or_ending(&self.tenant, &self.jobs[number]) else {
             return Ok(false);
         };
-        let (call, tell) = (self.call, self.tell.clone());
-        state.awaiting.add(key, Waiting { number, call, tell });
+        state.awaiting.add(key, self.call, number, &self.tell);
         self.at[number] = Some(key);
         Ok(true)
     }
@@ -172,5 +200,31 @@ impl Drop for Awaited {
         let mut state = self.shard.inner.state.lock();
         let State { awaiting, .. } = &mut *state;
         self.at.iter().flatten().for_each(|key| awaiting.forget(*key, self.call));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::TenantHash;
+    use crate::job::Seq;
+
+    /// Sixty calls that named a job ten thousand times each, one of which went, kept a shard busy for seconds.
+    #[test]
+    fn a_call_waits_for_a_job_once_however_often_it_names_it() {
+        const NAMED: usize = 1000;
+        let key = JobKey { hash: TenantHash(1), seq: Seq(1) };
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let mut awaiting = Awaiting::default();
+        for call in 1..=60 {
+            (0..NAMED).for_each(|number| awaiting.add(key, call, number, &tell));
+        }
+        assert_eq!(awaiting.jobs[&key].len(), 60, "one for each call");
+        awaiting.forget(key, 60);
+        awaiting.tell(key);
+        drop(tell);
+        let told: Vec<_> = std::iter::from_fn(|| told.try_recv().ok()).collect();
+        assert_eq!(told, vec![(0..NAMED).collect::<Vec<_>>(); 59]);
+        assert!(awaiting.jobs.is_empty());
     }
 }
