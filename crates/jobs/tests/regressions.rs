@@ -207,3 +207,96 @@ fn a_place_that_comes_free_behind_other_limits_is_passed_on_in_parts() {
     let Pace { wakes, looks, .. } = Pace::default();
     assert!(parts >= USERS as usize / (wakes + 2 * looks), "{parts} parts");
 }
+
+fn rate(key: &str, per_ms: u32) -> Limit {
+    let kind = LimitKind::Rate { count: 1, per_ms, burst: 1 };
+    Limit { key: LimitKey::new(key).expect("a name"), kind }
+}
+
+fn under(limit: &Limit) -> JobSpec {
+    JobSpec { limits: vec![limit.clone()], ..JobSpec::default() }
+}
+
+/// A batch deleted every rate that had filled since the one before, in one go.
+#[test]
+fn rates_that_have_filled_are_forgotten_in_parts() {
+    const RATES: usize = 3_000;
+    let mut machine = Machine::new(1);
+    let full = Drained { count: 1, per_ms: 1000, burst: 1, full_at_ms: 1 };
+    let name = |n: usize| format!("rate{n:04}");
+    for n in 0..RATES {
+        let key = LimitKey::new(&name(n)).expect("a name");
+        machine.restore_rate(&Tenant::default(), &key, full, NOW_MS);
+    }
+    let used = rate(&name(RATES - 1), 1000);
+    enqueue(&mut machine, 1, under(&used));
+    machine.lease(&Group::default(), NOW_MS).expect("its bucket is full");
+    let mut rows = std::collections::BTreeMap::new();
+    loop {
+        let rates = machine.take_rates();
+        assert!(rates.len() <= 1025, "{} in one batch", rates.len());
+        if rates.is_empty() {
+            break;
+        }
+        rows.extend(rates.into_iter().map(|(_, key, rate)| (key, rate)));
+    }
+    assert_eq!(rows.len(), RATES);
+    let kept = |(key, rate): (&LimitKey, &Option<Drained>)| rate.map(|_| key.clone());
+    let kept: Vec<_> = rows.iter().filter_map(kept).collect();
+    assert_eq!(kept, [used.key], "a token was taken since its bucket was full");
+}
+
+/// The newest definition was kept with a token that was taken under the one before: a restart forgave what was owed.
+#[test]
+fn a_token_is_kept_with_the_definition_that_it_was_taken_under() {
+    const LATER_MS: u64 = NOW_MS + 10_000;
+    let (slow, fast) = (rate("api", 3_600_000), rate("api", 1_000));
+    let mut machine = Machine::new(1);
+    enqueue(&mut machine, 1, under(&slow));
+    machine.lease(&Group::default(), NOW_MS).expect("its bucket is full");
+    enqueue(&mut machine, 2, under(&fast));
+    let (tenant, key, kept) = machine.take_rates().pop().expect("a token was taken");
+    let kept = kept.expect("its bucket is not full");
+    assert_eq!(kept.kind(), slow.kind);
+    let mut again = Machine::new(1);
+    again.restore_rate(&tenant, &key, kept, LATER_MS);
+    enqueue(&mut again, 2, under(&fast));
+    for machine in [&mut machine, &mut again] {
+        assert_eq!(machine.lease(&Group::default(), LATER_MS), None, "an hour is owed");
+    }
+}
+
+/// A concurrency limit of the same name, between two jobs under a rate, filled the bucket.
+#[test]
+fn a_limit_of_another_kind_and_the_same_name_fills_no_bucket() {
+    const HOUR_MS: u64 = 3_600_000;
+    let mut machine = Machine::new(1);
+    let api = rate("api", HOUR_MS as u32);
+    enqueue(&mut machine, 1, under(&api));
+    enqueue(&mut machine, 2, under(&api));
+    assert_eq!(drain(&mut machine), [1]);
+    machine.remove(&Tenant::default(), &JobRef::Assigned(Seq(2)), NOW_MS).expect("it waits");
+    enqueue(&mut machine, 3, under(&limit("api", 1)));
+    assert_eq!(drain(&mut machine), [3]);
+    enqueue(&mut machine, 4, under(&api));
+    assert_eq!(drain(&mut machine), [0; 0], "an hour is owed");
+    let (_, _, kept) = machine.take_rates().pop().expect("a token was taken");
+    assert_eq!(kept.map(|kept| kept.full_at_ms), Some(NOW_MS + HOUR_MS));
+    tick(&mut machine, NOW_MS + HOUR_MS);
+    assert!(machine.lease(&Group::default(), NOW_MS + HOUR_MS).is_some());
+}
+
+/// What was owed kept a floating limit alive that no job was under.
+#[test]
+fn a_limit_that_only_owes_is_none_that_a_worker_is_asked_about() {
+    let mut machine = Machine::new(1);
+    let api = rate("api", 3_600_000);
+    enqueue(&mut machine, 1, under(&api));
+    assert_eq!(drain(&mut machine), [1]);
+    let kind = LimitKind::Floating { initial: 1, refresh_ms: 1000, group: Group::default() };
+    enqueue(&mut machine, 2, under(&Limit { key: api.key.clone(), kind }));
+    assert!(machine.floating(&Tenant::default(), &api.key).is_some());
+    assert_eq!(drain(&mut machine), [2]);
+    assert_eq!(machine.floating(&Tenant::default(), &api.key), None);
+    assert!(machine.floating_limits().is_empty());
+}

@@ -23,7 +23,9 @@ impl Machine {
     pub fn floating(&self, tenant: &Tenant, key: &LimitKey) -> Option<Floating> {
         let tenant = self.tenants.find(tenant)?;
         let limit = &self.queues.limits[self.queues.find_limit(tenant, key)?];
+        // One that no job is under may be remembered as the rate that it was.
         match (&limit.kind, limit.rule) {
+            _ if limit.users == 0 => None,
             (LimitKind::Floating { refresh_ms, group, .. }, Rule::AtOnce(max)) => {
                 Some(Floating { max, refresh_ms: *refresh_ms, group: group.clone() })
             }
@@ -34,7 +36,8 @@ impl Machine {
     /// The names of all floating limits that a job is under, in no order.
     pub fn floating_limits(&self) -> Vec<(Tenant, LimitKey)> {
         let limits = self.queues.limits.iter();
-        let floating = limits.filter(|limit| matches!(limit.kind, LimitKind::Floating { .. }));
+        let floating = limits
+            .filter(|limit| limit.users > 0 && matches!(limit.kind, LimitKind::Floating { .. }));
         let named = floating.filter_map(|limit| {
             let (tenant, key) = &limit.key;
             Some((self.tenants.try_get(*tenant)?.clone(), key.clone()))

@@ -60,8 +60,9 @@ pub(super) struct LimitState {
     pub(super) held: u32,
     /// The tokens of a rate.
     pub(super) bucket: Bucket,
-    /// Tokens were taken from the bucket: what outlives the broker says so.
-    pub(super) is_drained: bool,
+    /// The definition of the rate under which the last token was taken, if what outlives the broker has one: another
+    /// definition, or another kind of limit, may hold by now.
+    pub(super) drained_under: Option<LimitKind>,
     /// Classes under it.
     pub(super) users: u32,
     lines: BTreeMap<LineNo, Waiters>,
@@ -81,7 +82,7 @@ impl LimitState {
             kind,
             held: 0,
             bucket: Bucket::default(),
-            is_drained: false,
+            drained_under: None,
             users: 0,
             lines: BTreeMap::new(),
             hungry: BTreeSet::new(),
@@ -103,13 +104,21 @@ impl LimitState {
         self.held += 1;
         let (Rule::Rate(flow), Some(now_us)) = (self.rule, now_us) else { return false };
         self.bucket.take(flow, now_us);
-        self.is_drained = true;
+        self.drained_under = Some(self.kind.clone());
         true
     }
 
-    /// When a rate's bucket is full, microseconds: then there is nothing to remember of it.
-    pub(super) fn full_us(&self) -> Option<u64> {
-        matches!(self.rule, Rule::Rate(_)).then_some(self.bucket.full_at_us)
+    /// True if a rate of this name has a bucket that is not full, whatever kind of limit it is now.
+    pub(super) fn owes(&self, now_us: u64) -> bool {
+        self.bucket.full_at_us > now_us
+    }
+
+    /// Becomes what nothing has run under, but for what is owed to a rate's bucket.
+    pub(super) fn begin_anew(&mut self, kind: LimitKind) {
+        let new = Self::new(self.key.clone(), kind);
+        let before = std::mem::replace(self, new);
+        self.timer_ms = before.timer_ms;
+        (self.bucket, self.drained_under) = (before.bucket, before.drained_under);
     }
 
     fn change(&mut self, line: LineNo, change: impl FnOnce(&mut Waiters)) {
@@ -170,8 +179,10 @@ impl LimitState {
     /// When a token comes for which a class waits, or when the limit can be forgotten, milliseconds, rounded up.
     /// While there are tokens, nothing comes of another: what waits has been woken.
     pub(super) fn wanted_ms(&self, now_us: u64) -> Option<u64> {
-        let Rule::Rate(flow) = self.rule else { return None };
-        if !self.lines.is_empty() && self.bucket.tokens(flow, now_us) == 0 {
+        if let Rule::Rate(flow) = self.rule
+            && !self.lines.is_empty()
+            && self.bucket.tokens(flow, now_us) == 0
+        {
             return Some(self.bucket.more_us(flow, now_us).div_ceil(1000));
         }
         (self.users == 0).then(|| self.bucket.full_at_us.div_ceil(1000))

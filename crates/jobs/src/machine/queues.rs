@@ -176,17 +176,11 @@ impl Queues {
             self.limit_by_key.insert(key, no);
             return no;
         };
-        let is_same = std::mem::discriminant(&self.limits[no].kind) == std::mem::discriminant(kind);
-        if self.limits[no].users == 0
-            && (!is_same || self.limits[no].full_us().is_none_or(|at| at <= now_us))
-        {
-            // Nothing of before counts any more.
-            let key = (tenant, key.clone());
-            self.forget_bucket(no);
-            let timer_ms = self.limits[no].timer_ms;
-            let mut limit = LimitState::new(key, kind.clone());
-            limit.timer_ms = timer_ms;
-            self.limits[no] = limit;
+        if self.limits[no].users == 0 {
+            if !self.limits[no].owes(now_us) {
+                self.forget_bucket(no);
+            }
+            self.limits[no].begin_anew(kind.clone());
             self.note_changed(no);
         } else if self.limits[no].kind != *kind {
             let said = match (&self.limits[no].kind, kind) {
@@ -209,7 +203,7 @@ impl Queues {
     /// A limit that nobody is under is forgotten, once there is nothing to remember: a rate's bucket must be full.
     fn drop_limit(&mut self, no: LimitNo, now_us: u64) {
         self.note_changed(no);
-        if self.limits[no].users == 0 && self.limits[no].full_us().is_none_or(|at| at <= now_us) {
+        if self.limits[no].users == 0 && !self.limits[no].owes(now_us) {
             self.forget_bucket(no);
             let gone = self.limits.remove(no);
             self.limit_by_key.remove(&gone.key);
@@ -223,15 +217,15 @@ impl Queues {
 
     /// Nothing of a limit's bucket need be remembered any more.
     fn forget_bucket(&mut self, no: LimitNo) {
-        let limit = &self.limits[no];
-        self.full.extend(limit.is_drained.then(|| limit.key.clone()));
+        let limit = &mut self.limits[no];
+        self.full.extend(limit.drained_under.take().map(|_| limit.key.clone()));
         self.drained.remove(&no);
     }
 
     /// A limit's bucket is as it was when it was last heard of.
     pub(super) fn restore(&mut self, no: LimitNo, bucket: Bucket) {
         let limit = &mut self.limits[no];
-        (limit.bucket, limit.is_drained) = (bucket, true);
+        (limit.bucket, limit.drained_under) = (bucket, Some(limit.kind.clone()));
         self.note_changed(no);
     }
 

@@ -4,6 +4,9 @@ use super::Machine;
 use crate::limit::{Drained, LimitKind};
 use crate::name::{LimitKey, Tenant};
 
+/// Rates of which nothing is kept any more, in one batch: deletions of many thousands take long.
+const FORGOTTEN_AT_ONCE: usize = 1024;
+
 impl Machine {
     /// Takes a rate as it was kept. It comes before the jobs that are under it.
     pub fn restore_rate(&mut self, tenant: &Tenant, key: &LimitKey, rate: Drained, now_ms: u64) {
@@ -21,21 +24,27 @@ impl Machine {
         self.tenants.release(held);
     }
 
-    /// What has changed of the buckets of rates since this was asked before: what to keep, or that nothing is kept.
+    /// What has changed of the buckets of rates since this was asked before: what to keep, or that nothing is kept. Of the
+    /// latter it gives a part at once.
     pub fn take_rates(&mut self) -> Vec<(Tenant, LimitKey, Option<Drained>)> {
-        let full = std::mem::take(&mut self.full_rates).into_iter();
-        let mut rates: Vec<_> = full.map(|(tenant, key)| (tenant, key, None)).collect();
+        let mut rates = Vec::new();
         for no in std::mem::take(&mut self.queues.drained) {
             let limit = &self.queues.limits[no];
             let tenant = self.tenants.try_get(limit.key.0);
-            if let (Some(tenant), LimitKind::Rate { count, per_ms, burst }) = (tenant, &limit.kind)
+            if let (Some(tenant), Some(LimitKind::Rate { count, per_ms, burst })) =
+                (tenant, &limit.drained_under)
             {
                 let full_at_ms = limit.bucket.full_at_us.div_ceil(1000);
                 let (count, per_ms, burst) = (*count, *per_ms, *burst);
                 let kept = Drained { count, per_ms, burst, full_at_ms };
-                rates.push((tenant.clone(), limit.key.1.clone(), Some(kept)));
+                let name = (tenant.clone(), limit.key.1.clone());
+                // It had been full before.
+                self.full_rates.remove(&name);
+                rates.push((name.0, name.1, Some(kept)));
             }
         }
+        let full = (0..FORGOTTEN_AT_ONCE).map_while(|_| self.full_rates.pop_first());
+        rates.extend(full.map(|(tenant, key)| (tenant, key, None)));
         rates
     }
 }
