@@ -6,8 +6,8 @@ pub use crate::job::Ticket;
 use crate::machine::{Beat, Counts, GroupCounts, Next};
 use crate::name::{Group, Tenant, Worker};
 use crate::shard::{
-    BUDGET_BYTES, Begins, Budget, Cursor, Leased, Listed, Outcome, Query, Seat, Shard, Tidings,
-    Told, Totals,
+    BUDGET_BYTES, Begins, Budget, Cursor, GIVEN_AT_ONCE, Leased, Listed, Outcome, Query, Seat,
+    Shard, Tidings, Told, Totals,
 };
 use crate::slots::Slots;
 pub use crate::slots::Standing;
@@ -342,7 +342,7 @@ impl Work {
                 let (shard, seat) = &shards[at];
                 given += shard.seat(seat, share)?;
             }
-            if given == 0 || share == u32::MAX {
+            if given == 0 || (share == u32::MAX && given < GIVEN_AT_ONCE) {
                 return Ok(());
             }
         }
@@ -446,6 +446,7 @@ impl Work {
                 self.credits = self.credits.saturating_sub(1);
                 Heard::Missed(bytes)
             }
+            Told::NoRoom => return None,
         })
     }
 }

@@ -382,6 +382,13 @@ impl Machine {
         names.filter(|group| !self.paused.contains(group)).collect()
     }
 
+    /// Not all that may run of a task group was given out: the next tick goes on.
+    pub fn look_later(&mut self, group: &Group) {
+        if let Some(group) = self.groups.find(group) {
+            self.queues.note_unsure(group);
+        }
+    }
+
     /// How many jobs there are of each task group.
     pub fn groups(&self) -> Vec<(Group, GroupCounts)> {
         let paused = GroupCounts { is_paused: true, ..GroupCounts::default() };

@@ -386,6 +386,11 @@ impl Queues {
         !self.waking.is_empty() || !self.unsure.is_empty()
     }
 
+    /// Not all of a group was looked at.
+    pub(super) fn note_unsure(&mut self, group: u32) {
+        self.unsure.insert(group);
+    }
+
     /// Groups whose heads were not all looked at are looked at again.
     pub(super) fn look_again(&mut self) {
         self.touched.append(&mut self.unsure);

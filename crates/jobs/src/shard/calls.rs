@@ -2,7 +2,7 @@
 
 use super::durable::Mark;
 use super::edit::Edit;
-use super::state::{Called, State};
+use super::state::{Called, GIVEN_AT_ONCE, State};
 use super::{Inner, Shard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{
@@ -285,7 +285,7 @@ impl Shard {
     pub async fn resume(&self, group: &Group) -> Result<()> {
         self.set_paused(group, None, |state, now_ms| {
             state.machine.resume(group);
-            state.serve(group, now_ms);
+            state.serve(group, GIVEN_AT_ONCE, now_ms);
         })
         .await
     }

@@ -32,6 +32,7 @@ use descriptor::Descriptor;
 use durable::Mark;
 pub use reading::{LISTED_MAX, Listed, Query};
 pub use seat::{Begins, Leased, ON_ITS_WAY_BYTES, Seat, Tidings, Told};
+pub(crate) use state::GIVEN_AT_ONCE;
 pub use state::Totals;
 pub use store::Retention;
 pub use working::Outcome;

@@ -18,6 +18,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
+/// Jobs that are given out before others have their turn.
+pub(crate) const GIVEN_AT_ONCE: u32 = 1024;
+
 /// A lease that is told of when it is durable.
 pub(super) struct Delivery {
     pub(super) granted: Granted,
@@ -298,12 +301,13 @@ impl State {
         self.machine.next_ms()
     }
 
-    /// A worker waits from now on, if it did not. So many jobs are given out at once; says how many were.
+    /// A worker waits from now on, if it did not. So many jobs are given out at once, and no more than
+    /// [`GIVEN_AT_ONCE`]; says how many were.
     pub(super) fn seat(&mut self, seat: &Arc<Seat>, most: u32, now_ms: u64) -> u32 {
         if self.waiting.insert(seat.number()) {
             self.waiters.entry(seat.group().clone()).or_default().push_back(seat.clone());
         }
-        self.serve_some(seat.group(), most, now_ms)
+        self.serve_some(seat.group(), most.min(GIVEN_AT_ONCE), now_ms)
     }
 
     /// A worker waits no more.
@@ -319,19 +323,26 @@ impl State {
         }
     }
 
-    /// Gives work to those who wait for it, wherever there may be some that there was not.
+    /// Gives work to those who wait for it, wherever there may be some that there was not: a part of it, if it is much. A
+    /// tick goes on.
     pub(super) fn dispatch(&mut self, now_ms: u64) {
+        let mut most = GIVEN_AT_ONCE;
         for group in self.machine.take_touched() {
-            self.serve(&group, now_ms);
+            most -= self.serve(&group, most, now_ms);
         }
     }
 
-    /// Gives work of a task group to those who wait for it, in turns.
-    pub(super) fn serve(&mut self, group: &Group, now_ms: u64) {
-        self.serve_some(group, u32::MAX, now_ms);
+    /// Gives so many jobs of a task group at most to those who wait for them; says how many. If there may be more, a tick
+    /// goes on.
+    pub(super) fn serve(&mut self, group: &Group, most: u32, now_ms: u64) -> u32 {
+        let given = self.serve_some(group, most, now_ms);
+        if given == most {
+            self.machine.look_later(group);
+        }
+        given
     }
 
-    /// The same, so many jobs at most; says how many were given.
+    /// Gives work of a task group to those who wait for it, in turns: so many jobs at most; says how many were given.
     fn serve_some(&mut self, group: &Group, most: u32, now_ms: u64) -> u32 {
         let Some(waiters) = self.waiters.get_mut(group) else { return 0 };
         let mut given = 0;
