@@ -1,6 +1,5 @@
 //! A rate whose bucket is not full, as bytes. `docs/jobs.md` has the layout.
 
-use crate::error::Result;
 use crate::limit::Drained;
 use bytes::{BufMut, Bytes, BytesMut};
 use skerry_core::wire::{FormatError, Reader};
@@ -8,7 +7,7 @@ use skerry_core::wire::{FormatError, Reader};
 const WHAT: &str = "rate record";
 /// The version that this writes, and the newest that it reads.
 const VERSION: u8 = 1;
-/// All but the checksum.
+/// All but the checksum, which is always the last.
 const BODY_BYTES: usize = 24;
 
 /// A rate as bytes.
@@ -25,21 +24,33 @@ pub(crate) fn encode(rate: &Drained) -> Bytes {
     out.freeze()
 }
 
-/// Reads a rate.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Drained> {
-    let mut reader = Reader::new(WHAT, bytes);
+/// What is between the version and the checksum of a row whose last four bytes are the CRC-32C of all before. One of a newer
+/// version than `newest` may be longer, and is told from one that is damaged.
+pub(crate) fn body<'a>(
+    what: &'static str,
+    newest: u8,
+    bytes: &'a [u8],
+) -> Result<&'a [u8], FormatError> {
+    let cut = FormatError::BadChecksum { what };
+    let (all, sum) = bytes.split_last_chunk::<4>().ok_or(cut)?;
+    if crc32c::crc32c(all) != u32::from_le_bytes(*sum) {
+        return Err(FormatError::BadChecksum { what });
+    }
+    let mut reader = Reader::new(what, all);
     let version = reader.u8()?;
     reader.bytes(3)?;
+    match version {
+        0 => Err(FormatError::BadMagic { what }),
+        version if version > newest => Err(FormatError::Newer { what, version: version.into() }),
+        _ => Ok(&all[4..]),
+    }
+}
+
+/// Reads a rate.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Drained, FormatError> {
+    let mut reader = Reader::new(WHAT, body(WHAT, VERSION, bytes)?);
     let (count, per_ms, burst) = (reader.u32()?, reader.u32()?, reader.u32()?);
     let full_at_ms = reader.u64()?;
-    if reader.u32()? != crc32c::crc32c(&bytes[..BODY_BYTES]) {
-        return Err(FormatError::BadChecksum { what: WHAT }.into());
-    }
-    match version {
-        0 => return Err(FormatError::BadMagic { what: WHAT }.into()),
-        VERSION => {}
-        _ => return Err(FormatError::Newer { what: WHAT, version: version.into() }.into()),
-    }
     reader.finish()?;
     Ok(Drained { count, per_ms, burst, full_at_ms })
 }
@@ -71,5 +82,14 @@ mod tests {
         for len in 0..good.len() {
             assert!(decode(&good[..len]).is_err(), "{len} bytes");
         }
+    }
+
+    #[test]
+    fn a_newer_row_that_is_longer_is_newer_and_not_damaged() {
+        let mut newer = vec![0; 40];
+        newer[0] = VERSION + 1;
+        let sum = crc32c::crc32c(&newer);
+        newer.extend(sum.to_le_bytes());
+        assert!(matches!(decode(&newer), Err(FormatError::Newer { .. })));
     }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Paused, Place, lease, spec};
+use common::{Paused, Place, lease, spec, tenant};
 use skerry_core::env::Clock;
 use skerry_jobs::keys;
 use skerry_jobs::limit::{Limit, LimitKind};
@@ -129,4 +129,32 @@ async fn a_clock_that_was_set_back_jams_no_rate() {
     let shard = place.open().await;
     assert!(!do_one(&shard, HOUR).await, "the bucket is empty");
     assert!(do_one(&shard, DAY).await, "it has filled");
+}
+
+/// Puts a row under the rate's key.
+async fn put_rate(place: &Place, row: &[u8]) {
+    let db = place.database().await;
+    let key = keys::rate(&tenant(), &LimitKey::new("daily").expect("a name"));
+    db.put(key, row).await.expect("writes");
+    db.close().await.expect("closes");
+}
+
+/// One bad row of a rate kept its shard closed: what it holds can be done without.
+#[tokio::test(start_paused = true)]
+async fn a_rate_that_is_damaged_is_dropped_and_a_newer_one_is_not() {
+    let place = Place::new();
+    let shard = place.open().await;
+    shard.enqueue(daily("first", 1)).await.expect("takes it");
+    shard.close().await.expect("closes");
+    put_rate(&place, &[1; 28]).await;
+    let shard = place.open().await;
+    assert!(do_one(&shard, HOUR).await, "its bucket counts as full");
+    shard.close().await.expect("closes");
+    let mut newer = vec![0; 40];
+    newer[0] = 2;
+    let sum = crc32c::crc32c(&newer);
+    newer.extend(sum.to_le_bytes());
+    put_rate(&place, &newer).await;
+    let error = place.try_open(false).await.err().expect("it is of a newer Skerry");
+    assert!(error.message().contains("newer"), "{error}");
 }

@@ -12,6 +12,7 @@ use crate::job::{Job, JobRef, Seq, refreshed_by, refresher};
 use crate::keys;
 use crate::machine::{Floating, Report};
 use crate::name::{LimitKey, Tenant};
+use crate::rate_row;
 use crate::retry::RetryPolicy;
 use crate::spec::JobSpec;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -126,17 +127,9 @@ fn encode_max(max: u32) -> Bytes {
 }
 
 /// How many jobs a floating limit lets run, as it was said last.
-pub(super) fn decode_max(bytes: &[u8]) -> Result<u32> {
-    let mut reader = Reader::new(WHAT, bytes);
-    let version = reader.u8()?;
-    reader.bytes(3)?;
+pub(super) fn decode_max(bytes: &[u8]) -> std::result::Result<u32, FormatError> {
+    let mut reader = Reader::new(WHAT, rate_row::body(WHAT, VERSION, bytes)?);
     let max = reader.u32()?;
-    if reader.u32()? != crc32c::crc32c(&bytes[..8]) {
-        return Err(FormatError::BadChecksum { what: WHAT }.into());
-    }
-    if version > VERSION {
-        return Err(FormatError::Newer { what: WHAT, version: version.into() }.into());
-    }
     reader.finish()?;
     Ok(max)
 }
@@ -154,5 +147,14 @@ mod tests {
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(decode_max(&bad).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_newer_row_that_is_longer_is_newer_and_not_damaged() {
+        let mut newer = vec![0; 40];
+        newer[0] = VERSION + 1;
+        let sum = crc32c::crc32c(&newer);
+        newer.extend(sum.to_le_bytes());
+        assert!(matches!(decode_max(&newer), Err(FormatError::Newer { .. })));
     }
 }

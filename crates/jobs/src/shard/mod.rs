@@ -43,10 +43,12 @@ use crate::hash::HashRange;
 use crate::job::{JobKey, State as JobState};
 use crate::keys;
 use crate::machine::Machine;
+use crate::name::LimitKey;
 use crate::rate_row;
 use crate::steady::{Now, Steady};
 use parking_lot::{Mutex, MutexGuard};
 use skerry_core::env::{Clock, Entropy};
+use skerry_core::wire::FormatError;
 use slatedb::{CloseReason, DbStatus};
 use state::State;
 use std::collections::HashSet;
@@ -187,7 +189,10 @@ async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<Hash
     let mut rates = store.rows(&[keys::RATE], None).await?;
     while let Some(Row { key, value, .. }) = rates.next().await? {
         let (tenant, limit) = keys::limit_of(&key)?;
-        state.machine.restore_rate(&tenant, &limit, rate_row::decode(&value)?, now_ms);
+        match readable(rate_row::decode(&value), &limit)? {
+            Some(rate) => state.machine.restore_rate(&tenant, &limit, rate, now_ms),
+            None => drop(state.batch.rows.insert(key.to_vec(), None)),
+        }
     }
     let mut resumed = HashSet::new();
     let mut jobs = store.active().await?;
@@ -203,10 +208,13 @@ async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<Hash
     let mut limits = store.rows(&[keys::LIMIT], None).await?;
     while let Some(Row { key, value, .. }) = limits.next().await? {
         let (tenant, limit) = keys::limit_of(&key)?;
-        if state.machine.floating(&tenant, &limit).is_some() {
-            state.machine.set_limit(&tenant, &limit, floating::decode_max(&value)?, now_ms)?;
-        } else {
-            state.batch.rows.insert(key.to_vec(), None);
+        let max = match state.machine.floating(&tenant, &limit) {
+            Some(_) => readable(floating::decode_max(&value), &limit)?,
+            None => None,
+        };
+        match max {
+            Some(max) => state.machine.set_limit(&tenant, &limit, max, now_ms)?,
+            None => drop(state.batch.rows.insert(key.to_vec(), None)),
         }
     }
     for (tenant, limit) in state.machine.floating_limits() {
@@ -217,6 +225,19 @@ async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<Hash
         state.machine.pause(&keys::paused_of(&key)?);
     }
     Ok(resumed)
+}
+
+/// What is known of a limit, or nothing if it is damaged: a shard that stays closed for it would be worse. One that is
+/// newer is not damaged.
+fn readable<T>(row: std::result::Result<T, FormatError>, limit: &LimitKey) -> Result<Option<T>> {
+    match row {
+        Ok(row) => Ok(Some(row)),
+        Err(error @ FormatError::Newer { .. }) => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, %limit, "what was known of a limit is damaged: it begins anew");
+            Ok(None)
+        }
+    }
 }
 
 impl Inner {
