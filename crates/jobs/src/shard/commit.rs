@@ -13,8 +13,10 @@ use super::state::{Batch, Delivery};
 use super::store::{Changes, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, JobKey, Lease, State};
+use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
+use std::iter::Peekable;
 use std::sync::{Arc, Weak};
 
 /// Writes batches as long as the shard is in use and nothing fails. Workers had the jobs `resumed` when it was opened.
@@ -46,23 +48,46 @@ impl Inner {
         self.state.lock().take_batch()
     }
 
-    /// Writes a batch.
+    /// Writes a batch: in one piece, or, if its records are large, in several, each whole or not at all. The rows of limits
+    /// go with the first, so that a crash in between leaves no lease without the token that it took.
     async fn commit(&self, known: &mut Known, batch: Batch, durable: &Pending) -> Result<()> {
-        let written = gather(&self.store, known, batch.edits).await?;
+        let Batch { edits, mut rows, mut deliveries, .. } = batch;
+        let mut edits = edits.into_iter().peekable();
+        loop {
+            let written = gather(&self.store, known, &mut edits).await?;
+            let next = edits.peek().map(|(next, _)| *next);
+            let is_now = |to: &Delivery| next.is_none_or(|next| to.granted.lease.key() < next);
+            let (now, later) = deliveries.into_iter().partition(is_now);
+            deliveries = later;
+            self.write(known, written, std::mem::take(&mut rows), now).await?;
+            if next.is_none() {
+                durable.done();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes a piece of a batch.
+    async fn write(
+        &self,
+        known: &mut Known,
+        written: Vec<Written>,
+        rows: BTreeMap<Vec<u8>, Option<Bytes>>,
+        deliveries: Vec<Delivery>,
+    ) -> Result<()> {
         let mut changes = Changes::default();
         written.iter().for_each(|job| self.store.put(&mut changes, job));
-        batch.rows.into_iter().for_each(|(key, value)| changes.set(key, value));
+        rows.into_iter().for_each(|(key, value)| changes.set(key, value));
         let durably = async {
             self.store.write(changes).await?;
             self.store.sync().await
         };
         known.ahead.meanwhile(durably).await?;
         self.note_written(&written);
-        durable.done();
         let running =
             written.into_iter().filter(|job| job.now.state == State::Running && !job.is_gone);
         let running: HashMap<JobKey, Job> = running.map(|job| (job.now.key(), job.now)).collect();
-        let gone = deliver(&running, self.begin_leases(batch.deliveries));
+        let gone = deliver(&running, self.begin_leases(deliveries));
         running.into_values().for_each(|job| known.running.keep(job));
         for gone in gone {
             let (mut state, now_ms) = self.at_once();
@@ -141,11 +166,32 @@ struct Known {
 /// Jobs that are read at once, one by one.
 const READS_MAX: usize = 16;
 
-/// Makes the changes of a batch to its jobs; those that no worker has are read first.
-async fn gather(
+/// Records that are written in one piece, bytes, but for the last that were read together: hundreds of jobs of a megabyte
+/// may end at once.
+const PIECE_BYTES: usize = 16 << 20;
+/// Jobs that are read together.
+const READ_TOGETHER: usize = 64;
+
+/// What happened to jobs, in their order.
+type Edits = Peekable<btree_map::IntoIter<JobKey, Vec<Edit>>>;
+
+/// Makes the changes of a batch to its jobs: to as many as go into one piece.
+async fn gather(store: &Store, known: &mut Known, edits: &mut Edits) -> Result<Vec<Written>> {
+    let (mut piece, mut bytes) = (Vec::new(), 0);
+    while bytes < PIECE_BYTES && edits.peek().is_some() {
+        let some = edits.by_ref().take(READ_TOGETHER).collect();
+        let mut written = make(store, known, some).await?;
+        bytes += written.iter().map(|job| job.now.bytes()).sum::<usize>();
+        piece.append(&mut written);
+    }
+    Ok(piece)
+}
+
+/// Makes changes to jobs; those that no worker has are read first.
+async fn make(
     store: &Store,
     known: &mut Known,
-    edits: BTreeMap<JobKey, Vec<Edit>>,
+    edits: Vec<(JobKey, Vec<Edit>)>,
 ) -> Result<Vec<Written>> {
     let (mut unknown, mut let_go) = (Vec::new(), Vec::new());
     for (key, edits) in &edits {
@@ -192,6 +238,13 @@ fn apply(key: JobKey, known: Option<Job>, edits: Vec<Edit>) -> Result<Written> {
     Ok(Written { now, before, is_gone, is_changed, had_lease })
 }
 
+/// A job as its worker gets it: what became of earlier attempts may be megabytes, and it is not told of them.
+fn without_history(job: &Job) -> Job {
+    let mut job = job.clone();
+    job.attempts.drain(..job.attempts.len().saturating_sub(1));
+    job
+}
+
 /// Tells workers of their leases; gives those whose worker has gone.
 fn deliver(running: &HashMap<JobKey, Job>, deliveries: Vec<Delivery>) -> Vec<Lease> {
     let mut gone = Vec::new();
@@ -205,7 +258,7 @@ fn deliver(running: &HashMap<JobKey, Job>, deliveries: Vec<Delivery>) -> Vec<Lea
         let leased = Leased {
             lease: granted.lease,
             expires_ms: granted.expires_ms,
-            job: job.clone(),
+            job: without_history(job),
             on_its_way: Arc::new(on_its_way),
         };
         if !to.tell(Told::Leased(Box::new(leased))) {
@@ -213,4 +266,78 @@ fn deliver(running: &HashMap<JobKey, Job>, deliveries: Vec<Delivery>) -> Vec<Lea
         }
     }
     gone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Ending, Seq};
+    use crate::machine::Next;
+    use crate::shard::store::Retention;
+    use crate::spec::JobSpec;
+    use crate::steady::Steady;
+    use object_store::memory::InMemory;
+    use skerry_core::env::Clock;
+    use std::time::Duration;
+
+    /// Time stands still.
+    struct Still;
+
+    impl Clock for Still {
+        fn boot(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn wall_ms(&self) -> u64 {
+            1
+        }
+    }
+
+    async fn store() -> Store {
+        let db = slatedb::Db::builder("db", Arc::new(InMemory::new()))
+            .with_segment_extractor(Arc::new(crate::keys::ByLetter));
+        let db = db.build().await.expect("opened");
+        Store::new(db, Arc::new(Steady::new(Arc::new(Still))), Retention::default(), false)
+    }
+
+    /// Jobs of a megabyte whose leases were over together were all in memory for one batch.
+    #[tokio::test]
+    async fn many_large_jobs_that_end_together_are_read_in_pieces() {
+        const JOBS: u64 = 200;
+        let store = store().await;
+        let job = |seq| {
+            let spec = JobSpec { payload: vec![0; 1 << 20].into(), ..JobSpec::default() };
+            Job::new(Seq(seq), spec, 0)
+        };
+        for seq in 0..JOBS {
+            let written = Written {
+                now: job(seq),
+                before: Before::Nothing,
+                is_gone: false,
+                is_changed: true,
+                had_lease: false,
+            };
+            let mut changes = Changes::default();
+            store.put(&mut changes, &written);
+            store.write(changes).await.expect("written");
+        }
+        store.sync().await.expect("durable");
+        let keys: Vec<JobKey> = (0..JOBS).map(|seq| job(seq).key()).collect();
+        let over = |key: &JobKey| {
+            let next = Next::Retry { at_ms: 1 };
+            (*key, vec![Edit::AttemptEnded { at_ms: 1, ending: Ending::Expired, next }])
+        };
+        let mut edits = keys.iter().map(over).collect::<BTreeMap<_, _>>().into_iter().peekable();
+        let running = Running::new(keys.iter().copied().collect());
+        let mut known = Known { running, ahead: Ahead::default() };
+        let mut seen = Vec::new();
+        while edits.peek().is_some() {
+            let piece = gather(&store, &mut known, &mut edits).await.expect("reads");
+            let bytes: usize = piece.iter().map(|job| job.now.bytes()).sum();
+            assert!(bytes < PIECE_BYTES + READ_TOGETHER * (2 << 20), "{bytes} bytes in one piece");
+            assert!(bytes < 128 << 20, "{bytes} bytes in one piece");
+            seen.extend(piece.iter().map(|job| job.now.key()));
+        }
+        assert_eq!(seen, keys);
+    }
 }
