@@ -208,33 +208,38 @@ struct Rows {
     deletions: u64,
 }
 
-/// How many rows files have. Each is asked once, in the background.
+impl Rows {
+    /// Both.
+    fn and(self, more: Self) -> Self {
+        Self { all: self.all + more.all, deletions: self.deletions + more.deletions }
+    }
+}
+
+/// How many rows files have. Each is asked in the background, until it has answered.
 struct Counts {
     reader: SstReader,
-    known: Mutex<HashMap<SsTableId, Rows>>,
+    /// Nothing of files that do not say.
+    known: Mutex<HashMap<SsTableId, Option<Rows>>>,
     is_reading: AtomicBool,
 }
 
 impl Counts {
-    /// The rows of these files; nothing if they are not known yet.
+    /// The rows of these files; nothing if they are not known, or not yet.
     fn of<'a>(
         self: &Arc<Self>,
         manifest: &VersionedManifest,
         files: impl Iterator<Item = &'a SsTableView>,
     ) -> Option<Rows> {
-        let (mut sum, mut missing) = (Rows::default(), Vec::new());
+        let (mut sum, mut missing) = (Some(Rows::default()), Vec::new());
         let known = self.known.lock();
         for file in files {
             match known.get(&file.sst.id) {
-                Some(rows) => {
-                    sum.all += rows.all;
-                    sum.deletions += rows.deletions;
-                }
+                Some(rows) => sum = sum.zip(*rows).map(|(sum, rows)| sum.and(rows)),
                 None => missing.push(file.sst.clone()),
             }
         }
         if missing.is_empty() {
-            return Some(sum);
+            return sum;
         }
         if !self.is_reading.swap(true, Ordering::AcqRel) {
             let there = manifest.all_sst_views().map(|file| file.sst.id).collect();
@@ -252,13 +257,55 @@ impl Counts {
                 Ok(file) => file.stats().await,
                 Err(error) => Err(error),
             };
-            let rows = rows.unwrap_or_else(|error| {
-                tracing::debug!(%error, "the rows of a file of the jobs' database are not known");
-                None
-            });
-            let rows = rows.map(|rows| Rows { all: rows.num_rows(), deletions: rows.num_deletes });
-            self.known.lock().insert(id, rows.unwrap_or_default());
+            match rows {
+                Ok(rows) => {
+                    let rows =
+                        rows.map(|rows| Rows { all: rows.num_rows(), deletions: rows.num_deletes });
+                    self.known.lock().insert(id, rows);
+                }
+                // It is asked again.
+                Err(error) => {
+                    tracing::debug!(%error, "the rows of a file of the jobs' database are not known");
+                }
+            }
         }
         self.is_reading.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::StreamExt as _;
+    use object_store::ObjectStoreExt as _;
+    use object_store::memory::InMemory;
+    use slatedb::config::{FlushOptions, FlushType};
+
+    /// Files whose rows could not be counted were taken for deletions and nothing else, and merged.
+    #[tokio::test]
+    async fn files_that_can_not_be_read_are_not_taken_for_deletions() {
+        let store = Arc::new(InMemory::new());
+        let db = slatedb::Db::builder("db", store.clone());
+        let db = db.with_segment_extractor(Arc::new(keys::ByLetter)).build().await.expect("opens");
+        db.put(b"a-row", b"value").await.expect("written");
+        let flush = FlushOptions { flush_type: FlushType::MemTable };
+        db.flush_with_options(flush).await.expect("flushed");
+        let manifest = db.manifest();
+        db.close().await.expect("closed");
+        let mut files = store.list(None);
+        while let Some(file) = files.next().await {
+            store.delete(&file.expect("listed").location).await.expect("deleted");
+        }
+        let reader = SstReader::new("db", store.clone(), None, None);
+        let counts = Counts { reader, known: Mutex::default(), is_reading: AtomicBool::new(false) };
+        let counts = Arc::new(counts);
+        for _ in 0..3 {
+            assert!(manifest.all_sst_views().next().is_some());
+            let rows = counts.of(&manifest, manifest.all_sst_views());
+            assert!(rows.is_none(), "{rows:?}");
+            while counts.is_reading.load(Ordering::Acquire) {
+                tokio::task::yield_now().await;
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Load, Place, named, spec, tenant};
 use object_store::memory::InMemory;
+use skerry_jobs::shard::Shard;
 use skerry_store::meter::{CallKind, Meter};
 use slatedb::admin::Admin;
 use std::sync::Arc;
@@ -31,6 +32,14 @@ async fn bytes(place: &Place) -> u64 {
     manifest.all_sst_views().map(|file| file.estimate_size()).sum()
 }
 
+async fn delete_all(shard: &Shard) {
+    for round in 0..LOAD.rounds {
+        for n in 0..LOAD.together {
+            shard.delete(&tenant(), &named(&format!("{round}-{n}"))).await.expect("it has ended");
+        }
+    }
+}
+
 /// A shard that had finished its jobs kept all of their bytes for ever.
 #[tokio::test(start_paused = true)]
 async fn jobs_that_ended_give_their_bytes_back_when_their_time_is_over() {
@@ -55,12 +64,25 @@ async fn jobs_that_are_deleted_give_their_bytes_back() {
     let shard = place.open().await;
     LOAD.enqueue(&shard).await;
     LOAD.work(&shard).await;
-    for round in 0..LOAD.rounds {
-        for n in 0..LOAD.together {
-            shard.delete(&tenant(), &named(&format!("{round}-{n}"))).await.expect("it has ended");
-        }
-    }
+    delete_all(&shard).await;
     tokio::time::sleep(2 * HOUR).await;
+    let left = bytes(&place).await;
+    assert!(left < LEFT_BYTES, "{left} bytes of {ALL_BYTES} are left");
+    shard.close().await.expect("closes");
+}
+
+/// A job now and then kept what was deleted from ever being merged.
+#[tokio::test(start_paused = true)]
+async fn jobs_that_are_deleted_give_their_bytes_back_while_others_come_now_and_then() {
+    let place = place();
+    let shard = place.open().await;
+    LOAD.enqueue(&shard).await;
+    LOAD.work(&shard).await;
+    delete_all(&shard).await;
+    for n in 0..40 {
+        shard.enqueue(spec(&format!("now-{n}"))).await.expect("takes it");
+        tokio::time::sleep(Duration::from_secs(240)).await;
+    }
     let left = bytes(&place).await;
     assert!(left < LEFT_BYTES, "{left} bytes of {ALL_BYTES} are left");
     shard.close().await.expect("closes");

@@ -12,13 +12,13 @@ use crate::name::Tenant;
 use crate::reclaim;
 use crate::steady::Steady;
 use bytes::Bytes;
-use parking_lot::Mutex;
 use slatedb::config::{
     DurabilityLevel, FlushOptions, FlushType, PutOptions, ReadOptions, ScanOptions, Ttl,
 };
 use slatedb::{Db, DbIterator, KeyValue, WriteBatch};
 use std::ops::{Bound, Range};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How long jobs are kept that have come to their end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,16 +44,8 @@ pub(super) struct Store {
     retention: Retention,
     ended_ids: Arc<EndedIds>,
     apply_log_on_close: bool,
-    totals: Arc<Mutex<Totals>>,
-}
-
-/// What was written, for who wants to know whether it is worth a merge.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Totals {
-    /// Batches since the shard was opened.
-    pub(super) batches: u64,
     /// What was deleted since the files had all deletions, bytes of jobs.
-    pub(super) freed_bytes: u64,
+    freed_bytes: Arc<AtomicU64>,
 }
 
 /// Changes that are made together.
@@ -71,8 +63,8 @@ impl Store {
         retention: Retention,
         apply_log_on_close: bool,
     ) -> Self {
-        let (ended_ids, totals) = (Arc::default(), Arc::default());
-        Self { db, clock, retention, ended_ids, apply_log_on_close, totals }
+        let (ended_ids, freed_bytes) = (Arc::default(), Arc::default());
+        Self { db, clock, retention, ended_ids, apply_log_on_close, freed_bytes }
     }
 
     /// Notes that the shard was opened once more, durably, in the database itself: what only a local log has can be lost
@@ -275,19 +267,15 @@ impl Store {
     /// Makes changes, all or none. They are seen at once, and durable after [`Store::sync`].
     pub(super) async fn write(&self, changes: Changes) -> Result<()> {
         if !changes.batch.is_empty() {
-            {
-                let mut totals = self.totals.lock();
-                totals.batches += 1;
-                totals.freed_bytes += changes.freed_bytes as u64;
-            }
+            self.freed_bytes.fetch_add(changes.freed_bytes as u64, Ordering::Relaxed);
             self.db.write(changes.batch).await.map_err(failed)?;
         }
         Ok(())
     }
 
-    /// What was written.
-    pub(super) fn written(&self) -> Totals {
-        *self.totals.lock()
+    /// What was deleted since the files had all deletions, bytes of jobs.
+    pub(super) fn freed_bytes(&self) -> u64 {
+        self.freed_bytes.load(Ordering::Relaxed)
     }
 
     /// True if the files have much that has expired, and a merge would not know what time it is.
@@ -298,12 +286,12 @@ impl Store {
 
     /// Everything that was written goes to the files, with a row of now that says nothing: so they tell the time.
     pub(super) async fn tell_files(&self) -> Result<()> {
-        let freed_bytes = self.written().freed_bytes;
+        let freed_bytes = self.freed_bytes();
         let mut changes = Changes::default();
         changes.batch.delete([keys::PAUSED]);
         self.write(changes).await?;
         self.flush(FlushType::MemTable).await?;
-        self.totals.lock().freed_bytes -= freed_bytes;
+        self.freed_bytes.fetch_sub(freed_bytes, Ordering::Relaxed);
         Ok(())
     }
 
