@@ -23,7 +23,7 @@ use slatedb::{RowEntry, ValueDeletable};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// All records are of one group.
@@ -196,11 +196,28 @@ impl WriterInit for LocalWal {
                 return Err(WalError::DataError(Arc::new(error)));
             }
         }
+        tokio::spawn(watch_quiet(Arc::downgrade(&self.shared)));
         let writer = Writer { shared: self.shared.clone(), next: last + 1, last: None };
         Ok(WriterInitResult {
             replay_iterator: Box::new(Replay { rows }),
             wal_writer: Box::new(writer),
         })
+    }
+}
+
+/// A log to which nothing was appended for so long is quiet.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Tells the log when it is quiet: it marks its end, and gives back the room that it has to spare.
+async fn watch_quiet(shared: Weak<Shared>) {
+    let mut end = None;
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let now = shared.log.end_position();
+        if end.replace(now) == Some(now) {
+            shared.log.note_quiet();
+        }
     }
 }
 

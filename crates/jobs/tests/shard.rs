@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Fixed, Paused, Place, Split, lease, lease_of, named, one, spec, tenant};
+use futures::future::join_all;
 use skerry_core::env::Clock;
 use skerry_jobs::ErrorKind;
 use skerry_jobs::broker::{Broker, Heard, Standing, Ticket};
@@ -1596,4 +1597,88 @@ async fn a_job_says_what_it_waits_for() {
     assert_eq!(why("paused"), Some(Why::Paused));
     assert_eq!(why("ready"), Some(Why::Turn));
     assert_eq!(why("never"), None);
+}
+
+/// Whatever was ready was given out in one go when a task group was resumed, and nothing else was answered meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_is_ready_at_once_is_given_out_in_parts() {
+    const JOBS: u32 = 3_000;
+    let shard = Place::new().open().await;
+    let group = Group::default();
+    shard.pause(&group).await.expect("pauses");
+    let jobs = (0..JOBS).map(|n| shard.enqueue(spec(&n.to_string())));
+    join_all(jobs).await.into_iter().for_each(|done| {
+        done.expect("takes it");
+    });
+    let broker = Broker::new(vec![shard.clone()]);
+    let worker = Worker::new("w").expect("a name");
+    let mut work = broker.work(&group, &worker, Begins::WhenTold, JOBS).expect("sits down");
+    let mut resumed = std::pin::pin!(shard.resume(&group));
+    assert!(futures::poll!(resumed.as_mut()).is_pending());
+    let leased = shard.totals().leased;
+    assert!((1..=1024).contains(&leased), "{leased} in one go");
+    resumed.await.expect("resumes");
+    for _ in 0..JOBS {
+        let heard = tokio::time::timeout(Duration::from_secs(1), work.next()).await;
+        assert!(matches!(heard.expect("the rest follows"), Ok(Heard::Leased(..))));
+    }
+    drop(work);
+    shard.pause(&group).await.expect("pauses");
+    let mut work = broker.work(&group, &worker, Begins::WhenTold, JOBS).expect("sits down");
+    shard.resume(&group).await.expect("resumes");
+    assert!(matches!(work.next().await, Ok(Heard::Leased(..))));
+}
+
+/// Results of earlier attempts were on their way to workers, uncounted, which are not told of them.
+#[tokio::test(start_paused = true)]
+async fn a_worker_is_given_a_job_without_its_history() {
+    let shard = Place::new().open().await;
+    shard.enqueue(spec("job")).await.expect("takes it");
+    let large = Outcome::Succeeded(vec![0; 1 << 20].into());
+    shard.report(one(&shard).await.ticket(), large).await.expect("holds");
+    shard.restart(&tenant(), &named("job")).await.expect("it has ended");
+    let again = one(&shard).await;
+    assert_eq!((again.lease.attempt.0, again.job.attempts.len()), (2, 1));
+    let done = Outcome::Succeeded("".into());
+    shard.report(again.ticket(), done).await.expect("holds");
+    let job = shard.show(&tenant(), &named("job")).await.expect("there");
+    assert_eq!(job.attempts.len(), 2, "it is kept");
+}
+
+/// A call that named a job again and again waited for it as often, and each cost a step for each when it went.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_named_twice_is_told_twice() {
+    let shard = Place::new().open().await;
+    shard.enqueue(spec("job")).await.expect("takes it");
+    let mut awaited = shard.await_ends(&tenant(), vec![named("job"); 3]).expect("waits");
+    let other = shard.await_ends(&tenant(), vec![named("job"); 3]).expect("waits");
+    assert!(futures::poll!(std::pin::pin!(awaited.next())).is_pending());
+    drop(other);
+    let done = Outcome::Succeeded("".into());
+    shard.report(one(&shard).await.ticket(), done).await.expect("holds");
+    let mut told = Vec::new();
+    while let Some((number, ended)) = awaited.next().await {
+        assert_eq!(ended.expect("there").name(), named("job"));
+        told.push(number);
+    }
+    told.sort_unstable();
+    assert_eq!(told, [0, 1, 2]);
+}
+
+/// The log on a local disk was never told that it is quiet: its end had no mark, and its files were kept until a restart.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_log_marks_its_end() {
+    let mut split = Split::new();
+    let shard = split.open(false).await.expect("opens");
+    shard.enqueue(spec("job")).await.expect("takes it");
+    let before = split.disk.operations();
+    for _ in 0..100_000 {
+        // The log's thread has its own time.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        std::thread::yield_now();
+        if split.disk.operations() > before {
+            return;
+        }
+    }
+    panic!("the log was not told");
 }
