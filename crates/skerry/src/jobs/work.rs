@@ -5,14 +5,15 @@
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
+use parking_lot::Mutex;
 use prost::Message;
 use skerry_api::v1;
 use skerry_jobs::broker::{Broker, Heard, Ticket, Work};
 use skerry_jobs::shard::{Begins, ON_ITS_WAY_BYTES, OnItsWay};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
@@ -22,6 +23,9 @@ use crate::values::invalid;
 
 /// Messages that wait for one worker to read.
 const MESSAGES_MAX: usize = 2;
+/// How long a worker may leave its messages unread: what is in them counts against the budget of all workers, and others
+/// could do its jobs.
+const READ_TIME_MAX: Duration = Duration::from_secs(60);
 /// Outcomes of one worker that are not durable yet: past it, no more are read.
 const REPORTS_MAX: usize = 10_000;
 /// The same, bytes of results and errors, but for the last message.
@@ -33,7 +37,7 @@ pub(super) fn serve(
     requests: Streaming<v1::WorkRequest>,
     stop: CancellationToken,
 ) -> Messages<v1::WorkResponse> {
-    let (out, messages) = mpsc::channel(MESSAGES_MAX);
+    let (out, messages) = Out::new();
     tokio::spawn(async move {
         let conversed = tokio::select! {
             biased;
@@ -42,11 +46,10 @@ pub(super) fn serve(
             conversed = converse(broker, requests, &out) => conversed,
         };
         if let Err(status) = conversed {
-            // A worker that has gone hears nothing.
-            let _ = out.send(Err(status)).await;
+            out.hang_up(status).await;
         }
     });
-    Box::pin(ReceiverStream::new(messages).map(|parcel| parcel.map(Parcel::open)))
+    Box::pin(messages)
 }
 
 /// An answer on its way. If nobody is there to open it, its jobs are the next worker's.
@@ -75,7 +78,52 @@ impl Drop for Parcel {
     }
 }
 
-type Out = mpsc::Sender<Result<Parcel, Status>>;
+/// Where messages wait for a worker to read them.
+struct Out {
+    to: mpsc::Sender<Result<Parcel, Status>>,
+    /// Those that wait; gone with the connection.
+    waiting: Weak<Mutex<mpsc::Receiver<Result<Parcel, Status>>>>,
+}
+
+impl Out {
+    fn new() -> (Self, impl Stream<Item = Result<v1::WorkResponse, Status>>) {
+        let (to, messages) = mpsc::channel(MESSAGES_MAX);
+        let messages = Arc::new(Mutex::new(messages));
+        let waiting = Arc::downgrade(&messages);
+        let messages = stream::poll_fn(move |cx| messages.lock().poll_recv(cx));
+        (Self { to, waiting }, messages.map(|parcel| parcel.map(Parcel::open)))
+    }
+
+    /// Hands a message on; false if the worker has gone. If the worker does not read, it is an error, and what waits is the
+    /// next worker's.
+    async fn send(&self, parcel: Parcel) -> Result<bool, Status> {
+        match tokio::time::timeout(READ_TIME_MAX, self.to.send(Ok(parcel))).await {
+            Ok(sent) => Ok(sent.is_ok()),
+            Err(_) => {
+                self.drop_waiting();
+                let why =
+                    "the worker has read no message for a minute: its jobs are given to others";
+                Err(Status::unavailable(why))
+            }
+        }
+    }
+
+    /// Says why the connection ends.
+    async fn hang_up(&self, status: Status) {
+        if tokio::time::timeout(READ_TIME_MAX, self.to.reserve()).await.is_err() {
+            self.drop_waiting();
+        }
+        // A worker that has gone hears nothing.
+        let _ = self.to.try_send(Err(status));
+    }
+
+    fn drop_waiting(&self) {
+        let Some(waiting) = self.waiting.upgrade() else { return };
+        while let Ok(unread) = waiting.lock().try_recv() {
+            drop(unread);
+        }
+    }
+}
 
 /// A worker's connection.
 struct Conversation {
@@ -104,7 +152,7 @@ async fn converse(
         }
         here.gather()?;
         if let Some(full) = here.next_answer()
-            && out.send(Ok(full)).await.is_err()
+            && !out.send(full).await?
         {
             return Ok(());
         }
@@ -124,7 +172,7 @@ async fn converse(
                     here.work.stop();
                 }
             }
-            () = out.closed() => return Ok(()),
+            () = out.to.closed() => return Ok(()),
         }
     }
 }
@@ -215,5 +263,37 @@ impl Conversation {
             Heard::Missed(_) => self.work.add_credits(1).map_err(convert::error)?,
         }
         Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parcel() -> Parcel {
+        Parcel::new(&Broker::opening(1))
+    }
+
+    /// A worker that does not read kept its messages, and with them the budget of all workers, as long as it was there.
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_does_not_read_loses_what_waits_for_it() {
+        let (out, messages) = Out::new();
+        for _ in 0..MESSAGES_MAX {
+            assert!(out.send(parcel()).await.expect("there is room"));
+        }
+        let why = out.send(parcel()).await.expect_err("it does not read");
+        out.hang_up(why).await;
+        drop(out);
+        let read: Vec<_> = messages.collect().await;
+        assert_eq!(read.len(), 1, "only why: {read:?}");
+        assert!(read[0].is_err());
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_goes_is_noticed() {
+        let (out, messages) = Out::new();
+        drop(messages);
+        out.to.closed().await;
+        assert!(!out.send(parcel()).await.expect("it has gone"));
     }
 }
