@@ -15,6 +15,11 @@
 //!
 //! A copy that was made while the node ran, and starts from the same notes, finds its record as its own and the next
 //! number free. So each record says where it was made ([`Place`]), and a start at another place refuses as well.
+//!
+//! A node without a note for the bucket claims number 1, and refuses if the bucket has any start of the node. A template
+//! whose node had not met the bucket has no such note, and neither has any copy of it.
+//!
+//! A person who knows that no other copy runs says so at a start that refuses. It claims the number after the highest.
 
 use crate::envelope::{self, Kind};
 use crate::id::{ClaimId, NodeId};

@@ -20,6 +20,9 @@ use crate::note;
 /// Between two looks for a copy: what is acknowledged in that time by the one that is overtaken is parked, not merged.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How a start was made of which the node's own notes know nothing.
+const UNNOTED: &str = "from another data directory, or this one has lost its note of that";
+
 /// The note of the last start.
 #[derive(Serialize, Deserialize)]
 struct Noted {
@@ -46,7 +49,8 @@ struct Context {
 }
 
 impl Claim {
-    /// Claims the next start of the node, from `place`. `log` is the log's directory. The caller holds the data directory's lock.
+    /// Claims the next start of the node, from `place`. `log` is the log's directory; `in_its_place`: a person says that
+    /// no other copy of the node runs. The caller holds the data directory's lock.
     ///
     /// # Errors
     /// `InUse` if a copy of the node was started on this bucket; `Unavailable`, `Corrupt`.
@@ -56,6 +60,7 @@ impl Claim {
         log: PathBuf,
         identity: &Identity,
         place: Place,
+        in_its_place: bool,
     ) -> Result<Self> {
         let context = Context {
             node: identity.node,
@@ -63,7 +68,13 @@ impl Claim {
             note: layout.last_start(),
             own: vec![layout.identity(), layout.last_start(), layout.log_place(), log],
         };
-        let next = context.next(bucket, &place).await?;
+        let next = match context.next(bucket, &place).await {
+            Err(error) if in_its_place && error.kind() == ErrorKind::InUse => {
+                tracing::warn!(%error, "going on in its place, as was asked for");
+                context.in_its_place(bucket).await?
+            }
+            next => next?,
+        };
         let noted = Noted {
             bucket: bucket.id().to_string(),
             number: next.number,
@@ -81,7 +92,7 @@ impl Claim {
             tokio::time::sleep(interval).await;
             match self.context.read(&self.bucket, self.number + 1).await {
                 Ok(None) => {}
-                Ok(Some(found)) => return self.context.refusal(Conflict::Overtaken, &found),
+                Ok(Some(found)) => return self.context.refusal(how(Conflict::Overtaken), &found),
                 Err(error) => tracing::debug!(%error, "no look for a copy of this node now"),
             }
         }
@@ -93,15 +104,29 @@ impl Context {
     async fn next(&self, bucket: &Bucket, here: &Place) -> Result<NotedStart> {
         let fresh = ClaimId::random(&**bucket.entropy());
         let Some(noted) = self.noted(bucket)? else {
-            // The first start on this bucket; or a person has removed the note, and says that no other copy runs.
-            let number = self.newest(bucket).await? + 1;
-            return Ok(NotedStart { number, claim: fresh });
+            return match self.newest(bucket).await? {
+                0 => Ok(NotedStart { number: 1, claim: fresh }),
+                newest => Err(self.unnoted(bucket, newest).await?),
+            };
         };
         let found = self.read(bucket, noted.number).await?;
         start::next(noted, found.as_ref(), here, fresh).map_err(|conflict| match &found {
-            Some(found) => self.refusal(conflict, found),
+            Some(found) => self.refusal(how(conflict), found),
             None => Error::new(ErrorKind::Internal, "a start conflicts with nothing".to_owned()),
         })
+    }
+
+    /// The refusal of a node that has no note of its starts on the bucket.
+    async fn unnoted(&self, bucket: &Bucket, newest: u64) -> Result<Error> {
+        let found = self.read(bucket, newest).await?;
+        let found = found.ok_or_else(|| missing(&names::node_start(self.node, newest)))?;
+        Ok(self.refusal(UNNOTED, &found))
+    }
+
+    /// What is claimed next when a person says that no other copy runs.
+    async fn in_its_place(&self, bucket: &Bucket) -> Result<NotedStart> {
+        let number = self.newest(bucket).await? + 1;
+        Ok(NotedStart { number, claim: ClaimId::random(&**bucket.entropy()) })
     }
 
     fn noted(&self, bucket: &Bucket) -> Result<Option<NotedStart>> {
@@ -148,21 +173,18 @@ impl Context {
             return Ok(());
         }
         match self.read(bucket, next.number).await? {
-            // Of a start that died: its PUT was late.
-            Some(found) if found.claim == next.claim => Ok(()),
-            Some(found) => Err(self.refusal(Conflict::Overtaken, &found)),
-            None => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("the bucket says that {name} exists, and does not have it: try again"),
-            )),
+            Some(found) if found.claim == next.claim => match place.difference(&found.place) {
+                // Of a start that died: its PUT was late.
+                None => Ok(()),
+                // Of a node that was copied between its note and its record.
+                Some(how) => Err(self.refusal(how, &found)),
+            },
+            Some(found) => Err(self.refusal(how(Conflict::Overtaken), &found)),
+            None => Err(missing(&name)),
         }
     }
 
-    fn refusal(&self, conflict: Conflict, found: &StartRecord) -> Error {
-        let how = match conflict {
-            Conflict::Overtaken => "by a copy of this data directory",
-            Conflict::Elsewhere(how) => how,
-        };
+    fn refusal(&self, how: &str, found: &StartRecord) -> Error {
         let when = i64::try_from(found.at_ms)
             .ok()
             .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
@@ -170,15 +192,27 @@ impl Context {
         let own: Vec<_> = self.own.iter().map(|path| path.display().to_string()).collect();
         let message = format!(
             "node {} was started {how}, on host {}{when}; two nodes with one identity would lose each other's writes. \
-             To make this one a node of its own, remove {}. If the other one is gone for good, and this one goes on in \
-             its place, remove {} alone",
+             To make this one a node of its own, remove {}. If the other one is gone for good, or there is no other, \
+             start this one once with --in-its-place",
             self.node,
             found.host,
             own.join(", "),
-            self.note.display()
         );
         Error::new(ErrorKind::InUse, message)
     }
+}
+
+/// How the other start was made, for people.
+fn how(conflict: Conflict) -> &'static str {
+    match conflict {
+        Conflict::Overtaken => "by a copy of this data directory",
+        Conflict::Elsewhere(how) => how,
+    }
+}
+
+fn missing(name: &str) -> Error {
+    let message = format!("the bucket says that {name} exists, and does not have it: try again");
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 fn stored(error: skerry_store::Error) -> Error {
@@ -213,9 +247,17 @@ mod tests {
         }
 
         async fn start(&self, bucket: &Bucket) -> Result<Claim> {
+            self.start_as(bucket, false).await
+        }
+
+        async fn go_on(&self, bucket: &Bucket) -> Result<Claim> {
+            self.start_as(bucket, true).await
+        }
+
+        async fn start_as(&self, bucket: &Bucket, in_its_place: bool) -> Result<Claim> {
             let identity = Identity { node: NodeId([7; 16]), host: "h".to_owned() };
             let log = self.layout.data().join("log");
-            Claim::take(bucket, &self.layout, log, &identity, self.place).await
+            Claim::take(bucket, &self.layout, log, &identity, self.place, in_its_place).await
         }
 
         fn copy_notes_to(&self, other: &Self) {
@@ -231,7 +273,7 @@ mod tests {
     fn refused(started: Result<Claim>) {
         let Err(error) = started else { panic!("it starts") };
         assert_eq!(error.kind(), ErrorKind::InUse);
-        assert!(error.message().contains("last-start"), "{error}");
+        assert!(error.message().contains("--in-its-place"), "{error}");
     }
 
     #[tokio::test]
@@ -253,10 +295,40 @@ mod tests {
             refused(twin.start(&bucket).await);
         }
         // Told that the other one is gone, it goes on; and then it is the other one that refuses.
-        twin.forget();
-        twin.start(&bucket).await.expect("goes on");
+        twin.go_on(&bucket).await.expect("goes on");
         twin.start(&bucket).await.expect("again");
         refused(one.start(&bucket).await);
+    }
+
+    /// A template whose node had not met the bucket, and a node that lost its note.
+    #[tokio::test]
+    async fn without_a_note_only_the_first_one_starts() {
+        let (dir, bucket) = (tempfile::tempdir().expect("a directory"), bucket().await);
+        let (one, two) = (Host::new(dir.path(), "one", 1), Host::new(dir.path(), "two", 1));
+        one.start(&bucket).await.expect("starts");
+        refused(two.start(&bucket).await);
+        one.start(&bucket).await.expect("starts again");
+        refused(two.start(&bucket).await);
+        one.forget();
+        refused(one.start(&bucket).await);
+        assert_eq!(one.go_on(&bucket).await.expect("goes on").number, 3);
+        assert_eq!(one.start(&bucket).await.expect("starts").number, 4);
+        assert_eq!(one.go_on(&bucket).await.expect("needs no word").number, 5);
+    }
+
+    /// A copy that was made between the note of a start and its record claims the same start, elsewhere.
+    #[tokio::test]
+    async fn a_copy_of_a_start_on_its_way_is_refused() {
+        let (dir, bucket) = (tempfile::tempdir().expect("a directory"), bucket().await);
+        let (one, two) = (Host::new(dir.path(), "one", 1), Host::new(dir.path(), "two", 2));
+        one.start(&bucket).await.expect("starts");
+        one.copy_notes_to(&two);
+        let context = one.start(&bucket).await.expect("starts").context;
+        one.copy_notes_to(&two);
+        let next = context.noted(&bucket).expect("a note").expect("one");
+        let context = Context { note: two.layout.last_start(), ..context };
+        let error = context.create(&bucket, next, two.place).await.expect_err("a copy");
+        assert_eq!(error.kind(), ErrorKind::InUse);
     }
 
     /// Wherever a start dies, the next one of the same node goes on.
@@ -299,14 +371,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_bucket_begins_anew_and_the_first_is_remembered_by_it() {
+    async fn another_bucket_begins_anew_and_a_way_back_is_asked_for() {
         let dir = tempfile::tempdir().expect("a directory");
         let (first, second) = (bucket().await, bucket().await);
         let host = Host::new(dir.path(), "one", 1);
-        for number in 1..3 {
-            host.start(&first).await.expect("starts");
-            host.start(&first).await.expect("starts");
-            assert_eq!(host.start(&second).await.expect("starts").number, number);
-        }
+        host.start(&first).await.expect("starts");
+        host.start(&first).await.expect("starts");
+        assert_eq!(host.start(&second).await.expect("starts").number, 1);
+        refused(host.start(&first).await);
+        assert_eq!(host.go_on(&first).await.expect("goes on").number, 3);
     }
 }

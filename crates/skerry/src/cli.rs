@@ -139,6 +139,12 @@ pub(crate) struct ServeArgs {
     /// The settings file; flags override it
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+
+    /// Start although another copy of this node was started on the bucket: go on in the place of one
+    /// that is gone for good. Say it once, at a start that was refused: if the other copy still
+    /// runs, it loses writes
+    #[arg(long)]
+    pub(crate) in_its_place: bool,
 }
 
 const SERVE_ABOUT: &str = "\

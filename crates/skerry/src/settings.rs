@@ -169,6 +169,9 @@ impl Default for JobsSettings {
 pub(crate) struct NodeSettings {
     /// How it is called where people see who holds a volume; the host's name if there is none.
     pub(crate) name: Option<String>,
+    /// Goes on in the place of a copy of the node that is gone. Never of the file: it is said once.
+    #[serde(skip)]
+    pub(crate) in_its_place: bool,
     /// How long clients may take over their last replies when the node stops.
     pub(crate) shutdown_drain_s: Seconds,
 }
@@ -291,7 +294,7 @@ impl Default for Settings {
 
 impl Default for NodeSettings {
     fn default() -> Self {
-        Self { name: None, shutdown_drain_s: Seconds(10) }
+        Self { name: None, in_its_place: false, shutdown_drain_s: Seconds(10) }
     }
 }
 
@@ -359,6 +362,7 @@ impl Settings {
         self.metrics.listen = flags.metrics.clone().map(Listen).or(self.metrics.listen.take());
         self.bucket.url = flags.bucket.clone().or(self.bucket.url.take());
         self.log.enabled &= !flags.no_log;
+        self.node.in_its_place = flags.in_its_place;
         if let Some(dir) = &flags.log {
             self.log.enabled = true;
             self.log.dir = Some(dir.clone());

@@ -100,7 +100,9 @@ async fn claim_start(
         return Ok(None);
     }
     let place = machine::place(layout)?;
-    let claim = Claim::take(bucket, layout, layout.log(settings), identity, place).await?;
+    let log = layout.log(settings);
+    let in_its_place = settings.node.in_its_place;
+    let claim = Claim::take(bucket, layout, log, identity, place, in_its_place).await?;
     Ok(Some(claim))
 }
 
