@@ -397,7 +397,8 @@ pub(crate) struct ExportArgs {
     /// The volume or snapshot; export a snapshot if the volume is being written
     #[arg(value_name = "NAME[@SNAP]")]
     pub(crate) target: String,
-    /// The file to make: sparse, of the volume's size; FILE.part until it is whole
+    /// The file to make: sparse, of the volume's size; a hidden .FILE.skerry-export beside
+    /// it until it is whole
     pub(crate) file: PathBuf,
     /// Replace the file if it exists, once the new one is whole: until then there must be room for both
     #[arg(long)]

@@ -1,26 +1,34 @@
 //! A file that is written beside its place and takes it only when it is whole.
 //!
 //! What must hold: whatever happens before [`Staged::take_place`] returned, what was at the place before is there, whole.
-//! A process that is killed leaves a file `….part`, which the next one to the same place uses again.
+//! No other file is touched, and until then only the user itself can read what is written.
+//!
+//! A process that is killed leaves a file `.….skerry-export`, which the next one to the same place uses again.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use skerry_api::{Error, ErrorKind, Result};
 
-/// What is added to the file's name.
-const SUFFIX: &str = ".part";
+/// What is added to the file's name: a dot before it, and this behind it.
+const SUFFIX: &str = ".skerry-export";
+/// The rights of a file on its way.
+const PRIVATE_MODE: u32 = 0o600;
+/// The rights of a new file, before what the user's mask takes away.
+const NEW_MODE: u32 = 0o666;
 /// How often a file is looked for again that another process has just given its place.
 const TRIES_MAX: u32 = 8;
 
 /// A file on its way. Dropping it removes what was written.
 #[derive(Debug)]
 pub(crate) struct Staged {
-    /// Locked as long as it is written.
+    /// Locked as long as it is written, where files can be locked.
     file: File,
     part: PathBuf,
     place: PathBuf,
@@ -32,20 +40,28 @@ impl Staged {
     /// Makes an empty file beside `place`, which may be taken even if there is a file, if it `replaces` that.
     ///
     /// # Errors
-    /// `InUse` if another process writes to the same place; `Unavailable` if the file system does not let it be made.
+    /// `InUse` if another process writes to the same place; `Exists` if something else has the name that the file would
+    /// have until then; `Unavailable` if the file system does not let it be made.
     pub(crate) fn create(place: &Path, replaces: bool) -> Result<Self> {
+        Self::create_locked(place, replaces, File::try_lock)
+    }
+
+    fn create_locked(
+        place: &Path,
+        replaces: bool,
+        lock: impl Fn(&File) -> Result<(), TryLockError>,
+    ) -> Result<Self> {
         // Where a symbolic link leads is replaced, not the link.
         let place = fs::canonicalize(place).unwrap_or_else(|_| place.to_owned());
-        let mut part = place.clone().into_os_string();
-        part.push(SUFFIX);
-        let part = PathBuf::from(part);
+        let part = part_of(&place)?;
         for _ in 0..TRIES_MAX {
-            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&part);
-            let file = file.map_err(|error| unwritable(&part, &error))?;
-            match file.try_lock() {
+            let Some((file, is_new)) = open(&part)? else { continue };
+            match lock(&file) {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(in_use(&part)),
-                Err(TryLockError::Error(error)) => return Err(unwritable(&part, &error)),
+                // Where files can't be locked, nothing tells a left-over from a file that is being written.
+                Err(TryLockError::Error(_)) if is_new => {}
+                Err(TryLockError::Error(_)) => return Err(unlockable(&part)),
             }
             // Its writer may have given it its place before it was locked here.
             if is_same(&file, &part) {
@@ -66,12 +82,12 @@ impl Staged {
     /// # Errors
     /// `Exists` if there is a file by now and it does not replace any.
     pub(crate) fn take_place(mut self) -> Result<()> {
+        // The rights that a person gave to last week's are this week's.
+        let before = fs::metadata(&self.place).ok().filter(|_| self.replaces);
+        let rights = before.map_or_else(new_permissions, |before| before.permissions());
+        let set = self.file.set_permissions(rights);
+        set.map_err(|error| unwritable(&self.place, &error))?;
         if self.replaces {
-            // The rights that somebody gave to last week's are this week's.
-            if let Ok(before) = fs::metadata(&self.place) {
-                let same = self.file.set_permissions(before.permissions());
-                same.map_err(|error| unwritable(&self.place, &error))?;
-            }
             fs::rename(&self.part, &self.place).map_err(|error| unwritable(&self.place, &error))?;
         } else {
             self.rename_to_nothing()?;
@@ -106,8 +122,55 @@ impl Drop for Staged {
     }
 }
 
+/// The name of the file that becomes the one at `place`.
+fn part_of(place: &Path) -> Result<PathBuf> {
+    let Some(name) = place.file_name() else {
+        return Err(unwritable(place, &io::ErrorKind::IsADirectory.into()));
+    };
+    let mut part = OsString::from(".");
+    part.push(name);
+    part.push(SUFFIX);
+    Ok(place.with_file_name(part))
+}
+
+/// Makes the file, or opens the one that a process left which was killed; says whether it is new. Nothing if it went
+/// away meanwhile.
+fn open(part: &Path) -> Result<Option<(File, bool)>> {
+    let mut options = OpenOptions::new();
+    // Links are not followed, and a pipe is not waited for.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    options.write(true).custom_flags(flags.cast_signed()).mode(PRIVATE_MODE);
+    match options.clone().create_new(true).open(part) {
+        Ok(file) => return Ok(Some((file, true))),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(unwritable(part, &error)),
+    }
+    match options.open(part) {
+        Ok(file) if is_left_over(&file) => Ok(Some((file, false))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        _ => Err(foreign(part)),
+    }
+}
+
+/// Whether a file with such a name is what an export left that was killed.
+fn is_left_over(file: &File) -> bool {
+    file.metadata().is_ok_and(|found| {
+        let is_private = found.mode() & 0o7777 == PRIVATE_MODE;
+        found.is_file() && is_private && found.nlink() == 1 && found.uid() == geteuid().as_raw()
+    })
+}
+
+/// What any program's new file has.
+fn new_permissions() -> Permissions {
+    // `umask` tells it only by changing it for all threads.
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let mask = mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok());
+    Permissions::from_mode(mask.map_or(PRIVATE_MODE, |mask| NEW_MODE & !mask))
+}
+
 fn is_same(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
+    match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
         _ => false,
     }
@@ -124,6 +187,23 @@ pub(crate) fn unwritable(path: &Path, error: &io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, format!("{} can't be written: {error}", path.display()))
 }
 
+/// Another file has the name of the one that is written first.
+fn foreign(part: &Path) -> Error {
+    let message = format!(
+        "{} is in the way, and no unfinished export of this user: remove it, or choose another file",
+        part.display()
+    );
+    Error::new(ErrorKind::Exists, message)
+}
+
+fn unlockable(part: &Path) -> Error {
+    let message = format!(
+        "another process may write {}, and this file system has no locks to tell: remove it if no export runs",
+        part.display()
+    );
+    Error::new(ErrorKind::InUse, message)
+}
+
 fn in_use(part: &Path) -> Error {
     let message = format!("another process writes {}: wait for it, or stop it", part.display());
     Error::new(ErrorKind::InUse, message)
@@ -133,7 +213,6 @@ fn in_use(part: &Path) -> Error {
 mod tests {
     use super::*;
     use std::io::Write as _;
-    use std::os::unix::fs::PermissionsExt as _;
 
     fn stage(place: &Path, replaces: bool, bytes: &[u8]) -> Staged {
         let staged = Staged::create(place, replaces).expect("made");
@@ -186,9 +265,75 @@ mod tests {
         let first = stage(&place, true, b"1");
         assert_eq!(Staged::create(&place, true).expect_err("locked").kind(), ErrorKind::InUse);
         first.take_place().expect("taken");
-        fs::write(dir.path().join("f.part"), "a longer left-over").expect("written");
+        let part = part_of(&place).expect("a name");
+        fs::write(&part, "a longer left-over").expect("written");
+        fs::set_permissions(&part, Permissions::from_mode(PRIVATE_MODE)).expect("set");
         stage(&place, true, b"2").take_place().expect("taken");
         assert_eq!(fs::read(&place).expect("there"), b"2");
+        assert_eq!(names(dir.path()), ["f"]);
+    }
+
+    #[test]
+    fn no_other_file_is_touched() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (place, precious) = (dir.path().join("f"), dir.path().join("precious"));
+        for name in ["f.part", "precious"] {
+            fs::write(dir.path().join(name), "precious").expect("written");
+        }
+        let part = dir.path().join(".f.skerry-export");
+        let in_the_way = || {
+            assert_eq!(
+                Staged::create(&place, true).expect_err("not ours").kind(),
+                ErrorKind::Exists
+            );
+            fs::remove_file(&part).expect("it stays");
+        };
+        std::os::unix::fs::symlink(&precious, &part).expect("linked");
+        in_the_way();
+        std::os::unix::fs::symlink(dir.path().join("nothing"), &part).expect("linked");
+        in_the_way();
+        fs::hard_link(&precious, &part).expect("linked");
+        in_the_way();
+        fs::write(&part, "a file with rights that exports don't have").expect("written");
+        fs::set_permissions(&part, Permissions::from_mode(0o644)).expect("set");
+        in_the_way();
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+        rustix::fs::mknodat(CWD, &part, kind, mode, 0).expect("a pipe");
+        in_the_way();
+        stage(&place, false, b"new").take_place().expect("taken");
+        assert_eq!(names(dir.path()), ["f", "f.part", "precious"]);
+        for name in ["f.part", "precious"] {
+            assert_eq!(fs::read(dir.path().join(name)).expect("there"), b"precious", "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_user_reads_what_is_on_its_way() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = dir.path().join("f");
+        let mode = |path: &Path| fs::metadata(path).expect("there").mode() & 0o777;
+        fs::write(dir.path().join("any"), "").expect("written");
+        for replaces in [false, true] {
+            let staged = stage(&place, replaces, b"new");
+            assert_eq!(mode(&dir.path().join(".f.skerry-export")), PRIVATE_MODE);
+            staged.take_place().expect("taken");
+        }
+        assert_eq!(mode(&place), mode(&dir.path().join("any")), "as any new file");
+    }
+
+    /// Two at once can't be told there from one that was killed.
+    #[test]
+    fn where_nothing_can_be_locked_a_new_file_is_made_and_none_is_used_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = dir.path().join("f");
+        let create = || {
+            Staged::create_locked(&place, true, |_| Err(TryLockError::Error(Errno::NOTSUP.into())))
+        };
+        let first = create().expect("made");
+        assert_eq!(create().expect_err("may be written").kind(), ErrorKind::InUse);
+        first.take_place().expect("taken");
+        drop(create().expect("made"));
+        assert_eq!(names(dir.path()), ["f"]);
     }
 
     #[test]

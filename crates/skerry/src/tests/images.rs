@@ -86,7 +86,10 @@ fn an_export_that_fails_leaves_the_file_that_it_would_replace() {
     assert!(!node.path("new").exists(), "half an export");
     let left = std::fs::read_dir(node.dir.path()).expect("a directory").flatten();
     let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
-    assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".part")), "{left:?}");
+    assert!(
+        !left.iter().any(|name| name.to_string_lossy().ends_with(".skerry-export")),
+        "{left:?}"
+    );
 }
 
 #[test]
