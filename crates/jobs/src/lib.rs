@@ -6,6 +6,7 @@
 
 pub mod broker;
 mod cache;
+pub mod chain;
 pub mod database;
 mod db_clock;
 pub mod error;

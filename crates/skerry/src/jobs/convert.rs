@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use skerry_api::{Error, ErrorKind, Result, v1};
 use skerry_jobs::broker::{Standing, Ticket};
+use skerry_jobs::chain::Chain;
 use skerry_jobs::job::{Attempt, AttemptNo, Ending, Epoch, Job, JobError, JobRef, State};
 use skerry_jobs::limit::{Limit, LimitKind, REFRESHERS};
 use skerry_jobs::machine::{Beat, Next, Why};
 use skerry_jobs::name::{DEFAULT, Group, JobId, LimitKey, Tenant, Worker};
-use skerry_jobs::owner::{DatabaseId, Owner};
+use skerry_jobs::owner::DatabaseId;
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::shard::{Imported, Leased, Outcome, Query};
 use skerry_jobs::spec::{JobSpec, LEASE_MS_DEFAULT, PRIORITY_DEFAULT};
@@ -364,14 +365,29 @@ pub(super) fn beat(lease: bytes::Bytes, beat: Broken<Beat>) -> v1::Beat {
     }
 }
 
-/// A node that has jobs in the bucket.
-pub(super) fn node(from: Owner, here: Option<DatabaseId>) -> v1::JobNode {
-    v1::JobNode {
+/// A jobs database in the bucket, and the node that has it.
+pub(super) fn node(from: &Chain, here: Option<DatabaseId>) -> v1::JobNode {
+    let shown = v1::JobNode {
         is_here: here == Some(from.database),
         database: from.database.to_string(),
-        node: from.node.to_string(),
-        host: from.host,
-        taken_ms: from.taken_ms,
+        ..v1::JobNode::default()
+    };
+    if let Some(unread) = from.damage() {
+        let host = format!("(record {} can't be read: {})", unread.number, unread.why);
+        return v1::JobNode { host, ..shown };
+    }
+    match from.last() {
+        Some(last) if last.node.is_none() => {
+            let host = format!("(given up by {})", last.host);
+            v1::JobNode { host, taken_ms: last.taken_ms, ..shown }
+        }
+        Some(owner) => v1::JobNode {
+            node: owner.node.to_string(),
+            host: owner.host.clone(),
+            taken_ms: owner.taken_ms,
+            ..shown
+        },
+        None => shown,
     }
 }
 

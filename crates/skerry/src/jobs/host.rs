@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skerry_api::{Error, ErrorKind, Result};
+use skerry_core::env::Clock as _;
 use skerry_jobs::broker::{Broker, Standing};
-use skerry_jobs::owner::{DatabaseId, Owner};
+use skerry_jobs::chain::Chain;
+use skerry_jobs::owner::DatabaseId;
 use skerry_jobs::shard::Shard;
 use skerry_store::meter::Counters;
 use tokio::sync::watch;
@@ -14,10 +16,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::open::{NotOpen, Opened, Opener};
+use crate::env::SystemClock;
 use crate::metrics::Metric;
 
 /// Between two attempts to open a shard.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// The longest time between two attempts, and how long a shard must have been open to count as sound.
+const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// How long a database may take to close: what was answered is durable already.
 pub(super) const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a start waits for the broker: volumes are served without it.
@@ -28,10 +33,30 @@ pub(crate) struct JobsHost {
     broker: Broker,
     opener: Arc<Opener>,
     calls: Arc<Counters>,
-    /// All shards are to be opened here, or elsewhere than they are.
-    told: watch::Sender<u64>,
+    told: watch::Sender<Told>,
+    found: Vec<watch::Receiver<Found>>,
+    /// One take-over at a time.
+    taking: tokio::sync::Mutex<()>,
     stop: CancellationToken,
     ended: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+/// What the keepers of all shards are told: to look anew where their databases are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    /// Grows each time.
+    turn: u64,
+    /// No shard is in service, so that what a take-over gives up stays as empty as it is found.
+    is_held: bool,
+}
+
+/// What the keeper of a shard has found.
+#[derive(Debug, Clone, Copy, Default)]
+struct Found {
+    /// The shard was tried once.
+    is_tried: bool,
+    /// The jobs that its database has while none can come, and for which turn; nothing if it does not open.
+    counted: Option<(u64, Option<usize>)>,
 }
 
 impl JobsHost {
@@ -41,23 +66,25 @@ impl JobsHost {
         let calls = opener.calls();
         let (told, stop) = (watch::Sender::default(), CancellationToken::new());
         let opener = Arc::new(opener);
-        let (mut tasks, mut settled) = (JoinSet::new(), Vec::new());
+        let (mut tasks, mut found) = (JoinSet::new(), Vec::new());
         for number in 0..opener.shards() {
-            let (tell, tried) = watch::channel(false);
+            let (tell, finds) = watch::channel(Found::default());
             let keeper = Keeper {
                 number,
                 opener: opener.clone(),
                 broker: broker.clone(),
                 told: told.subscribe(),
                 stop: stop.clone(),
-                tried: tell,
+                found: tell,
             };
             tasks.spawn(keeper.keep_open());
-            settled.push(tried);
+            found.push(finds);
         }
-        let settled = futures::future::join_all(settled.iter_mut().map(|tried| tried.changed()));
-        let _ = tokio::time::timeout(START_TIME_MAX, settled).await;
-        Arc::new(Self { broker, opener, calls, told, stop, ended: tokio::sync::Mutex::new(tasks) })
+        let mut all = found.clone();
+        let settled = all.iter_mut().map(|found| found.wait_for(|found| found.is_tried));
+        let _ = tokio::time::timeout(START_TIME_MAX, futures::future::join_all(settled)).await;
+        let (taking, ended) = (tokio::sync::Mutex::default(), tokio::sync::Mutex::new(tasks));
+        Arc::new(Self { broker, opener, calls, told, found, taking, stop, ended })
     }
 
     /// The broker; its shards may be closed.
@@ -73,24 +100,28 @@ impl JobsHost {
         all
     }
 
-    /// Everybody's databases in the bucket, and which is opened here.
-    pub(crate) async fn owners(&self) -> Result<(Vec<Owner>, Option<DatabaseId>)> {
+    /// The chains of all databases in the bucket, and which database is opened here.
+    pub(crate) async fn owners(&self) -> Result<(Vec<Chain>, Option<DatabaseId>)> {
         self.opener.owners().await
     }
 
     /// Takes over the jobs of the node that is named, or takes back this node's own; they are opened when it returns, if
     /// that does not take long.
-    pub(crate) async fn take_over(&self, named: &str) -> Result<Option<Owner>> {
-        let is_own = self.opener.is_own(named).await?;
-        if !is_own {
-            self.check_idle()?;
-        }
-        let taken = self.opener.take_over(named).await?;
-        if !is_own {
-            // What is open is the database of before.
-            (0..self.opener.shards()).for_each(|number| self.broker.set(number, Standing::Opening));
-        }
-        self.told.send_modify(|count| *count += 1);
+    pub(crate) async fn take_over(&self, named: &str) -> Result<()> {
+        let _one = self.taking.lock().await;
+        let plan = self.opener.plan(named).await?;
+        let taken = match plan.and_then(|plan| plan.gives_up) {
+            None => self.opener.take_over(named, None).await,
+            Some(own) => {
+                // Workers are not sent away for nothing.
+                check_idle(self.broker.counts().active)?;
+                let _held = self.hold();
+                check_idle(self.count_held().await?)?;
+                self.opener.take_over(named, Some(own)).await
+            }
+        };
+        self.tell(false);
+        taken?;
         let mut changes = self.broker.changes();
         let open = async {
             while !self.are_open() {
@@ -99,30 +130,43 @@ impl JobsHost {
             }
         };
         let _ = tokio::time::timeout(START_TIME_MAX, open).await;
-        Ok(taken)
+        Ok(())
+    }
+
+    fn tell(&self, is_held: bool) {
+        self.told.send_modify(|told| *told = Told { turn: told.turn + 1, is_held });
+    }
+
+    /// No shard is in service until what this returns is dropped.
+    fn hold(&self) -> impl Drop + '_ {
+        (0..self.opener.shards()).for_each(|number| self.broker.set(number, Standing::Opening));
+        self.tell(true);
+        Held(self)
+    }
+
+    /// How many jobs the databases of this node have, while no shard is in service: each was closed and is read anew, so
+    /// that everything counts which was acknowledged.
+    async fn count_held(&self) -> Result<usize> {
+        let turn = self.told.borrow().turn;
+        let unknown = || {
+            let message = "this node's own jobs can't be looked at now; try again";
+            Error::new(ErrorKind::Unavailable, message)
+        };
+        let count = async {
+            let mut sum = 0;
+            for found in &self.found {
+                let mut found = found.clone();
+                let of_now = |found: &Found| found.counted.is_some_and(|(of, _)| of == turn);
+                let found = found.wait_for(of_now).await.map_err(|_| unknown())?;
+                sum += found.counted.and_then(|(_, active)| active).ok_or_else(unknown)?;
+            }
+            Ok(sum)
+        };
+        tokio::time::timeout(START_TIME_MAX, count).await.unwrap_or_else(|_| Err(unknown()))
     }
 
     fn are_open(&self) -> bool {
         self.broker.standings().iter().all(|now| matches!(now, Standing::Open(_)))
-    }
-
-    /// What this node has of its own is given up with a take-over: it must be nothing.
-    fn check_idle(&self) -> Result<()> {
-        let is_known = |now: &Standing| matches!(now, Standing::Open(_) | Standing::Elsewhere(_));
-        if !self.broker.standings().iter().all(is_known) {
-            let message = "this node's own jobs can't be looked at now; try again";
-            return Err(Error::new(ErrorKind::Unavailable, message));
-        }
-        match self.broker.counts().active {
-            0 => Ok(()),
-            count => {
-                let message = format!(
-                    "this node has {count} jobs of its own that have not come to their end (`skerry jobs list`): take over \
-                     on a node that has none, such as a second one with a data directory of its own"
-                );
-                Err(Error::new(ErrorKind::InUse, message))
-            }
-        }
     }
 
     /// Closes the broker; everything that was answered is durable.
@@ -133,31 +177,59 @@ impl JobsHost {
     }
 }
 
+/// While it lives, no shard is in service.
+struct Held<'a>(&'a JobsHost);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.tell(false);
+    }
+}
+
+/// What this node has of its own is given up with a take-over: it must be nothing.
+fn check_idle(active: usize) -> Result<()> {
+    if active == 0 {
+        return Ok(());
+    }
+    let message = format!(
+        "this node has {active} jobs of its own that have not come to their end (`skerry jobs list`): take over on a node \
+         that has none, such as a second one with a data directory of its own"
+    );
+    Err(Error::new(ErrorKind::InUse, message))
+}
+
 /// What keeps one shard open.
 struct Keeper {
     number: u32,
     opener: Arc<Opener>,
     broker: Broker,
-    told: watch::Receiver<u64>,
+    told: watch::Receiver<Told>,
     stop: CancellationToken,
-    /// It was tried once.
-    tried: watch::Sender<bool>,
+    found: watch::Sender<Found>,
 }
 
 impl Keeper {
     async fn keep_open(mut self) {
-        let (shard, mut has_reclaimed) = (self.number, false);
+        let (shard, mut has_reclaimed, mut flaps) = (self.number, false, 0);
         loop {
             // What is said from here on is heard.
-            self.told.mark_unchanged();
+            let told = *self.told.borrow_and_update();
             let opened = tokio::select! {
                 opened = self.opener.open(shard) => opened,
                 () = self.stop.cancelled() => return,
             };
             let why = match opened {
                 Ok(Opened { shard: open, path }) => {
+                    if !self.waits_held(&open).await {
+                        return self.close(open).await;
+                    }
+                    if !self.opener.is_at(shard, &path) {
+                        let _ = tokio::time::timeout(CLOSE_TIME_MAX, open.close()).await;
+                        continue;
+                    }
                     tracing::info!(shard, path, "jobs can be used");
                     self.stands(Standing::Open(open.clone()));
+                    let since = SystemClock.boot();
                     let why = tokio::select! {
                         why = open.out_of_service() => why,
                         () = moves_from(&self.opener, shard, &path, &mut self.told) => {
@@ -167,32 +239,61 @@ impl Keeper {
                         }
                         () = self.stop.cancelled() => return self.close(open).await,
                     };
+                    let was_open = SystemClock.boot().saturating_sub(since);
+                    flaps = if was_open < RETRY_INTERVAL_MAX { flaps + 1 } else { 0 };
                     self.stands(Standing::Failed(why.message().to_owned()));
                     // It lets go what it holds, such as a log.
                     let _ = tokio::time::timeout(CLOSE_TIME_MAX, open.close()).await;
                     NotOpen::from(why)
                 }
-                Err(why) => why,
+                Err(why) => {
+                    self.counted(told, None);
+                    why
+                }
             };
             let why = self.judge(why, &mut has_reclaimed).await;
             self.stands(standing(&why));
-            if !may_try_again(shard, &why, &mut self.told, &self.stop).await {
+            let retry = retry_after(&why, flaps);
+            if !may_try_again(shard, &why, retry, &mut self.told, &self.stop).await {
                 return;
             }
         }
     }
 
+    /// Waits while no shard is to be in service, and counts what this one has; false if the node stops.
+    async fn waits_held(&mut self, open: &Shard) -> bool {
+        loop {
+            let told = *self.told.borrow_and_update();
+            if !told.is_held {
+                return true;
+            }
+            self.counted(told, Some(open.counts().active));
+            tokio::select! {
+                () = hears(&mut self.told) => {}
+                () = self.stop.cancelled() => return false,
+            }
+        }
+    }
+
+    fn counted(&self, told: Told, active: Option<usize>) {
+        if told.is_held {
+            self.found.send_modify(|found| found.counted = Some((told.turn, active)));
+        }
+    }
+
     /// A node that was relieved may have opened a shard just before it looked at the record, and closed it again: who is
-    /// the owner by the record takes it back, once, so that two which both believe to be it do not go on for ever.
+    /// the owner by the record takes it back, once, so that two which both believe to be it do not go on for ever. A node
+    /// from which a database was taken back has nothing elsewhere, and begins anew.
     async fn judge(&self, why: NotOpen, has_reclaimed: &mut bool) -> NotOpen {
         let may_reclaim = why.is_fenced && !*has_reclaimed && self.opener.is_owner().await;
         *has_reclaimed |= may_reclaim;
-        NotOpen { is_fenced: why.is_fenced && !may_reclaim, ..why }
+        let begins_anew = why.is_fenced && !may_reclaim && self.opener.begins_anew().await;
+        NotOpen { is_fenced: why.is_fenced && !may_reclaim && !begins_anew, ..why }
     }
 
     fn stands(&self, now: Standing) {
         self.broker.set(self.number, now);
-        self.tried.send_replace(true);
+        self.found.send_modify(|found| found.is_tried = true);
     }
 
     async fn close(&self, open: Shard) {
@@ -209,34 +310,38 @@ impl Keeper {
     }
 }
 
-/// Waits until this node has another database.
-async fn moves_from(opener: &Opener, shard: u32, path: &str, told: &mut watch::Receiver<u64>) {
-    while opener.is_at(shard, path) {
+/// Waits until this node has another database, or none is to be in service.
+async fn moves_from(opener: &Opener, shard: u32, path: &str, told: &mut watch::Receiver<Told>) {
+    while opener.is_at(shard, path) && !told.borrow().is_held {
         hears(told).await;
     }
 }
 
 /// Waits until something is said.
-async fn hears(told: &mut watch::Receiver<u64>) {
+async fn hears(told: &mut watch::Receiver<Told>) {
     if told.changed().await.is_err() {
         // There is nobody any more who could say something.
         std::future::pending().await
     }
 }
 
-/// When a shard is opened again by itself, if it is.
-fn retry_after(why: &NotOpen) -> Option<Duration> {
-    (!why.is_fenced).then_some(RETRY_INTERVAL)
+/// When a shard is opened again by itself, if it is. Each time that it opens or closes, all workers must connect again: one
+/// that fails soon after it opened, so many times by now, is opened less and less often.
+fn retry_after(why: &NotOpen, flaps: u32) -> Option<Duration> {
+    let interval = RETRY_INTERVAL
+        .saturating_mul(1_u32.checked_shl(flaps.saturating_sub(1)).unwrap_or(u32::MAX));
+    (!why.is_fenced).then_some(interval.min(RETRY_INTERVAL_MAX))
 }
 
 /// Waits until a shard is to be opened again; false if the node stops.
 async fn may_try_again(
     shard: u32,
     why: &NotOpen,
-    told: &mut watch::Receiver<u64>,
+    retry: Option<Duration>,
+    told: &mut watch::Receiver<Told>,
     stop: &CancellationToken,
 ) -> bool {
-    let (error, retry) = (&why.error, retry_after(why));
+    let error = &why.error;
     match retry {
         Some(_) => tracing::error!(shard, %error, "jobs are out of service, and are opened again"),
         None => {
@@ -273,20 +378,60 @@ mod tests {
     /// Two nodes on one database would end each other's work for ever.
     #[tokio::test]
     async fn who_was_fenced_stays_closed_until_told() {
-        let (tell, stop) = (watch::Sender::new(0), CancellationToken::new());
+        let (tell, stop) = (watch::Sender::new(Told::default()), CancellationToken::new());
         let mut told = tell.subscribe();
         let why = |is_fenced| {
             let error = Error::new(ErrorKind::Unavailable, "why");
             NotOpen { error, is_fenced }
         };
-        assert_eq!(retry_after(&why(false)), Some(RETRY_INTERVAL), "what failed is tried again");
-        assert_eq!(retry_after(&why(true)), None, "it is another's");
+        assert_eq!(retry_after(&why(false), 0), Some(RETRY_INTERVAL), "what failed is tried again");
+        assert_eq!(retry_after(&why(true), 0), None, "it is another's");
         let fenced = why(true);
-        let mut waiting = may_try_again(0, &fenced, &mut told, &stop).boxed();
+        let mut waiting = may_try_again(0, &fenced, None, &mut told, &stop).boxed();
         assert!(poll!(&mut waiting).is_pending());
-        tell.send_replace(1);
+        tell.send_replace(Told { turn: 1, is_held: false });
         assert!(waiting.await, "somebody says so");
         stop.cancel();
-        assert!(!may_try_again(0, &fenced, &mut told, &stop).await);
+        assert!(!may_try_again(0, &fenced, None, &mut told, &stop).await);
+    }
+
+    #[test]
+    fn a_shard_that_flaps_is_opened_less_and_less_often() {
+        let why = NotOpen { error: Error::new(ErrorKind::Unavailable, "why"), is_fenced: false };
+        let seconds = [0, 1, 2, 3, 5, 6, 99].map(|flaps| retry_after(&why, flaps));
+        let seconds = seconds.map(|after| after.map_or(0, |after| after.as_secs()));
+        assert_eq!(seconds, [2, 2, 4, 8, 32, 60, 60]);
+    }
+
+    fn node(bucket: &std::path::Path, number: u8) -> (tempfile::TempDir, Opener) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut settings = crate::settings::Settings::default();
+        settings.bucket.url = Some(format!("file://{}", bucket.display()));
+        let node = skerry_core::id::NodeId([number; 16]);
+        let me = crate::identity::Identity { node, host: format!("host-{number}") };
+        let layout = crate::layout::Layout::new(dir.path()).expect("a layout");
+        let opener = Opener::new(&settings, &layout, &me).expect("an opener");
+        (dir, opener)
+    }
+
+    async fn enqueue(host: &JobsHost, id: &str) -> skerry_jobs::Result<()> {
+        let tenant = skerry_jobs::name::Tenant::default();
+        let id = Some(skerry_jobs::name::JobId::new(id)?);
+        let spec = skerry_jobs::spec::JobSpec { id, ..Default::default() };
+        host.broker.shard_of(&tenant)?.enqueue(spec).await.map(|_| ())
+    }
+
+    /// What a take-over gives up has no jobs, also if one comes while it looks.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_acknowledged_while_a_database_is_given_up() {
+        let bucket = tempfile::tempdir().expect("a directory");
+        let (_dir, opener) = node(bucket.path(), 1);
+        let host = JobsHost::start(opener).await;
+        assert!(host.are_open());
+        let held = host.hold();
+        assert!(enqueue(&host, "late").await.is_err(), "it would be lost");
+        assert_eq!(host.count_held().await.expect("counted"), 0);
+        drop(held);
+        host.stop().await;
     }
 }

@@ -7,17 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use object_store::ObjectStore;
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_core::env::Clock as _;
+use skerry_jobs::chain::{Chain, Plan};
 use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
 use skerry_jobs::hash::HashRange;
-use skerry_jobs::owner::{DatabaseId, Owner};
+use skerry_jobs::owner::DatabaseId;
 use skerry_jobs::shard::{Retention, Shard, ShardParts};
 use skerry_jobs::wal::{LocalWal, log_failed};
 use skerry_log::{FileDisk, Log};
 use skerry_store::meter::{Counters, Meter};
 use skerry_store::{litter, url};
+use tokio::sync::watch;
 
 use super::convert;
 use super::host::CLOSE_TIME_MAX;
@@ -48,8 +51,18 @@ pub(crate) struct Opener {
     calls: Arc<Counters>,
     /// Where files are merged.
     background: Background,
+    /// What came of the first shard: it says how many there are.
+    first: watch::Sender<First>,
     /// A bit for each shard in whose directory nothing is left of what crashes left.
     is_cleared: AtomicU64,
+}
+
+/// What is known of the first shard.
+#[derive(Debug, Clone, Default)]
+struct First {
+    is_tried: bool,
+    /// Where its database has been opened: it was made for as many shards as there are here.
+    path: Option<String>,
 }
 
 /// A shard that is open, and where its files are.
@@ -112,7 +125,8 @@ impl Opener {
             Some(to) => Place::of(&to.backend, &to.path, &to.options, jobs.shards)?,
             None => Place::in_bucket(settings, layout),
         };
-        let owners = settings.database.is_none().then(|| Owners::new(me.clone()));
+        let shards = u16::try_from(jobs.shards).unwrap_or(u16::MAX);
+        let owners = settings.database.is_none().then(|| Owners::new(me.clone(), shards));
         let log = settings.database.as_ref().and_then(|database| database.wal.as_ref());
         let apply_log_on_close = log.is_some_and(|log| log.apply_wal_on_close);
         let give_up_log = settings.database.as_ref().is_some_and(|database| database.give_up_wal);
@@ -133,6 +147,7 @@ impl Opener {
             give_up_log,
             calls: Arc::default(),
             background: Background::start()?,
+            first: watch::Sender::default(),
             is_cleared: AtomicU64::new(0),
         })
     }
@@ -154,14 +169,27 @@ impl Opener {
 
     /// Opens a shard, if its database is this node's.
     pub(crate) async fn open(&self, number: u32) -> std::result::Result<Opened, NotOpen> {
+        let opened = self.open_owned(number).await;
+        if number == 0 {
+            let path = opened.as_ref().ok().map(|opened| opened.path.clone());
+            self.first.send_modify(|first| {
+                *first = First { is_tried: true, path: path.or(first.path.take()) };
+            });
+        }
+        opened
+    }
+
+    async fn open_owned(&self, number: u32) -> std::result::Result<Opened, NotOpen> {
         let store = self.data.open(&self.calls)?;
         let Some(owners) = &self.owners else {
             let path = self.data.path_of(number);
+            self.may_begin(&store, number, &path, &self.data.path_of(0)).await?;
             let shard = self.open_shard(&store, &path, number).await?;
             return Ok(Opened { shard, path });
         };
         let database = owners.find(&store).await?;
         let path = database.shard(number);
+        self.may_begin(&store, number, &path, &database.shard(0)).await?;
         let shard = self.open_shard(&store, &path, number).await?;
         // It may have been another's since before it was opened here.
         if let Err(why) = owners.check(&store, database).await {
@@ -169,6 +197,38 @@ impl Opener {
             return Err(why);
         }
         Ok(Opened { shard, path })
+    }
+
+    /// A shard is not made where the first one was made for another number of shards: jobs that are in another shard would
+    /// seem gone, and be taken again.
+    async fn may_begin(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        number: u32,
+        path: &str,
+        first_path: &str,
+    ) -> Result<()> {
+        if number == 0 {
+            return Ok(());
+        }
+        let manifest = object_store::path::Path::from(format!("{path}/manifest"));
+        let found = store.list(Some(&manifest)).next().await.transpose();
+        let found = found.map_err(|error| {
+            let error = skerry_store::Error::from_store("list", manifest.as_ref(), &error);
+            control::error(skerry_volume::Error::from(error))
+        })?;
+        if found.is_some() {
+            return Ok(());
+        }
+        let mut first = self.first.subscribe();
+        let first = first.wait_for(|first| first.is_tried).await;
+        if first.is_ok_and(|first| first.path.as_deref() == Some(first_path)) {
+            return Ok(());
+        }
+        let message = format!(
+            "shard {number} is not there yet, and is made only when shard 0 is open, which says how many there are"
+        );
+        Err(Error::new(ErrorKind::Unavailable, message))
     }
 
     /// True if the newest record says that this node has the database which it opens.
@@ -180,33 +240,47 @@ impl Opener {
         }
     }
 
-    /// True if a shard that was opened below this path is still this node's, as far as it knows.
-    pub(crate) fn is_at(&self, number: u32, path: &str) -> bool {
-        let owners = self.owners.as_ref().and_then(Owners::current);
-        owners.is_none_or(|database| database.shard(number) == path)
+    /// True if this node is to begin with a new database, as nothing of its own is elsewhere.
+    pub(crate) async fn begins_anew(&self) -> bool {
+        let Some(owners) = &self.owners else { return false };
+        match self.data.open(&self.calls) {
+            Ok(store) => owners.begins_anew(&store).await.unwrap_or(false),
+            Err(_) => false,
+        }
     }
 
-    /// Everybody's databases in the bucket, and which is opened here.
-    pub(crate) async fn owners(&self) -> Result<(Vec<Owner>, Option<DatabaseId>)> {
+    /// True if a shard that was opened below this path is still this node's, as far as it knows.
+    pub(crate) fn is_at(&self, number: u32, path: &str) -> bool {
+        let is_it = |database: DatabaseId| database.shard(number) == path;
+        self.owners.is_none() || self.current().is_some_and(is_it)
+    }
+
+    /// The chains of all databases in the bucket, and which database is opened here.
+    pub(crate) async fn owners(&self) -> Result<(Vec<Chain>, Option<DatabaseId>)> {
         let Some(owners) = &self.owners else { return Ok((Vec::new(), None)) };
         let all = owners.all(&self.data.open(&self.calls)?).await?;
         Ok((all, owners.current()))
     }
 
-    /// True if a text names what this node has anyhow.
-    pub(crate) async fn is_own(&self, named: &str) -> Result<bool> {
+    /// The database that is opened here, if records say whose it is.
+    pub(crate) fn current(&self) -> Option<DatabaseId> {
+        self.owners.as_ref().and_then(Owners::current)
+    }
+
+    /// What a take-over of the database that a text names would do; nothing if settings say where the jobs are.
+    pub(crate) async fn plan(&self, named: &str) -> Result<Option<Plan>> {
         match &self.owners {
-            Some(owners) => owners.is_own(&self.data.open(&self.calls)?, named).await,
-            None if named.is_empty() => Ok(true),
+            Some(owners) => owners.plan(&self.data.open(&self.calls)?, named).await.map(Some),
+            None if named.is_empty() => Ok(None),
             None => Err(elsewhere()),
         }
     }
 
-    /// This node has the database that a text names from now on.
-    pub(crate) async fn take_over(&self, named: &str) -> Result<Option<Owner>> {
+    /// This node has the database that a text names from now on; `idle` is the one that it may give up.
+    pub(crate) async fn take_over(&self, named: &str, idle: Option<DatabaseId>) -> Result<()> {
         match &self.owners {
-            Some(owners) => owners.take_over(&self.data.open(&self.calls)?, named).await.map(Some),
-            None => Ok(None),
+            Some(owners) => owners.take_over(&self.data.open(&self.calls)?, named, idle).await,
+            None => Ok(()),
         }
     }
 
@@ -473,6 +547,36 @@ fn lay_over(all: &mut serde_json::Value, told: serde_json::Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn opener(dir: &Path, shards: u32) -> Opener {
+        let path = dir.join("jobs/%shard%");
+        let database = format!("backend = 'fs'\npath = '{}'", path.display());
+        let mut settings = Settings::default();
+        settings.database = Some(toml::from_str(&database).expect("TOML"));
+        settings.jobs.shards = shards;
+        let me = Identity { node: skerry_core::id::NodeId([1; 16]), host: "host".to_owned() };
+        Opener::new(&settings, &Layout::new(dir).expect("a layout"), &me).expect("an opener")
+    }
+
+    /// A tenant's jobs would be looked for in a shard where they are not, and be taken once more.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_number_of_shards_makes_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let one = opener(dir.path(), 1).open(0).await.ok().expect("opens");
+        one.shard.close().await.expect("closes");
+        let two = opener(dir.path(), 2);
+        assert!(two.open(0).await.is_err(), "it was made for one shard");
+        let refused = two.open(1).await.err().expect("it would be made");
+        assert!(refused.error.message().contains("shard 0"), "{}", refused.error);
+        assert!(!dir.path().join("jobs/1").exists());
+
+        let other = tempfile::tempdir().expect("a directory");
+        let two = opener(other.path(), 2);
+        let (second, first) = tokio::join!(two.open(1), two.open(0));
+        for opened in [first, second] {
+            opened.ok().expect("opens").shard.close().await.expect("closes");
+        }
+    }
 
     fn place(backend: &str, path: &str, shards: u32) -> Result<Place> {
         Place::of(backend, path, &BTreeMap::new(), shards)

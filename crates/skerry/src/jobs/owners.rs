@@ -1,5 +1,5 @@
 //! Finds the node's jobs database in the bucket, makes one, and takes another node's over: carries out what
-//! `skerry_jobs::owner` decides.
+//! `skerry_jobs::chain` decides.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_core::env::Clock as _;
 use skerry_core::id::NodeId;
-use skerry_jobs::owner::{self, DatabaseId, Has, Owner};
+use skerry_jobs::chain::{self, Chain, Has, Plan, Taker};
+use skerry_jobs::owner::{self, DatabaseId, Owner};
 use skerry_store::bucket::{Bucket, Created, Env};
 use tokio::sync::OnceCell;
 
@@ -27,6 +28,7 @@ const READS_MAX: usize = 16;
 /// The owners of the databases in a bucket, as one node sees them.
 pub(super) struct Owners {
     me: Identity,
+    shards: u16,
     bucket: OnceCell<Bucket>,
     /// The database that this node opens.
     current: Mutex<Option<DatabaseId>>,
@@ -39,9 +41,9 @@ fn failed(error: skerry_store::Error) -> Error {
 }
 
 impl Owners {
-    pub(super) fn new(me: Identity) -> Self {
+    pub(super) fn new(me: Identity, shards: u16) -> Self {
         let (bucket, current) = (OnceCell::new(), Mutex::new(None));
-        Self { me, bucket, current, busy: tokio::sync::Mutex::new(()) }
+        Self { me, shards, bucket, current, busy: tokio::sync::Mutex::new(()) }
     }
 
     async fn bucket(&self, store: &Arc<dyn ObjectStore>) -> Result<&Bucket> {
@@ -68,9 +70,12 @@ impl Owners {
             self.check_in(bucket, current).await?;
             return Ok(current);
         }
-        let database = match owner::has(self.me.node, &newest(bucket).await?) {
-            Has::Its(database) => database,
+        let chains = read_all(bucket).await?;
+        let database = match chain::has(self.me.node, &chains) {
+            Has::Its(owner) => self.check_shards(&chains, owner.database)?,
+            Has::Several(_) => return Err(chain::several(self.me.node).into()),
             Has::WasRelieved(by) => return Err(relieved(&by)),
+            Has::Unclear(unread) => return Err(unread.error().into()),
             Has::Nothing(others) => {
                 refuse_older(bucket, self.me.node).await?;
                 self.make(bucket, &others).await?
@@ -80,9 +85,29 @@ impl Owners {
         Ok(database)
     }
 
+    /// True if this node has nothing, and nothing of its own is elsewhere: it gave its own up for a database that its owner
+    /// took back.
+    pub(super) async fn begins_anew(&self, store: &Arc<dyn ObjectStore>) -> Result<bool> {
+        let bucket = self.bucket(store).await?;
+        let _busy = self.busy.lock().await;
+        let begins = matches!(chain::has(self.me.node, &read_all(bucket).await?), Has::Nothing(_));
+        if begins {
+            *self.current.lock() = None;
+        }
+        Ok(begins)
+    }
+
+    fn check_shards(&self, chains: &[Chain], database: DatabaseId) -> Result<DatabaseId> {
+        let chain = chains.iter().find(|chain| chain.database == database);
+        let checked = chain.map_or(Ok(()), |chain| chain.check_shards(self.shards));
+        checked.map(|()| database).map_err(convert::error)
+    }
+
     async fn make(&self, bucket: &Bucket, others: &[Owner]) -> Result<DatabaseId> {
         let database = DatabaseId(NodeId::random(&SystemEntropy));
-        self.record(bucket, database, 1, NodeId::NONE).await?;
+        let (node, before, host) = (self.me.node, NodeId::NONE, self.me.host.clone());
+        let (shards, taken_ms) = (self.shards, SystemClock.wall_ms());
+        write(bucket, &Owner { database, number: 1, node, before, taken_ms, shards, host }).await?;
         if !others.is_empty() {
             let hosts: Vec<&str> = others.iter().map(|owner| owner.host.as_str()).collect();
             tracing::warn!(
@@ -92,21 +117,6 @@ impl Owners {
             );
         }
         Ok(database)
-    }
-
-    /// This node has a database from now on. Fails if another was faster.
-    async fn record(
-        &self,
-        bucket: &Bucket,
-        database: DatabaseId,
-        number: u64,
-        before: NodeId,
-    ) -> Result<Owner> {
-        let (node, host) = (self.me.node, self.me.host.clone());
-        let taken_ms = SystemClock.wall_ms();
-        let owner = Owner { database, number, node, before, taken_ms, host };
-        write(bucket, &owner).await?;
-        Ok(owner)
     }
 
     /// Fails if a database is not this node's, or not any more.
@@ -126,6 +136,13 @@ impl Owners {
     ) -> std::result::Result<(), NotOpen> {
         match newest_of(bucket, database).await? {
             Some(owner) if owner.node == self.me.node => Ok(()),
+            Some(owner) if owner.node.is_none() => {
+                // It was given up here: what this node has is looked for anew.
+                let mut current = self.current.lock();
+                *current = current.filter(|current| *current != database);
+                let message = "this node gave this jobs database up; another is looked for";
+                Err(Error::new(ErrorKind::Unavailable, message).into())
+            }
             Some(owner) => Err(relieved(&owner)),
             None => {
                 let message = format!("the owner records of jobs database {database} are gone");
@@ -134,81 +151,50 @@ impl Owners {
         }
     }
 
-    /// Everybody's databases.
-    pub(super) async fn all(&self, store: &Arc<dyn ObjectStore>) -> Result<Vec<Owner>> {
-        let mut all = newest(self.bucket(store).await?).await?;
-        all.retain(|owner| !owner.node.is_none());
-        Ok(all)
+    /// The chains of all databases.
+    pub(super) async fn all(&self, store: &Arc<dyn ObjectStore>) -> Result<Vec<Chain>> {
+        read_all(self.bucket(store).await?).await
     }
 
-    /// The database that this node has, or had before another took it over.
-    fn own_of<'a>(&self, all: &'a [Owner]) -> Result<&'a Owner> {
-        let (me, current) = (self.me.node, self.current());
-        let is_it = |owner: &&Owner| Some(owner.database) == current || owner.node == me;
-        let had = |owner: &&Owner| owner.before == me && !owner.node.is_none();
-        all.iter().find(is_it).or_else(|| all.iter().find(had)).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "this node never had jobs in this bucket: name another")
-        })
+    fn plan_by(&self, chains: &[Chain], named: &str) -> Result<Plan> {
+        let taker = Taker {
+            node: self.me.node,
+            host: self.me.host.clone(),
+            shards: self.shards,
+            now_ms: SystemClock.wall_ms(),
+            current: self.current(),
+        };
+        chain::plan(&taker, chains, named).map_err(convert::error)
     }
 
-    /// True if a text names this node's own database, or nothing.
-    pub(super) async fn is_own(&self, store: &Arc<dyn ObjectStore>, named: &str) -> Result<bool> {
-        let all = newest(self.bucket(store).await?).await?;
-        Ok(named.is_empty() || find(&all, named)?.node == self.me.node)
+    /// What a take-over of the database that a text names would do.
+    pub(super) async fn plan(&self, store: &Arc<dyn ObjectStore>, named: &str) -> Result<Plan> {
+        self.plan_by(&self.all(store).await?, named)
     }
 
-    /// Takes over the database that a text names: by its own id, its node's, or its host's name; the one that was this
-    /// node's if it names nothing. What this node has besides is given up: the caller has made sure that it is empty.
+    /// Takes over the database that a text names. What this node has besides is given up: it must be the one that the
+    /// caller has found idle.
     pub(super) async fn take_over(
         &self,
         store: &Arc<dyn ObjectStore>,
         named: &str,
-    ) -> Result<Owner> {
+        idle: Option<DatabaseId>,
+    ) -> Result<()> {
         let bucket = self.bucket(store).await?;
         let _busy = self.busy.lock().await;
-        let all = newest(bucket).await?;
-        let found = match named {
-            "" => self.own_of(&all)?,
-            named => find(&all, named)?,
-        };
-        let taken = match found.node == self.me.node {
-            true => found.clone(),
-            false => self.record(bucket, found.database, found.number + 1, found.node).await?,
-        };
-        *self.current.lock() = Some(taken.database);
-        for own in all.iter().filter(|own| own.node == self.me.node) {
-            if own.database == taken.database {
-                continue;
-            }
-            let (number, before) = (own.number + 1, own.node);
-            let given_up = Owner { number, node: NodeId::NONE, before, ..own.clone() };
-            write(bucket, &given_up).await?;
+        let plan = self.plan_by(&read_all(bucket).await?, named)?;
+        if plan.gives_up.is_some() && plan.gives_up != idle {
+            let message = "this node's own jobs can't be looked at now; try again";
+            return Err(Error::new(ErrorKind::Unavailable, message));
         }
-        tracing::info!(database = %taken.database, host = found.host, "jobs were taken over");
-        Ok(taken)
-    }
-}
-
-fn find<'a>(all: &'a [Owner], named: &str) -> Result<&'a Owner> {
-    let is_it = |owner: &&Owner| {
-        !owner.node.is_none()
-            && [owner.database.to_string(), owner.node.to_string(), owner.host.clone()]
-                .iter()
-                .any(|name| name == named)
-    };
-    let mut found = all.iter().filter(is_it);
-    match (found.next(), found.next()) {
-        (Some(one), None) => Ok(one),
-        (None, _) => {
-            let message =
-                format!("no node {named:?} has jobs in this bucket: see `skerry jobs nodes`");
-            Err(Error::new(ErrorKind::NotFound, message))
+        // A record may be there although its making failed: only the records say then what this node has.
+        *self.current.lock() = None;
+        for record in &plan.records {
+            write(bucket, record).await?;
         }
-        (Some(_), Some(_)) => {
-            let message =
-                format!("{named:?} is more than one node: name its id (`skerry jobs nodes`)");
-            Err(Error::new(ErrorKind::Invalid, message))
-        }
+        *self.current.lock() = Some(plan.database);
+        tracing::info!(database = %plan.database, "jobs were taken over");
+        Ok(())
     }
 }
 
@@ -236,16 +222,28 @@ async fn write(bucket: &Bucket, owner: &Owner) -> Result<()> {
     }
 }
 
-/// The newest record of each database.
-async fn newest(bucket: &Bucket) -> Result<Vec<Owner>> {
+/// The chains of all databases. One that is damaged keeps no other from being read.
+async fn read_all(bucket: &Bucket) -> Result<Vec<Chain>> {
     let listed = bucket.list(owner::OWNERS).await.map_err(failed)?;
-    let mut last: BTreeMap<DatabaseId, u64> = BTreeMap::new();
-    for (database, number) in listed.iter().filter_map(|object| owner::parse(&object.name)) {
-        let last = last.entry(database).or_default();
-        *last = number.max(*last);
+    let numbers: Vec<_> = listed.iter().filter_map(|object| owner::parse(&object.name)).collect();
+    let reads = numbers.into_iter().map(|(database, number)| try_read(bucket, database, number));
+    let read: Vec<_> = stream::iter(reads).buffered(READS_MAX).try_collect().await?;
+    let mut chains: BTreeMap<DatabaseId, BTreeMap<_, _>> = BTreeMap::new();
+    for (database, number, record) in read {
+        chains.entry(database).or_default().insert(number, record);
     }
-    let reads = last.into_iter().map(|(database, number)| read(bucket, database, number));
-    stream::iter(reads).buffered(READS_MAX).try_collect().await
+    Ok(chains.into_iter().map(|(database, records)| Chain { database, records }).collect())
+}
+
+/// A record, or why it can't be read.
+type Tried = (DatabaseId, u64, std::result::Result<Owner, String>);
+
+async fn try_read(bucket: &Bucket, database: DatabaseId, number: u64) -> Result<Tried> {
+    let record = match read(bucket, database, number).await {
+        Err(error) if error.kind() == ErrorKind::Corrupt => Err(error.message().to_owned()),
+        read => Ok(read?),
+    };
+    Ok((database, number, record))
 }
 
 async fn newest_of(bucket: &Bucket, database: DatabaseId) -> Result<Option<Owner>> {

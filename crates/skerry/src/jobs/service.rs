@@ -405,7 +405,7 @@ impl Jobs for JobsService {
         _request: Request<v1::ListJobNodesRequest>,
     ) -> Answer<v1::ListJobNodesResponse> {
         let (owners, here) = self.host.owners().await?;
-        let nodes = owners.into_iter().map(|owner| convert::node(owner, here)).collect();
+        let nodes = owners.iter().map(|chain| convert::node(chain, here)).collect();
         let shards = convert::shards(&self.broker()?.standings());
         Ok(Response::new(v1::ListJobNodesResponse { nodes, shards }))
     }
@@ -414,7 +414,10 @@ impl Jobs for JobsService {
         &self,
         request: Request<v1::TakeOverJobsRequest>,
     ) -> Answer<v1::TakeOverJobsResponse> {
-        self.host.take_over(&request.into_inner().node).await?;
+        let (host, named) = (self.host.clone(), request.into_inner().node);
+        // It goes on if the caller leaves: what it has begun to write is written.
+        let taken = tokio::spawn(async move { host.take_over(&named).await }).await;
+        taken.unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, error.to_string())))?;
         let shards = convert::shards(&self.broker()?.standings());
         Ok(Response::new(v1::TakeOverJobsResponse { shards }))
     }

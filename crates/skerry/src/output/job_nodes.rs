@@ -62,10 +62,11 @@ pub(crate) fn nodes_text(found: &v1::ListJobNodesResponse) -> String {
         .iter()
         .map(|node| {
             let here = if node.is_here { "here" } else { "" };
-            [node.host.clone(), node.node.clone(), time(node.taken_ms), here.to_owned()]
+            let (host, id) = (node.host.clone(), node.node.clone());
+            [host, id, node.database.clone(), time(node.taken_ms), here.to_owned()]
         })
         .collect();
-    let nodes = table(["HOST", "NODE", "SINCE", ""], &rows);
+    let nodes = table(["HOST", "NODE", "DATABASE", "SINCE", ""], &rows);
     format!("{nodes}\nThis node's shards:\n{}", shards_text(&found.shards))
 }
 
