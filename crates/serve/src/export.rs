@@ -203,8 +203,9 @@ pub enum IoErrorKind {
     NoSpace,
     /// Not possible here (for a fast zeroing: not fast).
     NotSupported,
-    /// This connection can't go on, and a new one may: the server answers what it can and closes
-    /// it, so that the client asks again there.
+    /// This connection can't go on, and a new one may, on the same state: the server answers what it
+    /// can and closes it, so that the client asks again there. Never for an export that may hold
+    /// something else then: clients that reconnect by themselves keep what they remember.
     Reconnect,
     /// More was asked for at once than can be given.
     TooLarge,

@@ -198,9 +198,11 @@ fn attempt<T>(outcome: Option<Result<(), Error>>, done: T) -> Attempt<T> {
 fn meaning(kind: ErrorKind) -> (IoErrorKind, fn(String) -> OpenError) {
     match kind {
         ErrorKind::Invalid => (IoErrorKind::Invalid, OpenError::Denied),
-        // Another connection may succeed.
-        ErrorKind::Detached => (IoErrorKind::Reconnect, OpenError::Unavailable),
-        ErrorKind::Unavailable => (IoErrorKind::Failed, OpenError::Unavailable),
+        // No `Reconnect` for what was rolled back or released: a client that connects again by itself would go on,
+        // with all that it remembers, on another state.
+        ErrorKind::Detached | ErrorKind::Unavailable => {
+            (IoErrorKind::Failed, OpenError::Unavailable)
+        }
         ErrorKind::NotFound => (IoErrorKind::Failed, |name| OpenError::NotFound { name }),
         ErrorKind::Exists
         | ErrorKind::Busy
@@ -210,6 +212,7 @@ fn meaning(kind: ErrorKind) -> (IoErrorKind, fn(String) -> OpenError) {
     }
 }
 
+/// What is left unanswered, so that the client asks again on another connection, is what finds the same state there.
 fn io_error(error: Error) -> IoError {
     let kind = match error.ends_attachment() {
         true => IoErrorKind::Reconnect,
@@ -233,7 +236,7 @@ mod tests {
     #[test]
     fn each_kind_has_one_meaning_for_a_client() {
         for (kind, io, open) in [
-            (ErrorKind::Detached, IoErrorKind::Reconnect, "Unavailable"),
+            (ErrorKind::Detached, IoErrorKind::Failed, "Unavailable"),
             (ErrorKind::Unavailable, IoErrorKind::Failed, "Unavailable"),
             (ErrorKind::Fenced, IoErrorKind::Failed, "Denied"),
             (ErrorKind::Busy, IoErrorKind::Failed, "Denied"),

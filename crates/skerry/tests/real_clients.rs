@@ -3,7 +3,7 @@
 //! Each test starts a node of its own. A tool that is missing skips its tests, visibly.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,6 +19,7 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
 const EPERM: u32 = 1;
+const EIO: u32 = 5;
 
 fn node() -> io::Result<SkerryNode> {
     NodeSettings::temporary(env!("CARGO_BIN_EXE_skerry"))?.start()
@@ -403,6 +404,69 @@ fn a_new_size_is_seen_by_new_connections() -> Outcome {
     let mut again = NbdClient::connect(&uri)?;
     assert_eq!(again.read((64 << 20) - 4096, 4096)?, [0; 4096], "shrinking did not forget");
     assert_eq!(again.read(100 << 20, 4096)?, [0; 4096], "shrinking did not forget");
+    Ok(())
+}
+
+/// What `volume rollback --force` and `volume release --force` leave of a connection: every request of it is answered
+/// with an error, and it stays. A client that found it closed would connect again, and go on with another state.
+#[test]
+fn a_volume_changed_by_force_answers_its_clients_with_errors() -> Outcome {
+    let node = node()?;
+    let uri = node.create("disk", "64M", &[])?;
+    let mut client = NbdClient::connect(&uri)?;
+    client.write(0, &[1; 4096])?;
+    node.cli(&["snapshot", "create", "disk@one"])?;
+    for by_force in [["rollback", "disk@one"], ["release", "disk"]] {
+        client.write(0, &[2; 4096])?;
+        node.cli(&["volume", by_force[0], by_force[1], "--force"])?;
+        let data = &[3; 4096];
+        for fua in [false, true] {
+            for request in [
+                Request::Read { offset: 0, length: 4096 },
+                Request::Write { offset: 0, data, fua },
+                Request::Trim { offset: 0, length: 4096 },
+                Request::Zero { offset: 0, length: 4096 },
+                Request::Flush,
+            ] {
+                let outcome = client.call(request);
+                let is_refused = outcome.as_ref().is_err_and(|e| e.is_refused_with(EIO));
+                assert!(is_refused, "{by_force:?}, {request:?}: {outcome:?}");
+            }
+        }
+        client = NbdClient::connect(&uri)?;
+    }
+    assert_eq!(client.read(0, 4096)?, [2; 4096], "the last write before the release");
+    Ok(())
+}
+
+/// QEMU asks again what was left unanswered, on a new connection: not so what a rollback undid.
+#[test]
+fn qemu_does_not_go_on_with_a_volume_that_was_rolled_back() -> Outcome {
+    require!("qemu_does_not_go_on_with_a_volume_that_was_rolled_back", skip::have("qemu-io"));
+    let node = node()?;
+    let uri = node.create("disk", "64M", &[])?;
+    node.cli(&["snapshot", "create", "disk@one"])?;
+    let socket = node.settings().data().join("nbd.sock");
+    let image = format!(
+        "driver=nbd,server.type=unix,server.path={},export=disk,reconnect-delay=240",
+        socket.display()
+    );
+    let mut qemu =
+        Process::spawn(Command::new("qemu-io").args(["-t", "none", "--image-opts", &image]))?;
+    let mut input = qemu.take_stdin().ok_or("qemu-io has no input")?;
+    writeln!(input, "write -P 2 0 4k")?;
+    qemu.wait_line(|line| line.contains("wrote 4096"))?;
+    node.cli(&["volume", "rollback", "disk@one", "--force"])?;
+    writeln!(input, "write -P 3 4k 4k")?;
+    let said = qemu.wait_line(|line| line.contains("wrote") || line.contains("failed"))?;
+    assert!(said.contains("Input/output error"), "{said}");
+    drop(input);
+    qemu.wait()?;
+    assert_eq!(
+        NbdClient::connect(&uri)?.read(0, 8192)?,
+        [0; 8192],
+        "it wrote on what it does not know"
+    );
     Ok(())
 }
 

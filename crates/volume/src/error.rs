@@ -16,7 +16,8 @@ pub enum ErrorKind {
     Busy,
     /// Another owner writes the volume: ask that node, or release the volume.
     Fenced,
-    /// The attachment ended, because the volume was released or rolled back: attach again.
+    /// The attachment ended, because the volume was released or rolled back. Attach again only without what was
+    /// remembered of the volume: it may hold another state.
     Detached,
     /// The request can't be carried out as it stands.
     Invalid,
@@ -33,7 +34,7 @@ pub struct Error {
     message: String,
     /// Whether the same attempt may succeed later.
     trouble: Trouble,
-    /// The volume went out of service, and may come back: who attaches again finds it then.
+    /// The volume went out of service and may come back as it was: another attachment finds the same state then.
     ends_attachment: bool,
 }
 
@@ -47,7 +48,9 @@ impl Error {
     /// The error with which a volume went out of service: no attempt on this attachment will succeed. If `comes_back`,
     /// one on another may.
     pub(crate) fn of_volume(self, comes_back: bool) -> Self {
-        Self { trouble: Trouble::Permanent, ends_attachment: comes_back, ..self }
+        // A volume that was released may be written elsewhere before it is claimed again.
+        let ends_attachment = comes_back && self.kind != ErrorKind::Detached;
+        Self { trouble: Trouble::Permanent, ends_attachment, ..self }
     }
 
     /// Whether the same attempt may succeed later.
@@ -55,9 +58,10 @@ impl Error {
         self.trouble
     }
 
-    /// True if this attachment is over, and another may succeed.
+    /// True if this attachment is over, and another may succeed and find the same state: everything that this one
+    /// was told is written. Never so of [`ErrorKind::Detached`].
     pub fn ends_attachment(&self) -> bool {
-        self.ends_attachment || self.kind == ErrorKind::Detached
+        self.ends_attachment
     }
 
     /// What a caller does about it.

@@ -667,8 +667,19 @@ async fn each_ending_has_a_kind_of_its_own() {
                 tokio::time::sleep(world.settings.fence_interval * 2).await;
             }
         }
-        let error = device.read(0, 512).await.expect_err("the attachment has ended");
-        assert_eq!(error.kind(), kind, "{ending}: {error}");
+        let zeros = bytes::Bytes::from(vec![0; 512]);
+        for result in [
+            device.read(0, 512).await.map(drop),
+            device.write(0, zeros).await,
+            device.zero(0, 512).await,
+            device.flush().await,
+            device.try_flush().unwrap_or_else(|| panic!("{ending}: a flush waits")),
+        ] {
+            let error = result.expect_err("the attachment has ended");
+            assert_eq!(error.kind(), kind, "{ending}: {error}");
+            // A client that connects again by itself must not go on with another state as if it were this one.
+            assert!(!error.ends_attachment(), "{ending}: {error}");
+        }
     }
 }
 

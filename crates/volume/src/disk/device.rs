@@ -189,7 +189,9 @@ impl Device {
     /// Flushes without waiting for others; none if that is not possible.
     pub fn try_flush(&self) -> Option<Result<()>> {
         let attempt = match &self.kind {
-            Kind::Head { volume, .. } => volume.try_flush(),
+            Kind::Head { volume, generation } => {
+                volume.admit(*generation).map(drop).and_then(|()| volume.try_flush())
+            }
             Kind::Reading(_) => Ok(Attempt::Done),
         };
         match attempt {
@@ -202,7 +204,11 @@ impl Device {
     /// Makes what was acknowledged durable, as the volume's flush level promises.
     pub async fn flush(&self) -> Result<()> {
         match &self.kind {
-            Kind::Head { volume, .. } => volume.flush().await,
+            Kind::Head { volume, generation } => {
+                // What a rollback undid is not durable, and a later state is none of this client's.
+                drop(volume.admit(*generation)?);
+                volume.flush().await
+            }
             Kind::Reading(_) => Ok(()),
         }
     }
