@@ -5,8 +5,9 @@ mod rig;
 use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-use rig::{World, create, target};
+use rig::{World, create, name, target};
 use skerry_store::faulty::{FaultPlan, Faulty};
+use skerry_volume::ErrorKind;
 use std::sync::Arc;
 
 const SIZE: usize = 256 << 10;
@@ -100,4 +101,29 @@ async fn a_write_that_comes_between_is_not_lost() {
     let mut wanted = [3; 512];
     wanted[100..110].fill(2);
     assert_eq!(one.read(0, 512).await.expect("reads"), wanted.as_slice());
+}
+
+/// A request that goes past the end, which a client attached before a shrink doesn't know, changes nothing: not even in
+/// the part that lies before the end.
+#[tokio::test(start_paused = true)]
+async fn past_the_end_nothing_is_changed() {
+    const END: u64 = 128 << 10;
+    let world = World::new(9);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", SIZE as u64)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    let written = vec![1; 2048];
+    device.write(END - 2048, written.clone().into()).await.expect("writes");
+    run.node.resize_volume(&name("disk"), END, true).await.expect("shrinks");
+    for (offset, len) in [(END - 1000, 2000), (END - 1024, 1500), (END - 1, 2), (END - 1500, 1501)]
+    {
+        let refused = device.write(offset, vec![2; len as usize].into()).await;
+        assert_eq!(refused.expect_err("too far").kind(), ErrorKind::Invalid, "{offset}, {len}");
+        let refused = device.zero(offset, len).await;
+        assert_eq!(refused.expect_err("too far").kind(), ErrorKind::Invalid, "{offset}, {len}");
+        let read = device.read(END - 2048, 2048).await.expect("reads");
+        assert!(read == written, "{offset}, {len}");
+    }
+    device.write(END - 1000, vec![2; 1000].into()).await.expect("writes up to the end");
+    device.zero(END - 1, 1).await.expect("zeroes up to the end");
 }

@@ -156,13 +156,18 @@ impl Device {
         let (volume, generation) = self.head_of()?;
         let range = range_of(offset, data.len());
         if is_whole(&range) {
-            return volume.write(offset, &data, generation).await;
+            return volume.write(&range, offset, &data, generation).await;
         }
+        let request = outward(&range);
         for piece in pieces(range) {
             let here = &data[piece.within(offset)];
             match piece {
-                Piece::Whole(whole) => volume.write(whole.start, here, generation).await?,
-                Piece::Partial(part) => volume.patch(part, Some(here), generation).await?,
+                Piece::Whole(whole) => {
+                    volume.write(&request, whole.start, here, generation).await?;
+                }
+                Piece::Partial(part) => {
+                    volume.patch(&request, part, Some(here), generation).await?;
+                }
             }
         }
         Ok(())
@@ -173,14 +178,13 @@ impl Device {
         let (volume, generation) = self.head_of()?;
         let range = offset..offset.saturating_add(len);
         if is_whole(&range) {
-            return volume.zero(offset, len, generation).await;
+            return volume.zero(&range, range.clone(), generation).await;
         }
+        let request = outward(&range);
         for piece in pieces(range) {
             match piece {
-                Piece::Whole(whole) => {
-                    volume.zero(whole.start, whole.end - whole.start, generation).await?;
-                }
-                Piece::Partial(part) => volume.patch(part, None, generation).await?,
+                Piece::Whole(whole) => volume.zero(&request, whole, generation).await?,
+                Piece::Partial(part) => volume.patch(&request, part, None, generation).await?,
             }
         }
         Ok(())

@@ -84,9 +84,11 @@ impl Seen {
 }
 
 impl Volume {
-    /// Changes bytes within one sector: to `data`, or to zeros if there is none.
+    /// Changes bytes within one sector, which are a piece of a request of `request`: to `data`, or to zeros if there is
+    /// none. The whole sectors of the request must lie in the volume.
     pub(crate) async fn patch(
         &self,
+        request: &Range<u64>,
         range: Range<u64>,
         data: Option<&[u8]>,
         generation: u64,
@@ -100,7 +102,7 @@ impl Volume {
                 Some(data) => whole[within.clone()].copy_from_slice(data),
                 None => whole[within.clone()].fill(0),
             }
-            if self.write_over(&seen, sector.start, &whole, generation).await? {
+            if self.write_over(request, &seen, sector.start, &whole, generation).await? {
                 return Ok(());
             }
         }
@@ -125,6 +127,7 @@ impl Volume {
     /// Writes, if the range is still what was seen; false if it is not.
     async fn write_over(
         &self,
+        request: &Range<u64>,
         seen: &Seen,
         offset: u64,
         data: &[u8],
@@ -134,8 +137,7 @@ impl Volume {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            let whole = offset..offset + data.len() as u64;
-            match self.append_write(&whole, offset, data, generation, Some(seen))? {
+            match self.append_write(request, offset, data, generation, Some(seen))? {
                 Attempt::Done => return Ok(true),
                 Attempt::Overtaken => return Ok(false),
                 Attempt::Wait => self.wait_room(room, data.len(), Behalf::Client).await?,

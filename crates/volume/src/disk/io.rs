@@ -193,18 +193,23 @@ impl Volume {
         Ok(attempt)
     }
 
-    /// Writes, waiting for room where there is none.
-    pub async fn write(&self, offset: u64, data: &[u8], generation: u64) -> Result<()> {
+    /// Writes a piece of a request of `whole`, waiting for room where there is none.
+    pub(crate) async fn write(
+        &self,
+        whole: &Range<u64>,
+        offset: u64,
+        data: &[u8],
+        generation: u64,
+    ) -> Result<()> {
         self.check_fence_patiently().await?;
         self.delay().await;
-        let whole = range_of(offset, data.len());
         for (i, piece) in data.chunks(self.ctx.settings.record_bytes_max).enumerate() {
             let offset = offset + (i * self.ctx.settings.record_bytes_max) as u64;
             loop {
                 let room = self.room.notified();
                 tokio::pin!(room);
                 room.as_mut().enable();
-                match self.append_write(&whole, offset, piece, generation, None)? {
+                match self.append_write(whole, offset, piece, generation, None)? {
                     Attempt::Done => break,
                     Attempt::Wait | Attempt::Overtaken => {
                         self.wait_room(room, piece.len(), Behalf::Client).await?
@@ -215,17 +220,21 @@ impl Volume {
         Ok(())
     }
 
-    /// Makes a range read as zeros.
-    pub async fn zero(&self, offset: u64, len: u64, generation: u64) -> Result<()> {
+    /// Makes a piece of a request of `whole`, which must lie in the volume, read as zeros.
+    pub(crate) async fn zero(
+        &self,
+        whole: &Range<u64>,
+        range: Range<u64>,
+        generation: u64,
+    ) -> Result<()> {
         self.check_fence_patiently().await?;
-        if len == 0 {
+        if range.is_empty() {
             return Ok(());
         }
-        let range = offset..offset.saturating_add(len);
-        drop(self.admit_range(&range, generation)?);
+        drop(self.admit_range(whole, generation)?);
         self.delay().await;
-        let action = Action::Zero { offset, len };
-        let check = |state: &State<Disk>| check_range(state, &range);
+        let action = Action::Zero { offset: range.start, len: range.end - range.start };
+        let check = |state: &State<Disk>| check_range(state, whole);
         self.append_waiting(generation, Behalf::Client, &action, check).await?;
         self.io.zeroes.fetch_add(1, Ordering::Relaxed);
         Ok(())
