@@ -164,8 +164,13 @@ impl Export for DeviceExport {
         len: u64,
         options: ZeroesOptions,
     ) -> Result<(), IoError> {
-        // Always fast. Space is never reserved, so a range that must stay allocated gets none
-        // either: like any other write, a later one to it needs room in the bucket.
+        let is_fast = offset.is_multiple_of(SECTOR_BYTES) && len.is_multiple_of(SECTOR_BYTES);
+        if options.fast_only && !is_fast {
+            let text = "zeroing is fast in whole sectors of 512 bytes only";
+            return Err(IoError::new(IoErrorKind::NotSupported, text));
+        }
+        // Space is never reserved, so a range that must stay allocated gets none either: like any
+        // other write, a later one to it needs room in the bucket.
         self.device()?.zero(offset, len).await.map_err(io_error)?;
         self.flush_if(options.fua).await
     }
@@ -232,6 +237,30 @@ fn open_error(name: &str, error: Error) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of less than a sector the rest is read, and the whole of it written: no faster than a write.
+    #[tokio::test]
+    async fn zeroing_is_fast_in_whole_sectors_only() {
+        let fake = crate::fake::Fake::default();
+        let new = skerry_volume::CreateVolume {
+            name: "disk".parse().expect("a name"),
+            size_bytes: 1 << 20,
+            block_size_bytes: 4096,
+            flush: None,
+        };
+        fake.create_volume(new).await.expect("creates");
+        let exports = EngineExports::new(Arc::new(fake));
+        let target = "disk".parse().expect("a target");
+        let export = exports.attach(&target).await.expect("attaches");
+        let fast = ZeroesOptions { fast_only: true, ..ZeroesOptions::default() };
+        for (offset, len) in [(1, 511), (512, 100), (100, 1024), (0, 513)] {
+            let slow = export.write_zeroes(offset, len, fast).await.expect_err("it is slow");
+            assert_eq!(slow.kind, IoErrorKind::NotSupported, "{offset}, {len}");
+            let any = export.write_zeroes(offset, len, ZeroesOptions::default()).await;
+            any.expect("zeroes in any way");
+        }
+        export.write_zeroes(512, 1024, fast).await.expect("zeroes fast");
+    }
 
     #[test]
     fn each_kind_has_one_meaning_for_a_client() {
