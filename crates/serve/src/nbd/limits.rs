@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Bounds on what clients can make the server hold or wait for.
 ///
-/// Memory is bounded by `server_bytes_in_flight_max` plus, for each connection, one request
-/// (32 MiB at most) and buffers that are kept for reuse (2 MiB while it is idle, 9 MiB while not).
+/// Memory is bounded by `server_bytes_in_flight_max`, plus one request of 32 MiB, plus, for each connection, one request of
+/// `request_bytes_assured` and buffers that are kept for reuse (2 MiB while it is idle, 9 MiB while not).
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections at once; more are closed at once. Each may cost a descriptor and its buffers.
@@ -16,9 +16,17 @@ pub struct Limits {
     /// Bytes of payload, both ways, that one connection may have the server hold before reading
     /// from it pauses. Enough for two requests of the largest size.
     pub bytes_in_flight_max: usize,
-    /// The same over all connections. Past it, a connection goes on with one request at a time,
-    /// so that nobody starves, whatever the others hold.
+    /// The same over all connections. Past it, a connection goes on with one request at a time, so that none starves,
+    /// whatever the others hold. Requests that are longer than `request_bytes_assured` wait their turn for room, all
+    /// connections in one queue; one request at a time goes beyond the limit.
     pub server_bytes_in_flight_max: usize,
+    /// A connection that holds nothing always has room for a request of this length. More than a guest's kernel asks for
+    /// at once, as few of them may be as there are connections.
+    pub request_bytes_assured: usize,
+    /// How long a client may take to send the data of one write, once there is a buffer for it, and to take one reply while
+    /// more than `request_bytes_assured` of replies wait; then its connection is closed. A client that stops half-way
+    /// must not hold for ever what others wait for.
+    pub transfer_time_max: Duration,
     /// How much of one `NBD_CMD_CACHE` is fetched; the rest of the hint is ignored. What is being
     /// fetched counts as bytes in flight.
     pub cache_bytes_max: u32,
@@ -36,6 +44,8 @@ impl Default for Limits {
             requests_in_flight_max: 256,
             bytes_in_flight_max: 64 << 20,
             server_bytes_in_flight_max: 128 << 20,
+            request_bytes_assured: 2 << 20,
+            transfer_time_max: Duration::from_secs(60),
             cache_bytes_max: 4 << 20,
             handshake_time_max: Duration::from_secs(20),
             linger_time_max: Duration::from_secs(5),

@@ -149,6 +149,12 @@ impl Server {
         counts
     }
 
+    /// Bytes of payload, both ways, that the server holds for all its clients.
+    #[must_use]
+    pub fn bytes_in_flight(&self) -> usize {
+        self.shared.budget.used_bytes()
+    }
+
     /// Closes every connection to the export of this name, without further replies, and waits
     /// until what they had begun has ended. Returns how many there were. A client that connects
     /// meanwhile isn't affected: whoever must keep clients out refuses to open the export.
@@ -290,7 +296,7 @@ where
     let export = agreed.info.name.clone();
     place.serves(&export);
     tracing::info!(connection, %peer, %export, read_only = agreed.info.read_only, "connected");
-    let share = Share::new(shared.budget.clone());
+    let share = Share::new(shared.budget.clone(), connection);
     let session =
         Session::new(stream, agreed, shared.limits.clone(), place.control.clone(), share, slow);
     let failures = session.run().await;

@@ -13,6 +13,7 @@
 //!   connection is closed, so that a client that reconnects asks again (QEMU's `reconnect-delay`);
 //! - what is held for the client is bounded: past a limit nothing more is read.
 
+mod deadline;
 mod dispatch;
 mod output;
 mod slow;
@@ -28,6 +29,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
+use self::deadline::Deadline;
 use self::dispatch::Incoming;
 use self::output::Output;
 use self::slow::SlowFuture;
@@ -67,6 +69,12 @@ pub(crate) struct Session<S> {
     /// The export has said that another connection must go on.
     must_reconnect: bool,
     linger: Option<Pin<Box<Sleep>>>,
+    /// How many large writes began.
+    payloads: u64,
+    /// For the client to send the rest of a large write.
+    sending: Deadline,
+    /// For the client to take the first of many replies.
+    taking: Deadline,
     failures: u64,
     /// Where what waits runs.
     elsewhere: Handle,
@@ -96,6 +104,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             input_open: true,
             must_reconnect: false,
             linger: None,
+            payloads: 0,
+            sending: Deadline::default(),
+            taking: Deadline::default(),
             failures: 0,
             elsewhere,
         }
@@ -144,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 self.hang_up();
             }
             let mut busy = self.poll_slow(cx);
-            busy |= self.take_requests();
+            busy |= self.take_requests(cx);
             busy |= self.poll_output(cx);
             busy |= self.poll_input(cx);
             self.share.set(self.held_bytes());
@@ -157,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if self.held_bytes() == 0 && self.slow.is_empty() {
                 self.output.pool.trim();
             }
-            if !self.poll_linger(cx) {
+            if !self.poll_linger(cx) && !self.poll_transfers(cx) {
                 return Poll::Pending;
             }
         }
@@ -250,6 +261,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.stop_reading();
         self.stream = None;
         self.output.clear();
+    }
+
+    /// Cuts off a client that takes too long over what others may wait for. True when it was.
+    fn poll_transfers(&mut self, cx: &mut Context<'_>) -> bool {
+        let time_max = self.limits.transfer_time_max;
+        let is_sent = matches!(self.incoming, Incoming::Payload { .. });
+        let is_sent_late = self.sending.poll(cx, is_sent.then_some(self.payloads), time_max);
+        let is_much = self.output.len() > self.limits.request_bytes_assured;
+        let is_taken_late = self.taking.poll(cx, is_much.then_some(self.output.passed()), time_max);
+        if !is_sent_late && !is_taken_late {
+            return false;
+        }
+        tracing::warn!(
+            is_sent_late,
+            "a client didn't send its data or take its replies in time; closed its connection"
+        );
+        self.hang_up();
+        true
     }
 
     /// Gives a client from which nothing more is taken a bounded time to take its replies. True when that

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use skerry_serve::memory::FixedExports;
-use skerry_serve::nbd::Limits;
+use skerry_serve::memory::{FixedExports, MemoryExport};
 use skerry_serve::nbd::wire::command;
+use skerry_serve::nbd::{Limits, Server};
 
 use crate::client::{Client, DISK_BYTES, connect, serving_with};
 use crate::gate::Gate;
@@ -101,7 +101,7 @@ async fn a_connection_goes_on_however_much_the_others_hold() {
 
 #[tokio::test]
 async fn a_client_that_takes_no_replies_is_not_read_from() {
-    let disk = Arc::new(skerry_serve::memory::MemoryExport::new("disk", DISK_BYTES));
+    let disk = Arc::new(MemoryExport::new("disk", DISK_BYTES));
     let server = serving_with(Arc::new(FixedExports::new(vec![disk])), Limits::default());
     let mut client = Client::open(&server, "disk", false).await;
     client.write(0, &vec![1; DISK_BYTES as usize]).await;
@@ -149,4 +149,91 @@ async fn connections_are_bounded() {
     first.task.await.expect("the first has ended");
     let mut third = Client::open(&server, "disk", false).await;
     assert_eq!(third.read(0, 512).await.len(), 512);
+}
+
+const MIB: usize = 1 << 20;
+/// The longest request.
+const LONG: u32 = 32 << 20;
+
+/// A server whose clients may hold 64 MiB together.
+fn long_disk() -> Server {
+    let disk = Arc::new(MemoryExport::new("disk", u64::from(LONG)));
+    let limits = Limits { server_bytes_in_flight_max: 64 * MIB, ..Limits::default() };
+    serving_with(Arc::new(FixedExports::new(vec![disk])), limits)
+}
+
+/// A client that announces the longest write and sends so many bytes of it.
+async fn sender(server: &Server, sent: usize) -> Client {
+    let mut client = Client::open(server, "disk", false).await;
+    client.send(command::WRITE, 0, 0, LONG, &vec![7; sent]).await;
+    client
+}
+
+/// The budget, one long request beyond it, and what small requests are assured of.
+fn assert_bounded(server: &Server, clients: usize) {
+    let limits = Limits::default();
+    let bound = 64 * MIB + LONG as usize + clients * limits.request_bytes_assured;
+    let held = server.bytes_in_flight();
+    assert!(held <= bound, "{held} bytes are held, and {bound} may be");
+}
+
+/// Clients that send a part of a long write, and then nothing, make the server hold no more than it may; beside them others
+/// go on, and when their time is over they are cut off, which lets long requests in.
+#[tokio::test(start_paused = true)]
+async fn writes_that_are_half_sent_hold_no_more_than_the_budget() {
+    const CLIENTS: usize = 20;
+    let server = long_disk();
+    let mut hogs = Vec::new();
+    for _ in 0..CLIENTS {
+        hogs.push(sender(&server, 64 << 10).await);
+        assert_bounded(&server, 0);
+    }
+    let mut other = Client::open(&server, "disk", false).await;
+    for len in [512, 64 << 10, MIB, Limits::default().request_bytes_assured] {
+        other.write(0, &vec![1; len]).await;
+        assert_eq!(other.read(0, len as u32).await, vec![1; len]);
+        assert_bounded(&server, 1);
+    }
+    other.write(0, &vec![2; 8 * MIB]).await;
+    assert!(hogs[0].is_closed().await, "without a reply");
+    drop(hogs);
+    assert_eq!(other.read(0, 8 << 20).await, vec![2; 8 * MIB]);
+}
+
+/// The same of clients that ask for much and take no replies.
+#[tokio::test(start_paused = true)]
+async fn replies_that_are_not_taken_hold_no_more_than_the_budget() {
+    const CLIENTS: usize = 20;
+    let server = long_disk();
+    let mut other = Client::open(&server, "disk", false).await;
+    other.write(0, &vec![1; LONG as usize]).await;
+    let mut hogs = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut hog = Client::open(&server, "disk", false).await;
+        hog.send(command::READ, 0, 0, LONG, &[]).await;
+        hogs.push(hog);
+        assert_eq!(other.read(0, 512).await, [1; 512]);
+        assert_bounded(&server, 1);
+    }
+    assert_eq!(other.read(0, LONG).await.len(), LONG as usize);
+}
+
+/// However long what the others asked for takes, one long request at a time goes on.
+#[tokio::test]
+async fn a_long_request_goes_on_beside_those_that_are_stuck() {
+    let (held, free) = (Gate::shut("held", u64::from(LONG)), Gate::open("free", u64::from(LONG)));
+    let limits = Limits { server_bytes_in_flight_max: LONG as usize, ..Limits::default() };
+    let server = serving_with(Arc::new(FixedExports::new(vec![held.clone(), free])), limits);
+    let mut stuck = Client::open(&server, "held", false).await;
+    stuck.send(command::READ, 0, 0, LONG - 4096, &[]).await;
+    held.wait_until(|p| p.arrived == 1).await;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        let mut other = Client::open(&server, "free", false).await;
+        other.send(command::READ, 0, 0, LONG, &[]).await;
+        others.push(other);
+    }
+    for other in &mut others {
+        assert_eq!(other.reply().await.errno, 0);
+    }
 }

@@ -1,5 +1,7 @@
 //! From bytes to requests to the export's fast path; and every reply's encoding.
 
+use std::task::Context;
+
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -62,31 +64,41 @@ impl Incoming {
 enum Step {
     Took,
     NeedsMore,
+    /// The server holds too much for this request to be taken now.
+    NeedsRoom,
     Broken(&'static str),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Takes every request that is there, as far as limits allow. Whether there was any.
-    pub(super) fn take_requests(&mut self) -> bool {
-        let mut any = false;
+    pub(super) fn take_requests(&mut self, cx: &Context<'_>) -> bool {
+        let (mut any, mut needs_room) = (false, false);
         while !self.is_leaving() && (self.may_take() || !matches!(self.incoming, Incoming::Header))
         {
-            match self.step() {
+            match self.step(cx) {
                 Step::Took => any = true,
                 Step::NeedsMore => break,
+                Step::NeedsRoom => {
+                    needs_room = true;
+                    break;
+                }
                 Step::Broken(reason) => {
                     tracing::warn!(reason, "dropped a connection that broke the protocol");
                     self.stop_reading();
-                    return true;
+                    any = true;
+                    break;
                 }
             }
+        }
+        if !needs_room {
+            self.share.stop_waiting();
         }
         any
     }
 
-    fn step(&mut self) -> Step {
+    fn step(&mut self, cx: &Context<'_>) -> Step {
         match &mut self.incoming {
-            Incoming::Header => self.next_request(),
+            Incoming::Header => self.next_request(cx),
             Incoming::Payload { request, filled, .. } => {
                 if *filled < request.len as usize {
                     return Step::NeedsMore;
@@ -114,7 +126,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         std::mem::replace(&mut self.incoming, Incoming::Header)
     }
 
-    fn next_request(&mut self) -> Step {
+    /// Takes room for what a large request makes the server hold, before there is a buffer for it.
+    fn poll_room(&mut self, cx: &Context<'_>, request: &Request, command: Command) -> bool {
+        let bytes = match command {
+            Command::Read | Command::Write { .. } => request.len,
+            Command::Cache => request.len.min(self.limits.cache_bytes_max),
+            _ => 0,
+        } as usize;
+        let is_small = bytes <= self.limits.request_bytes_assured.max(GATHERED_BYTES_MAX);
+        is_small || self.share.poll_take(cx, bytes)
+    }
+
+    fn next_request(&mut self, cx: &Context<'_>) -> Step {
         let Some(header) = self.input.available().get(..REQUEST_BYTES) else {
             return Step::NeedsMore;
         };
@@ -122,6 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Step::Broken("a request without its magic number");
         };
         match check(&request, &self.shape) {
+            Ok(command) if !self.poll_room(cx, &request, command) => return Step::NeedsRoom,
             Ok(Command::Write { fua }) => return self.begin_write(request, fua),
             Ok(command) => {
                 self.input.consume(REQUEST_BYTES);
@@ -162,6 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let mut buf = self.output.pool.take(len);
         buf[..filled].copy_from_slice(payload);
         self.input.consume(REQUEST_BYTES + filled);
+        self.payloads += 1;
         self.incoming = Incoming::Payload { request, fua, buf, filled };
         Step::Took
     }

@@ -78,6 +78,8 @@ struct Piece {
 pub(super) struct Output {
     pieces: VecDeque<Piece>,
     bytes: usize,
+    /// How many pieces were written.
+    passed: u64,
     pub(super) pool: Pool,
 }
 
@@ -89,6 +91,11 @@ impl Output {
 
     pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0
+    }
+
+    /// The number of the piece that is being written.
+    pub(super) fn passed(&self) -> u64 {
+        self.passed
     }
 
     /// Room for a reply of `len` bytes (at most [`PACKED_BYTES_MAX`]), which counts only once it
@@ -167,6 +174,7 @@ impl Output {
             }
             // Also drops pieces in which room was taken and nothing committed.
             if let Some(piece) = self.pieces.pop_front() {
+                self.passed += 1;
                 self.pool.give(piece.buf);
             }
         }
