@@ -18,14 +18,15 @@ use crate::{
     files::LogFile,
     format::{FileHeader, Predecessor, RECORDS_START, slot_name},
     log::Inner,
-    tail::{Chunk, Prepared, State, Step, Switch},
+    tail::{Batch, Chunk, Prepared, State, Step, Switch},
 };
 
 /// More than this goes through the page cache even if it is synced next: it is read again soon, by
 /// whoever puts the records where they belong.
 const AROUND_BYTES_MAX: usize = 128 << 10;
 
-/// A log that is told so many times in a row that it is quiet gives files back: a minute, as a node tells it.
+/// A log that is told so many times, with no record between, that it is quiet gives files back: a minute, as a node tells
+/// it.
 const QUIET_NOTES: u32 = 60;
 
 /// Whether a call of `commit_once` found something to do.
@@ -55,7 +56,7 @@ pub(crate) struct Committer {
     pub(crate) pending: VecDeque<Step>,
     /// The disk had no room for the first of these. Tried again after a while.
     pub(crate) stalled: Option<Failure>,
-    /// So many times in a row somebody said that it is quiet.
+    /// So many times somebody said that it is quiet, with no record between.
     pub(crate) quiet_notes: u32,
     pub(crate) entropy: Box<dyn Entropy>,
     pub(crate) zeros: Vec<u8>,
@@ -79,7 +80,7 @@ impl Committer {
         self.starved &= !batch.kicked;
         let busy = !batch.steps.is_empty() || batch.sync || batch.quiet;
         let (sync, quiet) = (batch.sync, batch.quiet);
-        self.quiet_notes = if batch.steps.is_empty() { self.quiet_notes } else { 0 };
+        self.end_quiet(&batch);
         let done = self.carry_out(inner, batch.steps, sync);
         let done = done.and_then(|()| self.follow_up(inner, quiet, closing));
         if let Err(failure) = done.and_then(|()| self.end_stall(closing)) {
@@ -98,6 +99,13 @@ impl Committer {
             Ok(more) if more || busy => Ok(Progress::Worked),
             Ok(_) => Ok(Progress::Idle),
             Err(failure) => Err(inner.fail(failure)),
+        }
+    }
+
+    /// Records end the quiet, whoever carries them out.
+    fn end_quiet(&mut self, batch: &Batch) {
+        if !batch.steps.is_empty() {
+            self.quiet_notes = 0;
         }
     }
 
@@ -128,7 +136,24 @@ impl Committer {
     /// Removes free files that are not needed, but for `keep`; says whether there were any.
     fn give_back(&self, inner: &Inner, keep: usize) -> bool {
         let surplus = inner.files.write().take_surplus(keep, self.written.sequence());
-        for file in &surplus {
+        Self::remove(inner, &surplus)
+    }
+
+    /// Removes what a full disk can be without; says whether there was anything. With no other file, the one of the next
+    /// use goes: then there is room for the header after which the files that the present one lists can go.
+    fn make_room(&mut self, inner: &Inner) -> bool {
+        if self.give_back(inner, 0) {
+            return true;
+        }
+        let header = self.written.sequence();
+        let next = inner.tail.lock().prepared.take_if(|next| !next.file.is_listed(header));
+        // Not made again before it is asked for: it would take the room that was just made.
+        self.starved |= next.is_some();
+        Self::remove(inner, &Vec::from_iter(next.map(|next| next.file)))
+    }
+
+    fn remove(inner: &Inner, surplus: &[Arc<LogFile>]) -> bool {
+        for file in surplus {
             // One that stays is a free file again at the next opening.
             let _ = inner.disk.remove(&file.name);
         }
@@ -146,6 +171,7 @@ impl Committer {
             tail.check_open()?;
             tail.take_batch()
         };
+        self.end_quiet(&batch);
         let done = self.carry_out(inner, batch.steps, batch.sync);
         done.map_err(|failure| inner.fail(failure))?;
         let (ahead, tail) = (self.fill_end(inner), inner.tail.lock());
@@ -180,7 +206,7 @@ impl Committer {
                 // Only where rewriting takes new room; files that nobody needs may be what fills the disk.
                 (Err(failure), step) if failure.is_full() && failure.is_before_sync() => {
                     self.pending.push_front(step);
-                    if !self.give_back(inner, 0) {
+                    if !self.make_room(inner) {
                         self.stalled = Some(failure);
                         break;
                     }
@@ -250,7 +276,8 @@ impl Committer {
             if let Some(closed) = files.live.get_mut(&predecessor.sequence) {
                 closed.closed = true;
             }
-            let freed = files.release();
+            // The header that is about to be written lists none of them.
+            let freed = files.release_listed_to(predecessor.sequence);
             (files.live_before(sequence), freed)
         };
         let header = FileHeader {

@@ -83,6 +83,11 @@ impl LogFile {
         self.sequence.load(Ordering::SeqCst) == sequence
     }
 
+    /// Whether the header of the use `header`, the newest durable one, may list this file, which is not in use.
+    pub(crate) fn is_listed(&self, header: u32) -> bool {
+        self.listed_to.load(Ordering::Relaxed) >= header
+    }
+
     pub(crate) fn set_use(&self, sequence: u32) {
         self.sequence.store(sequence, Ordering::SeqCst);
     }
@@ -204,12 +209,18 @@ impl Files {
         }
     }
 
-    /// Frees every closed use that holds nothing needed; says whether there was one.
+    /// Frees every closed use that holds nothing needed; says whether there was one. The header of the newest use may be
+    /// under way, and list it.
     pub(crate) fn release(&mut self) -> bool {
+        let newest = self.live.keys().last().copied().unwrap_or_default();
+        self.release_listed_to(newest)
+    }
+
+    /// The same where the newest header that may list what is freed is known.
+    pub(crate) fn release_listed_to(&mut self, newest: u32) -> bool {
         let idle =
             self.live.extract_if(.., |_, live| live.closed && live.known && live.groups.is_empty());
         let freed: Vec<_> = idle.map(|(_, live)| live.file).collect();
-        let newest = self.live.keys().last().copied().unwrap_or_default();
         for file in &freed {
             // Before anything overwrites it: a reader that still sees the old use read old bytes.
             file.set_use(0);
@@ -223,9 +234,8 @@ impl Files {
     /// Takes the free files beyond `keep` that no header needs any more, `header` being the newest durable one: a header
     /// that lists a file needs it until a newer one is durable.
     pub(crate) fn take_surplus(&mut self, keep: usize, header: u32) -> Vec<Arc<LogFile>> {
-        let is_listed = |file: &Arc<LogFile>| file.listed_to.load(Ordering::Relaxed) >= header;
         let (mut kept, mut surplus): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.free).into_iter().partition(is_listed);
+            std::mem::take(&mut self.free).into_iter().partition(|file| file.is_listed(header));
         while kept.len() < keep
             && let Some(file) = surplus.pop()
         {

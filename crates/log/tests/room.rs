@@ -39,6 +39,19 @@ fn fill(log: &Log, group: u32) -> Position {
     }
 }
 
+/// Appends; a log that has no file for the next use makes one ready when it is asked for room.
+fn append_kicking(log: &Log, record: &Record) -> Position {
+    record.append(log).unwrap_or_else(|_| {
+        settle(log).unwrap();
+        record.append(log).unwrap()
+    })
+}
+
+/// Which use of a file a position is in.
+fn use_of(position: Position) -> u64 {
+    position.as_u64() >> 32
+}
+
 fn files(disk: &SimDisk) -> usize {
     disk.list().unwrap().len()
 }
@@ -86,6 +99,35 @@ fn a_log_that_needs_nothing_is_small_after_a_long_quiet() {
     assert_eq!(disk.operations(), operations, "once is enough");
     fill(&log, 2);
     assert_eq!(files(&disk), full, "and they come again when they are wanted");
+}
+
+/// A record is no quiet, also if the thread that wants it durable carries it out.
+#[test]
+fn a_record_now_and_then_is_no_long_quiet() {
+    let disk = SimDisk::new();
+    // So large that no change of file ends the quiet.
+    let settings = Settings { file_bytes: 256 << 10, cap_bytes: 1 << 20, ..small() };
+    let (log, recovery) = open_with(&disk, settings, 1).unwrap();
+    read_all(recovery).unwrap();
+    settle(&log).unwrap();
+    let mut last = fill(&log, 1);
+    log.trim(1, Position::MAX);
+    settle(&log).unwrap();
+    let full_use = use_of(last);
+    while use_of(last) == full_use {
+        last = append_durable(&log, &record(1, 100));
+    }
+    settle(&log).unwrap();
+    let full = files(&disk);
+    for _ in 0..LONG_QUIET {
+        let position = record(1, 100).append(&log).unwrap();
+        assert_eq!(use_of(position), use_of(last));
+        assert!(log.try_sync(position).unwrap());
+        log.trim(1, Position::MAX);
+        log.note_quiet();
+        settle(&log).unwrap();
+    }
+    assert_eq!(files(&disk), full);
 }
 
 /// Giving files back takes away none that a header at rest still lists, wherever the machine dies.
@@ -157,7 +199,8 @@ fn records_wait_for_room_where_rewriting_takes_some() {
         disk.copy_on_write(Some(u64::MAX));
         drive(&log, log.wait_durable(last)).unwrap();
         assert_eq!(log.stall(), None);
-        append_durable(&log, &record(2, 3000));
+        let position = append_kicking(&log, &record(2, 3000));
+        drive(&log, log.wait_durable(position)).unwrap();
     }
 }
 
@@ -178,6 +221,80 @@ fn files_that_nobody_needs_make_room() {
     assert_eq!(log.stall(), None);
 }
 
+/// The file that is ready for the next use makes room, too: what the present header lists can't go before another header
+/// is written, which takes room itself.
+#[test]
+fn the_file_of_the_next_use_makes_room() {
+    let disk = SimDisk::new();
+    disk.copy_on_write(Some(u64::MAX));
+    let log = fresh(&disk);
+    let first = append_durable(&log, &record(1, 3000));
+    let mut last = first;
+    while use_of(last) < use_of(first) + 2 {
+        last = append_durable(&log, &record(1, 3000));
+        settle(&log).unwrap();
+    }
+    log.trim(1, Position::MAX);
+    settle(&log).unwrap();
+    let before = files(&disk);
+    disk.copy_on_write(Some(0));
+    // Into the next file, whose header lists what was let go of no more.
+    while use_of(last) < use_of(first) + 3 {
+        last = append_kicking(&log, &record(1, 3000));
+        log.request_sync(last);
+        settle(&log).unwrap();
+        assert_eq!(log.stall(), None, "at {last}");
+        assert!(log.durable_position() > last);
+    }
+    assert!(files(&disk) < before);
+    disk.crash(1);
+    disk.copy_on_write(None);
+    let (_, records) = recover(&disk, 2).unwrap();
+    assert!(records.iter().any(|(position, _)| *position == last));
+}
+
+/// What is taken away to make room is listed by no header: wherever the machine dies, the log opens, with all that is
+/// needed.
+#[test]
+fn making_room_loses_nothing() {
+    for stop in 0..200 {
+        let disk = SimDisk::new();
+        disk.copy_on_write(Some(u64::MAX));
+        let log = fresh(&disk);
+        let needed = append_durable(&log, &record(7, 700));
+        for _ in 0..8 {
+            append_durable(&log, &record(1, 3000));
+            settle(&log).unwrap();
+        }
+        log.trim(1, Position::MAX);
+        settle(&log).unwrap();
+        disk.copy_on_write(Some(0));
+        disk.stop_after(stop);
+        let before = disk.operations();
+        for _ in 0..6 {
+            let appended = record(1, 3000).append(&log).or_else(|error| match error {
+                Error::Full { .. } => settle(&log).and_then(|()| record(1, 3000).append(&log)),
+                error => Err(error),
+            });
+            let Ok(last) = appended else { break };
+            log.request_sync(last);
+            if settle(&log).is_err() {
+                break;
+            }
+        }
+        let is_over = disk.operations() - before <= stop;
+        drop(log);
+        disk.crash(stop);
+        disk.copy_on_write(None);
+        let (_, records) = recover(&disk, stop + 10).unwrap();
+        assert_eq!(records.first().map(|(position, _)| *position), Some(needed), "after {stop}");
+        if is_over {
+            return;
+        }
+    }
+    panic!("it is stuck");
+}
+
 #[test]
 fn a_log_that_waits_for_room_can_be_closed_and_says_why_it_was_not_clean() {
     let disk = SimDisk::new();
@@ -185,10 +302,11 @@ fn a_log_that_waits_for_room_can_be_closed_and_says_why_it_was_not_clean() {
     let log = fresh(&disk);
     let first = append_durable(&log, &record(1, 3000));
     disk.copy_on_write(Some(0));
-    let waiting = record(1, 3000).append(&log).unwrap();
-    log.request_sync(waiting);
-    settle(&log).unwrap();
-    assert!(log.stall().is_some());
+    while log.stall().is_none() {
+        let waiting = append_kicking(&log, &record(1, 3000));
+        log.request_sync(waiting);
+        settle(&log).unwrap();
+    }
     let error = drive(&log, log.close()).unwrap_err();
     assert!(error.to_string().contains("a write"), "{error}");
     disk.kill();
