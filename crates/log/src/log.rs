@@ -108,9 +108,10 @@ impl Inner {
         waiting.into_values().for_each(Waker::wake);
     }
 
-    /// Wakes the committer's thread if it is parked and has something to do.
+    /// Wakes the committer's thread if it is parked and has something to do, now or in a while.
     pub(crate) fn wake_committer(&self, mut tail: MutexGuard<'_, Tail>) {
-        if tail.parked && tail.has_work() {
+        let is_told = tail.has_work() || (tail.sleeps && tail.gathered_from().is_some());
+        if tail.parked && is_told {
             tail.parked = false;
             drop(tail);
             self.work.notify_one();

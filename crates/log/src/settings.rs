@@ -70,8 +70,8 @@ pub struct Settings {
     /// Number of buffers: one being written, one being filled, and some for a change of file.
     /// `buffers * buffer_bytes` bounds the memory of the log. At least two.
     pub buffers: usize,
-    /// Without anybody waiting, what has been appended is written out when it is this many bytes:
-    /// large enough to make a good write, small enough to leave buffers free.
+    /// Without anybody waiting, what has been appended is written out when it is this many bytes, or after some
+    /// milliseconds: large enough to make a good write, small enough to leave buffers free.
     pub write_threshold_bytes: usize,
     /// When this many bytes have been written since the last sync, there is one, whether somebody waits
     /// or not: a later sync then never has more than this to wait for.

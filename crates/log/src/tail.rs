@@ -130,6 +130,8 @@ pub(crate) struct Tail {
     pub(crate) stall: Option<String>,
     pub(crate) stop: bool,
     pub(crate) parked: bool,
+    /// The committer is parked without a limit: it is to be told when something gathers.
+    pub(crate) sleeps: bool,
     next_waiter: u64,
     pub(crate) durable_waiters: BTreeMap<(Position, u64), Waker>,
     /// Those who wait for room, or for the log to be closed.
@@ -164,6 +166,7 @@ impl Tail {
             stall: None,
             stop: false,
             parked: false,
+            sleeps: false,
             next_waiter: 0,
             durable_waiters: BTreeMap::new(),
             change_waiters: BTreeMap::new(),
@@ -324,6 +327,11 @@ impl Tail {
             || self.kick
             || self.stall.is_some()
             || self.wants_sync()
+    }
+
+    /// Where what has gathered in memory begins, if anything has.
+    pub(crate) fn gathered_from(&self) -> Option<Position> {
+        self.active.as_ref().map(|chunk| chunk.start)
     }
 
     /// Asks that the record at `position`, or the last one if there is none, be made durable.

@@ -12,6 +12,10 @@ use crate::{Log, Progress, tail::State};
 /// How soon a record that found no room on the disk is tried again.
 const STALL_RETRY: Duration = Duration::from_millis(250);
 
+/// How long a record that is not asked for stays in memory, once or twice this: then it is written to its file, without a
+/// sync. What was appended before that outlives the process if that is killed.
+const WRITE_AFTER: Duration = Duration::from_millis(5);
+
 /// The running committer. Dropping it stops the thread after the commit under way; what was
 /// appended and not made durable stays in memory, so close the log first.
 #[derive(Debug)]
@@ -61,8 +65,19 @@ impl Log {
                 return true;
             }
             tail.parked = true;
-            inner.work.wait(&mut tail);
-            tail.parked = false;
+            let gathered = tail.gathered_from();
+            tail.sleeps = gathered.is_none();
+            let is_old = if tail.sleeps {
+                inner.work.wait(&mut tail);
+                false
+            } else {
+                let waited = inner.work.wait_for(&mut tail, WRITE_AFTER);
+                waited.timed_out() && tail.gathered_from() == gathered
+            };
+            (tail.parked, tail.sleeps) = (false, false);
+            if is_old && !tail.stop {
+                return true;
+            }
         }
     }
 }

@@ -190,3 +190,21 @@ fn a_failure_wakes_everybody() {
         drop(committer);
     });
 }
+
+/// What no flush asks for is in the file soon, so that it outlives the process: with no more than one record, and without a
+/// sync.
+#[test]
+fn a_record_that_is_not_asked_for_is_written_all_the_same() {
+    watched(|| {
+        let (log, _) = Log::open(Arc::new(MemDisk::new()), small(), env(1)).unwrap();
+        let committer = log.spawn_committer().unwrap();
+        for count in 1..5 {
+            let position = log.append(1, 0, &[&[7; 100]]).unwrap().position;
+            while log.counters().writes < count {
+                thread::yield_now();
+            }
+            assert!(log.durable_position() <= position, "it is not synced");
+        }
+        drop(committer);
+    });
+}
