@@ -34,6 +34,12 @@ pub(crate) fn enter(layout: &Layout, url: &str, id: &str) -> Result<()> {
     }
 }
 
+/// Whether the node used a bucket at this address last: that it is there, and may be used, is known then.
+pub(crate) fn is_known(layout: &Layout, url: &str) -> Result<bool> {
+    let noted = note::read::<Noted>(&layout.bucket_place())?;
+    Ok(noted.is_some_and(|before| before.url == url))
+}
+
 fn refusal(url: &str, before: &str, file: PathBuf) -> Error {
     let message = format!(
         "the bucket at {url} is not the one that this node used there ({before}): is its disk mounted? Put it back, \
@@ -51,7 +57,10 @@ mod tests {
     fn another_bucket_at_the_same_address_is_refused() {
         let dir = tempfile::tempdir().expect("a directory");
         let layout = Layout::new(dir.path()).expect("a layout");
+        assert!(!is_known(&layout, "file:///a").expect("no note"));
         enter(&layout, "file:///a", "1").expect("the first");
+        assert!(is_known(&layout, "file:///a").expect("a note"));
+        assert!(!is_known(&layout, "file:///b").expect("a note"));
         enter(&layout, "file:///a", "1").expect("the same");
         enter(&layout, "memory://", "9").expect("always another");
         let error = enter(&layout, "file:///a", "2").expect_err("another");

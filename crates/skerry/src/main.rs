@@ -31,6 +31,7 @@ mod node_metrics;
 mod note;
 mod output;
 mod parked;
+mod patience;
 mod progress;
 mod schedule;
 mod scrape;

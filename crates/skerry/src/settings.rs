@@ -182,7 +182,7 @@ pub(crate) struct NodeSettings {
 pub(crate) struct BucketSettings {
     /// Its URL; `bucket/` in the data directory if there is none.
     pub(crate) url: Option<String>,
-    /// How long guests wait for a bucket that fails for a reason that can pass; without end if nothing is set.
+    /// How long guests, and starts, wait for a bucket that fails for a reason that can pass; without end if nothing is set.
     pub(crate) guest_wait_s: Option<Seconds>,
     /// Options of the store, such as keys and regions.
     pub(crate) options: BTreeMap<String, String>,

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use object_store::ObjectStore;
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_core::env::{Clock, Entropy};
+use skerry_core::retry::{Patience, Trouble};
 use skerry_log::{Disk, FileDisk, Log, MemDisk, Recovery};
 use skerry_store::blocks::{Blocks, BlocksSettings};
 use skerry_store::bucket::{Bucket, Env};
@@ -29,6 +31,7 @@ use crate::log_place::LogPlace;
 use crate::machine;
 use crate::node_engine::NodeEngine;
 use crate::parked::ParkedDir;
+use crate::patience::StartPatience;
 use crate::settings::Settings;
 
 /// Memory for map nodes, bytes: the leaves of some 4 GiB that are read at random.
@@ -52,9 +55,12 @@ pub(crate) async fn start_engine(
     layout: &Layout,
     identity: &Identity,
 ) -> Result<Started> {
-    let (bucket, bucket_url, store) = open_bucket(settings, layout).await.map_err(stored)?;
+    let Opened { bucket, url: bucket_url, store, patience } = open_bucket(settings, layout).await?;
     bucket_place::enter(layout, &bucket_url, &bucket.id().to_string())?;
-    let claim = claim_start(settings, layout, identity, &bucket).await?;
+    let claim = patience.attempt(async |patience| {
+        claim_start(settings, layout, identity, &bucket.with_patience(patience)).await
+    });
+    let claim = claim.await?;
     let log_dir = settings.log.enabled.then(|| layout.log(settings));
     let log_place = LogPlace::enter(layout, log_dir.as_deref())?;
     let (log, recovery) = open_log(settings, layout)?;
@@ -110,26 +116,50 @@ fn stored(error: skerry_store::Error) -> Error {
     control::error(skerry_volume::Error::from(error))
 }
 
-async fn open_bucket(
-    settings: &Settings,
-    layout: &Layout,
-) -> skerry_store::Result<(Bucket, String, Arc<Counters>)> {
+/// A bucket that was opened and looked at.
+struct Opened {
+    bucket: Bucket,
+    url: String,
+    store: Arc<Counters>,
+    /// How long the rest of the start waits for it.
+    patience: StartPatience,
+}
+
+async fn open_bucket(settings: &Settings, layout: &Layout) -> Result<Opened> {
     let local = layout.bucket().to_string_lossy().into_owned();
     let options = url::StoreOptions {
         settings: settings.bucket.options.clone(),
         environment: cloud_environment(),
     };
-    let opened = url::open(settings.bucket.url.as_deref().unwrap_or(&local), &options)?;
+    let opened = url::open(settings.bucket.url.as_deref().unwrap_or(&local), &options);
+    let opened = opened.map_err(stored)?;
+    let is_known = bucket_place::is_known(layout, &opened.display)?;
+    let patience = StartPatience::new(&settings.bucket, is_known);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let meter = Meter::new(opened.store, clock.clone());
     let counters = meter.counters();
     let env = Env { clock, entropy: Arc::new(SystemEntropy) };
-    let mut bucket = Bucket::open(Arc::new(meter), env, true).await?;
-    probe::probe(&bucket).await?;
+    let meter: Arc<dyn ObjectStore> = Arc::new(meter);
+    let open = patience.attempt(async |patience| {
+        let opened = Bucket::open_with(meter.clone(), env.clone(), true, patience).await;
+        opened.map_err(stored)
+    });
+    let mut bucket = open.await?.with_patience(Patience::COMMAND);
+    let probe = patience.attempt(async |patience| {
+        match probe::probe(&bucket.with_patience(patience)).await {
+            // It was found fit when the node met it; what a full one holds can be read.
+            Err(error) if is_known && error.trouble() == Trouble::Full => {
+                tracing::warn!(%error, "the bucket is full");
+                Ok(())
+            }
+            probed => probed.map_err(stored),
+        }
+    });
+    probe.await?;
     if let Some(root) = opened.local_root {
         bucket = bucket.with_local_dir(Arc::new(LocalDir::new(root, OPEN_FILES_MAX)));
     }
-    Ok((bucket, opened.display, counters))
+    Ok(Opened { bucket, url: opened.display, store: counters, patience })
 }
 
 /// What of the environment stores may use.

@@ -12,6 +12,8 @@ type Outcome = Result<(), Box<dyn Error>>;
 
 /// What is compressed and fetched at once, bytes.
 const FRAME: usize = 64 << 10;
+/// A start that is refused because the bucket fails.
+const UNAVAILABLE: i32 = 7;
 /// As long as the test says.
 const EVER: u64 = u64::MAX;
 /// Calls that fail before the store is mended: more than the bucket's door makes by itself.
@@ -99,9 +101,7 @@ fn a_bucket_that_was_away_takes_no_volume_out_of_service() -> Outcome {
 
     let node = settings.start()?;
     let mut client = NbdClient::connect(&uri)?;
-    for call in [Call::Read, Call::Write, Call::List, Call::Delete] {
-        server.fail(call, Fault::Refuse(404, "NoSuchBucket"), EVER);
-    }
+    fail_all(&server, Fault::Refuse(404, "NoSuchBucket"));
     client.write(512, &[2; 512])?;
     client.flush()?;
     server.wait_failed(2 * CALLS)?;
@@ -120,5 +120,72 @@ fn a_bucket_that_was_away_takes_no_volume_out_of_service() -> Outcome {
     let node = settings.start()?;
     assert_eq!(NbdClient::connect(&uri)?.read(8192, 512)?, vec![3; 512]);
     node.stop()?;
+    Ok(())
+}
+
+const CALL_KINDS: [Call; 4] = [Call::Read, Call::Write, Call::List, Call::Delete];
+
+/// A node with a flushed write that is in its log alone, killed while its bucket fails.
+fn killed_without_bucket(
+    server: &BadS3,
+    dir: &TempDir,
+    fault: Fault,
+) -> Result<NodeSettings, Box<dyn Error>> {
+    let node = settings(server, dir)?.start()?;
+    let uri = node.create("disk", "4M", &[])?;
+    let mut client = NbdClient::connect(&uri)?;
+    fail_all(server, fault);
+    client.write(0, &[1; 4096])?;
+    client.flush()?;
+    Ok(node.kill()?)
+}
+
+fn fail_all(server: &BadS3, fault: Fault) {
+    for call in CALL_KINDS {
+        server.fail(call, fault, EVER);
+    }
+}
+
+/// Whatever the store said of a bucket that the node has used before: it starts when the bucket is back.
+#[test]
+fn a_node_waits_for_its_bucket_at_the_start() -> Outcome {
+    for fault in [Fault::Refuse(503, "SlowDown"), Fault::Refuse(403, "AccessDenied")] {
+        let (server, dir) = (BadS3::start()?, TempDir::new()?);
+        let settings = killed_without_bucket(&server, &dir, fault)?;
+        let (before, starts) = (server.failed(), settings.clone());
+        let starting = thread::spawn(move || starts.start());
+        server.wait_failed(before + CALLS)?;
+        server.mend();
+        let node = starting.join().map_err(|_| "the start panicked")??;
+        assert_eq!(NbdClient::connect(&settings.uri("disk"))?.read(0, 4096)?, vec![1; 4096]);
+        node.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_node_that_waits_for_its_bucket_says_so_and_ends_when_it_is_told() -> Outcome {
+    let (server, dir) = (BadS3::start()?, TempDir::new()?);
+    let settings = killed_without_bucket(&server, &dir, Fault::Refuse(503, "SlowDown"))?;
+    let before = server.failed();
+    let process = settings.spawn()?;
+    server.wait_failed(before + CALLS)?;
+    assert!(process.is_running());
+    assert!(process.terminate()?.success());
+    let said = process.stderr_tail();
+    assert_eq!(said.matches("waits for its bucket").count(), 1, "{said}");
+    Ok(())
+}
+
+/// A wrong address, key or name is told at once.
+#[test]
+fn a_bucket_that_fails_when_it_is_first_used_is_an_error() -> Outcome {
+    for (status, code) in [(503, "SlowDown"), (403, "AccessDenied"), (404, "NoSuchBucket")] {
+        let (server, dir) = (BadS3::start()?, TempDir::new()?);
+        fail_all(&server, Fault::Refuse(status, code));
+        let (exit, said) = settings(&server, &dir)?.start_refused()?;
+        assert_eq!(exit, UNAVAILABLE, "{said}");
+        assert!(said.contains("bucket"), "{said}");
+    }
     Ok(())
 }

@@ -114,12 +114,20 @@ impl NodeSettings {
         &self.data
     }
 
+    /// Starts the node's process, and does not wait until it serves.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn spawn(&self) -> io::Result<Process> {
+        Process::spawn(&mut self.serve_command())
+    }
+
     /// Starts the node, and waits until it serves.
     ///
     /// # Errors
     /// When it ends instead; the error holds what it said.
     pub fn start(&self) -> io::Result<SkerryNode> {
-        let process = Process::spawn(&mut self.serve_command())?;
+        let process = self.spawn()?;
         let line = process.wait_line(|line| line.starts_with("ready "))?;
         let ready = Ready::parse(&line)?;
         Ok(SkerryNode { settings: self.clone(), process, ready })
@@ -130,7 +138,7 @@ impl NodeSettings {
     /// # Errors
     /// When it serves, or does not end.
     pub fn start_refused(&self) -> io::Result<(i32, String)> {
-        let process = Process::spawn(&mut self.serve_command())?;
+        let process = self.spawn()?;
         match process.wait_line(|line| line.starts_with("ready ")) {
             Ok(line) => Err(io::Error::other(format!("the node serves, and must not: {line}"))),
             Err(_) => {

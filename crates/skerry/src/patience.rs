@@ -1,0 +1,77 @@
+//! How long a start waits for the bucket: a node whose bucket is away may hold in its log what its guests were promised.
+//!
+//! A bucket that the node has used before is waited for as guests wait: whatever it fails with may pass. At its first
+//! use a wrong address, name or key is likelier, and a person wants to be told.
+
+use std::time::Duration;
+
+use skerry_api::{ErrorKind, Result};
+use skerry_core::retry::Patience;
+
+use crate::settings::BucketSettings;
+
+/// How long a start waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StartPatience {
+    /// As guests wait; none for a bucket that is not known.
+    guest: Option<Patience>,
+}
+
+impl StartPatience {
+    /// For a bucket that the node has used before, or has not.
+    pub(crate) fn new(settings: &BucketSettings, is_known: bool) -> Self {
+        let wait_max = settings.guest_wait_s.map(|wait| Duration::from_secs(wait.0));
+        Self { guest: is_known.then_some(Patience { wait_max, ..Patience::GUEST }) }
+    }
+
+    /// Does what needs the bucket: with a command's patience at first, then with a guest's.
+    ///
+    /// # Errors
+    /// Those of the last attempt.
+    pub(crate) async fn attempt<T>(
+        self,
+        mut work: impl AsyncFnMut(Patience) -> Result<T>,
+    ) -> Result<T> {
+        match (work(Patience::COMMAND).await, self.guest) {
+            (Err(error), Some(patience)) if error.kind() == ErrorKind::Unavailable => {
+                tracing::warn!(%error, "the node waits for its bucket, as its guests do");
+                let done = work(patience).await;
+                if done.is_ok() {
+                    tracing::info!("the bucket is back");
+                }
+                done
+            }
+            (done, _) => done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Seconds;
+    use skerry_api::Error;
+
+    /// The patience of each attempt at something that fails with `kind`.
+    async fn attempts(is_known: bool, kind: ErrorKind) -> Vec<Patience> {
+        let settings = BucketSettings { guest_wait_s: Some(Seconds(7)), ..Default::default() };
+        let mut made = Vec::new();
+        let failed = StartPatience::new(&settings, is_known).attempt(async |patience| {
+            made.push(patience);
+            Err::<(), _>(Error::new(kind, "no".to_owned()))
+        });
+        assert_eq!(failed.await.expect_err("it fails").kind(), kind);
+        made
+    }
+
+    #[tokio::test]
+    async fn only_a_known_bucket_that_does_not_answer_is_waited_for() {
+        let wait_max = Some(Duration::from_secs(7));
+        let guest = Patience { wait_max, ..Patience::GUEST };
+        assert_eq!(attempts(true, ErrorKind::Unavailable).await, [Patience::COMMAND, guest]);
+        assert_eq!(attempts(false, ErrorKind::Unavailable).await, [Patience::COMMAND]);
+        for kind in [ErrorKind::Invalid, ErrorKind::InUse, ErrorKind::Corrupt] {
+            assert_eq!(attempts(true, kind).await, [Patience::COMMAND], "{kind:?}");
+        }
+    }
+}
