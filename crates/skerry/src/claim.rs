@@ -15,7 +15,7 @@ use skerry_store::bucket::{Bucket, Created};
 use crate::control;
 use crate::identity::Identity;
 use crate::layout::Layout;
-use crate::note;
+use crate::slots;
 
 /// Between two looks for a copy: what is acknowledged in that time by the one that is overtaken is parked, not merged.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -81,7 +81,7 @@ impl Claim {
             claim: next.claim.to_string(),
         };
         // Before the record is made: a crash in between must not make the node a stranger to itself.
-        note::write(&context.note, &noted)?;
+        slots::write(&context.note, &noted)?;
         context.create(bucket, next, place).await?;
         Ok(Self { bucket: bucket.clone(), number: next.number, context })
     }
@@ -130,7 +130,7 @@ impl Context {
     }
 
     fn noted(&self, bucket: &Bucket) -> Result<Option<NotedStart>> {
-        let noted: Option<Noted> = note::read(&self.note)?;
+        let noted: Option<Noted> = slots::read(&self.note)?;
         let Some(noted) = noted.filter(|noted| noted.bucket == bucket.id().to_string()) else {
             return Ok(None);
         };
@@ -346,7 +346,7 @@ mod tests {
                 number: next.number,
                 claim: next.claim.to_string(),
             };
-            note::write(&context.note, &noted).expect("written");
+            slots::write(&context.note, &noted).expect("written");
             if is_claimed {
                 context.create(&bucket, next, host.place).await.expect("made");
             }

@@ -5,7 +5,8 @@
 //! nobody.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -29,18 +30,19 @@ impl Lock {
         let fail = |error: &std::io::Error| failed("can't be locked", &path, error);
         let mut options = OpenOptions::new();
         let file = options.create(true).truncate(false).read(true).write(true).open(&path);
-        let mut file = file.map_err(|error| fail(&error))?;
+        let file = file.map_err(|error| fail(&error))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(held(layout, &file)),
             Err(error) => return Err(fail(&error.into())),
         }
         let holder = format!("process {} on host {host}\n", std::process::id());
-        let written = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(holder.as_bytes()));
-        written.map_err(|error| fail(&error))?;
+        // In place, and the end last: a full disk has room for it then. Without it the lock holds all the same.
+        if let Err(error) =
+            file.write_all_at(holder.as_bytes(), 0).and_then(|()| file.set_len(holder.len() as u64))
+        {
+            tracing::debug!(%error, "the lock does not say who holds it");
+        }
         Ok(Self { _file: file })
     }
 }

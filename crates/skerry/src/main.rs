@@ -37,6 +37,7 @@ mod schedule;
 mod scrape;
 mod serve;
 mod settings;
+mod slots;
 mod sparse;
 mod staged;
 #[cfg(test)]

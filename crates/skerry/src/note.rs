@@ -1,9 +1,10 @@
 //! The small files that a node keeps of itself: TOML with a version and a checksum, written whole or not at all.
 //!
-//! `docs/format.md` ("Notes of a node") has their fields. A note is never changed in place.
+//! `docs/format.md` ("Notes of a node") has their fields. A note is never changed in place here; [`crate::slots`] does
+//! that with the one that every start writes.
 
 use std::fs;
-use std::io::{ErrorKind as Io, Write as _};
+use std::io::{self, ErrorKind as Io, Write as _};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -40,6 +41,14 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         Err(error) if error.kind() == Io::InvalidData => return Err(corrupt(path, "is no text")),
         text => text.map_err(|error| failed("can't be read", path, &error))?,
     };
+    decode(path, &text).map(Some)
+}
+
+/// Reads a note from its text. `path` is where it stands, for people.
+///
+/// # Errors
+/// `Corrupt` if it is not what was written, or a newer Skerry's.
+pub(crate) fn decode<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     let body = text.rfind(CHECKSUM).map(|at| text.split_at(at));
     let body = body.filter(|(body, sum)| *sum == checksum_line(body)).map(|(body, _)| body);
     let body = body.ok_or_else(|| corrupt(path, "is damaged: its checksum does not match"))?;
@@ -48,27 +57,46 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         return Err(corrupt(path, "was written by a newer Skerry: upgrade this one"));
     }
     let read = toml::from_str::<Versioned<T>>(body);
-    read.map(|read| Some(read.note)).map_err(|error| corrupt(path, &format!("is damaged: {error}")))
+    read.map(|read| read.note).map_err(|error| corrupt(path, &format!("is damaged: {error}")))
 }
 
-/// Writes beside the file and renames, so that a crash leaves the note before or this one.
+/// The text of a note.
+pub(crate) fn encode<T: Serialize>(note: &T) -> io::Result<String> {
+    let body = toml::to_string(&Versioned { version: VERSION, note }).map_err(io::Error::other)?;
+    let checksum = checksum_line(&body);
+    Ok(body + &checksum)
+}
+
+/// Writes beside the file and renames, so that a crash leaves the note before or this one. One that stands there
+/// already takes no room.
 ///
 /// # Errors
 /// `Unavailable` if the disk does not take it.
 pub(crate) fn write<T: Serialize>(path: &Path, note: &T) -> Result<()> {
-    let body = toml::to_string(&Versioned { version: VERSION, note });
-    let written = body.map_err(std::io::Error::other).and_then(|body| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".new");
-        let beside = Path::new(&name);
-        let mut file = fs::File::create(beside)?;
-        file.write_all(body.as_bytes())?;
-        file.write_all(checksum_line(&body).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(beside, path)?;
-        path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
+    let written = encode(note).and_then(|text| {
+        if !fs::read(path).is_ok_and(|there| there == text.as_bytes()) {
+            return replace(path, text.as_bytes());
+        }
+        sync_name(path)
     });
     written.map_err(|error| failed("can't be written", path, &error))
+}
+
+/// Gives a file another content, whole or not at all.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let beside = Path::new(&name);
+    let mut file = fs::File::create(beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(beside, path)?;
+    sync_name(path)
+}
+
+/// Makes the file's name in its directory durable.
+fn sync_name(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
 }
 
 fn checksum_line(body: &str) -> String {
@@ -76,13 +104,14 @@ fn checksum_line(body: &str) -> String {
     format!("{CHECKSUM}\"{digits}\"\n")
 }
 
-fn corrupt(path: &Path, what: &str) -> Error {
+pub(crate) fn corrupt(path: &Path, what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("{} {what}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt as _;
 
     #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
     struct Note {
@@ -109,6 +138,19 @@ mod tests {
             let error = read::<Note>(&path).expect_err("damaged");
             assert_eq!(error.kind(), ErrorKind::Corrupt, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_note_that_stands_there_is_not_written_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("note.toml");
+        let file = || fs::metadata(&path).expect("there").ino();
+        write(&path, &note()).expect("written");
+        let before = file();
+        write(&path, &note()).expect("there");
+        assert_eq!(file(), before);
+        write(&path, &Note { is_good: false, ..note() }).expect("written");
+        assert_ne!(file(), before);
     }
 
     #[test]

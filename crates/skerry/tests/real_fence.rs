@@ -1,4 +1,4 @@
-//! Nodes that must not both write, disks that are full or denied, and the proof that what is
+//! Nodes that must not both write, buckets that are denied or go away, and the proof that what is
 //! acknowledged was synced before.
 
 use std::error::Error;
@@ -6,17 +6,9 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
-use skerry_testkit::history::Image;
-use skerry_testkit::load::Ending;
 use skerry_testkit::nbd::Request;
-use skerry_testkit::stamp::BLOCK_BYTES;
-use skerry_testkit::tool::Tool;
-use skerry_testkit::{
-    Bounds, History, Load, LoadSettings, NbdClient, NodeSettings, require, seed, skip,
-};
+use skerry_testkit::{NbdClient, NodeSettings, require, skip};
 use tempfile::TempDir;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -24,9 +16,6 @@ type Outcome = Result<(), Box<dyn Error>>;
 const IN_USE: i32 = 5;
 const FENCED: i32 = 9;
 const UNAVAILABLE: i32 = 7;
-
-const EIO: u32 = 5;
-const ENOSPC: u32 = 28;
 
 fn settings() -> io::Result<NodeSettings> {
     NodeSettings::temporary(env!("CARGO_BIN_EXE_skerry"))
@@ -124,142 +113,6 @@ fn a_second_node_on_the_same_data_directory_is_refused_and_told_who_holds_it() -
     let pid = first.process().pid().to_string();
     assert!(said.contains(&pid) || said.contains(&host_name()?), "it isn't told: {said}");
     first.create("disk", "64M", &[])?; // and the first is none the worse for it
-    Ok(())
-}
-
-/// A small file system of its own, unmounted when dropped.
-struct SmallDisk {
-    dir: TempDir,
-    /// Where its image is, if it has one.
-    _image: Option<TempDir>,
-}
-
-impl SmallDisk {
-    fn mount(bytes: u64) -> io::Result<SmallDisk> {
-        let dir = TempDir::new()?;
-        let options = format!("size={bytes}");
-        Tool::new("mount").words("-t tmpfs -o").arg(options).arg("none").arg(dir.path()).run()?;
-        Ok(SmallDisk { dir, _image: None })
-    }
-
-    /// One with a file system of this kind, on a loop device.
-    fn mount_as(kind: &str, bytes: u64) -> io::Result<SmallDisk> {
-        let (dir, image) = (TempDir::new()?, TempDir::new()?);
-        let file = image.path().join("image");
-        fs::File::create(&file)?.set_len(bytes)?;
-        Tool::new(&format!("mkfs.{kind}")).arg("-q").arg(&file).run()?;
-        Tool::new("mount").words("-o loop").arg(&file).arg(dir.path()).run()?;
-        Ok(SmallDisk { dir, _image: Some(image) })
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// Takes all the space that is left; deleting the file gives it back.
-    fn fill(&self) -> io::Result<PathBuf> {
-        let path = self.path().join("filler");
-        let mut file = fs::File::create(&path)?;
-        match io::copy(&mut io::repeat(1), &mut file) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(path),
-            other => Err(io::Error::other(format!("the disk did not fill: {other:?}"))),
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Tool::new("umount").arg("-l").arg(self.path()).output();
-    }
-}
-
-#[test]
-fn a_full_disk_is_an_error_that_is_clear_and_loses_nothing() -> Outcome {
-    require!("a_full_disk", skip::may_mount());
-    let seed = seed("a_full_disk");
-    let small = SmallDisk::mount(512 << 20)?;
-    let settings = NodeSettings::new(env!("CARGO_BIN_EXE_skerry"), small.path().join("data"));
-    let node = settings.start()?;
-    let uri = node.create("disk", "256M", &[])?;
-    let history = Arc::new(History::new(seed, (256 << 20) / BLOCK_BYTES as u64));
-    let some = LoadSettings { requests_max: 2000, zero_percent: 0, ..LoadSettings::busy(seed) };
-    Load::start(&uri, history.clone(), some)?.join()?;
-    let mut client = NbdClient::connect(&uri)?;
-    let flush = history.send_flush();
-    client.flush()?;
-    history.flushed(flush);
-
-    let filler = small.fill()?;
-    let before = history.acknowledged_count();
-    let more = LoadSettings { seed: seed + 1, requests_max: 20_000, ..some };
-    let load = Load::start(&uri, history.clone(), more)?;
-    // It may refuse, or take what its log has room for and then make writers wait. Either is right,
-    // so the wait is bounded and its outcome is of no interest.
-    let _ = history.wait_acknowledged_within(before + 40_000, Duration::from_secs(5));
-    fs::remove_file(filler)?;
-    let endings = load.join()?;
-    let is_clear =
-        |ending: &Ending| matches!(ending, Ending::Finished | Ending::Refused(ENOSPC | EIO));
-    assert!(endings.iter().all(is_clear), "{endings:?}");
-    drop(client);
-    let node = node.kill()?.start()?;
-    let image = Image::read(&mut NbdClient::connect(&uri)?, seed)?;
-    history.check(&image, Bounds::SYNCED)?;
-    node.cli(&["fsck"])?;
-    Ok(())
-}
-
-/// Where files that were reserved keep their room, and where nothing does.
-#[test]
-fn guests_wait_for_a_full_disk_on_ext4() -> Outcome {
-    guests_wait_for_a_full_disk("ext4")
-}
-
-#[test]
-fn guests_wait_for_a_full_disk_on_btrfs() -> Outcome {
-    guests_wait_for_a_full_disk("btrfs")
-}
-
-fn guests_wait_for_a_full_disk(kind: &str) -> Outcome {
-    require!("guests_wait_for_a_full_disk", skip::may_mount());
-    require!("guests_wait_for_a_full_disk", skip::have(&format!("mkfs.{kind}")));
-    let seed = seed("guests_wait_for_a_full_disk");
-    let small = SmallDisk::mount_as(kind, 512 << 20)?;
-    let settings = NodeSettings::new(env!("CARGO_BIN_EXE_skerry"), small.path().join("data"));
-    let node = settings.start()?;
-    let uri = node.create("disk", "256M", &[])?;
-    let history = Arc::new(History::new(seed, (256 << 20) / BLOCK_BYTES as u64));
-    let some = LoadSettings { requests_max: 500, zero_percent: 0, ..LoadSettings::busy(seed) };
-    Load::start(&uri, history.clone(), some)?.join()?;
-    let filler = small.fill()?;
-    let before = history.acknowledged_count();
-    let more = LoadSettings { seed: seed + 1, requests_max: 20_000, ..some };
-    let load = Load::start(&uri, history.clone(), more)?;
-    // It takes what its log has room for; how much that is differs, and is of no interest.
-    let _ = history.wait_acknowledged_within(before + 40_000, Duration::from_secs(5));
-    fs::remove_file(filler)?;
-    let endings = load.join()?;
-    assert!(endings.iter().all(|ending| matches!(ending, Ending::Finished)), "{endings:?}");
-    let mut client = NbdClient::connect(&uri)?;
-    let flush = history.send_flush();
-    client.flush()?;
-    history.flushed(flush);
-    drop(client);
-    let _node = node.kill()?.start()?;
-    let image = Image::read(&mut NbdClient::connect(&uri)?, seed)?;
-    history.check(&image, Bounds::SYNCED)?;
-    Ok(())
-}
-
-#[test]
-fn a_node_does_not_start_on_a_full_disk_and_says_so() -> Outcome {
-    require!("a_node_does_not_start_on_a_full_disk", skip::may_mount());
-    let small = SmallDisk::mount(16 << 20)?;
-    small.fill()?;
-    let settings = NodeSettings::new(env!("CARGO_BIN_EXE_skerry"), small.path().join("data"));
-    let (code, said) = settings.start_refused()?;
-    assert_eq!(code, UNAVAILABLE, "{said}");
-    assert!(said.contains("space"), "it isn't said that the disk is full: {said}");
     Ok(())
 }
 
