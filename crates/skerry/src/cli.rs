@@ -278,8 +278,8 @@ Give a volume up, or take it from a node that is gone.
 A volume is written by one node, which holds it from its first writable attachment on. Without --force \
 the node that is asked gives up what it holds itself. With --force it takes the volume from whoever \
 holds it: that node is fenced, and what it has acknowledged but not brought to the bucket is lost; the \
-command says who held it and whether anything may be lost. A node that still runs finds out within a \
-minute, and acknowledges in vain until then: stop its guests first.";
+command says who held it and whether anything may be lost. A node that still runs finds out within ten \
+seconds, and acknowledges in vain until then: stop its guests first.";
 
 /// `snapshot …`.
 #[derive(Debug, Subcommand)]

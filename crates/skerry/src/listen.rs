@@ -136,6 +136,11 @@ impl Listeners {
     /// Binds what the settings ask for, or else the defaults.
     pub(crate) async fn bind(settings: &Settings, layout: &Layout) -> Result<Self> {
         let access = Access::of_nbd(&settings.nbd)?;
+        if says_whose_sockets_without_any(&settings.nbd) {
+            tracing::warn!(
+                "nbd.socket_mode and nbd.socket_group do nothing: NBD listens on TCP alone, which has no such rights"
+            );
+        }
         let nbd = match &settings.nbd.listen {
             Some(asked) => all(asked, access).await?,
             None => nbd_defaults(layout, access).await?,
@@ -150,6 +155,13 @@ impl Listeners {
         };
         Ok(Self { nbd, api, metrics })
     }
+}
+
+/// Whether settings say who may use Unix sockets, and there is none.
+fn says_whose_sockets_without_any(nbd: &NbdSettings) -> bool {
+    let is_unix = |Listen(address): &Listen| matches!(address, Address::Unix(_));
+    let has_none = nbd.listen.as_ref().is_some_and(|asked| !asked.iter().any(is_unix));
+    has_none && (nbd.socket_group.is_some() || nbd.socket_mode.0 != PRIVATE_MODE)
 }
 
 async fn all(asked: &[Listen], access: Access) -> Result<Vec<Listener>> {
@@ -291,6 +303,26 @@ mod tests {
         let api = std::fs::metadata(dir.path().join("api.sock")).expect("there");
         assert_eq!(api.mode() & 0o777, PRIVATE_MODE, "commands are not everybody's");
         drop(bound);
+    }
+
+    #[test]
+    fn rights_of_sockets_that_are_not_there_are_noticed() {
+        let tcp = || Listen(Address::Tcp("127.0.0.1:0".to_owned()));
+        let unix = || Listen(Address::Unix("/x".into()));
+        let is_idle = |listen: Option<Vec<Listen>>, mode: u32, group: Option<&str>| {
+            let (socket_mode, socket_group) = (SocketMode(mode), group.map(str::to_owned));
+            says_whose_sockets_without_any(&NbdSettings {
+                listen,
+                socket_mode,
+                socket_group,
+                ..NbdSettings::default()
+            })
+        };
+        assert!(is_idle(Some(vec![tcp()]), 0o660, None));
+        assert!(is_idle(Some(vec![tcp()]), 0o600, Some("0")));
+        assert!(!is_idle(Some(vec![tcp()]), 0o600, None), "the defaults say nothing");
+        assert!(!is_idle(Some(vec![tcp(), unix()]), 0o660, Some("0")));
+        assert!(!is_idle(None, 0o660, Some("0")), "by default there is one");
     }
 
     #[test]
