@@ -1428,11 +1428,7 @@ async fn a_frozen_worker_makes_no_dead_letters_and_gets_no_more_jobs() {
     let leased =
         broker.lease(&Group::default(), &other, 20, Duration::ZERO).await.expect("answers");
     assert_eq!(leased.len(), 9, "all but the one that it had begun");
-    assert!(
-        leased
-            .iter()
-            .all(|(_, leased)| leased.job.uncounted as usize + 1 == leased.job.attempts.len())
-    );
+    assert!(leased.iter().all(|(_, leased)| leased.job.uncounted + 1 == leased.lease.attempt.0));
     let failed = list(&shard, |query| query.state = Some(State::Failed)).await;
     assert_eq!(failed.jobs.len(), 1, "what was begun has failed");
     shard.enqueue(spec("more")).await.expect("takes it");
