@@ -1,5 +1,6 @@
 //! What can go wrong, and what the caller has to do about it.
 
+use crate::format::FILE_FORMAT_VERSION;
 use std::{fmt, io, sync::Arc};
 
 /// The result of every call of this crate.
@@ -14,7 +15,7 @@ pub enum ErrorKind {
     Failed,
     /// No room now. Wait with `wait_room`, trim, or raise the cap.
     Full,
-    /// Written by a newer version. Use that version.
+    /// Written by another version. Use that version; an older one leaves nothing in the log at a clean stop.
     UnsupportedFormat,
     /// The call or the settings are wrong, or the log is closed or not recovered yet.
     Invalid,
@@ -102,9 +103,10 @@ pub enum Error {
         /// What is used up.
         reason: FullReason,
     },
-    /// A file of a newer format.
+    /// A file of another format.
     #[error(
-        "log file {file} has format version {version}, which this program can't read: use the one that wrote it"
+        "log file {file} has format version {version}, and this program reads {FILE_FORMAT_VERSION} alone: {}",
+        what_to_do(*version)
     )]
     UnsupportedFormat {
         /// Name of the file.
@@ -148,6 +150,15 @@ pub enum Error {
         /// The other.
         other: String,
     },
+}
+
+/// What to do about a file of another format.
+const fn what_to_do(version: u16) -> &'static str {
+    if version > FILE_FORMAT_VERSION {
+        return "a newer program wrote it, use that one";
+    }
+    "an older program wrote it. If that one was stopped cleanly, nothing is in the log alone: move its directory away. \
+     If not, start that one once more, and stop it cleanly"
 }
 
 impl Error {

@@ -158,12 +158,18 @@ fn a_file_of_another_log_or_of_a_newer_format_is_refused() {
 
     let (name, _) = file_of(&disk, positions[0]);
     let mut bytes = disk.contents(&name).unwrap();
-    bytes[8] = skerry_log::FILE_FORMAT_VERSION as u8 + 1;
-    let crc = crc32c::crc32c(&bytes[..4092]).to_le_bytes();
-    bytes[4092..4096].copy_from_slice(&crc);
-    disk.install(&name, &bytes);
-    let error = recover(&disk, 1).map(drop).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::UnsupportedFormat, "{error}");
+    for (version, said) in [
+        (skerry_log::FILE_FORMAT_VERSION as u8 + 1, "a newer program"),
+        (skerry_log::FILE_FORMAT_VERSION as u8 - 1, "an older program"),
+    ] {
+        bytes[8] = version;
+        let crc = crc32c::crc32c(&bytes[..4092]).to_le_bytes();
+        bytes[4092..4096].copy_from_slice(&crc);
+        disk.install(&name, &bytes);
+        let error = recover(&disk, 1).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnsupportedFormat, "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
 }
 
 /// Everything in the file of `position` is stale: its records are trimmed, and it was used again.
