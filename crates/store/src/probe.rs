@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use bytes::Bytes;
 use futures::future::join_all;
 use skerry_core::names;
+use skerry_core::retry::Patience;
 
 /// How many race for one key.
 pub const WRITERS: usize = 8;
@@ -26,7 +27,9 @@ const BODY_BYTES: usize = 256;
 pub async fn probe(bucket: &Bucket) -> Result<()> {
     let names: Vec<String> = (0..KEYS).map(|_| key(bucket)).collect();
     let checked = check(bucket, &names).await;
-    for deleted in join_all(names.iter().map(|name| bucket.delete(name))).await {
+    // However patient the caller is.
+    let clearing = bucket.with_patience(Patience::COMMAND);
+    for deleted in join_all(names.iter().map(|name| clearing.delete(name))).await {
         // A left-over harms nobody, and the verdict matters more.
         if let Err(error) = deleted {
             tracing::debug!(%error, "a probe's left-over stays");

@@ -1,6 +1,6 @@
 use super::*;
 use crate::error::ErrorKind;
-use crate::faulty::{FaultPlan, Faulty};
+use crate::faulty::{FaultPlan, Faulty, Refusal};
 use crate::testing::bucket_in;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
@@ -13,6 +13,7 @@ use object_store::{
 };
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How a store gets conditional creates wrong.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -132,4 +133,18 @@ async fn a_shaky_store_is_called_unavailable_and_never_unfit() {
             assert_eq!(error.kind(), ErrorKind::Unavailable, "seed {seed}: {error}");
         }
     }
+}
+
+/// A key that may not delete fails at that for good; left-overs are not worth a guest's patience.
+#[tokio::test(start_paused = true)]
+async fn left_overs_are_given_up_soon() {
+    let faulty = Faulty::new(Arc::new(InMemory::new()), 1, FaultPlan::default());
+    let faults = faulty.faults();
+    let bucket = bucket_in(Arc::new(faulty), 1).await;
+    faults.set_plan(FaultPlan { refusal: Some(Refusal::Denied), ..FaultPlan::default() });
+    let wait_max = Duration::from_secs(600);
+    let patient = bucket.with_patience(Patience { wait_max: Some(wait_max), ..Patience::GUEST });
+    let probed = tokio::time::timeout(wait_max + Duration::from_secs(60), probe(&patient)).await;
+    let error = probed.expect("it ends with its patience").expect_err("denied");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
