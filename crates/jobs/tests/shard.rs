@@ -1660,21 +1660,3 @@ async fn a_job_that_is_named_twice_is_told_twice() {
     told.sort_unstable();
     assert_eq!(told, [0, 1, 2]);
 }
-
-/// The log on a local disk was never told that it is quiet: its end had no mark, and its files were kept until a restart.
-#[tokio::test(start_paused = true)]
-async fn a_quiet_log_marks_its_end() {
-    let mut split = Split::new();
-    let shard = split.open(false).await.expect("opens");
-    shard.enqueue(spec("job")).await.expect("takes it");
-    let before = split.disk.operations();
-    for _ in 0..100_000 {
-        // The log's thread has its own time.
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        std::thread::yield_now();
-        if split.disk.operations() > before {
-            return;
-        }
-    }
-    panic!("the log was not told");
-}

@@ -551,8 +551,8 @@ mod tests {
     fn opener(dir: &Path, shards: u32) -> Opener {
         let path = dir.join("jobs/%shard%");
         let database = format!("backend = 'fs'\npath = '{}'", path.display());
-        let mut settings = Settings::default();
-        settings.database = Some(toml::from_str(&database).expect("TOML"));
+        let database = Some(toml::from_str(&database).expect("TOML"));
+        let mut settings = Settings { database, ..Settings::default() };
         settings.jobs.shards = shards;
         let me = Identity { node: skerry_core::id::NodeId([1; 16]), host: "host".to_owned() };
         Opener::new(&settings, &Layout::new(dir).expect("a layout"), &me).expect("an opener")
