@@ -4,7 +4,7 @@
 //! files. [`Node`] knows which are open, [`volume::Volume`] a volume that this node writes,
 //! [`Device`] what a protocol attaches to.
 //!
-//! [`mod@streams`] is the engine itself, [`mod@disk`] makes disks of it.
+//! `streams` is the engine itself, `disk` makes disks of it.
 #![forbid(unsafe_code)]
 
 // The tests' rig names this crate as the tests beside it do.
