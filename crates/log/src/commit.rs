@@ -141,14 +141,16 @@ impl Committer {
 
     /// Removes what a full disk can be without; says whether there was anything. With no other file, the one of the next
     /// use goes: then there is room for the header after which the files that the present one lists can go.
-    fn make_room(&mut self, inner: &Inner) -> bool {
+    fn make_room(&mut self, inner: &Inner, full: &Failure) -> bool {
         if self.give_back(inner, 0) {
             return true;
         }
         let header = self.written.sequence();
         let next = inner.tail.lock().prepared.take_if(|next| !next.file.is_listed(header));
-        // Not made again before it is asked for: it would take the room that was just made.
-        self.starved |= next.is_some();
+        if next.is_some() {
+            // Not made again before it is asked for: it would take the room that was just made.
+            self.starve(inner, full);
+        }
         Self::remove(inner, &Vec::from_iter(next.map(|next| next.file)))
     }
 
@@ -206,7 +208,7 @@ impl Committer {
                 // Only where rewriting takes new room; files that nobody needs may be what fills the disk.
                 (Err(failure), step) if failure.is_full() && failure.is_before_sync() => {
                     self.pending.push_front(step);
-                    if !self.make_room(inner) {
+                    if !self.make_room(inner, &failure) {
                         self.stalled = Some(failure);
                         break;
                     }
@@ -383,6 +385,12 @@ impl Committer {
         Ok(true)
     }
 
+    /// The disk is too full for the file of the next use. It is tried again when an appender wants it.
+    fn starve(&mut self, inner: &Inner, full: &Failure) {
+        self.starved = true;
+        inner.tail.lock().starved = Some(full.to_string());
+    }
+
     /// Finds or creates the file of the next use, if the cap allows one. Not before the tail's
     /// present use has its header: positions run ahead of durable headers by one use at most,
     /// which is what recovery leaves out.
@@ -395,12 +403,13 @@ impl Committer {
             Ok(None) => return Ok(false),
             // A full disk is a lower cap; nothing that was taken needs this file.
             Err(failure) if failure.is_full() => {
-                self.starved = true;
+                self.starve(inner, &failure);
                 return Ok(false);
             }
             Err(failure) => return Err(failure),
         };
         let mut tail = inner.tail.lock();
+        tail.starved = None;
         tail.prepared = Some(Prepared { file, nonce: self.entropy.next_u64() });
         inner.wake_changed(tail);
         Ok(true)
@@ -422,7 +431,7 @@ fn next_file(inner: &Inner) -> Result<Option<Arc<LogFile>>, Failure> {
     let Some(file) = free else {
         return create(&*inner.disk, number - 1, file_bytes).map(Some);
     };
-    let reserved = file.reserve(file_bytes);
+    let reserved = reserve(&*inner.disk, &file, file_bytes);
     if reserved.is_err() {
         inner.files.write().free.push(Arc::clone(&file));
     }
@@ -437,11 +446,21 @@ pub(crate) fn create(
 ) -> Result<Arc<LogFile>, Failure> {
     let name = slot_name(number);
     let file = disk.create(&name).map_err(|e| Failure::new(&name, "the creation", e))?;
-    if let Err(error) = file.reserve(file_bytes) {
+    let file = LogFile::new(name, file, 0);
+    if let Err(failure) = reserve(disk, &file, file_bytes) {
         // If it stays, the next opening takes it as a free file.
-        let _ = disk.remove(&name);
-        return Err(Failure::new(&name, "reserving space", error));
+        let _ = disk.remove(&file.name);
+        return Err(failure);
     }
-    disk.sync_dir().map_err(|e| Failure::new(&name, "the directory's fsync", e))?;
-    Ok(Arc::new(LogFile::new(name, file, 0)))
+    disk.sync_dir().map_err(|e| Failure::new(&file.name, "the directory's fsync", e))?;
+    Ok(Arc::new(file))
+}
+
+/// Takes room on the medium for all of a file. Where rewriting takes room again, a disk that has too little for all of it
+/// still serves what it has room for, and each record waits for its own.
+pub(crate) fn reserve(disk: &dyn Disk, file: &LogFile, file_bytes: u64) -> Result<(), Failure> {
+    match file.reserve(file_bytes) {
+        Err(failure) if failure.is_full() && disk.copies_on_write().is_some() => Ok(()),
+        reserved => reserved,
+    }
 }

@@ -381,10 +381,10 @@ impl Log {
         self.inner.files.read().holders((self.inner.settings.max_files() / 4).max(1))
     }
 
-    /// Why records wait, if the disk has no room for them: those that are not durable, and whoever waits for that. They
-    /// are written as soon as there is room.
+    /// Why records wait, if the disk has no room: for those that are not durable, or for the file that appenders wait
+    /// for. The log goes on as soon as there is room.
     pub fn stall(&self) -> Option<String> {
-        self.inner.tail.lock().stall.clone()
+        self.inner.tail.lock().want_of_room().map(str::to_owned)
     }
 
     /// Bytes of the cap that are in use: whole files that are pinned, and the present one so far.

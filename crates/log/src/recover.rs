@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
     Disk, Env, Error, Log, LogId, Position, Recovery, Result, Settings,
-    commit::{Committer, create},
+    commit::{Committer, create, reserve},
     counters::Counters,
     error::Failure,
     files::{Files, Live, LogFile},
@@ -325,7 +325,7 @@ fn collect_files(slots: Vec<Slot>, past: &Past) -> Files {
 
 fn take_file(disk: &dyn Disk, files: &mut Files, file_bytes: u64) -> Result<Arc<LogFile>> {
     if let Some(file) = files.free.pop() {
-        file.reserve(file_bytes)?;
+        reserve(disk, &file, file_bytes)?;
         return Ok(file);
     }
     files.next_slot += 1;

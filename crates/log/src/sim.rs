@@ -53,6 +53,8 @@ struct SimFile {
     seen: Vec<u8>,
     medium: Vec<u8>,
     unsynced: Vec<(u64, Vec<u8>)>,
+    /// Room that was taken beforehand and is not written to: the first to go.
+    reserved: u64,
 }
 
 #[derive(Debug, Default)]
@@ -187,7 +189,8 @@ impl SimDisk {
         let mut state = self.state.lock();
         let id = state.next_file;
         state.next_file += 1;
-        let file = SimFile { seen: bytes.to_vec(), medium: bytes.to_vec(), unsynced: Vec::new() };
+        let (seen, medium) = (bytes.to_vec(), bytes.to_vec());
+        let file = SimFile { seen, medium, ..SimFile::default() };
         state.files.insert(id, file);
         state.names.insert(name.to_owned(), id);
         state.synced_names.insert(name.to_owned(), id);
@@ -306,12 +309,21 @@ impl Disk for SimDisk {
         Ok(self.handle(file, state.cycle))
     }
 
+    fn wants_zero_fill(&self) -> bool {
+        self.copies_on_write().is_none()
+    }
+
+    fn copies_on_write(&self) -> Option<&'static str> {
+        self.state.lock().room.map(|_| "simulated")
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         let (mut state, half) = self.begin()?;
         if half.is_some() {
             return Err(simulated());
         }
-        let bytes = state.file(name)?.seen.len() as u64;
+        let file = state.file(name)?;
+        let bytes = file.seen.len() as u64 + file.reserved;
         state.room = state.room.map(|room| room + bytes);
         state.names.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -350,14 +362,18 @@ impl DiskFile for SimHandle {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let (mut state, half) = self.disk.begin()?;
-        let fits = state.room.is_none_or(|room| bytes.len() as u64 <= room);
-        let room = state.room.unwrap_or(u64::MAX).min(bytes.len() as u64);
-        state.room = state.room.map(|left| left - room);
+        let reserved = self.with(&mut state, |file| Ok(file.reserved))?.min(bytes.len() as u64);
+        let wanted = bytes.len() as u64 - reserved;
+        let fits = state.room.is_none_or(|room| wanted <= room);
+        let taken = state.room.unwrap_or(u64::MAX).min(wanted);
+        state.room = state.room.map(|left| left - taken);
+        let room = reserved + taken;
         self.with(&mut state, |file| {
             let count = half.map_or(room as usize, |seed| {
                 SimRng::new(seed).below(bytes.len().max(1) as u64) as usize
             });
             let part = &bytes[..count];
+            file.reserved -= reserved;
             copy_in(&mut file.seen, offset, part);
             file.unsynced.push((offset, part.to_vec()));
             match half {
@@ -384,11 +400,17 @@ impl DiskFile for SimHandle {
 
     fn reserve(&self, bytes: u64) -> io::Result<()> {
         let mut state = self.disk.state.lock();
-        let full = state.full;
-        self.with(&mut state, |file| {
-            let more = bytes > file.seen.len() as u64;
-            if full && more { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-        })
+        let (full, room) = (state.full, state.room);
+        let more = self.with(&mut state, |file| {
+            let more = bytes.saturating_sub(file.seen.len() as u64 + file.reserved);
+            if (full && more > 0) || room.is_some_and(|room| more > room) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            file.reserved += if room.is_some() { more } else { 0 };
+            Ok(more)
+        })?;
+        state.room = room.map(|room| room - more);
+        Ok(())
     }
 
     fn forget_cached(&self, offset: u64, bytes: u64) -> io::Result<()> {

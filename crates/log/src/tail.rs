@@ -128,6 +128,8 @@ pub(crate) struct Tail {
     pub(crate) kick: bool,
     /// Why what the committer took waits: the disk has no room for it. It tries again after a while.
     pub(crate) stall: Option<String>,
+    /// Why there is no file for the next use: the disk has no room for it.
+    pub(crate) starved: Option<String>,
     pub(crate) stop: bool,
     pub(crate) parked: bool,
     /// The committer is parked without a limit: it is to be told when something gathers.
@@ -164,6 +166,7 @@ impl Tail {
             quiet_wanted: false,
             kick: false,
             stall: None,
+            starved: None,
             stop: false,
             parked: false,
             sleeps: false,
@@ -327,6 +330,17 @@ impl Tail {
             || self.kick
             || self.stall.is_some()
             || self.wants_sync()
+    }
+
+    /// Whether appenders wait for the file of the next use, and the disk has no room for it.
+    pub(crate) fn waits_for_disk(&self) -> bool {
+        self.starved.is_some() && self.prepared.is_none() && !self.change_waiters.is_empty()
+    }
+
+    /// Why records or appenders wait, if the disk has no room for them.
+    pub(crate) fn want_of_room(&self) -> Option<&str> {
+        let starved = self.starved.as_deref().filter(|_| self.waits_for_disk());
+        self.stall.as_deref().or(starved)
     }
 
     /// Where what has gathered in memory begins, if anything has.

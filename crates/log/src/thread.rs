@@ -67,15 +67,20 @@ impl Log {
             tail.parked = true;
             let gathered = tail.gathered_from();
             tail.sleeps = gathered.is_none();
-            let is_old = if tail.sleeps {
-                inner.work.wait(&mut tail);
-                false
-            } else {
-                let waited = inner.work.wait_for(&mut tail, WRITE_AFTER);
-                waited.timed_out() && tail.gathered_from() == gathered
+            let timed_out = match gathered {
+                Some(_) => inner.work.wait_for(&mut tail, WRITE_AFTER).timed_out(),
+                None if tail.waits_for_disk() => {
+                    inner.work.wait_for(&mut tail, STALL_RETRY).timed_out()
+                }
+                None => {
+                    inner.work.wait(&mut tail);
+                    false
+                }
             };
             (tail.parked, tail.sleeps) = (false, false);
-            if is_old && !tail.stop {
+            // The file that appenders wait for is tried again.
+            tail.kick |= timed_out && gathered.is_none();
+            if timed_out && tail.gathered_from() == gathered && !tail.stop {
                 return true;
             }
         }

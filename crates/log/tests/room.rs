@@ -4,13 +4,18 @@
 
 mod common;
 
+use std::{iter, sync::mpsc, thread, time::Duration};
+
 use common::{
     Record, append_durable, drive, open_with, poll_now, read_all, recover, settle, small,
 };
+use futures::executor::block_on;
 use skerry_log::{Disk, Error, Log, Position, Settings, sim::SimDisk};
 
 /// As many as the log says in `QUIET_NOTES`, and some.
 const LONG_QUIET: u32 = 70;
+/// Much longer than it ever takes; only a hang gets there.
+const WATCHDOG: Duration = Duration::from_secs(120);
 
 fn record(group: u32, bytes: usize) -> Record {
     Record { group, kind: 0, payload: vec![group as u8; bytes] }
@@ -199,6 +204,7 @@ fn records_wait_for_room_where_rewriting_takes_some() {
         disk.copy_on_write(Some(u64::MAX));
         drive(&log, log.wait_durable(last)).unwrap();
         assert_eq!(log.stall(), None);
+        log.trim(1, last);
         let position = append_kicking(&log, &record(2, 3000));
         drive(&log, log.wait_durable(position)).unwrap();
     }
@@ -230,23 +236,24 @@ fn the_file_of_the_next_use_makes_room() {
     let log = fresh(&disk);
     let first = append_durable(&log, &record(1, 3000));
     let mut last = first;
-    while use_of(last) < use_of(first) + 2 {
+    // Every file has been written before: what is reserved is used up.
+    while use_of(last) < use_of(first) + 8 {
+        log.trim(1, last);
         last = append_durable(&log, &record(1, 3000));
         settle(&log).unwrap();
     }
     log.trim(1, Position::MAX);
     settle(&log).unwrap();
-    let before = files(&disk);
+    let full_use = use_of(last);
     disk.copy_on_write(Some(0));
     // Into the next file, whose header lists what was let go of no more.
-    while use_of(last) < use_of(first) + 3 {
+    while use_of(last) == full_use {
         last = append_kicking(&log, &record(1, 3000));
         log.request_sync(last);
         settle(&log).unwrap();
         assert_eq!(log.stall(), None, "at {last}");
         assert!(log.durable_position() > last);
     }
-    assert!(files(&disk) < before);
     disk.crash(1);
     disk.copy_on_write(None);
     let (_, records) = recover(&disk, 2).unwrap();
@@ -313,4 +320,45 @@ fn a_log_that_waits_for_room_can_be_closed_and_says_why_it_was_not_clean() {
     disk.copy_on_write(None);
     let (_, records) = recover(&disk, 2).unwrap();
     assert!(records.iter().any(|(position, _)| *position == first));
+}
+
+/// Without the file of the next use, and with no room to make it, appenders wait and it is said why; the log's own thread
+/// finds out that there is room again.
+#[test]
+fn appenders_go_on_by_themselves_when_there_is_room_for_the_next_file() {
+    let disk = SimDisk::new();
+    let (log, _) = recover(&disk, 1).unwrap();
+    disk.set_full(true);
+    let thread = log.spawn_committer().unwrap();
+    while record(1, 3000).append(&log).is_ok() {}
+    assert_eq!(log.stall(), None, "nobody waits");
+    let (sender, receiver) = mpsc::channel();
+    let waiting = log.wait_room(3000).unwrap();
+    let waiter = thread::spawn(move || sender.send(block_on(waiting)));
+    let full = iter::repeat_with(|| log.stall()).find_map(|stall| stall).unwrap();
+    assert!(full.contains("space"), "{full}");
+    disk.set_full(false);
+    receiver.recv_timeout(WATCHDOG).expect("it is tried again").unwrap();
+    waiter.join().unwrap().unwrap();
+    assert_eq!(log.stall(), None);
+    record(1, 3000).append(&log).unwrap();
+    drop(thread);
+}
+
+/// Where rewriting takes room, a disk with too little for a whole file still takes what it has room for.
+#[test]
+fn a_file_is_used_as_far_as_the_disk_goes() {
+    let disk = SimDisk::new();
+    let (log, _) = recover(&disk, 1).unwrap();
+    let file_bytes = small().file_bytes;
+    disk.copy_on_write(Some(2 * file_bytes - 1024));
+    let first = record(1, 3000).append(&log).unwrap();
+    let mut last = first;
+    while use_of(last) == use_of(first) {
+        last = append_kicking(&log, &record(1, 3000));
+    }
+    log.request_sync(last);
+    settle(&log).unwrap();
+    assert_eq!(log.stall(), None);
+    assert!(log.durable_position() > last);
 }

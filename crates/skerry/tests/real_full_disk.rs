@@ -104,7 +104,6 @@ fn guests_wait_for_a_full_disk_on_ext4() -> Outcome {
 }
 
 #[test]
-#[ignore = "it fails: the load stands still, status has no word about it, and it may not go on when there is room again"]
 fn guests_wait_for_a_full_disk_on_btrfs() -> Outcome {
     guests_wait_for_a_full_disk("btrfs")
 }
