@@ -1,6 +1,6 @@
 """The client and the worker with a real node: SKERRY_ADDRESS=unix:… python -m unittest tests.with_node
 
-Not found by `test`; crates/skerry/tests/real_jobs.rs starts the node and runs it. Task groups are each test's own.
+Not found by `test`; crates/skerry/tests/real/jobs.rs starts the node and runs it. Task groups are each test's own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 //! The engine carries more than disks: a second payload goes through everything that a stream goes through.
 
-#[path = "../../../tests/rig/mod.rs"]
+#[path = "../../../tests/engine/rig/mod.rs"]
 mod rig;
 
 mod lines;

@@ -1,0 +1,12 @@
+//! Tests of the broker: one binary, so that it is linked once.
+
+mod budget;
+mod common;
+mod cost;
+mod machine;
+mod owners;
+mod rates;
+mod reclaim;
+mod regressions;
+mod shard;
+mod split;

@@ -1,0 +1,348 @@
+//! What one volume, client or command does must not harm those beside it.
+
+use crate::rig::{Running, World, create, name, target};
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use skerry_core::env::Entropy;
+use skerry_core::names;
+use skerry_core::position::{Number, SegmentKey};
+use skerry_core::refs::PUBLISHED;
+use skerry_store::faulty::{FaultPlan, Faulty};
+use skerry_volume::{CreateVolume, Device, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Longer than anything may take here, on the simulated clock.
+const PATIENCE: Duration = Duration::from_secs(1000);
+/// Longer than any test lasts.
+const NEVER: Duration = Duration::from_secs(1_000_000);
+
+async fn attach(run: &Running, volume: &str) -> Arc<Device> {
+    run.node.open_device(&target(volume)).await.expect("attaches")
+}
+
+async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("it takes for ever: {what}"),
+    }
+}
+
+/// A client that attaches while a rollback runs sees one state: the new one, or errors once the old one is gone.
+#[tokio::test(start_paused = true)]
+async fn who_attaches_during_a_rollback_sees_one_state() {
+    let store = Faulty::new(Arc::new(InMemory::new()), 1, FaultPlan::default());
+    let faults = store.faults();
+    let world = World::over(1, Arc::new(store));
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    device.write(0, vec![2; 4096].into()).await.expect("writes");
+    drop(device);
+    faults.set_plan(FaultPlan { slow: 1000, slow_ms: 100..300, ..FaultPlan::default() });
+    let node = run.node.clone();
+    let rollback = tokio::spawn(async move {
+        node.rollback_volume(&name("disk"), &name("one"), true).await.map(drop)
+    });
+    let mut clients = Vec::new();
+    while !rollback.is_finished() {
+        let node = run.node.clone();
+        clients.push(tokio::spawn(async move {
+            let device = node.open_device(&target("disk")).await.expect("attaches");
+            let before = device.read(0, 512).await.expect("reads");
+            (device, before)
+        }));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    rollback.await.expect("a task").expect("rolls back");
+    assert!(clients.len() > 10, "nobody attached meanwhile");
+    for client in clients {
+        let (device, before) = in_time("attaching", client).await.expect("a task");
+        if let Ok(after) = device.read(0, 512).await {
+            assert_eq!(before, after, "one connection saw two states");
+        }
+    }
+}
+
+/// A volume whose objects the bucket does not give keeps no other from being opened.
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_opens_slowly_keeps_no_other_waiting() {
+    let world = World::new(2);
+    let run = world.start("a").await.expect("starts");
+    let slow = run.node.create_volume(create("slow", 1 << 20)).await.expect("creates");
+    run.node.create_volume(create("quick", 1 << 20)).await.expect("creates");
+    // Its heads, which a claim lists: what comes before a claim goes well.
+    run.gate.hold(Some(&format!("{}/head", slow.id)));
+    let node = run.node.clone();
+    let opening = tokio::spawn(async move { node.open_device(&target("slow")).await.map(drop) });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    drop(in_time("opening another volume", attach(&run, "quick")).await);
+    assert!(!opening.is_finished());
+    run.gate.hold(None);
+    in_time("opening the slow volume", opening).await.expect("a task").expect("opens");
+}
+
+/// A volume that writes little keeps the log's room from nobody, however long its records could wait.
+#[tokio::test(start_paused = true)]
+async fn a_neighbour_that_writes_little_takes_no_room() {
+    let mut world = World::new(3);
+    (world.settings.dirty_age, world.settings.idle_age) = (NEVER, NEVER);
+    world.log.file_bytes = 256 << 10;
+    world.log.cap_bytes = 8 * (256 << 10);
+    let run = world.start("a").await.expect("starts");
+    for disk in ["quiet", "busy"] {
+        run.node.create_volume(create(disk, 4 << 20)).await.expect("creates");
+    }
+    let (quiet, busy) = (attach(&run, "quiet").await, attach(&run, "busy").await);
+    for round in 0..100u64 {
+        quiet.write(round * 512, vec![7; 512].into()).await.expect("writes");
+        let data = vec![round as u8 + 1; 64 << 10];
+        let at = (round % 64) * (64 << 10);
+        in_time("a write beside an idle volume", busy.write(at, data.into()))
+            .await
+            .expect("writes");
+    }
+    let read = quiet.read(0, 100 * 512).await.expect("reads");
+    assert!(read.iter().all(|byte| *byte == 7));
+}
+
+async fn segments(world: &World) -> usize {
+    let all: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
+    all.iter().filter(|object| object.location.as_ref().starts_with("streams/")).count()
+}
+
+/// Small writes all over large blocks are put together in pieces of the memory that a segment may take.
+#[tokio::test(start_paused = true)]
+async fn batches_are_cut_by_their_blocks() {
+    const BLOCK: u64 = 64 << 10;
+    let mut world = World::new(4);
+    (world.settings.dirty_age, world.settings.idle_age) = (NEVER, NEVER);
+    world.settings.segment_bytes = 1 << 20;
+    let run = world.start("a").await.expect("starts");
+    let made = CreateVolume { block_size_bytes: BLOCK, ..create("disk", 64 * BLOCK) };
+    run.node.create_volume(made).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    let before = segments(&world).await;
+    for block in 0..64 {
+        device.write(block * BLOCK, vec![block as u8 + 1; 512].into()).await.expect("writes");
+    }
+    run.node.open_volumes()[0].drain().await.expect("drains");
+    let made = segments(&world).await - before;
+    assert!(made >= 4, "{made} segments of 64 blocks of 64 KiB, 1 MiB each");
+}
+
+/// Volumes that share a small budget of buffers all get on.
+#[tokio::test(start_paused = true)]
+async fn volumes_share_one_budget_of_buffers() {
+    let mut world = World::new(5);
+    world.settings.buffer_bytes_max = 100 << 10;
+    let run = world.start("a").await.expect("starts");
+    let mut writers = Vec::new();
+    for n in 0..6u64 {
+        let disk = format!("disk-{n}");
+        run.node.create_volume(create(&disk, 1 << 20)).await.expect("creates");
+        let device = attach(&run, &disk).await;
+        writers.push(tokio::spawn(async move {
+            for at in 0..128u64 {
+                // Parts of blocks are merged with what is in the bucket.
+                let offset = (at * 7 % 120) * 4096 + (at % 8) * 512;
+                device.write(offset, vec![n as u8 + 1; 4608].into()).await?;
+            }
+            Ok::<_, skerry_volume::Error>(device)
+        }));
+    }
+    for writer in writers {
+        in_time("writing", writer).await.expect("a task").expect("writes");
+    }
+    for volume in run.node.open_volumes() {
+        in_time("draining", volume.drain()).await.expect("drains");
+    }
+}
+
+/// A request across the end of a volume that was made smaller changes nothing, also if it is cut into records.
+#[tokio::test(start_paused = true)]
+async fn a_request_across_the_new_end_changes_nothing() {
+    let world = World::new(6);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    device.write(0, vec![1; 1 << 20].into()).await.expect("writes");
+    run.node.resize_volume(&name("disk"), 512 << 10, true).await.expect("shrinks");
+    let start = (512 << 10) - 2 * world.settings.record_bytes_max as u64;
+    let refused = device.write(start, vec![2; 256 << 10].into()).await;
+    assert_eq!(refused.expect_err("it ends beyond the end").kind(), ErrorKind::Invalid);
+    let refused = device.zero(start, 256 << 10).await;
+    assert_eq!(refused.expect_err("it ends beyond the end").kind(), ErrorKind::Invalid);
+    let read = device.read(0, 512 << 10).await.expect("reads");
+    assert!(read.iter().all(|byte| *byte == 1), "a part of the request was applied");
+}
+
+/// What a status says is what reads say, however many ranges there are, and wherever they are kept.
+#[tokio::test(start_paused = true)]
+async fn a_long_map_is_told_piece_by_piece() {
+    let mut world = World::new(7);
+    world.settings.overlay_bytes_max = 1 << 20;
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 16 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    let volume = run.node.open_volumes().pop().expect("it is open");
+    let mut wanted = vec![false; (16 << 20) / 512];
+    for layer in 0..3u64 {
+        for n in 0..600u64 {
+            let sector = n * 48 + layer * 8;
+            device.write(sector * 512, vec![1; 512].into()).await.expect("writes");
+            wanted[sector as usize] = true;
+        }
+        match layer {
+            0 => volume.checkpoint().await.expect("checks in"),
+            1 => volume.drain().await.expect("drains"),
+            _ => {}
+        }
+    }
+    let (mut at, mut ranges) = (0, 0);
+    while at < 16 << 20 {
+        let told = device.status(at, (16 << 20) - at, 64).await.expect("tells");
+        assert!(!told.is_empty() && told.len() <= 64);
+        for range in told {
+            assert_eq!(range.offset, at);
+            at += range.length;
+            ranges += 1;
+            let sectors = range.offset as usize / 512..(at as usize) / 512;
+            let has_data = wanted[sectors].contains(&true);
+            assert!(!(range.hole && has_data), "{range:?} is no hole");
+        }
+    }
+    assert!(ranges > 600, "{ranges}");
+}
+
+/// How long 1 MiB of a volume takes to be destaged, on the simulated clock, where building a segment takes a
+/// hundredth of a millisecond; with a caller that waits for it, if it is `wanted`.
+async fn destaging(clients: bool, wanted: bool) -> Duration {
+    let mut world = World::new(8);
+    world.log.cap_bytes = 64 << 20;
+    world.settings.dirty_age = NEVER;
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    world.clock.look_us.store(10, Ordering::Relaxed);
+    let reader = device.clone();
+    let client = clients.then(|| {
+        tokio::spawn(async move {
+            loop {
+                reader.read(2 << 20, 512).await.expect("reads");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let began = tokio::time::Instant::now();
+    device.write(0, vec![1; 1 << 20].into()).await.expect("writes");
+    let volume = run.node.open_volumes().pop().expect("it is open");
+    let wait = async {
+        while volume.undestaged(Duration::ZERO).0 > 0 {
+            tokio::time::sleep(Duration::from_micros(10)).await;
+        }
+    };
+    match wanted {
+        true => volume.drain().await.expect("drains"),
+        false => in_time("destaging", wait).await,
+    }
+    if let Some(client) = client {
+        client.abort();
+    }
+    began.elapsed()
+}
+
+/// Destage rests between its steps while clients are active, unless a caller waits for it.
+#[tokio::test(start_paused = true)]
+async fn destage_leaves_active_clients_the_processor() {
+    let alone = destaging(false, false).await;
+    let beside = destaging(true, false).await;
+    let wanted = destaging(true, true).await;
+    assert!(beside > alone * 2, "{beside:?} beside clients, {alone:?} alone");
+    assert!(wanted <= alone * 2, "{wanted:?} with a caller that waits, {alone:?} alone");
+}
+
+/// The deletes of a collection run several at once, and one that hangs keeps neither a snapshot nor a checkpoint waiting.
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_hangs_holds_nothing_up() {
+    const SEGMENTS: u64 = 15;
+    let store = Arc::new(InMemory::new());
+    let mut world = World::over(1, store.clone());
+    (world.settings.idle_age, world.settings.sweep_first) = (NEVER, NEVER);
+    world.settings.checkpoint_segments_max = 64;
+    world.settings.overlay_bytes_max = 1 << 20;
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    let volume = run.node.open_volumes().remove(0);
+    for _ in 0..SEGMENTS {
+        let mut data = vec![0; 4096];
+        world.entropy.fill(&mut data);
+        device.write(0, data.into()).await.expect("writes");
+        volume.drain().await.expect("drains");
+    }
+    volume.checkpoint().await.expect("checks in");
+    let segment = |n| names::segment(SegmentKey { stream: volume.stream, number: Number(n) });
+    run.gate.hold(Some(&segment(2)));
+    let node = run.node.clone();
+    let swept = tokio::spawn(async move { node.sweep().await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut left = Vec::new();
+    for n in 1..=SEGMENTS {
+        if store.head(&Path::from(segment(n))).await.is_ok() {
+            left.push(n);
+        }
+    }
+    assert_eq!(left, [2, SEGMENTS], "all but the one that hangs, and the last, which is in use");
+    let snapshot = async {
+        let (disk, one) = (name("disk"), name("one"));
+        run.node.create_snapshot(&disk, Some(&one)).await.expect("snapshots");
+        volume.drain().await.expect("drains");
+        volume.checkpoint().await.expect("checks in");
+    };
+    in_time("a snapshot beside a collection", snapshot).await;
+    assert!(!swept.is_finished(), "the delete hangs no more");
+    run.gate.hold(None);
+    let swept = in_time("the sweep", swept).await.expect("no panic").expect("sweeps");
+    assert!(swept as u64 >= SEGMENTS - 1, "{swept} segments");
+}
+
+/// A label comes before its ref: whoever sees the label alone is told to try again, and not that nothing is there.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_has_only_its_label_is_on_its_way() {
+    let store = Arc::new(InMemory::new());
+    let world = World::over(1, store.clone());
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    let (disk, one) = (name("disk"), name("one"));
+    let made = run.node.create_snapshot(&disk, Some(&one)).await.expect("snapshots");
+    let volume = run.node.open_volumes().remove(0);
+    volume.drain().await.expect("drains");
+    let made = names::snapshot(volume.desc.id, made.id, PUBLISHED);
+    let found = store.get(&Path::from(made.clone())).await.expect("its ref").bytes().await;
+    store.delete(&Path::from(made.clone())).await.expect("deletes");
+    let other = world.neighbour(2).start("b").await.expect("starts");
+    let listed = other.node.list_snapshots(&disk).await.expect("lists");
+    assert_eq!(listed.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["one"]);
+    let clone = async |of: &str| {
+        other.node.clone_volume(&disk, &name(of), &name("copy"), None).await.map(drop)
+    };
+    let opened = other.node.open_device(&target("disk@one")).await.map(drop);
+    for refused in [clone("one").await, opened] {
+        let error = refused.expect_err("there is no ref");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.message().contains("disk@one is not in the bucket yet"), "{error}");
+    }
+    let error = clone("two").await.expect_err("there is no label either");
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    store.put(&Path::from(made), found.expect("bytes").into()).await.expect("puts");
+    clone("one").await.expect("clones");
+}

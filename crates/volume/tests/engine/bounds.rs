@@ -1,0 +1,83 @@
+//! However much a volume goes through, no object of it grows beyond its bound, and everything goes on to work.
+
+use crate::rig::{World, create, name, target};
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use skerry_core::names::{self, Object};
+use skerry_core::record::RECORD_HEAD;
+use skerry_volume::EngineSettings;
+use std::sync::Arc;
+use std::time::Duration;
+
+const BLOCK: u64 = 4096;
+/// Bytes below a leaf of the map.
+const LEAF: u64 = 128 * BLOCK;
+/// More leaves than a node of the chain of dropped subtrees names.
+const LEAVES: u64 = 1500;
+/// More than the longest root, and all that a ref says besides.
+const REF_BYTES_MAX: u64 = 1024;
+
+/// The trim that used to make a ref of 141 MB: of many ranges, each of which drops a subtree.
+#[tokio::test(start_paused = true)]
+async fn refs_stay_small_and_usable_after_a_trim_of_many_ranges() {
+    let store = Arc::new(InMemory::new());
+    let mut world = World::over(1, store.clone());
+    world.settings.checkpoint_segments_max = 64;
+    world.settings.overlay_bytes_max = 16 << 20;
+    world.settings.drain_nodes_max = 1;
+    world.settings.snapshot_garbage_bytes_max = u64::MAX;
+    world.settings.idle_age = Duration::from_secs(1_000_000);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 40)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    // Every other leaf, so that no two ranges are one.
+    let places = || (0..LEAVES).map(|n| 2 * n * LEAF);
+    for at in places() {
+        device.write(at, vec![7; BLOCK as usize].into()).await.expect("writes");
+    }
+    let settle = async || {
+        let volume = run.node.open_volumes().remove(0);
+        volume.drain().await.expect("drains");
+        volume.checkpoint().await.expect("checks in");
+    };
+    settle().await;
+    for at in places() {
+        device.zero(at, LEAF).await.expect("trims");
+    }
+    settle().await;
+    run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    settle().await;
+    let all: Vec<_> = store.list(None).try_collect().await.expect("lists");
+    let is_ref = |at: &str| matches!(names::parse(at), Object::Head(..) | Object::Snapshot(..));
+    let refs: Vec<u64> = all
+        .iter()
+        .filter(|object| is_ref(object.location.as_ref()))
+        .map(|object| object.size)
+        .collect();
+    assert_eq!(refs.len(), 2, "a head and a snapshot");
+    assert!(refs.iter().all(|size| *size < REF_BYTES_MAX), "{refs:?}");
+    drop((device, run));
+    world.lose_disk();
+    let run = world.start("a").await.expect("starts again");
+    let of = name("disk");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    assert!(device.read(0, BLOCK as usize).await.expect("reads").iter().all(|b| *b == 0));
+    assert_eq!(run.node.list_volumes().await.expect("lists").len(), 1);
+    assert_eq!(run.node.list_snapshots(&of).await.expect("lists").len(), 1);
+    run.node.clone_volume(&of, &name("one"), &name("copy"), None).await.expect("clones");
+    let report = run.node.fsck().await.expect("fsck runs");
+    assert!(report.problems.is_empty(), "{:#?}", report.problems);
+    run.node.delete_snapshot(&of, &name("one")).await.expect("deletes");
+    drop(device);
+    run.node.delete_volume(&name("copy"), true, true).await.expect("deletes");
+    run.node.delete_volume(&of, true, true).await.expect("deletes");
+    assert!(run.node.list_volumes().await.expect("lists").is_empty());
+}
+
+/// Writes are cut to records that the log takes.
+#[test]
+fn the_longest_record_fits_the_log() {
+    let longest = RECORD_HEAD + EngineSettings::default().record_bytes_max;
+    assert!(longest <= skerry_log::Settings::default().max_payload_bytes());
+}

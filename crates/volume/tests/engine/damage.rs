@@ -1,0 +1,170 @@
+//! Damage costs what it damages: one bad object keeps neither another volume nor the node from service, and what
+//! is damaged can be listed and deleted.
+
+use crate::rig::{Running, World, create, name, target};
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use skerry_store::faulty::{FaultPlan, Faulty};
+use skerry_volume::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Flips a bit in every object below `volumes/<id>/` whose name has `part` in it; gives how many.
+async fn flip(world: &World, id: impl std::fmt::Display, part: &str) -> usize {
+    let prefix = Path::from(format!("volumes/{id}"));
+    flip_below(world, &prefix, part).await
+}
+
+async fn flip_below(world: &World, prefix: &Path, part: &str) -> usize {
+    let objects: Vec<_> = world.store.list(Some(prefix)).try_collect().await.expect("lists");
+    let mut flipped = 0;
+    for at in objects.into_iter().map(|o| o.location).filter(|at| at.as_ref().contains(part)) {
+        let mut bytes =
+            world.store.get(&at).await.expect("there").bytes().await.expect("read").to_vec();
+        bytes[40] ^= 1;
+        world.store.put(&at, bytes.into()).await.expect("overwritten by hand");
+        flipped += 1;
+    }
+    flipped
+}
+
+/// Two volumes with a head each, and a snapshot of the first; closed.
+async fn two(seed: u64) -> World {
+    let world = World::new(seed);
+    let run = world.start("a").await.expect("starts");
+    for disk in ["bad", "good"] {
+        run.node.create_volume(create(disk, 1 << 20)).await.expect("creates");
+        write(&run, disk, 1).await;
+        run.node.create_snapshot(&name(disk), Some(&name("one"))).await.expect("snapshots");
+    }
+    run.node.shutdown().await.expect("stops");
+    world
+}
+
+async fn write(run: &Running, disk: &str, byte: u8) {
+    let device = run.node.open_device(&target(disk)).await.expect("attaches");
+    device.write(0, vec![byte; 4096].into()).await.expect("writes");
+    device.flush().await.expect("flushes");
+}
+
+async fn reads(run: &Running, disk: &str, byte: u8) {
+    let device = run.node.open_device(&target(disk)).await.expect("attaches");
+    let read = device.read(0, 4096).await.expect("reads");
+    assert!(read.iter().all(|b| *b == byte), "{disk} reads {}", read[0]);
+}
+
+async fn id_of(run: &Running, disk: &str) -> String {
+    let shown = run.node.show_volume(&name(disk)).await.expect("shows");
+    shown.id.to_string()
+}
+
+/// Whatever of a volume is damaged: all volumes are listed, the other one works, and the damaged one can be deleted.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_volume_is_listed_and_can_be_deleted() {
+    for part in ["/head/", "/desc", "/state", "/life/"] {
+        let world = two(1).await;
+        let id = id_of(&world.start("a").await.expect("starts"), "bad").await;
+        assert!(flip(&world, &id, part).await > 0, "{part}");
+        let run = world.start("a").await.expect("starts");
+        let listed = run.node.list_volumes().await.expect("lists");
+        let names: Vec<&str> = listed.iter().map(|info| info.name.as_str()).collect();
+        assert_eq!(names, ["bad", "good"], "{part}");
+        assert!(listed[1].failure.is_none(), "{part}: {:?}", listed[1].failure);
+        // Who wrote it can't be read in the last case: only that is damaged, and told when somebody asks.
+        let why = listed[0].failure.as_deref().unwrap_or_default();
+        assert!(why.contains(&format!("volumes/{id}{part}")), "{part}: {why}");
+        reads(&run, "good", 1).await;
+        let force = part == "/life/";
+        let deleted = run.node.delete_volume(&name("bad"), true, force).await;
+        deleted.unwrap_or_else(|e| panic!("{part}: {e}"));
+        let listed = run.node.list_volumes().await.expect("lists");
+        assert_eq!(listed.len(), 1, "{part}: {listed:?}");
+        run.node.create_volume(create("bad", 1 << 20)).await.expect("the name is free");
+        run.node.sweep().await.expect("sweeps");
+    }
+}
+
+/// A name whose object is damaged is listed as that, and hides no other.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_name_hides_no_other() {
+    let world = two(2).await;
+    assert!(flip_below(&world, &Path::from("names/bad"), "").await > 0);
+    let run = world.start("a").await.expect("starts");
+    let listed = run.node.list_volumes().await.expect("lists");
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    assert!(listed[0].failure.as_deref().is_some_and(|why| why.contains("names/bad/")));
+    reads(&run, "good", 1).await;
+}
+
+/// A damaged volume that another host wrote is deleted only by force.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_volume_of_another_host_is_deleted_by_force() {
+    let world = two(3).await;
+    let other = world.neighbour(4).start("b").await.expect("starts");
+    let id = id_of(&other, "bad").await;
+    assert!(flip(&world, &id, "/head/").await > 0);
+    let refused = other.node.delete_volume(&name("bad"), true, false).await;
+    let refused = refused.expect_err("another host wrote it");
+    assert_eq!(refused.kind(), ErrorKind::Fenced, "{refused}");
+    assert!(refused.message().contains("host a"), "{refused}");
+    other.node.delete_volume(&name("bad"), true, true).await.expect("deletes by force");
+    assert_eq!(other.node.list_volumes().await.expect("lists").len(), 1);
+}
+
+/// A descriptor that is damaged or lost, of a volume with a tail, keeps the node from nothing.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_descriptor_with_a_tail_keeps_no_node_from_starting() {
+    for lost in [false, true] {
+        let mut world = World::new(5);
+        world.settings.dirty_age = Duration::from_secs(100_000);
+        let run = world.start("a").await.expect("starts");
+        for disk in ["bad", "good"] {
+            run.node.create_volume(create(disk, 1 << 20)).await.expect("creates");
+            write(&run, disk, 7).await;
+        }
+        let id = id_of(&run, "bad").await;
+        drop(run);
+        let desc = Path::from(format!("volumes/{id}/desc"));
+        let good = world.store.get(&desc).await.expect("there").bytes().await.expect("read");
+        match lost {
+            true => world.store.delete(&desc).await.expect("deleted by hand"),
+            false => assert_eq!(flip(&world, &id, "/desc").await, 1),
+        }
+        let run = world.start("a").await.expect("starts all the same");
+        reads(&run, "good", 7).await;
+        let told = run.node.status().parked.join("\n");
+        assert!(told.contains(&id), "lost {lost}: {told}");
+        assert!(!run.node.is_drained());
+        drop(run);
+        world.store.put(&desc, good.into()).await.expect("put back");
+        let run = world.start("a").await.expect("starts");
+        reads(&run, "bad", 7).await;
+        assert!(run.node.status().parked.is_empty(), "{:?}", run.node.status().parked);
+    }
+}
+
+/// A bucket that does not answer while the node starts delays what it delays.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_is_away_at_the_start_keeps_no_node_from_starting() {
+    let store = Faulty::new(Arc::new(InMemory::new()), 6, FaultPlan::default());
+    let faults = store.faults();
+    let mut world = World::over(6, Arc::new(store));
+    world.settings.dirty_age = Duration::from_secs(100_000);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    write(&run, "disk", 9).await;
+    drop(run);
+    // The bucket's descriptor is found and read, and then nothing any more.
+    let stop_after = Some(faults.calls() + 2);
+    faults.set_plan(FaultPlan { stop_after, ..FaultPlan::default() });
+    let run = world.start("a").await.expect("starts without its volume");
+    assert_eq!(run.node.status().volumes_open, 0);
+    assert!(!run.node.is_drained());
+    faults.revive();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(run.node.status().volumes_open, 1, "it comes back by itself");
+    assert!(run.node.status().parked.is_empty(), "{:?}", run.node.status().parked);
+    reads(&run, "disk", 9).await;
+}

@@ -1,0 +1,155 @@
+//! What hangs on a volume's history: clones, their clones, and rollbacks. It holds what it needs, and no longer.
+
+use crate::rig::{Running, World, create, name, target};
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
+
+async fn objects(world: &World, part: &str) -> usize {
+    let all: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
+    all.iter().filter(|object| object.location.as_ref().contains(part)).count()
+}
+
+async fn write(run: &Running, disk: &str, byte: u8) {
+    let device = run.node.open_device(&target(disk)).await.expect("attaches");
+    for block in 0..8 {
+        device.write(block * 4096, vec![byte; 4096].into()).await.expect("writes");
+    }
+    settle(run).await;
+}
+
+async fn settle(run: &Running) {
+    for volume in run.node.open_volumes() {
+        volume.drain().await.expect("drains");
+        volume.checkpoint().await.expect("checks in");
+    }
+}
+
+async fn reads(run: &Running, what: &str, byte: u8) {
+    let device = run.node.open_device(&target(what)).await.expect("attaches");
+    let read = device.read(0, 8 * 4096).await.expect("reads");
+    assert!(read.iter().all(|b| *b == byte), "{what} reads {}", read[0]);
+}
+
+async fn is_clean(run: &Running, what: &str) {
+    let found = run.node.fsck().await.expect("checks");
+    assert_eq!((found.orphans, found.problems), (0, vec![]), "{what}");
+}
+
+/// A clone's clone needs what the first volume wrote, though its own parent is gone; when it goes, everything does.
+#[tokio::test(start_paused = true)]
+async fn a_clone_of_a_clone_outlives_both() {
+    let world = World::new(1);
+    let run = world.start("a").await.expect("starts");
+    let (node, disk, one) = (&run.node, name("disk"), name("one"));
+    node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    write(&run, "disk", 1).await;
+    node.create_snapshot(&disk, Some(&one)).await.expect("snapshots");
+    let (first, second) = (name("first"), name("second"));
+    node.clone_volume(&disk, &one, &first, None).await.expect("clones");
+    reads(&run, "first", 1).await;
+    node.create_snapshot(&first, Some(&one)).await.expect("snapshots");
+    node.clone_volume(&first, &one, &second, None).await.expect("clones the clone");
+    node.delete_snapshot(&disk, &one).await.expect("deletes");
+    node.delete_volume(&first, true, true).await.expect("deletes");
+    write(&run, "disk", 2).await;
+    node.sweep().await.expect("sweeps");
+    node.sweep().await.expect("sweeps again");
+    assert_eq!(objects(&world, "/hold/").await, 2, "each parent knows its clone");
+    reads(&run, "second", 1).await;
+    reads(&run, "disk", 2).await;
+    is_clean(&run, "with the clone's clone").await;
+    node.delete_volume(&second, true, true).await.expect("deletes");
+    assert_eq!(objects(&world, "/hold/").await, 0, "nothing hangs on anything");
+    node.sweep().await.expect("sweeps");
+    is_clean(&run, "alone").await;
+    reads(&run, "disk", 2).await;
+}
+
+/// After a rollback the snapshots before it are no neighbours of those after it: whichever goes, the others are whole.
+#[tokio::test(start_paused = true)]
+async fn snapshots_around_a_rollback_go_in_any_order() {
+    let labels = ["s1", "s2", "s3", "s4"];
+    for gone in 0..4 {
+        let world = World::new(10 + gone);
+        let run = world.start("a").await.expect("starts");
+        let (node, disk) = (&run.node, name("disk"));
+        node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+        for (byte, label) in (1..).zip(labels) {
+            if label == "s3" {
+                let kept =
+                    node.rollback_volume(&disk, &name("s1"), true).await.expect("rolls back");
+                let kept: skerry_core::name::Name = kept.name.parse().expect("a name");
+                node.delete_snapshot(&disk, &kept).await.expect("deletes");
+            }
+            // The third is what the first is.
+            if label != "s3" {
+                write(&run, "disk", byte).await;
+            }
+            node.create_snapshot(&disk, Some(&name(label))).await.expect("snapshots");
+            settle(&run).await;
+        }
+        node.delete_snapshot(&disk, &name(labels[gone as usize])).await.expect("deletes");
+        for sweeps in 0..2 {
+            for (label, byte) in labels.iter().zip([1, 2, 1, 4]) {
+                if *label != labels[gone as usize] {
+                    reads(&run, &format!("disk@{label}"), byte).await;
+                }
+            }
+            reads(&run, "disk", 4).await;
+            if sweeps == 0 {
+                node.sweep().await.expect("sweeps");
+            }
+        }
+        is_clean(&run, labels[gone as usize]).await;
+    }
+}
+
+/// A deletion that a crash interrupts, at any call, is finished by the next owner or was never begun.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_was_interrupted_is_finished() {
+    for calls in 0..16 {
+        let world = World::new(100 + calls);
+        let run = world.start("a").await.expect("starts");
+        run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+        write(&run, "disk", 1).await;
+        run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+        settle(&run).await;
+        run.gate.shut_after(calls);
+        let (disk, one) = (name("disk"), name("one"));
+        let deleting = run.node.delete_snapshot(&disk, &one);
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(20), deleting).await;
+        drop(run);
+        world.disk.kill();
+        let run = world.start("a").await.expect("starts again");
+        reads(&run, "disk", 1).await;
+        let left = run.node.list_snapshots(&name("disk")).await.expect("lists");
+        for snapshot in &left {
+            reads(&run, &format!("disk@{}", snapshot.name), 1).await;
+        }
+        if left.is_empty() {
+            settle(&run).await;
+            assert_eq!(objects(&world, "/label/").await, 0, "{calls}: a label is left");
+            let free = run.node.create_snapshot(&name("disk"), Some(&name("one"))).await;
+            free.unwrap_or_else(|e| panic!("{calls}: the name is not free: {e}"));
+        }
+    }
+}
+
+/// Nothing of a volume that is over is left but what is never deleted.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_of_a_volume_that_is_over() {
+    let world = World::new(50);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    write(&run, "disk", 1).await;
+    run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    run.node.delete_volume(&name("disk"), true, true).await.expect("deletes");
+    for part in ["/head/", "/ref/", "/label/", "/hold/", "/pin/"] {
+        assert_eq!(objects(&world, part).await, 0, "{part}");
+    }
+    let streams = Path::from("streams");
+    let left: Vec<_> = world.store.list(Some(&streams)).try_collect().await.expect("lists");
+    // Seals stay while the bucket lives.
+    assert!(left.iter().all(|object| object.size < 1024), "{left:?}");
+}

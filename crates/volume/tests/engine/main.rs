@@ -1,0 +1,19 @@
+//! Tests of the engine: one binary, so that its parts are linked once.
+
+mod beside;
+mod bounds;
+mod cost;
+mod crash_points;
+mod damage;
+mod edges;
+mod family;
+mod layers;
+mod model;
+mod outage;
+mod own_root;
+mod promises;
+mod rig;
+mod sample;
+mod scale;
+mod smoke;
+mod stuck;

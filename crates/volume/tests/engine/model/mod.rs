@@ -1,0 +1,75 @@
+//! Random operations, faults and crashes on several volumes and two hosts, against a naïve reference.
+//!
+//! `SKERRY_SEED` replays one seed, `SKERRY_SEEDS` says how many to try, `SKERRY_MODEL_SECONDS` for how
+//! long (20 unless told otherwise). A failing run prints its seed and what it did last.
+
+#![allow(unreachable_pub, reason = "the files of one test")]
+
+mod cut;
+mod driver;
+mod mend;
+mod ops;
+pub(crate) mod reference;
+use self::driver::Model;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex};
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// One run in a runtime of its own: tasks of nodes that died go with it.
+fn run(seed: u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let trace = Arc::new(Mutex::new(Vec::new()));
+    let kept = trace.clone();
+    let done = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async move {
+            let mut model = Model::new(seed, trace).await;
+            model.run().await;
+        });
+    }));
+    if let Err(panic) = done {
+        let trace = kept.lock().map(|t| t.clone()).unwrap_or_default();
+        let from = trace.len().saturating_sub(60);
+        eprintln!("the last operations of seed {seed}:");
+        trace[from..].iter().for_each(|line| eprintln!("  {line}"));
+        eprintln!("replay with SKERRY_SEED={seed}");
+        resume_unwind(panic);
+    }
+}
+
+/// Seeds that found a mistake when they were first tried. As long as the model draws as it did then, each would again.
+#[test]
+fn what_was_found_before_stays_mended() {
+    // Operations were added since, so that most of these draw otherwise now. The last two: a resize that waited for itself while others had filled the log; a host that had not noticed yet
+    // that a volume was taken from it, and met what its new owner had deleted.
+    for seed in [3127, 4048, 10_008, 11_732, 12_785, 47_023, 56_472] {
+        run(seed);
+    }
+}
+
+#[test]
+fn random_operations_agree_with_a_naive_reference() {
+    if let Some(seed) = setting("SKERRY_SEED") {
+        return run(seed);
+    }
+    let seconds = setting("SKERRY_MODEL_SECONDS").unwrap_or(20);
+    let seeds = setting("SKERRY_SEEDS").unwrap_or(u64::MAX);
+    let first = setting("SKERRY_FIRST_SEED").unwrap_or(0);
+    #[expect(clippy::disallowed_methods, reason = "a budget of real time bounds the test")]
+    let begun = std::time::Instant::now();
+    let mut tried = 0;
+    for seed in first..first.saturating_add(seeds) {
+        run(seed);
+        tried += 1;
+        if begun.elapsed().as_secs() >= seconds && seeds == u64::MAX {
+            break;
+        }
+    }
+    println!("{tried} seeds");
+}

@@ -1,0 +1,153 @@
+//! A bucket that fails for a while, for every reason that can pass: guests wait, nothing goes out of service, and a
+//! stop ends.
+
+use crate::rig::{Running, World, create, name, target};
+use object_store::memory::InMemory;
+use skerry_store::faulty::{FaultPlan, Faults, Faulty, Refusal};
+use skerry_volume::{Device, ErrorKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+const BLOCK: usize = 4096;
+/// An outage that no number of tries survives by chance.
+const OUTAGE: Duration = Duration::from_secs(200);
+
+struct Case {
+    world: World,
+    faults: Faults,
+}
+
+impl Case {
+    /// A volume of which one block is in the bucket, and a snapshot of it.
+    async fn new(seed: u64) -> Self {
+        let faulty = Faulty::new(Arc::new(InMemory::new()), seed, FaultPlan::default());
+        let faults = faulty.faults();
+        let mut world = World::over(seed, Arc::new(faulty));
+        // Who reads a snapshot stops when its pin may have ended, however long it would wait for the bucket.
+        world.settings.pin_ttl = 10 * OUTAGE;
+        let run = world.start("a").await.expect("starts");
+        run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+        let device = attach(&run, "disk").await;
+        device.write(0, vec![1; BLOCK].into()).await.expect("writes");
+        run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+        run.node.open_volumes()[0].drain().await.expect("drains");
+        Self { world, faults }
+    }
+
+    /// A node that has nothing in memory.
+    async fn start(&self) -> Running {
+        self.world.start("a").await.expect("starts again")
+    }
+
+    fn refuse(&self, refusal: Option<Refusal>) {
+        self.faults.set_plan(FaultPlan { refusal, ..FaultPlan::default() });
+    }
+
+    /// The store refuses all calls for a while.
+    async fn outage(&self, refusal: Refusal) {
+        self.refuse(Some(refusal));
+        tokio::time::sleep(OUTAGE).await;
+        self.refuse(None);
+    }
+}
+
+async fn attach(run: &Running, export: &str) -> Arc<Device> {
+    run.node.open_device(&target(export)).await.expect("attaches")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_waits_for_a_bucket_that_fails() {
+    for refusal in Refusal::ALL {
+        for export in ["disk", "disk@s"] {
+            let case = Case::new(1).await;
+            let run = case.start().await;
+            let device = attach(&run, export).await;
+            case.refuse(Some(refusal));
+            let before = case.faults.calls();
+            let read = async {
+                let began = tokio::time::Instant::now();
+                let read = device.read(0, BLOCK).await.expect("waits, and reads");
+                assert_eq!(read, vec![1; BLOCK], "{refusal:?}");
+                assert!(began.elapsed() >= OUTAGE, "{refusal:?}: it did not wait");
+            };
+            tokio::join!(biased; read, case.outage(refusal));
+            let calls = case.faults.calls() - before;
+            assert!(calls < 8 * OUTAGE.as_secs(), "{refusal:?}: {calls} calls are a storm");
+        }
+    }
+}
+
+/// A part of a block waits for the rest, which the store says is not there: the volume stays in service.
+#[tokio::test(start_paused = true)]
+async fn an_outage_takes_no_volume_out_of_service() {
+    for refusal in Refusal::ALL {
+        let case = Case::new(2).await;
+        let run = case.start().await;
+        let device = attach(&run, "disk").await;
+        device.write(512, vec![2; 512].into()).await.expect("writes");
+        device.flush().await.expect("flushes");
+        case.outage(refusal).await;
+        let told = run.node.status();
+        assert!(told.bucket_failure.is_some(), "{refusal:?}: the last that is known is a failure");
+        assert_eq!(told.parked, Vec::<String>::new(), "{refusal:?}");
+        device.write(1024, vec![3; 512].into()).await.expect("the same attachment goes on");
+        run.node.open_volumes()[0].drain().await.expect("drains");
+        assert_eq!(run.node.status().bucket_failure, None, "{refusal:?}");
+        drop((device, run));
+        let read = attach(&case.start().await, "disk").await.read(0, 2048).await.expect("reads");
+        assert_eq!(read, [[1; 512], [2; 512], [3; 512], [1; 512]].concat());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_waits_no_longer_than_the_settings_say() {
+    let mut case = Case::new(3).await;
+    case.world.settings.guest_wait_max = Some(Duration::from_secs(60));
+    let run = case.start().await;
+    let device = attach(&run, "disk").await;
+    case.refuse(Some(Refusal::Busy));
+    let began = tokio::time::Instant::now();
+    let error = device.read(0, BLOCK).await.expect_err("it ends");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let seconds = began.elapsed().as_secs();
+    assert!((50..70).contains(&seconds), "after {seconds} s");
+}
+
+/// A command is for somebody who wants to be told.
+#[tokio::test(start_paused = true)]
+async fn a_command_does_not_wait_for_long() {
+    for refusal in Refusal::ALL {
+        let case = Case::new(4).await;
+        let run = case.start().await;
+        case.refuse(Some(refusal));
+        let began = tokio::time::Instant::now();
+        let error = run.node.create_volume(create("more", 1 << 20)).await.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{refusal:?}: {error}");
+        let error = run.node.open_device(&target("disk")).await.err().expect("refused");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{refusal:?}: {error}");
+        assert!(began.elapsed() < Duration::from_secs(30), "{refusal:?}");
+    }
+}
+
+/// A node that stops waits for nobody: what the bucket does not take stays in the log.
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_while_the_bucket_is_away() {
+    let case = Case::new(5).await;
+    let run = case.start().await;
+    let device = attach(&run, "disk").await;
+    device.write(512, vec![2; 512].into()).await.expect("writes");
+    device.flush().await.expect("flushes");
+    case.refuse(Some(Refusal::Away));
+    let read = async { device.read(0, BLOCK).await.expect_err("the node stops") };
+    let stop = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let stopped = run.node.shutdown();
+        tokio::time::timeout(Duration::from_secs(120), stopped).await.expect("it ends")
+    };
+    let (_, stopped) = tokio::join!(read, stop);
+    stopped.expect("stops");
+    drop((device, run));
+    case.refuse(None);
+    let read = attach(&case.start().await, "disk").await.read(512, 512).await.expect("reads");
+    assert_eq!(read, vec![2; 512]);
+}

@@ -1,0 +1,722 @@
+//! Promises that only something going on beside, or going wrong half-way, can break.
+
+use crate::rig::{World, create, name, target};
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use skerry_core::descriptor::FlushLevel;
+use skerry_core::env::Entropy;
+use skerry_store::faulty::{FaultPlan, Faults, Faulty};
+use skerry_volume::{CreateVolume, Device, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+fn faulty(seed: u64) -> (World, Faults) {
+    let store = Faulty::new(Arc::new(InMemory::new()), seed, FaultPlan::default());
+    let faults = store.faults();
+    (World::over(seed, Arc::new(store)), faults)
+}
+
+async fn is(device: &Device, offset: u64, byte: u8) -> bool {
+    device.read(offset, 4096).await.expect("reads").iter().all(|b| *b == byte)
+}
+
+/// Without a log on a disk a flush means the bucket, whatever the volume's level says.
+#[tokio::test(start_paused = true)]
+async fn without_a_log_a_flush_is_in_the_bucket() {
+    let mut world = World::new(1);
+    {
+        let run = world.start("a").await.expect("starts");
+        let flush = Some(FlushLevel::Local);
+        let made = CreateVolume { flush, ..create("disk", 1 << 20) };
+        run.node.create_volume(made).await.expect("creates");
+        run.node.shutdown().await.expect("stops");
+    }
+    world.lose_disk();
+    world.has_log = false;
+    let run = world.start("a").await.expect("starts without a log");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![7; 4096].into()).await.expect("writes");
+    assert!(device.try_flush().is_none(), "only the bucket can answer");
+    device.flush().await.expect("flushes");
+    let shown = run.node.show_volume(&name("disk")).await.expect("shows");
+    assert_eq!(shown.flush, FlushLevel::Bucket);
+    drop(run);
+    world.lose_disk();
+    let run = world.start("a").await.expect("starts again");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    assert!(is(&device, 0, 7).await, "a flushed write is lost");
+}
+
+/// A rollback under a writer: whatever was acknowledged is in the snapshot that it keeps.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_keeps_all_that_was_acknowledged() {
+    for seed in 0..20 {
+        let slow = FaultPlan { slow: 1000, slow_ms: 1..40, ..FaultPlan::default() };
+        let (world, faults) = faulty(seed);
+        let run = world.start("a").await.expect("starts");
+        let made = CreateVolume { flush: Some(FlushLevel::Bucket), ..create("disk", 1 << 20) };
+        run.node.create_volume(made).await.expect("creates");
+        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+        faults.set_plan(slow);
+        let writer = tokio::spawn(async move {
+            let mut acknowledged = 0u64;
+            while device.write(acknowledged * 4096, vec![9; 4096].into()).await.is_ok() {
+                acknowledged += 1;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            acknowledged
+        });
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let (disk, one) = (name("disk"), name("one"));
+        let kept = run.node.rollback_volume(&disk, &one, true).await.expect("rolls back");
+        let acknowledged = writer.await.expect("the writer ends");
+        let full = format!("disk@{}", kept.name);
+        let seen = run.node.open_device(&target(&full)).await.expect("attaches");
+        for block in 0..acknowledged {
+            let is_there = is(&seen, block * 4096, 9).await;
+            assert!(is_there, "seed {seed}: write {block} of {acknowledged} is nowhere");
+        }
+        assert!(acknowledged > 3, "{acknowledged}");
+    }
+}
+
+/// A bucket that takes no writes for a while, snapshots and checkpoints included, costs time and nothing else.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_denies_delays_and_loses_nothing() {
+    let (mut world, faults) = faulty(3);
+    world.settings.checkpoint_segments_max = 1;
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    for round in 1..6u8 {
+        device.write(u64::from(round) * 4096, vec![round; 4096].into()).await.expect("writes");
+        faults.set_plan(FaultPlan { deny_writes: true, ..FaultPlan::default() });
+        let label = format!("s{round}");
+        run.node.create_snapshot(&name("disk"), Some(&name(&label))).await.expect("snapshots");
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        device.write(0, vec![round; 4096].into()).await.expect("writes");
+        device.flush().await.expect("flushes");
+        assert!(run.node.status().bucket_failure.is_some(), "nobody is told");
+        faults.set_plan(FaultPlan::default());
+        // Denied in the middle of a checkpoint, too.
+        for _ in 0..u32::from(round) * 3 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    for volume in run.node.open_volumes() {
+        volume.drain().await.expect("drains");
+        volume.checkpoint().await.expect("checks in");
+    }
+    assert!(run.node.status().bucket_failure.is_none());
+    for round in 1..6u8 {
+        let full = format!("disk@s{round}");
+        let seen = run.node.open_device(&target(&full)).await.expect("attaches");
+        assert!(is(&seen, u64::from(round) * 4096, round).await);
+        assert!(is(&seen, 0, round - 1).await);
+    }
+}
+
+/// However far a release or a deletion got, what a client is told afterwards is true.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_up_half_way_takes_no_promises() {
+    let (mut refused, mut served) = (0, 0);
+    for calls in 0..40 {
+        for delete in [false, true] {
+            let (world, faults) = faulty(100 + calls);
+            let run = world.start("a").await.expect("starts");
+            run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+            let device = run.node.open_device(&target("disk")).await.expect("attaches");
+            device.write(0, vec![1; 4096].into()).await.expect("writes");
+            drop(device);
+            let stop_after = Some(faults.calls() + calls);
+            faults.set_plan(FaultPlan { stop_after, ..FaultPlan::default() });
+            let gave_up = async {
+                match delete {
+                    true => run.node.delete_volume(&name("disk"), true, false).await,
+                    false => run.node.release_volume(&name("disk"), false).await.map(drop),
+                }
+            };
+            let done = tokio::time::timeout(Duration::from_secs(20), gave_up).await;
+            faults.revive();
+            let Ok(device) = run.node.open_device(&target("disk")).await else {
+                refused += 1;
+                assert!(delete, "{calls}: a volume that was released can't be attached: {done:?}");
+                continue;
+            };
+            served += 1;
+            device.write(4096, vec![2; 4096].into()).await.expect("writes");
+            device.flush().await.expect("flushes");
+            drop((device, run));
+            world.disk.kill();
+            let run = world.start("a").await.expect("starts again");
+            let device = run.node.open_device(&target("disk")).await;
+            let device = device.unwrap_or_else(|e| panic!("{calls}, delete {delete}: {e}"));
+            assert!(is(&device, 0, 1).await, "{calls}, delete {delete}: what was there is gone");
+            assert!(is(&device, 4096, 2).await, "{calls}, delete {delete}: a flush is lost");
+        }
+    }
+    assert!(refused > 5 && served > 20, "{refused} refused, {served} served");
+}
+
+/// However far a rename got, renaming again, there or back, ends it.
+#[tokio::test(start_paused = true)]
+async fn a_rename_that_stopped_half_way_is_finished_by_another() {
+    for calls in 0..30 {
+        for back in [false, true] {
+            let (world, faults) = faulty(300 + calls);
+            let run = world.start("a").await.expect("starts");
+            run.node.create_volume(create("one", 1 << 20)).await.expect("creates");
+            drop(run.node.open_device(&target("one")).await.expect("attaches"));
+            let (one, two) = (name("one"), name("two"));
+            let stop_after = Some(faults.calls() + calls);
+            faults.set_plan(FaultPlan { stop_after, ..FaultPlan::default() });
+            let rename = run.node.rename_volume(&one, &two);
+            let first = tokio::time::timeout(Duration::from_secs(20), rename).await;
+            faults.revive();
+            let listed = run.node.list_volumes().await.expect("lists");
+            assert_eq!(listed.len(), 1, "{calls}: {listed:?} after {first:?}");
+            let now = name(&listed[0].name);
+            let to = if back { &one } else { &two };
+            let again = run.node.rename_volume(&now, to);
+            let again = tokio::time::timeout(Duration::from_secs(60), again).await;
+            again.expect("it hangs").unwrap_or_else(|e| panic!("{calls}, back {back}: {e}"));
+            let listed = run.node.list_volumes().await.expect("lists");
+            assert_eq!(listed.len(), 1, "{calls}: {listed:?}");
+            assert_eq!(listed[0].name, to.as_str(), "{calls}, back {back}");
+            // Both names are free or lead there: neither is lost.
+            let other = if back { &two } else { &one };
+            run.node.create_volume(create(other.as_str(), 1 << 20)).await.expect("creates");
+        }
+    }
+}
+
+/// What was trimmed leaves the bucket though nobody writes any more, however little a checkpoint releases.
+#[tokio::test(start_paused = true)]
+async fn an_idle_volume_gives_back_what_was_trimmed() {
+    let mut world = World::new(4);
+    world.settings.drain_nodes_max = 1;
+    world.settings.idle_age = Duration::from_secs(60);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    let mut noise = vec![0; 4 << 20];
+    world.entropy.fill(&mut noise);
+    for at in (0..noise.len()).step_by(64 << 10) {
+        let piece = noise[at..at + (64 << 10)].to_vec();
+        device.write(at as u64, piece.into()).await.expect("writes");
+    }
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    let full = bytes_of(&world).await;
+    assert!(full > 4 << 20, "{full}");
+    device.zero(0, (4 << 20) - 4096).await.expect("trims");
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    let rest = bytes_of(&world).await;
+    assert!(rest < 256 << 10, "{rest} bytes of {full} are left");
+    let last = (4 << 20) - 4096;
+    assert_eq!(device.read(last, 4096).await.expect("reads"), noise[last as usize..]);
+    assert!(is(&device, 0, 0).await);
+    let calm = bytes_of(&world).await;
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    assert_eq!(bytes_of(&world).await, calm, "it does not come to rest");
+}
+
+/// A head that a fenced writer's PUT brings after it was superseded and collected harms nobody, and goes.
+#[tokio::test(start_paused = true)]
+async fn a_late_head_stops_no_collection() {
+    let world = World::new(5);
+    let heads = |objects: &[ObjectMeta]| -> Vec<Path> {
+        let all = objects.iter().map(|object| object.location.clone());
+        all.filter(|at| at.as_ref().contains("/head/")).collect()
+    };
+    let late = {
+        let run = world.start("a").await.expect("starts");
+        run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        device.write(0, vec![1; 64 << 10].into()).await.expect("writes");
+        run.node.open_volumes()[0].drain().await.expect("drains");
+        run.node.open_volumes()[0].checkpoint().await.expect("checks in");
+        let head = heads(&objects_of(&world).await).pop().expect("a head");
+        let bytes = world.store.get(&head).await.expect("there").bytes().await.expect("read");
+        (head, bytes)
+    };
+    let run = world.start("a").await.expect("starts again");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![2; 64 << 10].into()).await.expect("writes");
+    run.node.open_volumes()[0].drain().await.expect("drains");
+    run.node.open_volumes()[0].checkpoint().await.expect("checks in");
+    assert!(run.node.sweep().await.expect("sweeps") > 0, "nothing of before was deleted");
+    world.store.put(&late.0, late.1.clone().into()).await.expect("the late PUT");
+    let found = run.node.fsck().await.expect("checks");
+    assert!(found.problems.is_empty(), "{:?}", found.problems);
+    // Nor does it stop the collection of another volume, whose owner may not delete it.
+    let other = world.neighbour(6).start("b").await.expect("starts");
+    other.node.create_volume(create("more", 1 << 20)).await.expect("creates");
+    let more = other.node.open_device(&target("more")).await.expect("attaches");
+    more.write(0, vec![3; 64 << 10].into()).await.expect("writes");
+    let volume = other.node.open_volumes().pop().expect("it is open");
+    volume.drain().await.expect("drains");
+    volume.checkpoint().await.expect("checks in");
+    volume.sweep().await.expect("sweeps");
+    run.node.sweep().await.expect("sweeps");
+    let left = heads(&objects_of(&world).await);
+    assert!(!left.contains(&late.0) && left.len() == 2, "{left:?}");
+    assert!(is(&device, 0, 2).await);
+}
+
+/// A host from which a volume was taken, and which has not noticed, finds objects deleted: it says that it was taken
+/// over, not that data is lost, and takes it back by force.
+#[tokio::test(start_paused = true)]
+async fn what_a_new_owner_deletes_is_not_lost() {
+    for case in ["check in", "read", "status", "take back"] {
+        let mut world = World::new(19);
+        // Nobody finds out by himself, and nothing is in memory.
+        world.settings.fence_interval = Duration::from_secs(100_000);
+        world.settings.idle_age = Duration::from_secs(100_000);
+        world.settings.glimpse_gap = Duration::from_secs(100_000);
+        world.cache_bytes = 0;
+        let a = world.start("a").await.expect("starts");
+        a.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+        let on_a = a.node.open_device(&target("disk")).await.expect("attaches");
+        let volume = a.node.open_volumes().pop().expect("it is open");
+        on_a.write(0, vec![1; 64 << 10].into()).await.expect("writes");
+        volume.drain().await.expect("drains");
+        volume.checkpoint().await.expect("checks in");
+        on_a.write(0, vec![2; 4096].into()).await.expect("writes");
+        volume.drain().await.expect("drains");
+
+        let b = world.neighbour(20).start("b").await.expect("starts");
+        b.node.release_volume(&name("disk"), true).await.expect("by force");
+        let on_b = b.node.open_device(&target("disk")).await.expect("attaches");
+        on_b.write(0, vec![3; 64 << 10].into()).await.expect("writes");
+        let theirs = b.node.open_volumes().pop().expect("it is open");
+        theirs.drain().await.expect("drains");
+        theirs.checkpoint().await.expect("checks in");
+        assert!(b.node.sweep().await.expect("sweeps") > 0, "nothing of a's was deleted");
+
+        let refused = match case {
+            "check in" => volume.checkpoint().await,
+            "read" => on_a.read(8192, 4096).await.map(drop),
+            "status" => on_a.status(0, 4 << 20, 8).await.map(drop),
+            _ => {
+                a.node.release_volume(&name("disk"), true).await.expect("by force");
+                let back = a.node.open_device(&target("disk")).await.expect("attaches");
+                assert!(is(&back, 8192, 3).await);
+                continue;
+            }
+        };
+        let error = refused.expect_err("its objects are gone");
+        assert_eq!(error.kind(), ErrorKind::Fenced, "{case}: {error}");
+        assert!(error.message().contains("taken over by"), "{case}: {error}");
+    }
+}
+
+/// A segment or a head that somebody deleted is missed: no volume opens as less than it was, and nothing is
+/// sealed, so that it opens once the object is back.
+#[tokio::test(start_paused = true)]
+async fn what_was_deleted_by_hand_is_missed() {
+    for is_checked_in in [false, true] {
+        let mut world = World::new(6);
+        world.settings.checkpoint_segments_max = 1000;
+        world.settings.idle_age = Duration::from_secs(100_000);
+        {
+            let run = world.start("a").await.expect("starts");
+            run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+            let device = run.node.open_device(&target("disk")).await.expect("attaches");
+            let volume = run.node.open_volumes().pop().expect("it is open");
+            for block in 0..10u8 {
+                device
+                    .write(u64::from(block) * 4096, vec![block; 4096].into())
+                    .await
+                    .expect("writes");
+                volume.drain().await.expect("drains");
+            }
+            if is_checked_in {
+                // All of it again, so that nothing of before is needed.
+                device.write(0, vec![7; 64 << 10].into()).await.expect("writes");
+                volume.drain().await.expect("drains");
+                volume.checkpoint().await.expect("checks in");
+                assert!(run.node.sweep().await.expect("sweeps") > 0);
+            }
+        }
+        let all = objects_of(&world).await;
+        let wanted = if is_checked_in { "/head/" } else { "0000000000000003" };
+        let found = all.iter().find(|object| object.location.as_ref().contains(wanted));
+        let lost = found.expect("there is one").location.clone();
+        let bytes = world.store.get(&lost).await.expect("there").bytes().await.expect("read");
+        world.store.delete(&lost).await.expect("deleted by hand");
+        {
+            let run = world.start("a").await.expect("starts");
+            let opened = run.node.open_device(&target("disk")).await;
+            let error = opened.err().expect("it opened without what was deleted");
+            assert_eq!(error.kind(), skerry_volume::ErrorKind::Corrupt, "{error}");
+            let report = run.node.fsck().await.expect("checks");
+            assert!(!report.problems.is_empty(), "fsck finds nothing");
+        }
+        world.store.put(&lost, bytes.into()).await.expect("put back");
+        let run = world.start("a").await.expect("starts");
+        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        assert!(is(&device, 5 * 4096, if is_checked_in { 7 } else { 5 }).await);
+    }
+}
+
+/// A tail that is fenced, while the node runs or when it starts, leaves the log: other volumes keep all of the
+/// log's room, and every record of the tail is in a log of its own.
+#[tokio::test(start_paused = true)]
+async fn a_fenced_tail_leaves_the_log() {
+    for (is_running, theirs_first) in [(true, 0), (false, 0), (false, 50), (false, 500)] {
+        let mut world = World::new(7);
+        world.settings.dirty_age = Duration::from_secs(100_000);
+        world.settings.segment_bytes = 4 << 20;
+        let other = world.neighbour(8);
+        let mut running = Some(world.start("a").await.expect("starts"));
+        let run = running.as_ref().expect("it runs");
+        run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        for block in 0..100u64 {
+            let data = vec![block as u8; 4096];
+            device.write(block * 4096, data.into()).await.expect("writes");
+            device.flush().await.expect("flushes");
+        }
+        let used = run.node.status().log_used_bytes;
+        assert!(used > 100 * 4096, "{used}");
+        drop(device);
+        if !is_running {
+            running = None;
+        }
+        let theirs = other.start("b").await.expect("starts");
+        theirs.node.release_volume(&name("disk"), true).await.expect("releases");
+        let device = theirs.node.open_device(&target("disk")).await.expect("attaches");
+        assert!(!device.is_read_only());
+        // However far the new owner got: what it never saw is parked.
+        for block in 0..theirs_first {
+            device.write(block % 1000 * 4096, vec![9; 512].into()).await.expect("writes");
+        }
+        theirs.node.open_volumes()[0].drain().await.expect("drains");
+        let run = match running {
+            Some(run) => run,
+            None => world.start("a").await.expect("starts again"),
+        };
+        // The owner looks now and then.
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        let status = run.node.status();
+        assert_eq!(status.parked.iter().filter(|line| line.contains("0 to 99")).count(), 1);
+        assert!(run.node.is_drained(), "{:?}", status.parked);
+        let disks = world.parked.disks();
+        assert_eq!(disks.len(), 1);
+        let env = skerry_log::Env::new(|| 1, || 0);
+        let (_log, recovery) =
+            skerry_log::Log::open(disks[0].clone(), world.log.clone(), env).expect("opens");
+        let tails = skerry_volume::tail::read(recovery).expect("reads");
+        let tail = tails.by_volume.values().next().expect("one volume");
+        let vseqs: Vec<u64> = tail.records.iter().map(|r| r.vseq).collect();
+        assert_eq!(vseqs, (0..100).collect::<Vec<_>>());
+        // The log's files come free once another volume has filled the present one.
+        run.node.create_volume(create("more", 4 << 20)).await.expect("creates");
+        let more = run.node.open_device(&target("more")).await.expect("attaches");
+        more.write(0, vec![1; 512 << 10].into()).await.expect("writes");
+        for volume in run.node.open_volumes().iter().filter(|volume| volume.name() == "more") {
+            volume.drain().await.expect("drains");
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(run.node.status().log_used_bytes < 2 * world.log.file_bytes);
+    }
+}
+
+/// A fenced tail that finds no room outside the log is kept in it, and told of, until there is room.
+#[tokio::test(start_paused = true)]
+async fn a_fenced_tail_waits_for_room_to_leave() {
+    let mut world = World::new(17);
+    world.settings.dirty_age = Duration::from_secs(100_000);
+    let other = world.neighbour(18);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    device.flush().await.expect("flushes");
+    world.parked.is_full.store(true, Ordering::Relaxed);
+    let theirs = other.start("b").await.expect("starts");
+    theirs.node.release_volume(&name("disk"), true).await.expect("releases");
+    drop(theirs.node.open_device(&target("disk")).await.expect("attaches"));
+    tokio::time::sleep(world.settings.fence_interval * 5).await;
+    let told = run.node.status().parked;
+    assert!(told.iter().any(|line| line.contains("stays in the log")), "{told:?}");
+    assert!(!run.node.is_drained() && world.parked.disks().is_empty());
+    world.parked.is_full.store(false, Ordering::Relaxed);
+    tokio::time::sleep(world.settings.fence_interval * 2).await;
+    assert!(run.node.is_drained(), "{:?}", run.node.status().parked);
+    assert_eq!(world.parked.disks().len(), 1);
+}
+
+/// An object that stands under a segment's name and is not that segment is not taken for it: nothing that is
+/// flushed rests on it.
+#[tokio::test(start_paused = true)]
+async fn what_is_mangled_is_not_durable() {
+    let world = World::new(19);
+    let run = world.start("a").await.expect("starts");
+    let made = CreateVolume { flush: Some(FlushLevel::Bucket), ..create("disk", 1 << 20) };
+    run.node.create_volume(made).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    device.flush().await.expect("flushes");
+    let all = objects_of(&world).await;
+    let streams = all.iter().filter(|object| object.location.as_ref().starts_with("streams/"));
+    let first = &streams.max_by_key(|object| object.size).expect("a segment").location;
+    let next = Path::from(first.as_ref().replace("0000000000000001", "0000000000000002"));
+    world.store.put(&next, vec![0x5a; 8192].into()).await.expect("put by somebody");
+    device.write(4096, vec![2; 4096].into()).await.expect("writes");
+    let flushed = device.flush().await;
+    assert!(flushed.is_err(), "it rests on what somebody put there");
+    world.store.delete(&next).await.expect("taken away again");
+    drop((device, run));
+    // The log still has it.
+    let run = world.start("a").await.expect("starts again");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    assert!(is(&device, 0, 1).await && is(&device, 4096, 2).await);
+}
+
+/// What is attached for reading stays readable, whatever is deleted and collected meanwhile; afterwards it goes.
+#[tokio::test(start_paused = true)]
+async fn what_is_read_is_pinned() {
+    let world = World::new(11);
+    let other = world.neighbour(12);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, noise(&world, 1 << 20).into()).await.expect("writes");
+    let before = device.read(0, 1 << 20).await.expect("reads");
+    run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    let volume = run.node.open_volumes().pop().expect("it is open");
+    volume.drain().await.expect("drains");
+    volume.checkpoint().await.expect("checks in");
+
+    let theirs = other.start("b").await.expect("starts");
+    let head = theirs.node.open_device(&target("disk")).await.expect("attaches elsewhere");
+    let snapshot = run.node.open_device(&target("disk@one")).await.expect("attaches a snapshot");
+    assert!(head.is_read_only() && snapshot.is_read_only());
+    run.node.delete_snapshot(&name("disk"), &name("one")).await.expect("deletes");
+    for round in 0..4u64 {
+        device.write(0, noise(&world, 1 << 20).into()).await.expect("writes");
+        volume.drain().await.expect("drains");
+        volume.checkpoint().await.expect("checks in");
+        run.node.sweep().await.expect("sweeps");
+        // Renewed again and again.
+        tokio::time::sleep(Duration::from_secs(35 * round)).await;
+    }
+    let held = bytes_of(&world).await;
+    assert_eq!(snapshot.read(0, 1 << 20).await.expect("still readable"), before);
+    assert_eq!(head.read(0, 1 << 20).await.expect("still readable"), before);
+    drop((head, snapshot));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    run.node.sweep().await.expect("sweeps");
+    assert!(bytes_of(&world).await + (1 << 20) <= held, "what nobody reads any more is kept");
+
+    // A reader that can't renew stops by itself, and holds nothing any more.
+    let head = theirs.node.open_device(&target("disk")).await.expect("attaches elsewhere");
+    theirs.gate.kill();
+    device.write(0, noise(&world, 1 << 20).into()).await.expect("writes");
+    volume.drain().await.expect("drains");
+    volume.checkpoint().await.expect("checks in");
+    run.node.sweep().await.expect("sweeps");
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(head.try_read(0, &mut [0; 512]).is_some_and(|read| read.is_err()), "it reads on");
+    run.node.sweep().await.expect("sweeps");
+    assert!(objects_of(&world).await.iter().all(|o| !o.location.as_ref().contains("/pin/")));
+}
+
+fn noise(world: &World, len: usize) -> Vec<u8> {
+    let mut noise = vec![0; len];
+    world.entropy.fill(&mut noise);
+    noise
+}
+
+/// A volume that was released with everything in the bucket leaves nothing behind, and is not taken back by a
+/// restart.
+#[tokio::test(start_paused = true)]
+async fn a_released_volume_stays_released() {
+    let world = World::new(9);
+    let other = world.neighbour(10);
+    for is_attached_elsewhere in [false, true] {
+        let run = world.start("a").await.expect("starts");
+        let disk = format!("disk-{is_attached_elsewhere}");
+        run.node.create_volume(create(&disk, 4 << 20)).await.expect("creates");
+        let device = run.node.open_device(&target(&disk)).await.expect("attaches");
+        device.write(0, vec![5; 4096].into()).await.expect("writes");
+        drop(device);
+        run.node.release_volume(&name(&disk), false).await.expect("releases");
+        let theirs = other.start("b").await.expect("starts");
+        if is_attached_elsewhere {
+            let device = theirs.node.open_device(&target(&disk)).await.expect("attaches");
+            device.write(4096, vec![6; 4096].into()).await.expect("writes");
+            device.flush().await.expect("flushes");
+        }
+        drop(run);
+        let run = world.start("a").await.expect("starts again");
+        assert_eq!(run.node.status().parked, Vec::<String>::new());
+        assert!(run.node.is_drained());
+        assert!(run.node.open_volumes().is_empty(), "it was taken back");
+        let device = theirs.node.open_device(&target(&disk)).await.expect("attaches");
+        assert!(!device.is_read_only());
+        assert!(is(&device, 0, 5).await);
+    }
+}
+
+/// A clean stop leaves nothing in the log: it may be used with another bucket, and then again with the first. After a
+/// crash it may not.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_was_left_serves_another_bucket() {
+    let mut world = World::new(31);
+    let stores: [Arc<dyn ObjectStore>; 2] = [world.store.clone(), Arc::new(InMemory::new())];
+    for round in 0..4u8 {
+        world.store = stores[usize::from(round) % 2].clone();
+        let run = world.start("a").await.expect("starts with either");
+        if round < 2 {
+            run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+        }
+        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        assert!(is(&device, 0, round.saturating_sub(1)).await);
+        device.write(0, vec![round + 1; 4096].into()).await.expect("writes");
+        device.flush().await.expect("flushes");
+        drop(device);
+        if round < 3 {
+            run.node.shutdown().await.expect("stops");
+        }
+    }
+    world.store = stores[0].clone();
+    let Err(refused) = world.start("a").await else { panic!("another bucket is taken") };
+    assert!(refused.message().contains("knows nothing"), "{refused}");
+    world.store = stores[1].clone();
+    let run = world.start("a").await.expect("starts with its own");
+    assert!(is(&run.node.open_device(&target("disk")).await.expect("attaches"), 0, 4).await);
+}
+
+/// What this node holds it may give up without loss, also if it has not opened it since it was started.
+#[tokio::test(start_paused = true)]
+async fn a_release_after_a_clean_stop_loses_nothing() {
+    let world = World::new(32);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    drop(run.node.open_device(&target("disk")).await.expect("attaches"));
+    run.node.shutdown().await.expect("stops");
+    drop(run);
+    let run = world.start("a").await.expect("starts again");
+    let shown = run.node.show_volume(&name("disk")).await.expect("shows");
+    assert!(shown.owned_here && shown.owner.is_some());
+    let released = run.node.release_volume(&name("disk"), false).await.expect("releases");
+    assert!(!released.may_lose, "nothing was on its way");
+    let shown = run.node.show_volume(&name("disk")).await.expect("shows");
+    assert!(!shown.owned_here && shown.owner.is_none());
+}
+
+/// Of a deleted volume nothing can be released, whatever is left of it.
+#[tokio::test(start_paused = true)]
+async fn a_deleted_volume_can_not_be_released() {
+    let world = World::new(33);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    drop(device);
+    run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    for _ in 0..4 {
+        let back = run.node.rollback_volume(&name("disk"), &name("one"), false).await;
+        back.expect("rolls back");
+    }
+    run.node.delete_volume(&name("disk"), false, false).await.expect("deletes");
+    for force in [false, true] {
+        let refused = run.node.release_volume(&name("disk"), force).await.expect_err("it is gone");
+        assert!(refused.message().contains("deleted"), "{refused}");
+    }
+}
+
+/// An attachment that ended says in its error's kind what to do: attach again, ask the new owner, or nothing any more.
+#[tokio::test(start_paused = true)]
+async fn each_ending_has_a_kind_of_its_own() {
+    let world = World::new(41);
+    let run = world.start("a").await.expect("starts");
+    let node = &run.node;
+    for (ending, kind) in [
+        ("rolled back", ErrorKind::Detached),
+        ("released", ErrorKind::Detached),
+        ("deleted", ErrorKind::NotFound),
+        ("taken over", ErrorKind::Fenced),
+    ] {
+        let disk = name(&ending.replace(' ', "-"));
+        node.create_volume(create(disk.as_str(), 1 << 20)).await.expect("creates");
+        let device = node.open_device(&target(disk.as_str())).await.expect("attaches");
+        node.create_snapshot(&disk, Some(&name("one"))).await.expect("snapshots");
+        let busy = node.delete_volume(&disk, true, false).await.expect_err("a client is attached");
+        assert_eq!(busy.kind(), ErrorKind::Busy, "{ending}: {busy}");
+        match ending {
+            "rolled back" => {
+                node.rollback_volume(&disk, &name("one"), true)
+                    .await
+                    .map(drop)
+                    .expect("rolls back");
+            }
+            "released" => node.release_volume(&disk, true).await.map(drop).expect("releases"),
+            "deleted" => node.delete_volume(&disk, true, true).await.expect("deletes"),
+            _ => {
+                let theirs = world.neighbour(42).start("b").await.expect("starts");
+                theirs.node.release_volume(&disk, true).await.expect("by force");
+                tokio::time::sleep(world.settings.fence_interval * 2).await;
+            }
+        }
+        let zeros = bytes::Bytes::from(vec![0; 512]);
+        for result in [
+            device.read(0, 512).await.map(drop),
+            device.write(0, zeros).await,
+            device.zero(0, 512).await,
+            device.flush().await,
+            device.try_flush().unwrap_or_else(|| panic!("{ending}: a flush waits")),
+        ] {
+            let error = result.expect_err("the attachment has ended");
+            assert_eq!(error.kind(), kind, "{ending}: {error}");
+            // A client that connects again by itself must not go on with another state as if it were this one.
+            assert!(!error.ends_attachment(), "{ending}: {error}");
+        }
+    }
+}
+
+async fn objects_of(world: &World) -> Vec<ObjectMeta> {
+    world.store.list(None).try_collect().await.expect("lists")
+}
+
+/// Bytes of all objects.
+async fn bytes_of(world: &World) -> u64 {
+    objects_of(world).await.iter().map(|object| object.size).sum()
+}
+
+/// Partial blocks are merged with what is in the bucket; that is read many at once, not one after another.
+#[tokio::test(start_paused = true)]
+async fn what_partial_blocks_are_merged_with_is_read_at_once() {
+    const BLOCKS: u64 = 64;
+    const SLOW_MS: u64 = 1000;
+    let (mut world, faults) = faulty(11);
+    world.cache_bytes = 0;
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 64 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    for block in 0..BLOCKS {
+        // No two are equal: equal ones would be stored once.
+        device.write(block << 18, vec![block as u8 + 1; 4096].into()).await.expect("writes");
+    }
+    let open = run.node.open_volumes().into_iter().next().expect("open");
+    open.drain().await.expect("drains");
+    open.checkpoint().await.expect("checks in");
+    for block in 0..BLOCKS {
+        device.write(block << 18, vec![2; 512].into()).await.expect("writes");
+    }
+    let slow = FaultPlan { slow: 1000, slow_ms: SLOW_MS..SLOW_MS + 1, ..FaultPlan::default() };
+    faults.set_plan(slow);
+    let (calls, began) = (faults.calls(), tokio::time::Instant::now());
+    open.drain().await.expect("drains");
+    let calls = faults.calls() - calls;
+    assert!(calls >= BLOCKS, "{calls} calls: the blocks were not in memory");
+    // Simulated time: each call takes the same, and so it tells how many there were one after another.
+    let in_turn = began.elapsed().as_millis() as u64 / SLOW_MS;
+    assert!(in_turn < BLOCKS / 4, "{in_turn} calls one after another, of {calls}");
+}

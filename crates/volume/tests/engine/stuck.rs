@@ -1,0 +1,350 @@
+//! Tails of volumes that fail or can't be opened: they take no room in the log, and are there again when the
+//! volume can be opened, whatever crashes in between.
+
+use crate::rig::{Running, World, create, name, target};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use skerry_core::env::Entropy;
+use skerry_volume::Device;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const BLOCK: usize = 4096;
+const BLOCKS: usize = 10;
+
+/// A world with a volume whose third segment can be damaged, and a second volume.
+struct Case {
+    world: World,
+    /// What the first volume reads as.
+    wanted: Vec<u8>,
+    segment: Path,
+    good: Bytes,
+}
+
+impl Case {
+    async fn new(seed: u64) -> Self {
+        let mut world = World::new(seed);
+        let never = Duration::from_secs(100_000);
+        (world.settings.dirty_age, world.settings.idle_age) = (never, never);
+        world.settings.comeback_first = never;
+        world.settings.segment_bytes = 4 << 20;
+        world.settings.checkpoint_segments_max = 1000;
+        let wanted = noise(&world, BLOCKS * BLOCK);
+        let run = world.start("a").await.expect("starts");
+        run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+        let device = attach(&run, "disk").await;
+        for (block, data) in wanted.chunks(BLOCK).enumerate() {
+            let at = (block * BLOCK) as u64;
+            device.write(at, data.to_vec().into()).await.expect("writes");
+            run.node.open_volumes()[0].drain().await.expect("drains");
+        }
+        run.node.create_volume(create("more", 4 << 20)).await.expect("creates");
+        let objects: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
+        let third = objects.iter().find(|o| o.location.as_ref().ends_with("/0000000000000003"));
+        let segment = third.expect("there is one").location.clone();
+        let good = world.store.get(&segment).await.expect("there").bytes().await.expect("read");
+        Self { world, wanted, segment, good }
+    }
+
+    /// A node with empty caches that has written parts of blocks, which are merged with what the bucket has.
+    async fn write_tail(&mut self) -> (Running, Arc<Device>) {
+        let run = self.world.start("a").await.expect("starts again");
+        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        for sector in 0..60usize {
+            let at = sector % BLOCKS * BLOCK + sector / BLOCKS * 512;
+            self.wanted[at..at + 512].fill(sector as u8);
+            device.write(at as u64, vec![sector as u8; 512].into()).await.expect("writes");
+            device.flush().await.expect("flushes");
+        }
+        (run, device)
+    }
+
+    /// A tail waits, and nothing keeps it from coming back any more.
+    async fn stuck_and_mended(seed: u64) -> Self {
+        let mut case = Self::new(seed).await;
+        drop(case.write_tail().await);
+        case.damage().await;
+        drop(case.world.start("a").await.expect("starts though one can't be opened"));
+        assert!(case.waiting() > 0);
+        case.mend().await;
+        case
+    }
+
+    async fn damage(&self) {
+        let mut bad = self.good.to_vec();
+        bad.iter_mut().skip(64).for_each(|byte| *byte ^= 0x55);
+        self.world.store.put(&self.segment, bad.into()).await.expect("overwritten by hand");
+    }
+
+    async fn mend(&self) {
+        self.world.store.put(&self.segment, self.good.clone().into()).await.expect("put back");
+    }
+
+    /// All objects that tell where a volume stands.
+    async fn heads(&self) -> Vec<(Path, Bytes)> {
+        let objects: Vec<_> = self.world.store.list(None).try_collect().await.expect("lists");
+        let mut heads = Vec::new();
+        for at in objects.into_iter().map(|object| object.location) {
+            if at.parts().any(|part| part.as_ref() == "head") {
+                let read = self.world.store.get(&at).await.expect("there").bytes().await;
+                heads.push((at, read.expect("read")));
+            }
+        }
+        heads
+    }
+
+    fn waiting(&self) -> usize {
+        self.world.parked.disks().len()
+    }
+
+    async fn check(&self, run: &Running) {
+        let device = attach(run, "disk").await;
+        let read = device.read(0, self.wanted.len()).await.expect("reads");
+        assert!(read == self.wanted, "what was flushed is not there");
+    }
+}
+
+fn noise(world: &World, len: usize) -> Vec<u8> {
+    let mut noise = vec![0; len];
+    world.entropy.fill(&mut noise);
+    noise
+}
+
+async fn attach(run: &Running, volume: &str) -> Arc<Device> {
+    run.node.open_device(&target(volume)).await.expect("attaches")
+}
+
+/// Writes three times what the log holds.
+async fn fill_the_log(case: &Case, run: &Running) {
+    let more = attach(run, "more").await;
+    for _ in 0..3 * case.world.log.cap_bytes / (512 << 10) {
+        let written = more.write(0, noise(&case.world, 512 << 10).into());
+        let written = tokio::time::timeout(Duration::from_secs(60), written).await;
+        written.expect("it waits for room").expect("writes");
+    }
+}
+
+async fn drain_all(run: &Running) {
+    for volume in run.node.open_volumes() {
+        volume.drain().await.expect("drains");
+    }
+    assert!(run.node.is_drained(), "{:?}", run.node.status().parked);
+}
+
+/// A volume that fails while it is in use.
+#[tokio::test(start_paused = true)]
+async fn the_tail_of_a_volume_that_fails_waits_outside_the_log() {
+    let mut case = Case::new(15).await;
+    let (run, device) = case.write_tail().await;
+    case.damage().await;
+    let volumes = run.node.open_volumes();
+    let volume = volumes.iter().find(|volume| volume.name() == "disk").expect("open");
+    assert!(volume.drain().await.is_err(), "it merged with what is not there");
+    assert!(device.read(0, 512).await.is_err() && device.flush().await.is_err());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let told = run.node.status().parked;
+    assert!(told.iter().any(|line| line.contains("can be opened again")), "{told:?}");
+    assert!(!run.node.is_drained() && case.waiting() > 0);
+    fill_the_log(&case, &run).await;
+    drop((device, run));
+    case.mend().await;
+    let run = case.world.start("a").await.expect("starts again");
+    assert_eq!(case.waiting(), 0);
+    case.check(&run).await;
+    drain_all(&run).await;
+    drop(run);
+    case.check(&case.world.start("a").await.expect("starts again")).await;
+}
+
+/// What a volume failed of is mended, and nobody tells the node.
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_failed_comes_back_by_itself() {
+    let mut case = Case::new(24).await;
+    case.world.settings.comeback_first = Duration::from_secs(1);
+    case.world.settings.comeback_max = Duration::from_secs(20);
+    let (run, device) = case.write_tail().await;
+    case.damage().await;
+    let volumes = run.node.open_volumes();
+    let volume = volumes.iter().find(|volume| volume.name() == "disk").expect("open");
+    assert!(volume.drain().await.is_err(), "it merged with what is not there");
+    let error = device.read(0, 512).await.expect_err("out of service");
+    assert!(error.ends_attachment(), "another attachment may succeed: {error}");
+    // Opened again and again, and each time it fails.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!run.node.status().parked.is_empty());
+    case.mend().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(run.node.status().parked, Vec::<String>::new());
+    assert_eq!(case.waiting(), 0);
+    assert!(device.read(0, 512).await.expect_err("it is over").ends_attachment());
+    case.check(&run).await;
+    drain_all(&run).await;
+    drop((device, run));
+    case.check(&case.world.start("a").await.expect("starts again")).await;
+}
+
+/// A volume that can't be opened: its tail comes back at a start, or for who attaches.
+#[tokio::test(start_paused = true)]
+async fn the_tail_of_a_volume_that_can_not_be_opened_waits_outside_the_log() {
+    for comes_back_at_start in [true, false] {
+        let mut case = Case::new(16).await;
+        drop(case.write_tail().await);
+        case.damage().await;
+        let mut run = case.world.start("a").await.expect("starts though one can't be opened");
+        assert!(run.node.open_device(&target("disk")).await.is_err(), "it opened");
+        let waiting = case.waiting();
+        assert!(waiting > 0 && !run.node.is_drained());
+        fill_the_log(&case, &run).await;
+        // Still so at the next start.
+        drop(run);
+        run = case.world.start("a").await.expect("starts again");
+        assert_eq!(case.waiting(), waiting);
+        case.mend().await;
+        if comes_back_at_start {
+            drop(run);
+            run = case.world.start("a").await.expect("starts again");
+        }
+        case.check(&run).await;
+        assert_eq!(case.waiting(), 0);
+        let device = attach(&run, "disk").await;
+        device.write(2 << 20, vec![1; BLOCK].into()).await.expect("writes");
+        drain_all(&run).await;
+        drop((device, run));
+        case.check(&case.world.start("a").await.expect("starts again")).await;
+    }
+}
+
+/// The machine dies after every disk operation of a start that brings a tail back; with every other start,
+/// the volume fails again.
+#[tokio::test(start_paused = true)]
+async fn a_tail_that_comes_back_survives_a_crash_at_every_step() {
+    let mut survived = 0;
+    for operations in 0..200 {
+        let case = Case::stuck_and_mended(17).await;
+        case.world.disk.stop_after(operations);
+        let started = tokio::time::timeout(Duration::from_secs(300), case.world.start("a")).await;
+        let got_through = case.waiting() == 0 && matches!(started, Ok(Ok(_)));
+        drop(started);
+        case.world.disk.crash(operations);
+        if operations % 2 == 1 {
+            case.damage().await;
+            drop(case.world.start("a").await.expect("starts though one can't be opened"));
+            case.mend().await;
+        }
+        let run = case.world.start("a").await.expect("starts again");
+        case.check(&run).await;
+        drain_all(&run).await;
+        survived += 1;
+        if got_through {
+            break;
+        }
+    }
+    assert!((5..200).contains(&survived), "{survived} crashes");
+}
+
+/// What waits belongs to the volume: when that is deleted elsewhere, it goes.
+#[tokio::test(start_paused = true)]
+async fn the_tail_of_a_volume_that_was_deleted_goes() {
+    let case = Case::stuck_and_mended(18).await;
+    let other = case.world.neighbour(19).start("b").await.expect("starts");
+    other.node.release_volume(&name("disk"), true).await.expect("releases");
+    other.node.delete_volume(&name("disk"), true, false).await.expect("deletes");
+    let run = case.world.start("a").await.expect("starts again");
+    assert_eq!(case.waiting(), 0);
+    assert_eq!(run.node.list_volumes().await.expect("lists").len(), 1);
+}
+
+/// A tail that takes most of the log, and a restart before anything else was logged: others still have all of the
+/// room, and it comes back.
+#[tokio::test(start_paused = true)]
+async fn a_large_tail_that_waits_takes_no_room_after_a_restart() {
+    for is_filled in [false, true] {
+        let mut case = Case::new(20).await;
+        let (run, device) = case.write_tail().await;
+        let large = noise(&case.world, 30 << 16);
+        for (piece, data) in large.chunks(1 << 16).enumerate() {
+            let at = (1 << 20) + (piece << 16) as u64;
+            device.write(at, data.to_vec().into()).await.expect("writes");
+            // The log has time to get its next file ready: who waits for room makes the volume destage.
+            device.flush().await.expect("flushes");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(run.node.open_volumes()[0].undestaged(Duration::ZERO).0, (60 << 9) + (30 << 16));
+        drop((device, run));
+        case.damage().await;
+        for _ in 0..3 {
+            drop(case.world.start("a").await.expect("starts though one can't be opened"));
+            assert!(case.waiting() > 0);
+        }
+        let mut run = case.world.start("a").await.expect("starts though one can't be opened");
+        if is_filled {
+            fill_the_log(&case, &run).await;
+        }
+        case.mend().await;
+        let other = case.world.neighbour(21).start("b").await.expect("starts");
+        assert!(other.node.release_volume(&name("disk"), false).await.is_err(), "it is held");
+        let released = run.node.release_volume(&name("disk"), false).await;
+        assert!(released.is_err(), "what waits would never be merged");
+        if !is_filled {
+            drop(run);
+            run = case.world.start("a").await.expect("starts again");
+        }
+        case.check(&run).await;
+        let read = attach(&run, "disk").await.read(1 << 20, large.len()).await.expect("reads");
+        assert!(read == large, "what was flushed is not there");
+        drain_all(&run).await;
+        run.node.release_volume(&name("disk"), false).await.expect("releases");
+    }
+}
+
+/// Records that are never merged and records that are came back together, and there is no room to part them: the
+/// volume opens when there is, and neither is lost meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_is_never_merged_is_not_let_go_with_what_is() {
+    let mut case = Case::new(22).await;
+    let before = case.wanted.clone();
+    drop(case.write_tail().await);
+    case.wanted = before;
+    // Taken over while there is no room to set the tail aside: it stays in the log, and the volume goes on.
+    let other = case.world.neighbour(23).start("b").await.expect("starts");
+    other.node.release_volume(&name("disk"), true).await.expect("releases");
+    let device = attach(&other, "disk").await;
+    device.write(3 << 20, vec![1; BLOCK].into()).await.expect("writes");
+    device.flush().await.expect("flushes");
+    drop(device);
+    other.node.release_volume(&name("disk"), false).await.expect("releases");
+    case.world.parked.is_full.store(true, Ordering::Relaxed);
+    let run = case.world.start("a").await.expect("starts");
+    let device = attach(&run, "disk").await;
+    for block in 0..2 {
+        case.wanted[block * BLOCK..][..512].fill(7);
+        device.write((block * BLOCK) as u64, vec![7; 512].into()).await.expect("writes");
+    }
+    device.flush().await.expect("flushes");
+    drop((device, run));
+    // Both wait, and come back when there is no room again.
+    case.world.parked.is_full.store(false, Ordering::Relaxed);
+    let heads = case.heads().await;
+    for (head, _) in &heads {
+        case.world.store.put(head, "no head".into()).await.expect("overwritten by hand");
+    }
+    drop(case.world.start("a").await.expect("starts though one can't be opened"));
+    assert!(case.waiting() >= 2, "one for each stream");
+    for (head, good) in heads {
+        case.world.store.put(&head, good.into()).await.expect("put back");
+    }
+    case.world.parked.is_full.store(true, Ordering::Relaxed);
+    let run = case.world.start("a").await.expect("starts though one can't be opened");
+    let told = run.node.status().parked;
+    assert!(told.iter().any(|line| line.contains("see to that, and attach it again")), "{told:?}");
+    // Nor does it keep the node from starting when nothing waits any more.
+    drop(run);
+    let run = case.world.start("a").await.expect("starts though one can't be opened");
+    case.world.parked.is_full.store(false, Ordering::Relaxed);
+    case.check(&run).await;
+    assert_eq!(case.waiting(), 1, "what is never merged is kept");
+    drain_all(&run).await;
+}
