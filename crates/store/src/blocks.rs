@@ -163,9 +163,12 @@ impl Blocks {
         self.inner.prefetch(entries, block).boxed().await;
     }
 
-    /// Keeps the frames of a segment that was just created in the disk cache, if there is one. Only
-    /// for segments that are known to be in the bucket.
+    /// Keeps the frames of a segment that was just created in the disk cache, if there is one; of a local bucket's
+    /// segment, notes that it will be read from the disk. Only for segments that are known to be in the bucket.
     pub fn admit(&self, built: &BuiltSegment) {
+        if let Some(dir) = self.inner.bucket.local_dir() {
+            dir.note_written(built.key, built.len_bytes() as u64);
+        }
         let Some(disk) = &self.inner.disk else { return };
         disk.offer(built.frame_bytes().map(|(at, frame)| ((built.key, at), frame)));
     }

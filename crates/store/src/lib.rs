@@ -21,6 +21,7 @@ mod direct;
 pub mod error;
 pub mod family;
 pub mod faulty;
+mod fresh;
 pub mod fsck;
 mod health;
 pub mod litter;

@@ -5,10 +5,13 @@
 //! change, so an open file stays right; what was deleted is forgotten, so that its space comes free.
 
 use crate::error::{Error, Result};
+use crate::fresh::Fresh;
 use crate::litter;
 use crate::root::RootDir;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
+use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags};
 use skerry_core::names;
 use skerry_core::position::SegmentKey;
@@ -23,10 +26,15 @@ use std::time::Duration;
 /// How many segments are kept open: a quarter of the usual limit of 1024 files for a process.
 pub const OPEN_FILES_MAX: usize = 256;
 
+/// Of the segments that were written last, so many bytes are brought into memory when they are read first. The
+/// kernel may drop them again like all that it keeps of files.
+const FRESH_BYTES_MAX: u64 = 2 << 30;
+
 /// The files of a local bucket.
 pub struct LocalDir {
     root: RootDir,
     files: Cache<SegmentKey, Arc<File>>,
+    fresh: Mutex<Fresh>,
 }
 
 impl std::fmt::Debug for LocalDir {
@@ -38,12 +46,18 @@ impl std::fmt::Debug for LocalDir {
 impl LocalDir {
     /// The bucket at `root`, which keeps at most `open_files_max` files open.
     pub fn new(root: RootDir, open_files_max: usize) -> Self {
-        Self { root, files: Cache::new(open_files_max) }
+        let fresh = Mutex::new(Fresh::new(FRESH_BYTES_MAX));
+        Self { root, files: Cache::new(open_files_max), fresh }
     }
 
     /// A segment's file, if it is open.
     pub(crate) fn opened(&self, key: SegmentKey) -> Option<Arc<File>> {
         self.files.get(&key)
+    }
+
+    /// A segment of `len` bytes was written around the page cache.
+    pub(crate) fn note_written(&self, key: SegmentKey, len: u64) {
+        self.fresh.lock().note(key, len);
     }
 
     /// A segment's file; opened by a thread that may wait if it isn't open.
@@ -54,10 +68,16 @@ impl LocalDir {
         let name = names::segment(key);
         let path = self.root.path().join(&name);
         let root = self.root.clone();
+        let is_fresh = self.fresh.lock().take(key);
         let open = move || match File::open(path) {
             // In another directory, that is no answer.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 root.check().and(Err(error))
+            }
+            Ok(file) if is_fresh => {
+                // Only a hint: a file system without it reads when it must.
+                let _ = fadvise(&file, 0, None, Advice::WillNeed);
+                Ok(file)
             }
             opened => opened,
         };

@@ -153,6 +153,41 @@ async fn reads_are_right(blocks: &Blocks, built: &[(BuiltSegment, Vec<Vec<u8>>)]
     }
 }
 
+/// Whether a file's last block comes into memory of itself, after it was dropped and its first was read.
+async fn comes_near(blocks: &Blocks, built: &BuiltSegment, dir: &TempDir) -> bool {
+    let path = dir.path().join(skerry_core::names::segment(built.key));
+    let file = std::fs::File::open(path).expect("it is there");
+    file.sync_all().expect("synced");
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("dropped");
+    let (first, last) = (built.entries[0].1, built.entries[built.entries.len() - 1].1);
+    blocks.read(&first, block_size()).await.expect("a block");
+    let mut out = vec![0; BLOCK];
+    (0..2000).any(|_| {
+        std::thread::yield_now();
+        try_block(blocks, &last, &mut out)
+    })
+}
+
+/// What was just written is read from memory soon; what is old is not read but for what is asked for.
+#[tokio::test]
+async fn the_first_read_of_a_fresh_segment_brings_all_of_it_near() {
+    let (bucket, dir) = local(1).await;
+    let dense: Vec<u64> = (0..4000).collect();
+    let (old, fresh) = (segment(1, &dense, 1).0, segment(2, &dense, 2).0);
+    for built in [&old, &fresh] {
+        put(&bucket, built).await;
+    }
+    let blocks = in_ram(&bucket, 0);
+    if comes_near(&blocks, &old, &dir).await {
+        println!(
+            "SKIPPED: the_first_read_of_a_fresh_segment: this file system keeps all in memory"
+        );
+        return;
+    }
+    blocks.admit(&fresh);
+    assert!(comes_near(&blocks, &fresh, &dir).await);
+}
+
 fn some_segments() -> Vec<(BuiltSegment, Vec<Vec<u8>>)> {
     let scattered: Vec<u64> = (0..200).map(|i| i * 37).collect();
     let dense: Vec<u64> = (1000..1600).collect();
