@@ -14,6 +14,7 @@ mod many;
 mod piece;
 mod ram;
 mod remote;
+mod scratch;
 
 use crate::bucket::Bucket;
 use crate::cache::disk::{DiskCache, FrameKey};

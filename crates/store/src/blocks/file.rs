@@ -5,6 +5,7 @@
 
 use super::Wanted;
 use super::piece::Piece;
+use super::scratch;
 use crate::local::try_read_exact_at;
 use bytes::Bytes;
 use skerry_core::FormatError;
@@ -44,7 +45,12 @@ impl From<FormatError> for FileError {
     }
 }
 
-fn read_exact(file: &File, at: u64, buffer: &mut [u8], wait: Wait) -> Result<(), FileError> {
+pub(super) fn read_exact(
+    file: &File,
+    at: u64,
+    buffer: &mut [u8],
+    wait: Wait,
+) -> Result<(), FileError> {
     let len = buffer.len();
     if try_read_exact_at(file, at, &mut [IoSliceMut::new(buffer)], len) {
         return Ok(());
@@ -98,13 +104,13 @@ pub(super) fn raw_block(
     Ok(Some(plain.into()))
 }
 
-/// The stored bytes of a frame.
-pub(super) fn stored(file: &File, at: u64, len: u32, wait: Wait) -> Result<Bytes, FileError> {
+/// The stored bytes of a frame; the disk is waited for.
+pub(super) fn stored(file: &File, at: u64, len: u32) -> Result<Bytes, FileError> {
     if len as usize > FRAME_MAX {
         return Err(FormatError::invalid("map entry", "its frame is too long").into());
     }
     let mut bytes = vec![0; len as usize];
-    read_exact(file, at, &mut bytes, wait)?;
+    read_exact(file, at, &mut bytes, Wait::Yes)?;
     Ok(bytes.into())
 }
 
@@ -127,18 +133,26 @@ fn check(head: &FrameHead, entry: &BlockEntry, block: BlockSize) -> Result<usize
     head.locate(entry)
 }
 
-/// A frame that was read whole.
-pub(super) struct Frame {
+/// A frame that was read whole and unpacked. Blocks are verified when they are taken out.
+pub(super) struct Frame<P = Bytes> {
     head: FrameHead,
-    plain: Bytes,
+    plain: P,
     block: BlockSize,
 }
 
 impl Frame {
-    /// Unpacks the payload; blocks are verified when they are taken out.
+    /// Unpacks the payload into memory of its own.
     pub(super) fn open(head: FrameHead, stored: &Bytes) -> Result<Self, FormatError> {
-        let (plain, block) = (head.unpack(stored)?, head.block_size());
-        Ok(Self { head, plain, block })
+        let plain = head.unpack(stored)?;
+        Ok(Self::new(head, plain))
+    }
+}
+
+impl<P: AsRef<[u8]>> Frame<P> {
+    /// A frame whose payload is `plain`.
+    pub(super) fn new(head: FrameHead, plain: P) -> Frame<P> {
+        let block = head.block_size();
+        Frame { head, plain, block }
     }
 
     /// A block of it, verified.
@@ -150,7 +164,7 @@ impl Frame {
     /// The `i`-th block, verified.
     pub(super) fn nth(&self, i: usize) -> Result<&[u8], FormatError> {
         let size = self.block.bytes();
-        let plain = self.plain.get(i * size..(i + 1) * size);
+        let plain = self.plain.as_ref().get(i * size..(i + 1) * size);
         let plain = plain.ok_or(FormatError::Truncated { what: "frame" })?;
         self.head.verify_block(i, plain)?;
         Ok(plain)
@@ -178,14 +192,28 @@ pub(super) fn scatter(
     out: &mut [u8],
 ) -> Option<Vec<bool>> {
     let places: Vec<_> = pieces.iter().filter_map(|p| Some((p.placed_at()?, p.whole?))).collect();
-    let first = places.first()?.0;
     let heads_len: usize = places.iter().map(|(_, w)| head_len(w.blocks)).sum();
     let gaps: usize = places.len() * GAP_MAX as usize;
-    let mut scratch = vec![0; heads_len + gaps];
+    scratch::with(heads_len + gaps, |scratch| {
+        scatter_into(file, pieces, &places, wanted, block, scratch, out)
+    })
+}
+
+/// As [`scatter`], with memory for headers and gaps.
+fn scatter_into(
+    file: &File,
+    pieces: &[&Piece],
+    places: &[(u64, super::piece::Whole)],
+    wanted: &[Wanted],
+    block: BlockSize,
+    scratch: &mut [u8],
+    out: &mut [u8],
+) -> Option<Vec<bool>> {
+    let first = places.first()?.0;
     let mut buffers = Vec::with_capacity(3 * places.len());
-    let (mut free, mut rest, mut out_at) = (scratch.as_mut_slice(), &mut *out, 0);
+    let (mut free, mut rest, mut out_at) = (&mut *scratch, &mut *out, 0);
     let mut file_at = first;
-    for (at, whole) in &places {
+    for (at, whole) in places {
         let gap = at.checked_sub(file_at).filter(|gap| *gap <= GAP_MAX)? as usize;
         let (gap_bytes, behind) = free.split_at_mut(gap);
         let (head, behind) = behind.split_at_mut(head_len(whole.blocks));
@@ -204,7 +232,7 @@ pub(super) fn scatter(
     if !try_read_exact_at(file, first, &mut buffers, (file_at - first) as usize) {
         return None;
     }
-    Some(verify_scattered(pieces, &places, wanted, block, &scratch, out))
+    Some(verify_scattered(pieces, places, wanted, block, scratch, out))
 }
 
 /// The largest gap between two frames that are read together: the disk cache aligns them so.

@@ -3,7 +3,7 @@
 
 use super::file::{self, FileError, Frame, GAP_MAX, Wait, raw_blocks};
 use super::piece::{self, Piece};
-use super::{Inner, RUN_BYTES_MAX, Wanted, add};
+use super::{Inner, RUN_BYTES_MAX, Wanted, add, scratch};
 use crate::cache::disk::Placed;
 use crate::error::{Error, Result};
 use crate::local::blocking;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use skerry_core::FormatError;
 use skerry_core::entry::BlockEntry;
+use skerry_core::frame::{FRAME_RAW_BYTES_MAX, FrameHead};
 use skerry_core::names;
 use skerry_core::size::BlockSize;
 use std::ops::Range;
@@ -215,8 +216,37 @@ impl Inner {
     /// Reads a frame once and unpacks it once, however many of its blocks are wanted.
     fn whole_frame(&self, piece: &Piece, target: &mut Target<'_>) -> bool {
         let Some(placed) = &piece.placed else { return false };
-        let stored = file::stored(&placed.file, placed.at, piece.entry.len, Wait::No);
-        self.decode_file(piece, stored, target).is_ok()
+        let len = piece.entry.len as usize;
+        if len > file::FRAME_MAX {
+            return false;
+        }
+        let read = scratch::with(len + FRAME_RAW_BYTES_MAX, |memory| {
+            let (stored, plain) = memory.split_at_mut(len);
+            file::read_exact(&placed.file, placed.at, stored, Wait::No)?;
+            self.unpack(piece, stored, plain, target)
+        });
+        if read.is_ok() {
+            self.count_file_blocks(piece.members.len());
+        }
+        read.is_ok()
+    }
+
+    /// As [`Self::hand_out`], by way of the memory `plain`.
+    fn unpack(
+        &self,
+        piece: &Piece,
+        stored: &[u8],
+        plain: &mut [u8],
+        target: &mut Target<'_>,
+    ) -> Result<(), FileError> {
+        let head = self.head_of(piece, stored, target)?;
+        if let Some(at) = straight(piece, &head) {
+            return Ok(self.unpack_straight(piece, &head, stored, at, target, target.keep)?);
+        }
+        let plain = plain.get_mut(..head.blocks() * target.block.bytes());
+        let plain = plain.ok_or(FormatError::Truncated { what: "frame" })?;
+        head.unpack_into(stored, plain)?;
+        Ok(self.take_out(piece, &Frame::new(head, &*plain), target, target.keep)?)
     }
 
     fn count_file_blocks(&self, n: usize) {
@@ -284,35 +314,68 @@ impl Inner {
         target: &mut Target<'_>,
         keep: bool,
     ) -> Result<Option<Frame>, FormatError> {
+        let head = self.head_of(piece, stored, target)?;
+        if let Some(at) = straight(piece, &head) {
+            self.unpack_straight(piece, &head, stored, at, target, keep)?;
+            return Ok(None);
+        }
+        let frame = Frame::open(head, stored)?;
+        self.take_out(piece, &frame, target, keep)?;
+        Ok(Some(frame))
+    }
+
+    fn head_of(
+        &self,
+        piece: &Piece,
+        stored: &[u8],
+        target: &Target<'_>,
+    ) -> Result<FrameHead, FormatError> {
         let head = file::head_of(&piece.entry, stored, target.block)?;
         if !head.is_raw() {
             add(&self.counters.unpacked_frames, 1);
         }
-        let is_all = piece.members.len() == head.blocks();
-        let frame = match piece.straight_at.filter(|_| is_all) {
-            Some(at) => {
-                let out = &mut target.out[at..at + head.blocks() * target.block.bytes()];
-                head.unpack_into(stored, out)?;
-                let mut plain = out.chunks_exact(target.block.bytes()).enumerate();
-                plain.try_for_each(|(i, plain)| head.verify_block(i, plain))?;
-                None
-            }
-            None => Some(Frame::open(head, stored)?),
-        };
-        for &i in &piece.members {
+        Ok(head)
+    }
+
+    /// Unpacks all blocks of a frame to where they go, verified.
+    fn unpack_straight(
+        &self,
+        piece: &Piece,
+        head: &FrameHead,
+        stored: &[u8],
+        at: usize,
+        target: &mut Target<'_>,
+        keep: bool,
+    ) -> Result<(), FormatError> {
+        let out = &mut target.out[at..at + head.blocks() * target.block.bytes()];
+        head.unpack_into(stored, out)?;
+        let mut plain = out.chunks_exact(target.block.bytes()).enumerate();
+        plain.try_for_each(|(i, plain)| head.verify_block(i, plain))?;
+        for &i in piece.members.iter().filter(|_| keep) {
             let w = &target.wanted[i];
-            if let Some(frame) = &frame {
-                let plain = frame.block(&w.entry)?;
-                target.put(i, plain);
-                if keep {
-                    self.ram.insert(w.entry.place(), Bytes::copy_from_slice(plain));
-                }
-            } else if keep {
-                let plain = &target.out[w.at..w.at + w.within.len()];
-                self.ram.insert(w.entry.place(), Bytes::copy_from_slice(plain));
+            let plain = &target.out[w.at..w.at + w.within.len()];
+            self.ram.insert(w.entry.place(), Bytes::copy_from_slice(plain));
+        }
+        Ok(())
+    }
+
+    /// Takes the wanted blocks out of an unpacked frame, verified.
+    fn take_out<P: AsRef<[u8]>>(
+        &self,
+        piece: &Piece,
+        frame: &Frame<P>,
+        target: &mut Target<'_>,
+        keep: bool,
+    ) -> Result<(), FormatError> {
+        for &i in &piece.members {
+            let entry = &target.wanted[i].entry;
+            let plain = frame.block(entry)?;
+            target.put(i, plain);
+            if keep {
+                self.ram.insert(entry.place(), Bytes::copy_from_slice(plain));
             }
         }
-        Ok(frame)
+        Ok(())
     }
 
     /// A second look at a frame of a local bucket that was not right; then it is damaged.
@@ -366,6 +429,11 @@ impl Inner {
     }
 }
 
+/// Where in the output all blocks of a frame go, if that is where it can be unpacked.
+fn straight(piece: &Piece, head: &FrameHead) -> Option<usize> {
+    piece.straight_at.filter(|_| piece.members.len() == head.blocks())
+}
+
 /// Which of the frames `placed` are read by one call: whole raw ones that follow one another.
 fn runs_at_once(pieces: &[Piece], placed: &[usize], block: BlockSize) -> Vec<Range<usize>> {
     let joins = |a: &usize, b: &usize| follows(&pieces[*a], &pieces[*b], block);
@@ -411,9 +479,8 @@ async fn read_frames(frames: Vec<Place>) -> Result<Vec<Result<Bytes, FileError>>
         let mut bytes = vec![0; span];
         // If the span can't be had as a whole, each frame tells for itself what is wrong.
         if std::os::unix::fs::FileExt::read_exact_at(&**file, &mut bytes, *start).is_err() {
-            let one = |(file, at, len): &(Arc<std::fs::File>, u64, u32)| {
-                file::stored(file, *at, *len, Wait::Yes)
-            };
+            let one =
+                |(file, at, len): &(Arc<std::fs::File>, u64, u32)| file::stored(file, *at, *len);
             return frames.iter().flatten().map(one).collect();
         }
         let bytes = Bytes::from(bytes);

@@ -1,0 +1,41 @@
+//! Memory for frames on their way through a thread, kept from one frame to the next.
+//!
+//! New memory of a frame's size that must be zero is dear: the allocator gives the pages back and takes new ones, which
+//! every other thread of the process is interrupted for, and each page is a fault. That costs more than to read the
+//! frame from the kernel's memory.
+
+use std::cell::Cell;
+
+/// A thread keeps no more than this, bytes: a frame as it is stored, unpacked, with room to spare.
+const KEPT_BYTES_MAX: usize = 256 << 10;
+
+thread_local! {
+    static KEPT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends `len` bytes, which hold anything.
+pub(super) fn with<T>(len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
+    let mut memory = KEPT.take();
+    if memory.len() < len {
+        memory.resize(len, 0);
+    }
+    let done = work(&mut memory[..len]);
+    if memory.len() <= KEPT_BYTES_MAX {
+        KEPT.set(memory);
+    }
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_kept_within_its_bound_and_lent_once_at_a_time() {
+        let first = with(1000, |memory| memory.as_ptr());
+        assert_eq!(with(900, |memory| memory.as_ptr()), first, "the same again");
+        with(10, |outer| with(10, |inner| assert_ne!(outer.as_ptr(), inner.as_ptr())));
+        with(KEPT_BYTES_MAX + 1, |memory| assert_eq!(memory.len(), KEPT_BYTES_MAX + 1));
+        assert!(KEPT.take().len() <= KEPT_BYTES_MAX);
+    }
+}
