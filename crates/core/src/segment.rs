@@ -516,6 +516,13 @@ impl NodesBuilder {
         ptr
     }
 
+    /// The bytes of a node that was pushed here; none of a node of another segment.
+    pub fn node(&self, ptr: &NodePtr) -> Option<&[u8]> {
+        let start = (ptr.offset as usize).checked_sub(SEGMENT_HEAD + CHECKSUM)?;
+        let bytes = self.body.get(start..start + ptr.len as usize)?;
+        (ptr.segment == self.id.key).then_some(bytes)
+    }
+
     /// The finished segment.
     pub fn finish(self) -> BuiltSegment {
         let head_len = SEGMENT_HEAD + CHECKSUM;

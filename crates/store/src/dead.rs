@@ -79,13 +79,13 @@ impl Dead {
     async fn pop(
         &mut self,
         max: usize,
-        nodes: &Nodes,
+        writer: &NodeWriter<'_>,
         delta: &mut LivenessDelta,
     ) -> Result<Vec<NodePtr>> {
         if self.top.is_empty()
             && let Some(ptr) = self.below
         {
-            let node = read(nodes, &ptr).await?;
+            let node = decode(&ptr, &writer.get_raw(&ptr, NodeKind::Dead).await?)?;
             (self.top, self.below) = (node.subtrees, node.next);
             delta.add_node(&ptr, -1);
         }
@@ -107,11 +107,11 @@ impl Dead {
     ) -> Result<()> {
         let mut left = nodes_max;
         while left > 0 && !self.is_empty() {
-            let nodes = writer.nodes();
-            let taken = self.pop(FETCH_AT_ONCE.min(left), nodes, delta).await?;
+            let taken = self.pop(FETCH_AT_ONCE.min(left), writer, delta).await?;
             left -= taken.len();
+            let reader: &NodeWriter<'_> = writer;
             let fetched: Vec<Arc<MapNode>> = futures::stream::iter(taken.clone())
-                .map(|ptr| async move { nodes.get(&ptr).await })
+                .map(|ptr| async move { reader.get(&ptr).await })
                 .buffered(FETCH_AT_ONCE)
                 .try_collect()
                 .await?;
@@ -144,7 +144,10 @@ impl Dead {
 
 /// Reads a node of the chain.
 pub async fn read(nodes: &Nodes, ptr: &NodePtr) -> Result<DeadNode> {
-    let bytes = nodes.get_raw(ptr, NodeKind::Dead).await?;
-    DeadNode::decode(&bytes)
+    decode(ptr, &nodes.get_raw(ptr, NodeKind::Dead).await?)
+}
+
+fn decode(ptr: &NodePtr, bytes: &[u8]) -> Result<DeadNode> {
+    DeadNode::decode(bytes)
         .map_err(|e| Error::format_at(names::segment(ptr.segment), u64::from(ptr.offset), e))
 }

@@ -84,7 +84,9 @@ type NodesFuture<'f> = Pin<Box<dyn Future<Output = Result<Vec<Child>>> + Send + 
 
 impl Updater<'_, '_> {
     async fn children(&self, ptr: &NodePtr) -> Result<Vec<Child>> {
-        children(self.writer.nodes(), ptr).await
+        check_level(ptr)?;
+        let bytes = self.writer.get_raw(ptr, NodeKind::LivenessInner).await?;
+        liveness::children(&bytes).map_err(|e| wrong(Some(*ptr), e))
     }
 
     /// The nodes that come to stand where `old` stood, which covers the segments from `from` up to `to`.
@@ -161,12 +163,12 @@ impl Updater<'_, '_> {
     }
 
     async fn fetch(&self, leaves: &[Leaf]) -> Result<Vec<Option<Bytes>>> {
-        let nodes = self.writer.nodes();
+        let writer = &*self.writer;
         let wanted: Vec<Option<NodePtr>> = leaves.iter().map(|leaf| leaf.ptr).collect();
         futures::stream::iter(wanted)
             .map(|ptr| async move {
                 match ptr {
-                    Some(ptr) => nodes.get_raw(&ptr, NodeKind::LivenessLeaf).await.map(Some),
+                    Some(ptr) => writer.get_raw(&ptr, NodeKind::LivenessLeaf).await.map(Some),
                     None => Ok(None),
                 }
             })
@@ -187,10 +189,15 @@ fn wrong(ptr: Option<NodePtr>, source: FormatError) -> Error {
     }
 }
 
-async fn children(nodes: &Nodes, ptr: &NodePtr) -> Result<Vec<Child>> {
+fn check_level(ptr: &NodePtr) -> Result<()> {
     if ptr.level > LEVEL_MAX {
         return Err(wrong(Some(*ptr), FormatError::invalid("liveness", "it is too deep")));
     }
+    Ok(())
+}
+
+async fn children(nodes: &Nodes, ptr: &NodePtr) -> Result<Vec<Child>> {
+    check_level(ptr)?;
     let bytes = nodes.get_raw(ptr, NodeKind::LivenessInner).await?;
     liveness::children(&bytes).map_err(|e| wrong(Some(*ptr), e))
 }

@@ -1,4 +1,7 @@
 //! Writes map nodes: collects them into segments of a stream's node lane and puts those.
+//!
+//! A checkpoint reads some of the nodes that it writes. The bucket has them only when their segment is put, and the
+//! node cache may drop them at any time, so the writer answers for the segment that it collects.
 
 use crate::bucket::{Bucket, Created};
 use crate::error::{Error, Result};
@@ -6,7 +9,7 @@ use crate::nodes::Nodes;
 use bytes::Bytes;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::names;
-use skerry_core::node::{NodeKind, NodePtr};
+use skerry_core::node::{MapNode, NodeKind, NodePtr};
 use skerry_core::position::{Number, SegmentKey};
 use skerry_core::segment::{NodesBuilder, SegmentId, SegmentKind};
 use skerry_core::size::BlockSize;
@@ -53,9 +56,31 @@ impl<'a> NodeWriter<'a> {
         self.birth
     }
 
-    /// The reader of nodes.
-    pub fn nodes(&self) -> &'a Nodes {
-        self.nodes
+    /// A node of a map, whether it was put or not.
+    pub async fn get(&self, ptr: &NodePtr) -> Result<Arc<MapNode>> {
+        match self.unput(ptr) {
+            Some(bytes) => MapNode::parse(bytes).map(Arc::new).map_err(|error| {
+                Error::format_at(names::segment(ptr.segment), u64::from(ptr.offset), error)
+            }),
+            None => self.nodes.get(ptr).await,
+        }
+    }
+
+    /// The bytes of a node of another kind than the map's, whether it was put or not.
+    pub async fn get_raw(&self, ptr: &NodePtr, kind: NodeKind) -> Result<Bytes> {
+        match self.unput(ptr) {
+            Some(bytes) => Ok(bytes),
+            None => self.nodes.get_raw(ptr, kind).await,
+        }
+    }
+
+    /// True if reading a node of a map asks the bucket.
+    pub fn is_far(&self, ptr: &NodePtr) -> bool {
+        self.unput(ptr).is_none() && self.nodes.try_get(ptr).is_none()
+    }
+
+    fn unput(&self, ptr: &NodePtr) -> Option<Bytes> {
+        self.builder.as_ref()?.node(ptr).map(Bytes::copy_from_slice)
     }
 
     fn begin(&mut self) -> NodesBuilder {

@@ -103,7 +103,7 @@ impl<'a, 'w> Updater<'a, 'w> {
         first: u64,
     ) -> Result<Option<NodePtr>> {
         let mut children: BTreeMap<u8, NodePtr> = match &old {
-            Some(ptr) => self.writer.nodes().get(ptr).await?.children().collect(),
+            Some(ptr) => self.writer.get(ptr).await?.children().collect(),
             None => BTreeMap::new(),
         };
         let whole = span(level, first);
@@ -151,17 +151,17 @@ impl<'a, 'w> Updater<'a, 'w> {
 
     /// Fetches the leaves that will change, several at once: a checkpoint must not pay a round trip for each.
     async fn prefetch(&self, children: &BTreeMap<u8, NodePtr>, first: u64) -> Result<()> {
-        let nodes = self.writer.nodes();
+        let writer = &*self.writer;
         let wanted: Vec<NodePtr> = children
             .iter()
             .filter(|(place, ptr)| {
                 let range = child_span(1, first, **place);
-                nodes.try_get(ptr).is_none() && self.next_change(range.start, &range).is_some()
+                writer.is_far(ptr) && self.next_change(range.start, &range).is_some()
             })
             .map(|(_, ptr)| *ptr)
             .collect();
         futures::stream::iter(wanted)
-            .map(|ptr| async move { nodes.get(&ptr).await.map(drop) })
+            .map(|ptr| async move { writer.get(&ptr).await.map(drop) })
             .buffer_unordered(PREFETCH_LEAVES)
             .try_collect()
             .await
@@ -175,7 +175,7 @@ impl<'a, 'w> Updater<'a, 'w> {
 
     async fn leaf(&mut self, old: Option<NodePtr>, first: u64) -> Result<Option<NodePtr>> {
         let mut entries: BTreeMap<u8, BlockEntry> = match &old {
-            Some(ptr) => self.writer.nodes().get(ptr).await?.leaf_entries().collect(),
+            Some(ptr) => self.writer.get(ptr).await?.leaf_entries().collect(),
             None => BTreeMap::new(),
         };
         let range = span(0, first);

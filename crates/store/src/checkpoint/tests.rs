@@ -31,10 +31,14 @@ struct Volume {
 
 impl Volume {
     async fn new(blocks: u64) -> Self {
+        Self::with_cache(blocks, NODE_CACHE_BYTES).await
+    }
+
+    async fn with_cache(blocks: u64, cache_bytes: u64) -> Self {
         let bucket = memory_bucket(1).await;
         let block = BlockSize::default();
         Self {
-            nodes: Nodes::new(bucket.clone(), NODE_CACHE_BYTES),
+            nodes: Nodes::new(bucket.clone(), cache_bytes),
             bucket,
             lane: NodeLane {
                 volume: VolumeId([1; 16]),
@@ -107,8 +111,19 @@ fn sparse(leaves: u64) -> Overlay {
 /// that leave one leaf of each 32 MiB. Here is a sixteenth of it.
 #[tokio::test]
 async fn trims_make_no_root_long_and_everything_is_freed_in_the_end() {
-    let groups = 2400;
-    let mut volume = Volume::new(groups * LEAVES * LEAF_BLOCKS).await;
+    trim_and_free(2400, NODE_CACHE_BYTES).await;
+}
+
+/// What a checkpoint spilled was looked for in the bucket once the cache had dropped it, before it was put.
+#[tokio::test]
+async fn what_is_not_put_yet_is_read_without_a_cache() {
+    for cache_bytes in [0, 64 << 10] {
+        trim_and_free(100, cache_bytes).await;
+    }
+}
+
+async fn trim_and_free(groups: u64, cache_bytes: u64) {
+    let mut volume = Volume::with_cache(groups * LEAVES * LEAF_BLOCKS, cache_bytes).await;
     volume.check_in(&sparse(groups * LEAVES)).await;
     let full = volume.root.stored_bytes();
     let mut trims = Overlay::new();
@@ -148,4 +163,16 @@ async fn what_is_trimmed_whole_leaves_nothing() {
     assert_eq!((volume.root.top, volume.root.liveness), (None, None));
     assert_eq!((volume.root.dead_pending, volume.root.stored_bytes()), (None, 0));
     assert!(dropped.contains(&data(0).segment), "{dropped:?}");
+}
+
+/// A tree that grows reads the levels that were put on top of it.
+#[tokio::test]
+async fn a_tree_grows_without_a_cache() {
+    let mut volume = Volume::with_cache(LEAF_BLOCKS, 0).await;
+    volume.check_in(&sparse(1)).await;
+    let blocks = 100 * LEAVES * LEAF_BLOCKS;
+    volume.root.size_bytes = volume.root.block.offset(blocks);
+    volume.check_in(&sparse(2)).await;
+    assert_eq!(volume.root.live_blocks(), 2);
+    assert_eq!(volume.listed().await, volume.counted().await);
 }

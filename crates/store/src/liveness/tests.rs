@@ -36,8 +36,12 @@ struct Tree {
 
 impl Tree {
     async fn new(seed: u64) -> Self {
+        Self::with_cache(seed, NODE_CACHE_BYTES).await
+    }
+
+    async fn with_cache(seed: u64, cache_bytes: u64) -> Self {
         let bucket = memory_bucket(seed).await;
-        let nodes = Nodes::new(bucket.clone(), NODE_CACHE_BYTES);
+        let nodes = Nodes::new(bucket.clone(), cache_bytes);
         Self { bucket, nodes, lane: lane(), top: None, model: BTreeMap::new() }
     }
 
@@ -136,4 +140,14 @@ async fn a_look_for_a_few_segments_reads_few_leaves() {
     hold(&cold, tree.top, &candidates, &mut seen, &mut listed).await.expect("reads");
     assert_eq!(listed, [key(5), key(30_000), own].into(), "the tree's own nodes are held, too");
     assert!(seen.len() <= 4, "{} nodes were read", seen.len());
+}
+
+/// The top is looked into before it is put.
+#[tokio::test]
+async fn a_tree_of_many_leaves_is_written_without_a_cache() {
+    let mut tree = Tree::with_cache(1, 0).await;
+    let changes: Vec<_> = (0..20_000).map(|n| (key(n), 0, 1)).collect();
+    tree.update(&changes).await;
+    assert!(tree.top.is_some_and(|top| top.level > 0), "{:?}", tree.top);
+    assert_eq!(tree.read().await, tree.model);
 }

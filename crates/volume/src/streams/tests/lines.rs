@@ -67,7 +67,7 @@ impl Changes for Added {
             let Merging { writer, delta, .. } = into;
             let mut all: BTreeMap<u8, BlockEntry> = BTreeMap::new();
             if let Some(top) = &old.top {
-                all.extend(writer.nodes().get(top).await?.leaf_entries());
+                all.extend(writer.get(top).await?.leaf_entries());
                 delta.add_node(top, -1);
             }
             self.lengths.iter().for_each(|(segment, bytes)| delta.length(*segment, *bytes));
