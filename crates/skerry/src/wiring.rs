@@ -13,6 +13,7 @@ use skerry_log::{Disk, FileDisk, Log, MemDisk, Recovery};
 use skerry_store::blocks::{Blocks, BlocksSettings};
 use skerry_store::bucket::{Bucket, Env};
 use skerry_store::cache::disk::DiskCache;
+use skerry_store::line::SEND_TIMEOUT_MAX;
 use skerry_store::local::{LocalDir, OPEN_FILES_MAX};
 use skerry_store::meter::{Counters, Meter};
 use skerry_store::nodes::Nodes;
@@ -130,6 +131,7 @@ async fn open_bucket(settings: &Settings, layout: &Layout) -> Result<Opened> {
     let options = url::StoreOptions {
         settings: settings.bucket.options.clone(),
         environment: cloud_environment(),
+        timeout_max: Some(SEND_TIMEOUT_MAX),
     };
     let opened = url::open(settings.bucket.url.as_deref().unwrap_or(&local), &options);
     let opened = opened.map_err(stored)?;

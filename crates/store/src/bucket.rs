@@ -11,6 +11,7 @@
 use self::descriptor::Seen;
 use crate::error::{Error, Result};
 use crate::health::Health;
+use crate::line::{CALL_TIMEOUT, Line};
 use crate::local::LocalDir;
 use crate::tries::Tries;
 use bytes::Bytes;
@@ -40,8 +41,6 @@ pub const OBJECT_BYTES_MAX: u64 = 2 * envelope::ENVELOPE_BYTES_MAX as u64;
 const COMPARE_WHOLE_BYTES_MAX: usize = 1 << 20;
 /// Of larger ones, this much of either end is compared, bytes.
 const COMPARE_END_BYTES: usize = 64 << 10;
-/// After this long without an answer a call counts as failed. Long enough for 32 MiB on a slow line.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Time and randomness, as they are handed in.
 #[derive(Clone)]
@@ -99,6 +98,7 @@ struct Inner {
     env: Env,
     patience: Patience,
     health: Arc<Health>,
+    line: Arc<Line>,
     desc: Arc<Seen>,
 }
 
@@ -132,8 +132,8 @@ impl Bucket {
         create: bool,
         patience: Patience,
     ) -> Result<Self> {
-        let (health, desc) = (Arc::default(), Arc::new(Seen::none()));
-        let unnamed = Inner { store, env, patience, health, desc };
+        let (health, line, desc) = (Arc::default(), Arc::default(), Arc::new(Seen::none()));
+        let unnamed = Inner { store, env, patience, health, line, desc };
         let desc = Arc::new(unnamed.open_desc(create).await?);
         Ok(Self { inner: Arc::new(Inner { desc, ..unnamed }), local: None })
     }
@@ -251,6 +251,22 @@ fn failure(action: &'static str, name: &str, error: &object_store::Error) -> Err
     Error::from_store(action, name, error)
 }
 
+/// What a call to the store gave, or that it gave nothing in the time that it had.
+fn in_time<T>(
+    action: &'static str,
+    name: &str,
+    done: Result<object_store::Result<T>, Duration>,
+) -> Result<T> {
+    match done {
+        Ok(done) => done.map_err(|error| failure(action, name, &error)),
+        Err(time) => Err(Error::Unavailable {
+            action,
+            object: name.to_owned(),
+            detail: format!("no answer within {time:?}"),
+        }),
+    }
+}
+
 impl Inner {
     /// An object that is no left-over of a probe, if there is any: the place is not empty.
     async fn first_object(&self) -> Result<Option<String>> {
@@ -273,7 +289,8 @@ impl Inner {
         let mut tries = Tries::new(self.patience);
         loop {
             let put = self.store.put_opts(&path, payload.clone(), options.clone());
-            let error = match self.timed("creating", name, put).await {
+            let sent = self.line.send(payload.content_length(), put).await;
+            let error = match in_time("creating", name, sent) {
                 Ok(_) => {
                     self.health.answered("creating");
                     return Ok(Created::Ours);
@@ -451,14 +468,8 @@ impl Inner {
         name: &str,
         call: impl Future<Output = object_store::Result<T>>,
     ) -> Result<T> {
-        match tokio::time::timeout(CALL_TIMEOUT, call).await {
-            Ok(done) => done.map_err(|error| failure(action, name, &error)),
-            Err(_) => Err(Error::Unavailable {
-                action,
-                object: name.to_owned(),
-                detail: format!("no answer within {CALL_TIMEOUT:?}"),
-            }),
-        }
+        let done = tokio::time::timeout(CALL_TIMEOUT, call).await;
+        in_time(action, name, done.map_err(|_| CALL_TIMEOUT))
     }
 
     /// Tries a read until it answers, one way or the other; an object that isn't there is an answer.

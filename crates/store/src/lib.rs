@@ -24,6 +24,7 @@ pub mod faulty;
 mod fresh;
 pub mod fsck;
 mod health;
+pub mod line;
 pub mod litter;
 pub mod liveness;
 pub mod local;

@@ -15,6 +15,7 @@ use skerry_core::names;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use url::Url;
 
 /// What must be known to open a store, besides its URL.
@@ -26,6 +27,9 @@ pub struct StoreOptions {
     /// The process's environment, or what of it may count: names beginning with `AWS_`, `GOOGLE_`
     /// or `AZURE_` that are known are used where `settings` say nothing.
     pub environment: BTreeMap<String, String>,
+    /// The longest that a call may take. A [`crate::bucket::Bucket`] times its calls itself, and needs
+    /// [`crate::line::SEND_TIMEOUT_MAX`]; by default it is a minute, for those who don't.
+    pub timeout_max: Option<Duration>,
 }
 
 /// A store that has been opened.
@@ -191,28 +195,27 @@ fn unknown(scheme: &str, display: &str) -> Error {
 #[cfg(feature = "cloud")]
 mod cloud {
     use super::*;
+    use crate::line::CALL_TIMEOUT;
     use crate::renew::Renewing;
     use object_store::prefix::PrefixStore;
     use object_store::{BackoffConfig, ClientOptions, RetryConfig};
-    use std::time::Duration;
 
     /// How long the client waits for a connection; the whole call is timed by the bucket.
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-    /// How long it waits for a whole response: as long as the bucket does.
-    const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
     fn no_retry() -> RetryConfig {
         RetryConfig {
             backoff: BackoffConfig::default(),
             max_retries: 0,
-            retry_timeout: RESPONSE_TIMEOUT,
+            retry_timeout: CALL_TIMEOUT,
         }
     }
 
-    fn client() -> ClientOptions {
+    fn client(options: &StoreOptions) -> ClientOptions {
         // An error says that there is a provider already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout(RESPONSE_TIMEOUT)
+        let timeout = options.timeout_max.unwrap_or(CALL_TIMEOUT);
+        ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout(timeout)
     }
 
     /// The settings that count: the environment's known ones, then the given ones, which must be known.
@@ -274,7 +277,7 @@ mod cloud {
     macro_rules! build {
         ($builder:ty, $prefix:literal, $url:expr, $display:expr, $options:expr) => {{
             let mut builder = <$builder>::new()
-                .with_client_options(client())
+                .with_client_options(client($options))
                 .with_retry(no_retry())
                 .with_url($url.to_string());
             for (key, value) in settings($prefix, $options, $display)? {

@@ -39,7 +39,7 @@ fn env(seed: u64) -> Env {
 
 fn options(server: &S3Server) -> StoreOptions {
     let settings = server.options().map(|(name, value)| (name.to_owned(), value)).into();
-    StoreOptions { settings, environment: Default::default() }
+    StoreOptions { settings, ..StoreOptions::default() }
 }
 
 #[tokio::test]

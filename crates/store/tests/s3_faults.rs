@@ -50,7 +50,7 @@ impl Entropy for Outside {
 
 fn store(server: &BadS3) -> Arc<dyn ObjectStore> {
     let settings = server.options().map(|(name, value)| (name.to_owned(), value)).into();
-    let options = StoreOptions { settings, environment: Default::default() };
+    let options = StoreOptions { settings, ..StoreOptions::default() };
     open("s3://things/a", &options).expect("opens").store
 }
 

@@ -466,6 +466,7 @@ impl Place {
         let options = url::StoreOptions {
             settings: self.options.clone(),
             environment: crate::wiring::cloud_environment(),
+            timeout_max: None,
         };
         let opened = url::open(&self.url, &options);
         let opened = opened.map_err(|e| control::error(skerry_volume::Error::from(e)))?;

@@ -1,0 +1,133 @@
+//! The line to the store, which all large objects of a node share: how many are sent at once, and for how long.
+//!
+//! An object that is cut off is sent again from its first byte. When so many share the line that none is through in
+//! time, none ever is: so a timeout lowers how many are sent at once, and gives a single one more time. Objects that
+//! are through in half their time raise it again.
+
+use object_store::Result;
+use parking_lot::Mutex;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// After this long without an answer a call counts as failed.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest that a large object may take to be sent. 32 MiB are through at 600 kbit/s; longer waits would only find
+/// a dead connection later.
+pub const SEND_TIMEOUT_MAX: Duration = Duration::from_secs(480);
+/// Smaller objects are sent beside all others: they don't fill a line.
+const LARGE_BYTES_MIN: usize = 1 << 20;
+/// How many large objects are sent at once where the line takes them: enough for a fast one.
+const AT_ONCE_MAX: usize = 32;
+
+#[derive(Debug)]
+struct State {
+    running: usize,
+    at_once_max: usize,
+    timeout: Duration,
+    /// How often a timeout changed something. One wave of timeouts is one reason.
+    changes: u64,
+}
+
+/// Who may send now.
+#[derive(Debug)]
+pub(crate) struct Line {
+    state: Mutex<State>,
+    freed: Notify,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        let state =
+            State { running: 0, at_once_max: AT_ONCE_MAX, timeout: CALL_TIMEOUT, changes: 0 };
+        Self { state: Mutex::new(state), freed: Notify::new() }
+    }
+}
+
+/// A turn on the line; it ends with this.
+struct Turn<'a> {
+    line: &'a Line,
+    timeout: Duration,
+    changes: u64,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.line.state.lock().running -= 1;
+        self.line.freed.notify_waiters();
+    }
+}
+
+impl Line {
+    /// Sends an object of this many bytes by `call`, when it is its turn.
+    ///
+    /// # Errors
+    /// The time that it had, if it is not through by then.
+    pub(crate) async fn send<T>(
+        &self,
+        bytes: usize,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<Result<T>, Duration> {
+        if bytes < LARGE_BYTES_MIN {
+            return tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|_| CALL_TIMEOUT);
+        }
+        let turn = self.turn().await;
+        let began = Instant::now();
+        match tokio::time::timeout(turn.timeout, call).await {
+            Ok(done) => {
+                if done.is_ok() {
+                    self.state.lock().widen(began.elapsed());
+                }
+                Ok(done)
+            }
+            Err(_) => {
+                self.state.lock().narrow(turn.changes);
+                Err(turn.timeout)
+            }
+        }
+    }
+
+    async fn turn(&self) -> Turn<'_> {
+        loop {
+            // Before the look, so that a turn that ends meanwhile is noticed.
+            let freed = self.freed.notified();
+            {
+                let mut state = self.state.lock();
+                if state.running < state.at_once_max {
+                    state.running += 1;
+                    return Turn { line: self, timeout: state.timeout, changes: state.changes };
+                }
+            }
+            freed.await;
+        }
+    }
+}
+
+impl State {
+    /// One was cut off that had begun after so many changes.
+    fn narrow(&mut self, changes: u64) {
+        if changes != self.changes {
+            return;
+        }
+        self.changes += 1;
+        if self.running > 1 {
+            self.at_once_max = self.running / 2;
+        } else {
+            self.timeout = (2 * self.timeout).min(SEND_TIMEOUT_MAX);
+        }
+    }
+
+    /// One was through after this time.
+    fn widen(&mut self, took: Duration) {
+        if took <= self.timeout / 2 {
+            self.at_once_max = (self.at_once_max + 1).min(AT_ONCE_MAX);
+        }
+        if took <= self.timeout / 4 {
+            self.timeout = (self.timeout / 2).max(CALL_TIMEOUT);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "line/tests.rs"]
+mod tests;

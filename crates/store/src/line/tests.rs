@@ -1,0 +1,101 @@
+use super::*;
+use crate::faulty::{FaultPlan, Faulty};
+use crate::testing::bucket_in;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use object_store::memory::InMemory;
+use std::sync::Arc;
+
+/// The sleep between two looks at how many share the line.
+const STEP: Duration = Duration::from_millis(100);
+const MIB: usize = 1 << 20;
+
+/// A line of so many bytes a second, which all that is sent shares.
+struct Slow {
+    bytes_per_s: usize,
+    running: Mutex<usize>,
+}
+
+struct Sending<'a>(&'a Slow);
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        *self.0.running.lock() -= 1;
+    }
+}
+
+impl Slow {
+    async fn carry(&self, bytes: usize) -> Result<()> {
+        *self.running.lock() += 1;
+        let _sending = Sending(self);
+        let mut left = bytes as f64;
+        while left > 0.0 {
+            tokio::time::sleep(STEP).await;
+            left -= self.bytes_per_s as f64 * STEP.as_secs_f64() / *self.running.lock() as f64;
+        }
+        Ok(())
+    }
+}
+
+/// Sends `count` objects of 16 MiB at once, each until it is through; gives how many tries that took.
+async fn send_all(count: usize, bytes_per_s: usize) -> usize {
+    let slow = Slow { bytes_per_s, running: Mutex::new(0) };
+    let line = Line::default();
+    let tries = Mutex::new(0);
+    let one = async || loop {
+        *tries.lock() += 1;
+        if line.send(16 * MIB, slow.carry(16 * MIB)).await.is_ok() {
+            break;
+        }
+    };
+    let all: FuturesUnordered<_> = (0..count).map(|_| one()).collect();
+    let hours = Duration::from_secs(4 * 3600);
+    let done = tokio::time::timeout(hours, all.count()).await;
+    assert_eq!(done, Ok(count), "{:?}", line.state.lock());
+    tries.into_inner()
+}
+
+/// Four volumes of 64 MiB at 1 MB/s: sixteen at once got 4 MB each through in a minute, for ever.
+#[tokio::test(start_paused = true)]
+async fn objects_that_share_a_slow_line_are_through_in_the_end() {
+    let tries = send_all(16, 1_000_000).await;
+    assert!(tries <= 16 + 32, "{tries}");
+    assert_eq!(send_all(16, 100_000_000).await, 16, "a fast line cuts nothing off");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_too_slow_for_one_object_in_a_minute_gets_time() {
+    let tries = send_all(2, 80_000).await;
+    assert!(tries <= 8, "{tries}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_gets_fast_is_used_again() {
+    let line = Line::default();
+    for _ in 0..10 {
+        let hung = line.send(MIB, std::future::pending::<Result<()>>());
+        assert!(hung.await.is_err());
+    }
+    assert_eq!(line.state.lock().timeout, SEND_TIMEOUT_MAX);
+    line.state.lock().at_once_max = 1;
+    for _ in 0..AT_ONCE_MAX {
+        assert!(line.send(MIB, std::future::ready(Ok(()))).await.is_ok());
+    }
+    let state = line.state.lock();
+    assert_eq!((state.timeout, state.at_once_max, state.running), (CALL_TIMEOUT, AT_ONCE_MAX, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_gives_a_large_object_more_time_with_each_try() {
+    let faulty = Faulty::new(Arc::new(InMemory::new()), 1, FaultPlan::default());
+    let faults = faulty.faults();
+    let bucket = bucket_in(Arc::new(faulty), 1).await;
+    let hang = FaultPlan { slow: 1000, slow_ms: 200_000..200_001, ..FaultPlan::default() };
+    faults.set_plan(hang);
+    for (bytes, seconds) in [(MIB, 60), (7, 60), (MIB, 120)] {
+        let error = bucket.create("a/b", vec![1; bytes]).await.expect_err("200 s are too long");
+        assert!(error.to_string().contains(&format!("no answer within {seconds}s")), "{error}");
+    }
+    // It has 240 s now.
+    assert!(bucket.create("a/b", vec![1; MIB]).await.is_ok());
+}
