@@ -310,6 +310,8 @@ impl Inner {
                     },
                     Err(error) => error,
                 },
+                // A create misses no object: this is not the store that answers, or not its bucket.
+                Err(Error::NotFound { object }) => away("creating", object),
                 Err(error) => error,
             };
             self.await_next(&mut tries, "creating", error).await?;
@@ -346,7 +348,7 @@ impl Inner {
         let path = parse(name)?;
         self.retried("reading", || async {
             let fetch = async {
-                let got = self.store.get(&path).await?;
+                let got = self.read(&path, self.store.get(&path)).await?;
                 if got.meta.size > OBJECT_BYTES_MAX {
                     return Ok(Err(got.meta.size));
                 }
@@ -367,7 +369,8 @@ impl Inner {
         let path = parse(name)?;
         self.retried("reading", || async {
             let wanted = GetOptions::new().with_range(Some(GetRange::Bounded(range.clone())));
-            let fetch = async { self.store.get_opts(&path, wanted).await?.bytes().await };
+            let got = self.read(&path, self.store.get_opts(&path, wanted));
+            let fetch = async { got.await?.bytes().await };
             match self.timed("reading", name, fetch).await {
                 // Stores answer a range that begins beyond the end with errors of their own kinds, and in words
                 // of their own. One in other trouble should not get twice the calls.
@@ -383,6 +386,36 @@ impl Inner {
         .await
     }
 
+    /// Reads an object. A 404 that does not say what is missing counts once a listing lacks the object, too.
+    async fn read<T>(
+        &self,
+        path: &Path,
+        call: impl Future<Output = object_store::Result<T>>,
+    ) -> object_store::Result<T> {
+        let error = match call.await {
+            Err(error) if Error::is_vague_404(&error) => error,
+            other => return other,
+        };
+        if Error::says_bucket_is_away(&error) {
+            return Err(error);
+        }
+        let mut before = path.to_string();
+        let parent = before.rsplit_once('/').map(|(parent, _)| Path::from(parent));
+        before.pop();
+        let mut listed = self.store.list_with_offset(parent.as_ref(), &Path::from(before));
+        while let Some(found) = listed.next().await.transpose()? {
+            if found.location == *path {
+                let source = format!("it is listed, and reading it gave: {error}").into();
+                return Err(object_store::Error::Generic { store: "bucket", source });
+            }
+            if found.location > *path {
+                break;
+            }
+        }
+        let source = "neither read nor listed".into();
+        Err(object_store::Error::NotFound { path: path.to_string(), source })
+    }
+
     async fn size(&self, name: &str) -> Result<Option<u64>> {
         let path = parse(name)?;
         self.retried("looking for", || self.size_once(&path, name)).await
@@ -392,9 +425,9 @@ impl Inner {
         let look = async {
             match self.store.head(path).await {
                 // The answer to a HEAD has no body: a bucket that is away looks like an object that is.
-                Err(error) if Error::is_mute_404(&error) => {
+                Err(error) if Error::is_vague_404(&error) => {
                     let wanted = GetOptions::new().with_range(Some(GetRange::Bounded(0..1)));
-                    self.store.get_opts(path, wanted).await.map(|got| got.meta)
+                    self.read(path, self.store.get_opts(path, wanted)).await.map(|got| got.meta)
                 }
                 looked => looked,
             }
@@ -452,11 +485,7 @@ impl Inner {
         let next = async { stream.next().await.transpose() };
         match self.timed("listing", prefix, next).await {
             // There is always something to list, if it is nothing.
-            Err(Error::NotFound { object }) => Err(Error::Away {
-                action: "listing",
-                object,
-                detail: "the store says that there is no such bucket".to_owned(),
-            }),
+            Err(Error::NotFound { object }) => Err(away("listing", object)),
             other => other,
         }
     }
@@ -515,6 +544,12 @@ impl Inner {
             Verdict::Permanent => Err(error),
         }
     }
+}
+
+/// What a 404 means to a call that needs no object.
+fn away(action: &'static str, object: String) -> Error {
+    let detail = "the store says that there is no such bucket".to_owned();
+    Error::Away { action, object, detail }
 }
 
 fn parse(name: &str) -> Result<Path> {

@@ -230,7 +230,7 @@ impl Error {
         use object_store::Error as E;
         let (object, detail) = (object.to_owned(), error.to_string());
         match error {
-            E::NotFound { .. } if says_bucket_is_away(&detail) => {
+            E::NotFound { .. } if Self::is_vague_404(error) => {
                 Self::Away { action, object, detail }
             }
             E::NotFound { .. } => Self::NotFound { object },
@@ -256,10 +256,20 @@ impl Error {
         }
     }
 
-    /// True of an HTTP server's 404, which may mean the object or the bucket, if it says no more.
-    pub(crate) fn is_mute_404(error: &object_store::Error) -> bool {
+    /// True of an HTTP server's 404 that does not say that it means the object. A proxy or a gateway that does not
+    /// find its server says as much.
+    pub(crate) fn is_vague_404(error: &object_store::Error) -> bool {
+        let detail = error.to_string();
+        let is_http = detail.contains("status code") || Self::says_bucket_is_away(error);
         matches!(error, object_store::Error::NotFound { .. })
-            && error.to_string().contains("status code")
+            && is_http
+            && !OBJECT_MISSING.iter().any(|code| detail.contains(code))
+    }
+
+    /// True of a store's error that names the bucket as what is missing.
+    pub(crate) fn says_bucket_is_away(error: &object_store::Error) -> bool {
+        let detail = error.to_string();
+        BUCKET_AWAY.iter().any(|words| detail.contains(words))
     }
 
     /// True if a store may mean that a range begins beyond the object's end.
@@ -300,13 +310,11 @@ const EIO: i32 = 5;
 /// about a server that it doesn't find. `object_store` makes a missing object of all of them.
 const BUCKET_AWAY: [&str; 5] =
     ["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "<html", "<!DOCTYPE"];
+/// What stores say in a 404 if it is the object that they don't find: S3 and GCS, Azure.
+const OBJECT_MISSING: [&str; 3] = ["NoSuchKey", "BlobNotFound", "No such object"];
 /// What stores say, with the status of a bad request, of keys that were good once.
 const KEYS_STALE: [&str; 4] =
     ["ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed"];
-
-fn says_bucket_is_away(detail: &str) -> bool {
-    BUCKET_AWAY.iter().any(|words| detail.contains(words))
-}
 
 fn says_keys_are_stale(detail: &str) -> bool {
     KEYS_STALE.iter().any(|words| detail.contains(words))
@@ -355,7 +363,10 @@ mod tests {
     fn a_missing_bucket_is_no_missing_object() {
         for (body, trouble) in [
             ("<Error><Code>NoSuchKey</Code></Error>", Trouble::Permanent),
-            ("", Trouble::Permanent),
+            ("<Error><Code>BlobNotFound</Code></Error>", Trouble::Permanent),
+            ("", Trouble::Away),
+            ("404 page not found", Trouble::Away),
+            ("{\"message\": \"no route\"}", Trouble::Away),
             ("<Error><Code>NoSuchBucket</Code></Error>", Trouble::Away),
             ("<Error><Code>ContainerNotFound</Code></Error>", Trouble::Away),
             ("<html><h1>404 Not Found</h1></html>", Trouble::Away),
@@ -365,10 +376,10 @@ mod tests {
             let is_answer = matches!(error, Error::NotFound { .. });
             assert_eq!(is_answer, trouble == Trouble::Permanent, "{body}");
         }
-        assert!(Error::is_mute_404(&missing("")));
+        assert!(Error::is_vague_404(&missing("")));
         let file = io::Error::from(io::ErrorKind::NotFound).into();
         let file = object_store::Error::NotFound { path: "x".to_owned(), source: file };
-        assert!(!Error::is_mute_404(&file), "a file that is not there is not there");
+        assert!(!Error::is_vague_404(&file), "a file that is not there is not there");
     }
 
     #[test]

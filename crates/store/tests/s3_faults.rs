@@ -19,7 +19,7 @@ const CALLS: u64 = 3;
 const EVER: u64 = u64::MAX;
 
 /// What can pass, for calls that read.
-const READ_FAULTS: [Fault; 9] = [
+const READ_FAULTS: [Fault; 11] = [
     Fault::Refuse(503, "SlowDown"),
     Fault::Refuse(500, "InternalError"),
     Fault::Refuse(429, "TooManyRequests"),
@@ -27,6 +27,8 @@ const READ_FAULTS: [Fault; 9] = [
     Fault::Refuse(403, "AccessDenied"),
     Fault::Refuse(400, "ExpiredToken"),
     Fault::Refuse(404, "NoSuchBucket"),
+    Fault::Text(404, "404 page not found"),
+    Fault::Text(404, ""),
     Fault::CutBody,
     Fault::LoseAnswer,
 ];
@@ -133,6 +135,26 @@ async fn nothing_is_said_of_objects_while_the_bucket_is_away() {
     server.mend();
     bucket.list("x").await.expect("back");
     assert_eq!(bucket.failing(), None);
+}
+
+/// A 404 that says nothing more counts once the store lists its objects: some stores say no more of an object either.
+#[tokio::test]
+async fn a_vague_404_counts_where_the_store_lists() {
+    let server = BadS3::start().expect("a server");
+    let bucket = bucket(&server).await.with_patience(Patience::LOOK);
+    assert_eq!(bucket.create("x/2", vec![1]).await.expect("created"), Created::Ours);
+    server.fail(Call::Read, Fault::Text(404, ""), EVER);
+    for name in ["x/1", "x/3", "y"] {
+        assert_eq!(bucket.get(name).await.expect("it is not there"), None);
+        assert_eq!(bucket.size(name).await.expect("it is not there"), None);
+    }
+    let error = bucket.get("x/2").await.expect_err("it is listed");
+    assert_eq!(error.trouble(), Trouble::Busy);
+    server.fail(Call::List, Fault::Text(404, ""), EVER);
+    assert!(bucket.get("x/1").await.expect_err("away").is_unavailable());
+    server.fail(Call::Write, Fault::Text(404, ""), EVER);
+    let error = bucket.create("x/1", vec![1]).await.expect_err("away");
+    assert_eq!(error.trouble(), Trouble::Away);
 }
 
 /// A key that may do all but delete: nothing is ever collected, and that is said.

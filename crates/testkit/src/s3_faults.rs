@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub enum Fault {
     /// A status and a code, such as 503 and `SlowDown`; nothing is done.
     Refuse(u16, &'static str),
+    /// A status and a body that is no code of S3, as of a proxy; nothing is done.
+    Text(u16, &'static str),
     /// The body ends early.
     CutBody,
     /// It is done, and the connection is closed without an answer.
@@ -260,6 +262,7 @@ fn serve(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
         });
         let answer = match fault {
             Some(Fault::Refuse(status, code)) => Answer::error(status, code),
+            Some(Fault::Text(status, body)) => Answer::new(status, body),
             _ => carry_out(&mut state.objects, &request),
         };
         drop(state);
