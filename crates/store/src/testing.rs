@@ -1,8 +1,15 @@
 //! What this crate's own tests share: a seeded source of randomness, a clock that stands still, an open bucket.
 
 use crate::bucket::{Bucket, Env};
-use object_store::ObjectStore;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -47,4 +54,110 @@ pub(crate) async fn bucket_in(store: Arc<dyn ObjectStore>, seed: u64) -> Bucket 
 /// A new bucket in memory.
 pub(crate) async fn memory_bucket(seed: u64) -> Bucket {
     bucket_in(Arc::new(InMemory::new()), seed).await
+}
+
+/// What a store in memory does besides what it is asked to.
+#[async_trait::async_trait]
+pub(crate) trait Hook: Send + Sync + 'static {
+    /// Before an object is put, which an error prevents.
+    async fn putting(&self, _inner: &InMemory, _at: &Path) -> Result<()> {
+        Ok(())
+    }
+    /// After an object was read.
+    async fn got(&self, _inner: &InMemory, _at: &Path, bytes: Bytes) -> Bytes {
+        bytes
+    }
+    /// Before objects are listed.
+    async fn listing(&self, _inner: &InMemory, _prefix: Option<&Path>) {}
+}
+
+/// A store in memory with a hook.
+pub(crate) struct Hooked<H> {
+    pub(crate) inner: Arc<InMemory>,
+    pub(crate) hook: Arc<H>,
+}
+
+impl<H: Hook> Hooked<H> {
+    pub(crate) fn new(hook: H) -> Self {
+        Self { inner: Arc::new(InMemory::new()), hook: Arc::new(hook) }
+    }
+}
+
+impl<H> std::fmt::Debug for Hooked<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hooked")
+    }
+}
+
+impl<H> std::fmt::Display for Hooked<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hooked")
+    }
+}
+
+#[async_trait::async_trait]
+impl<H: Hook> ObjectStore for Hooked<H> {
+    async fn put_opts(&self, at: &Path, load: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.hook.putting(&self.inner, at).await?;
+        self.inner.put_opts(at, load, opts).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(at, opts).await
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        let got = self.inner.get_opts(at, options).await?;
+        let (meta, range) = (got.meta.clone(), got.range.clone());
+        let (attributes, extensions) = (got.attributes.clone(), got.extensions.clone());
+        let bytes = self.hook.got(&self.inner, at, got.bytes().await?).await;
+        let payload = GetResultPayload::Stream(futures::stream::once(async { Ok(bytes) }).boxed());
+        Ok(GetResult { payload, meta, range, attributes, extensions })
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (inner, hook, prefix) = (self.inner.clone(), self.hook.clone(), prefix.cloned());
+        let listed = async move {
+            hook.listing(&inner, prefix.as_ref()).await;
+            let listed = inner.list(prefix.as_ref()).try_collect::<Vec<_>>().await;
+            futures::stream::iter(listed.unwrap_or_default().into_iter().map(Ok))
+        };
+        futures::stream::once(listed).flatten().boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+/// Flips a bit of what is read, as often as it is told.
+#[derive(Default)]
+pub(crate) struct Flips(pub(crate) std::sync::atomic::AtomicUsize);
+
+#[async_trait::async_trait]
+impl Hook for Flips {
+    async fn got(&self, _inner: &InMemory, _at: &Path, bytes: Bytes) -> Bytes {
+        use std::sync::atomic::Ordering::Relaxed;
+        let flips = self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        let mut bytes = bytes.to_vec();
+        if let Some(byte) = bytes.get_mut(70).filter(|_| flips) {
+            *byte ^= 4;
+        }
+        bytes.into()
+    }
 }

@@ -104,6 +104,10 @@ impl Inner {
     async fn create_desc(&self, create: bool) -> Result<(u64, BucketDesc)> {
         let place = self.store.to_string();
         if let Some(found) = self.first_object().await? {
+            // Another node may have made the bucket between the two listings.
+            if let Some(made) = self.newest_desc().await? {
+                return Ok(made);
+            }
             return Err(self.why_not_here(place, found).await?);
         }
         if !create {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::error::ErrorKind;
 use crate::faulty::{FaultPlan, Faulty};
-use crate::testing::{bucket_in, env, memory_bucket};
+use crate::testing::{Hook, Hooked, bucket_in, env, memory_bucket};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use skerry_core::descriptor::{BucketDesc, Features};
@@ -209,4 +209,25 @@ async fn a_bucket_of_a_former_layout_is_refused_with_what_to_do() {
     store.put(&Path::from("bucket"), desc.encode([0; 16]).into()).await.expect("put");
     let error = Bucket::open(store, env(1), true).await.expect_err("another layout");
     assert!(error.to_string().contains("export its volumes"), "{error}");
+}
+
+/// Makes the bucket while another node looks whether the place is empty.
+struct MadeMeanwhile(Bytes);
+
+#[async_trait::async_trait]
+impl Hook for MadeMeanwhile {
+    async fn listing(&self, inner: &InMemory, prefix: Option<&Path>) {
+        if prefix.is_none() {
+            let name = Path::from(names::descriptor(1));
+            inner.put(&name, self.0.clone().into()).await.expect("made");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_nodes_make_one_bucket() {
+    let features = Features::default();
+    let made = BucketDesc { id: BucketId([7; 16]), features, created_ms: 1 };
+    let store = Hooked::new(MadeMeanwhile(made.encode([1; 16])));
+    assert_eq!(bucket_in(Arc::new(store), 1).await.id(), made.id);
 }
