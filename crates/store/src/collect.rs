@@ -32,6 +32,9 @@ pub use crate::family::Owned;
 /// How often refs are listed anew when they change while they are read; then the pass gives up until the next.
 const LISTINGS_MAX: usize = 5;
 
+/// How many refs are read at once.
+const REFS_AT_ONCE: usize = 16;
+
 /// How many segments are deleted at once: enough to hide the latency of a store, few beside what clients read.
 const DELETES_IN_FLIGHT: usize = 16;
 
@@ -135,8 +138,7 @@ impl Collector {
             objects.into_iter().for_each(|object| listed.add(object.name));
         }
         held.unread.extend(listed.holders.iter().map(|(_, holder)| *holder.span()));
-        let mut gathering =
-            Gathering { collector: self, candidates: &rest, seen: SeenNodes::new(), held };
+        let mut gathering = Gathering::new(self, &rest, held);
         for base in &near.read {
             gathering.base(owned.volume, base).await?;
         }
@@ -183,21 +185,17 @@ impl Collector {
     /// Everything in the family that holds one of the candidates; none if refs kept changing, or if
     /// the owner's own head is not the newest.
     async fn held(&self, owned: &Owned, candidates: &BTreeSet<SegmentKey>) -> Result<Option<Held>> {
+        // What an earlier listing held stays held: the next reads only what is new.
+        let mut gathering = Gathering::new(self, candidates, Held::default());
+        gathering.held.open_nodes.extend(owned.writing);
         for _ in 0..LISTINGS_MAX {
-            let mut gathering = Gathering {
-                collector: self,
-                candidates,
-                seen: SeenNodes::new(),
-                held: Held::default(),
-            };
-            gathering.held.open_nodes.extend(owned.writing);
             let Some(family) = family::list(&self.bucket, owned).await? else { return Ok(None) };
             if gathering.all(&family).await? {
-                let held = gathering.held;
                 self.release_clones(&family).await?;
-                return Ok(Some(held));
+                return Ok(Some(gathering.held));
             }
         }
+        tracing::warn!(volume = %owned.volume, "a sweep is given up until the next: refs kept changing while it read");
         Ok(None)
     }
 
@@ -258,10 +256,16 @@ struct Gathering<'a> {
     candidates: &'a BTreeSet<SegmentKey>,
     /// Nodes of liveness that were read: roots share most of theirs.
     seen: SeenNodes,
+    /// Refs of snapshots that were read; what they name is held.
+    read: HashSet<String>,
     held: Held,
 }
 
-impl Gathering<'_> {
+impl<'a> Gathering<'a> {
+    fn new(collector: &'a Collector, candidates: &'a BTreeSet<SegmentKey>, held: Held) -> Self {
+        Self { collector, candidates, seen: SeenNodes::new(), read: HashSet::new(), held }
+    }
+
     /// Goes through a listing. False if a ref of it is gone by now: what followed it is not in the
     /// listing, and may hold what it held, so that the listing must be made again.
     async fn all(&mut self, family: &BTreeMap<VolumeId, Listed>) -> Result<bool> {
@@ -316,17 +320,25 @@ impl Gathering<'_> {
         if !listed.gone && !self.heads(volume, listed).await? {
             return Ok(false);
         }
-        for (id, numbers) in listed.snapshots.iter().filter(|(id, _)| !listed.buried.contains(*id))
-        {
-            for number in numbers {
-                let name = names::snapshot(volume, *id, *number);
-                let Some(found) = read_ref(&self.collector.bucket, &name).await? else {
-                    return Ok(false);
-                };
+        Ok(self.snapshots(volume, listed).await? && self.pins(volume, listed).await?)
+    }
+
+    async fn snapshots(&mut self, volume: VolumeId, listed: &Listed) -> Result<bool> {
+        let live = listed.snapshots.iter().filter(|(id, _)| !listed.buried.contains(*id));
+        let all = live.flat_map(|(id, numbers)| {
+            numbers.iter().map(move |number| names::snapshot(volume, *id, *number))
+        });
+        let names: Vec<String> = all.filter(|name| !self.read.contains(name)).collect();
+        for some in names.chunks(REFS_AT_ONCE) {
+            let bucket = &self.collector.bucket;
+            let reads = some.iter().map(|name| read_ref(bucket, name).boxed());
+            for (name, found) in some.iter().zip(futures::future::try_join_all(reads).await?) {
+                let Some(found) = found else { return Ok(false) };
                 self.base(volume, &found.base).await?;
+                self.read.insert(name.clone());
             }
         }
-        self.pins(volume, listed).await
+        Ok(true)
     }
 
     async fn heads(&mut self, volume: VolumeId, listed: &Listed) -> Result<bool> {
@@ -335,16 +347,18 @@ impl Gathering<'_> {
             self.descriptor(&self.collector.desc(volume).await?).await?;
         }
         let newest = listed.newest_head();
-        for name in &listed.heads {
+        // The newest first: what could not be read of an older one must not count as read.
+        for name in listed.heads.iter().rev() {
             let Some(head) = read_ref(&self.collector.bucket, name).await? else {
                 return Ok(false);
             };
             self.held.ranges.push(HeldRange::head(volume, &head.base.at));
-            match self.root(&head.base.root).await {
+            let is_old = newest.is_some_and(|newest| RefOrder::of(&head.base.at) < newest);
+            let seen = is_old.then(|| self.seen.clone());
+            match (self.root(&head.base.root).await, seen) {
                 // Put late, by a writer that had been fenced: what it names was nobody's any more.
-                Err(Error::NotFound { .. })
-                    if newest.is_some_and(|newest| RefOrder::of(&head.base.at) < newest) => {}
-                done => done?,
+                (Err(Error::NotFound { .. }), Some(seen)) => self.seen = seen,
+                (done, _) => done?,
             }
         }
         Ok(true)

@@ -1,5 +1,159 @@
 use super::*;
-use crate::testing::memory_bucket;
+use crate::node_writer::{NodeLane, NodeWriter};
+use crate::testing::{Hook, Hooked, bucket_in, memory_bucket};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutOptions};
+use parking_lot::Mutex as Lock;
+use skerry_core::id::SnapshotId;
+use skerry_core::liveness::{self as format, Child, LeafWriter, LivenessDelta};
+use skerry_core::node::{NodeKind, NodePtr};
+use skerry_core::refs::{Ref, SnapshotInfo};
+use skerry_core::size::BlockSize;
+use std::sync::atomic::AtomicU64;
+
+const VOLUME: VolumeId = VolumeId([1; 16]);
+const STREAM: StreamId = StreamId([2; 16]);
+const EPOCH: u64 = 1;
+
+fn data(number: u64) -> SegmentKey {
+    SegmentKey { stream: STREAM, number: Number(number) }
+}
+
+fn at(number: u64) -> Position {
+    Position { number: Number(number), ..Position::start(EPOCH, STREAM, 0) }
+}
+
+fn head_at(number: u64) -> RefOrder {
+    RefOrder::of(&at(number))
+}
+
+fn exact(liveness: Option<NodePtr>, number: u64) -> Base {
+    let block = BlockSize::default();
+    Base::exact(Root { liveness, ..Root::empty(1 << 30, block, "disk") }, at(number))
+}
+
+async fn put_head(bucket: &Bucket, volume: VolumeId, base: Base) -> String {
+    let name = names::head(volume, &base.at);
+    let made = Ref { volume, base, snapshot: None, next_node: 1 };
+    assert!(bucket.create(&name, vec![made.encode(bucket.nonce())]).await.is_ok());
+    name
+}
+
+/// What an owner says that wrote the head at this number.
+fn owned(number: u64) -> (Owned, [Incarnation; 1]) {
+    let head = Some(head_at(number));
+    let owned = Owned { volume: VOLUME, writing: Some((STREAM, Number::node(1000))), head };
+    (owned, [Incarnation { epoch: EPOCH, stream: STREAM }])
+}
+
+/// Writes a node into a segment of its own.
+async fn node(
+    (bucket, nodes, lane): (&Bucket, &Nodes, &NodeLane),
+    kind: NodeKind,
+    level: u8,
+    bytes: bytes::Bytes,
+) -> NodePtr {
+    let mut writer = NodeWriter::new(bucket, nodes, lane.clone(), 1);
+    let ptr = writer.push(kind, level, 1, bytes).await.expect("pushed");
+    writer.finish().await.expect("put");
+    ptr
+}
+
+/// A tree of two leaves that list a data segment each, every node in a segment of its own: the top and the leaves.
+async fn two_leaves(bucket: &Bucket) -> (NodePtr, Vec<Child>) {
+    let nodes = Nodes::new(bucket.clone(), 1 << 20);
+    let (block, next) = (BlockSize::default(), Arc::new(AtomicU64::new(0)));
+    let stream = StreamId([9; 16]);
+    let lane = NodeLane { volume: VOLUME, stream, epoch: EPOCH, block, next };
+    let mut children = Vec::new();
+    for number in 1..3 {
+        let mut delta = LivenessDelta::new();
+        delta.add(data(number), 0, 1);
+        let mut leaf = LeafWriter::new(1);
+        leaf.merge(None, &delta, SegmentKey::default(), None).expect("merged");
+        for made in leaf.finish().0 {
+            let ptr = node((bucket, &nodes, &lane), NodeKind::LivenessLeaf, 0, made.bytes).await;
+            children.push(Child { first: made.first, ptr });
+        }
+    }
+    let bytes = format::inner(1, 1, &children);
+    (node((bucket, &nodes, &lane), NodeKind::LivenessInner, 1, bytes).await, children)
+}
+
+/// The walk of an old head that stopped at a missing leaf left its parent marked as walked: the newest head's walk
+/// passed by it, and live segments below it were free.
+#[tokio::test]
+async fn what_an_old_head_could_not_read_stops_the_pass_if_the_newest_needs_it() {
+    let bucket = memory_bucket(2).await;
+    let (top, leaves) = two_leaves(&bucket).await;
+    for number in [10, 20] {
+        put_head(&bucket, VOLUME, exact(Some(top), number)).await;
+    }
+    let candidates = BTreeSet::from([data(1), data(2)]);
+    let (owned, lives) = owned(20);
+    let free = async || {
+        let collector = Collector::new(bucket.clone(), Nodes::new(bucket.clone(), 1 << 20));
+        collector.free(&owned, &lives, &candidates).await
+    };
+    assert_eq!(free().await.expect("all is there"), Some(vec![]));
+    bucket.delete(&names::segment(leaves[1].ptr.segment)).await.expect("deleted");
+    let error = free().await.expect_err("the newest head can't be read");
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+}
+
+/// Moves a clone's head on whenever a snapshot of its parent is read.
+struct Busy(Lock<Option<(VolumeId, u64)>>);
+
+#[async_trait::async_trait]
+impl Hook for Busy {
+    async fn got(&self, inner: &InMemory, path: &Path, bytes: bytes::Bytes) -> bytes::Bytes {
+        let Object::Snapshot(..) = names::parse(path.as_ref()) else { return bytes };
+        let moved = self.0.lock().as_mut().map(|(clone, number)| {
+            *number += 1;
+            (*clone, *number)
+        });
+        if let Some((volume, number)) = moved {
+            let base = exact(None, number);
+            let name = |number| Path::from(names::head(volume, &at(number)));
+            let made = Ref { volume, base, snapshot: None, next_node: 1 }.encode([5; 16]);
+            inner.put_opts(&name(number), made.into(), PutOptions::default()).await.expect("put");
+            inner.delete(&name(number - 1)).await.expect("deleted");
+        }
+        bytes
+    }
+}
+
+/// Each listing was read from its beginning; a clone that checked in meanwhile spoiled every one.
+#[tokio::test]
+async fn a_busy_clone_does_not_spoil_a_sweep_of_many_snapshots() {
+    let store = Hooked::new(Busy(Lock::default()));
+    let hook = store.hook.clone();
+    let bucket = bucket_in(Arc::new(store), 3).await;
+    let clone = VolumeId([8; 16]);
+    put_head(&bucket, VOLUME, exact(None, 100)).await;
+    put_head(&bucket, clone, exact(None, 1)).await;
+    for n in 1..40 {
+        let id = SnapshotId([n; 16]);
+        let name = String::from("one");
+        let info = SnapshotInfo { id, number: 1, created_ms: 1, size_bytes: 1 << 30, name };
+        let base = exact(None, n.into());
+        let made = Ref { volume: VOLUME, base, snapshot: Some(info), next_node: 1 };
+        let name = names::snapshot(VOLUME, id, 1);
+        assert!(bucket.create(&name, vec![made.encode(bucket.nonce())]).await.is_ok());
+        if n == 1 {
+            let span = Span::of_snapshot(&made);
+            let holder = Holder::Clone { clone, snapshot: id, span };
+            let name = names::holder(VOLUME, &holder);
+            assert!(bucket.create(&name, vec![holder.encode(bucket.nonce())]).await.is_ok());
+        }
+    }
+    *hook.0.lock() = Some((clone, 1));
+    let (owned, lives) = owned(100);
+    let collector = Collector::new(bucket.clone(), Nodes::new(bucket, 1 << 20));
+    let free = collector.free(&owned, &lives, &BTreeSet::from([data(1)])).await;
+    assert!(free.expect("reads").is_some(), "the pass was given up");
+}
 
 /// What a collector remembers of pins goes with the pins.
 #[tokio::test]
