@@ -40,6 +40,8 @@ pub(crate) struct DirectFs {
     inner: LocalFileSystem,
     /// The file system has refused direct IO once.
     is_refused: Arc<AtomicBool>,
+    /// Makes a directory's entries durable.
+    sync_dir: fn(&FsPath) -> io::Result<()>,
 }
 
 impl std::fmt::Display for DirectFs {
@@ -59,7 +61,7 @@ enum Attempt {
 
 impl DirectFs {
     pub(crate) fn new(inner: LocalFileSystem) -> Self {
-        Self { inner, is_refused: Arc::new(AtomicBool::new(false)) }
+        Self { inner, is_refused: Arc::new(AtomicBool::new(false)), sync_dir }
     }
 
     /// Creates a large object; false if that is for `inner` to do.
@@ -80,6 +82,15 @@ impl DirectFs {
             Err(error) => Err(Error::Generic { store: "DirectFs", source: Box::new(error) }),
         });
         work.await.map_err(|error| Error::Generic { store: "DirectFs", source: Box::new(error) })?
+    }
+
+    /// Makes the name of an object durable that was there already: the attempt that made it may have failed at that.
+    async fn sync_name(&self, location: &Path) -> Result<()> {
+        let path = self.inner.path_to_filesystem(location)?;
+        let sync_dir = self.sync_dir;
+        let work = move || path.parent().map_or(Ok(()), sync_dir);
+        let synced = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
+        synced.map_err(|error| Error::Generic { store: "DirectFs", source: Box::new(error) })
     }
 
     /// Begins an object that comes in parts; nothing if that is for `inner` to do.
@@ -116,9 +127,7 @@ fn create(path: &FsPath, payload: &PutPayload) -> io::Result<Attempt> {
     let published = fill(&file, payload).and_then(|()| {
         let linked = fs::hard_link(&staged, path).and_then(|()| is_the_same(&file, path));
         // Also if it was there: an attempt before this one may have made the name and not its entry durable.
-        if let Some(dir) = path.parent() {
-            File::open(dir)?.sync_all()?;
-        }
+        path.parent().map_or(Ok(()), sync_dir)?;
         linked
     });
     // What is left of a failed attempt is no object; a crash may leave it, too.
@@ -126,8 +135,11 @@ fn create(path: &FsPath, payload: &PutPayload) -> io::Result<Attempt> {
     published.map(|()| Attempt::Created)
 }
 
-/// Fails if what got the name is not what was written: who was stopped for hours may have had its staged file
-/// cleared away, and another's stands under the same name.
+fn sync_dir(dir: &FsPath) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Fails if what got the name is not what was written.
 fn is_the_same(file: &File, path: &FsPath) -> io::Result<()> {
     let (ours, named) = (file.metadata()?, fs::metadata(path)?);
     if (ours.dev(), ours.ino()) == (named.dev(), named.ino()) {
@@ -237,7 +249,12 @@ impl ObjectStore for DirectFs {
         {
             return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
         }
-        self.inner.put_opts(location, payload, opts).await
+        let is_create = opts.mode == PutMode::Create;
+        let put = self.inner.put_opts(location, payload, opts).await;
+        if is_create && matches!(put, Err(Error::AlreadyExists { .. })) {
+            self.sync_name(location).await?;
+        }
+        put
     }
 
     async fn put_multipart_opts(
@@ -304,6 +321,20 @@ mod tests {
         let error = is_the_same(&file, &path).expect_err("it is not");
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         is_the_same(&File::open(&path).expect("there"), &path).expect("itself");
+    }
+
+    /// An attempt whose sync failed leaves the name; the next finds it, and must not acknowledge it unsynced.
+    #[tokio::test]
+    async fn a_name_that_was_there_is_synced_before_that_is_said() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let inner = LocalFileSystem::new_with_prefix(dir.path()).expect("a store");
+        let fails = |_: &FsPath| Err(io::Error::from(ErrorKind::Interrupted));
+        let store = DirectFs { sync_dir: fails, ..DirectFs::new(inner.with_fsync(true)) };
+        let name = Path::from("dir/object");
+        let create = || PutOptions::from(PutMode::Create);
+        store.put_opts(&name, payload(&[5]), create()).await.expect("created");
+        let again = store.put_opts(&name, payload(&[5]), create()).await;
+        assert!(matches!(again, Err(Error::Generic { .. })), "{again:?}");
     }
 
     /// Objects of every awkward length read back, are listed alone, and are created once.
