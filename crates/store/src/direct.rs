@@ -15,9 +15,11 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, CWD, OFlags};
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
@@ -125,7 +127,7 @@ fn create(path: &FsPath, payload: &PutPayload) -> io::Result<Attempt> {
         Err(error) => return Err(error),
     };
     let published = fill(&file, payload).and_then(|()| {
-        let linked = fs::hard_link(&staged, path).and_then(|()| is_the_same(&file, path));
+        let linked = link(&file, &staged, path);
         // Also if it was there: an attempt before this one may have made the name and not its entry durable.
         path.parent().map_or(Ok(()), sync_dir)?;
         linked
@@ -137,6 +139,24 @@ fn create(path: &FsPath, payload: &PutPayload) -> io::Result<Attempt> {
 
 fn sync_dir(dir: &FsPath) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// Gives a staged file its name. By the open file: a writer that was stopped for hours may have had its staged file
+/// cleared away, and another's stands under the same name.
+fn link(file: &File, staged: &FsPath, path: &FsPath) -> io::Result<()> {
+    let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let by_name = || fs::hard_link(staged, path).and_then(|()| is_the_same(file, path));
+    if fs::symlink_metadata(&open).is_err() {
+        // No such file system here.
+        return by_name();
+    }
+    match rustix::fs::linkat(CWD, &open, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        // The name is taken, or the file has none of its own any more.
+        Err(error @ (Errno::EXIST | Errno::NOENT)) => Err(error.into()),
+        // Not every kernel and file system links so.
+        Err(_) => by_name(),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Fails if what got the name is not what was written.
@@ -321,6 +341,19 @@ mod tests {
         let error = is_the_same(&file, &path).expect_err("it is not");
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         is_the_same(&File::open(&path).expect("there"), &path).expect("itself");
+    }
+
+    /// Another's half-written file never gets the name.
+    #[test]
+    fn a_file_that_was_cleared_away_gets_no_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, staged) = (dir.path().join("object"), dir.path().join("object#1"));
+        let file = File::create(&staged).expect("staged");
+        fs::remove_file(&staged).expect("cleared away");
+        fs::write(&staged, "another's").expect("staged by another");
+        let error = link(&file, &staged, &path).expect_err("it has no name any more");
+        assert_ne!(error.kind(), ErrorKind::AlreadyExists);
+        assert!(!path.exists());
     }
 
     /// An attempt whose sync failed leaves the name; the next finds it, and must not acknowledge it unsynced.
