@@ -236,6 +236,13 @@ impl Bucket {
         self.inner.delete(name).boxed().await
     }
 
+    /// Opens a local bucket's file of a segment anew with the next read: another may stand in its place by now.
+    pub(crate) fn forget_file(&self, key: SegmentKey) {
+        if let Some(dir) = &self.local {
+            dir.forget(key);
+        }
+    }
+
     /// Bytes of a segment that must be there; fewer than asked for only at its end.
     pub(crate) async fn segment_range(&self, key: SegmentKey, range: Range<u64>) -> Result<Bytes> {
         if let Some(dir) = &self.local {

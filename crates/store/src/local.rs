@@ -2,7 +2,8 @@
 //!
 //! This is a way around the object store for reading only, worth it because a block that the kernel
 //! has in memory then costs a system call instead of a trip through a thread pool. Segments never
-//! change, so an open file stays right; what was deleted is forgotten, so that its space comes free.
+//! change, so an open file stays right; what was deleted is forgotten, so that its space comes free. A file that
+//! failed, or is damaged, is opened anew before that is believed: a good one may have been put back.
 
 use crate::error::{Error, Result};
 use crate::fresh::Fresh;
@@ -90,7 +91,7 @@ impl LocalDir {
         Ok(file)
     }
 
-    /// Closes a segment that is being deleted.
+    /// Closes a segment that is being deleted, or whose file did not hold what it should.
     pub fn forget(&self, key: SegmentKey) {
         self.files.remove(&key);
     }
@@ -135,9 +136,13 @@ impl LocalDir {
 
     /// Bytes of a segment; fewer than asked for only at its end.
     pub(crate) async fn read(&self, key: SegmentKey, range: Range<u64>) -> Result<Bytes> {
-        let file = self.open(key).await?;
         let len = range.end.saturating_sub(range.start) as usize;
-        let read = read_at(file, range.start, len).await?;
+        let mut read = read_at(self.open(key).await?, range.start, len).await?;
+        if read.is_err() {
+            // A handle can go stale while the file is there.
+            self.forget(key);
+            read = read_at(self.open(key).await?, range.start, len).await?;
+        }
         read.map_err(|error| {
             Error::file("reading", &self.root.path().join(names::segment(key)), error)
         })

@@ -204,6 +204,17 @@ fn corrupt(ptr: &NodePtr, source: FormatError) -> Error {
     Error::format_at(names::segment(ptr.segment), u64::from(ptr.offset), source)
 }
 
+/// A node's own bytes of what was read, verified.
+fn own_bytes(ptr: &NodePtr, read: &Bytes, at: u64) -> Result<Bytes, FormatError> {
+    let (start, end) = (at as usize, at as usize + ptr.len as usize);
+    if read.len() < end {
+        return Err(FormatError::Truncated { what: "segment" });
+    }
+    let own = read.slice(start..end);
+    ptr.verify(&own)?;
+    Ok(own)
+}
+
 impl Inner {
     async fn fetch(&self, ptr: &NodePtr, want: Want) -> Result<Cached> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
@@ -239,22 +250,32 @@ impl Inner {
     }
 
     async fn read_bucket(&self, ptr: &NodePtr) -> Result<Bytes> {
-        let (start, end) = (u64::from(ptr.offset), u64::from(ptr.offset) + u64::from(ptr.len));
-        let wide = self.widen(ptr, start..end);
+        let start = u64::from(ptr.offset);
+        let exact = start..start + u64::from(ptr.len);
+        let wide = self.widen(ptr, exact.clone());
         let from = wide.start;
-        let bytes = self.bucket.segment_range(ptr.segment, wide).await?;
-        self.counters.fetches.fetch_add(1, Ordering::Relaxed);
-        self.counters.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let (at, to) = ((start - from) as usize, (end - from) as usize);
-        if bytes.len() < to {
-            return Err(corrupt(ptr, FormatError::Truncated { what: "segment" }));
-        }
-        let own = bytes.slice(at..to);
-        ptr.verify(&own).map_err(|error| corrupt(ptr, error))?;
+        let bytes = self.read(ptr.segment, wide).await?;
+        let own = match own_bytes(ptr, &bytes, start - from) {
+            Ok(own) => own,
+            Err(first) => {
+                // What came may have been damaged on its way, or stand in a file that was replaced.
+                tracing::warn!(segment = %names::segment(ptr.segment), offset = ptr.offset, %first, "a node is read again");
+                self.bucket.forget_file(ptr.segment);
+                let bytes = self.read(ptr.segment, exact).await?;
+                return own_bytes(ptr, &bytes, 0).map_err(|error| corrupt(ptr, error));
+            }
+        };
         // Even an exact read is remembered: it is how the next one is seen to follow on.
         self.remember(Stretch { segment: ptr.segment, start: from, bytes });
         // A copy, so that a small node in the cache doesn't keep the whole stretch in memory.
         Ok(Bytes::copy_from_slice(&own))
+    }
+
+    async fn read(&self, segment: SegmentKey, range: Range<u64>) -> Result<Bytes> {
+        let bytes = self.bucket.segment_range(segment, range).await?;
+        self.counters.fetches.fetch_add(1, Ordering::Relaxed);
+        self.counters.fetched_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(bytes)
     }
 
     /// How much to read for a node: more after it for who reads on, more before it for who descends.

@@ -19,8 +19,18 @@ pub(crate) fn corrupt(name: &str, detail: &str) -> Error {
     Error::format(name, FormatError::invalid("segment", detail))
 }
 
-/// What stands at `key`.
+/// What stands at `key`; looked at once more if it is not right, since it may have been damaged on its way.
 pub async fn read(bucket: &Bucket, key: SegmentKey) -> Result<Found<Box<SegmentHead>>> {
+    match read_once(bucket, key).await {
+        Err(error @ Error::Format { .. }) => {
+            tracing::warn!(%error, "a segment's head is read again");
+            read_once(bucket, key).await
+        }
+        read => read,
+    }
+}
+
+async fn read_once(bucket: &Bucket, key: SegmentKey) -> Result<Found<Box<SegmentHead>>> {
     let name = names::segment(key);
     let Some(prefix) = bucket.get_range(&name, 0..HEAD_GUESS_BYTES).await? else {
         return Ok(Found::Missing);
@@ -66,5 +76,42 @@ pub fn after(head: &SegmentHead, at: &Position) -> Position {
         number: head.id.key.number,
         vseq: head.id.vseq_to,
         hash: head.hash,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::testing::{Flips, Hooked, bucket_in};
+    use skerry_core::id::StreamId;
+    use skerry_core::segment::{SegmentId, build};
+    use skerry_core::size::BlockSize;
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    #[tokio::test]
+    async fn a_head_that_arrives_damaged_is_read_once_more() {
+        let store = Hooked::new(Flips::default());
+        let flips = store.hook.clone();
+        let bucket = bucket_in(Arc::new(store), 3).await;
+        let key = SegmentKey { stream: StreamId([1; 16]), number: Number(1) };
+        let id = SegmentId {
+            kind: SegmentKind::Foreground,
+            block: BlockSize::default(),
+            volume: VolumeId([1; 16]),
+            key,
+            epoch: 1,
+            predecessor: [0; 16],
+            vseq_from: 0,
+            vseq_to: 1,
+            nonce: bucket.nonce(),
+        };
+        let built = build(&id, &[], &[]);
+        assert!(bucket.create(&names::segment(key), built.chunks).await.is_ok());
+        flips.0.store(1, Ordering::Relaxed);
+        assert!(matches!(read(&bucket, key).await, Ok(Found::Segment(_))));
+        flips.0.store(2, Ordering::Relaxed);
+        assert_eq!(read(&bucket, key).await.expect_err("damage").kind(), ErrorKind::Corrupt);
     }
 }

@@ -387,7 +387,14 @@ impl Inner {
     ) -> Result<()> {
         add(&self.counters.reread, 1);
         tracing::warn!(segment = %names::segment(piece.entry.segment), offset = piece.entry.offset, ?first, "a frame is read again");
-        let frame = read_frames(vec![place_of(piece)]).await?.into_iter().next();
+        let mut place = place_of(piece);
+        if let Some(dir) = self.bucket.local_dir() {
+            let segment = piece.entry.segment;
+            dir.forget(segment);
+            let file = dir.open(segment).await?;
+            place = Some((file, u64::from(piece.entry.offset), piece.entry.len));
+        }
+        let frame = read_frames(vec![place]).await?.into_iter().next();
         let frame = frame.unwrap_or(Err(first));
         self.decode_file(piece, frame, target).map_err(|error| file_error(piece, error))
     }

@@ -503,6 +503,24 @@ async fn flipped_bits_in_a_local_file_are_named() {
     damage_is_named(&bucket, || in_ram(&bucket, 0), corrupt).await;
 }
 
+/// A damaged file stayed open: putting a good one back helped only after a restart.
+#[tokio::test]
+async fn a_file_that_is_put_back_is_read() {
+    let (bucket, dir) = local(12).await;
+    let (built, data) = segment(1, &[0], 5);
+    put(&bucket, &built).await;
+    let path = dir.path().join(names::segment(built.key));
+    let good = built.chunks.concat();
+    let (blocks, entry) = (in_ram(&bucket, 0), &built.entries[0].1);
+    assert_eq!(blocks.read(entry, block_size()).await.expect("read"), data[0]);
+    let bad = vec![0; good.len()];
+    std::fs::write(&path, &bad).expect("damaged in place");
+    assert!(blocks.read(entry, block_size()).await.is_err());
+    std::fs::write(dir.path().join("copy"), &good).expect("copied");
+    std::fs::rename(dir.path().join("copy"), &path).expect("put back");
+    assert_eq!(blocks.read(entry, block_size()).await.expect("read"), data[0]);
+}
+
 #[tokio::test]
 async fn what_is_gone_is_not_found_by_name() {
     let (built, _) = segment(7, &[1, 2], 5);

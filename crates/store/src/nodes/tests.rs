@@ -1,6 +1,6 @@
 use super::*;
 use crate::bucket::Created;
-use crate::testing::memory_bucket;
+use crate::testing::{Flips, Hooked, bucket_in, memory_bucket};
 use skerry_core::dead::DeadNode;
 use skerry_core::entry::BlockEntry;
 use skerry_core::id::{StreamId, VolumeId};
@@ -139,4 +139,19 @@ async fn nodes_are_kept_by_their_kind() {
         assert!(nodes.get_raw(&made, NodeKind::Dead).await.is_err());
         assert!(nodes.get(&made).await.is_ok());
     }
+}
+
+/// A bit that flips in one answer put a volume out of service.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_arrives_damaged_is_read_once_more() {
+    let store = Hooked::new(Flips::default());
+    let flips = store.hook.clone();
+    let bucket = bucket_in(Arc::new(store), 6).await;
+    let ptrs = leaves(&bucket, 3).await;
+    let nodes = Nodes::new(bucket, NODE_CACHE_BYTES);
+    flips.0.store(1, Ordering::Relaxed);
+    assert_eq!(nodes.get(&ptrs[1]).await.expect("a leaf").first_key(), 128);
+    assert_eq!(fetches(&nodes), 2);
+    flips.0.store(2, Ordering::Relaxed);
+    assert!(nodes.get(&ptrs[0]).await.is_err());
 }
