@@ -381,7 +381,7 @@ impl Inner {
             match self.timed("reading", name, fetch).await {
                 // Stores answer a range that begins beyond the end with errors of their own kinds, and in words
                 // of their own. One in other trouble should not get twice the calls.
-                Err(error) if range.start > 0 && error.is_transient() && error.is_of_range() => {
+                Err(error) if error.is_transient() && error.is_of_range() => {
                     match self.size_once(&path, name).await {
                         Ok(size) if size <= range.start => Ok(Bytes::new()),
                         _ => Err(error),

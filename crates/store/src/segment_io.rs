@@ -83,7 +83,9 @@ pub fn after(head: &SegmentHead, at: &Position) -> Position {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
-    use crate::testing::{Flips, Hooked, bucket_in};
+    use crate::testing::{Flips, Hooked, bucket_in, memory_bucket};
+    use bytes::Bytes;
+    use object_store::local::LocalFileSystem;
     use skerry_core::id::StreamId;
     use skerry_core::segment::{SegmentId, build};
     use skerry_core::size::BlockSize;
@@ -113,5 +115,19 @@ mod tests {
         assert!(matches!(read(&bucket, key).await, Ok(Found::Segment(_))));
         flips.0.store(2, Ordering::Relaxed);
         assert_eq!(read(&bucket, key).await.expect_err("damage").kind(), ErrorKind::Corrupt);
+    }
+
+    /// An interrupted copy, or a file system after a power cut, leaves an empty object. That was waited for as for a
+    /// store that does not answer.
+    #[tokio::test]
+    async fn an_empty_segment_is_damage() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let local = LocalFileSystem::new_with_prefix(dir.path()).expect("a store");
+        for bucket in [memory_bucket(1).await, bucket_in(Arc::new(local), 2).await] {
+            let key = SegmentKey { stream: StreamId([1; 16]), number: Number(1) };
+            assert!(bucket.create(&names::segment(key), Bytes::new()).await.is_ok());
+            let error = read(&bucket, key).await.expect_err("nothing is in it");
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        }
     }
 }
