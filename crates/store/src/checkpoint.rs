@@ -32,7 +32,7 @@ pub struct Facts {
 }
 
 /// Writes a checkpoint of `old` with `changes` on top, and releases at most `drain_nodes_max` nodes of dropped
-/// subtrees; the rest waits for the next.
+/// subtrees; the rest waits for the next. One that fails leaves nothing that can be deleted.
 pub async fn write<C: Changes>(
     bucket: &Bucket,
     nodes: &Nodes,
@@ -42,20 +42,35 @@ pub async fn write<C: Changes>(
     facts: Facts,
     drain_nodes_max: usize,
 ) -> Result<Checkpoint> {
-    let (block, birth) = (lane.block, old.birth + 1);
-    let mut writer = NodeWriter::new(bucket, nodes, lane, birth);
+    let mut writer = NodeWriter::new(bucket, nodes, lane, old.birth + 1);
+    match write_nodes(&mut writer, old, changes, facts, drain_nodes_max).await {
+        Ok(made) => Ok(made),
+        Err(error) => {
+            writer.discard().await;
+            Err(error)
+        }
+    }
+}
+
+async fn write_nodes<C: Changes>(
+    writer: &mut NodeWriter<'_>,
+    old: &Root,
+    changes: &C,
+    facts: Facts,
+    drain_nodes_max: usize,
+) -> Result<Checkpoint> {
     let mut delta = LivenessDelta::new();
     let mut dead = Dead::of(old.dead_pending.as_ref());
-    let into = Merging { writer: &mut writer, delta: &mut delta, dropped: &mut dead };
+    let into = Merging { writer: &mut *writer, delta: &mut delta, dropped: &mut dead };
     let top = changes.merge(old, facts.size_bytes, into).await?;
-    dead.drain(drain_nodes_max, &mut writer, &mut delta).await?;
-    let dead_pending = dead.finish(&mut writer, &mut delta).await?;
-    let updated = liveness::update(&mut writer, old.liveness, &delta).await?;
+    dead.drain(drain_nodes_max, writer, &mut delta).await?;
+    let dead_pending = dead.finish(writer, &mut delta).await?;
+    let updated = liveness::update(writer, old.liveness, &delta).await?;
     let root = Root {
         size_bytes: facts.size_bytes,
-        block,
+        block: old.block,
         top,
-        birth,
+        birth: writer.birth(),
         liveness: updated.top,
         dead_pending,
         name: facts.name,

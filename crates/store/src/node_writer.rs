@@ -43,12 +43,14 @@ pub struct NodeWriter<'a> {
     lane: NodeLane,
     birth: u64,
     builder: Option<NodesBuilder>,
+    /// What was put so far.
+    put: Vec<String>,
 }
 
 impl<'a> NodeWriter<'a> {
     /// A writer of nodes of this birth that goes on with a lane's next number.
     pub fn new(bucket: &'a Bucket, nodes: &'a Nodes, lane: NodeLane, birth: u64) -> Self {
-        Self { bucket, nodes, lane, birth, builder: None }
+        Self { bucket, nodes, lane, birth, builder: None, put: Vec::new() }
     }
 
     /// The nodes' birth.
@@ -113,7 +115,7 @@ impl<'a> NodeWriter<'a> {
             .as_ref()
             .is_some_and(|b| b.is_full() || b.len_bytes() >= NODES_SEGMENT_BYTES)
         {
-            self.put().await?;
+            self.put_builder().await?;
         }
         let mut builder = self.builder.take().unwrap_or_else(|| self.begin());
         let ptr = builder.push(level, live, &node);
@@ -122,12 +124,15 @@ impl<'a> NodeWriter<'a> {
         Ok(ptr)
     }
 
-    async fn put(&mut self) -> Result<()> {
+    async fn put_builder(&mut self) -> Result<()> {
         let Some(builder) = self.builder.take() else { return Ok(()) };
         let built = builder.finish();
         let name = names::segment(built.key);
         match self.bucket.create(&name, built.chunks).await? {
-            Created::Ours => Ok(()),
+            Created::Ours => {
+                self.put.push(name);
+                Ok(())
+            }
             Created::Theirs => {
                 Err(Error::fenced(&name, "somebody else writes this volume's nodes"))
             }
@@ -135,7 +140,18 @@ impl<'a> NodeWriter<'a> {
     }
 
     /// Puts what is left.
-    pub async fn finish(mut self) -> Result<()> {
-        self.put().await
+    pub async fn finish(&mut self) -> Result<()> {
+        self.put_builder().await
+    }
+
+    /// Deletes what was put: no root will name it, and the next attempt needs the room. What can't be deleted now, or
+    /// is put late, is left to a sweep.
+    pub async fn discard(self) {
+        for name in &self.put {
+            if let Err(error) = self.bucket.delete(name).await {
+                tracing::debug!(object = name, %error, "nodes of a failed checkpoint stay until a sweep");
+                return;
+            }
+        }
     }
 }

@@ -1,7 +1,9 @@
 use super::*;
 use crate::liveness::Walk;
 use crate::nodes::NODE_CACHE_BYTES;
-use crate::testing::memory_bucket;
+use crate::testing::{Hook, Hooked, bucket_in, memory_bucket};
+use object_store::memory::InMemory;
+use object_store::path::Path;
 use skerry_core::entry::BlockEntry;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::node::NodePtr;
@@ -12,7 +14,7 @@ use skerry_core::root::{Base, ROOT_BYTES_MAX};
 use skerry_core::size::BlockSize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Leaves of one inner node: a trim of 32 MiB that leaves one of them drops all others.
 const LEAVES: u64 = 64;
@@ -35,7 +37,10 @@ impl Volume {
     }
 
     async fn with_cache(blocks: u64, cache_bytes: u64) -> Self {
-        let bucket = memory_bucket(1).await;
+        Self::in_bucket(memory_bucket(1).await, blocks, cache_bytes)
+    }
+
+    fn in_bucket(bucket: Bucket, blocks: u64, cache_bytes: u64) -> Self {
         let block = BlockSize::default();
         Self {
             nodes: Nodes::new(bucket.clone(), cache_bytes),
@@ -175,4 +180,39 @@ async fn a_tree_grows_without_a_cache() {
     volume.check_in(&sparse(2)).await;
     assert_eq!(volume.root.live_blocks(), 2);
     assert_eq!(volume.listed().await, volume.counted().await);
+}
+
+/// A disk that takes so many objects of streams more.
+struct Full(AtomicI64);
+
+#[async_trait::async_trait]
+impl Hook for Full {
+    async fn putting(&self, _inner: &InMemory, at: &Path) -> object_store::Result<()> {
+        let is_node = at.as_ref().starts_with("streams/");
+        if is_node && self.0.fetch_sub(1, Ordering::Relaxed) <= 0 {
+            let source = std::io::Error::from(std::io::ErrorKind::StorageFull).into();
+            return Err(object_store::Error::Generic { store: "full", source });
+        }
+        Ok(())
+    }
+}
+
+/// Each attempt left what it had put, and filled what room was made for it.
+#[tokio::test]
+async fn a_checkpoint_that_fails_leaves_nothing() {
+    let store = Hooked::new(Full(AtomicI64::new(0)));
+    let full = store.hook.clone();
+    let bucket = bucket_in(Arc::new(store), 1).await;
+    let leaves = 70_000;
+    let volume = Volume::in_bucket(bucket.clone(), leaves * LEAF_BLOCKS, NODE_CACHE_BYTES);
+    let overlay = sparse(leaves);
+    for _ in 0..3 {
+        full.0.store(1, Ordering::Relaxed);
+        let facts = Facts { size_bytes: volume.root.size_bytes, name: "disk".to_owned() };
+        let (lane, root) = (volume.lane.clone(), &volume.root);
+        let made = write(&bucket, &volume.nodes, lane, root, &overlay, facts, DRAIN).await;
+        assert!(made.expect_err("full").is_unavailable());
+        assert!(full.0.load(Ordering::Relaxed) < 0, "nothing was put");
+        assert_eq!(bucket.list("streams").await.expect("listed"), vec![]);
+    }
 }
