@@ -65,8 +65,10 @@ struct Seen {
     problems: Vec<String>,
     ranges: Vec<HeldRange>,
     lives: Vec<Incarnation>,
+    /// Every block that is referenced. As large as the volume: of one volume at a time.
     entries: BTreeMap<(SegmentKey, u16), (BlockEntry, BlockSize)>,
-    nodes: BTreeSet<SegmentKey>,
+    /// Segments that are referenced: of nodes, and in the end of blocks, too.
+    segments: BTreeSet<SegmentKey>,
     /// Lengths of data segments, as liveness says.
     lengths: BTreeSet<(SegmentKey, u64)>,
 }
@@ -155,10 +157,11 @@ impl Checker<'_> {
         }
     }
 
-    /// Looks at a volume, again if it changed meanwhile and something seemed wrong.
+    /// Looks at a volume, again if it changed meanwhile and something seemed wrong. What is given back names its
+    /// segments and no blocks: it is kept until all volumes have been looked at.
     async fn volume_settled(&self, id: VolumeId, out: &mut Findings) -> Result<Seen> {
         let mut tries = 0;
-        let seen = loop {
+        let mut seen = loop {
             let before = self.bucket.list(&names::volume_prefix(id)).await?;
             let seen = self.volume(id).await;
             tries += 1;
@@ -170,11 +173,11 @@ impl Checker<'_> {
             }
         };
         out.refs += seen.refs;
-        let segments: BTreeSet<SegmentKey> =
-            seen.entries.keys().map(|(key, _)| *key).chain(seen.nodes.iter().copied()).collect();
-        out.segments += segments.len() as u64;
         out.blocks += seen.entries.len() as u64;
-        out.problems.extend(seen.problems.iter().map(|p| format!("volume {id}: {p}")));
+        seen.segments.extend(std::mem::take(&mut seen.entries).into_keys().map(|(key, _)| key));
+        out.segments += seen.segments.len() as u64;
+        out.problems.extend(seen.problems.drain(..).map(|p| format!("volume {id}: {p}")));
+        seen.lengths.clear();
         Ok(seen)
     }
 
@@ -379,7 +382,7 @@ impl Checker<'_> {
         let (mut next, mut subtrees, mut blocks) = (root.dead_pending.map(|d| d.first), 0, 0);
         while let Some(ptr) = next {
             *counts.entry((ptr.segment, ptr.slot)).or_default() += 1;
-            seen.nodes.insert(ptr.segment);
+            seen.segments.insert(ptr.segment);
             let node = dead::read(&self.nodes, &ptr).await?;
             for top in node.subtrees {
                 subtrees += 1;
@@ -413,7 +416,7 @@ impl Checker<'_> {
                 listed.extend(live.slots().map(|(slot, count)| ((key, slot), count)));
             }
         }
-        seen.nodes.extend(walk.own);
+        seen.segments.extend(walk.own);
         if stored != root.stored_bytes() {
             let says = root.stored_bytes();
             seen.wrong("its root", format!("it stores {stored} bytes, and it says {says}"));
@@ -433,7 +436,7 @@ impl Checker<'_> {
         let mut todo = vec![top];
         while let Some(ptr) = todo.pop() {
             *counts.entry((ptr.segment, ptr.slot)).or_default() += 1;
-            seen.nodes.insert(ptr.segment);
+            seen.segments.insert(ptr.segment);
             let node = self.nodes.get(&ptr).await?;
             let mut below = 0;
             for (_, entry) in node.leaf_entries() {
@@ -465,7 +468,7 @@ impl Checker<'_> {
     /// Verifies every block that anything references, and the head of its segment.
     async fn content(&self, seen: &mut Seen) {
         let segments: BTreeSet<SegmentKey> =
-            seen.entries.keys().map(|(key, _)| *key).chain(seen.nodes.iter().copied()).collect();
+            seen.entries.keys().map(|(key, _)| *key).chain(seen.segments.iter().copied()).collect();
         for key in segments {
             match segment_io::read(self.bucket, key).await {
                 Ok(skerry_core::takeover::Found::Segment(head)) => {
@@ -487,12 +490,13 @@ impl Checker<'_> {
                 Err(e) => seen.wrong(names::segment(key), e),
             }
         }
-        let entries: Vec<_> = seen.entries.values().copied().collect();
-        for (entry, block) in entries {
-            if let Err(e) = self.blocks.read(&entry, block).await {
+        let entries = std::mem::take(&mut seen.entries);
+        for (entry, block) in entries.values() {
+            if let Err(e) = self.blocks.read(entry, *block).await {
                 seen.wrong(names::segment(entry.segment), format!("slot {}: {e}", entry.slot));
             }
         }
+        seen.entries = entries;
     }
 
     /// Segments that were there at the beginning and that nothing holds.
@@ -505,8 +509,7 @@ impl Checker<'_> {
         let mut held = Held::default();
         let mut streams = BTreeMap::new();
         for (id, seen) in all {
-            held.listed.extend(seen.entries.keys().map(|(key, _)| *key));
-            held.listed.extend(seen.nodes.iter().copied());
+            held.listed.extend(seen.segments.iter().copied());
             held.ranges.extend(seen.ranges.iter().copied());
             streams.extend(seen.lives.iter().map(|life| (life.stream, (*id, life.epoch))));
         }
@@ -545,5 +548,63 @@ fn compare(what: &str, counts: &Counts, listed: &Counts, seen: &mut Seen) {
                 "liveness is wrong in {count} places: slot {slot} of {name} is referenced {is} times, and it says {says}"
             ),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{self, Facts};
+    use crate::node_writer::NodeLane;
+    use crate::testing::memory_bucket;
+    use skerry_core::descriptor::{FlushLevel, VolumeKind};
+    use skerry_core::id::StreamId;
+    use skerry_core::overlay::Overlay;
+    use skerry_core::position::Number;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+
+    /// Blocks of all volumes were kept until the end: 90 GB for a bucket of 4 TiB.
+    #[tokio::test]
+    async fn what_is_kept_of_a_volume_names_no_blocks() {
+        let bucket = memory_bucket(1).await;
+        let nodes = Nodes::new(bucket.clone(), NODE_CACHE_BYTES);
+        let (volume, stream, block) = (VolumeId([1; 16]), StreamId([2; 16]), BlockSize::default());
+        let segment = SegmentKey { stream: StreamId([3; 16]), number: Number(1) };
+        let mut overlay = Overlay::new();
+        for index in 0..1000u16 {
+            let entry = BlockEntry { segment, offset: 7, len: 4184, slot: index, source: 0 };
+            overlay.set(index.into(), &entry);
+        }
+        let lane = NodeLane { volume, stream, epoch: 1, block, next: Arc::new(AtomicU64::new(0)) };
+        let facts = Facts { size_bytes: 1 << 30, name: "disk".to_owned() };
+        let empty = Root::empty(1 << 30, block, "disk");
+        let made = checkpoint::write(&bucket, &nodes, lane, &empty, &overlay, facts, 1).await;
+        let desc = VolumeDesc {
+            id: volume,
+            kind: VolumeKind::Disk,
+            home: bucket.id(),
+            block,
+            flush: FlushLevel::Local,
+            created_ms: 1,
+            name: "disk".to_owned(),
+            size_bytes: 1 << 30,
+            genesis: StreamId([4; 16]),
+            base: Base::exact(made.expect("written").root, Position::start(0, stream, 0)),
+            parent: None,
+        };
+        let catalog = Catalog::new(bucket.clone());
+        catalog.propose(&desc).await.expect("proposed");
+        catalog.settle(volume, VolumeState::Ready).await.expect("settled");
+        let checker = Checker {
+            bucket: &bucket,
+            catalog,
+            nodes,
+            blocks: Blocks::new(bucket.clone(), BlocksSettings::default()),
+        };
+        let mut found = Findings::default();
+        let seen = checker.volume_settled(volume, &mut found).await.expect("looked at");
+        assert_eq!((found.blocks, seen.entries.len()), (1000, 0), "{:?}", found.problems);
+        assert!(seen.segments.contains(&segment), "{:?}", seen.segments);
     }
 }
