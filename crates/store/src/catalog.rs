@@ -4,6 +4,7 @@
 
 use crate::bucket::{Bucket, Created, Listed};
 use crate::error::{Error, Result};
+use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use skerry_core::descriptor::{NameRecord, Tombstone, VolumeDesc, VolumeState};
 use skerry_core::holder::Holder;
@@ -36,6 +37,9 @@ pub struct Catalog {
 
 /// The most names and descriptors that are remembered each; beyond it they are read again.
 const REMEMBERED_MAX: usize = 65_536;
+
+/// How many names are read at once.
+const NAMES_AT_ONCE: usize = 16;
 
 /// How often a snapshot's refs are listed anew while they change.
 const LISTINGS_MAX: usize = 5;
@@ -85,16 +89,23 @@ impl Catalog {
     /// # Errors
     /// If the names can't be listed, or the bucket does not answer.
     pub async fn all(&self) -> Result<BTreeMap<String, Result<VolumeId>>> {
-        let mut newest: BTreeMap<String, u64> = BTreeMap::new();
+        let mut newest: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for object in self.bucket.list(names::NAMES).await? {
             if let Object::Name(name, number) = names::parse(&object.name) {
-                let highest = newest.entry(name).or_insert(number);
-                *highest = (*highest).max(number);
+                let highest = newest.entry(name).or_default();
+                *highest = (*highest).max((number, object.size));
             }
         }
+        // A record that names nobody is told by its size: names that were freed cost no read.
+        let free_bytes = NameRecord { volume: None }.encode([0; 16]).len() as u64;
+        newest.retain(|_, (_, size)| *size != free_bytes);
+        let read = |(name, (number, _)): (String, (u64, u64))| {
+            async move { (self.read_name(&name, number).await, name) }.boxed()
+        };
+        let mut reads = futures::stream::iter(newest).map(read).buffered(NAMES_AT_ONCE);
         let mut out = BTreeMap::new();
-        for (name, number) in newest {
-            match self.read_name(&name, number).await {
+        while let Some((read, name)) = reads.next().await {
+            match read {
                 Ok(None) => {}
                 Ok(Some(volume)) => drop(out.insert(name, Ok(volume))),
                 Err(e) if e.is_unavailable() => return Err(e),
@@ -432,4 +443,33 @@ pub async fn list_heads(
         .collect();
     heads.sort_by_key(|(_, order)| *order);
     Ok(heads)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meter::{CallKind, Meter};
+    use crate::testing::{bucket_in, env};
+    use object_store::memory::InMemory;
+
+    /// Every name that had ever been used was read.
+    #[tokio::test]
+    async fn names_that_were_freed_cost_no_read() {
+        let meter = Meter::new(Arc::new(InMemory::new()), env(1).clock);
+        let counters = meter.counters();
+        let bucket = bucket_in(Arc::new(meter), 1).await;
+        let catalog = Catalog::new(bucket.clone());
+        for n in 0..100u8 {
+            let (name, volume) = (format!("n{n}").parse().expect("a name"), VolumeId([n; 16]));
+            catalog.claim(&name, volume).await.expect("claimed");
+            if n >= 3 {
+                catalog.free(&name, volume).await.expect("freed");
+            }
+        }
+        let before = counters.tally();
+        let all = Catalog::new(bucket).all().await.expect("listed");
+        assert_eq!(all.len(), 3);
+        let cost = counters.tally().since(&before);
+        assert_eq!((cost.calls(CallKind::Get), cost.calls_in_all()), (3, 4));
+    }
 }
