@@ -39,6 +39,8 @@ pub struct FaultPlan {
     pub late_calls_max: u32,
     /// Nothing may be written: the credentials ran out, or the disk is full.
     pub deny_writes: bool,
+    /// Nothing may be deleted, as by a key without that right.
+    pub deny_deletes: bool,
     /// All calls fail, and do nothing.
     pub refusal: Option<Refusal>,
     /// After this many calls everything fails, until [`Faults::revive`].
@@ -56,6 +58,7 @@ impl FaultPlan {
             slow_ms: 1..5_000,
             late_calls_max: 20,
             deny_writes: false,
+            deny_deletes: false,
             refusal: None,
             stop_after: None,
         }
@@ -251,6 +254,10 @@ impl Faults {
 
     async fn delete_one(&self, path: Path) -> Result<Path> {
         let fate = self.begin(true).await;
+        if self.state.lock().plan.deny_deletes {
+            let path = path.to_string();
+            return Err(Error::PermissionDenied { path, source: "denied on purpose".into() });
+        }
         self.later(fate.happens_after, Late::Delete(path.clone()));
         let result = if fate.happens { self.store.delete(&path).await } else { Ok(()) };
         if fate.answers { result.map(|()| path) } else { Err(self.no_answer()) }

@@ -17,6 +17,11 @@ use parking_lot::RwLock;
 use skerry_core::retry::Trouble;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A client is at least this old when a denied delete replaces it.
+const DELETE_RENEWAL_MIN: Duration = Duration::from_secs(60);
 
 /// Makes a client.
 type Make = Box<dyn Fn() -> StoreResult<Arc<dyn ObjectStore>> + Send + Sync>;
@@ -32,6 +37,7 @@ pub(crate) struct Renewing {
 struct Client {
     number: u64,
     store: Arc<dyn ObjectStore>,
+    made: Instant,
 }
 
 impl Renewing {
@@ -39,12 +45,21 @@ impl Renewing {
     pub(crate) fn new(
         make: impl Fn() -> StoreResult<Arc<dyn ObjectStore>> + Send + Sync + 'static,
     ) -> StoreResult<Self> {
-        let current = RwLock::new(Client { number: 0, store: make()? });
+        let current = RwLock::new(Client { number: 0, store: make()?, made: Instant::now() });
         Ok(Self { make: Arc::new(Box::new(make)), current: Arc::new(current) })
     }
 
     fn client(&self) -> Client {
         self.current.read().clone()
+    }
+
+    /// As [`Self::judge`], of a call to delete. Keys that may do all but that are common: fresh ones are no better,
+    /// and each client has its own connections.
+    fn judge_delete<T>(&self, client: &Client, answer: Result<T>) -> Result<T> {
+        if client.made.elapsed() < DELETE_RENEWAL_MIN {
+            return answer;
+        }
+        self.judge(client.number, answer)
     }
 
     /// Looks at what a client answered; one that was denied is replaced, once.
@@ -56,7 +71,9 @@ impl Renewing {
         let mut current = self.current.write();
         if current.number == number {
             match (self.make)() {
-                Ok(store) => *current = Client { number: number + 1, store },
+                Ok(store) => {
+                    *current = Client { number: number + 1, store, made: Instant::now() };
+                }
                 // The old one is as good as none, and there is no better.
                 Err(error) => tracing::debug!(%error, "no fresh client"),
             }
@@ -107,7 +124,7 @@ impl ObjectStore for Renewing {
             let this = this.clone();
             async move {
                 let (client, at) = (this.client(), at?);
-                this.judge(client.number, client.store.delete(&at).await.map(|()| at))
+                this.judge_delete(&client, client.store.delete(&at).await.map(|()| at))
             }
         });
         deleted.boxed()
@@ -168,5 +185,25 @@ mod tests {
         assert!(store.judge(stale.number, late).is_err());
         assert!(store.get(&Path::from("b")).await.is_err(), "it is not there");
         assert_eq!(made.load(Ordering::Relaxed), 2);
+    }
+
+    /// Each delete that was denied threw away the connections of all other calls.
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_may_not_delete_is_fetched_again_once_a_minute() {
+        let made = Arc::new(AtomicU64::new(0));
+        let counter = made.clone();
+        let store = Renewing::new(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let plan = FaultPlan { deny_deletes: true, ..FaultPlan::default() };
+            Ok(Arc::new(Faulty::new(Arc::new(InMemory::new()), 1, plan)) as Arc<dyn ObjectStore>)
+        });
+        let store = store.expect("a store");
+        for minutes in 1..4 {
+            for _ in 0..5 {
+                assert!(store.delete(&Path::from("a")).await.is_err());
+            }
+            assert_eq!(made.load(Ordering::Relaxed), minutes);
+            tokio::time::sleep(DELETE_RENEWAL_MIN).await;
+        }
     }
 }

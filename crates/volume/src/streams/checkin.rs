@@ -109,6 +109,7 @@ impl<P: Payload> Stream<P> {
             self.overlay_share.set(state.changed_bytes());
         }
         drop(keeper);
+        self.delete_old_heads().await;
         self.checkpoints_done.send_modify(|done| *done = (*done).max(job.ticket));
         self.work.notify_one();
         Ok(())

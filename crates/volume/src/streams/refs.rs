@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What is known of a volume's refs; held under one lock, so that a root in use never loses its last ref.
 #[derive(Debug)]
 pub(crate) struct RefKeeper {
-    /// The names of head refs that exist.
+    /// The names of head refs that exist, the newest last.
     pub(crate) heads: Vec<String>,
     /// The newest of them, its root and that root's place, if this incarnation wrote it.
     pub(crate) own_head: Option<OwnHead>,
@@ -101,7 +101,7 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    /// Creates a head ref, forgets the older ones, and notes what may be free now.
+    /// Creates a head ref, and notes what may be free now.
     pub(crate) async fn publish_head(
         &self,
         keeper: &mut RefKeeper,
@@ -122,17 +122,23 @@ impl<P: Payload> Stream<P> {
         keeper.candidates.extend(
             (first..=at.number.0).map(|n| SegmentKey { stream: at.stream, number: Number(n) }),
         );
-        for old in std::mem::take(&mut keeper.heads) {
-            if old == name {
-                continue;
-            }
-            if let Err(error) = self.ctx.bucket.delete(&old).await {
-                // It holds more than is needed, and is tried again after the next checkpoint.
-                tracing::warn!(object = %old, %error, "an old head ref can't be deleted now");
-                keeper.heads.push(old);
-            }
-        }
+        keeper.heads.retain(|old| *old != name);
         keeper.heads.push(name);
         Ok(())
+    }
+
+    /// Deletes head refs that a newer one replaced, up to the first that can't be deleted: a key that may not delete
+    /// is asked once after each checkpoint. The lock is free meanwhile, so that no snapshot waits.
+    pub(crate) async fn delete_old_heads(&self) {
+        let heads = self.refs.lock().await.heads.clone();
+        let Some((_, old)) = heads.split_last() else { return };
+        for name in old {
+            if let Err(error) = self.ctx.bucket.delete(name).await {
+                // It holds more than is needed, and is tried again after the next checkpoint.
+                tracing::warn!(object = %name, %error, "an old head ref can't be deleted now");
+                return;
+            }
+            self.refs.lock().await.heads.retain(|head| head != name);
+        }
     }
 }

@@ -2,7 +2,9 @@
 //! stop ends.
 
 use crate::rig::{Running, World, create, name, target};
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
+use skerry_core::names::{self, Object};
 use skerry_store::faulty::{FaultPlan, Faults, Faulty, Refusal};
 use skerry_volume::{Device, ErrorKind};
 use std::sync::Arc;
@@ -150,4 +152,33 @@ async fn a_stop_ends_while_the_bucket_is_away() {
     case.refuse(None);
     let read = attach(&case.start().await, "disk").await.read(512, 512).await.expect("reads");
     assert_eq!(read, vec![2; 512]);
+}
+
+/// Every checkpoint tried to delete all heads that had ever been replaced, and snapshots waited meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_may_not_delete_makes_no_checkpoint_dearer() {
+    let case = Case::new(77).await;
+    let run = case.start().await;
+    let device = attach(&run, "disk").await;
+    let volume = &run.node.open_volumes()[0];
+    case.faults.set_plan(FaultPlan { deny_deletes: true, ..FaultPlan::default() });
+    let mut calls = Vec::new();
+    for round in 0..100u8 {
+        device.write(0, vec![round; BLOCK].into()).await.expect("writes");
+        volume.drain().await.expect("drains");
+        let before = case.faults.calls();
+        volume.checkpoint().await.expect("checks in");
+        calls.push(case.faults.calls() - before);
+    }
+    // One delete of a head, and some of a collection, each tried twice.
+    let most = calls.iter().max().copied();
+    assert!(most.is_some_and(|most| most <= 40), "{calls:?}");
+    case.refuse(None);
+    device.write(0, vec![1; BLOCK].into()).await.expect("writes");
+    volume.drain().await.expect("drains");
+    volume.checkpoint().await.expect("checks in");
+    let listed: Vec<_> = case.world.store.list(None).try_collect().await.expect("listed");
+    let is_head = |name: &str| matches!(names::parse(name), Object::Head(..));
+    let heads = listed.iter().filter(|object| is_head(object.location.as_ref())).count();
+    assert_eq!(heads, 1, "the old ones are gone as soon as they may be");
 }
