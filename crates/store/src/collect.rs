@@ -32,6 +32,9 @@ pub use crate::family::Owned;
 /// How often refs are listed anew when they change while they are read; then the pass gives up until the next.
 const LISTINGS_MAX: usize = 5;
 
+/// A clone that has had no descriptor for so long has no maker any more. Its holder holds whatever its span reaches.
+const ABANDONED_AGE: Duration = Duration::from_secs(12 * 3600);
+
 /// How many refs are read at once.
 const REFS_AT_ONCE: usize = 16;
 
@@ -55,12 +58,14 @@ pub struct Collector {
     nodes: Nodes,
     /// Of each volume with pins: what the last listing of them showed.
     pins: Mutex<HashMap<VolumeId, PinClocks>>,
+    /// Clones that have a holder and no descriptor: when they were first seen so, on the boot-time clock.
+    begun: Mutex<HashMap<VolumeId, Duration>>,
 }
 
 impl Collector {
     /// A collector of a bucket.
     pub fn new(bucket: Bucket, nodes: Nodes) -> Self {
-        Self { bucket, nodes, pins: Mutex::default() }
+        Self { bucket, nodes, pins: Mutex::default(), begun: Mutex::default() }
     }
 
     /// Lists every segment of a volume's streams: for a sweep.
@@ -225,6 +230,18 @@ impl Collector {
         ages
     }
 
+    /// True of a clone whose holder has been seen without its descriptor for long.
+    fn is_abandoned(&self, id: VolumeId, clone: &Listed) -> bool {
+        let mut begun = self.begun.lock();
+        if clone.desc {
+            begun.remove(&id);
+            return false;
+        }
+        let now = self.bucket.clock().boot();
+        let seen = *begun.entry(id).or_insert(now);
+        now.saturating_sub(seen) >= ABANDONED_AGE
+    }
+
     async fn is_ready(&self, volume: VolumeId) -> Result<bool> {
         let name = names::volume_state(volume);
         let Some(bytes) = self.bucket.get(&name).await? else { return Ok(true) };
@@ -274,6 +291,7 @@ impl<'a> Gathering<'a> {
             for (name, holder, clone) in listed.clones() {
                 if self.is_withdrawn(listed, holder, &family[&clone], clone).await? {
                     self.collector.bucket.delete(name).await?;
+                    self.collector.begun.lock().remove(&clone);
                     withdrawn.insert(clone);
                 } else if !family[&clone].desc {
                     // Its maker is about to write the descriptor, or died: what it is made of stays.
@@ -289,8 +307,9 @@ impl<'a> Gathering<'a> {
         Ok(true)
     }
 
-    /// True of a clone that never was. One that is pending, and whose snapshot is deleted, is withdrawn here and now,
-    /// unless it turns out to be settled: its maker may have died; one that is only slow finds the tombstone, or this.
+    /// True of a clone that never was. One that is pending is withdrawn here and now if its snapshot is deleted, or if
+    /// it is abandoned, unless it turns out to be settled: its maker may have died; one that is only slow finds the
+    /// tombstone, or this.
     async fn is_withdrawn(
         &self,
         listed: &Listed,
@@ -305,7 +324,7 @@ impl<'a> Gathering<'a> {
         if clone.state {
             return Ok(!self.collector.is_ready(id).await?);
         }
-        if !listed.buried.contains(snapshot) {
+        if !listed.buried.contains(snapshot) && !self.collector.is_abandoned(id, clone) {
             return Ok(false);
         }
         let name = names::volume_state(id);

@@ -1,16 +1,18 @@
 use super::*;
+use crate::bucket::Env;
 use crate::node_writer::{NodeLane, NodeWriter};
-use crate::testing::{Hook, Hooked, bucket_in, memory_bucket};
+use crate::testing::{Hook, Hooked, bucket_in, env, memory_bucket};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutOptions};
 use parking_lot::Mutex as Lock;
+use skerry_core::env::Clock;
 use skerry_core::id::SnapshotId;
 use skerry_core::liveness::{self as format, Child, LeafWriter, LivenessDelta};
 use skerry_core::node::{NodeKind, NodePtr};
 use skerry_core::refs::{Ref, SnapshotInfo};
 use skerry_core::size::BlockSize;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const VOLUME: VolumeId = VolumeId([1; 16]);
 const STREAM: StreamId = StreamId([2; 16]);
@@ -38,6 +40,25 @@ async fn put_head(bucket: &Bucket, volume: VolumeId, base: Base) -> String {
     let made = Ref { volume, base, snapshot: None, next_node: 1 };
     assert!(bucket.create(&name, vec![made.encode(bucket.nonce())]).await.is_ok());
     name
+}
+
+/// A snapshot of nothing, with the number of its place as its id.
+async fn put_snapshot(bucket: &Bucket, n: u8) -> Ref {
+    let id = SnapshotId([n; 16]);
+    let name = String::from("one");
+    let info = SnapshotInfo { id, number: 1, created_ms: 1, size_bytes: 1 << 30, name };
+    let base = exact(None, n.into());
+    let made = Ref { volume: VOLUME, base, snapshot: Some(info), next_node: 1 };
+    let name = names::snapshot(VOLUME, id, 1);
+    assert!(bucket.create(&name, vec![made.encode(bucket.nonce())]).await.is_ok());
+    made
+}
+
+async fn put_holder(bucket: &Bucket, clone: VolumeId, of: &Ref) {
+    let snapshot = of.snapshot.as_ref().expect("a snapshot").id;
+    let holder = Holder::Clone { clone, snapshot, span: Span::of_snapshot(of) };
+    let name = names::holder(VOLUME, &holder);
+    assert!(bucket.create(&name, vec![holder.encode(bucket.nonce())]).await.is_ok());
 }
 
 /// What an owner says that wrote the head at this number.
@@ -133,20 +154,10 @@ async fn a_busy_clone_does_not_spoil_a_sweep_of_many_snapshots() {
     let clone = VolumeId([8; 16]);
     put_head(&bucket, VOLUME, exact(None, 100)).await;
     put_head(&bucket, clone, exact(None, 1)).await;
-    for n in 1..40 {
-        let id = SnapshotId([n; 16]);
-        let name = String::from("one");
-        let info = SnapshotInfo { id, number: 1, created_ms: 1, size_bytes: 1 << 30, name };
-        let base = exact(None, n.into());
-        let made = Ref { volume: VOLUME, base, snapshot: Some(info), next_node: 1 };
-        let name = names::snapshot(VOLUME, id, 1);
-        assert!(bucket.create(&name, vec![made.encode(bucket.nonce())]).await.is_ok());
-        if n == 1 {
-            let span = Span::of_snapshot(&made);
-            let holder = Holder::Clone { clone, snapshot: id, span };
-            let name = names::holder(VOLUME, &holder);
-            assert!(bucket.create(&name, vec![holder.encode(bucket.nonce())]).await.is_ok());
-        }
+    let first = put_snapshot(&bucket, 1).await;
+    put_holder(&bucket, clone, &first).await;
+    for n in 2..40 {
+        put_snapshot(&bucket, n).await;
     }
     *hook.0.lock() = Some((clone, 1));
     let (owned, lives) = owned(100);
@@ -169,4 +180,39 @@ async fn pins_that_are_gone_are_forgotten() {
     }
     assert!(collector.first_seen(volume, &Listed::default()).is_empty());
     assert!(collector.pins.lock().is_empty());
+}
+
+/// A clock that a test sets, in seconds.
+struct Set(AtomicU64);
+
+impl Clock for Set {
+    fn boot(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::Relaxed))
+    }
+    fn wall_ms(&self) -> u64 {
+        0
+    }
+}
+
+/// A cloner that died after its holder held everything below its snapshot for as long as that lived.
+#[tokio::test]
+async fn a_clone_that_never_got_its_descriptor_holds_for_a_day() {
+    let clock = Arc::new(Set(AtomicU64::new(1)));
+    let env = Env { clock: clock.clone(), ..env(4) };
+    let bucket = Bucket::open(Arc::new(InMemory::new()), env, true).await.expect("a bucket");
+    put_head(&bucket, VOLUME, exact(None, 100)).await;
+    let snapshot = put_snapshot(&bucket, 50).await;
+    put_holder(&bucket, VolumeId([8; 16]), &snapshot).await;
+    let (owned, lives) = owned(100);
+    let collector = Collector::new(bucket.clone(), Nodes::new(bucket.clone(), 1 << 20));
+    let candidates = BTreeSet::from([data(7)]);
+    for (second, freed) in [(1, vec![]), (3600, vec![]), (86_400, vec![data(7)])] {
+        clock.0.store(second, Ordering::Relaxed);
+        let free = collector.free(&owned, &lives, &candidates).await.expect("reads");
+        assert_eq!(free, Some(freed), "after {second} s");
+    }
+    assert!(collector.begun.lock().is_empty());
+    let state = bucket.get(&names::volume_state(VolumeId([8; 16]))).await.expect("reads");
+    let state = VolumeState::decode(&state.expect("settled"));
+    assert_eq!(state, Ok(VolumeState::Withdrawn));
 }

@@ -32,8 +32,8 @@ impl<P: Payload> Node<P> {
             let span = Span::of_snapshot(parent);
             catalog.hold(of, &Holder::Clone { clone: id, snapshot, span }).await?;
         }
-        catalog.propose(&desc).await?;
         let named = async {
+            catalog.propose(&desc).await?;
             // From here on the descriptor holds what it was made of, if that still counts.
             if let Some(parent) = parent
                 && let Some(info) = &parent.snapshot

@@ -153,3 +153,23 @@ async fn nothing_is_left_of_a_volume_that_is_over() {
     // Seals stay while the bucket lives.
     assert!(left.iter().all(|object| object.size < 1024), "{left:?}");
 }
+
+/// A clone whose descriptor could not be written left its holder, which held everything below its snapshot.
+#[tokio::test(start_paused = true)]
+async fn a_clone_that_fails_hangs_on_nothing() {
+    let world = World::new(5);
+    let run = world.start("a").await.expect("starts");
+    let (node, disk, one) = (&run.node, name("disk"), name("one"));
+    node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    write(&run, "disk", 1).await;
+    node.create_snapshot(&disk, Some(&one)).await.expect("snapshots");
+    settle(&run).await;
+    run.gate.hold(Some("/desc"));
+    let error = node.clone_volume(&disk, &one, &name("first"), None).await;
+    assert!(error.expect_err("no answer").to_string().contains("/desc"));
+    run.gate.hold(None);
+    assert_eq!(objects(&world, "/state").await, 2, "the clone is withdrawn");
+    assert_eq!(objects(&world, "/hold/").await, 0, "nothing hangs on the disk");
+    node.clone_volume(&disk, &one, &name("first"), None).await.expect("clones");
+    reads(&run, "first", 1).await;
+}
