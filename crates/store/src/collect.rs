@@ -32,6 +32,8 @@ pub use crate::family::Owned;
 /// How often refs are listed anew when they change while they are read; then the pass gives up until the next.
 const LISTINGS_MAX: usize = 5;
 
+/// How many deleted volumes, and how many seals, a node remembers: 32 bytes or so each. Others are read again.
+const REMEMBERED_MAX: usize = 1 << 18;
 /// A clone that has had no descriptor for so long has no maker any more. Its holder holds whatever its span reaches.
 const ABANDONED_AGE: Duration = Duration::from_secs(12 * 3600);
 
@@ -60,12 +62,30 @@ pub struct Collector {
     pins: Mutex<HashMap<VolumeId, PinClocks>>,
     /// Clones that have a holder and no descriptor: when they were first seen so, on the boot-time clock.
     begun: Mutex<HashMap<VolumeId, Duration>>,
+    /// Deleted volumes of which a sweep found nothing any more.
+    over: Mutex<HashSet<VolumeId>>,
+    /// Seals that were read; they stand for ever.
+    seals: Mutex<HashSet<SegmentKey>>,
 }
 
 impl Collector {
     /// A collector of a bucket.
     pub fn new(bucket: Bucket, nodes: Nodes) -> Self {
-        Self { bucket, nodes, pins: Mutex::default(), begun: Mutex::default() }
+        let (pins, begun) = (Mutex::default(), Mutex::default());
+        Self { bucket, nodes, pins, begun, over: Mutex::default(), seals: Mutex::default() }
+    }
+
+    /// True of a deleted volume of which a sweep found nothing any more.
+    pub fn is_over(&self, volume: VolumeId) -> bool {
+        self.over.lock().contains(&volume)
+    }
+
+    /// Notes that a sweep found nothing any more of a deleted volume.
+    pub fn note_over(&self, volume: VolumeId) {
+        let mut over = self.over.lock();
+        if over.len() < REMEMBERED_MAX {
+            over.insert(volume);
+        }
     }
 
     /// Lists every segment of a volume's streams: for a sweep.
@@ -74,7 +94,7 @@ impl Collector {
         for life in lives {
             for object in self.bucket.list(&names::stream_prefix(life.stream)).await? {
                 let Object::Segment(key) = names::parse(&object.name) else { continue };
-                if object.size <= SEAL_BYTES_MAX as u64 && self.is_seal(&object.name).await? {
+                if object.size <= SEAL_BYTES_MAX as u64 && self.is_seal(key, &object.name).await? {
                     continue;
                 }
                 out.push(key);
@@ -83,9 +103,17 @@ impl Collector {
         Ok(out)
     }
 
-    async fn is_seal(&self, name: &str) -> Result<bool> {
-        let bytes = self.bucket.get(name).await?;
-        Ok(bytes.is_none_or(|bytes| Seal::is(&bytes)))
+    async fn is_seal(&self, key: SegmentKey, name: &str) -> Result<bool> {
+        if self.seals.lock().contains(&key) {
+            return Ok(true);
+        }
+        let Some(bytes) = self.bucket.get(name).await? else { return Ok(true) };
+        let is_seal = Seal::is(&bytes);
+        let mut seals = self.seals.lock();
+        if is_seal && seals.len() < REMEMBERED_MAX {
+            seals.insert(key);
+        }
+        Ok(is_seal)
     }
 
     /// A sweep: those of `candidates` that nothing holds; none if the pass had to be given up. They must have been

@@ -158,6 +158,13 @@ pub(crate) async fn list(
     Ok(Some(family))
 }
 
+/// True of a volume of which nothing is left that anything could be read through. A deleted volume stays so.
+pub async fn is_over(bucket: &Bucket, volume: VolumeId) -> Result<bool> {
+    // What decides is listed first, what may still hold second.
+    let first = Listed::of(bucket, volume).await?;
+    Ok(first.gone && first.then(Listed::of(bucket, volume).await?).is_over())
+}
+
 /// Deletes the holders of a volume that is over, and of its ancestors that are over then.
 pub async fn release(
     bucket: &Bucket,
@@ -175,9 +182,7 @@ pub async fn release(
             }
         };
         let Some((parent, _)) = parent else { return Ok(()) };
-        // What decides is listed first, what may still hold second.
-        let first = Listed::of(bucket, volume).await?;
-        if !first.gone || !first.then(Listed::of(bucket, volume).await?).is_over() {
+        if !is_over(bucket, volume).await? {
             return Ok(());
         }
         delete_holders(bucket, parent, volume).await?;

@@ -29,6 +29,9 @@ impl<P: Payload> Node<P> {
             }
         }
         for id in self.deleted().await? {
+            if self.ctx.collector.is_over(id) {
+                continue;
+            }
             match self.sweep_deleted(id).await {
                 Ok(count) => swept += count,
                 Err(e) => failed = Some(e),
@@ -58,10 +61,15 @@ impl<P: Payload> Node<P> {
         Ok(listed.iter().filter_map(|object| gone(&object.name)).collect())
     }
 
-    /// Finishes what was begun of a deleted volume, and deletes what nothing holds of its streams.
+    /// Finishes what was begun of a deleted volume, and deletes what nothing holds of its streams. One of which nothing
+    /// is left is not looked at again until this node starts anew.
     async fn sweep_deleted(&self, id: VolumeId) -> Result<usize> {
         self.ctx.catalog.settled_labels(id).await?;
-        self.free_deleted(id).await
+        let freed = self.free_deleted(id).await?;
+        if freed == 0 && family::is_over(&self.ctx.bucket, id).await? {
+            self.ctx.collector.note_over(id);
+        }
+        Ok(freed)
     }
 
     /// Deletes what nothing holds of a deleted volume's streams.

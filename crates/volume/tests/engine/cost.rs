@@ -338,3 +338,27 @@ async fn a_checkpoint_is_few_objects_and_a_deletion_few_calls() {
     // Tombstone and name; the listings; each segment is deleted by a call of its own.
     at_most("delete with 4 segments", &cost, [2, 1, 0, 2, 10, 5]);
 }
+
+/// Tombstones stand for ever; a sweep asked a dozen things of each, every day.
+#[tokio::test(start_paused = true)]
+async fn a_sweep_costs_nothing_for_volumes_that_are_over() {
+    let counted = Counted::new();
+    let run = counted.start().await;
+    make(&run, "disk", 1 << 30, FlushLevel::Local).await;
+    settle(&run).await;
+    run.node.sweep().await.expect("sweeps");
+    let (before, _) = counted.cost(run.node.sweep()).await;
+    for n in 0..20 {
+        let other = format!("other{n}");
+        let device = make(&run, &other, 1 << 30, FlushLevel::Local).await;
+        fill(&device, 0..3).await;
+        drop(device);
+        run.node.delete_volume(&name(&other), true, true).await.expect("deletes");
+    }
+    for _ in 0..2 {
+        run.node.sweep().await.expect("sweeps");
+    }
+    let (cost, swept) = counted.cost(run.node.sweep()).await;
+    assert_eq!(swept.expect("sweeps"), 0);
+    assert_eq!(cost.calls_in_all(), before.calls_in_all(), "{cost:?}, and it was {before:?}");
+}
