@@ -6,9 +6,8 @@ use crate::error::Result;
 use crate::nodes::Nodes;
 use skerry_core::entry::BlockEntry;
 use skerry_core::node::{MapNode, NodePtr, span_shift};
-use std::future::Future;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
 
 /// The blocks that a node covers.
@@ -122,45 +121,71 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Blocks whose entries differ between two trees, as ranges that may be a little too wide (leaves
-/// that differ are compared entry by entry; subtrees that only one side has count as a whole leaf).
-pub fn diff<'a>(
-    nodes: &'a Nodes,
-    a: Option<NodePtr>,
-    b: Option<NodePtr>,
-    out: &'a mut Vec<u64>,
-) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
-    Box::pin(async move {
-        let level = a.map_or(0, |p| p.level).max(b.map_or(0, |p| p.level));
-        diff_at(nodes, level, 0, a, b, out).await
-    })
+/// A block whose entries differ between two trees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Differing {
+    /// The block.
+    pub index: u64,
+    /// Its entry in the first tree; none for a hole.
+    pub was: Option<BlockEntry>,
+    /// Its entry in the second.
+    pub is: Option<BlockEntry>,
 }
 
-fn diff_at<'a>(
-    nodes: &'a Nodes,
+/// A part of two trees that is still to be compared.
+struct Pair {
     level: u8,
     first: u64,
     a: Option<NodePtr>,
     b: Option<NodePtr>,
-    out: &'a mut Vec<u64>,
-) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
-    Box::pin(async move {
-        if a == b {
-            return Ok(());
+}
+
+/// Where a comparison of two trees stands. Parts that both have are not looked into, and no more than a leaf is in
+/// memory, however much differs.
+pub struct Diff<'a> {
+    nodes: &'a Nodes,
+    /// The next one last.
+    todo: Vec<Pair>,
+    from: u64,
+}
+
+impl<'a> Diff<'a> {
+    /// Compares two trees, in order, from this block on.
+    pub fn new(nodes: &'a Nodes, a: Option<NodePtr>, b: Option<NodePtr>, from: u64) -> Self {
+        let level = a.map_or(0, |p| p.level).max(b.map_or(0, |p| p.level));
+        let mut diff = Self { nodes, todo: Vec::new(), from };
+        diff.push(Pair { level, first: 0, a, b });
+        diff
+    }
+
+    fn push(&mut self, pair: Pair) {
+        if pair.a != pair.b && span(pair.level, pair.first).end > self.from {
+            self.todo.push(pair);
         }
-        if level == 0 {
-            return diff_leaves(nodes, first, a, b, out).await;
-        }
-        let (left, right) = (children(nodes, a, level).await?, children(nodes, b, level).await?);
-        for place in 0..64 {
-            let (a, b) = (left[usize::from(place)], right[usize::from(place)]);
-            if a != b {
+    }
+
+    /// The blocks that differ in the next leaf in which any does; none at the end.
+    pub async fn next_leaf(&mut self) -> Result<Option<Vec<Differing>>> {
+        while let Some(pair) = self.todo.pop() {
+            let Pair { level, first, a, b } = pair;
+            if level == 0 {
+                let mut differing = diff_leaves(self.nodes, first, a, b).await?;
+                differing.retain(|block| block.index >= self.from);
+                if !differing.is_empty() {
+                    return Ok(Some(differing));
+                }
+                continue;
+            }
+            let left = children(self.nodes, a, level).await?;
+            let right = children(self.nodes, b, level).await?;
+            for place in (0..64).rev() {
+                let (a, b) = (left[usize::from(place)], right[usize::from(place)]);
                 let first = child_span(level, first, place).start;
-                diff_at(nodes, level - 1, first, a, b, out).await?;
+                self.push(Pair { level: level - 1, first, a, b });
             }
         }
-        Ok(())
-    })
+        Ok(None)
+    }
 }
 
 /// The children of a node at `level`; a node of a lower level is its own first child, as in a tree that grew.
@@ -183,25 +208,94 @@ async fn diff_leaves(
     first: u64,
     a: Option<NodePtr>,
     b: Option<NodePtr>,
-    out: &mut Vec<u64>,
-) -> Result<()> {
-    let mut sides = [const { Vec::new() }; 2];
+) -> Result<Vec<Differing>> {
+    let mut sides = [const { BTreeMap::new() }; 2];
     for (side, ptr) in sides.iter_mut().zip([a, b]) {
         if let Some(ptr) = ptr {
             *side = nodes.get(&ptr).await?.leaf_entries().collect();
         }
     }
-    let [left, right] = sides;
-    let mut places: Vec<u8> = left.iter().chain(&right).map(|(place, _)| *place).collect();
-    places.sort_unstable();
-    places.dedup();
-    let find = |side: &[(u8, BlockEntry)], place: u8| {
-        side.binary_search_by_key(&place, |(p, _)| *p).ok().map(|i| side[i].1)
-    };
-    for place in places {
-        if find(&left, place) != find(&right, place) {
-            out.push(first + u64::from(place));
+    let [left, right]: [BTreeMap<u8, BlockEntry>; 2] = sides;
+    let places: BTreeSet<u8> = left.keys().chain(right.keys()).copied().collect();
+    let blocks = places.into_iter().map(|place| Differing {
+        index: first + u64::from(place),
+        was: left.get(&place).copied(),
+        is: right.get(&place).copied(),
+    });
+    Ok(blocks.filter(|block| block.was != block.is).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{self, Facts};
+    use crate::node_writer::NodeLane;
+    use crate::testing::memory_bucket;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use skerry_core::id::{StreamId, VolumeId};
+    use skerry_core::overlay::Overlay;
+    use skerry_core::position::{Number, SegmentKey};
+    use skerry_core::root::Root;
+    use skerry_core::size::BlockSize;
+    use std::sync::atomic::AtomicU64;
+
+    const BLOCKS: u64 = 100_000;
+
+    type Map = BTreeMap<u64, BlockEntry>;
+
+    fn change(rng: &mut StdRng, overlay: &mut Overlay, map: &mut Map) {
+        let (segment, first) = (rng.random_range(1..50), rng.random_range(0..BLOCKS));
+        let segment = SegmentKey { stream: StreamId([3; 16]), number: Number(segment) };
+        let range = first..(first + rng.random_range(1..300)).min(BLOCKS);
+        if rng.random_bool(0.2) {
+            overlay.zero(range.clone());
+            map.retain(|index, _| !range.contains(index));
+            return;
+        }
+        for index in range {
+            let slot = rng.random_range(0..9);
+            let entry = BlockEntry { segment, offset: 7, len: 4184, slot, source: 0 };
+            overlay.set(index, &entry);
+            map.insert(index, entry);
         }
     }
-    Ok(())
+
+    /// A comparison tells what two maps tell, leaf by leaf, from wherever it begins.
+    #[tokio::test]
+    async fn a_comparison_is_right_and_never_holds_more_than_a_leaf() {
+        let bucket = memory_bucket(1).await;
+        let nodes = Nodes::new(bucket.clone(), 1 << 20);
+        let (volume, stream, block) = (VolumeId([1; 16]), StreamId([2; 16]), BlockSize::default());
+        let lane = NodeLane { volume, stream, epoch: 1, block, next: Arc::new(AtomicU64::new(0)) };
+        let mut rng = StdRng::seed_from_u64(1);
+        let (mut root, mut map) = (Root::empty(block.offset(BLOCKS), block, "disk"), Map::new());
+        for _ in 0..20 {
+            let (before, old) = (root.top, map.clone());
+            let mut overlay = Overlay::new();
+            for _ in 0..rng.random_range(1..30) {
+                change(&mut rng, &mut overlay, &mut map);
+            }
+            let facts = Facts { size_bytes: root.size_bytes, name: "disk".to_owned() };
+            let lane = lane.clone();
+            let made = checkpoint::write(&bucket, &nodes, lane, &root, &overlay, facts, 100).await;
+            root = made.expect("written").root;
+            let from = rng.random_range(0..BLOCKS / 2);
+            let mut told = Vec::new();
+            let mut diff = Diff::new(&nodes, before, root.top, from);
+            while let Some(leaf) = diff.next_leaf().await.expect("read") {
+                assert!(leaf.len() <= 128);
+                told.extend(leaf);
+            }
+            let all = old.keys().chain(map.keys()).copied().collect::<BTreeSet<u64>>();
+            let (old, map) = (&old, &map);
+            let wanted = all.into_iter().filter(|index| *index >= from).map(|index| Differing {
+                index,
+                was: old.get(&index).copied(),
+                is: map.get(&index).copied(),
+            });
+            let wanted: Vec<_> = wanted.filter(|block| block.was != block.is).collect();
+            assert!(told == wanted, "{} told, {} differ", told.len(), wanted.len());
+        }
+    }
 }

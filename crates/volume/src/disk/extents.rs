@@ -8,14 +8,16 @@ use crate::disk::payload::Disk;
 use crate::error::{ErrorKind, Result};
 use crate::info::{DiffRange, StatusRange};
 use crate::streams::state::State;
+use skerry_core::entry::BlockEntry;
 use skerry_core::extents::{ExtentMap, Source};
 use skerry_core::name::Name;
 use skerry_core::node::NodePtr;
 use skerry_core::overlay::{Overlaid, Overlay};
 use skerry_core::size::SECTOR_BYTES;
-use skerry_store::tree::{self, Scan};
+use skerry_store::nodes::Nodes;
+use skerry_store::tree::{self, Diff, Scan};
 use skerry_store::view::{self, View};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -24,6 +26,8 @@ const HOLE: Source = Source { at: 0, skip: Source::ZERO };
 
 /// What is copied of one layer of a state under its lock: bounds how long writers wait for a question.
 const WINDOW_ENTRIES: usize = 256;
+/// What a comparison of two snapshots looks at together, of the trees and of each layer over them: about 100 bytes each.
+const SUSPECTS_MAX: usize = 16 << 10;
 /// Leaves and windows that one answer looks at: a client that wants more asks on from where the answer ends.
 const LOOKS_MAX: usize = 256;
 
@@ -232,46 +236,116 @@ impl Node {
 /// In which ranges two views differ, as seen from the second.
 pub(crate) async fn diff(ctx: &Context, a: &View, b: &View) -> Result<Vec<DiffRange>> {
     let block = a.root.block;
-    let mut suspects = BTreeSet::new();
-    let mut found = Vec::new();
-    tree::diff(&ctx.nodes, a.root.top, b.root.top, &mut found).await?;
-    suspects.extend(found);
-    for overlay in [&a.changes, &b.changes] {
-        suspects.extend(overlay.entries().map(|change| change.index));
-        for zero in overlay.zeroed().iter() {
-            for top in [a.root.top, b.root.top] {
-                let mut scan = Scan::new(&ctx.nodes, top, zero.clone());
-                while let Some(entries) = scan.next_leaf().await? {
-                    suspects.extend(entries.into_iter().map(|(index, _)| index));
-                }
-            }
-        }
-    }
     let end = a.size_bytes.max(b.size_bytes);
     let mut out: Vec<DiffRange> = Vec::new();
-    for index in suspects {
-        let (was, is) = (entry(ctx, a, index).await?, entry(ctx, b, index).await?);
-        let offset = block.offset(index);
-        if was == is || offset >= end {
-            continue;
-        }
-        let length = (block.bytes() as u64).min(end - offset);
-        let zero = is.is_none();
-        match out.last_mut() {
-            Some(last) if last.offset + last.length == offset && last.zero == zero => {
-                last.length += length;
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let suspects = Suspects::from(&ctx.nodes, [a, b], from, SUSPECTS_MAX).await?;
+        for (index, known) in suspects.blocks {
+            let (was, is) = match known {
+                Some(known) => known,
+                None => (entry(ctx, a, index).await?, entry(ctx, b, index).await?),
+            };
+            let offset = block.offset(index);
+            if was == is || offset >= end {
+                continue;
             }
-            _ => out.push(DiffRange { offset, length, zero }),
+            let length = (block.bytes() as u64).min(end - offset);
+            let zero = is.is_none();
+            match out.last_mut() {
+                Some(last) if last.offset + last.length == offset && last.zero == zero => {
+                    last.length += length;
+                }
+                _ => out.push(DiffRange { offset, length, zero }),
+            }
         }
+        next = suspects.next;
     }
     Ok(out)
 }
 
-async fn entry(
-    ctx: &Context,
-    view: &View,
-    index: u64,
-) -> Result<Option<skerry_core::entry::BlockEntry>> {
+/// What a block was and is, where the trees alone tell.
+type Known = Option<(Option<BlockEntry>, Option<BlockEntry>)>;
+
+/// The blocks of a stretch in which two views may differ.
+struct Suspects {
+    blocks: BTreeMap<u64, Known>,
+    /// Where the next stretch begins; none at the end.
+    next: Option<u64>,
+}
+
+impl Suspects {
+    /// Those of the stretch that begins with a block. It ends where the trees, or one layer over them, have `max`.
+    async fn from(nodes: &Nodes, views: [&View; 2], from: u64, max: usize) -> Result<Self> {
+        let mut found = Self { blocks: BTreeMap::new(), next: None };
+        let tops = views.map(|view| view.root.top);
+        let mut trees = Diff::new(nodes, tops[0], tops[1], from);
+        let mut differing = 0;
+        while let Some(leaf) = trees.next_leaf().await? {
+            differing += leaf.len();
+            let last = leaf.last().map(|block| block.index);
+            for block in leaf {
+                let is_below =
+                    |view: &&View| matches!(view.changes.get(block.index), Overlaid::Below);
+                let known = views.iter().all(is_below).then_some((block.was, block.is));
+                found.blocks.insert(block.index, known);
+            }
+            if differing >= max {
+                found.next = last.map(|last| last + 1);
+                break;
+            }
+        }
+        for view in views {
+            let written = view.changes.entries_within(from..found.end()).map(|change| change.index);
+            let written: Vec<u64> = written.take(max).collect();
+            found.add(&written, max);
+            for top in tops {
+                let zeroed = mapped(nodes, top, &view.changes, from..found.end(), max).await?;
+                found.add(&zeroed, max);
+            }
+        }
+        let end = found.end();
+        found.blocks.split_off(&end);
+        Ok(found)
+    }
+
+    fn end(&self) -> u64 {
+        self.next.unwrap_or(u64::MAX)
+    }
+
+    /// Adds blocks of a layer, in order; the stretch ends behind them if they are too many.
+    fn add(&mut self, blocks: &[u64], max: usize) {
+        for index in blocks {
+            self.blocks.entry(*index).or_insert(None);
+        }
+        if let Some(last) = blocks.last().filter(|_| blocks.len() >= max) {
+            self.next = Some(self.end().min(last + 1));
+        }
+    }
+}
+
+/// The first blocks of a range that an overlay zeroes and a tree maps; a few more than `max` at the most.
+async fn mapped(
+    nodes: &Nodes,
+    top: Option<NodePtr>,
+    overlay: &Overlay,
+    range: Range<u64>,
+    max: usize,
+) -> Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for zero in overlay.zeroed_within(range) {
+        let mut scan = Scan::new(nodes, top, zero);
+        while let Some(leaf) = scan.next_leaf().await? {
+            found.extend(leaf.into_iter().map(|(index, _)| index));
+            if found.len() >= max {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn entry(ctx: &Context, view: &View, index: u64) -> Result<Option<BlockEntry>> {
     Ok(match view.changes.get(index) {
         Overlaid::Data(entry) => Some(entry),
         Overlaid::Zero => None,
@@ -282,12 +356,20 @@ async fn entry(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skerry_core::entry::BlockEntry;
+    use object_store::memory::InMemory;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use skerry_core::env::{Clock, Entropy};
     use skerry_core::id::VolumeId;
     use skerry_core::position::{Number, Position, SegmentKey};
     use skerry_core::record::Action;
     use skerry_core::root::Root;
     use skerry_core::size::BlockSize;
+    use skerry_store::bucket::{Bucket, Env};
+    use skerry_store::checkpoint::{self, Facts};
+    use skerry_store::node_writer::NodeLane;
+    use std::collections::BTreeSet;
+    use std::time::Duration;
 
     /// However much a state holds, little of it is copied at once, and all of it is told in the end.
     #[test]
@@ -324,5 +406,91 @@ mod tests {
         let written = (0..20_000u64).filter(|n| n % 3 != 0).count() as u64;
         assert_eq!(told, written + 20_000 * 8);
         assert!(windows > 100);
+    }
+
+    struct Still;
+
+    impl Clock for Still {
+        fn boot(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn wall_ms(&self) -> u64 {
+            0
+        }
+    }
+
+    impl Entropy for Still {
+        fn fill(&self, out: &mut [u8]) {
+            out.fill(7);
+        }
+    }
+
+    const BLOCKS: u64 = 20_000;
+    const MAX: usize = 50;
+
+    type Map = BTreeMap<u64, BlockEntry>;
+
+    /// Changes an overlay, and a map with it.
+    fn change(rng: &mut StdRng, overlay: &mut Overlay, map: &mut Map) {
+        for n in 0..40 {
+            let first = rng.random_range(0..BLOCKS);
+            let range = first..(first + rng.random_range(1..300)).min(BLOCKS);
+            if n % 4 == 0 {
+                overlay.zero(range.clone());
+                map.retain(|index, _| !range.contains(index));
+                continue;
+            }
+            for index in range {
+                let stream = skerry_core::id::StreamId([3; 16]);
+                let segment = SegmentKey { stream, number: Number(rng.random_range(1..4)) };
+                let entry = BlockEntry { segment, offset: 0, len: 1, slot: 0, source: 0 };
+                overlay.set(index, &entry);
+                map.insert(index, entry);
+            }
+        }
+    }
+
+    /// However much differs, a stretch of the comparison holds little of it, and the stretches together all.
+    #[tokio::test]
+    async fn snapshots_are_compared_in_stretches() {
+        let env = Env { clock: Arc::new(Still), entropy: Arc::new(Still) };
+        let bucket = Bucket::open(Arc::new(InMemory::new()), env, true).await.expect("a bucket");
+        let nodes = Nodes::new(bucket.clone(), 1 << 20);
+        let (id, block) = (VolumeId([1; 16]), BlockSize::default());
+        let stream = skerry_core::id::StreamId([2; 16]);
+        let lane = NodeLane { volume: id, stream, epoch: 1, block, next: Arc::default() };
+        let (mut rng, mut map) = (StdRng::seed_from_u64(1), Map::new());
+        let mut root = Root::empty(block.offset(BLOCKS), block, "disk");
+        let mut sides = Vec::new();
+        for _ in 0..2 {
+            let mut overlay = Overlay::new();
+            change(&mut rng, &mut overlay, &mut map);
+            let facts = Facts { size_bytes: root.size_bytes, name: "disk".to_owned() };
+            let lane = lane.clone();
+            let made = checkpoint::write(&bucket, &nodes, lane, &root, &overlay, facts, 100).await;
+            root = made.expect("written").root;
+            let mut view: View = View::of_root(id, root.clone(), Position::default());
+            let mut over = map.clone();
+            change(&mut rng, &mut view.changes, &mut over);
+            sides.push((view, over));
+        }
+        let [(a, was), (b, is)] = &sides[..] else { panic!("two") };
+        let differs = |index: &u64| was.get(index) != is.get(index);
+        let wanted: BTreeSet<u64> = was.keys().chain(is.keys()).copied().filter(differs).collect();
+        let (mut told, mut next, mut stretches) = (BTreeSet::new(), Some(0), 0);
+        while let Some(from) = next {
+            let suspects = Suspects::from(&nodes, [a, b], from, MAX).await.expect("read");
+            assert!(suspects.blocks.len() <= 7 * (MAX + 128), "{}", suspects.blocks.len());
+            assert!(suspects.blocks.keys().all(|index| (from..suspects.end()).contains(index)));
+            for (index, known) in &suspects.blocks {
+                let are = (was.get(index).copied(), is.get(index).copied());
+                assert!(known.is_none_or(|known| known == are), "{index}: {known:?}");
+            }
+            told.extend(suspects.blocks.into_keys().filter(differs));
+            next = suspects.next;
+            stretches += 1;
+        }
+        assert!(told == wanted, "{} of {}", told.len(), wanted.len());
+        assert!(stretches > 50, "{stretches} stretches for {} blocks", wanted.len());
     }
 }
