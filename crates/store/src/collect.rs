@@ -32,7 +32,7 @@ pub use crate::family::Owned;
 /// How often refs are listed anew when they change while they are read; then the pass gives up until the next.
 const LISTINGS_MAX: usize = 5;
 
-/// How many deleted volumes, and how many seals, a node remembers: 32 bytes or so each. Others are read again.
+/// How many deleted volumes, seals and begun clones a node remembers: 32 bytes or so each. Others are read again.
 const REMEMBERED_MAX: usize = 1 << 18;
 /// A clone that has had no descriptor for so long has no maker any more. Its holder holds whatever its span reaches.
 const ABANDONED_AGE: Duration = Duration::from_secs(12 * 3600);
@@ -264,6 +264,9 @@ impl Collector {
         if clone.desc {
             begun.remove(&id);
             return false;
+        }
+        if begun.len() >= REMEMBERED_MAX {
+            begun.clear();
         }
         let now = self.bucket.clock().boot();
         let seen = *begun.entry(id).or_insert(now);
