@@ -11,7 +11,7 @@
 use self::descriptor::Seen;
 use crate::error::{Error, Result};
 use crate::health::Health;
-use crate::line::{CALL_TIMEOUT, Line};
+use crate::line::{CALL_TIMEOUT, LARGE_BYTES_MIN, Line};
 use crate::local::LocalDir;
 use crate::tries::Tries;
 use bytes::Bytes;
@@ -293,10 +293,13 @@ impl Inner {
     async fn create(&self, name: &str, payload: PutPayload) -> Result<Created> {
         let path = parse(name)?;
         let options = PutOptions::from(PutMode::Create);
-        let mut tries = Tries::new(self.patience);
+        let len = payload.content_length();
+        // A large object is sent again at once after its first failure, however long it waited for its turn: whoever
+        // needs it would otherwise begin anew with more than this object.
+        let mut tries = (len < LARGE_BYTES_MIN).then(|| Tries::new(self.patience));
         loop {
             let put = self.store.put_opts(&path, payload.clone(), options.clone());
-            let sent = self.line.send(payload.content_length(), put).await;
+            let sent = self.line.send(len, put).await;
             let error = match in_time("creating", name, sent) {
                 Ok(_) => {
                     self.health.answered("creating");
@@ -321,7 +324,8 @@ impl Inner {
                 Err(Error::NotFound { object }) => away("creating", object),
                 Err(error) => error,
             };
-            self.await_next(&mut tries, "creating", error).await?;
+            let tries = tries.get_or_insert_with(|| Tries::new(self.patience));
+            self.await_next(tries, "creating", error).await?;
         }
     }
 

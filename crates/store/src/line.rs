@@ -16,7 +16,7 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// a dead connection later.
 pub const SEND_TIMEOUT_MAX: Duration = Duration::from_secs(480);
 /// Smaller objects are sent beside all others: they don't fill a line.
-const LARGE_BYTES_MIN: usize = 1 << 20;
+pub(crate) const LARGE_BYTES_MIN: usize = 1 << 20;
 /// How many large objects are sent at once where the line takes them: enough for a fast one.
 const AT_ONCE_MAX: usize = 32;
 
