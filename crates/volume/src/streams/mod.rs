@@ -22,6 +22,7 @@ pub(crate) mod heavy;
 mod idle;
 mod naming;
 mod open;
+mod order;
 pub(crate) mod parking;
 pub(crate) mod pins;
 mod pressure;

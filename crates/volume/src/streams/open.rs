@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::streams::destage::Destager;
 use crate::streams::fence::{Fence, watch_fence};
 use crate::streams::idle::tidy_when_idle;
+use crate::streams::order::{First, Second};
 use crate::streams::parking::Fate;
 use crate::streams::payload::Payload;
 use crate::streams::refs::RefKeeper;
@@ -230,8 +231,8 @@ fn build<P: Payload>(
         stream,
         epoch,
         group,
-        state: Mutex::new(state),
-        snapshots: Mutex::new(snapshots),
+        state: First::new(state),
+        snapshots: Second::new(snapshots),
         work: Notify::new(),
         room: Notify::new(),
         progress: watch::Sender::new(Progress { vseq, failure: None }),

@@ -46,6 +46,7 @@ impl<P: Payload> Stream<P> {
     ) -> Result<SnapshotView> {
         self.check_fence().await?;
         let created_ms = self.ctx.clock().wall_ms();
+        let volume = self.name();
         let barrier = {
             let snapshots = self.snapshots.lock();
             let name = match name {
@@ -54,7 +55,7 @@ impl<P: Payload> Stream<P> {
             };
             if snapshots.get(&name).is_some() {
                 let detail =
-                    format!("snapshot {}@{name} exists already; choose another name", self.name());
+                    format!("snapshot {volume}@{name} exists already; choose another name");
                 return Err(Error::new(ErrorKind::Exists, detail));
             }
             let id = SnapshotId::random(self.ctx.bucket.entropy().as_ref());
@@ -68,7 +69,8 @@ impl<P: Payload> Stream<P> {
         self.note(generation, behalf, &action).await?;
         self.work.notify_one();
         self.flush().await?;
-        let views = self.snapshots.lock().views(&self.name());
+        let volume = self.name();
+        let views = self.snapshots.lock().views(&volume);
         views.into_iter().find(|v| v.id == barrier.id).ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,

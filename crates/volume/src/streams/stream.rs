@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::budget::OverlayShare;
 use crate::streams::fence::Fence;
+use crate::streams::order::{First, Second};
 use crate::streams::payload::Payload;
 use crate::streams::refs::RefKeeper;
 use crate::streams::snapshots::Snapshots;
@@ -62,10 +63,12 @@ pub struct Stream<P: Payload> {
     pub epoch: u64,
     /// Its group in the log.
     pub group: u32,
-    pub(crate) state: Mutex<State<P>>,
+    /// Locked before `snapshots`, never while that is held.
+    pub(crate) state: First<State<P>>,
     /// What its changes take in memory.
     pub(crate) overlay_share: OverlayShare,
-    pub(crate) snapshots: Mutex<Snapshots>,
+    /// Locked after `state`, where both are held; whoever holds it locks no state.
+    pub(crate) snapshots: Second<Snapshots>,
     /// Wakes the destager.
     pub(crate) work: Notify,
     /// Wakes writers that wait for room or for a rollback to end.
