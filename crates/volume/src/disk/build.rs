@@ -3,6 +3,7 @@
 //! A batch is built only from the log and from the state at the end of the batch before.
 
 use crate::disk::Volume;
+use crate::disk::io::RESOLVE_TRIES_MAX;
 use crate::disk::payload::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::payload::Planned;
@@ -59,10 +60,16 @@ impl Volume {
     /// The bytes of a block at the end of the batches that are in the bucket; zeros for a hole.
     async fn base_block(&self, index: u64) -> Result<Bytes> {
         let mut waiting = self.ctx.work_waits();
+        let mut overtaken = 0;
         loop {
             match self.read_base_block(index).await {
                 Ok(Some(block)) => return Ok(block),
                 Ok(None) => return Ok(Bytes::from(vec![0; self.desc.block.bytes()])),
+                // A node or a segment that was collected while this read was under way: look again.
+                Err(e) if e.kind() == ErrorKind::NotFound && overtaken < RESOLVE_TRIES_MAX => {
+                    overtaken += 1;
+                    self.check_in_service()?;
+                }
                 Err(e) => {
                     waiting.after(e).await?;
                     self.check_in_service()?;

@@ -159,6 +159,61 @@ async fn the_tail_of_a_volume_that_fails_waits_outside_the_log() {
     case.check(&case.world.start("a").await.expect("starts again")).await;
 }
 
+/// A collection takes an object between the moment at which a batch learns of it and the moment at which it is read:
+/// what the batch is merged with is looked up anew, and the volume stays in service.
+#[tokio::test(start_paused = true)]
+async fn what_a_batch_is_merged_with_may_be_collected_meanwhile() {
+    let mut case = Case::new(25).await;
+    let (run, device) = case.write_tail().await;
+    run.gate.miss_once(case.segment.as_ref());
+    let volumes = run.node.open_volumes();
+    let volume = volumes.iter().find(|volume| volume.name() == "disk").expect("open");
+    volume.drain().await.expect("drains");
+    assert!(run.gate.has_missed(), "nothing was merged with that segment");
+    drop(device);
+    case.check(&run).await;
+}
+
+/// Without a log on a disk, what a volume that fails had not destaged is gone: no client is told that it would find
+/// the same state on another connection.
+#[tokio::test(start_paused = true)]
+async fn without_a_log_a_volume_that_fails_with_a_tail_ends_no_attachment() {
+    let mut case = Case::new(26).await;
+    case.world.lose_disk();
+    case.world.has_log = false;
+    let run = case.world.start("a").await.expect("starts without a log");
+    let device = attach(&run, "disk").await;
+    for block in 0..BLOCKS {
+        device.write((block * BLOCK) as u64, vec![7; 512].into()).await.expect("writes");
+    }
+    case.damage().await;
+    let volumes = run.node.open_volumes();
+    let volume = volumes.iter().find(|volume| volume.name() == "disk").expect("open");
+    assert!(volume.drain().await.is_err(), "it merged with what is not there");
+    let error = device.read(0, 512).await.expect_err("out of service");
+    assert!(!error.ends_attachment(), "what was acknowledged is lost: {error}");
+}
+
+/// A node that stops waits for the records of a volume that was taken over: they would be forgotten with the log.
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_what_is_being_put_aside() {
+    let mut case = Case::new(27).await;
+    let (run, device) = case.write_tail().await;
+    let other = case.world.neighbour(28).start("b").await.expect("starts");
+    other.node.release_volume(&name("disk"), true).await.expect("releases");
+    // The disk takes nothing at first.
+    case.world.parked.is_full.store(true, Ordering::Relaxed);
+    let parked = case.world.parked.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        parked.is_full.store(false, Ordering::Relaxed);
+    });
+    run.node.shutdown().await.expect("stops");
+    assert_eq!(case.waiting(), 1, "the records stayed in the log");
+    // A disk that takes nothing at all keeps no node from stopping.
+    drop((device, run));
+}
+
 /// What a volume failed of is mended, and nobody tells the node.
 #[tokio::test(start_paused = true)]
 async fn a_volume_that_failed_comes_back_by_itself() {

@@ -28,7 +28,11 @@ struct Inner {
     died: Notify,
     /// Calls for objects with this in their names wait.
     held: Mutex<Option<String>>,
+    /// Only those that put something.
+    holds_puts_only: AtomicBool,
     changed: Notify,
+    /// The next read of an object with this in its name finds nothing.
+    missing: Mutex<Option<String>>,
 }
 
 impl Gate {
@@ -45,7 +49,9 @@ impl Gate {
             shut_after: AtomicU64::new(calls),
             died: Notify::new(),
             held: Mutex::default(),
+            holds_puts_only: AtomicBool::new(false),
             changed: Notify::new(),
+            missing: Mutex::default(),
         };
         Arc::new(Self { store, inner: Arc::new(inner) })
     }
@@ -64,8 +70,25 @@ impl Gate {
 
     /// Calls for objects with `text` in their names wait until this is called with another.
     pub fn hold(&self, text: Option<&str>) {
+        self.inner.holds_puts_only.store(false, Ordering::Relaxed);
         *self.inner.held.lock() = text.map(str::to_owned);
         self.inner.changed.notify_waiters();
+    }
+
+    /// The same of calls that put such objects, and of no others.
+    pub fn hold_puts(&self, text: &str) {
+        self.hold(Some(text));
+        self.inner.holds_puts_only.store(true, Ordering::Relaxed);
+    }
+
+    /// The next read of an object with `text` in its name finds nothing, as of one that a collection took meanwhile.
+    pub fn miss_once(&self, text: &str) {
+        *self.inner.missing.lock() = Some(text.to_owned());
+    }
+
+    /// True if a read has found nothing since.
+    pub fn has_missed(&self) -> bool {
+        self.inner.missing.lock().is_none()
     }
 
     /// Calls so far.
@@ -91,6 +114,10 @@ impl Gate {
 
 impl Inner {
     async fn pass(&self, at: Option<&Path>) {
+        self.pass_as(at, false).await;
+    }
+
+    async fn pass_as(&self, at: Option<&Path>, is_put: bool) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -99,6 +126,7 @@ impl Inner {
                 (Some(text), Some(at)) => at.as_ref().contains(text),
                 _ => false,
             };
+            let is_held = is_held && (is_put || !self.holds_puts_only.load(Ordering::Relaxed));
             if !is_held {
                 break;
             }
@@ -130,7 +158,7 @@ impl fmt::Display for Gate {
 #[async_trait::async_trait]
 impl ObjectStore for Gate {
     async fn put_opts(&self, at: &Path, load: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.inner.pass(Some(at)).await;
+        self.inner.pass_as(Some(at), true).await;
         self.store.put_opts(at, load, opts).await
     }
 
@@ -144,6 +172,11 @@ impl ObjectStore for Gate {
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
         self.inner.pass(Some(at)).await;
+        let missing = self.inner.missing.lock().take_if(|text| at.as_ref().contains(&**text));
+        if missing.is_some() {
+            let (path, source) = (at.to_string(), "it was collected".into());
+            return Err(object_store::Error::NotFound { path, source });
+        }
         self.store.get_opts(at, options).await
     }
 
