@@ -169,8 +169,11 @@ impl<P: Payload> Stream<P> {
     /// True if this is what ended it.
     fn end(&self, error: Error) -> bool {
         let is_gone = matches!(error.kind(), ErrorKind::Fenced | ErrorKind::NotFound);
-        let error = error.of_volume(!is_gone && self.ctx.log.failure().is_none());
+        let is_log_well = self.ctx.log.failure().is_none();
         let mut state = self.state.lock();
+        // A log in memory keeps nothing for the next attachment.
+        let is_kept = self.ctx.has_log || state.undestaged_records == 0;
+        let error = error.of_volume(!is_gone && is_log_well && is_kept);
         let is_first = state.failure.is_none();
         state.failure.get_or_insert_with(|| error.clone());
         drop(state);
