@@ -90,6 +90,7 @@ impl<P: Payload> Destager<P> {
             self.volume.put_aside(Fate::Stuck).await;
             self.volume.is_aside.store(true, Ordering::Release);
         }
+        self.volume.has_ended.send_replace(true);
     }
 
     async fn work(&mut self) -> Result<()> {

@@ -287,8 +287,22 @@ impl<P: Payload> Node<P> {
             }
         });
         futures::future::join_all(stopping.map(FutureExt::boxed)).await;
+        self.wait_put_aside().await;
         self.ctx.log.close().await?;
         Ok(())
+    }
+
+    /// Waits, not for ever, until what volumes that are out of service had not destaged has left the log.
+    async fn wait_put_aside(&self) {
+        let ending = self.open_volumes().into_iter().filter(|v| v.check_in_service().is_err());
+        let ended = futures::future::join_all(ending.map(|volume| async move {
+            let mut has_ended = volume.has_ended.subscribe();
+            // The sender is the volume's, which is held here.
+            let _ = has_ended.wait_for(|has_ended| *has_ended).await;
+        }));
+        if tokio::time::timeout(self.ctx.settings.shutdown_drain, ended).await.is_err() {
+            tracing::warn!("what volumes that are out of service had not destaged stays in the log");
+        }
     }
 }
 

@@ -248,6 +248,7 @@ fn build<P: Payload>(
         io: IoCounts::default(),
         clients: AtomicU64::new(0),
         is_aside: AtomicBool::new(false),
+        has_ended: watch::Sender::new(false),
     }
 }
 

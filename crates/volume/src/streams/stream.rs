@@ -97,6 +97,8 @@ pub struct Stream<P: Payload> {
     pub clients: AtomicU64,
     /// True once it is out of service and what it had not destaged waits outside the log.
     pub(crate) is_aside: AtomicBool,
+    /// True once its destager has ended, and with it all that becomes of the volume's records.
+    pub(crate) has_ended: watch::Sender<bool>,
 }
 
 /// What an attempt that may not wait came to.
