@@ -29,12 +29,16 @@ struct Noted {
     bucket: String,
     number: u64,
     claim: String,
+    /// The first start of the node's present line, if it is not the first line: see [`Claim::line`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    line: Option<String>,
 }
 
 /// A start that is claimed.
 pub(crate) struct Claim {
     bucket: Bucket,
     number: u64,
+    line: Option<ClaimId>,
     context: Context,
 }
 
@@ -68,22 +72,30 @@ impl Claim {
             note: layout.last_start(),
             own: vec![layout.identity(), layout.last_start(), layout.log_place(), log],
         };
-        let next = match context.next(bucket, &place).await {
+        let mut line = context.line()?;
+        let first = async {
+            let next = context.next(bucket, &place).await?;
+            context.claim(bucket, next, place, line).await.map(|()| next)
+        };
+        let next = match first.await {
             Err(error) if in_its_place && error.kind() == ErrorKind::InUse => {
                 tracing::warn!(%error, "going on in its place, as was asked for");
-                context.in_its_place(bucket).await?
+                let next = context.in_its_place(bucket).await?;
+                if context.is_overtaken(bucket, next.number - 1).await? {
+                    line = Some(next.claim);
+                }
+                context.claim(bucket, next, place, line).await?;
+                next
             }
             next => next?,
         };
-        let noted = Noted {
-            bucket: bucket.id().to_string(),
-            number: next.number,
-            claim: next.claim.to_string(),
-        };
-        // Before the record is made: a crash in between must not make the node a stranger to itself.
-        slots::write(&context.note, &noted)?;
-        context.create(bucket, next, place).await?;
-        Ok(Self { bucket: bucket.clone(), number: next.number, context })
+        Ok(Self { bucket: bucket.clone(), number: next.number, line, context })
+    }
+
+    /// Tells the node's line from those of its copies: changes when the node goes on though a copy of it has run since.
+    /// What it had acknowledged before does not follow on from what that copy wrote, and the other way round.
+    pub(crate) fn line(&self) -> Option<ClaimId> {
+        self.line
     }
 
     /// Returns when a copy of the node has been started, with what to say of it.
@@ -116,6 +128,49 @@ impl Context {
         })
     }
 
+    /// Notes a start and claims it.
+    async fn claim(
+        &self,
+        bucket: &Bucket,
+        next: NotedStart,
+        place: Place,
+        line: Option<ClaimId>,
+    ) -> Result<()> {
+        let noted = Noted {
+            bucket: bucket.id().to_string(),
+            number: next.number,
+            claim: next.claim.to_string(),
+            line: line.map(|line| line.to_string()),
+        };
+        // Before the record is made: a crash in between must not make the node a stranger to itself.
+        slots::write(&self.note, &noted)?;
+        self.create(bucket, next, place).await
+    }
+
+    /// Whether a copy of the node was started since the start that its own note knows of; `newest` is the highest number
+    /// that is claimed. Without a note it can't be told.
+    async fn is_overtaken(&self, bucket: &Bucket, newest: u64) -> Result<bool> {
+        let Some(noted) = self.noted(bucket)? else { return Ok(false) };
+        if newest > noted.number {
+            return Ok(true);
+        }
+        let found = self.read(bucket, noted.number).await?;
+        Ok(found.is_some_and(|found| found.claim != noted.claim))
+    }
+
+    /// The node's line, whatever bucket it was on.
+    fn line(&self) -> Result<Option<ClaimId>> {
+        let noted: Option<Noted> = slots::read(&self.note)?;
+        let line = noted.and_then(|noted| noted.line);
+        line.map(|line| self.claim_id(&line)).transpose()
+    }
+
+    fn claim_id(&self, text: &str) -> Result<ClaimId> {
+        text.parse().map_err(|error| {
+            Error::new(ErrorKind::Corrupt, format!("{}: {error}", self.note.display()))
+        })
+    }
+
     /// The refusal of a node that has no note of its starts on the bucket.
     async fn unnoted(&self, bucket: &Bucket, newest: u64) -> Result<Error> {
         let found = self.read(bucket, newest).await?;
@@ -134,9 +189,7 @@ impl Context {
         let Some(noted) = noted.filter(|noted| noted.bucket == bucket.id().to_string()) else {
             return Ok(None);
         };
-        let claim = noted.claim.parse().map_err(|error| {
-            Error::new(ErrorKind::Corrupt, format!("{}: {error}", self.note.display()))
-        })?;
+        let claim = self.claim_id(&noted.claim)?;
         Ok(Some(NotedStart { number: noted.number, claim }))
     }
 
@@ -300,6 +353,43 @@ mod tests {
         refused(one.start(&bucket).await);
     }
 
+    /// One that learns only from the next number that it was overtaken goes on at once, too, when it is told.
+    #[tokio::test]
+    async fn one_that_was_overtaken_goes_on_when_it_is_told_once() {
+        let (dir, bucket) = (tempfile::tempdir().expect("a directory"), bucket().await);
+        let (one, two) = (Host::new(dir.path(), "one", 1), Host::new(dir.path(), "two", 2));
+        one.start(&bucket).await.expect("starts");
+        one.copy_notes_to(&two);
+        two.go_on(&bucket).await.expect("goes on");
+        assert_eq!(one.go_on(&bucket).await.expect("goes on").number, 3);
+        refused(two.start(&bucket).await);
+        one.start(&bucket).await.expect("again");
+    }
+
+    /// A node that goes on though its copy has run begins a line of its own, for good; one that was only moved does not.
+    #[tokio::test]
+    async fn a_node_that_was_overtaken_begins_a_new_line() {
+        let (dir, bucket) = (tempfile::tempdir().expect("a directory"), bucket().await);
+        let (one, two) = (Host::new(dir.path(), "one", 1), Host::new(dir.path(), "two", 2));
+        one.start(&bucket).await.expect("starts");
+        one.copy_notes_to(&two);
+        for _ in 0..2 {
+            assert_eq!(two.go_on(&bucket).await.expect("goes on").line(), None, "it was moved");
+        }
+        // Also if it was refused before it was told.
+        refused(one.start(&bucket).await);
+        let line = one.go_on(&bucket).await.expect("goes on").line();
+        assert!(line.is_some());
+        assert_eq!(one.start(&bucket).await.expect("again").line(), line);
+        let back = two.go_on(&bucket).await.expect("goes on").line();
+        assert!(back.is_some() && back != line);
+        // A copy that is made elsewhere of a node that goes on, and is started later.
+        one.copy_notes_to(&two);
+        assert!(one.go_on(&bucket).await.expect("goes on").line() != line);
+        let last = two.go_on(&bucket).await.expect("goes on").line();
+        assert!(last.is_some() && last != line);
+    }
+
     /// A template whose node had not met the bucket, and a node that lost its note.
     #[tokio::test]
     async fn without_a_note_only_the_first_one_starts() {
@@ -345,6 +435,7 @@ mod tests {
                 bucket: bucket.id().to_string(),
                 number: next.number,
                 claim: next.claim.to_string(),
+                line: None,
             };
             slots::write(&context.note, &noted).expect("written");
             if is_claimed {

@@ -81,6 +81,7 @@ pub(crate) async fn start_engine(
         has_log: settings.log.enabled,
         parking: settings.log.enabled.then(|| ParkedDir::shared(layout.parked())),
         node: identity.node,
+        line: claim.as_ref().and_then(Claim::line),
         host: identity.host.clone(),
         background: background.handle(),
         settings: EngineSettings {

@@ -8,7 +8,7 @@ use crate::streams::parking::Parking;
 use crate::streams::scratch::Scratch;
 use parking_lot::Mutex;
 use skerry_core::env::Clock;
-use skerry_core::id::{LogId, NodeId, VolumeId};
+use skerry_core::id::{ClaimId, LogId, NodeId, VolumeId};
 use skerry_core::seal::Owner;
 use skerry_log::{Log, Recovery};
 use skerry_store::blocks::Blocks;
@@ -43,6 +43,8 @@ pub struct NodeParts {
     pub parking: Option<Arc<dyn Parking>>,
     /// The node.
     pub node: NodeId,
+    /// Tells its log from one that was copied with its data directory, once a copy of the node has run.
+    pub line: Option<ClaimId>,
     /// The host's name.
     pub host: String,
     /// A runtime whose blocking threads do the heavy computing, at a low priority if it is to give way
@@ -72,6 +74,7 @@ pub struct Context {
     pub settings: EngineSettings,
     /// The node.
     pub node: NodeId,
+    line: Option<ClaimId>,
     /// The host's name.
     pub host: String,
     /// True if the log is on a disk. Without one a flush is kept only by the bucket, whatever a volume's level.
@@ -119,6 +122,7 @@ impl Context {
             log: parts.log,
             settings: parts.settings,
             node: parts.node,
+            line: parts.line,
             host: parts.host,
             has_log: parts.has_log,
             background: parts.background,
@@ -139,9 +143,11 @@ impl Context {
         self.bucket.clock()
     }
 
-    /// The log's id as seals name it.
+    /// The log's id as seals name it. Nothing that was written to a log before the node began its line follows on from
+    /// a seal of after that: it is never merged.
     pub fn log_id(&self) -> LogId {
-        LogId(self.log.id().as_u128().to_be_bytes())
+        let line = self.line.map_or(0, |line| u128::from_be_bytes(line.0));
+        LogId((self.log.id().as_u128() ^ line).to_be_bytes())
     }
 
     /// This node as an owner.

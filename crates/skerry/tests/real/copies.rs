@@ -162,3 +162,47 @@ fn a_node_that_lost_its_note_goes_on_when_it_is_told() -> Outcome {
     assert_eq!(NbdClient::connect(&again.uri("disk"))?.read(0, 4096)?, [1; 4096]);
     Ok(())
 }
+
+/// A node is copied while it runs, and the copy goes on in its place and writes. What the first one wrote after that is
+/// never merged onto the copy's state when the first one takes the place back: it is kept for people.
+#[test]
+fn what_was_written_beside_a_copy_is_parked() -> Outcome {
+    let fleet = Fleet::new()?;
+    let (one, two) = (fleet.at("one"), fleet.at("two"));
+    let block = |n: u8| [n; 4096];
+    let first = one.start()?;
+    let mut writer = NbdClient::connect(&first.create("disk", "64M", &[])?)?;
+    writer.write(0, &block(1))?;
+    writer.flush()?;
+    copy(one.data(), two.data())?;
+    // On a host of its own the copy would have the log where the first one has it.
+    fs::remove_file(two.data().join("log-place"))?;
+    for at in [1u8, 3] {
+        writer.write(u64::from(at) * 4096, &block(at))?;
+        writer.flush()?;
+    }
+    first.kill()?;
+
+    let second = two.clone().arg(GO_ON).start()?;
+    let mut writer = NbdClient::connect(&second.uri("disk"))?;
+    assert_eq!(writer.read(0, 4096)?, block(1), "what the copy had of the log comes along");
+    writer.write(2 * 4096, &block(2))?;
+    writer.flush()?;
+    drop(writer);
+    second.stop()?;
+
+    let (code, said) = one.start_refused()?;
+    assert_eq!(code, IN_USE, "{said}");
+    let first = one.clone().arg(GO_ON).start()?;
+    let mut reader = NbdClient::connect(&first.uri("disk"))?;
+    let wanted = [block(1), block(0), block(2), block(0)].concat();
+    assert_eq!(reader.read(0, 4 * 4096)?, wanted, "two histories in one");
+    let parked = first.json(&["status"])?["parked"].to_string();
+    assert!(parked.contains("never merged"), "{parked}");
+    // Nor does another start merge it.
+    drop(reader);
+    first.kill()?;
+    let first = one.start()?;
+    assert_eq!(NbdClient::connect(&first.uri("disk"))?.read(0, 4 * 4096)?, wanted);
+    Ok(())
+}

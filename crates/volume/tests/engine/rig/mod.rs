@@ -286,6 +286,7 @@ impl World {
             has_log: self.has_log,
             parking: self.has_log.then(|| self.parked.clone() as Arc<dyn Parking>),
             node: NodeId(node),
+            line: None,
             host: host.into(),
             background: None,
             settings: self.settings.clone(),
