@@ -223,7 +223,7 @@ impl Node {
     ) -> Result<VolumeInfo> {
         check_volume(size_bytes).map_err(invalid)?;
         let volume = self.writable(name).await?;
-        let _admin = volume.admin.lock().await;
+        let admin = volume.admin.clone().lock_owned().await;
         let now = volume.size_bytes();
         if size_bytes < now && !shrink {
             let detail = format!(
@@ -231,8 +231,14 @@ impl Node {
             );
             return Err(Error::new(ErrorKind::Invalid, detail));
         }
-        volume.resize(size_bytes).await?;
-        volume.flush().await?;
+        let resizing = volume.clone();
+        // To its end, even if who asked for it goes away: half of it would be a tail of zeros.
+        let done = tokio::spawn(async move {
+            let _admin = admin;
+            resizing.resize(size_bytes).await?;
+            resizing.flush().await
+        });
+        done.await.map_err(|e| Error::new(ErrorKind::Internal, format!("a resize failed: {e}")))??;
         Ok(self.info_here(name.as_str(), &volume))
     }
 }

@@ -91,7 +91,16 @@ impl<P: Payload> Stream<P> {
     }
 
     /// Deletes a snapshot: a pending one by a record that cancels it, a published one by its tombstone.
-    pub(crate) async fn delete_snapshot(&self, name: &Name) -> Result<()> {
+    /// Runs to its end even if who asked for it goes away: a pending one that is cancelled and has no tombstone would
+    /// be forgotten here, and be listed again after a restart.
+    pub(crate) async fn delete_snapshot(self: &Arc<Self>, name: &Name) -> Result<()> {
+        let (volume, name) = (self.clone(), name.clone());
+        let done = tokio::spawn(async move { volume.delete_snapshot_to_the_end(&name).await });
+        done.await
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("a deletion failed: {e}")))?
+    }
+
+    async fn delete_snapshot_to_the_end(&self, name: &Name) -> Result<()> {
         // Nobody has to wait for the collection.
         let cleared = match self.bury_snapshot(name).await? {
             Ok(Some(found)) => self.collect_after(&found).await,

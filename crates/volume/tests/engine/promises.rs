@@ -720,3 +720,56 @@ async fn what_partial_blocks_are_merged_with_is_read_at_once() {
     let in_turn = began.elapsed().as_millis() as u64 / SLOW_MS;
     assert!(in_turn < BLOCKS / 4, "{in_turn} calls one after another, of {calls}");
 }
+
+/// A caller who goes away while a snapshot that is on its way is deleted changes nothing: the snapshot goes.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_of_a_snapshot_goes_on_without_its_caller() {
+    let world = World::new(31);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    let volume = run.node.open_volumes().remove(0);
+    // The refs of snapshots, whose calls hang.
+    run.gate.hold(Some(&format!("{}/snap", volume.desc.id)));
+    run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (disk, s) = (name("disk"), name("s"));
+    let deletion = run.node.delete_snapshot(&disk, &s);
+    let deleted = tokio::time::timeout(Duration::from_secs(1), deletion).await;
+    assert!(deleted.is_err(), "nothing was held: {deleted:?}");
+    run.gate.hold(None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    volume.drain().await.expect("drains");
+    drop((device, volume, run));
+    let run = world.start("a").await.expect("starts again");
+    let volume = run.node.open_device(&target("disk")).await.expect("attaches");
+    let listed = run.node.list_snapshots(&disk).await.expect("lists");
+    assert!(listed.is_empty(), "a snapshot that was deleted is back: {listed:?}");
+    drop(volume);
+}
+
+/// A forced rollback that comes to nothing cuts no client off.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_fails_leaves_clients_alone() {
+    let world = World::new(32);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+    let volume = run.node.open_volumes().remove(0);
+    volume.drain().await.expect("drains");
+    device.write(0, vec![2; 4096].into()).await.expect("writes");
+    // What the snapshot is made of can't be read.
+    let all: Vec<ObjectMeta> = world.store.list(None).try_collect().await.expect("lists");
+    let prefix = format!("streams/{}", volume.stream);
+    for segment in all.iter().filter(|o| o.location.as_ref().starts_with(&prefix)) {
+        world.store.put(&segment.location, "no segment".into()).await.expect("overwrites");
+    }
+    let back = run.node.rollback_volume(&name("disk"), &name("s"), true).await;
+    assert!(back.is_err(), "it rolls back");
+    device.read(0, 4096).await.expect("reads");
+    device.write(0, vec![3; 4096].into()).await.expect("writes");
+    assert!(is(&device, 0, 3).await, "a write is lost");
+}
