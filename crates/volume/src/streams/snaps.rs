@@ -124,6 +124,8 @@ impl<P: Payload> Stream<P> {
             let generation = self.state.lock().generation;
             let action = Action::Cancel(known.id);
             self.note(generation, Behalf::Operator, &action).await?;
+            // The record took it out of what is pending: those who wait for its ref look again.
+            self.progress.send_modify(|_| {});
             self.flush().await?;
         }
         if known.state == SnapshotState::Pending && !self.snapshots.lock().was_sent(known.id) {
@@ -138,6 +140,8 @@ impl<P: Payload> Stream<P> {
         let found = self.ctx.catalog.snapshot(self.desc.id, known.id).await;
         self.ctx.catalog.delete_snapshot(self.desc.id, name.as_str(), known.id).await?;
         self.snapshots.lock().remove_id(known.id);
+        // Those who wait for its ref.
+        self.progress.send_modify(|_| {});
         Ok(found.map_err(Error::from))
     }
 

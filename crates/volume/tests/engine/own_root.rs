@@ -250,3 +250,26 @@ async fn a_root_of_its_own_costs_a_checkpoint() {
     let limits = [5, 0, 0, 0, 3, 6];
     assert!(costs[1].iter().zip(limits).all(|(calls, limit)| *calls <= limit), "{costs:?}");
 }
+
+/// Who waits for a snapshot that is on its way learns at once that it was deleted.
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_snapshot_learns_that_it_is_gone() {
+    let world = world(Arc::new(InMemory::new()));
+    let run = world.start("a").await.expect("starts");
+    let device = disk(&run, FlushLevel::Local).await;
+    fill(&world, &device, 0..8 * MIB).await;
+    settle(&run).await;
+    device.zero(0, 7 * MIB).await.expect("trims");
+    let volume = run.node.open_volumes().remove(0);
+    // The checkpoint that makes the snapshot's root hangs.
+    run.gate.hold(Some(&format!("{}/00008", volume.stream)));
+    snapshot(&run, "one").await;
+    let waiting = tokio::spawn(async move { volume.drain().await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished(), "it has its ref");
+    let (disk, one) = (name("disk"), name("one"));
+    let deletion = run.node.delete_snapshot(&disk, &one);
+    tokio::time::timeout(Duration::from_secs(10), deletion).await.expect("in time").expect("deletes");
+    let waited = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+    waited.expect("nobody woke it").expect("no panic").expect("drains");
+}
