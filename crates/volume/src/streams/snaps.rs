@@ -146,8 +146,8 @@ impl<P: Payload> Stream<P> {
     }
 
     /// Becomes what a snapshot is, and keeps what it was as another. Writers are kept out before anything
-    /// else, so that whatever was acknowledged is in the one that is kept; clients of before get errors, and those
-    /// that attach meanwhile wait for the end.
+    /// else, so that whatever was acknowledged is in the one that is kept; clients of before get errors once the state
+    /// is another, and those that attach meanwhile wait for the end.
     /// Runs to its end even if who asked for it goes away: half of it must not be.
     async fn roll_back(
         self: &Arc<Self>,
@@ -161,7 +161,6 @@ impl<P: Payload> Stream<P> {
             let _admin = admin;
             let _paused = volume.pause();
             volume.refuse_clients(force, true)?;
-            volume.state.lock().generation += 1;
             let view = volume.snapshot(Some(&kept), Behalf::WhoPaused).await?;
             volume.roll_back_paused(to.0, &to.1).await?;
             Ok(view)
