@@ -89,8 +89,8 @@ pub struct Context {
     pub(crate) parking: Option<Arc<dyn Parking>>,
     /// Of volumes whose tail could not be moved out of the log, or that could not be opened: what to tell people.
     pub(crate) stuck: Mutex<BTreeMap<VolumeId, String>>,
-    /// One tail is moved at a time.
-    pub(crate) parking_now: Mutex<()>,
+    /// One tail is moved at a time; those that wait for it have no thread meanwhile.
+    pub(crate) parking_now: tokio::sync::Mutex<()>,
     /// How many volumes that were lost are being put aside.
     pub(crate) leaving: AtomicUsize,
     /// The node is about to stop: nothing that is not asked for is begun.
@@ -129,7 +129,7 @@ impl Context {
             heavy: Semaphore::new(heavy::AT_ONCE_MAX),
             parking: parts.parking,
             stuck: Mutex::default(),
-            parking_now: Mutex::default(),
+            parking_now: tokio::sync::Mutex::default(),
             leaving: AtomicUsize::default(),
             stopping: AtomicBool::default(),
             clients_active: AtomicBool::default(),

@@ -83,6 +83,9 @@ impl<P: Payload> Destager<P> {
         if let Some(checkpoint) = self.checkpoint.take() {
             checkpoint.abort();
         }
+        // The others need the memory, however long it takes to put the records aside.
+        self.flight = FuturesOrdered::new();
+        self.waiting.clear();
         self.volume.overlay_share.set(0);
         if self.volume.has_left() {
             self.volume.put_aside(Fate::Fenced).await;

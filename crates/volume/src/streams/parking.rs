@@ -150,6 +150,7 @@ impl Context {
         records: Vec<TailRecord>,
     ) -> Result<()> {
         let Some(parking) = self.parking.clone() else { return Ok(()) };
+        let _one = self.parking_now.lock().await;
         let ctx = self.clone();
         let park = move || {
             let mut streams: Vec<StreamId> = records.iter().map(|r| r.stream).collect();
@@ -176,7 +177,6 @@ impl Context {
             let place = parking.place(&name.to_string());
             Error::new(ErrorKind::Unavailable, format!("a tail can't be moved to {place}: {e}"))
         };
-        let _one = self.parking_now.lock();
         let there = parking.list().map_err(failed)?;
         if there
             .iter()

@@ -111,6 +111,119 @@ async fn a_neighbour_that_writes_little_takes_no_room() {
     assert!(read.iter().all(|byte| *byte == 7));
 }
 
+/// A disk that is full before the log's cap is reached is a lower cap: the neighbour is destaged then, too.
+#[tokio::test(start_paused = true)]
+async fn a_neighbour_takes_no_room_of_a_log_whose_disk_is_full() {
+    let mut world = World::new(3);
+    (world.settings.dirty_age, world.settings.idle_age) = (NEVER, NEVER);
+    world.log.cap_bytes = 100 * world.log.file_bytes;
+    world.log.spare_bytes = 0;
+    let run = world.start("a").await.expect("starts");
+    for disk in ["quiet", "busy"] {
+        run.node.create_volume(create(disk, 4 << 20)).await.expect("creates");
+    }
+    let (quiet, busy) = (attach(&run, "quiet").await, attach(&run, "busy").await);
+    for round in 0..100u64 {
+        if round == 16 {
+            world.disk.set_full(true);
+        }
+        if round % 4 == 0 {
+            in_time("a small write", quiet.write(round * 512, vec![7; 512].into()))
+                .await
+                .expect("writes");
+        }
+        let data = vec![round as u8 + 1; 64 << 10];
+        let at = (round % 64) * (64 << 10);
+        in_time("a write on a full disk", busy.write(at, data.into())).await.expect("writes");
+    }
+}
+
+/// What a volume that is gone was about to put leaves the memory that all volumes share, also while there is no room
+/// to set its tail aside.
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_gone_holds_no_buffers() {
+    let mut world = World::new(9);
+    world.settings.buffer_bytes_max = 100 << 10;
+    let run = world.start("a").await.expect("starts");
+    for disk in ["one", "two"] {
+        run.node.create_volume(create(disk, 1 << 20)).await.expect("creates");
+    }
+    let (one, two) = (attach(&run, "one").await, attach(&run, "two").await);
+    let stream = |disk: &str| {
+        let volumes = run.node.open_volumes();
+        volumes.iter().find(|volume| volume.name() == disk).expect("open").clone()
+    };
+    let noise = || {
+        let mut data = vec![0; 64 << 10];
+        world.entropy.fill(&mut data);
+        data
+    };
+    run.gate.hold_puts(&stream("one").stream.to_string());
+    one.write(0, noise().into()).await.expect("writes");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.parked.is_full.store(true, Ordering::Relaxed);
+    let other = world.neighbour(10).start("b").await.expect("starts");
+    other.node.release_volume(&name("one"), true).await.expect("releases");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(one.read(0, 512).await.is_err(), "it is still in service");
+    two.write(0, noise().into()).await.expect("writes");
+    in_time("destaging beside a volume that is gone", stream("two").drain()).await.expect("drains");
+}
+
+/// A hint to read ahead waits for no outage: it holds memory and the device meanwhile.
+#[tokio::test(start_paused = true)]
+async fn reading_ahead_waits_for_no_outage() {
+    let store = Faulty::new(Arc::new(InMemory::new()), 10, FaultPlan::default());
+    let faults = store.faults();
+    let world = World::over(10, Arc::new(store));
+    {
+        let run = world.start("a").await.expect("starts");
+        run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+        let device = attach(&run, "disk").await;
+        device.write(0, vec![1; 4096].into()).await.expect("writes");
+        run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+        run.node.open_volumes()[0].drain().await.expect("drains");
+    }
+    let run = world.start("a").await.expect("starts again");
+    for export in ["disk", "disk@s"] {
+        let device = attach(&run, export).await;
+        let refusal = Some(skerry_store::faulty::Refusal::ALL[0]);
+        faults.set_plan(FaultPlan { refusal, ..FaultPlan::default() });
+        in_time("reading ahead", device.prefetch(0, 4096)).await;
+        faults.set_plan(FaultPlan::default());
+    }
+}
+
+/// Clients of one snapshot share what is read of it at first, however many they are.
+#[tokio::test(start_paused = true)]
+async fn clients_of_one_snapshot_share_what_it_takes() {
+    let world = World::new(11);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    for block in 0..20u64 {
+        device.write(block * 4096, vec![1; 4096].into()).await.expect("writes");
+    }
+    run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+    run.node.open_volumes()[0].drain().await.expect("drains");
+    let overlays = || run.node.context().overlay_bytes();
+    let before = (run.gate.calls(), overlays());
+    let first = attach(&run, "disk@s").await;
+    let one = (run.gate.calls() - before.0, overlays() - before.1);
+    assert!(one.1 > 0, "its changes are counted nowhere");
+    let mut more = Vec::new();
+    for _ in 0..32 {
+        more.push(attach(&run, "disk@s").await);
+    }
+    let all = (run.gate.calls() - before.0, overlays() - before.1);
+    assert_eq!(all.1, one.1, "each takes memory of its own");
+    assert!(all.0 < one.0 + 32 * 5, "{} calls for 33 clients, {} for one", all.0, one.0);
+    drop((first, more));
+    assert_eq!(overlays(), before.1);
+    let device = attach(&run, "disk@s").await;
+    assert_eq!(device.read(0, 4096).await.expect("reads"), vec![1; 4096]);
+}
+
 async fn segments(world: &World) -> usize {
     let all: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
     all.iter().filter(|object| object.location.as_ref().starts_with("streams/")).count()
