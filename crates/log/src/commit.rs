@@ -77,7 +77,7 @@ impl Committer {
                 State::Closing => (tail.take_batch(), true),
             }
         };
-        self.starved &= !batch.kicked;
+        self.note_kick(&batch);
         let busy = !batch.steps.is_empty() || batch.sync || batch.quiet;
         let (sync, quiet) = (batch.sync, batch.quiet);
         self.end_quiet(&batch);
@@ -100,6 +100,11 @@ impl Committer {
             Ok(_) => Ok(Progress::Idle),
             Err(failure) => Err(inner.fail(failure)),
         }
+    }
+
+    /// A full disk is tried again for those who ask for room.
+    fn note_kick(&mut self, batch: &Batch) {
+        self.starved &= !batch.kicked;
     }
 
     /// Records end the quiet, whoever carries them out.
@@ -323,6 +328,7 @@ impl Committer {
             tail.append_mark(&inner.files);
             tail.take_batch()
         };
+        self.note_kick(&batch);
         self.carry_out(inner, batch.steps, true)
     }
 
@@ -340,6 +346,7 @@ impl Committer {
             tail.switch(&inner.files);
             tail.take_batch()
         };
+        self.note_kick(&batch);
         self.carry_out(inner, batch.steps, false)
     }
 
@@ -389,6 +396,7 @@ impl Committer {
     fn starve(&mut self, inner: &Inner, full: &Failure) {
         self.starved = true;
         inner.tail.lock().starved = Some(full.to_string());
+        inner.files.write().note_full();
     }
 
     /// Finds or creates the file of the next use, if the cap allows one. Not before the tail's
@@ -429,7 +437,9 @@ fn next_file(inner: &Inner) -> Result<Option<Arc<LogFile>>, Failure> {
     };
     let file_bytes = inner.settings.file_bytes;
     let Some(file) = free else {
-        return create(&*inner.disk, number - 1, file_bytes).map(Some);
+        let made = create(&*inner.disk, number - 1, file_bytes)?;
+        inner.files.write().disk_files = None;
+        return Ok(Some(made));
     };
     let reserved = reserve(&*inner.disk, &file, file_bytes);
     if reserved.is_err() {
@@ -462,5 +472,33 @@ pub(crate) fn reserve(disk: &dyn Disk, file: &LogFile, file_bytes: u64) -> Resul
     match file.reserve(file_bytes) {
         Err(failure) if failure.is_full() && disk.copies_on_write().is_some() => Ok(()),
         reserved => reserved,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Env, Log, Settings, sim::SimDisk};
+
+    /// An appender that asks for room while the committer is at work is not overheard.
+    #[test]
+    fn who_asks_for_room_during_a_commit_is_heard() {
+        let disk = Arc::new(SimDisk::new());
+        let opened = Log::open(disk, Settings::default(), Env::new(|| 1, || 0));
+        let (log, mut recovery) = opened.expect("opens");
+        while recovery.next().expect("reads").is_some() {}
+        let mut committer = log.inner.committer.lock();
+        for leaves in [false, true] {
+            committer.starved = true;
+            log.inner.tail.lock().kick = true;
+            let done = match leaves {
+                false => committer.mark(&log.inner),
+                true => committer.leave_empty(&log.inner),
+            };
+            done.expect("works");
+            assert!(!committer.starved, "it does not try again (leaving: {leaves})");
+            log.inner.tail.lock().kick = false;
+            committer.prepare(&log.inner).expect("works");
+        }
     }
 }

@@ -180,6 +180,8 @@ pub(crate) struct Files {
     pub(crate) free: Vec<Arc<LogFile>>,
     /// Number of the next file to be created.
     pub(crate) next_slot: u32,
+    /// How many files there were when the disk had no room for another, until it has.
+    pub(crate) disk_files: Option<usize>,
 }
 
 impl Files {
@@ -259,6 +261,16 @@ impl Files {
     pub(crate) fn holders(&self, count: usize) -> BTreeSet<u32> {
         let ended = self.live.values().filter(|live| live.end.is_some());
         ended.take(count).flat_map(|live| live.groups.keys().copied()).collect()
+    }
+
+    /// The disk has no room for another file.
+    pub(crate) fn note_full(&mut self) {
+        self.disk_files = Some(self.live.len() + self.free.len());
+    }
+
+    /// How many files there can be, of `max` that the cap allows: as many as there are, if the disk is full.
+    pub(crate) fn files_max(&self, max: usize) -> usize {
+        self.disk_files.map_or(max, |files| files.min(max)).max(1)
     }
 
     /// Bytes pinned by ended uses, each counted as a whole file.

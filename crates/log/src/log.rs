@@ -394,6 +394,13 @@ impl Log {
         pinned + u64::from(tail.next.offset())
     }
 
+    /// How much of the log's room is in use, percent: of its cap, or of the files that there are, if its disk has no room
+    /// for another.
+    pub fn used_percent(&self) -> u64 {
+        let files_max = self.inner.files.read().files_max(self.inner.settings.max_files());
+        self.used_bytes() * 100 / (files_max as u64 * self.inner.settings.file_bytes).max(1)
+    }
+
     /// The cap on all files together, in whole files.
     pub fn cap_bytes(&self) -> u64 {
         self.inner.settings.max_files() as u64 * self.inner.settings.file_bytes

@@ -157,7 +157,7 @@ impl Context {
 
     /// How much of the log's cap is in use, percent.
     pub(crate) fn log_percent(&self) -> u64 {
-        self.log.used_bytes() * 100 / self.log.cap_bytes().max(1)
+        self.log.used_percent()
     }
 
     /// Notes what somebody should look at.
