@@ -1,5 +1,6 @@
 //! What all volumes of a node share: the bucket, the caches, the log, the settings.
 
+use crate::disk::reading::Readings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::EngineSettings;
 use crate::streams::budget::{Buffers, OverlayBudget};
@@ -103,6 +104,8 @@ pub struct Context {
     pub(crate) clients_active: AtomicBool,
     /// Wakes the task that looks after the log's room.
     pub(crate) pressure: Notify,
+    /// States that are attached and only read.
+    pub(crate) readings: Readings,
 }
 
 impl Context {
@@ -134,6 +137,7 @@ impl Context {
             stopping: AtomicBool::default(),
             clients_active: AtomicBool::default(),
             pressure: Notify::new(),
+            readings: Readings::default(),
         };
         (ctx, parts.recovery)
     }
@@ -155,7 +159,12 @@ impl Context {
         Owner { node: self.node, log: self.log_id(), lease: 0, host: self.host.clone() }
     }
 
-    /// How much of the log's cap is in use, percent.
+    /// Bytes of what is in the bucket and not in the maps of all that is open or attached here.
+    pub fn overlay_bytes(&self) -> usize {
+        self.overlays.all_bytes()
+    }
+
+    /// How much of the log's room is in use, percent: of its cap, or of what its disk has room for.
     pub(crate) fn log_percent(&self) -> u64 {
         self.log.used_percent()
     }

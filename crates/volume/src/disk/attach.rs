@@ -5,7 +5,7 @@ use crate::disk::device::Device;
 use crate::disk::reading::Reading;
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::pins::Pinned;
-use crate::streams::snaps::REPLACED_MAX;
+use crate::streams::snaps::{REPLACED_MAX, missing};
 use skerry_core::id::VolumeId;
 use skerry_core::name::{Name, Target};
 use skerry_core::root::Base;
@@ -59,7 +59,8 @@ impl Node {
             let pinned = self.pin(bases, target).await?;
             // What the pin copied must still have been the newest when it was there.
             if claim::pin_holds(&self.ctx.bucket, id, &peek).await? {
-                return Ok(self.attach_view(peek.view, pinned, target));
+                let reading = Arc::new(Reading::new(self.ctx.clone(), peek.view, pinned));
+                return Ok(self.attach_reading(reading, target));
             }
         }
         let detail = format!("{target} changes too quickly to be read here now; try again");
@@ -78,13 +79,7 @@ impl Node {
         }
     }
 
-    fn attach_view(
-        &self,
-        view: view::View,
-        pinned: Option<Pinned>,
-        target: &Target,
-    ) -> Arc<Device> {
-        let reading = Arc::new(Reading::new(self.ctx.clone(), view, pinned));
+    fn attach_reading(&self, reading: Arc<Reading>, target: &Target) -> Arc<Device> {
         Arc::new(Device::reading(self.ctx.clone(), reading, target.to_string()))
     }
 
@@ -96,15 +91,21 @@ impl Node {
     ) -> Result<Arc<Device>> {
         for _ in 0..REPLACED_MAX {
             let found = self.published(id, &target.volume, snapshot).await?;
+            let info = found.snapshot.as_ref().ok_or_else(|| missing(&target.volume, snapshot))?;
+            let number = (info.id, info.number);
+            let _turn = self.ctx.readings.turn(number).await;
+            if let Some(reading) = self.ctx.readings.find(number) {
+                return Ok(self.attach_reading(reading, target));
+            }
             let pinned = self.pin(vec![(id, found.base.clone())], target).await?;
             // From here on the pin holds what was read, if that still counts.
-            if let Some(info) = &found.snapshot
-                && !self.ctx.catalog.is_newest(id, info).await?
-            {
+            if !self.ctx.catalog.is_newest(id, info).await? {
                 continue;
             }
             let view = view::open(&self.ctx.bucket, id, &found.base).await?;
-            return Ok(self.attach_view(view, pinned, target));
+            let reading = Arc::new(Reading::new(self.ctx.clone(), view, pinned));
+            self.ctx.readings.add(number, &reading);
+            return Ok(self.attach_reading(reading, target));
         }
         let detail = format!("{target} changes all the time; attach it again");
         Err(Error::new(ErrorKind::Unavailable, detail))

@@ -11,7 +11,7 @@ mod io;
 mod parts;
 mod payload;
 mod readahead;
-mod reading;
+pub(crate) mod reading;
 mod volumes;
 
 pub use payload::Disk;

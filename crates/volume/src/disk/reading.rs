@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::disk::parts::PartsReader;
 use crate::disk::payload::{Disk, Part};
 use crate::error::{Error, ErrorKind, Result};
+use crate::streams::budget::ReadShare;
 use crate::streams::pins::Pinned;
 use crate::streams::state::State;
 use skerry_store::view::View;
@@ -14,12 +15,45 @@ pub(crate) struct Reading {
     ctx: Arc<Context>,
     pub(crate) state: State<Disk>,
     pinned: Option<Pinned>,
+    _share: ReadShare,
+}
+
+/// One number of a snapshot.
+pub(crate) type Number = (SnapshotId, u64);
+
+/// Snapshots that are attached here, each read once for all its clients.
+#[derive(Default)]
+pub(crate) struct Readings {
+    all: Mutex<HashMap<Number, Weak<Reading>>>,
+    opening: Turns<Number>,
+}
+
+impl Readings {
+    /// Held while a snapshot is looked for here, and opened.
+    pub(crate) async fn turn(&self, number: Number) -> OwnedMutexGuard<()> {
+        self.opening.take(number).await
+    }
+
+    /// The snapshot, if a client has it attached and it is still kept from collection.
+    pub(crate) fn find(&self, number: Number) -> Option<Arc<Reading>> {
+        let found = self.all.lock().get(&number)?.upgrade()?;
+        let pinned = found.pinned.as_ref()?;
+        pinned.check(&found.state.name).is_ok().then_some(found)
+    }
+
+    /// Clients that come find it from now on.
+    pub(crate) fn add(&self, number: Number, reading: &Arc<Reading>) {
+        let mut all = self.all.lock();
+        all.retain(|_, reading| reading.strong_count() > 0);
+        all.insert(number, Arc::downgrade(reading));
+    }
 }
 
 impl Reading {
     /// Reads what a view holds.
     pub(crate) fn new(ctx: Arc<Context>, view: View, pinned: Option<Pinned>) -> Self {
-        Self { ctx, state: State::of(view), pinned }
+        let _share = ctx.overlays.read(view.changes.bytes());
+        Self { ctx, state: State::of(view), pinned, _share }
     }
 
     fn resolve(&self, offset: u64, len: usize) -> Result<Vec<Part>> {
@@ -52,7 +86,8 @@ impl Reading {
         Ok(())
     }
 
-    async fn read_now(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+    /// Fills `out`, in one attempt.
+    pub(crate) async fn read_now(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let parts = self.resolve(offset, out.len())?;
         // Nothing of it is in the log, so there is nothing to resolve anew.
         self.parts().read(&parts, out).await.map(drop)

@@ -12,6 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) struct OverlayBudget {
     max_bytes: usize,
     used_bytes: AtomicUsize,
+    /// Of states that are only read, and that no checkpoint makes smaller.
+    read_bytes: AtomicUsize,
     shares: AtomicUsize,
 }
 
@@ -21,14 +23,45 @@ impl OverlayBudget {
         Arc::new(Self {
             max_bytes,
             used_bytes: AtomicUsize::default(),
+            read_bytes: AtomicUsize::default(),
             shares: AtomicUsize::default(),
         })
+    }
+
+    /// Bytes that count: what is only read takes half of all at most from those that write, for they can't free it.
+    fn used_bytes(&self) -> usize {
+        let read = self.read_bytes.load(Ordering::Relaxed).min(self.max_bytes / 2);
+        self.used_bytes.load(Ordering::Relaxed) + read
+    }
+
+    /// Bytes in use.
+    pub(crate) fn all_bytes(&self) -> usize {
+        self.used_bytes.load(Ordering::Relaxed) + self.read_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The part of a state that is only read.
+    pub(crate) fn read(self: &Arc<Self>, bytes: usize) -> ReadShare {
+        self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+        ReadShare { budget: self.clone(), bytes }
     }
 
     /// A volume's part, empty at first.
     pub(crate) fn share(self: &Arc<Self>) -> OverlayShare {
         self.shares.fetch_add(1, Ordering::Relaxed);
         OverlayShare { budget: self.clone(), bytes: AtomicUsize::default() }
+    }
+}
+
+/// What the overlay of a state takes that is only read; nothing any more when this is dropped.
+#[derive(Debug)]
+pub(crate) struct ReadShare {
+    budget: Arc<OverlayBudget>,
+    bytes: usize,
+}
+
+impl Drop for ReadShare {
+    fn drop(&mut self) {
+        self.budget.read_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -58,7 +91,7 @@ impl OverlayShare {
     }
 
     fn used_bytes(&self) -> usize {
-        self.budget.used_bytes.load(Ordering::Relaxed)
+        self.budget.used_bytes()
     }
 
     fn is_mean_or_more(&self) -> bool {

@@ -35,7 +35,7 @@ mod snapshots;
 pub(crate) mod state;
 mod stuck;
 mod sweep;
-mod turns;
+pub(crate) mod turns;
 mod waiting;
 
 #[cfg(test)]
