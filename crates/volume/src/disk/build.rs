@@ -7,9 +7,10 @@ use crate::disk::io::RESOLVE_TRIES_MAX;
 use crate::disk::payload::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::payload::Planned;
-use crate::streams::state::Batch;
+use crate::streams::state::{Batch, State};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use parking_lot::MutexGuard;
 use skerry_core::batch::{self, BatchPlan};
 use skerry_core::ops::Op;
 use skerry_core::record::RECORD_HEAD;
@@ -154,7 +155,13 @@ impl Volume {
     /// Takes a durable segment into the overlay.
     pub(super) fn apply_blocks(&self, segment: &BuiltSegment, zeros: &[Range<u64>]) {
         for zeros in zeros {
-            self.state.lock().changes.zero(zeros.clone());
+            self.in_pieces(zeros.clone(), |state, rest| {
+                let mut covered = state.changes.entries_within(rest.clone());
+                let piece = rest.start..covered.nth(APPLY_BLOCKS).map_or(rest.end, |c| c.index);
+                drop(covered);
+                state.changes.zero(piece.clone());
+                piece.end
+            });
         }
         if !segment.entries.is_empty() {
             let length = segment.len_bytes() as u64;
@@ -171,13 +178,34 @@ impl Volume {
         let per_block = self.desc.block.bytes() as u64 / SECTOR_BYTES;
         let sectors = |blocks: &Range<u64>| blocks.start * per_block..blocks.end * per_block;
         for zeros in zeros {
-            self.state.lock().payload.live.clear_older(sectors(zeros), before);
+            self.in_pieces(sectors(zeros), |state, rest| {
+                let live = &mut state.payload.live;
+                let next = live.within(rest.clone()).nth(APPLY_BLOCKS);
+                let piece = rest.start..next.map_or(rest.end, |(extent, _)| extent.start);
+                live.clear_older(piece.clone(), before);
+                piece.end
+            });
         }
         for chunk in built.entries.chunks(APPLY_BLOCKS) {
             let mut state = self.state.lock();
             for (index, _) in chunk {
                 state.payload.live.clear_older(sectors(&(*index..index + 1)), before);
             }
+        }
+    }
+
+    /// Works on all of `range`, piece by piece: `work` does the next piece of what is left, and gives its end. Between
+    /// two pieces, clients that wait for the state's lock get it.
+    fn in_pieces(
+        &self,
+        range: Range<u64>,
+        mut work: impl FnMut(&mut State<Disk>, Range<u64>) -> u64,
+    ) {
+        let mut at = range.start;
+        while at < range.end {
+            let mut state = self.state.lock();
+            at = work(&mut state, at..range.end);
+            MutexGuard::unlock_fair(state);
         }
     }
 }
