@@ -246,13 +246,21 @@ impl Device {
         self.readahead.after(offset..offset.saturating_add(len), self.size_bytes)
     }
 
-    /// Brings a range near, so that reads that follow don't wait.
+    /// Brings a range near, so that reads that follow don't wait. Waits for no bucket that fails: it holds memory that
+    /// others want, and the volume.
     pub async fn prefetch(&self, offset: u64, len: u64) {
         let len = len.min(PREFETCH_BYTES_MAX).min(self.size_bytes.saturating_sub(offset));
         // A hint is not worth the memory that others wait for.
         let Some(_room) = self.ctx.buffers.try_take(len as usize) else { return };
-        // What can't be read now is the business of the read that follows.
-        drop(self.read(offset, len as usize).await);
+        let whole = outward(&range_of(offset, len as usize));
+        let mut out = vec![0; (whole.end - whole.start) as usize];
+        // What can't be read now is the business of the read that follows, which waits for it.
+        let _ = match &self.kind {
+            Kind::Head { volume, generation } => {
+                volume.read_now(whole.start, &mut out, *generation).await
+            }
+            Kind::Reading(reading) => reading.read_now(whole.start, &mut out).await,
+        };
     }
 }
 

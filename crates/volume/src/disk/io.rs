@@ -101,7 +101,8 @@ impl Volume {
         Ok(())
     }
 
-    async fn read_now(&self, offset: u64, out: &mut [u8], generation: u64) -> Result<()> {
+    /// Fills `out`, in one attempt.
+    pub(crate) async fn read_now(&self, offset: u64, out: &mut [u8], generation: u64) -> Result<()> {
         self.check_fence().await?;
         let len = out.len();
         let range = offset..offset.saturating_add(len as u64);

@@ -7,8 +7,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::streams::budget::ReadShare;
 use crate::streams::pins::Pinned;
 use crate::streams::state::State;
+use crate::streams::turns::Turns;
+use parking_lot::Mutex;
+use skerry_core::id::SnapshotId;
 use skerry_store::view::View;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use tokio::sync::OwnedMutexGuard;
 
 /// A state that never changes.
 pub(crate) struct Reading {
