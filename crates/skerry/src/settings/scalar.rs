@@ -14,6 +14,15 @@ pub(crate) struct ByteSize(pub(crate) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seconds(pub(crate) u64);
 
+impl Seconds {
+    /// The most: times that are added to each other must not overflow.
+    const MAX: u64 = 100 * 366 * 86_400;
+
+    fn of(seconds: u64) -> Option<Self> {
+        (seconds <= Self::MAX).then_some(Self(seconds))
+    }
+}
+
 /// Who may use a Unix socket, as `chmod` has it: `"0660"`. Only a text: as a number 660 would mean another mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SocketMode(pub(crate) u32);
@@ -63,10 +72,10 @@ impl<'de> Deserialize<'de> for ByteSize {
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(Scalar {
-            expected: "a number of seconds, such as 30",
-            number: |number| u64::try_from(number).ok().map(Self),
+            expected: "a number of seconds, such as 30, and no more than 100 years",
+            number: |number| u64::try_from(number).ok().and_then(Self::of),
             truth: |_| None,
-            parse: |text| text.parse().ok().map(Self),
+            parse: |text| text.parse().ok().and_then(Self::of),
         })
     }
 }

@@ -96,6 +96,8 @@ fn bad_settings_are_named() {
         ("[log]\ncap_bytes = -1", "a number of bytes"),
         ("[cache]\nram_bytes = 'lots'", "a number of bytes"),
         ("[destage]\ndirty_age_s = 'soon'", "a number of seconds"),
+        ("[destage]\ndirty_age_s = '18446744073709551615'", "a number of seconds"),
+        ("[destage]\ndirty_age_s = 9223372036854775807", "a number of seconds"),
         ("[log]\nenabled = 'maybe'", "true or false"),
         ("[nbd]\nlisten = ['nowhere']", "unix:PATH or HOST:PORT"),
         ("[bucket]\nurl = '${NOT_SET}'", "bucket: url: the variable NOT_SET is not set"),

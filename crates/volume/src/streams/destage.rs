@@ -10,8 +10,8 @@ use crate::streams::parking::Fate;
 use crate::streams::payload::{Payload, Planned};
 use crate::streams::state::{Batch, State};
 use crate::streams::stream::Stream;
-use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use futures::{FutureExt, StreamExt};
 use skerry_core::names;
 use skerry_core::ops::Op;
 use skerry_core::pace::{self, Need};
@@ -25,6 +25,7 @@ use skerry_store::bucket::Created;
 use skerry_store::segment_io;
 use std::collections::VecDeque;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -76,7 +77,12 @@ impl<P: Payload> Destager<P> {
     /// Runs until the volume is out of service.
     pub(crate) async fn run(mut self) {
         let work: Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> = Box::pin(self.work());
-        if let Err(error) = work.await {
+        let done = AssertUnwindSafe(work).catch_unwind().await;
+        let done = done.unwrap_or_else(|_| {
+            // Said by the panic itself; without this, writers would wait for room for ever.
+            Err(Error::new(ErrorKind::Internal, "destaging panicked; report it"))
+        });
+        if let Err(error) = done {
             let error = self.volume.if_missing(error).await;
             self.volume.fail(error);
         }
@@ -121,7 +127,7 @@ impl<P: Payload> Destager<P> {
         if state.cut.is_empty() {
             let wanted = self.volume.wanted_vseq.load(Ordering::Acquire) > state.open.vseq_from;
             let now = self.volume.ctx.clock().boot();
-            let due = state.open.since.map(|since| since + settings.dirty_age);
+            let due = state.open.since.map(|since| since.saturating_add(settings.dirty_age));
             if wanted || due.is_some_and(|due| due <= now) {
                 state.cut();
             } else {
