@@ -10,6 +10,7 @@ use crate::streams::parking::Fate;
 use crate::streams::payload::{Payload, Planned};
 use crate::streams::state::{Batch, State};
 use crate::streams::stream::Stream;
+use crate::streams::task::Task;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 use skerry_core::names;
@@ -48,7 +49,8 @@ type Put<P> = Pin<Box<dyn Future<Output = Result<Built<P>>> + Send>>;
 pub(crate) struct Destager<P: Payload> {
     volume: Arc<Stream<P>>,
     flight: FuturesOrdered<Put<P>>,
-    checkpoint: Option<tokio::task::JoinHandle<Result<()>>>,
+    /// It ends with this.
+    checkpoint: Option<Task<Result<()>>>,
     /// Checkpoints that snapshots wait for: `checkin` bounds how many.
     waiting: VecDeque<Frozen<P>>,
     /// When the last batch was built, on the boot-time clock, and how long that took.
@@ -86,9 +88,7 @@ impl<P: Payload> Destager<P> {
             let error = self.volume.if_missing(error).await;
             self.volume.fail(error);
         }
-        if let Some(checkpoint) = self.checkpoint.take() {
-            checkpoint.abort();
-        }
+        self.checkpoint = None;
         // The others need the memory, however long it takes to put the records aside.
         self.flight = FuturesOrdered::new();
         self.waiting.clear();
@@ -266,7 +266,7 @@ impl<P: Payload> Destager<P> {
     }
 
     async fn reap_checkpoint(&mut self) -> Result<()> {
-        if self.checkpoint.as_ref().is_some_and(tokio::task::JoinHandle::is_finished)
+        if self.checkpoint.as_ref().is_some_and(Task::is_finished)
             && let Some(task) = self.checkpoint.take()
         {
             task.await.map_err(|e| {
@@ -283,7 +283,7 @@ impl<P: Payload> Destager<P> {
             && let Some(job) = self.waiting.pop_front().or_else(|| self.volume.freeze())
         {
             let volume = self.volume.clone();
-            self.checkpoint = Some(tokio::spawn(async move {
+            self.checkpoint = Some(Task::spawn(async move {
                 // What a snapshot was cut from is worth a pass.
                 let always = job.is_of_snapshot();
                 volume.check_in(job).await?;

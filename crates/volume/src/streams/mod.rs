@@ -35,6 +35,7 @@ mod snapshots;
 pub(crate) mod state;
 mod stuck;
 mod sweep;
+mod task;
 pub(crate) mod turns;
 mod waiting;
 

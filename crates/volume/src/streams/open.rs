@@ -12,6 +12,7 @@ use crate::streams::refs::RefKeeper;
 use crate::streams::snapshots::Snapshots;
 use crate::streams::state::State;
 use crate::streams::stream::{IoCounts, Progress, Stream};
+use crate::streams::task::Task;
 use crate::streams::tail::{self, Tail, TailRecord, Verdict};
 use parking_lot::Mutex;
 use skerry_core::descriptor::VolumeDesc;
@@ -50,16 +51,19 @@ pub(crate) async fn open<P: Payload>(
     let must_checkpoint = claimed.must_checkpoint || (claimed.unsettled && has_barrier);
     let group = group_of(&verdict, fresh);
     let volume = Arc::new(build(ctx, desc, group, claimed, lives, Snapshots::of_labels(&labels)));
-    volume.replay(tail, &verdict)?;
-    let destager = tokio::spawn(Destager::new(volume.clone()).run());
+    let (replaying, tail) = (volume.clone(), tail.clone());
+    // A tail has millions of records, perhaps.
+    volume.ctx.compute(move || replaying.replay(&tail, &verdict)).await??;
+    // If nobody waits for this any more, nobody will have this volume: it ends here, as in a crash.
+    let destager = Task::spawn(Destager::new(volume.clone()).run());
     tokio::spawn(watch_fence(Arc::downgrade(&volume)));
     tokio::spawn(tidy_when_idle(Arc::downgrade(&volume)));
     if must_checkpoint && let Err(e) = volume.checkpoint().await {
-        // Nobody will have this volume: it ends here as in a crash, and its tail is the log's again.
-        destager.abort();
-        let _ = destager.await;
+        // Its tail is the log's again.
+        destager.end().await;
         return Err(e);
     }
+    destager.keep();
     Ok(volume)
 }
 

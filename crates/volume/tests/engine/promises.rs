@@ -1,6 +1,6 @@
 //! Promises that only something going on beside, or going wrong half-way, can break.
 
-use crate::rig::{World, create, name, target};
+use crate::rig::{Gate, World, create, name, target};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -772,4 +772,49 @@ async fn a_rollback_that_fails_leaves_clients_alone() {
     device.read(0, 4096).await.expect("reads");
     device.write(0, vec![3; 4096].into()).await.expect("writes");
     assert!(is(&device, 0, 3).await, "a write is lost");
+}
+
+/// A start that no longer waits for a volume leaves no incarnation of it behind that goes on by itself.
+#[tokio::test(start_paused = true)]
+async fn an_opening_that_is_given_up_leaves_nothing_behind() {
+    let never = Duration::from_secs(1_000_000);
+    let mut given_up = 0;
+    for calls in 0..100 {
+        let mut world = World::new(33);
+        (world.settings.comeback_first, world.settings.idle_age) = (never, never);
+        let run = world.start("a").await.expect("starts");
+        run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        device.write(0, vec![1; 4096].into()).await.expect("writes");
+        run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+        run.node.open_volumes()[0].drain().await.expect("drains");
+        drop(device);
+        // The machine dies within a rollback: a volume whose stream ends with one is opened with a checkpoint.
+        run.gate.shut_after(calls);
+        let (disk, s) = (name("disk"), name("s"));
+        let rollback = run.node.rollback_volume(&disk, &s, false);
+        let done = tokio::time::timeout(Duration::from_secs(60), rollback).await;
+        drop(run);
+        if matches!(done, Ok(Ok(_))) {
+            break;
+        }
+        world.disk.crash(1);
+        let gate = Gate::new(world.store.clone());
+        gate.hold_puts("/head");
+        let run = world.start_behind("a", gate).await.expect("starts without it");
+        if run.node.open_volumes().is_empty() {
+            let before = heads(&world).await;
+            run.gate.hold(None);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(heads(&world).await, before, "after {calls} calls of a rollback");
+            given_up += 1;
+        }
+    }
+    assert!(given_up > 0, "no opening waited for its checkpoint");
+}
+
+async fn heads(world: &World) -> Vec<Path> {
+    let all: Vec<ObjectMeta> = world.store.list(None).try_collect().await.expect("lists");
+    let heads = all.into_iter().map(|object| object.location);
+    heads.filter(|at| at.as_ref().contains("/head")).collect()
 }
