@@ -92,7 +92,7 @@ impl<P: Payload> Node<P> {
         let lives = claim::lives(&self.ctx.bucket, id).await?;
         let mut verdict = open::judge(&self.ctx, id, &lives, &found.view.at, &tail).await?;
         open::park(&self.ctx, id, &lives, &mut verdict).await;
-        if verdict.parked.is_empty() && verdict.replay.is_empty() {
+        if verdict.parked.is_empty() && verdict.replay(&tail).next().is_none() {
             self.drop_tail(id);
         }
         Ok(())

@@ -36,7 +36,7 @@ pub(crate) async fn open<P: Payload>(
     ctx: Arc<Context>,
     desc: Arc<VolumeDesc>,
     fresh: u32,
-    tail: &Tail,
+    tail: &Arc<Tail>,
     held_only: bool,
 ) -> Result<Arc<Stream<P>>> {
     let options = ClaimOptions { owner: Some(ctx.owner()), force: false, held_only };
@@ -44,12 +44,12 @@ pub(crate) async fn open<P: Payload>(
     let lives = claim::lives(&ctx.bucket, desc.id).await?;
     let mut verdict = judge(&ctx, desc.id, &lives, &claimed.view.at, tail).await?;
     park(&ctx, desc.id, &lives, &mut verdict).await;
-    refuse_mixed(&desc, &verdict)?;
-    settle_passed(&ctx, &desc, &claimed, &verdict).await?;
+    refuse_mixed(&desc, tail, &verdict)?;
+    settle_passed(&ctx, &desc, &claimed, tail, &verdict).await?;
     let labels = ctx.catalog.settled_labels(desc.id).await?;
-    let has_barrier = verdict.replay.iter().any(|r| matches!(r.action, Action::Barrier(_)));
+    let has_barrier = verdict.replay(tail).any(|r| matches!(*r.action(), Action::Barrier(_)));
     let must_checkpoint = claimed.must_checkpoint || (claimed.unsettled && has_barrier);
-    let group = group_of(&verdict, fresh);
+    let group = group_of(tail, &verdict, fresh);
     let volume = Arc::new(build(ctx, desc, group, claimed, lives, Snapshots::of_labels(&labels)));
     let (replaying, tail) = (volume.clone(), tail.clone());
     // A tail has millions of records, perhaps.
@@ -73,13 +73,14 @@ pub(crate) async fn judge(
     id: VolumeId,
     lives: &[Incarnation],
     at: &Position,
-    tail: &Tail,
+    tail: &Arc<Tail>,
 ) -> Result<Verdict> {
     let chain = match tail.first_epoch(lives) {
         Some(from) => claim::chain(&ctx.bucket, id, lives, at, from).await?,
         None => Vec::new(),
     };
-    tail::judge(tail, at, &chain, ctx.log_id())
+    let (tail, at, log) = (tail.clone(), *at, ctx.log_id());
+    ctx.compute(move || tail::judge(&tail, &at, &chain, log)).await?
 }
 
 /// Moves what is never merged out of the log; what can't be moved stays there, and is noted. So does what was
@@ -116,13 +117,13 @@ pub(crate) async fn park(
 }
 
 /// The group to go on with.
-fn group_of(verdict: &Verdict, fresh: u32) -> u32 {
-    verdict.replay.first().map_or(fresh, |record| record.group)
+fn group_of(tail: &Tail, verdict: &Verdict, fresh: u32) -> u32 {
+    verdict.replay(tail).next().map_or(fresh, |record| record.group)
 }
 
 /// What is never merged and could not be moved out of the log must not be let go with what is destaged.
-fn refuse_mixed(desc: &VolumeDesc, verdict: &Verdict) -> Result<()> {
-    let goes_on = verdict.replay.first().map(|record| record.group);
+fn refuse_mixed(desc: &VolumeDesc, tail: &Tail, verdict: &Verdict) -> Result<()> {
+    let goes_on = verdict.replay(tail).next().map(|record| record.group);
     if !verdict.parked.iter().any(|record| Some(record.group) == goes_on) {
         return Ok(());
     }
@@ -143,12 +144,13 @@ async fn settle_passed<C>(
     ctx: &Context,
     desc: &VolumeDesc,
     claimed: &Claimed<C>,
+    tail: &Tail,
     verdict: &Verdict,
 ) -> Result<()> {
     let barriers: &[PassedBarrier] = &claimed.journey.barriers;
     let mut cancelled = BTreeSet::new();
-    for record in &verdict.replay {
-        let Action::Cancel(id) = record.action else { continue };
+    for record in verdict.replay(tail) {
+        let Action::Cancel(id) = *record.action() else { continue };
         cancelled.insert(id);
         let passed = barriers.iter().find(|b| b.barrier.id == id).map(|b| b.barrier.name.clone());
         let name = match passed {
@@ -262,18 +264,18 @@ impl<P: Payload> Stream<P> {
         let now = self.ctx.clock().boot();
         let parked: BTreeSet<u32> = verdict.parked.iter().map(|r| r.group).collect();
         for group in tail.groups().difference(&parked) {
-            let first = verdict.replay.iter().find(|r| r.group == *group);
+            let first = verdict.replay(tail).find(|r| r.group == *group);
             let below = first.map_or(LogPosition::MAX, |r| LogPosition::from_u64(r.at));
             self.ctx.log.trim(*group, below);
         }
-        for record in &verdict.replay {
+        for record in verdict.replay(tail) {
             let mut state = self.state.lock();
             if record.vseq != state.vseq {
                 let detail =
                     format!("record {} of volume {} is out of order", record.vseq, state.name);
                 return Err(Error::new(ErrorKind::Corrupt, detail));
             }
-            self.take(&mut state, &record.action, record.at, now);
+            self.take(&mut state, &record.action(), record.at, now);
             if state.open.is_full(&self.ctx.settings) {
                 state.cut();
             }

@@ -229,7 +229,7 @@ impl Context {
 
     /// Files no larger than the tail, and as many as it takes.
     fn parked_settings(&self, records: &[&TailRecord]) -> Settings {
-        let bytes = |r: &&TailRecord| match r.action {
+        let bytes = |r: &&TailRecord| match *r.action() {
             Action::Write { len, .. } => len + u64::from(RECORD_ALIGN_BYTES),
             _ => 2 * u64::from(RECORD_ALIGN_BYTES),
         };

@@ -106,7 +106,8 @@ impl Context {
         let (log, recovery) = opened.map_err(|e| unreadable(e.into()))?;
         let mut tails = tail::read(recovery).map_err(unreadable)?;
         let tail = tails.by_volume.remove(&name.volume).unwrap_or_default();
-        Ok(Source { log, records: tail.records })
+        let records = Arc::unwrap_or_clone(tail).records;
+        Ok(Source { log, records })
     }
 
     fn open_waiting(&self, names: &[ParkedName]) -> Result<Waiting> {
@@ -199,7 +200,7 @@ impl<P: Payload> Node<P> {
         let back = self.ctx.copy_back(copy.group, waiting).await?;
         copy.keep();
         tracing::info!(volume = %id, records = back.records.len(), "the records that were set aside are in the log again");
-        self.tails.lock().by_volume.insert(id, back);
+        self.tails.lock().by_volume.insert(id, Arc::new(back));
         self.ctx.forget_stuck(&names)
     }
 
@@ -209,10 +210,10 @@ impl<P: Payload> Node<P> {
         let mut window = self.ctx.log.window();
         let look = move || -> Result<Vec<TailRecord>> {
             let mut held = Vec::with_capacity(tail.records.len());
-            for record in tail.records {
+            for record in &tail.records {
                 // What was let go meanwhile is in the bucket, or waits already.
                 if window.read(Position::from_u64(record.at))?.is_some() {
-                    held.push(record);
+                    held.push(record.clone());
                 }
             }
             Ok(held)

@@ -9,7 +9,17 @@ use skerry_core::seal::Seal;
 use skerry_core::takeover::tail_replays;
 use skerry_log::{Log, Recovered, Recovery};
 use skerry_store::claim::Incarnation;
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+/// What a record says. A log holds millions of writes and trims, and few other records.
+#[derive(Debug, Clone)]
+pub(crate) enum Said {
+    Write { offset: u64, len: u64 },
+    Zero { offset: u64, len: u64 },
+    Other(Box<Action>),
+}
 
 /// A record of a tail; a write's data stays in the log.
 #[derive(Debug, Clone)]
@@ -22,8 +32,28 @@ pub struct TailRecord {
     pub stream: StreamId,
     /// Its sequence number.
     pub vseq: u64,
+    pub(crate) said: Said,
+}
+
+impl TailRecord {
     /// What happened.
-    pub action: Action,
+    pub fn action(&self) -> Cow<'_, Action> {
+        match &self.said {
+            &Said::Write { offset, len } => Cow::Owned(Action::Write { offset, len }),
+            &Said::Zero { offset, len } => Cow::Owned(Action::Zero { offset, len }),
+            Said::Other(action) => Cow::Borrowed(action),
+        }
+    }
+}
+
+impl From<Action> for Said {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Write { offset, len } => Self::Write { offset, len },
+            Action::Zero { offset, len } => Self::Zero { offset, len },
+            other => Self::Other(Box::new(other)),
+        }
+    }
 }
 
 /// What the log holds of one volume.
@@ -63,8 +93,8 @@ impl Tail {
 /// What the log holds.
 #[derive(Debug, Default)]
 pub struct Tails {
-    /// By volume.
-    pub by_volume: HashMap<VolumeId, Tail>,
+    /// By volume. Whoever looks at one shares it: it may be large.
+    pub by_volume: HashMap<VolumeId, Arc<Tail>>,
     /// A group that no record has.
     pub next_group: u32,
     /// Groups of which every record was copied to another.
@@ -74,14 +104,17 @@ pub struct Tails {
 /// Reads every record that survived.
 pub fn read(mut recovery: Recovery) -> Result<Tails> {
     let mut tails = Tails { next_group: 1, ..Tails::default() };
+    let mut by_volume: HashMap<VolumeId, Tail> = HashMap::new();
     while let Some(found) = recovery.next()? {
         tails.next_group = tails.next_group.max(found.group + 1);
         if let Some((volume, record)) = decode(&found)? {
-            tails.by_volume.entry(volume).or_default().records.push(record);
+            by_volume.entry(volume).or_default().records.push(record);
         }
     }
-    for tail in tails.by_volume.values_mut() {
+    for (volume, mut tail) in by_volume {
         tails.superseded.extend(tail.keep_last_copies());
+        tail.records.shrink_to_fit();
+        tails.by_volume.insert(volume, Arc::new(tail));
     }
     Ok(tails)
 }
@@ -108,7 +141,7 @@ fn decode(found: &Recovered<'_>) -> Result<Option<(VolumeId, TailRecord)>> {
         group: found.group,
         stream: record.stream,
         vseq: record.vseq,
-        action: record.action,
+        said: record.action.into(),
     };
     Ok(Some((record.volume, tail)))
 }
@@ -116,12 +149,19 @@ fn decode(found: &Recovered<'_>) -> Result<Option<(VolumeId, TailRecord)>> {
 /// What becomes of a tail.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// These records follow on from what the bucket has.
-    pub replay: Vec<TailRecord>,
+    /// Places in the tail of the records that follow on from what the bucket has.
+    replay: Vec<u32>,
     /// Somebody else wrote meanwhile: these are never merged.
     pub parked: Vec<TailRecord>,
     /// Who, or why not.
     pub why: String,
+}
+
+impl Verdict {
+    /// The records of the tail that follow on from what the bucket has, oldest first.
+    pub(crate) fn replay<'a>(&'a self, tail: &'a Tail) -> impl Iterator<Item = &'a TailRecord> {
+        self.replay.iter().map(|place| &tail.records[*place as usize])
+    }
 }
 
 /// Decides what of a tail follows on from `at`, the beginning of the stream that was just claimed.
@@ -136,7 +176,7 @@ pub struct Verdict {
 pub fn judge(tail: &Tail, at: &Position, chain: &[Life], log: LogId) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     let mut known: HashMap<StreamId, bool> = HashMap::new();
-    for record in &tail.records {
+    for (number, record) in (0u32..).zip(&tail.records) {
         let place = chain.iter().position(|life| life.stream == record.stream);
         let after = place.map(|i| &chain[i + 1..]);
         let in_history = match after {
@@ -152,13 +192,13 @@ pub fn judge(tail: &Tail, at: &Position, chain: &[Life], log: LogId) -> Result<V
             place.is_some_and(|i| tail_replays(chain[i].epoch, &seals, at, log))
         });
         if replays && record.vseq >= at.vseq {
-            verdict.replay.push(record.clone());
+            verdict.replay.push(number);
         } else if !replays {
             verdict.why = why_not(record, after, log);
             verdict.parked.push(record.clone());
         }
     }
-    for (i, record) in verdict.replay.iter().enumerate() {
+    for (i, record) in verdict.replay(tail).enumerate() {
         let wanted = at.vseq + i as u64;
         if record.vseq != wanted {
             return Err(Error::new(
@@ -202,8 +242,14 @@ mod tests {
     const OURS: LogId = LogId([7; 16]);
 
     fn record(stream: u8, vseq: u64) -> TailRecord {
-        let action = Action::Step;
-        TailRecord { at: vseq, group: 1, stream: StreamId([stream; 16]), vseq, action }
+        let said = Action::Step.into();
+        TailRecord { at: vseq, group: 1, stream: StreamId([stream; 16]), vseq, said }
+    }
+
+    /// The log of a node holds millions of them at a start.
+    #[test]
+    fn a_record_takes_little_memory() {
+        assert!(size_of::<TailRecord>() <= 64, "{} bytes", size_of::<TailRecord>());
     }
 
     /// A log that was copied with its directory may hold what was acknowledged under a stream of which the bucket
@@ -215,8 +261,10 @@ mod tests {
         let chain = [Life { epoch: 2, stream, owner: Some(owner), vseq: 10 }];
         let at = Position { epoch: 2, vseq: 10, ..Position::start(2, stream, 10) };
         let records = vec![record(9, 3), record(9, 11), record(2, 10)];
-        let verdict = judge(&Tail { records }, &at, &chain, OURS).expect("a verdict");
-        let vseqs = |records: &[TailRecord]| records.iter().map(|r| r.vseq).collect::<Vec<_>>();
-        assert_eq!((vseqs(&verdict.parked), vseqs(&verdict.replay)), (vec![3, 11], vec![10]));
+        let tail = Tail { records };
+        let verdict = judge(&tail, &at, &chain, OURS).expect("a verdict");
+        let parked: Vec<u64> = verdict.parked.iter().map(|r| r.vseq).collect();
+        let replay: Vec<u64> = verdict.replay(&tail).map(|r| r.vseq).collect();
+        assert_eq!((parked, replay), (vec![3, 11], vec![10]));
     }
 }
