@@ -12,7 +12,9 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::MutexGuard;
 use skerry_core::batch::{self, BatchPlan};
+use skerry_core::extents::ExtentMap;
 use skerry_core::ops::Op;
+use skerry_core::overlay::Overlay;
 use skerry_core::record::RECORD_HEAD;
 use skerry_core::segment::{BlockIn, BuiltSegment, SegmentId, build};
 use skerry_core::size::SECTOR_BYTES;
@@ -156,11 +158,9 @@ impl Volume {
     pub(super) fn apply_blocks(&self, segment: &BuiltSegment, zeros: &[Range<u64>]) {
         for zeros in zeros {
             self.in_pieces(zeros.clone(), |state, rest| {
-                let mut covered = state.changes.entries_within(rest.clone());
-                let piece = rest.start..covered.nth(APPLY_BLOCKS).map_or(rest.end, |c| c.index);
-                drop(covered);
-                state.changes.zero(piece.clone());
-                piece.end
+                let end = end_of_changes(&state.changes, rest.clone());
+                state.changes.zero(rest.start..end);
+                end
             });
         }
         if !segment.entries.is_empty() {
@@ -180,10 +180,9 @@ impl Volume {
         for zeros in zeros {
             self.in_pieces(sectors(zeros), |state, rest| {
                 let live = &mut state.payload.live;
-                let next = live.within(rest.clone()).nth(APPLY_BLOCKS);
-                let piece = rest.start..next.map_or(rest.end, |(extent, _)| extent.start);
-                live.clear_older(piece.clone(), before);
-                piece.end
+                let end = end_of_extents(live, rest.clone());
+                live.clear_older(rest.start..end, before);
+                end
             });
         }
         for chunk in built.entries.chunks(APPLY_BLOCKS) {
@@ -210,6 +209,16 @@ impl Volume {
     }
 }
 
+/// Where a piece of `rest` ends that holds so few changes that they are taken over under one hold of the lock.
+fn end_of_changes(changes: &Overlay, rest: Range<u64>) -> u64 {
+    changes.entries_within(rest.clone()).nth(APPLY_BLOCKS).map_or(rest.end, |next| next.index)
+}
+
+/// The same of extents.
+fn end_of_extents(live: &ExtentMap, rest: Range<u64>) -> u64 {
+    live.within(rest.clone()).nth(APPLY_BLOCKS).map_or(rest.end, |(next, _)| next.start)
+}
+
 fn is_zero(data: &[u8]) -> bool {
     // A block's first bytes tell almost always; comparing it with itself shifted tells for sure, at memcmp's speed.
     data.first() == Some(&0) && data[..data.len() - 1] == data[1..]
@@ -225,4 +234,29 @@ fn join_ranges(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skerry_core::extents::Source;
+
+    /// A trim over many extents is done in pieces of a few, and all of it is done.
+    #[test]
+    fn a_piece_of_a_trim_holds_few_extents() {
+        const EXTENTS: u64 = 10_000;
+        let mut live = ExtentMap::new();
+        for n in 0..EXTENTS {
+            live.insert(n * 16..n * 16 + 1, Source { at: n + 1, skip: 0 });
+        }
+        let (mut at, end, mut pieces) = (0, EXTENTS * 16, 0);
+        while at < end {
+            let before = live.len();
+            let next = end_of_extents(&live, at..end);
+            live.clear_older(at..next, EXTENTS + 1);
+            assert!(next > at && before - live.len() <= APPLY_BLOCKS, "{at}..{next}");
+            (at, pieces) = (next, pieces + 1);
+        }
+        assert!(live.is_empty() && pieces > 30, "{pieces} pieces, {} left", live.len());
+    }
 }
