@@ -82,6 +82,8 @@ pub struct Context {
     pub has_log: bool,
     /// Memory for what is in the bucket and not in the maps.
     pub(crate) overlays: Arc<OverlayBudget>,
+    /// Memory for what is in the log and not in the bucket.
+    pub(crate) indexes: Arc<OverlayBudget>,
     /// Where heavy computing runs.
     pub background: Option<Handle>,
     /// Limits what computes there and waits for the store in between.
@@ -114,6 +116,7 @@ impl Context {
         let settings = &parts.settings;
         let ctx = Self {
             overlays: OverlayBudget::new(settings.overlay_bytes_max),
+            indexes: OverlayBudget::new(settings.index_bytes_max),
             scratch: Scratch::new(settings.segment_bytes + settings.record_bytes_max),
             buffers: Buffers::new(settings.buffer_bytes_max),
             catalog: Catalog::new(parts.bucket.clone()),

@@ -17,7 +17,8 @@ pub struct EngineSettings {
     pub puts_in_flight_max: usize,
     /// How old undestaged data of an idle volume may grow; a goal, never a reason to delay a write.
     pub dirty_age: Duration,
-    /// Bytes of the live index of one volume, beyond which writers wait for destage.
+    /// Bytes of the live indexes of the whole node, beyond which the writers of volumes with a fair part of them wait for
+    /// destage: so they take twice of this at most.
     pub index_bytes_max: usize,
     /// Bytes of overlays in the whole node: when half of it is used, those that have the mean or more check in.
     pub overlay_bytes_max: usize,

@@ -102,7 +102,12 @@ impl Volume {
     }
 
     /// Fills `out`, in one attempt.
-    pub(crate) async fn read_now(&self, offset: u64, out: &mut [u8], generation: u64) -> Result<()> {
+    pub(crate) async fn read_now(
+        &self,
+        offset: u64,
+        out: &mut [u8],
+        generation: u64,
+    ) -> Result<()> {
         self.check_fence().await?;
         let len = out.len();
         let range = offset..offset.saturating_add(len as u64);
@@ -179,7 +184,7 @@ impl Volume {
         if data.is_empty() {
             return Ok(Attempt::Done);
         }
-        if state.paused || self.index_is_full(&state) {
+        if state.paused || self.index_is_full() {
             return Ok(Attempt::Wait);
         }
         if seen.is_some_and(|seen| *seen != Seen::of(&state, &range_of(offset, data.len()))) {

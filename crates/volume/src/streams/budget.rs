@@ -90,6 +90,19 @@ impl OverlayShare {
         self.bytes.load(Ordering::Relaxed) > 0 && self.used_bytes() > self.budget.max_bytes
     }
 
+    /// True if there is no more, and this has its fair part of it or more: all together take no more than twice of all.
+    pub(crate) fn is_over(&self) -> bool {
+        let own = self.bytes.load(Ordering::Relaxed);
+        let shares = self.budget.shares.load(Ordering::Relaxed);
+        self.used_bytes() > self.budget.max_bytes
+            && own.saturating_mul(shares) > self.budget.max_bytes
+    }
+
+    /// How much is used of all, percent.
+    pub(crate) fn used_percent(&self) -> u64 {
+        (self.used_bytes() * 100 / self.budget.max_bytes.max(1)) as u64
+    }
+
     fn used_bytes(&self) -> usize {
         self.budget.used_bytes()
     }
@@ -189,6 +202,18 @@ mod tests {
         let alone = budget.share();
         alone.set(500);
         assert!(alone.is_due());
+    }
+
+    #[test]
+    fn who_has_no_fair_part_may_go_on_when_there_is_no_more() {
+        let budget = OverlayBudget::new(1000);
+        let (large, small) = (budget.share(), budget.share());
+        large.set(1000);
+        assert!(!large.is_over());
+        small.set(500);
+        assert!(large.is_over() && !small.is_over() && small.used_percent() == 150);
+        small.set(501);
+        assert!(small.is_over());
     }
 
     #[tokio::test]

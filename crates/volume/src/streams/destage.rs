@@ -93,6 +93,7 @@ impl<P: Payload> Destager<P> {
         self.flight = FuturesOrdered::new();
         self.waiting.clear();
         self.volume.overlay_share.set(0);
+        self.volume.index_share.set(0);
         if self.volume.has_left() {
             self.volume.put_aside(Fate::Fenced).await;
         } else if self.volume.ctx.log.failure().is_none() {
@@ -156,7 +157,7 @@ impl<P: Payload> Destager<P> {
             is_wanted: self.volume.wanted_vseq.load(Ordering::Acquire) > batch.vseq_from
                 || batch.has_barrier(),
             clients_active: self.volume.ctx.clients_active.load(Ordering::Relaxed),
-            filled_percent: self.volume.filled_percent(state),
+            filled_percent: self.volume.filled_percent(),
             age: batch.since.map_or(Duration::ZERO, |since| now.saturating_sub(since)),
             age_max: self.volume.ctx.settings.dirty_age,
         };
@@ -364,6 +365,7 @@ impl<P: Payload> Stream<P> {
         let State { undestaged_bytes, undestaged_records, .. } = &mut *state;
         *undestaged_bytes = undestaged_bytes.saturating_sub(batch.bytes as u64);
         *undestaged_records = undestaged_records.saturating_sub(batch.records() as usize);
+        self.index_share.set(state.index_bytes());
     }
 }
 

@@ -12,8 +12,8 @@ use crate::streams::refs::RefKeeper;
 use crate::streams::snapshots::Snapshots;
 use crate::streams::state::State;
 use crate::streams::stream::{IoCounts, Progress, Stream};
-use crate::streams::task::Task;
 use crate::streams::tail::{self, Tail, TailRecord, Verdict};
+use crate::streams::task::Task;
 use parking_lot::Mutex;
 use skerry_core::descriptor::VolumeDesc;
 use skerry_core::id::VolumeId;
@@ -230,8 +230,10 @@ fn build<P: Payload>(
     let fence = Fence::new(ctx.clock(), &ctx.settings);
     let overlay_share = ctx.overlays.share();
     overlay_share.set(state.changes.bytes());
+    let index_share = ctx.indexes.share();
     Stream {
         ctx,
+        index_share,
         overlay_share,
         desc,
         stream,
@@ -280,6 +282,7 @@ impl<P: Payload> Stream<P> {
                 state.cut();
             }
         }
+        self.index_share.set(self.state.lock().index_bytes());
         Ok(())
     }
 }

@@ -67,6 +67,8 @@ pub struct Stream<P: Payload> {
     pub(crate) state: First<State<P>>,
     /// What its changes take in memory.
     pub(crate) overlay_share: OverlayShare,
+    /// What its live index takes.
+    pub(crate) index_share: OverlayShare,
     /// Locked after `state`, where both are held; whoever holds it locks no state.
     pub(crate) snapshots: Second<Snapshots>,
     /// Wakes the destager.
@@ -260,20 +262,19 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    pub(crate) fn index_is_full(&self, state: &State<P>) -> bool {
-        state.index_bytes() > self.ctx.settings.index_bytes_max
+    pub(crate) fn index_is_full(&self) -> bool {
+        self.index_share.is_over()
     }
 
-    /// How much of the log or of its own index is used, whichever is more, percent.
-    pub(crate) fn filled_percent(&self, state: &State<P>) -> u64 {
-        let index = state.index_bytes() * 100 / self.ctx.settings.index_bytes_max.max(1);
-        self.ctx.log_percent().max(index as u64)
+    /// How much of the log or of the memory for indexes is used, whichever is more, percent.
+    pub(crate) fn filled_percent(&self) -> u64 {
+        self.ctx.log_percent().max(self.index_share.used_percent())
     }
 
     /// True if the volume itself has no room now. If it has, it is the log that has none.
     fn is_held_back(&self, state: &State<P>, on_behalf: Behalf) -> bool {
         match on_behalf {
-            Behalf::Client => state.paused || self.index_is_full(state),
+            Behalf::Client => state.paused || self.index_is_full(),
             Behalf::Operator => state.paused,
             Behalf::WhoPaused => false,
         }
@@ -330,6 +331,7 @@ impl<P: Payload> Stream<P> {
             Err(e) => return Err(self.log_failed(state, e)),
         };
         self.take(&mut state, action, appended.position.as_u64(), now);
+        self.index_share.set(state.index_bytes());
         self.after_append(state);
         Ok(Attempt::Done)
     }

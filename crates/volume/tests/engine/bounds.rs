@@ -81,3 +81,36 @@ fn the_longest_record_fits_the_log() {
     let longest = RECORD_HEAD + EngineSettings::default().record_bytes_max;
     assert!(longest <= skerry_log::Settings::default().max_payload_bytes());
 }
+
+/// How many records `count` volumes take together while the bucket takes nothing, until their writers wait.
+async fn taken(count: u64) -> u64 {
+    const NEVER: Duration = Duration::from_secs(1_000_000);
+    let mut world = World::new(2);
+    (world.settings.dirty_age, world.settings.idle_age) = (NEVER, NEVER);
+    world.settings.index_bytes_max = 64 << 10;
+    world.log.cap_bytes = 256 * world.log.file_bytes;
+    let run = world.start("a").await.expect("starts");
+    let mut devices = Vec::new();
+    for n in 0..count {
+        let disk = format!("disk-{n}");
+        run.node.create_volume(create(&disk, 64 << 20)).await.expect("creates");
+        devices.push(run.node.open_device(&target(&disk)).await.expect("attaches"));
+    }
+    run.gate.hold_puts(names::STREAMS);
+    let writers = devices.iter().map(|device| async move {
+        for n in 0..8192 {
+            device.write(n * 1024, vec![1; 512].into()).await.expect("writes");
+        }
+    });
+    let all = futures::future::join_all(writers);
+    assert!(tokio::time::timeout(Duration::from_secs(60), all).await.is_err(), "none waits");
+    let volumes = run.node.open_volumes();
+    volumes.iter().map(|volume| volume.undestaged(Duration::ZERO).0 / 512).sum()
+}
+
+/// All volumes of a node share one budget of memory for what is only in the log; one has nearly all of it.
+#[tokio::test(start_paused = true)]
+async fn the_indexes_of_all_volumes_are_bounded_together() {
+    let (one, many) = (taken(1).await, taken(8).await);
+    assert!(one > 100 && many <= 2 * one + 8, "{one} records of one volume, {many} of eight");
+}
