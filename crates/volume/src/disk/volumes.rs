@@ -238,7 +238,8 @@ impl Node {
             resizing.resize(size_bytes).await?;
             resizing.flush().await
         });
-        done.await.map_err(|e| Error::new(ErrorKind::Internal, format!("a resize failed: {e}")))??;
+        done.await
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("a resize failed: {e}")))??;
         Ok(self.info_here(name.as_str(), &volume))
     }
 }

@@ -301,7 +301,9 @@ impl<P: Payload> Node<P> {
             let _ = has_ended.wait_for(|has_ended| *has_ended).await;
         }));
         if tokio::time::timeout(self.ctx.settings.shutdown_drain, ended).await.is_err() {
-            tracing::warn!("what volumes that are out of service had not destaged stays in the log");
+            tracing::warn!(
+                "what volumes that are out of service had not destaged stays in the log"
+            );
         }
     }
 }

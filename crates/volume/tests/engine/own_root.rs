@@ -269,7 +269,10 @@ async fn who_waits_for_a_snapshot_learns_that_it_is_gone() {
     assert!(!waiting.is_finished(), "it has its ref");
     let (disk, one) = (name("disk"), name("one"));
     let deletion = run.node.delete_snapshot(&disk, &one);
-    tokio::time::timeout(Duration::from_secs(10), deletion).await.expect("in time").expect("deletes");
+    tokio::time::timeout(Duration::from_secs(10), deletion)
+        .await
+        .expect("in time")
+        .expect("deletes");
     let waited = tokio::time::timeout(Duration::from_secs(10), waiting).await;
     waited.expect("nobody woke it").expect("no panic").expect("drains");
 }

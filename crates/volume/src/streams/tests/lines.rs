@@ -87,6 +87,9 @@ impl Changes for Added {
     }
 }
 
+/// A line that no segment can be built with.
+pub(super) const PANIC: &str = "panic";
+
 impl Payload for Lines {
     type Changes = Added;
     /// Numbers and log positions.
@@ -141,6 +144,7 @@ impl Payload for Lines {
         let mut slots = Vec::new();
         for (number, at) in plan {
             let mut slot = stream.logged(at)?.expect("the log keeps what is not in the bucket");
+            assert!(slot != PANIC.as_bytes(), "as the line says");
             slot.resize(stream.desc.block.bytes(), 0);
             slots.push((number, slot));
         }

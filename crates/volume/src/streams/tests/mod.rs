@@ -182,3 +182,16 @@ async fn another_host_takes_a_list_over_and_the_first_is_fenced() {
     assert_eq!(fenced.kind(), ErrorKind::Fenced);
     says(&theirs, 9).await;
 }
+
+/// A bug in the destager is the volume's end, and no writer waits for room for ever.
+#[tokio::test(start_paused = true)]
+async fn a_destager_that_panics_takes_its_volume_out_of_service() {
+    let world = World::new(5);
+    let run = Running::start(&world, "a").await;
+    run.create("list").await;
+    let list = run.list().await;
+    list.add(lines::PANIC).await.expect("adds");
+    let drained = tokio::time::timeout(Duration::from_secs(60), list.drain()).await;
+    let error = drained.expect("it waits for ever").expect_err("it was not destaged");
+    assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+}
