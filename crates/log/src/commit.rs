@@ -488,17 +488,9 @@ mod tests {
         let (log, mut recovery) = opened.expect("opens");
         while recovery.next().expect("reads").is_some() {}
         let mut committer = log.inner.committer.lock();
-        for leaves in [false, true] {
-            committer.starved = true;
-            log.inner.tail.lock().kick = true;
-            let done = match leaves {
-                false => committer.mark(&log.inner),
-                true => committer.leave_empty(&log.inner),
-            };
-            done.expect("works");
-            assert!(!committer.starved, "it does not try again (leaving: {leaves})");
-            log.inner.tail.lock().kick = false;
-            committer.prepare(&log.inner).expect("works");
-        }
+        committer.starved = true;
+        log.inner.tail.lock().kick = true;
+        committer.mark(&log.inner).expect("works");
+        assert!(!committer.starved, "it does not try again");
     }
 }
