@@ -424,28 +424,39 @@ impl Committer {
     }
 }
 
-/// A free file, or a new one if the cap allows it, with room on the medium for all of it.
+/// A free file, or a new one if the cap allows it, with room on the medium for all of it. Once the disk was full, a new
+/// one is tried first, which tells whether it still is.
 fn next_file(inner: &Inner) -> Result<Option<Arc<LogFile>>, Failure> {
-    let (free, number) = {
+    let max_files = inner.settings.max_files();
+    let (free, may_grow) = {
         let mut files = inner.files.write();
-        if files.live.len() >= inner.settings.max_files() {
+        if files.live.len() >= max_files {
             return Ok(None);
         }
-        let free = files.free.pop();
-        files.next_slot += u32::from(free.is_none());
-        (free, files.next_slot)
+        let may_grow = files.live.len() + files.free.len() < max_files;
+        (files.free.pop(), files.disk_files.is_some() && may_grow)
     };
-    let file_bytes = inner.settings.file_bytes;
-    let Some(file) = free else {
-        let made = create(&*inner.disk, number - 1, file_bytes)?;
-        inner.files.write().disk_files = None;
+    let Some(file) = free else { return new_file(inner).map(Some) };
+    if may_grow && let Ok(made) = new_file(inner) {
+        inner.files.write().free.push(file);
         return Ok(Some(made));
-    };
-    let reserved = reserve(&*inner.disk, &file, file_bytes);
+    }
+    let reserved = reserve(&*inner.disk, &file, inner.settings.file_bytes);
     if reserved.is_err() {
         inner.files.write().free.push(Arc::clone(&file));
     }
     reserved.map(|()| Some(file))
+}
+
+fn new_file(inner: &Inner) -> Result<Arc<LogFile>, Failure> {
+    let number = {
+        let mut files = inner.files.write();
+        files.next_slot += 1;
+        files.next_slot - 1
+    };
+    let made = create(&*inner.disk, number, inner.settings.file_bytes)?;
+    inner.files.write().disk_files = None;
+    Ok(made)
 }
 
 /// Creates the file of a slot, empty, its name durable, with room on the medium for all of it.

@@ -484,7 +484,8 @@ impl Inner {
 
     async fn delete(&self, name: &str) -> Result<()> {
         let path = parse(name)?;
-        self.retried("deleting", || self.timed("deleting", name, self.store.delete(&path))).await?;
+        let delete = || self.timed("deleting", name, self.read(&path, self.store.delete(&path)));
+        self.retried("deleting", delete).await?;
         Ok(())
     }
 

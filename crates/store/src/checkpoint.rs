@@ -32,7 +32,8 @@ pub struct Facts {
 }
 
 /// Writes a checkpoint of `old` with `changes` on top, and releases at most `drain_nodes_max` nodes of dropped
-/// subtrees; the rest waits for the next. One that fails leaves nothing that can be deleted.
+/// subtrees; the rest waits for the next. One that fails for want of the store leaves
+/// nothing that can be deleted.
 pub async fn write<C: Changes>(
     bucket: &Bucket,
     nodes: &Nodes,
@@ -46,7 +47,10 @@ pub async fn write<C: Changes>(
     match write_nodes(&mut writer, old, changes, facts, drain_nodes_max).await {
         Ok(made) => Ok(made),
         Err(error) => {
-            writer.discard().await;
+            // Only while the lane is surely this writer's: another copy of it may have published these nodes.
+            if error.is_unavailable() {
+                writer.discard().await;
+            }
             Err(error)
         }
     }

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use upload::Upload;
 
 /// Smaller objects are not worth a path of their own.
-const DIRECT_BYTES_MIN: usize = 1 << 20;
+pub(crate) const DIRECT_BYTES_MIN: usize = 1 << 20;
 /// What a disk takes at once: large enough for its full speed, small enough that the sync of a log
 /// never waits for long.
 const PIECE_BYTES: usize = 1 << 20;
@@ -145,14 +145,17 @@ fn sync_dir(dir: &FsPath) -> io::Result<()> {
 /// cleared away, and another's stands under the same name.
 fn link(file: &File, staged: &FsPath, path: &FsPath) -> io::Result<()> {
     let open = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let by_name = || fs::hard_link(staged, path).and_then(|()| is_the_same(file, path));
+    let by_name = || {
+        is_the_same(file, staged)?;
+        fs::hard_link(staged, path).and_then(|()| is_the_same(file, path))
+    };
     if fs::symlink_metadata(&open).is_err() {
         // No such file system here.
         return by_name();
     }
     match rustix::fs::linkat(CWD, &open, CWD, path, AtFlags::SYMLINK_FOLLOW) {
         // The name is taken, or the file has none of its own any more.
-        Err(error @ (Errno::EXIST | Errno::NOENT)) => Err(error.into()),
+        Err(error @ (Errno::EXIST | Errno::NOENT | Errno::STALE)) => Err(error.into()),
         // Not every kernel and file system links so.
         Err(_) => by_name(),
         Ok(()) => Ok(()),

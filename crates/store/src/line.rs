@@ -6,6 +6,7 @@
 
 use object_store::Result;
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -23,6 +24,10 @@ const AT_ONCE_MAX: usize = 32;
 #[derive(Debug)]
 struct State {
     running: usize,
+    /// Those who wait for a turn, in the order of asking.
+    waiting: VecDeque<u64>,
+    /// The number of the next to ask.
+    next: u64,
     at_once_max: usize,
     timeout: Duration,
     /// How often a timeout changed something. One wave of timeouts is one reason.
@@ -38,8 +43,14 @@ pub(crate) struct Line {
 
 impl Default for Line {
     fn default() -> Self {
-        let state =
-            State { running: 0, at_once_max: AT_ONCE_MAX, timeout: CALL_TIMEOUT, changes: 0 };
+        let state = State {
+            running: 0,
+            waiting: VecDeque::new(),
+            next: 0,
+            at_once_max: AT_ONCE_MAX,
+            timeout: CALL_TIMEOUT,
+            changes: 0,
+        };
         Self { state: Mutex::new(state), freed: Notify::new() }
     }
 }
@@ -49,6 +60,19 @@ struct Turn<'a> {
     line: &'a Line,
     timeout: Duration,
     changes: u64,
+}
+
+/// A place among those who wait; given up when this is dropped.
+struct Place<'a> {
+    line: &'a Line,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.line.state.lock().waiting.retain(|waiting| *waiting != self.number);
+        self.line.freed.notify_waiters();
+    }
 }
 
 impl Drop for Turn<'_> {
@@ -87,19 +111,30 @@ impl Line {
         }
     }
 
+    /// Waits for a turn, in the order of asking.
     async fn turn(&self) -> Turn<'_> {
+        let place = self.ask();
         loop {
             // Before the look, so that a turn that ends meanwhile is noticed.
             let freed = self.freed.notified();
             {
                 let mut state = self.state.lock();
-                if state.running < state.at_once_max {
+                let is_first = state.waiting.front() == Some(&place.number);
+                if is_first && state.running < state.at_once_max {
                     state.running += 1;
                     return Turn { line: self, timeout: state.timeout, changes: state.changes };
                 }
             }
             freed.await;
         }
+    }
+
+    fn ask(&self) -> Place<'_> {
+        let mut state = self.state.lock();
+        state.next += 1;
+        let number = state.next;
+        state.waiting.push_back(number);
+        Place { line: self, number }
     }
 }
 

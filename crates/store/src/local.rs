@@ -5,6 +5,7 @@
 //! change, so an open file stays right; what was deleted is forgotten, so that its space comes free. A file that
 //! failed, or is damaged, is opened anew before that is believed: a good one may have been put back.
 
+use crate::direct::DIRECT_BYTES_MIN;
 use crate::error::{Error, Result};
 use crate::fresh::Fresh;
 use crate::litter;
@@ -56,9 +57,11 @@ impl LocalDir {
         self.files.get(&key)
     }
 
-    /// A segment of `len` bytes was written around the page cache.
+    /// A segment of `len` bytes was written: around the page cache, if it is large.
     pub(crate) fn note_written(&self, key: SegmentKey, len: u64) {
-        self.fresh.lock().note(key, len);
+        if len >= DIRECT_BYTES_MIN as u64 {
+            self.fresh.lock().note(key, len);
+        }
     }
 
     /// A segment's file; opened by a thread that may wait if it isn't open.
@@ -94,6 +97,7 @@ impl LocalDir {
     /// Closes a segment that is being deleted, or whose file did not hold what it should.
     pub fn forget(&self, key: SegmentKey) {
         self.files.remove(&key);
+        self.fresh.lock().take(key);
     }
 
     /// True if the stream has a data number from `from` on.

@@ -358,3 +358,33 @@ fn a_file_is_used_as_far_as_the_disk_goes() {
     assert_eq!(log.stall(), None);
     assert!(log.durable_position() > last);
 }
+
+/// A disk that was full is a lower cap only while it is.
+#[test]
+fn room_that_comes_back_raises_the_cap_again() {
+    let disk = SimDisk::new();
+    let settings = Settings { cap_bytes: 10 * small().file_bytes, ..small() };
+    let (log, recovery) = open_with(&disk, settings, 1).unwrap();
+    read_all(recovery).unwrap();
+    settle(&log).unwrap();
+    for _ in 0..9 {
+        append_durable(&log, &record(1, 3000));
+        settle(&log).unwrap();
+    }
+    disk.set_full(true);
+    let last = fill(&log, 1);
+    let of_cap = || log.used_bytes() * 100 / log.cap_bytes();
+    assert!(files(&disk) < 10 && log.used_percent() > of_cap());
+    disk.set_full(false);
+    log.trim(1, last);
+    let mut last = last;
+    let full_use = use_of(last);
+    // Never more than it has free.
+    while use_of(last) < full_use + 4 {
+        last = append_kicking(&log, &record(1, 3000));
+        drive(&log, log.wait_durable(last)).unwrap();
+        log.trim(1, last);
+        settle(&log).unwrap();
+    }
+    assert_eq!(log.used_percent(), of_cap());
+}

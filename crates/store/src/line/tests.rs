@@ -100,3 +100,28 @@ async fn a_bucket_gives_a_large_object_more_time_with_each_try() {
     // It has 240 s now.
     assert!(bucket.create("a/b", vec![1; MIB]).await.is_ok());
 }
+
+/// A busy sender passes none that waits.
+#[tokio::test(start_paused = true)]
+async fn turns_are_taken_in_the_order_of_asking() {
+    let line = Line::default();
+    line.state.lock().at_once_max = 1;
+    let order = Mutex::new(Vec::new());
+    let send = async |number: usize| {
+        let call = async {
+            tokio::time::sleep(STEP).await;
+            order.lock().push(number);
+            Ok(())
+        };
+        let _ = line.send(LARGE_BYTES_MIN, call).await;
+    };
+    let busy = async {
+        for number in 0..10 {
+            send(number).await;
+        }
+    };
+    // A caller that goes away while it waits keeps none behind it back.
+    let gone = tokio::time::timeout(STEP / 2, send(99));
+    let _ = tokio::join!(busy, gone, send(50));
+    assert_eq!(order.lock()[..3], [0, 50, 1]);
+}

@@ -109,8 +109,8 @@ impl OverlayShare {
 
     fn is_mean_or_more(&self) -> bool {
         let own = self.bytes.load(Ordering::Relaxed);
-        own > 0
-            && own.saturating_mul(self.budget.shares.load(Ordering::Relaxed)) >= self.used_bytes()
+        let shares = self.budget.shares.load(Ordering::Relaxed);
+        own > 0 && own.saturating_mul(shares) >= self.budget.used_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -202,6 +202,16 @@ mod tests {
         let alone = budget.share();
         alone.set(500);
         assert!(alone.is_due());
+    }
+
+    #[test]
+    fn what_is_only_read_does_not_change_who_checks_in() {
+        let budget = OverlayBudget::new(1000);
+        let _read = budget.read(400);
+        let (large, small) = (budget.share(), budget.share());
+        large.set(500);
+        small.set(1);
+        assert!(large.is_due() && !small.is_due());
     }
 
     #[test]

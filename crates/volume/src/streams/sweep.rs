@@ -66,23 +66,23 @@ impl<P: Payload> Node<P> {
     async fn sweep_deleted(&self, id: VolumeId) -> Result<usize> {
         self.ctx.catalog.settled_labels(id).await?;
         let freed = self.free_deleted(id).await?;
-        if freed == 0 && family::is_over(&self.ctx.bucket, id).await? {
+        if freed == Some(0) && family::is_over(&self.ctx.bucket, id).await? {
             self.ctx.collector.note_over(id);
         }
-        Ok(freed)
+        Ok(freed.unwrap_or_default())
     }
 
-    /// Deletes what nothing holds of a deleted volume's streams.
-    pub(crate) async fn free_deleted(&self, id: VolumeId) -> Result<usize> {
+    /// Deletes what nothing holds of a deleted volume's streams; says how much, or nothing if the pass was given up.
+    pub(crate) async fn free_deleted(&self, id: VolumeId) -> Result<Option<usize>> {
         let lives = claim::lives(&self.ctx.bucket, id).await?;
         let collector = &self.ctx.collector;
         let candidates: BTreeSet<_> =
             collector.sweep_candidates(&lives).await?.into_iter().collect();
         let owned = Owned { volume: id, writing: None, head: None };
-        let free = collector.free(&owned, &lives, &candidates).await?.unwrap_or_default();
-        collector.delete(&free).await?;
+        let free = collector.free(&owned, &lives, &candidates).await?;
+        collector.delete(free.as_deref().unwrap_or_default()).await?;
         // Its own parents need not hold anything for it any more.
         family::release(&self.ctx.bucket, &self.ctx.catalog, id).await?;
-        Ok(free.len())
+        Ok(free.map(|free| free.len()))
     }
 }
