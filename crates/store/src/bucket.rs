@@ -294,8 +294,8 @@ impl Inner {
         let path = parse(name)?;
         let options = PutOptions::from(PutMode::Create);
         let len = payload.content_length();
-        // A large object is sent again at once after its first failure, however long it waited for its turn: whoever
-        // needs it would otherwise begin anew with more than this object.
+        // A large object is sent again at once after its first failure, however long it waited for its turn: its
+        // caller would otherwise begin anew with more than this object.
         let mut tries = (len < LARGE_BYTES_MIN).then(|| Tries::new(self.patience));
         loop {
             let put = self.store.put_opts(&path, payload.clone(), options.clone());

@@ -96,7 +96,7 @@ impl Catalog {
                 *highest = (*highest).max((number, object.size));
             }
         }
-        // A record that names nobody is told by its size: names that were freed cost no read.
+        // A record without a volume is told by its size: names that were freed cost no read.
         let free_bytes = NameRecord { volume: None }.encode([0; 16]).len() as u64;
         newest.retain(|_, (_, size)| *size != free_bytes);
         let read = |(name, (number, _)): (String, (u64, u64))| {

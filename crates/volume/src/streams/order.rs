@@ -31,7 +31,7 @@ impl<T> First<T> {
     }
 }
 
-/// A mutex that is taken last: whoever holds it locks no [`First`].
+/// A mutex that is taken last: its holder locks no [`First`].
 #[derive(Debug)]
 pub(crate) struct Second<T>(Mutex<T>);
 

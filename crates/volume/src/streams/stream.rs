@@ -69,7 +69,7 @@ pub struct Stream<P: Payload> {
     pub(crate) overlay_share: OverlayShare,
     /// What its live index takes.
     pub(crate) index_share: OverlayShare,
-    /// Locked after `state`, where both are held; whoever holds it locks no state.
+    /// Locked after `state`, where both are held; its holder locks no state.
     pub(crate) snapshots: Second<Snapshots>,
     /// Wakes the destager.
     pub(crate) work: Notify,

@@ -93,7 +93,7 @@ impl Tail {
 /// What the log holds.
 #[derive(Debug, Default)]
 pub struct Tails {
-    /// By volume. Whoever looks at one shares it: it may be large.
+    /// By volume. Its readers share one: it may be large.
     pub by_volume: HashMap<VolumeId, Arc<Tail>>,
     /// A group that no record has.
     pub next_group: u32,
