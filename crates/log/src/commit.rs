@@ -437,9 +437,14 @@ fn next_file(inner: &Inner) -> Result<Option<Arc<LogFile>>, Failure> {
         (files.free.pop(), files.disk_files.is_some() && may_grow)
     };
     let Some(file) = free else { return new_file(inner).map(Some) };
-    if may_grow && let Ok(made) = new_file(inner) {
-        inner.files.write().free.push(file);
-        return Ok(Some(made));
+    if may_grow {
+        match new_file(inner) {
+            Err(failure) if failure.is_full() => {}
+            made => {
+                inner.files.write().free.push(file);
+                return made.map(Some);
+            }
+        }
     }
     let reserved = reserve(&*inner.disk, &file, inner.settings.file_bytes);
     if reserved.is_err() {

@@ -16,6 +16,7 @@ use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::names;
 use skerry_core::position::{Number, SegmentKey};
 use skerry_core::segment::{BlockIn, SegmentId, SegmentKind, build};
+use std::time::Duration;
 use tempfile::TempDir;
 
 const BLOCK: usize = 4096;
@@ -153,8 +154,13 @@ async fn reads_are_right(blocks: &Blocks, built: &[(BuiltSegment, Vec<Vec<u8>>)]
     }
 }
 
-/// Whether a file's last block comes into memory of itself, after it was dropped and its first was read.
-async fn comes_near(blocks: &Blocks, built: &BuiltSegment, dir: &TempDir) -> bool {
+/// Whether a file's last block comes into memory of itself within this time, after it was dropped and its first was read.
+async fn comes_near(
+    blocks: &Blocks,
+    built: &BuiltSegment,
+    dir: &TempDir,
+    within: Duration,
+) -> bool {
     let path = dir.path().join(skerry_core::names::segment(built.key));
     let file = std::fs::File::open(path).expect("it is there");
     file.sync_all().expect("synced");
@@ -162,10 +168,12 @@ async fn comes_near(blocks: &Blocks, built: &BuiltSegment, dir: &TempDir) -> boo
     let (first, last) = (built.entries[0].1, built.entries[built.entries.len() - 1].1);
     blocks.read(&first, block_size()).await.expect("a block");
     let mut out = vec![0; BLOCK];
-    (0..2000).any(|_| {
-        std::thread::yield_now();
-        try_block(blocks, &last, &mut out)
-    })
+    let near = async {
+        while !try_block(blocks, &last, &mut out) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(within, near).await.is_ok()
 }
 
 /// What was just written is read from memory soon; what is old is not read but for what is asked for.
@@ -178,14 +186,15 @@ async fn the_first_read_of_a_fresh_segment_brings_all_of_it_near() {
         put(&bucket, built).await;
     }
     let blocks = in_ram(&bucket, 0);
-    if comes_near(&blocks, &old, &dir).await {
+    if comes_near(&blocks, &old, &dir, Duration::from_millis(100)).await {
         println!(
             "SKIPPED: the_first_read_of_a_fresh_segment: this file system keeps all in memory"
         );
         return;
     }
     blocks.admit(&fresh);
-    assert!(comes_near(&blocks, &fresh, &dir).await);
+    // Much longer than it takes; only a hang gets there.
+    assert!(comes_near(&blocks, &fresh, &dir, Duration::from_secs(60)).await);
 }
 
 fn some_segments() -> Vec<(BuiltSegment, Vec<Vec<u8>>)> {
