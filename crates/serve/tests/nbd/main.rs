@@ -3,6 +3,7 @@
 
 mod client;
 mod commands;
+mod elsewhere;
 mod gate;
 mod lifecycle;
 mod limits;

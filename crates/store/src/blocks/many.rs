@@ -23,9 +23,9 @@ const SCATTER_FRAMES_MAX: usize = 256;
 const SCATTER_BYTES_MAX: u64 = 1 << 20;
 /// How many threads wait for the disk for one read.
 const FILE_READS_MAX: usize = 4;
-/// A read from local files of more blocks than this does not enter memory: the kernel keeps those
-/// pages already, and long scans would pay for a copy of each block.
-const KEEP_BLOCKS_MAX: usize = 32;
+/// A read from local files of more blocks than this does not enter memory. The kernel keeps those
+/// pages already, and a scan would pay for a copy of each block: a third of its time.
+const KEEP_BLOCKS_MAX: usize = 8;
 
 /// What a read works on.
 pub(super) struct Target<'a> {
