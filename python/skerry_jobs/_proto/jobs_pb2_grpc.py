@@ -135,92 +135,94 @@ class JobsServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def EnqueueJobs(self, request, context):
-        """Takes jobs. One with an id that is there already is not taken again.
+        """Enqueues jobs. A job whose id is there already is not enqueued again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportJobs(self, request, context):
-        """Takes jobs with their history, from elsewhere.
+        """Enqueues jobs from elsewhere, with their history.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Work(self, request_iterator, context):
-        """A worker's connection: work, as much as it has credits for, signs of life, outcomes. Whoever
-        closes it gives back what was on its way. A worker whose lease ran out gets no more jobs until it says something.
+        """Connects a worker. It gets as many jobs as it has credits for, and sends heartbeats and
+        outcomes. A connection that closes gives back the jobs that were on their way. A worker whose
+        lease ran out gets no more jobs until it says something.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LeaseJobs(self, request, context):
-        """Work for a worker without a connection: waits until there is some.
+        """Leases jobs to a worker without a connection; waits until there are some.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def HeartbeatJobs(self, request, context):
-        """Signs of life of workers without a connection.
+        """Prolongs leases of a worker without a connection.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportJobs(self, request, context):
-        """How attempts ended, of workers without a connection, and what they take next. An outcome that is
-        said again is answered the same.
+        """Takes outcomes of a worker without a connection, and leases its next jobs. An outcome that is
+        reported again gets its first answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AwaitJobs(self, request, context):
-        """Jobs, each as it comes to its end.
+        """Gives each job when it ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ShowJob(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Shows one job.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Jobs that match, a page at a time.
+        """Lists jobs that match, a page at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Calls a job off: one that waits ends at once, one that runs when its worker has stopped.
+        """Cancels a job. A job that waits ends at once, a running job when its worker has stopped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RestartJob(self, request, context):
-        """A job that has come to its end begins anew, with its history.
+        """Lets an ended job begin anew, with its history.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExpediteJob(self, request, context):
-        """A job that waits for its time may start at once.
+        """Lets a job that waits for its time start at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Deletes a job that does not run, with all that is known of it.
+        """Deletes a job that does not run, with its history.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -234,33 +236,35 @@ class JobsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PauseJobs(self, request, context):
-        """No job of a task group is given out until it is resumed.
+        """Gives out no job of a task group until `ResumeJobs`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJobs(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Gives out jobs of a task group again.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJobStats(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Shows how many jobs there are, and were.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobNodes(self, request, context):
-        """The nodes that have jobs in this bucket, and how this node's shards stand.
+        """Lists the nodes that have jobs in this bucket, and the state of this node's shards.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TakeOverJobs(self, request, context):
-        """This node has the jobs of another from now on, which must be lost, or its own again. The other is fenced.
+        """Gives this node the jobs of a lost node, or its own back. The other node is fenced.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
