@@ -153,9 +153,10 @@ impl Machine {
         self.now_ms = self.now_ms.max(now_ms);
     }
 
-    /// The clock has been set forward by so much, all in all: jobs start by the new time, and leases go on by the old.
-    pub fn note_stepped(&mut self, stepped_ms: u64) {
-        self.stepped_ms = stepped_ms;
+    /// Notes by how much the clock was set forward, all in all: jobs start by the new time, and leases
+    /// go on by the old. True if that is news: what was due by the time before is due at another.
+    pub fn note_stepped(&mut self, stepped_ms: u64) -> bool {
+        std::mem::replace(&mut self.stepped_ms, stepped_ms) != stepped_ms
     }
 
     fn now_us(&self) -> u64 {

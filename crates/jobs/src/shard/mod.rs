@@ -98,7 +98,7 @@ struct Inner {
     awaited: Arc<Semaphore>,
     /// There is something to write.
     work: Arc<Notify>,
-    /// The next timer is another.
+    /// Something comes due before the timers wake by themselves.
     timer: Arc<Notify>,
 }
 
@@ -245,14 +245,19 @@ impl Inner {
     fn at_once(&self) -> (MutexGuard<'_, State>, u64) {
         let mut state = self.state.lock();
         let now = self.clock.now();
-        state.machine.note_stepped(now.stepped_ms);
+        if state.machine.note_stepped(now.stepped_ms) {
+            // The timers sleep by the time before.
+            self.timer.notify_one();
+        }
         (state, now.ms)
     }
 
     /// Something has changed: gives the batch that it is in.
     fn changed(&self, state: &State) -> Mark {
         self.work.notify_one();
-        self.timer.notify_one();
+        if state.must_wake() {
+            self.timer.notify_one();
+        }
         state.batch.durable.mark()
     }
 

@@ -112,6 +112,8 @@ pub(super) struct State {
     /// Who wants to know how a job ends.
     pub(super) awaiting: Awaiting,
     pub(super) totals: Totals,
+    /// When the shard's timers wake by themselves, milliseconds since 1970; never if there are none.
+    wake_ms: Option<u64>,
     /// Why the shard is out of service.
     pub(super) failure: Option<Error>,
 }
@@ -134,6 +136,7 @@ impl State {
             unbegun: BTreeSet::new(),
             awaiting: Awaiting::default(),
             totals: Totals::default(),
+            wake_ms: None,
             failure: None,
         }
     }
@@ -268,7 +271,8 @@ impl State {
         self.machine.begin_told(lease, now_ms).ok()
     }
 
-    /// A part of what has come due; says when the next is, milliseconds since 1970.
+    /// Sees to a part of what has come due. Says when the next is, milliseconds since 1970: the caller
+    /// comes back then, or when [`State::must_wake`] says so.
     pub(super) fn tick(&mut self, now_ms: u64) -> Option<u64> {
         let Self { machine, untold, unbegun, holders, .. } = self;
         let hold = |lease: Lease| {
@@ -298,7 +302,14 @@ impl State {
             self.end_attempt(lease, called, ending, next, now_ms);
         }
         self.dispatch(now_ms);
-        self.machine.next_ms()
+        self.wake_ms = self.machine.next_ms();
+        self.wake_ms
+    }
+
+    /// True if something comes due before the shard's timers wake by themselves.
+    pub(super) fn must_wake(&self) -> bool {
+        let next_ms = self.machine.next_ms();
+        next_ms.is_some_and(|next_ms| self.wake_ms.is_none_or(|wake_ms| next_ms < wake_ms))
     }
 
     /// A worker waits from now on, if it did not. So many jobs are given out at once, and no more than
@@ -375,5 +386,32 @@ impl State {
             self.waiters.remove(group);
         }
         given
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Seq;
+    use crate::spec::JobSpec;
+
+    #[test]
+    fn timers_wake_only_for_what_comes_due_before() {
+        let mut state = State::new(Machine::new(1), Epoch(1));
+        let mut enqueue = |state: &mut State, at_ms| {
+            let spec = JobSpec { start_at_ms: at_ms, ..JobSpec::default() };
+            state.take(Job::new(Seq(0), spec, 1), 1).expect("takes it");
+        };
+        assert_eq!((state.must_wake(), state.tick(1)), (false, None));
+        enqueue(&mut state, 0);
+        assert!(!state.must_wake(), "a job that may start at once waits for no time");
+        enqueue(&mut state, 5_000);
+        assert!(state.must_wake(), "they sleep for ever");
+        assert_eq!((state.tick(1), state.must_wake()), (Some(5_000), false));
+        enqueue(&mut state, 6_000);
+        assert!(!state.must_wake(), "they wake before");
+        enqueue(&mut state, 4_000);
+        assert!(state.must_wake(), "they would wake after");
+        assert_eq!((state.tick(1), state.must_wake()), (Some(4_000), false));
     }
 }
