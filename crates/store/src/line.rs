@@ -3,6 +3,10 @@
 //! An object that is cut off is sent again from its first byte. When so many share the line that none is through in
 //! time, none ever is: so a timeout lowers how many are sent at once, and gives a single one more time. Objects that
 //! are through in half their time raise it again.
+//!
+//! One that takes longer than a call should is slow with its line, or hangs by itself. So it lets
+//! the next one try, once and for the time of a call: on a line that is well that one is through,
+//! and raises the number again. On a slow line it costs the first one half of that time.
 
 use object_store::Result;
 use parking_lot::Mutex;
@@ -24,6 +28,9 @@ const AT_ONCE_MAX: usize = 32;
 #[derive(Debug)]
 struct State {
     running: usize,
+    /// Of those that run, the ones with more time than a call that have let none try yet: when they
+    /// began.
+    long: Vec<Instant>,
     /// Those who wait for a turn, in the order of asking.
     waiting: VecDeque<u64>,
     /// The number of the next to ask.
@@ -45,6 +52,7 @@ impl Default for Line {
     fn default() -> Self {
         let state = State {
             running: 0,
+            long: Vec::new(),
             waiting: VecDeque::new(),
             next: 0,
             at_once_max: AT_ONCE_MAX,
@@ -58,8 +66,11 @@ impl Default for Line {
 /// A turn on the line; it ends with this.
 struct Turn<'a> {
     line: &'a Line,
+    began: Instant,
     timeout: Duration,
     changes: u64,
+    /// It only tries, beside one that takes long.
+    tries: bool,
 }
 
 /// A place among those who wait; given up when this is dropped.
@@ -77,7 +88,16 @@ impl Drop for Place<'_> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.line.state.lock().running -= 1;
+        let mut state = self.line.state.lock();
+        if !self.tries {
+            state.running -= 1;
+            if self.timeout > CALL_TIMEOUT
+                && let Some(own) = state.long.iter().position(|began| *began == self.began)
+            {
+                state.long.swap_remove(own);
+            }
+        }
+        drop(state);
         self.line.freed.notify_waiters();
     }
 }
@@ -96,16 +116,17 @@ impl Line {
             return tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|_| CALL_TIMEOUT);
         }
         let turn = self.turn().await;
-        let began = Instant::now();
         match tokio::time::timeout(turn.timeout, call).await {
             Ok(done) => {
                 if done.is_ok() {
-                    self.state.lock().widen(began.elapsed());
+                    self.state.lock().widen(turn.began.elapsed());
                 }
                 Ok(done)
             }
             Err(_) => {
-                self.state.lock().narrow(turn.changes);
+                if !turn.tries {
+                    self.state.lock().narrow(turn.changes);
+                }
                 Err(turn.timeout)
             }
         }
@@ -117,15 +138,21 @@ impl Line {
         loop {
             // Before the look, so that a turn that ends meanwhile is noticed.
             let freed = self.freed.notified();
+            let (now, mut try_at) = (Instant::now(), None);
             {
                 let mut state = self.state.lock();
-                let is_first = state.waiting.front() == Some(&place.number);
-                if is_first && state.running < state.at_once_max {
-                    state.running += 1;
-                    return Turn { line: self, timeout: state.timeout, changes: state.changes };
+                if state.waiting.front() == Some(&place.number) {
+                    if let Some((timeout, tries)) = state.begin(now) {
+                        let changes = state.changes;
+                        return Turn { line: self, began: now, timeout, changes, tries };
+                    }
+                    try_at = state.try_at();
                 }
             }
-            freed.await;
+            match try_at {
+                Some(at) => drop(tokio::time::timeout_at(at, freed).await),
+                None => freed.await,
+            }
         }
     }
 
@@ -139,6 +166,25 @@ impl Line {
 }
 
 impl State {
+    /// Begins a turn, if there may be one now: its time, and whether it only tries.
+    fn begin(&mut self, now: Instant) -> Option<(Duration, bool)> {
+        if self.running < self.at_once_max {
+            self.running += 1;
+            if self.timeout > CALL_TIMEOUT {
+                self.long.push(now);
+            }
+            return Some((self.timeout, false));
+        }
+        let oldest = self.long.iter().position(|began| *began + CALL_TIMEOUT <= now)?;
+        self.long.swap_remove(oldest);
+        Some((CALL_TIMEOUT, true))
+    }
+
+    /// When one that takes long lets the next one try.
+    fn try_at(&self) -> Option<Instant> {
+        self.long.iter().min().map(|began| *began + CALL_TIMEOUT)
+    }
+
     /// One was cut off that had begun after so many changes.
     fn narrow(&mut self, changes: u64) {
         if changes != self.changes {

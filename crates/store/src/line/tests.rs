@@ -85,6 +85,33 @@ async fn a_line_that_gets_fast_is_used_again() {
     assert_eq!((state.timeout, state.at_once_max, state.running), (CALL_TIMEOUT, AT_ONCE_MAX, 0));
 }
 
+/// With one at a time, and all the time that there is for it, an object that hung kept the others
+/// for eight minutes.
+#[tokio::test(start_paused = true)]
+async fn an_object_that_hangs_keeps_no_other_for_long() {
+    let line = Line::default();
+    {
+        let mut state = line.state.lock();
+        (state.at_once_max, state.timeout) = (1, SEND_TIMEOUT_MAX);
+    }
+    let hung = line.send(MIB, std::future::pending::<Result<()>>());
+    let began = Instant::now();
+    let others = async {
+        for _ in 0..10 {
+            let sent = line.send(MIB, std::future::ready(Ok(()))).await;
+            assert!(matches!(sent, Ok(Ok(()))));
+        }
+        began.elapsed()
+    };
+    tokio::select! {
+        biased;
+        _ = hung => panic!("the others waited for it"),
+        took = others => assert!(took <= CALL_TIMEOUT, "{took:?}"),
+    }
+    let state = line.state.lock();
+    assert_eq!((state.running, state.long.len()), (0, 0), "{state:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bucket_gives_a_large_object_more_time_with_each_try() {
     let faulty = Faulty::new(Arc::new(InMemory::new()), 1, FaultPlan::default());
