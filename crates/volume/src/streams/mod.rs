@@ -34,6 +34,7 @@ pub(crate) mod snaps;
 mod snapshots;
 pub(crate) mod state;
 mod stuck;
+mod supervise;
 mod sweep;
 mod task;
 pub(crate) mod turns;

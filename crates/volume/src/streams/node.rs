@@ -11,6 +11,7 @@ use crate::streams::open;
 use crate::streams::payload::Payload;
 use crate::streams::pressure::relieve_log;
 use crate::streams::stream::Stream;
+use crate::streams::supervise::keep_running;
 use crate::streams::tail::{self, Tails};
 use crate::streams::turns::Turns;
 use futures::FutureExt;
@@ -52,11 +53,11 @@ impl<P: Payload> Node<P> {
             comebacks: Comebacks::default(),
         });
         node.recover().await?;
-        tokio::spawn(keep_up(Arc::downgrade(&node)));
-        tokio::spawn(watch_clients(Arc::downgrade(&node)));
-        tokio::spawn(relieve_log(Arc::downgrade(&node)));
-        tokio::spawn(sweep_now_and_then(Arc::downgrade(&node)));
-        tokio::spawn(bring_back_now_and_then(Arc::downgrade(&node)));
+        keep_running(&node, "keeping up with the clock", keep_up);
+        keep_running(&node, "counting requests", watch_clients);
+        keep_running(&node, "making room in the log", relieve_log);
+        keep_running(&node, "sweeping", sweep_now_and_then);
+        keep_running(&node, "bringing volumes back", bring_back_now_and_then);
         Ok(node)
     }
 
