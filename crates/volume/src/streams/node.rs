@@ -25,6 +25,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use tokio::time::Instant;
 
 /// The engine of one node.
 pub struct Node<P: Payload> {
@@ -268,12 +269,15 @@ impl<P: Payload> Node<P> {
         lines
     }
 
-    /// Puts everything into the bucket and stops. What the bucket does not take stays in the log.
+    /// Puts everything into the bucket and stops. What the bucket does not take in time stays in
+    /// the log.
     pub async fn shutdown(&self) -> Result<()> {
         self.ctx.stopping.store(true, Ordering::Release);
         let stopping = self.open_volumes().into_iter().map(|volume| async move {
-            let drained = tokio::time::timeout(self.ctx.settings.shutdown_drain, async {
+            let drained = tokio::time::timeout_at(deadline, async {
                 volume.drain().await?;
+        // One for all that is waited for: who stops a node counts on it.
+        let deadline = Instant::now() + self.ctx.settings.shutdown_drain;
                 volume.checkpoint().await?;
                 volume.collect_all().await
             });
@@ -288,20 +292,20 @@ impl<P: Payload> Node<P> {
             }
         });
         futures::future::join_all(stopping.map(FutureExt::boxed)).await;
-        self.wait_put_aside().await;
+        self.wait_put_aside(deadline).await;
         self.ctx.log.close().await?;
         Ok(())
     }
 
     /// Waits, not for ever, until what volumes that are out of service had not destaged has left the log.
-    async fn wait_put_aside(&self) {
+    async fn wait_put_aside(&self, deadline: Instant) {
         let ending = self.open_volumes().into_iter().filter(|v| v.check_in_service().is_err());
         let ended = futures::future::join_all(ending.map(|volume| async move {
             let mut has_ended = volume.has_ended.subscribe();
             // The sender is the volume's, which is held here.
             let _ = has_ended.wait_for(|has_ended| *has_ended).await;
         }));
-        if tokio::time::timeout(self.ctx.settings.shutdown_drain, ended).await.is_err() {
+        if tokio::time::timeout_at(deadline, ended).await.is_err() {
             tracing::warn!(
                 "what volumes that are out of service had not destaged stays in the log"
             );

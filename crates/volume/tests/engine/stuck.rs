@@ -214,6 +214,24 @@ async fn a_stop_waits_for_what_is_being_put_aside() {
     drop((device, run));
 }
 
+/// Who stops a node waits once, whatever does not get on: a bucket that hangs, and a disk that is
+/// full.
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_once_for_all_that_hangs() {
+    let mut case = Case::new(29).await;
+    let (run, _device) = case.write_tail().await;
+    let more = attach(&run, "more").await;
+    more.write(0, vec![1; 512].into()).await.expect("writes");
+    let other = case.world.neighbour(30).start("b").await.expect("starts");
+    other.node.release_volume(&name("disk"), true).await.expect("releases");
+    case.world.parked.is_full.store(true, Ordering::Relaxed);
+    run.gate.hold_puts("streams/");
+    let began = tokio::time::Instant::now();
+    run.node.shutdown().await.expect("stops");
+    let (took, drain) = (began.elapsed(), case.world.settings.shutdown_drain);
+    assert!(took >= drain && took < drain * 5 / 4, "{took:?}");
+}
+
 /// What a volume failed of is mended, and nobody tells the node.
 #[tokio::test(start_paused = true)]
 async fn a_volume_that_failed_comes_back_by_itself() {
