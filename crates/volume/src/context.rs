@@ -1,6 +1,5 @@
 //! What all volumes of a node share: the bucket, the caches, the log, the settings.
 
-use crate::disk::reading::Readings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::EngineSettings;
 use crate::streams::budget::{Buffers, OverlayBudget};
@@ -106,8 +105,6 @@ pub struct Context {
     pub(crate) clients_active: AtomicBool,
     /// Wakes the task that looks after the log's room.
     pub(crate) pressure: Notify,
-    /// States that are attached and only read.
-    pub(crate) readings: Readings,
 }
 
 impl Context {
@@ -140,7 +137,6 @@ impl Context {
             stopping: AtomicBool::default(),
             clients_active: AtomicBool::default(),
             pressure: Notify::new(),
-            readings: Readings::default(),
         };
         (ctx, parts.recovery)
     }

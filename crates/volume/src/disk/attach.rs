@@ -93,18 +93,22 @@ impl Node {
             let found = self.published(id, &target.volume, snapshot).await?;
             let info = found.snapshot.as_ref().ok_or_else(|| missing(&target.volume, snapshot))?;
             let number = (info.id, info.number);
-            let _turn = self.ctx.readings.turn(number).await;
-            if let Some(reading) = self.ctx.readings.find(number) {
-                return Ok(self.attach_reading(reading, target));
+            let _turn = self.shared.turn(number).await;
+            let shared = self.shared.find(number);
+            if let Some(reading) = shared.as_ref().filter(|reading| reading.is_pinned()) {
+                return Ok(self.attach_reading(reading.clone(), target));
             }
             let pinned = self.pin(vec![(id, found.base.clone())], target).await?;
+            if let (None, Some(reading)) = (&pinned, shared) {
+                return Ok(self.attach_reading(reading, target));
+            }
             // From here on the pin holds what was read, if that still counts.
             if !self.ctx.catalog.is_newest(id, info).await? {
                 continue;
             }
             let view = view::open(&self.ctx.bucket, id, &found.base).await?;
             let reading = Arc::new(Reading::new(self.ctx.clone(), view, pinned));
-            self.ctx.readings.add(number, &reading);
+            self.shared.add(number, &reading);
             return Ok(self.attach_reading(reading, target));
         }
         let detail = format!("{target} changes all the time; attach it again");

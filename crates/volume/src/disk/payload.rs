@@ -5,6 +5,7 @@
 
 use crate::disk::Volume;
 use crate::disk::build::{self, Plan};
+use crate::disk::reading::Readings;
 use crate::error::Result;
 use crate::settings::EngineSettings;
 use crate::streams::payload::{Payload, Planned};
@@ -68,6 +69,8 @@ impl Payload for Disk {
     type Plan = Plan;
     /// Blocks that are zeros.
     type Made = Vec<Range<u64>>;
+    /// Snapshots that are attached.
+    type Shared = Readings;
 
     fn of_root(root: &Root) -> Self {
         Self { block: root.block, live: ExtentMap::new() }

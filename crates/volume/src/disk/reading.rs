@@ -28,7 +28,7 @@ pub(crate) type Number = (SnapshotId, u64);
 
 /// Snapshots that are attached here, each read once for all its clients.
 #[derive(Default)]
-pub(crate) struct Readings {
+pub struct Readings {
     all: Mutex<HashMap<Number, Weak<Reading>>>,
     opening: Turns<Number>,
 }
@@ -39,11 +39,10 @@ impl Readings {
         self.opening.take(number).await
     }
 
-    /// The snapshot, if a client has it attached and it is still kept from collection.
+    /// The snapshot, if a client has it attached, unless its pin may have ended.
     pub(crate) fn find(&self, number: Number) -> Option<Arc<Reading>> {
         let found = self.all.lock().get(&number)?.upgrade()?;
-        let pinned = found.pinned.as_ref()?;
-        pinned.check(&found.state.name).is_ok().then_some(found)
+        found.check().is_ok().then_some(found)
     }
 
     /// Clients that come find it from now on.
@@ -61,10 +60,18 @@ impl Reading {
         Self { ctx, state: State::of(view), pinned, _share }
     }
 
+    /// True if it has a pin, which may have ended.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pinned.is_some()
+    }
+
+    /// Fails once its pin may have ended.
+    fn check(&self) -> Result<()> {
+        self.pinned.as_ref().map_or(Ok(()), |pinned| pinned.check(&self.state.name))
+    }
+
     fn resolve(&self, offset: u64, len: usize) -> Result<Vec<Part>> {
-        if let Some(pinned) = &self.pinned {
-            pinned.check(&self.state.name)?;
-        }
+        self.check()?;
         let end = offset.saturating_add(len as u64);
         if end > self.state.size_bytes {
             let size = self.state.size_bytes;

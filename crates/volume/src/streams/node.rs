@@ -36,6 +36,8 @@ pub struct Node<P: Payload> {
     pub(crate) opening: Turns<VolumeId>,
     pub(crate) tails: Mutex<Tails>,
     pub(crate) comebacks: Comebacks,
+    /// The payload's.
+    pub(crate) shared: P::Shared,
 }
 
 impl<P: Payload> Node<P> {
@@ -52,6 +54,7 @@ impl<P: Payload> Node<P> {
             opening: Turns::default(),
             tails: Mutex::new(tails),
             comebacks: Comebacks::default(),
+            shared: P::Shared::default(),
         });
         node.recover().await?;
         keep_running(&node, "keeping up with the clock", keep_up);
@@ -273,11 +276,11 @@ impl<P: Payload> Node<P> {
     /// the log.
     pub async fn shutdown(&self) -> Result<()> {
         self.ctx.stopping.store(true, Ordering::Release);
+        // One for all that is waited for: who stops a node counts on it.
+        let deadline = Instant::now() + self.ctx.settings.shutdown_drain;
         let stopping = self.open_volumes().into_iter().map(|volume| async move {
             let drained = tokio::time::timeout_at(deadline, async {
                 volume.drain().await?;
-        // One for all that is waited for: who stops a node counts on it.
-        let deadline = Instant::now() + self.ctx.settings.shutdown_drain;
                 volume.checkpoint().await?;
                 volume.collect_all().await
             });

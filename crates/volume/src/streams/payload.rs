@@ -41,6 +41,8 @@ pub trait Payload: Sized + Debug + Send + 'static {
     type Plan: Send + 'static;
     /// What a built segment does to the state besides what stands in [`BuiltSegment`].
     type Made: Send + 'static;
+    /// What it keeps once for a whole node.
+    type Shared: Default + Send + Sync + 'static;
 
     /// What it keeps over a root, with nothing in the log.
     fn of_root(root: &Root) -> Self;

@@ -108,6 +108,7 @@ impl Payload for Lines {
         *len as usize
     }
 
+    type Shared = ();
     fn is_full(batch: &Self::Batch, _: &EngineSettings) -> bool {
         batch.len() >= 4
     }
