@@ -224,6 +224,37 @@ async fn clients_of_one_snapshot_share_what_it_takes() {
     assert_eq!(device.read(0, 4096).await.expect("reads"), vec![1; 4096]);
 }
 
+/// So do clients of a node that may only read the bucket, and reads without a pin.
+#[tokio::test(start_paused = true)]
+async fn clients_without_a_pin_share_what_a_snapshot_takes() {
+    let store = Faulty::new(Arc::new(InMemory::new()), 12, FaultPlan::default());
+    let faults = store.faults();
+    let world = World::over(12, Arc::new(store));
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+    run.node.open_volumes()[0].drain().await.expect("drains");
+    drop((device, run));
+    faults.set_plan(FaultPlan { deny_writes: true, ..FaultPlan::default() });
+    let reader = world.neighbour(13).start("b").await.expect("starts");
+    let overlays = || reader.node.context().overlay_bytes();
+    let first = attach(&reader, "disk@s").await;
+    let one = overlays();
+    let second = attach(&reader, "disk@s").await;
+    assert!(one > 0 && overlays() == one, "{one} bytes for one, {} for two", overlays());
+    assert_eq!(second.read(0, 4096).await.expect("reads"), vec![1; 4096]);
+    // Who can pin again does so, and is not harmed by those before.
+    faults.set_plan(FaultPlan::default());
+    let third = attach(&reader, "disk@s").await;
+    let pinned = overlays();
+    let fourth = attach(&reader, "disk@s").await;
+    assert!(pinned > one && overlays() == pinned, "{pinned} bytes, then {}", overlays());
+    drop((first, second, third, fourth));
+    assert_eq!(overlays(), 0);
+}
+
 async fn segments(world: &World) -> usize {
     let all: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
     all.iter().filter(|object| object.location.as_ref().starts_with("streams/")).count()
