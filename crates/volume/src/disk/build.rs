@@ -180,7 +180,7 @@ impl Volume {
         for zeros in zeros {
             self.in_pieces(sectors(zeros), |state, rest| {
                 let live = &mut state.payload.live;
-                let end = end_of_extents(live, rest.clone());
+                let end = end_of_extents(live, rest.clone(), APPLY_BLOCKS);
                 live.clear_older(rest.start..end, before);
                 end
             });
@@ -209,14 +209,17 @@ impl Volume {
     }
 }
 
-/// Where a piece of `rest` ends that holds so few changes that they are taken over under one hold of the lock.
+/// Where a piece of `rest` ends that holds so few changes that they are taken over under one hold
+/// of the lock: blocks that are set, and ranges of zeros.
 fn end_of_changes(changes: &Overlay, rest: Range<u64>) -> u64 {
-    changes.entries_within(rest.clone()).nth(APPLY_BLOCKS).map_or(rest.end, |next| next.index)
+    let set = changes.entries_within(rest.clone()).nth(APPLY_BLOCKS).map(|next| next.index);
+    let zeroed = changes.zeroed_within(rest.clone()).nth(APPLY_BLOCKS).map(|next| next.start);
+    set.into_iter().chain(zeroed).min().unwrap_or(rest.end)
 }
 
-/// The same of extents.
-fn end_of_extents(live: &ExtentMap, rest: Range<u64>) -> u64 {
-    live.within(rest.clone()).nth(APPLY_BLOCKS).map_or(rest.end, |(next, _)| next.start)
+/// Where a piece of `rest` ends that holds no more than `max` extents.
+pub(super) fn end_of_extents(live: &ExtentMap, rest: Range<u64>, max: usize) -> u64 {
+    live.within(rest.clone()).nth(max).map_or(rest.end, |(next, _)| next.start)
 }
 
 fn is_zero(data: &[u8]) -> bool {
@@ -252,11 +255,30 @@ mod tests {
         let (mut at, end, mut pieces) = (0, EXTENTS * 16, 0);
         while at < end {
             let before = live.len();
-            let next = end_of_extents(&live, at..end);
+            let next = end_of_extents(&live, at..end, APPLY_BLOCKS);
             live.clear_older(at..next, EXTENTS + 1);
             assert!(next > at && before - live.len() <= APPLY_BLOCKS, "{at}..{next}");
             (at, pieces) = (next, pieces + 1);
         }
         assert!(live.is_empty() && pieces > 30, "{pieces} pieces, {} left", live.len());
+    }
+
+    /// A trim over what was trimmed before in many ranges is done in pieces of a few, too.
+    #[test]
+    fn a_piece_of_a_trim_holds_few_ranges_of_zeros() {
+        const RANGES: u64 = 10_000;
+        let mut changes = Overlay::new();
+        (0..RANGES).for_each(|n| changes.zero(n * 16..n * 16 + 1));
+        let (mut at, end, mut pieces) = (0, RANGES * 16, 0);
+        while at < end {
+            let before = changes.zeroed().len();
+            let next = end_of_changes(&changes, at..end);
+            changes.zero(at..next);
+            let joined = before - changes.zeroed().len();
+            assert!(next > at && joined <= APPLY_BLOCKS, "{joined} ranges within {at}..{next}");
+            (at, pieces) = (next, pieces + 1);
+        }
+        assert_eq!((changes.zeroed().len(), changes.zeroed().total()), (1, end));
+        assert!(pieces > 30, "{pieces} pieces");
     }
 }

@@ -3,6 +3,7 @@
 //! A write is acknowledged when its record is in the log's memory and the live index knows it.
 
 use crate::disk::Volume;
+use crate::disk::build::end_of_extents;
 use crate::disk::edges::Seen;
 use crate::disk::parts::PartsReader;
 use crate::disk::payload::Disk;
@@ -25,6 +26,10 @@ pub(crate) const RESOLVE_TRIES_MAX: usize = 16;
 /// A read of more parts than this does not try to do without waiting: reading many blocks together
 /// is cheaper than one by one.
 const TRY_PARTS_MAX: usize = 16;
+
+/// How many extents of the live index one record of zeros covers: as many as the longest write may.
+/// The state's lock is held while they are taken out.
+const ZERO_EXTENTS_MAX: usize = 2048;
 
 /// The range of a request.
 fn range_of(offset: u64, len: usize) -> Range<u64> {
@@ -49,6 +54,16 @@ fn check_range(state: &State<Disk>, range: &Range<u64>) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+impl State<Disk> {
+    /// Where a piece of a range (bytes) ends that one record of zeros covers: whole blocks, but for
+    /// the range's own ends.
+    fn end_of_zeros(&self, rest: Range<u64>) -> u64 {
+        let sectors = rest.start / SECTOR_BYTES..rest.end / SECTOR_BYTES;
+        let end = end_of_extents(&self.payload.live, sectors, ZERO_EXTENTS_MAX) * SECTOR_BYTES;
+        end.next_multiple_of(self.payload.block.bytes() as u64).min(rest.end)
+    }
 }
 
 impl Volume {
@@ -239,10 +254,28 @@ impl Volume {
         }
         drop(self.admit_range(whole, generation)?);
         self.delay().await;
-        let action = Action::Zero { offset: range.start, len: range.end - range.start };
-        let check = |state: &State<Disk>| check_range(state, whole);
-        self.append_waiting(generation, Behalf::Client, &action, check).await?;
+        self.zero_in_pieces(range, generation, Behalf::Client, whole).await?;
         self.io.zeroes.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Appends records of zeros for a range, each of which takes few extents out of the live index.
+    /// A request of `whole` must still lie in the volume whenever one is appended.
+    pub(crate) async fn zero_in_pieces(
+        &self,
+        range: Range<u64>,
+        generation: u64,
+        on_behalf: Behalf,
+        whole: &Range<u64>,
+    ) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let end = self.state.lock().end_of_zeros(at..range.end);
+            let action = Action::Zero { offset: at, len: end - at };
+            let check = |state: &State<Disk>| check_range(state, whole);
+            self.append_waiting(generation, on_behalf, &action, check).await?;
+            at = end;
+        }
         Ok(())
     }
 }

@@ -295,8 +295,8 @@ impl Volume {
         // Nothing may be written between the two.
         let _paused = self.pause();
         if size_bytes < now {
-            let action = Action::Zero { offset: size_bytes, len: now - size_bytes };
-            self.note(generation, Behalf::WhoPaused, &action).await?;
+            let cut = size_bytes..now;
+            self.zero_in_pieces(cut.clone(), generation, Behalf::WhoPaused, &cut).await?;
         }
         self.note(generation, Behalf::WhoPaused, &Action::Resize(size_bytes)).await
     }

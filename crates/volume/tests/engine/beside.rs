@@ -255,6 +255,36 @@ async fn clients_without_a_pin_share_what_a_snapshot_takes() {
     assert_eq!(overlays(), 0);
 }
 
+/// A trim over a fragmented index is written in pieces, each of which holds the volume up for
+/// moments only.
+#[tokio::test(start_paused = true)]
+async fn a_fragmented_trim_is_written_in_pieces() {
+    const EXTENTS: u64 = 5000;
+    let mut world = World::new(14);
+    (world.settings.dirty_age, world.settings.idle_age) = (NEVER, NEVER);
+    world.log.cap_bytes = 64 << 20;
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 64 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    run.gate.hold_puts(names::STREAMS);
+    for n in 0..EXTENTS {
+        device.write(n * 4096 + 512, vec![1; 512].into()).await.expect("writes");
+    }
+    let end = || run.node.context().log.end_position().as_u64();
+    let before = end();
+    device.zero(0, 64 << 20).await.expect("trims");
+    let records = (end() - before) / 512;
+    assert!((3..20).contains(&records), "{records} records");
+    run.gate.hold(None);
+    for restarted in [false, true] {
+        for n in [0, 1, EXTENTS / 2, EXTENTS - 1] {
+            let read = device.read(n * 4096, 4096).await.expect("reads");
+            assert!(read.iter().all(|byte| *byte == 0), "{n}, restarted {restarted}");
+        }
+        run.node.open_volumes()[0].drain().await.expect("drains");
+    }
+}
+
 async fn segments(world: &World) -> usize {
     let all: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
     all.iter().filter(|object| object.location.as_ref().starts_with("streams/")).count()
