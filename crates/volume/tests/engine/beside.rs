@@ -69,6 +69,79 @@ async fn who_attaches_during_a_rollback_sees_one_state() {
     }
 }
 
+/// A volume of 1 MiB of ones whose log is full, while no segment gets into the bucket: whatever
+/// changes it has to wait.
+async fn full_disk(seed: u64) -> Running {
+    let mut world = World::new(seed);
+    (world.settings.dirty_age, world.settings.idle_age) = (NEVER, NEVER);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    device.write(0, vec![1; 1 << 20].into()).await.expect("writes");
+    run.gate.hold_puts(names::STREAMS);
+    for len in [64 << 10, 512] {
+        let fill = async {
+            for at in (0..1 << 20).step_by(64 << 10).cycle() {
+                device.write(at, vec![1; len].into()).await.expect("writes");
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(60), fill).await.is_err());
+    }
+    run
+}
+
+/// Clients that attach while `change` is under way: what each came to, and what it read of its last
+/// block.
+async fn attached_during(
+    run: &Running,
+    change: impl Future<Output = skerry_volume::Result<()>> + Send + 'static,
+) -> Vec<skerry_volume::Result<(Arc<Device>, u8)>> {
+    let changed = tokio::spawn(change);
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let node = run.node.clone();
+        clients.push(tokio::spawn(async move {
+            let device = node.open_device(&target("disk")).await?;
+            let last = device.read(device.size_bytes() - 4096, 4096).await?[0];
+            Ok((device, last))
+        }));
+    }
+    assert!(!changed.is_finished(), "nobody attached meanwhile");
+    run.gate.hold(None);
+    in_time("the change", changed).await.expect("a task").expect("is made");
+    let mut all = Vec::new();
+    for client in clients {
+        all.push(in_time("attaching", client).await.expect("a task"));
+    }
+    all
+}
+
+/// A client that attaches while a volume is made smaller sees the volume that it becomes, and no
+/// half of it.
+#[tokio::test(start_paused = true)]
+async fn who_attaches_during_a_resize_sees_one_state() {
+    let run = full_disk(15).await;
+    let node = run.node.clone();
+    let shrink = async move { node.resize_volume(&name("disk"), 512 << 10, true).await.map(drop) };
+    for client in attached_during(&run, shrink).await {
+        let (device, last) = client.expect("attaches");
+        assert_eq!((device.size_bytes(), last), (512 << 10, 1));
+    }
+}
+
+/// A client that attaches while a volume is deleted is told so, and never left with what is gone.
+#[tokio::test(start_paused = true)]
+async fn who_attaches_during_a_deletion_is_refused() {
+    let run = full_disk(16).await;
+    let node = run.node.clone();
+    let delete = async move { node.delete_volume(&name("disk"), true, false).await };
+    for client in attached_during(&run, delete).await {
+        let Err(error) = client else { panic!("a client is attached to a volume that is gone") };
+        assert!(matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Detached), "{error}");
+    }
+}
+
 /// A volume whose objects the bucket does not give keeps no other from being opened.
 #[tokio::test(start_paused = true)]
 async fn a_volume_that_opens_slowly_keeps_no_other_waiting() {
