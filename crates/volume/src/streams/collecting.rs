@@ -52,7 +52,9 @@ impl<P: Payload> Stream<P> {
         if self.collecting.try_lock().is_err() {
             return;
         }
-        if let Err(error) = self.collect(always).await {
+        if let Err(error) = self.collect(always).await
+            && self.told_of_collection.is_due(self.ctx.clock().boot())
+        {
             tracing::warn!(volume = %self.name(), %error, "collection stopped; the next checkpoint tries again");
         }
     }

@@ -37,6 +37,7 @@ mod stuck;
 mod supervise;
 mod sweep;
 mod task;
+mod told;
 pub(crate) mod turns;
 mod waiting;
 

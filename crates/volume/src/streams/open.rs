@@ -14,6 +14,7 @@ use crate::streams::state::State;
 use crate::streams::stream::{IoCounts, Progress, Stream};
 use crate::streams::tail::{self, Tail, TailRecord, Verdict};
 use crate::streams::task::Task;
+use crate::streams::told::Told;
 use parking_lot::Mutex;
 use skerry_core::descriptor::VolumeDesc;
 use skerry_core::id::VolumeId;
@@ -249,6 +250,8 @@ fn build<P: Payload>(
         checkpoints_done: watch::Sender::new(0),
         refs: tokio::sync::Mutex::new(keeper),
         collecting: tokio::sync::Mutex::default(),
+        told_of_collection: Told::default(),
+        told_of_heads: Told::default(),
         admin: Arc::default(),
         fence,
         last_built: Mutex::default(),

@@ -13,6 +13,7 @@ use crate::streams::payload::Payload;
 use crate::streams::refs::RefKeeper;
 use crate::streams::snapshots::Snapshots;
 use crate::streams::state::State;
+use crate::streams::told::Told;
 use parking_lot::{Mutex, MutexGuard};
 use skerry_core::descriptor::VolumeDesc;
 use skerry_core::id::StreamId;
@@ -86,6 +87,9 @@ pub struct Stream<P: Payload> {
     pub(crate) refs: tokio::sync::Mutex<RefKeeper>,
     /// Held by a pass of collection: one at a time.
     pub(crate) collecting: tokio::sync::Mutex<()>,
+    /// When it was told that a collection stopped, and that an old head can't be deleted.
+    pub(crate) told_of_collection: Told,
+    pub(crate) told_of_heads: Told,
     /// Held by operations that change what the volume is.
     pub(crate) admin: Arc<tokio::sync::Mutex<()>>,
     pub(crate) fence: Fence,

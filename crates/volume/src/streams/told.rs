@@ -1,0 +1,36 @@
+//! A trouble that lasts is told to people now and then, and not as often as it is met.
+
+use parking_lot::Mutex;
+use std::time::Duration;
+
+/// A trouble that lasts is told again after this time.
+const INTERVAL: Duration = Duration::from_secs(600);
+
+/// When a trouble was told last.
+#[derive(Debug, Default)]
+pub(crate) struct Told(Mutex<Option<Duration>>);
+
+impl Told {
+    /// True if the trouble is to be told now, on the boot-time clock: the first time, and then once
+    /// in a while.
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
+        let mut last = self.0.lock();
+        let is_due = last.is_none_or(|last| now.saturating_sub(last) >= INTERVAL);
+        if is_due {
+            *last = Some(now);
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_met_every_second_is_told_now_and_then() {
+        let told = Told::default();
+        let times = (0..3600).filter(|second| told.is_due(Duration::from_secs(*second)));
+        assert_eq!(times.collect::<Vec<_>>(), [0, 600, 1200, 1800, 2400, 3000]);
+    }
+}
