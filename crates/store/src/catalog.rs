@@ -425,6 +425,24 @@ pub async fn read_ref(bucket: &Bucket, name: &str) -> Result<Option<Ref>> {
     }
 }
 
+/// Deletes a volume's head refs that `which` chooses. One that can't be deleted keeps none from it.
+///
+/// # Errors
+/// Why the first of them can't be deleted.
+pub async fn delete_heads(
+    bucket: &Bucket,
+    volume: VolumeId,
+    which: impl Fn(&skerry_core::takeover::RefOrder) -> bool,
+) -> Result<()> {
+    let mut failed = None;
+    for (name, _) in list_heads(bucket, volume).await?.iter().filter(|(_, order)| which(order)) {
+        if let Err(error) = bucket.delete(name).await {
+            failed.get_or_insert(error);
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
 /// The places of a volume's head refs, newest last.
 pub async fn list_heads(
     bucket: &Bucket,

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::family::{self, Listed};
 use crate::liveness::{self, SeenNodes};
 use crate::nodes::Nodes;
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use skerry_core::descriptor::{Pin, VolumeDesc, VolumeState};
 use skerry_core::hold::{Candidate, Held, HeldRange, Span, may_collect};
@@ -46,6 +46,9 @@ const DELETES_IN_FLIGHT: usize = 16;
 /// What an owner knows of its volume besides what a short pass lists.
 #[derive(Debug, Clone)]
 pub struct Near {
+/// After so many that failed a pass deletes no more: it is the store's trouble, and not that of single segments.
+const DELETES_FAILED_MAX: usize = 4;
+
     /// The root of the head that it wrote last, and that root's place.
     pub head: (Arc<Root>, Position),
     /// What need not be read, and may hold whatever it reaches.
@@ -130,9 +133,7 @@ impl Collector {
                 return Ok(None);
             }
             // Nobody may take a head for one that can be pinned any more.
-            for (head, _) in catalog::list_heads(&self.bucket, owned.volume).await? {
-                self.bucket.delete(&head).await?;
-            }
+            catalog::delete_heads(&self.bucket, owned.volume, |_| true).await?;
         }
         // A newer Skerry may hold what this one would not know how to see.
         self.bucket.check_features().await?;
@@ -203,7 +204,8 @@ impl Collector {
         Ok(all)
     }
 
-    /// Deletes segments that [`Self::free`] or [`Self::free_near`] found, several at once.
+    /// Deletes segments that [`Self::free`] or [`Self::free_near`] found, several at once. One that can't be deleted keeps
+    /// none behind it; of several, the pass is given up.
     pub async fn delete(&self, free: &[SegmentKey]) -> Result<()> {
         let names: Vec<String> = free.iter().map(|key| names::segment(*key)).collect();
         let bucket = self.bucket.clone();
@@ -211,8 +213,16 @@ impl Collector {
             let bucket = bucket.clone();
             async move { bucket.delete(&name).await }.boxed()
         };
-        let deletes = futures::stream::iter(names).map(delete);
-        deletes.buffer_unordered(DELETES_IN_FLIGHT).try_collect().await
+        let mut deletes =
+            futures::stream::iter(names).map(delete).buffer_unordered(DELETES_IN_FLIGHT);
+        let mut failed = Vec::new();
+        while let Some(done) = deletes.next().await {
+            failed.extend(done.err());
+            if failed.len() >= DELETES_FAILED_MAX {
+                break;
+            }
+        }
+        failed.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// Everything in the family that holds one of the candidates; none if refs kept changing, or if

@@ -8,7 +8,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -61,6 +61,10 @@ pub(crate) async fn memory_bucket(seed: u64) -> Bucket {
 pub(crate) trait Hook: Send + Sync + 'static {
     /// Before an object is put, which an error prevents.
     async fn putting(&self, _inner: &InMemory, _at: &Path) -> Result<()> {
+        Ok(())
+    }
+    /// Before an object is deleted, which an error prevents.
+    async fn deleting(&self, _at: &Path) -> Result<()> {
         Ok(())
     }
     /// After an object was read.
@@ -123,7 +127,16 @@ impl<H: Hook> ObjectStore for Hooked<H> {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        let (inner, hook) = (self.inner.clone(), self.hook.clone());
+        let deleted = locations.then(move |at| {
+            let (inner, hook) = (inner.clone(), hook.clone());
+            async move {
+                let at = at?;
+                hook.deleting(&at).await?;
+                inner.delete(&at).await.map(|()| at)
+            }
+        });
+        deleted.boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -216,3 +216,46 @@ async fn a_clone_that_never_got_its_descriptor_holds_for_a_day() {
     let state = VolumeState::decode(&state.expect("settled"));
     assert_eq!(state, Ok(VolumeState::Withdrawn));
 }
+
+/// Keeps one object, and counts what it is asked to delete.
+struct Keeps {
+    kept: Path,
+    asked: AtomicU64,
+}
+
+#[async_trait::async_trait]
+impl Hook for Keeps {
+    async fn deleting(&self, at: &Path) -> object_store::Result<()> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if *at != self.kept && !self.kept.as_ref().is_empty() {
+            return Ok(());
+        }
+        let (path, source) = (at.to_string(), "it is locked".into());
+        Err(object_store::Error::PermissionDenied { path, source })
+    }
+}
+
+/// One segment that can't be deleted keeps none behind it; a key that may delete nothing is not asked for all of them.
+#[tokio::test(start_paused = true)]
+async fn one_segment_that_stays_keeps_none_behind_it() {
+    const SEGMENTS: u64 = 100;
+    for kept in [names::segment(data(1)), String::new()] {
+        let keeps_all = kept.is_empty();
+        let hook = Keeps { kept: Path::from(kept), asked: AtomicU64::new(0) };
+        let store = Hooked::new(hook);
+        let (objects, hook) = (store.inner.clone(), store.hook.clone());
+        let bucket = bucket_in(Arc::new(store), 1).await;
+        let free: Vec<SegmentKey> = (1..=SEGMENTS).map(data).collect();
+        for key in &free {
+            objects.put(&Path::from(names::segment(*key)), "x".into()).await.expect("put");
+        }
+        let collector = Collector::new(bucket.clone(), Nodes::new(bucket.clone(), 1 << 20));
+        assert!(collector.delete(&free).await.is_err());
+        let left = bucket.list(&names::stream_prefix(STREAM)).await.expect("listed").len() as u64;
+        let asked = hook.asked.load(Ordering::Relaxed);
+        match keeps_all {
+            true => assert!(left == SEGMENTS && asked < SEGMENTS, "{asked} calls"),
+            false => assert_eq!(left, 1),
+        }
+    }
+}

@@ -153,10 +153,7 @@ impl<P: Payload> Stream<P> {
     /// gone, and a sweep stops at what it can't read.
     async fn delete_late_heads(&self, own: &OwnHead) -> Result<()> {
         let own = RefOrder::of(&own.at);
-        let heads = catalog::list_heads(&self.ctx.bucket, self.desc.id).await?;
-        for (name, _) in heads.iter().filter(|(_, order)| *order < own) {
-            self.ctx.bucket.delete(name).await?;
-        }
-        Ok(())
+        let deleted = catalog::delete_heads(&self.ctx.bucket, self.desc.id, |at| *at < own).await;
+        Ok(deleted?)
     }
 }

@@ -32,9 +32,7 @@ impl<P: Payload> Node<P> {
                 }
                 Err(e) => return Err(e),
             }
-            for (head, _) in catalog::list_heads(&self.ctx.bucket, id).await? {
-                self.ctx.bucket.delete(&head).await?;
-            }
+            catalog::delete_heads(&self.ctx.bucket, id, |_| true).await?;
         }
         if snapshots {
             for (name, label) in self.ctx.catalog.labels(id).await? {

@@ -128,17 +128,23 @@ impl<P: Payload> Stream<P> {
     }
 
     /// Deletes head refs that a newer one replaced, up to the first that can't be deleted: a key that may not delete
-    /// is asked once after each checkpoint. The lock is free meanwhile, so that no snapshot waits.
+    /// is asked once after each checkpoint. That head is the last to be tried from then on, so that it keeps no other.
+    /// The lock is free meanwhile, so that no snapshot waits.
     pub(crate) async fn delete_old_heads(&self) {
         let heads = self.refs.lock().await.heads.clone();
         let Some((_, old)) = heads.split_last() else { return };
-        for name in old {
-            if let Err(error) = self.ctx.bucket.delete(name).await {
+        for name in old.iter().rev() {
+            let deleted = self.ctx.bucket.delete(name).await;
+            let heads = &mut self.refs.lock().await.heads;
+            heads.retain(|head| head != name);
+            if let Err(error) = deleted {
                 // It holds more than is needed, and is tried again after the next checkpoint.
-                tracing::warn!(object = %name, %error, "an old head ref can't be deleted now");
+                heads.insert(0, name.clone());
+                if self.told_of_heads.is_due(self.ctx.clock().boot()) {
+                    tracing::warn!(object = %name, %error, "an old head ref can't be deleted now");
+                }
                 return;
             }
-            self.refs.lock().await.heads.retain(|head| head != name);
         }
     }
 }

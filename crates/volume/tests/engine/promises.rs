@@ -19,6 +19,9 @@ fn faulty(seed: u64) -> (World, Faults) {
     (World::over(seed, Arc::new(store)), faults)
 }
 
+/// Longer than any test lasts.
+const NEVER: Duration = Duration::from_secs(1_000_000);
+
 async fn is(device: &Device, offset: u64, byte: u8) -> bool {
     device.read(offset, 4096).await.expect("reads").iter().all(|b| *b == byte)
 }
@@ -747,6 +750,32 @@ async fn a_deletion_of_a_snapshot_goes_on_without_its_caller() {
     let listed = run.node.list_snapshots(&disk).await.expect("lists");
     assert!(listed.is_empty(), "a snapshot that was deleted is back: {listed:?}");
     drop(volume);
+}
+
+/// A head that can't be deleted keeps no other from it.
+#[tokio::test(start_paused = true)]
+async fn one_old_head_that_stays_keeps_no_other() {
+    let world = World::new(36);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    let volume = run.node.open_volumes().remove(0);
+    for round in 0..6 {
+        device.write(0, vec![round + 1; 4096].into()).await.expect("writes");
+        volume.drain().await.expect("drains");
+        volume.checkpoint().await.expect("checks in");
+        if round == 0 {
+            let first = heads(&world).await.remove(0);
+            run.gate.hold(Some(first.as_ref()));
+        }
+    }
+    assert_eq!(heads(&world).await.len(), 2, "the first, and the newest");
+    let deleted = run.node.delete_volume(&name("disk"), true, true).await;
+    assert!(deleted.is_err(), "its first head can't be deleted");
+    assert_eq!(heads(&world).await.len(), 1, "the first keeps the newest from deletion");
+    run.gate.hold(None);
+    run.node.delete_volume(&name("disk"), true, true).await.expect("deletes");
+    assert_eq!(heads(&world).await.len(), 0);
 }
 
 /// A forced rollback that comes to nothing cuts no client off.
