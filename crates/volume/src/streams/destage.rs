@@ -257,6 +257,9 @@ impl<P: Payload> Destager<P> {
                 volume.publish_snapshot(info).await?;
             }
         }
+        for (id, name) in &batch.cancelled {
+            volume.bury_cancelled(*id, name).await?;
+        }
         P::forget(&volume, &segment, &made, batch.last_record + 1);
         volume.count_out(&batch);
         volume.ctx.log.trim(volume.group, LogPosition::from_u64(batch.last_record + 1));

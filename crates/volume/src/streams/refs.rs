@@ -88,6 +88,37 @@ impl<P: Payload> Stream<P> {
         Ok(())
     }
 
+    /// Deletes a snapshot that was cancelled when its barrier was on its way, again and again until
+    /// its tombstone is known to be there. Only then may the record that cancels it leave the log:
+    /// a new owner would create its ref.
+    pub(crate) async fn bury_cancelled(&self, id: SnapshotId, name: &str) -> Result<()> {
+        let mut waiting = self.ctx.work_waits();
+        // The command that cancelled it has buried it, as a rule.
+        while self.snapshots.lock().was_sent(id) {
+            let buried = {
+                // A ref that is being created is there before it is deleted.
+                let _keeper = self.refs.lock().await;
+                self.delete_or_bury(id, name).await
+            };
+            match buried {
+                Ok(()) => self.snapshots.lock().buried(id),
+                Err(e) if e.is_unavailable() => self.wait_for_store(&mut waiting, &e).await?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The tombstone decides. What can't be deleted after it is left to the next owner.
+    async fn delete_or_bury(&self, id: SnapshotId, name: &str) -> skerry_store::Result<()> {
+        let deleted = self.ctx.catalog.delete_snapshot(self.desc.id, name, id).await;
+        let Err(error) = deleted else { return Ok(()) };
+        match self.ctx.bucket.exists(&names::snapshot_gone(self.desc.id, id)).await? {
+            true => Ok(()),
+            false => Err(error),
+        }
+    }
+
     /// Creates an object that only this node would create; "exists" is then an earlier attempt's doing.
     pub(crate) async fn create_persistently(&self, name: &str, bytes: bytes::Bytes) -> Result<()> {
         let mut waiting = self.ctx.work_waits();

@@ -138,8 +138,16 @@ impl<P: Payload> Stream<P> {
             _ => None,
         };
         let found = self.ctx.catalog.snapshot(self.desc.id, known.id).await;
-        self.ctx.catalog.delete_snapshot(self.desc.id, name.as_str(), known.id).await?;
-        self.snapshots.lock().remove_id(known.id);
+        match self.ctx.catalog.delete_snapshot(self.desc.id, name.as_str(), known.id).await {
+            Ok(()) => self.snapshots.lock().buried(known.id),
+            // The record that cancels it decides, and stays in the log until the tombstone is
+            // there.
+            Err(error) if known.state == SnapshotState::Pending && error.is_unavailable() => {
+                tracing::info!(snapshot = %name, %error, "a snapshot's deletion goes on by itself");
+                return Ok(Ok(None));
+            }
+            Err(error) => return Err(error.into()),
+        }
         // Those who wait for its ref.
         self.progress.send_modify(|_| {});
         Ok(found.map_err(Error::from))

@@ -101,8 +101,19 @@ impl Snapshots {
         pending.any(|known| known.vseq <= vseq)
     }
 
-    pub(crate) fn remove_id(&mut self, id: SnapshotId) {
-        self.by_name.retain(|_, known| known.id != id);
+    /// Forgets a snapshot; gives its name, if it was known.
+    pub(crate) fn remove_id(&mut self, id: SnapshotId) -> Option<String> {
+        let found = self.by_name.iter().find(|(_, known)| known.id == id);
+        let name = found.map(|(name, _)| name.clone())?;
+        self.by_name.remove(&name);
+        Some(name)
+    }
+
+    /// A snapshot's tombstone is in the bucket: what became of its barrier does not matter any
+    /// more.
+    pub(crate) fn buried(&mut self, id: SnapshotId) {
+        self.remove_id(id);
+        self.sent.remove(&id);
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::settings::EngineSettings;
 use crate::streams::payload::Payload;
+use skerry_core::id::SnapshotId;
 use skerry_core::ops::Op;
 use skerry_core::position::Position;
 use skerry_core::record::Action;
@@ -20,6 +21,8 @@ pub struct Batch<P: Payload> {
     pub content: P::Batch,
     /// What ends the batch besides them.
     pub ops: Vec<Op>,
+    /// Snapshots that it cancels, with their names: their barriers were on their way by then.
+    pub cancelled: Vec<(SnapshotId, String)>,
     /// Bytes of content.
     pub bytes: usize,
     /// The first sequence number in it.
@@ -42,6 +45,7 @@ impl<P: Payload> Batch<P> {
         Self {
             content: P::Batch::default(),
             ops: Vec::new(),
+            cancelled: Vec::new(),
             bytes: 0,
             vseq_from: vseq,
             vseq_to: vseq,

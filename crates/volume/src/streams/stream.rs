@@ -358,7 +358,12 @@ impl<P: Payload> Stream<P> {
             }
             Action::Cancel(id) => {
                 state.record(at, now);
-                self.snapshots.lock().remove_id(*id);
+                let mut snapshots = self.snapshots.lock();
+                if let Some(name) = snapshots.remove_id(*id)
+                    && snapshots.was_sent(*id)
+                {
+                    state.open.cancelled.push((*id, name));
+                }
             }
             Action::Rename(name) => {
                 state.record(at, now);

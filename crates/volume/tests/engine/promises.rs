@@ -752,6 +752,36 @@ async fn a_deletion_of_a_snapshot_goes_on_without_its_caller() {
     drop(volume);
 }
 
+/// A deletion whose tombstone the bucket does not take in a command's time is not undone by a start
+/// after it.
+#[tokio::test(start_paused = true)]
+async fn a_deletion_in_an_outage_is_not_forgotten_with_its_record() {
+    let mut world = World::new(34);
+    (world.settings.checkpoint_segments_max, world.settings.idle_age) = (1000, NEVER);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    let volume = run.node.open_volumes().remove(0);
+    volume.drain().await.expect("drains");
+    // Its barrier is on its way for good, and nothing gets there.
+    run.gate.hold_puts("");
+    let (disk, s) = (name("disk"), name("s"));
+    run.node.create_snapshot(&disk, Some(&s)).await.expect("snapshots");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    run.node.delete_snapshot(&disk, &s).await.expect("deletes");
+    run.gate.hold(None);
+    device.write(0, vec![2; 4096].into()).await.expect("writes");
+    volume.drain().await.expect("drains");
+    assert!(run.node.is_drained(), "the record that cancels it is still in the log");
+    drop((device, volume, run));
+    let run = world.start("a").await.expect("starts again");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    let listed = run.node.list_snapshots(&disk).await.expect("lists");
+    assert!(listed.is_empty(), "a snapshot that was deleted is back: {listed:?}");
+    assert!(is(&device, 0, 2).await);
+}
+
 /// A head that can't be deleted keeps no other from it.
 #[tokio::test(start_paused = true)]
 async fn one_old_head_that_stays_keeps_no_other() {
