@@ -782,6 +782,37 @@ async fn a_deletion_in_an_outage_is_not_forgotten_with_its_record() {
     assert!(is(&device, 0, 2).await);
 }
 
+/// A caller who goes away while a volume is made smaller changes nothing: it is made smaller.
+#[tokio::test(start_paused = true)]
+async fn a_resize_goes_on_without_its_caller() {
+    let mut world = World::new(35);
+    (world.settings.dirty_age, world.settings.idle_age) = (NEVER, NEVER);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    // The log fills, so that every record waits for room.
+    run.gate.hold_puts("streams/");
+    for len in [64 << 10, 512] {
+        let fill = async {
+            for at in (0..4 << 20).step_by(64 << 10).cycle() {
+                device.write(at, vec![1; len].into()).await.expect("writes");
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(60), fill).await.is_err());
+    }
+    let disk = name("disk");
+    let resize = run.node.resize_volume(&disk, 1 << 20, true);
+    let resized = tokio::time::timeout(Duration::from_secs(1), resize).await;
+    assert!(resized.is_err(), "the log had room: {resized:?}");
+    run.gate.hold(None);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let shown = run.node.show_volume(&disk).await.expect("shows");
+    assert_eq!(shown.size_bytes, 1 << 20, "half of it was done");
+    run.node.resize_volume(&disk, 4 << 20, false).await.expect("grows");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    assert!(is(&device, 0, 1).await && is(&device, 1 << 20, 0).await);
+}
+
 /// A head that can't be deleted keeps no other from it.
 #[tokio::test(start_paused = true)]
 async fn one_old_head_that_stays_keeps_no_other() {
