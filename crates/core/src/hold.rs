@@ -79,6 +79,13 @@ pub struct Span {
 }
 
 impl Span {
+    /// All of a volume's history, and what is yet to come: of what can't be told.
+    pub const ALL: Self = Self {
+        from: (0, Number::ZERO),
+        to: (u64::MAX, Number(u64::MAX)),
+        nodes: (u64::MAX, u64::MAX),
+    };
+
     /// The span of a snapshot's ref. One that does not say which nodes there were may list any of the root's epoch,
     /// one that was written anew later any at all.
     pub fn of_snapshot(found: &Ref) -> Self {

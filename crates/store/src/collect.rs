@@ -1,13 +1,14 @@
 //! Collection: deletes segments of a volume that nothing in the bucket holds.
 //!
 //! Only the volume's owner collects; for a deleted one, anybody. Candidates are listed first, refs and pins
-//! afterwards; what can't be placed stays; anything unreadable stops the pass. No pass looks beyond the volume's family.
+//! afterwards; what can't be placed stays; anything unreadable stops the pass, but for a snapshot's damaged ref: the
+//! snapshot holds whatever its label's span reaches. No pass looks beyond the volume's family.
 //! [`Collector::free`] is a sweep, [`Collector::free_near`] a short pass; the decisions are `skerry_core::hold`'s.
 
 use crate::bucket::{Bucket, Created};
 use crate::catalog::{self, read_ref};
 use crate::claim::Incarnation;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::family::{self, Listed};
 use crate::liveness::{self, SeenNodes};
 use crate::nodes::Nodes;
@@ -20,6 +21,7 @@ use skerry_core::id::{PinId, StreamId, VolumeId};
 use skerry_core::names::{self, Object};
 use skerry_core::pins::{PinClocks, has_expired};
 use skerry_core::position::{Number, Position, SegmentKey};
+use skerry_core::refs::PUBLISHED;
 use skerry_core::root::{Base, Root};
 use skerry_core::seal::{SEAL_BYTES_MAX, Seal};
 use skerry_core::takeover::RefOrder;
@@ -34,7 +36,8 @@ const LISTINGS_MAX: usize = 5;
 
 /// How many deleted volumes, seals and begun clones a node remembers: 32 bytes or so each. Others are read again.
 const REMEMBERED_MAX: usize = 1 << 18;
-/// A clone that has had no descriptor for so long has no maker any more. Its holder holds whatever its span reaches.
+/// A clone that has had no descriptor for so long has no maker any more, and a damaged pin no
+/// reader. Its holder holds whatever its span reaches.
 const ABANDONED_AGE: Duration = Duration::from_secs(12 * 3600);
 
 /// How many refs are read at once.
@@ -43,12 +46,12 @@ const REFS_AT_ONCE: usize = 16;
 /// How many segments are deleted at once: enough to hide the latency of a store, few beside what clients read.
 const DELETES_IN_FLIGHT: usize = 16;
 
-/// What an owner knows of its volume besides what a short pass lists.
-#[derive(Debug, Clone)]
-pub struct Near {
 /// After so many that failed a pass deletes no more: it is the store's trouble, and not that of single segments.
 const DELETES_FAILED_MAX: usize = 4;
 
+/// What an owner knows of its volume besides what a short pass lists.
+#[derive(Debug, Clone)]
+pub struct Near {
     /// The root of the head that it wrote last, and that root's place.
     pub head: (Arc<Root>, Position),
     /// What need not be read, and may hold whatever it reaches.
@@ -172,7 +175,7 @@ impl Collector {
             objects.into_iter().for_each(|object| listed.add(object.name));
         }
         held.unread.extend(listed.holders.iter().map(|(_, holder)| *holder.span()));
-        let mut gathering = Gathering::new(self, &rest, held);
+        let mut gathering = Gathering::new(self, owned.volume, &rest, held);
         for base in &near.read {
             gathering.base(owned.volume, base).await?;
         }
@@ -229,7 +232,7 @@ impl Collector {
     /// the owner's own head is not the newest.
     async fn held(&self, owned: &Owned, candidates: &BTreeSet<SegmentKey>) -> Result<Option<Held>> {
         // What an earlier listing held stays held: the next reads only what is new.
-        let mut gathering = Gathering::new(self, candidates, Held::default());
+        let mut gathering = Gathering::new(self, owned.volume, candidates, Held::default());
         gathering.held.open_nodes.extend(owned.writing);
         for _ in 0..LISTINGS_MAX {
             let Some(family) = family::list(&self.bucket, owned).await? else { return Ok(None) };
@@ -311,6 +314,8 @@ fn placed(
 /// What is held, being gathered from one listing.
 struct Gathering<'a> {
     collector: &'a Collector,
+    /// Whose segments the candidates are.
+    owner: VolumeId,
     candidates: &'a BTreeSet<SegmentKey>,
     /// Nodes of liveness that were read: roots share most of theirs.
     seen: SeenNodes,
@@ -320,8 +325,14 @@ struct Gathering<'a> {
 }
 
 impl<'a> Gathering<'a> {
-    fn new(collector: &'a Collector, candidates: &'a BTreeSet<SegmentKey>, held: Held) -> Self {
-        Self { collector, candidates, seen: SeenNodes::new(), read: HashSet::new(), held }
+    fn new(
+        collector: &'a Collector,
+        owner: VolumeId,
+        candidates: &'a BTreeSet<SegmentKey>,
+        held: Held,
+    ) -> Self {
+        let (seen, read) = (SeenNodes::new(), HashSet::new());
+        Self { collector, owner, candidates, seen, read, held }
     }
 
     /// Goes through a listing. False if a ref of it is gone by now: what followed it is not in the
@@ -392,13 +403,30 @@ impl<'a> Gathering<'a> {
         for some in names.chunks(REFS_AT_ONCE) {
             let bucket = &self.collector.bucket;
             let reads = some.iter().map(|name| read_ref(bucket, name).boxed());
-            for (name, found) in some.iter().zip(futures::future::try_join_all(reads).await?) {
-                let Some(found) = found else { return Ok(false) };
-                self.base(volume, &found.base).await?;
+            for (name, found) in some.iter().zip(futures::future::join_all(reads).await) {
+                match found {
+                    Ok(Some(found)) => self.base(volume, &found.base).await?,
+                    Ok(None) => return Ok(false),
+                    Err(error) if error.kind() == ErrorKind::Corrupt => {
+                        self.damaged(volume, listed, name, &error);
+                    }
+                    Err(error) => return Err(error),
+                }
                 self.read.insert(name.clone());
             }
         }
         Ok(true)
+    }
+
+    /// A snapshot whose ref can't be read holds whatever it may.
+    fn damaged(&mut self, volume: VolumeId, listed: &Listed, name: &str, error: &Error) {
+        let span = match names::parse(name) {
+            // A clone's history is another one.
+            Object::Snapshot(_, id, PUBLISHED) if volume == self.owner => listed.labels.get(&id),
+            _ => None,
+        };
+        tracing::warn!(%error, "what this snapshot may hold stays until it is deleted");
+        self.held.unread.push(span.copied().unwrap_or(Span::ALL));
     }
 
     async fn heads(&mut self, volume: VolumeId, listed: &Listed) -> Result<bool> {
@@ -429,12 +457,18 @@ impl<'a> Gathering<'a> {
         let ages = self.collector.first_seen(volume, listed);
         for (id, (_, name)) in &listed.pins {
             let Some(bytes) = self.collector.bucket.get(name).await? else { return Ok(false) };
-            let pin = Pin::decode(&bytes).map_err(|e| Error::format(name, e))?;
-            if has_expired(ages[id], Duration::from_millis(pin.ttl_ms)) {
+            match Pin::decode(&bytes).map_err(|e| Error::format(name, e)) {
                 // Its reader has stopped by its own clock, or died.
-                self.collector.bucket.delete(name).await?;
-            } else {
-                self.base(volume, &pin.base).await?;
+                Ok(pin) if has_expired(ages[id], Duration::from_millis(pin.ttl_ms)) => {
+                    self.collector.bucket.delete(name).await?;
+                }
+                Ok(pin) => self.base(volume, &pin.base).await?,
+                // It is damaged, and no reader has put another renewal for longer than any waits.
+                Err(e) if e.kind() == ErrorKind::Corrupt && ages[id] >= ABANDONED_AGE => {
+                    tracing::warn!(error = %e, "a damaged pin that is not renewed is deleted");
+                    self.collector.bucket.delete(name).await?;
+                }
+                Err(e) => return Err(e),
             }
         }
         Ok(true)

@@ -5,9 +5,10 @@
 
 use crate::bucket::Bucket;
 use crate::error::Result;
-use skerry_core::hold::may_collect;
+use skerry_core::hold::{Span, may_collect};
 use skerry_core::holder::Holder;
 use skerry_core::id::{PinId, SnapshotId, StreamId, VolumeId};
+use skerry_core::label::Labelled;
 use skerry_core::names::{self, Object};
 use skerry_core::position::Number;
 use skerry_core::takeover::RefOrder;
@@ -49,6 +50,8 @@ pub(crate) struct Listed {
     /// The numbers of snapshots' refs.
     pub(crate) snapshots: BTreeMap<SnapshotId, BTreeSet<u64>>,
     pub(crate) buried: BTreeSet<SnapshotId>,
+    /// What the labels of snapshots say that they hold.
+    pub(crate) labels: BTreeMap<SnapshotId, Span>,
     pub(crate) pins: BTreeMap<PinId, (u64, String)>,
     pub(crate) holders: Vec<(String, Holder)>,
 }
@@ -73,6 +76,7 @@ impl Listed {
                 self.snapshots.entry(id).or_default().insert(number);
             }
             Object::SnapshotGone(_, id) => drop(self.buried.insert(id)),
+            Object::Label(_, _, Labelled::Snapshot(label)) => self.label(label.id, &label.span),
             Object::Holder(_, holder) => self.holders.push((name, holder)),
             Object::Pin(_, id, renewal) => {
                 let newest = self.pins.entry(id).or_default();
@@ -82,6 +86,12 @@ impl Listed {
             }
             _ => {}
         }
+    }
+
+    /// Two owners may have labelled the same snapshot, one after the other.
+    fn label(&mut self, id: SnapshotId, span: &Span) {
+        let all = self.labels.entry(id).or_insert(*span);
+        *all = all.union(span);
     }
 
     pub(crate) fn head_orders(&self) -> impl Iterator<Item = RefOrder> + '_ {
@@ -127,6 +137,7 @@ impl Listed {
             held.insert(counts);
             held.retain(|number| *number >= counts);
         }
+        self.labels.iter().for_each(|(id, span)| second.label(*id, span));
         for (name, holder) in self.holders {
             if !second.holders.iter().any(|(other, _)| *other == name) {
                 second.holders.push((name, holder));

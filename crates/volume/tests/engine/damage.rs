@@ -8,6 +8,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use skerry_store::faulty::{FaultPlan, Faulty};
 use skerry_volume::ErrorKind;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,13 @@ async fn two(seed: u64) -> World {
     }
     run.node.shutdown().await.expect("stops");
     world
+}
+
+async fn settle(run: &Running) {
+    for volume in run.node.open_volumes() {
+        volume.drain().await.expect("drains");
+        volume.checkpoint().await.expect("checks in");
+    }
 }
 
 async fn write(run: &Running, disk: &str, byte: u8) {
@@ -84,6 +92,93 @@ async fn a_damaged_volume_is_listed_and_can_be_deleted() {
         run.node.create_volume(create("bad", 1 << 20)).await.expect("the name is free");
         run.node.sweep().await.expect("sweeps");
     }
+}
+
+/// A snapshot whose ref is damaged costs that snapshot: it is listed and can be deleted, as can its
+/// neighbours, and sweeps go on, which delete all that it can't hold.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_snapshot_costs_that_snapshot() {
+    for restarted in [false, true] {
+        let mut world = World::new(7);
+        world.settings.idle_age = Duration::from_secs(1_000_000);
+        let mut run = world.start("a").await.expect("starts");
+        let (disk, labels) = (name("disk"), ["one", "two", "three"]);
+        run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+        for (byte, label) in (1..).zip(labels) {
+            write(&run, "disk", byte).await;
+            run.node.create_snapshot(&disk, Some(&name(label))).await.expect("snapshots");
+            settle(&run).await;
+        }
+        let listed = run.node.list_snapshots(&disk).await.expect("lists");
+        let two = listed.iter().find(|snapshot| snapshot.name == "two").expect("listed").id;
+        let id = id_of(&run, "disk").await;
+        assert_eq!(flip(&world, &id, &format!("/snap/{two}/ref")).await, 1);
+        if restarted {
+            run.node.shutdown().await.expect("stops");
+            run = world.start("a").await.expect("starts again");
+        }
+        reads(&run, "disk", 3).await;
+        let names_of = async |run: &Running| {
+            let listed = run.node.list_snapshots(&disk).await.expect("lists");
+            listed.into_iter().map(|snapshot| snapshot.name).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(names_of(&run).await, BTreeSet::from(labels.map(str::to_owned)));
+        let refused = run.node.open_device(&target("disk@two")).await.err().expect("damaged");
+        assert!(refused.message().contains(&format!("/snap/{two}/ref")), "{refused}");
+        run.node.delete_snapshot(&disk, &name("one")).await.expect("deletes a neighbour");
+        for byte in 4..6 {
+            write(&run, "disk", byte).await;
+            settle(&run).await;
+        }
+        let swept = run.node.sweep().await.expect("sweeps");
+        assert!(swept > 0, "what came after it is its own");
+        reads(&run, "disk@three", 3).await;
+        run.node.delete_snapshot(&disk, &name("two")).await.expect("deletes it");
+        run.node.sweep().await.expect("sweeps");
+        assert_eq!(names_of(&run).await, BTreeSet::from(["three".to_owned()]));
+        reads(&run, "disk@three", 3).await;
+        reads(&run, "disk", 5).await;
+        let found = run.node.fsck().await.expect("checks");
+        assert_eq!((found.orphans, found.problems), (0, vec![]), "restarted {restarted}");
+    }
+}
+
+/// A damaged pin holds all of its volume for half a day, and keeps no command and no other volume;
+/// a damaged holder says in its name all that it has to say.
+#[tokio::test(start_paused = true)]
+async fn damaged_pins_and_holders_go_with_time() {
+    let world = two(8).await;
+    let run = world.start("a").await.expect("starts");
+    let (bad, one) = (name("bad"), name("one"));
+    let reader = world.neighbour(9).start("b").await.expect("starts");
+    let device = reader.node.open_device(&target("bad@one")).await.expect("attaches");
+    // The reader dies, and leaves its pin.
+    drop((reader, device));
+    run.node.clone_volume(&bad, &one, &name("copy"), None).await.expect("clones");
+    let id = id_of(&run, "bad").await;
+    assert_eq!(flip(&world, &id, "/pin/").await, 1);
+    assert_eq!(flip(&world, &id, "/hold/").await, 1);
+    write(&run, "bad", 2).await;
+    settle(&run).await;
+    assert!(run.node.sweep().await.is_err(), "what the pin holds can't be told");
+    run.node.create_snapshot(&bad, Some(&name("two"))).await.expect("snapshots");
+    settle(&run).await;
+    run.node.delete_snapshot(&bad, &one).await.expect("deletes");
+    run.node.delete_snapshot(&name("good"), &one).await.expect("deletes");
+    tokio::time::advance(Duration::from_secs(13 * 3600)).await;
+    run.node.sweep().await.expect("sweeps");
+    reads(&run, "copy", 1).await;
+    run.node.delete_volume(&name("copy"), true, true).await.expect("deletes");
+    run.node.sweep().await.expect("sweeps");
+    let objects: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
+    for part in ["/pin/", "/hold/"] {
+        assert!(objects.iter().all(|o| !o.location.as_ref().contains(part)), "{part}");
+    }
+    for (disk, byte) in [("bad", 2), ("bad@two", 2), ("good", 1)] {
+        reads(&run, disk, byte).await;
+    }
+    let found = run.node.fsck().await.expect("checks");
+    assert_eq!((found.orphans, found.problems), (0, vec![]));
 }
 
 /// A name whose object is damaged is listed as that, and hides no other.
