@@ -2,8 +2,12 @@
 
 use crate::rig::{Running, World, create, name, target};
 use futures::TryStreamExt;
-use object_store::ObjectStore;
+use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use skerry_core::names;
+use skerry_core::refs::{PUBLISHED, Ref, SnapshotInfo};
+use std::sync::Arc;
 
 async fn objects(world: &World, part: &str) -> usize {
     let all: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
@@ -152,6 +156,45 @@ async fn nothing_is_left_of_a_volume_that_is_over() {
     let left: Vec<_> = world.store.list(Some(&streams)).try_collect().await.expect("lists");
     // Seals stay while the bucket lives.
     assert!(left.iter().all(|object| object.size < 1024), "{left:?}");
+}
+
+/// Of several numbers of a snapshot's ref the highest counts, for clones, clients and deletion.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_is_what_its_highest_number_says() {
+    let store = Arc::new(InMemory::new());
+    let world = World::over(6, store.clone());
+    let run = world.start("a").await.expect("starts");
+    let (node, disk) = (&run.node, name("disk"));
+    let volume = node.create_volume(create("disk", 1 << 20)).await.expect("creates").id;
+    let mut refs = Vec::new();
+    for (byte, label) in [(1, "one"), (2, "two")] {
+        write(&run, "disk", byte).await;
+        let made = node.create_snapshot(&disk, Some(&name(label))).await.expect("snapshots");
+        settle(&run).await;
+        let at = Path::from(names::snapshot(volume, made.id, PUBLISHED));
+        let bytes = store.get(&at).await.expect("its ref").bytes().await.expect("bytes");
+        refs.push(Ref::decode(&bytes).expect("a ref"));
+    }
+    // A second number of the first, which holds what the second holds.
+    let info = refs[0].snapshot.clone().expect("a snapshot's");
+    let id = info.id;
+    let snapshot = Some(SnapshotInfo { number: PUBLISHED + 1, ..info });
+    let second = Ref { snapshot, ..refs[1].clone() };
+    let at = Path::from(names::snapshot(volume, id, PUBLISHED + 1));
+    store.put(&at, second.encode([9; 16]).into()).await.expect("put by hand");
+    let found = node.context().catalog.snapshot_numbers(volume, id).await.expect("lists");
+    assert_eq!((found.newest(), found.refs.len()), (Some(PUBLISHED + 1), 2));
+    node.clone_volume(&disk, &name("one"), &name("copy"), None).await.expect("clones");
+    reads(&run, "disk@one", 2).await;
+    reads(&run, "copy", 2).await;
+    node.delete_snapshot(&disk, &name("one")).await.expect("deletes");
+    node.sweep().await.expect("sweeps");
+    let left: Vec<_> = store.list(None).try_collect().await.expect("lists");
+    let of_one = format!("snap/{id}/ref");
+    assert!(left.iter().all(|object| !object.location.as_ref().contains(&of_one)), "{left:?}");
+    reads(&run, "disk@two", 2).await;
+    reads(&run, "copy", 2).await;
+    is_clean(&run, "after it").await;
 }
 
 /// A clone whose descriptor could not be written left its holder, which held everything below its snapshot.
