@@ -589,6 +589,19 @@ mod tests {
         assert_eq!(MapNode::parse(inner).expect("a node").children().collect::<Vec<_>>(), children);
     }
 
+    /// A leaf that asks another bucket for a block is not for a reader that knows none.
+    #[test]
+    fn entries_that_are_elsewhere_are_newer() {
+        let there = BlockEntry { source: 1, ..entry(2) };
+        let leaf = NodeBuilder::new(1).leaf(0, &[(1, entry(1)), (2, there)]);
+        let refused = MapNode::parse(leaf);
+        let kind = u32::from(ENTRY_REMOTE);
+        assert!(
+            matches!(refused, Err(FormatError::Newer { version, .. }) if version == kind),
+            "{refused:?}"
+        );
+    }
+
     #[test]
     fn malformed_nodes_are_refused() {
         let good = NodeBuilder::new(1).leaf(0, &[(1, entry(1)), (2, entry(2))]);
