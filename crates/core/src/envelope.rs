@@ -70,6 +70,10 @@ pub fn open(kind: Kind, bytes: &[u8]) -> Result<Sections<'_>, FormatError> {
 }
 
 #[cfg(test)]
+#[path = "envelope/bounds.rs"]
+mod bounds;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::wire::SectionWriter;

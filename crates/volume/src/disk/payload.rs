@@ -217,6 +217,8 @@ impl State<Disk> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skerry_core::batch;
+    use skerry_core::segment::SLOTS_MAX;
 
     fn counted(writes: &[(u64, u64, bool)]) -> usize {
         let mut batch = DiskBatch::default();
@@ -242,5 +244,54 @@ mod tests {
         assert_eq!(counted(&[(1, 1279, true)]), 2 * BLOCK);
         let scattered: Vec<_> = (0..512).map(|n| (n * 128, n * 128 + 1, false)).collect();
         assert_eq!(counted(&scattered), 512 * BLOCK);
+    }
+
+    /// The most blocks and operations that a batch can make of such records, each at a place of its
+    /// own.
+    fn planned(record: impl Fn(u64) -> (u64, u64, bool), block_bytes: u64) -> (usize, usize) {
+        let settings = EngineSettings::default();
+        let block = BlockSize::from_bytes(block_bytes).expect("a block size");
+        let mut disk = Disk { block, live: ExtentMap::new() };
+        let (mut batch, mut end) = (DiskBatch::default(), 0);
+        for n in 0.. {
+            let (offset, len, zero) = record(n);
+            let action = match zero {
+                true => Action::Zero { offset, len },
+                false => Action::Write { offset, len },
+            };
+            disk.take(&mut batch, &action, n + 1);
+            end = end.max(offset + len);
+            if Disk::is_full(&batch, &settings) {
+                break;
+            }
+        }
+        let plan = batch::plan(&batch.spans, block, end + block_bytes);
+        // A block may turn out to be zeros, and is an operation then; a barrier, resize or name may
+        // end the batch.
+        (plan.blocks.len(), plan.zeros.len() + plan.blocks.len() + 1)
+    }
+
+    /// A slot has 16 bits; readers take no head that says more than twice as many operations as it
+    /// has slots.
+    #[test]
+    fn no_batch_makes_more_slots_than_a_segment_has() {
+        let longest = EngineSettings::default().record_bytes_max as u64;
+        for block in [4 << 10, 64 << 10] {
+            let (sector, two) = (SECTOR_BYTES, 2 * block);
+            let worst: [(&str, (usize, usize)); 5] = [
+                ("sectors", planned(|n| (n * two, sector, false), block)),
+                (
+                    "pieces of two blocks",
+                    planned(|n| ((n + 1) * 4 * block - sector, 2 * sector, false), block),
+                ),
+                ("long writes", planned(|n| (n * 2 * longest + sector, longest, false), block)),
+                ("trims", planned(|n| (n * two, block, true), block)),
+                ("trims with ends", planned(|n| (n * 8 * block + sector, 4 * block, true), block)),
+            ];
+            for (what, (slots, ops)) in worst {
+                assert!(slots <= SLOTS_MAX, "{what}: {slots} slots");
+                assert!(ops <= 2 * SLOTS_MAX, "{what}: {ops} operations");
+            }
+        }
     }
 }
