@@ -9,6 +9,7 @@ use crate::streams::payload::{Payload, Planned};
 use crate::streams::state::{Batch, State};
 use crate::streams::stream::{Attempt, Behalf, Stream};
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use skerry_core::entry::BlockEntry;
 use skerry_core::node::{NodeBuilder, NodeKind, NodePtr};
 use skerry_core::ops::Op;
@@ -81,10 +82,21 @@ impl Changes for Added {
             let (live, entries) = (all.len() as u64, Vec::from_iter(all));
             let leaf = NodeBuilder::new(writer.birth()).leaf(0, &entries);
             let top = writer.push(NodeKind::Leaf, 0, live, leaf).await?;
+            let thread = std::thread::current().name().map(str::to_owned);
+            MERGED_ON.lock().push((top, thread));
             delta.add_node(&top, 1);
             Ok(Some(top))
         })
     }
+}
+
+/// Every leaf that was written, and the name of the thread that did.
+static MERGED_ON: Mutex<Vec<(NodePtr, Option<String>)>> = Mutex::new(Vec::new());
+
+/// The thread that wrote a leaf.
+pub(super) fn merged_on(leaf: &NodePtr) -> Option<String> {
+    let all = MERGED_ON.lock();
+    all.iter().find(|(written, _)| written == leaf).and_then(|(_, thread)| thread.clone())
 }
 
 /// A line that no segment can be built with.
@@ -96,6 +108,7 @@ impl Payload for Lines {
     type Batch = Vec<(u64, u64)>;
     type Plan = Vec<(u64, u64)>;
     type Made = ();
+    type Shared = ();
 
     fn of_root(_: &Root) -> Self {
         Self(BTreeMap::new())
@@ -108,7 +121,6 @@ impl Payload for Lines {
         *len as usize
     }
 
-    type Shared = ();
     fn is_full(batch: &Self::Batch, _: &EngineSettings) -> bool {
         batch.len() >= 4
     }

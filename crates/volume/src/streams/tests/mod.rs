@@ -5,9 +5,9 @@ mod rig;
 
 mod lines;
 
-use crate::ErrorKind;
 use crate::streams::node::Node;
 use crate::streams::stream::Stream;
+use crate::{ErrorKind, NodeParts};
 use lines::Lines;
 use rig::{Committer, Gate, World, name};
 use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind};
@@ -194,4 +194,89 @@ async fn a_destager_that_panics_takes_its_volume_out_of_service() {
     let drained = tokio::time::timeout(Duration::from_secs(60), list.drain()).await;
     let error = drained.expect("it waits for ever").expect_err("it was not destaged");
     assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+}
+
+/// Segments that are built and not yet durable take memory, of which all lists together have no
+/// more than there is.
+#[tokio::test(start_paused = true)]
+async fn no_more_segments_are_built_than_there_is_memory_for() {
+    const LISTS: usize = 4;
+    let mut world = World::new(6);
+    // Room for what one segment is put together from, and no more.
+    world.settings.buffer_bytes_max = 32 << 10;
+    let run = Running::start(&world, "a").await;
+    let mut lists = Vec::new();
+    for n in 0..LISTS {
+        let called = format!("list-{n}");
+        run.create(&called).await;
+        lists.push(run.node.writable(&name(&called)).await.expect("opens"));
+    }
+    run.gate.hold_puts("streams/");
+    for list in &lists {
+        add(list, 0..16).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let built = |list: &Arc<Stream<Lines>>| list.last_built.lock().0.0;
+    let all: u64 = lists.iter().map(built).sum();
+    assert_eq!(all, 1, "built without memory");
+    run.gate.hold(None);
+    for list in &lists {
+        list.drain().await.expect("drains");
+        assert_eq!(built(list), 4);
+    }
+}
+
+/// A checkpoint computes on the threads that give way to clients.
+#[tokio::test]
+async fn a_checkpoint_computes_in_the_background() {
+    const THREADS: &str = "lines-in-the-background";
+    let built = tokio::runtime::Builder::new_multi_thread().thread_name(THREADS).build();
+    let background = built.expect("a runtime");
+    let world = World::new(7);
+    let gate = Gate::new(world.store.clone());
+    let (parts, _committer) = world.parts("a", gate.clone()).await.expect("parts");
+    let parts = NodeParts { background: Some(background.handle().clone()), ..parts };
+    let node = Node::open(parts).await.expect("starts");
+    let run = Running { node, gate, _committer };
+    run.create("list").await;
+    let list = run.list().await;
+    add(&list, 0..3).await;
+    list.drain().await.expect("drains");
+    list.checkpoint().await.expect("checks in");
+    let root = list.state.lock().root.top.expect("a root with lines");
+    assert_eq!(lines::merged_on(&root).as_deref(), Some(THREADS));
+    background.shutdown_background();
+}
+
+/// A diff since a birth skips older nodes, so no birth of a history comes twice: a rollback goes on
+/// from the higher.
+#[tokio::test(start_paused = true)]
+async fn births_go_on_after_a_rollback() {
+    let world = World::new(8);
+    let run = Running::start(&world, "a").await;
+    run.create("list").await;
+    let list = run.list().await;
+    let settle = async || {
+        list.drain().await.expect("drains");
+        list.checkpoint().await.expect("checks in");
+        list.state.lock().root.birth
+    };
+    add(&list, 0..1).await;
+    let early = settle().await;
+    let called = name("list");
+    run.node.create_snapshot(&called, Some(&name("early"))).await.expect("snapshots");
+    for n in 1..6 {
+        add(&list, n..n + 1).await;
+        settle().await;
+    }
+    let before = list.state.lock().root.birth;
+    assert!(before > early + 1);
+    let kept = run.node.rollback_volume(&called, &name("early"), false).await;
+    let kept = kept.expect("rolls back").name.parse().expect("a name");
+    says(&list, 1).await;
+    // One checkpoint before the rollback, and one after it.
+    assert_eq!(list.state.lock().root.birth, before + 2);
+    run.node.rollback_volume(&called, &kept, false).await.expect("rolls forward");
+    says(&list, 6).await;
+    assert_eq!(list.state.lock().root.birth, before + 4);
 }
