@@ -35,6 +35,7 @@ pub mod pin;
 pub mod probe;
 #[cfg(feature = "cloud")]
 mod renew;
+pub mod rests;
 pub mod root;
 pub mod segment_io;
 pub mod tree;

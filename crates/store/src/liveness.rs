@@ -6,6 +6,7 @@
 use crate::error::{Error, Result};
 use crate::node_writer::NodeWriter;
 use crate::nodes::Nodes;
+use crate::rests;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use skerry_core::FormatError;
@@ -230,6 +231,7 @@ pub async fn hold(
         if (ptr.level == 0 && !within) || !seen.insert((ptr.segment, ptr.offset)) {
             continue;
         }
+        rests::point().await;
         if ptr.level == 0 {
             let bytes = leaf(nodes, &ptr).await?;
             let entries = liveness::entries(&bytes).map_err(|e| wrong(Some(ptr), e))?;

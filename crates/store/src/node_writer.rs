@@ -6,6 +6,7 @@
 use crate::bucket::{Bucket, Created};
 use crate::error::{Error, Result};
 use crate::nodes::Nodes;
+use crate::rests;
 use bytes::Bytes;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::names;
@@ -110,6 +111,7 @@ impl<'a> NodeWriter<'a> {
         node: Bytes,
     ) -> Result<NodePtr> {
         debug_assert!(node.len() <= kind.bytes_max(), "{kind:?} of {} bytes", node.len());
+        rests::point().await;
         if self
             .builder
             .as_ref()
