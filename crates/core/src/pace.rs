@@ -1,4 +1,6 @@
-//! How fast destage goes: while clients are active it takes what they leave, until something needs it done.
+//! How fast destage goes: while clients are active it takes what they leave, until something needs
+//! it done. Checkpoints and collections go by the same decision, between the nodes that they write
+//! and read.
 //!
 //! After each step it rests in proportion to what the step computed, so its share of a processor does not depend on how
 //! fast the machine is. The rest gets shorter the fuller the log and the index are, and there is none from half of either
@@ -8,23 +10,25 @@ use std::time::Duration;
 
 /// From this share of the log or of the index on there is no rest, percent: where pressure begins.
 pub const FILLED_PERCENT: u64 = 50;
-/// The longest rest, as a multiple of the step before it: destage then takes a fifth of one processor.
+/// The longest rest, as a multiple of the step before it: the work then takes a fifth of one
+/// processor.
 pub const RESTS_PER_STEP: u32 = 4;
 /// The longest rest.
 pub const REST_MAX: Duration = Duration::from_secs(2);
 /// Clients that send fewer requests a second than this leave a processor almost idle.
 pub const BUSY_PER_SECOND: u64 = 200;
 
-/// What destage is needed for.
+/// What background work is needed for.
 #[derive(Debug, Clone, Copy)]
 pub struct Need {
-    /// A caller waits for what is destaged next.
+    /// A caller waits for what is done next.
     pub is_wanted: bool,
     /// Clients send [`BUSY_PER_SECOND`] requests or more.
     pub clients_active: bool,
     /// How much of the log or of the volume's index is used, whichever is more, percent.
     pub filled_percent: u64,
-    /// How long the oldest record has waited.
+    /// How long the oldest record has waited; or how long a checkpoint or a collection has been
+    /// under way.
     pub age: Duration,
     /// How long it should wait at most.
     pub age_max: Duration,

@@ -88,7 +88,7 @@ impl<P: Payload> Stream<P> {
     }
 
     /// Writes what was frozen, publishes the snapshot that it is of, and the new head.
-    pub(crate) async fn check_in(&self, job: Frozen<P>) -> Result<()> {
+    pub(crate) async fn check_in(self: &Arc<Self>, job: Frozen<P>) -> Result<()> {
         let before = self.state.lock().root_at;
         let made = self.write_tree(&job).await?;
         let mut keeper = self.refs.lock().await;
@@ -116,7 +116,7 @@ impl<P: Payload> Stream<P> {
     }
 
     /// Writes the tree. What the snapshot that it is of does not need is released at once, as far as that is bounded.
-    async fn write_tree(&self, job: &Frozen<P>) -> Result<Checkpoint> {
+    async fn write_tree(self: &Arc<Self>, job: &Frozen<P>) -> Result<Checkpoint> {
         let root = self.state.lock().root.clone();
         let mut made = self.write_step(&root, &job.changes, &job.facts).await?;
         let drain_max = self.ctx.settings.drain_nodes_max.max(1);
@@ -137,7 +137,7 @@ impl<P: Payload> Stream<P> {
     }
 
     async fn write_step(
-        &self,
+        self: &Arc<Self>,
         root: &Arc<Root>,
         changes: &Arc<P::Changes>,
         facts: &Facts,
@@ -158,7 +158,7 @@ impl<P: Payload> Stream<P> {
                 let (bucket, nodes) = (&ctx.bucket, &ctx.nodes);
                 checkpoint::write(bucket, nodes, lane, &root, &*changes, facts, drain_max).await
             };
-            let work: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(work);
+            let work: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(self.paced(work));
             match heavy::run(self.ctx.background.as_ref(), &self.ctx.heavy, work).await? {
                 Ok(made) => return Ok(made),
                 Err(e) if e.is_unavailable() => self.wait_for_store(&mut waiting, &e).await?,

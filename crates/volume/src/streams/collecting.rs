@@ -17,6 +17,7 @@ use skerry_store::catalog;
 use skerry_store::claim::Incarnation;
 use skerry_store::collect::{Near, Owned};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// A pass of collection is worth its listing from this many candidates on.
 const CANDIDATES_MIN: usize = 64;
@@ -43,12 +44,12 @@ impl Standing {
 
 impl<P: Payload> Stream<P> {
     /// Deletes all that may be free and is.
-    pub(crate) async fn collect_all(&self) -> Result<()> {
+    pub(crate) async fn collect_all(self: &Arc<Self>) -> Result<()> {
         self.collect(true).await.map(drop)
     }
 
     /// After a checkpoint: deletes what may be free, if that is worth it or `always`, and no other pass is under way.
-    pub(crate) async fn collect_now_and_then(&self, always: bool) {
+    pub(crate) async fn collect_now_and_then(self: &Arc<Self>, always: bool) {
         if self.collecting.try_lock().is_err() {
             return;
         }
@@ -60,7 +61,7 @@ impl<P: Payload> Stream<P> {
     }
 
     /// Deletes what the head has let go of, if there is enough of it or `always`; gives how many segments.
-    pub(crate) async fn collect(&self, always: bool) -> Result<usize> {
+    pub(crate) async fn collect(self: &Arc<Self>, always: bool) -> Result<usize> {
         let _one = self.collecting.lock().await;
         let (standing, candidates, own_root) = {
             let mut keeper = self.refs.lock().await;
@@ -84,7 +85,7 @@ impl<P: Payload> Stream<P> {
     }
 
     /// Deletes what only a snapshot held that has just been deleted. Its ref is gone by now, and `found` is what it was.
-    pub(crate) async fn collect_after(&self, found: &Ref) -> Result<()> {
+    pub(crate) async fn collect_after(self: &Arc<Self>, found: &Ref) -> Result<()> {
         let _one = self.collecting.lock().await;
         if self.refs.lock().await.own_head.is_none() {
             // A pass needs a head of this incarnation.
@@ -113,7 +114,7 @@ impl<P: Payload> Stream<P> {
     }
 
     async fn free_near(
-        &self,
+        self: &Arc<Self>,
         standing: &Standing,
         candidates: &BTreeSet<SegmentKey>,
         unread: Vec<Span>,
@@ -121,7 +122,8 @@ impl<P: Payload> Stream<P> {
     ) -> Result<Option<usize>> {
         let near = Near { head: (standing.head.root.clone(), standing.head.at), unread, read };
         let (owned, lives) = (&standing.owned, &standing.lives);
-        let free = self.ctx.collector.free_near(owned, lives, candidates, &near).await?;
+        let free = self.ctx.collector.free_near(owned, lives, candidates, &near);
+        let free = self.paced(free).await?;
         let Some(free) = free else { return Ok(None) };
         self.delete_free(&free).await.map(Some)
     }
@@ -136,7 +138,7 @@ impl<P: Payload> Stream<P> {
     }
 
     /// Looks at every object of the volume's streams and deletes what nothing in its family holds.
-    pub async fn sweep(&self) -> Result<usize> {
+    pub async fn sweep(self: &Arc<Self>) -> Result<usize> {
         let _one = self.collecting.lock().await;
         self.ctx.catalog.clear_stray_labels(self.desc.id).await?;
         let standing = Standing::of(self, &*self.refs.lock().await);
@@ -145,7 +147,8 @@ impl<P: Payload> Stream<P> {
         let collector = &self.ctx.collector;
         let listed = collector.sweep_candidates(&standing.lives).await?;
         let candidates: BTreeSet<SegmentKey> = listed.into_iter().collect();
-        let free = collector.free(&standing.owned, &standing.lives, &candidates).await?;
+        let free = collector.free(&standing.owned, &standing.lives, &candidates);
+        let free = self.paced(free).await?;
         self.delete_free(&free.unwrap_or_default()).await
     }
 

@@ -7,8 +7,8 @@ use crate::error::Result;
 use crate::streams::payload::Payload;
 use crate::streams::stream::{Behalf, Stream};
 use skerry_core::record::Action;
-use std::sync::Weak;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Tidies up a volume whenever nobody has written to it for a while, as long as it is in service.
@@ -47,7 +47,7 @@ impl<P: Payload> Stream<P> {
 
     /// Tidies up until there is nothing to do, or somebody writes; `vseq` is the number of the record that
     /// would be next, before and after.
-    async fn tidy(&self, mut vseq: u64) -> Result<u64> {
+    async fn tidy(self: &Arc<Self>, mut vseq: u64) -> Result<u64> {
         if self.state.lock().is_tidy() {
             return Ok(vseq);
         }

@@ -23,6 +23,7 @@ mod idle;
 mod naming;
 mod open;
 mod order;
+mod paced;
 pub(crate) mod parking;
 pub(crate) mod pins;
 mod pressure;

@@ -100,7 +100,7 @@ impl<P: Payload> Stream<P> {
             .map_err(|e| Error::new(ErrorKind::Internal, format!("a deletion failed: {e}")))?
     }
 
-    async fn delete_snapshot_to_the_end(&self, name: &Name) -> Result<()> {
+    async fn delete_snapshot_to_the_end(self: &Arc<Self>, name: &Name) -> Result<()> {
         // Nobody has to wait for the collection.
         let cleared = match self.bury_snapshot(name).await? {
             Ok(Some(found)) => self.collect_after(&found).await,

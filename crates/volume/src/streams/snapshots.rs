@@ -101,6 +101,11 @@ impl Snapshots {
         pending.any(|known| known.vseq <= vseq)
     }
 
+    /// True if a snapshot has no ref yet.
+    pub(crate) fn has_pending(&self) -> bool {
+        self.is_pending_below(u64::MAX)
+    }
+
     /// Forgets a snapshot; gives its name, if it was known.
     pub(crate) fn remove_id(&mut self, id: SnapshotId) -> Option<String> {
         let found = self.by_name.iter().find(|(_, known)| known.id == id);

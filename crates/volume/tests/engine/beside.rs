@@ -467,6 +467,17 @@ async fn a_long_map_is_told_piece_by_piece() {
     assert!(ranges > 600, "{ranges}");
 }
 
+/// A client that reads all the time.
+fn client_of(device: &Arc<Device>) -> tokio::task::JoinHandle<()> {
+    let reader = device.clone();
+    tokio::spawn(async move {
+        loop {
+            reader.read(2 << 20, 512).await.expect("reads");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+}
+
 /// How long 1 MiB of a volume takes to be destaged, on the simulated clock, where building a segment takes a
 /// hundredth of a millisecond; with a caller that waits for it, if it is `wanted`.
 async fn destaging(clients: bool, wanted: bool) -> Duration {
@@ -477,15 +488,7 @@ async fn destaging(clients: bool, wanted: bool) -> Duration {
     run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
     let device = attach(&run, "disk").await;
     world.clock.look_us.store(10, Ordering::Relaxed);
-    let reader = device.clone();
-    let client = clients.then(|| {
-        tokio::spawn(async move {
-            loop {
-                reader.read(2 << 20, 512).await.expect("reads");
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-    });
+    let client = clients.then(|| client_of(&device));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let began = tokio::time::Instant::now();
     device.write(0, vec![1; 1 << 20].into()).await.expect("writes");
@@ -513,6 +516,92 @@ async fn destage_leaves_active_clients_the_processor() {
     let wanted = destaging(true, true).await;
     assert!(beside > alone * 2, "{beside:?} beside clients, {alone:?} alone");
     assert!(wanted <= alone * 2, "{wanted:?} with a caller that waits, {alone:?} alone");
+}
+
+/// A volume of which 2,000 leaves are to be written: after some more segments, or when a caller
+/// waits for it.
+async fn scattered(seed: u64) -> (World, Running, Arc<Device>) {
+    let mut world = World::new(seed);
+    (world.settings.dirty_age, world.settings.idle_age) = (NEVER, NEVER);
+    world.settings.segment_bytes = 32 << 20;
+    world.settings.overlay_bytes_max = 16 << 20;
+    world.settings.checkpoint_segments_max = 16;
+    (world.log.cap_bytes, world.cache_bytes) = (64 << 20, 64 << 20);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 30)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    for leaf in 0..2000u64 {
+        device.write(leaf * (512 << 10), vec![1; 512].into()).await.expect("writes");
+    }
+    run.node.open_volumes()[0].drain().await.expect("drains");
+    (world, run, device)
+}
+
+async fn heads(world: &World) -> Vec<Path> {
+    let all: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
+    let all = all.into_iter().map(|object| object.location);
+    all.filter(|at| at.as_ref().contains("/head/")).collect()
+}
+
+/// How long a checkpoint of that takes on the simulated clock, where each look at the clock takes a
+/// hundredth of a millisecond; with a caller that waits for it, if it is `wanted`.
+async fn checking_in(clients: bool, wanted: bool) -> Duration {
+    let (world, run, device) = scattered(17).await;
+    let client = clients.then(|| client_of(&device));
+    world.clock.look_us.store(10, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let volume = run.node.open_volumes().pop().expect("it is open");
+    let began = tokio::time::Instant::now();
+    match wanted {
+        true => volume.checkpoint().await.expect("checks in"),
+        false => {
+            let before = heads(&world).await;
+            let wait = async {
+                while heads(&world).await == before {
+                    device.write(0, vec![2; 512].into()).await.expect("writes");
+                    volume.drain().await.expect("drains");
+                    tokio::time::sleep(Duration::from_micros(100)).await;
+                }
+            };
+            in_time("a checkpoint", wait).await;
+        }
+    }
+    if let Some(client) = client {
+        client.abort();
+    }
+    began.elapsed()
+}
+
+/// A checkpoint rests between its nodes while clients are active, unless a caller waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_leaves_active_clients_the_processor() {
+    let alone = checking_in(false, false).await;
+    let beside = checking_in(true, false).await;
+    let wanted = checking_in(true, true).await;
+    assert!(beside > alone + Duration::from_millis(50), "{beside:?} beside, {alone:?} alone");
+    assert!(wanted <= alone * 2, "{wanted:?} with a caller that waits, {alone:?} alone");
+}
+
+/// How long a sweep takes where each look at the clock takes a millisecond.
+async fn sweeping(clients: bool) -> Duration {
+    let (world, run, device) = scattered(18).await;
+    run.node.open_volumes()[0].checkpoint().await.expect("checks in");
+    let client = clients.then(|| client_of(&device));
+    world.clock.look_us.store(1000, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let began = tokio::time::Instant::now();
+    in_time("a sweep", run.node.sweep()).await.expect("sweeps");
+    if let Some(client) = client {
+        client.abort();
+    }
+    began.elapsed()
+}
+
+/// So does a sweep, between the nodes that it looks at.
+#[tokio::test(start_paused = true)]
+async fn a_sweep_leaves_active_clients_the_processor() {
+    let (alone, beside) = (sweeping(false).await, sweeping(true).await);
+    assert!(beside > alone + Duration::from_millis(5), "{beside:?} beside, {alone:?} alone");
 }
 
 /// The deletes of a collection run several at once, and one that hangs keeps neither a snapshot nor a checkpoint waiting.

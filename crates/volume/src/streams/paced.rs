@@ -1,0 +1,45 @@
+//! Checkpoints and collections beside active clients: they rest between the nodes that they write
+//! and read, by the same decision as destage.
+
+use crate::context::Context;
+use crate::streams::payload::Payload;
+use crate::streams::stream::Stream;
+use skerry_core::pace::{self, Need};
+use skerry_store::rests::resting;
+use std::future::Future;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+impl<P: Payload> Stream<P> {
+    /// Runs work of the volume that nobody waits for, as a rule.
+    pub(crate) fn paced<T, F>(self: &Arc<Self>, work: F) -> impl Future<Output = T> + use<P, T, F>
+    where
+        F: Future<Output = T>,
+    {
+        let (volume, began) = (Arc::downgrade(self), self.ctx.clock().boot());
+        let decide = move |step| rest_of(&volume, began, step);
+        resting(self.ctx.clock().clone(), decide, work)
+    }
+
+    fn need(&self, began: Duration) -> Need {
+        let ctx: &Context = &self.ctx;
+        let has_waiting = self.checkpoints_wanted.load(Ordering::Acquire)
+            > *self.checkpoints_done.borrow()
+            || self.snapshots.lock().has_pending();
+        Need {
+            // Where all threads are taken, others may wait for one.
+            is_wanted: has_waiting
+                || ctx.stopping.load(Ordering::Acquire)
+                || ctx.heavy.available_permits() == 0,
+            clients_active: ctx.clients_active.load(Ordering::Relaxed),
+            filled_percent: ctx.log_percent().max(self.overlay_share.used_percent()),
+            age: ctx.clock().boot().saturating_sub(began),
+            age_max: ctx.settings.dirty_age,
+        }
+    }
+}
+
+fn rest_of<P: Payload>(volume: &Weak<Stream<P>>, began: Duration, step: Duration) -> Duration {
+    volume.upgrade().map_or(Duration::ZERO, |volume| pace::rest(step, &volume.need(began)))
+}
