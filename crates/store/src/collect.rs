@@ -46,7 +46,8 @@ const REFS_AT_ONCE: usize = 16;
 /// How many segments are deleted at once: enough to hide the latency of a store, few beside what clients read.
 const DELETES_IN_FLIGHT: usize = 16;
 
-/// After so many that failed a pass deletes no more: it is the store's trouble, and not that of single segments.
+/// After so many that failed a pass deletes no more: it is the store's trouble, and not that of
+/// single segments.
 const DELETES_FAILED_MAX: usize = 4;
 
 /// What an owner knows of its volume besides what a short pass lists.
@@ -207,8 +208,8 @@ impl Collector {
         Ok(all)
     }
 
-    /// Deletes segments that [`Self::free`] or [`Self::free_near`] found, several at once. One that can't be deleted keeps
-    /// none behind it; of several, the pass is given up.
+    /// Deletes segments that [`Self::free`] or [`Self::free_near`] found, several at once. One that
+    /// can't be deleted keeps none behind it; of several, the pass is given up.
     pub async fn delete(&self, free: &[SegmentKey]) -> Result<()> {
         let names: Vec<String> = free.iter().map(|key| names::segment(*key)).collect();
         let bucket = self.bucket.clone();

@@ -236,7 +236,8 @@ impl Hook for Keeps {
     }
 }
 
-/// One segment that can't be deleted keeps none behind it; a key that may delete nothing is not asked for all of them.
+/// One segment that can't be deleted keeps none behind it; a key that may delete nothing is not
+/// asked for all of them.
 #[tokio::test(start_paused = true)]
 async fn one_segment_that_stays_keeps_none_behind_it() {
     const SEGMENTS: u64 = 1000;
