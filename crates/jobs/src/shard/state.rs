@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn timers_wake_only_for_what_comes_due_before() {
         let mut state = State::new(Machine::new(1), Epoch(1));
-        let mut enqueue = |state: &mut State, at_ms| {
+        let enqueue = |state: &mut State, at_ms| {
             let spec = JobSpec { start_at_ms: at_ms, ..JobSpec::default() };
             state.take(Job::new(Seq(0), spec, 1), 1).expect("takes it");
         };
