@@ -48,6 +48,11 @@ impl Layout {
         std::path::absolute(&dir).unwrap_or(dir)
     }
 
+    /// What a running node holds locked of its log, wherever that is.
+    pub(crate) fn log_lock(&self, settings: &Settings) -> PathBuf {
+        self.log(settings).join("lock")
+    }
+
     /// What this node had not destaged of volumes that others took over.
     pub(crate) fn parked(&self) -> PathBuf {
         self.data.join("parked")

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 
 use crate::background::Background;
 use crate::engine::{Engine, EngineDevice};
+use crate::lock::Lock;
 use crate::log_place::LogPlace;
 use crate::metrics::Metric;
 use crate::node_metrics;
@@ -29,6 +30,8 @@ pub(crate) struct NodeEngine {
     pub(crate) _background: Background,
     /// Commits the log; ends with the engine.
     pub(crate) _committer: skerry_log::CommitterThread,
+    /// Keeps every other node off the log.
+    pub(crate) _log_lock: Option<Lock>,
 }
 
 #[async_trait]

@@ -1,6 +1,7 @@
 //! From settings to a running engine: the one place that knows which parts there are.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::engine::Engine;
 use crate::env::{SystemClock, SystemEntropy};
 use crate::identity::Identity;
 use crate::layout::{Layout, failed};
+use crate::lock::Lock;
 use crate::log_place::LogPlace;
 use crate::machine;
 use crate::node_engine::NodeEngine;
@@ -41,6 +43,9 @@ const NODES_RAM_BYTES: u64 = 32 << 20;
 const MEMORY_LOG_BYTES: u64 = 128 << 20;
 /// The smallest log that makes sense: two files.
 const LOG_CAP_BYTES_MIN: u64 = 128 << 20;
+
+/// Unit of the room that a file takes, as `stat` tells it.
+const STAT_BLOCK_BYTES: u64 = 512;
 
 /// What was started.
 pub(crate) struct Started {
@@ -64,7 +69,7 @@ pub(crate) async fn start_engine(
     let claim = claim.await?;
     let log_dir = settings.log.enabled.then(|| layout.log(settings));
     let log_place = LogPlace::enter(layout, log_dir.as_deref())?;
-    let (log, recovery) = open_log(settings, layout)?;
+    let OpenLog { log, recovery, lock: log_lock } = open_log(settings, layout, &identity.host)?;
     log_place.confirm(&log.id().to_string())?;
     let committer = log.spawn_committer().map_err(|error| {
         Error::new(ErrorKind::Unavailable, format!("the log's thread can't be started: {error}"))
@@ -84,16 +89,26 @@ pub(crate) async fn start_engine(
         line: claim.as_ref().and_then(Claim::line),
         host: identity.host.clone(),
         background: background.handle(),
-        settings: EngineSettings {
-            dirty_age: Duration::from_secs(settings.destage.dirty_age_s.0),
-            guest_wait_max: settings.bucket.guest_wait_s.map(|s| Duration::from_secs(s.0)),
-            ..EngineSettings::default()
-        },
+        settings: engine_settings(settings),
     };
     let node = Node::open(parts).await.map_err(control::error)?;
-    let engine =
-        NodeEngine { node, store, _committer: committer, log_place, _background: background };
+    let engine = NodeEngine {
+        node,
+        store,
+        log_place,
+        _committer: committer,
+        _background: background,
+        _log_lock: log_lock,
+    };
     Ok(Started { engine: Arc::new(engine), claim })
+}
+
+fn engine_settings(settings: &Settings) -> EngineSettings {
+    EngineSettings {
+        dirty_age: Duration::from_secs(settings.destage.dirty_age_s.0),
+        guest_wait_max: settings.bucket.guest_wait_s.map(|s| Duration::from_secs(s.0)),
+        ..EngineSettings::default()
+    }
 }
 
 /// Claims a start of the node, unless its bucket is its own: in its data directory, or in its memory.
@@ -184,12 +199,25 @@ fn open_blocks(
     Ok(Blocks::new(bucket.clone(), BlocksSettings { ram_bytes: settings.cache.ram_bytes.0, disk }))
 }
 
-fn open_log(settings: &Settings, layout: &Layout) -> Result<(Log, Recovery)> {
+/// A log that this node alone has open.
+struct OpenLog {
+    log: Log,
+    recovery: Recovery,
+    /// None of a log in memory.
+    lock: Option<Lock>,
+}
+
+fn open_log(settings: &Settings, layout: &Layout, host: &str) -> Result<OpenLog> {
     let mut limits = skerry_log::Settings::default();
+    let mut lock = None;
     let disk: Arc<dyn Disk> = if settings.log.enabled {
         let dir = layout.log(settings);
         std::fs::create_dir_all(&dir).map_err(|error| failed("can't be made", &dir, &error))?;
-        limits.cap_bytes = settings.log.cap_bytes(free_bytes(&dir)?).max(LOG_CAP_BYTES_MIN);
+        // Opening it removes files and begins a use: not beside another node.
+        lock = Some(Lock::take_log(settings, layout, host)?);
+        // What the log has taken is the log's: restarts with a full one must not make it smaller each time.
+        let free_bytes = free_bytes(&dir)?.saturating_add(held_bytes(&dir)?);
+        limits.cap_bytes = settings.log.cap_bytes(free_bytes).max(LOG_CAP_BYTES_MIN);
         warn_of_copies(&dir);
         Arc::new(FileDisk::new(dir))
     } else {
@@ -197,8 +225,10 @@ fn open_log(settings: &Settings, layout: &Layout) -> Result<(Log, Recovery)> {
         limits.cap_bytes = MEMORY_LOG_BYTES;
         Arc::new(MemDisk::new())
     };
-    Log::open(disk, limits, log_env())
-        .map_err(|error| control::error(skerry_volume::Error::from(error)))
+    let opened = Log::open(disk, limits, log_env());
+    let (log, recovery) =
+        opened.map_err(|error| control::error(skerry_volume::Error::from(error)))?;
+    Ok(OpenLog { log, recovery, lock })
 }
 
 /// Says that a log has no room of its own where files are written to another place each time.
@@ -219,6 +249,15 @@ fn free_bytes(dir: &Path) -> Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// What the files in a directory take of its disk.
+fn held_bytes(dir: &Path) -> Result<u64> {
+    let held = std::fs::read_dir(dir).and_then(|entries| {
+        let sizes = entries.map(|entry| Ok(entry?.metadata()?.blocks() * STAT_BLOCK_BYTES));
+        sizes.sum::<std::io::Result<u64>>()
+    });
+    held.map_err(|error| failed("can't be measured", dir, &error))
+}
+
 /// Randomness and time, as a log wants them.
 pub(crate) fn log_env() -> skerry_log::Env {
     let random = || {
@@ -228,4 +267,35 @@ pub(crate) fn log_env() -> skerry_log::Env {
     };
     let clock = || u64::try_from(SystemClock.boot().as_nanos()).unwrap_or(u64::MAX);
     skerry_log::Env::new(random, clock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Opening a log removes files of it and begins a use of another: it must not happen beside who writes it.
+    #[test]
+    fn a_log_is_opened_by_one_node() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut settings = Settings::default();
+        settings.log.dir = Some(dir.path().join("log"));
+        let open = |name: &str| {
+            let layout = Layout::new(&dir.path().join(name)).expect("a layout");
+            open_log(&settings, &layout, "h")
+        };
+        let first = open("a").expect("opened");
+        let error = open("b").err().expect("in use");
+        assert_eq!(error.kind(), ErrorKind::InUse);
+        drop(first);
+        open("b").expect("opened");
+    }
+
+    #[test]
+    fn what_a_log_has_taken_of_its_disk_is_known() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert_eq!(held_bytes(dir.path()).expect("measured"), 0);
+        std::fs::write(dir.path().join("file"), vec![1; 1 << 20]).expect("written");
+        let held = held_bytes(dir.path()).expect("measured");
+        assert!((1 << 20..2 << 20).contains(&held), "{held}");
+    }
 }
