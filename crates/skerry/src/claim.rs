@@ -2,7 +2,7 @@
 //!
 //! [`skerry_core::start`] has the protocol and decides; this carries it out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use skerry_store::bucket::{Bucket, Created};
 use crate::control;
 use crate::identity::Identity;
 use crate::layout::Layout;
+use crate::note;
 use crate::slots;
 
 /// Between two looks for a copy: what is acknowledged in that time by the one that is overtaken is parked, not merged.
@@ -50,6 +51,16 @@ struct Context {
     note: PathBuf,
     /// What is removed to make a copy a node of its own.
     own: Vec<PathBuf>,
+    /// The log, if it is not in the data directory: it is the first node's as well, and must not be removed.
+    shared_log: Option<PathBuf>,
+}
+
+/// What the bucket has under the number of a start.
+enum Found {
+    Nothing,
+    Record(StartRecord),
+    /// A start was claimed; by whom can't be read.
+    Damaged(Error),
 }
 
 impl Claim {
@@ -66,12 +77,7 @@ impl Claim {
         place: Place,
         in_its_place: bool,
     ) -> Result<Self> {
-        let context = Context {
-            node: identity.node,
-            host: identity.host.clone(),
-            note: layout.last_start(),
-            own: vec![layout.identity(), layout.last_start(), layout.log_place(), log],
-        };
+        let context = Context::new(layout, log, identity);
         let mut line = context.line()?;
         let first = async {
             let next = context.next(bucket, &place).await?;
@@ -103,8 +109,12 @@ impl Claim {
         loop {
             tokio::time::sleep(interval).await;
             match self.context.read(&self.bucket, self.number + 1).await {
-                Ok(None) => {}
-                Ok(Some(found)) => return self.context.refusal(how(Conflict::Overtaken), &found),
+                Ok(Found::Nothing) => {}
+                Ok(Found::Record(found)) => {
+                    return self.context.refusal(how(Conflict::Overtaken), &found);
+                }
+                // Only a copy makes it, whatever became of it since.
+                Ok(Found::Damaged(error)) => return self.context.unreadable(&error),
                 Err(error) => tracing::debug!(%error, "no look for a copy of this node now"),
             }
         }
@@ -112,6 +122,15 @@ impl Claim {
 }
 
 impl Context {
+    fn new(layout: &Layout, log: PathBuf, identity: &Identity) -> Self {
+        let mut own = vec![layout.identity(), layout.last_start(), layout.log_place()];
+        let is_own = is_within(&log, layout.data());
+        let shared_log = (!is_own).then(|| log.clone());
+        own.extend(is_own.then_some(log));
+        let (node, host) = (identity.node, identity.host.clone());
+        Self { node, host, note: layout.last_start(), own, shared_log }
+    }
+
     /// What is claimed next, from the note and the bucket.
     async fn next(&self, bucket: &Bucket, here: &Place) -> Result<NotedStart> {
         let fresh = ClaimId::random(&**bucket.entropy());
@@ -121,7 +140,11 @@ impl Context {
                 newest => Err(self.unnoted(bucket, newest).await?),
             };
         };
-        let found = self.read(bucket, noted.number).await?;
+        let found = match self.read(bucket, noted.number).await? {
+            Found::Nothing => None,
+            Found::Record(found) => Some(found),
+            Found::Damaged(error) => return Err(self.unreadable(&error)),
+        };
         start::next(noted, found.as_ref(), here, fresh).map_err(|conflict| match &found {
             Some(found) => self.refusal(how(conflict), found),
             None => Error::new(ErrorKind::Internal, "a start conflicts with nothing".to_owned()),
@@ -154,13 +177,26 @@ impl Context {
         if newest > noted.number {
             return Ok(true);
         }
-        let found = self.read(bucket, noted.number).await?;
-        Ok(found.is_some_and(|found| found.claim != noted.claim))
+        Ok(match self.read(bucket, noted.number).await? {
+            Found::Nothing => false,
+            Found::Record(found) => found.claim != noted.claim,
+            // It may have been: what this one acknowledged is kept apart then, and merged with nothing.
+            Found::Damaged(_) => true,
+        })
+    }
+
+    fn read_note(&self) -> Result<Option<Noted>> {
+        slots::read(&self.note).map_err(|error| {
+            note::advised(
+                &error,
+                "remove it, and start once with --in-its-place if no copy of the node runs",
+            )
+        })
     }
 
     /// The node's line, whatever bucket it was on.
     fn line(&self) -> Result<Option<ClaimId>> {
-        let noted: Option<Noted> = slots::read(&self.note)?;
+        let noted = self.read_note()?;
         let line = noted.and_then(|noted| noted.line);
         line.map(|line| self.claim_id(&line)).transpose()
     }
@@ -173,9 +209,11 @@ impl Context {
 
     /// The refusal of a node that has no note of its starts on the bucket.
     async fn unnoted(&self, bucket: &Bucket, newest: u64) -> Result<Error> {
-        let found = self.read(bucket, newest).await?;
-        let found = found.ok_or_else(|| missing(&names::node_start(self.node, newest)))?;
-        Ok(self.refusal(UNNOTED, &found))
+        match self.read(bucket, newest).await? {
+            Found::Nothing => Err(missing(&names::node_start(self.node, newest))),
+            Found::Record(found) => Ok(self.refusal(UNNOTED, &found)),
+            Found::Damaged(error) => Ok(self.unreadable(&error)),
+        }
     }
 
     /// What is claimed next when a person says that no other copy runs.
@@ -185,7 +223,7 @@ impl Context {
     }
 
     fn noted(&self, bucket: &Bucket) -> Result<Option<NotedStart>> {
-        let noted: Option<Noted> = slots::read(&self.note)?;
+        let noted = self.read_note()?;
         let Some(noted) = noted.filter(|noted| noted.bucket == bucket.id().to_string()) else {
             return Ok(None);
         };
@@ -203,12 +241,15 @@ impl Context {
         Ok(listed.iter().filter_map(|object| number(&object.name)).max().unwrap_or(0))
     }
 
-    async fn read(&self, bucket: &Bucket, number: u64) -> Result<Option<StartRecord>> {
+    async fn read(&self, bucket: &Bucket, number: u64) -> Result<Found> {
         let name = names::node_start(self.node, number);
-        let Some(bytes) = bucket.get(&name).await.map_err(stored)? else { return Ok(None) };
-        let record = StartRecord::decode(&bytes);
-        let record = record.map_err(|error| skerry_store::Error::format(name, error));
-        record.map(Some).map_err(stored)
+        let Some(bytes) = bucket.get(&name).await.map_err(stored)? else {
+            return Ok(Found::Nothing);
+        };
+        Ok(match StartRecord::decode(&bytes) {
+            Ok(record) => Found::Record(record),
+            Err(error) => Found::Damaged(stored(skerry_store::Error::format(name, error))),
+        })
     }
 
     async fn create(&self, bucket: &Bucket, next: NotedStart, place: Place) -> Result<()> {
@@ -226,14 +267,17 @@ impl Context {
             return Ok(());
         }
         match self.read(bucket, next.number).await? {
-            Some(found) if found.claim == next.claim => match place.difference(&found.place) {
-                // Of a start that died: its PUT was late.
-                None => Ok(()),
-                // Of a node that was copied between its note and its record.
-                Some(how) => Err(self.refusal(how, &found)),
-            },
-            Some(found) => Err(self.refusal(how(Conflict::Overtaken), &found)),
-            None => Err(missing(&name)),
+            Found::Record(found) if found.claim == next.claim => {
+                match place.difference(&found.place) {
+                    // Of a start that died: its PUT was late.
+                    None => Ok(()),
+                    // Of a node that was copied between its note and its record.
+                    Some(how) => Err(self.refusal(how, &found)),
+                }
+            }
+            Found::Record(found) => Err(self.refusal(how(Conflict::Overtaken), &found)),
+            Found::Damaged(error) => Err(self.unreadable(&error)),
+            Found::Nothing => Err(missing(&name)),
         }
     }
 
@@ -242,16 +286,48 @@ impl Context {
             .ok()
             .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
         let when = when.map(|time| format!(" at {time:.0}")).unwrap_or_default();
-        let own: Vec<_> = self.own.iter().map(|path| path.display().to_string()).collect();
         let message = format!(
             "node {} was started {how}, on host {}{when}; two nodes with one identity would lose each other's writes. \
-             To make this one a node of its own, remove {}. If the other one is gone for good, or there is no other, \
-             start this one once with --in-its-place",
+             {}",
             self.node,
             found.host,
-            own.join(", "),
+            self.advice(),
         );
         Error::new(ErrorKind::InUse, message)
+    }
+
+    /// The refusal where the record of a start can't be read. A copy may have made it, or this node.
+    fn unreadable(&self, error: &Error) -> Error {
+        let message = format!(
+            "a start of node {} can't be read, so that a copy of it may run: {error}; two nodes with one identity would \
+             lose each other's writes. {}",
+            self.node,
+            self.advice(),
+        );
+        Error::new(ErrorKind::InUse, message)
+    }
+
+    /// What a person does about another start.
+    fn advice(&self) -> String {
+        let own: Vec<_> = self.own.iter().map(|path| path.display().to_string()).collect();
+        let own_log = self.shared_log.as_ref().map_or_else(String::new, |log| {
+            let log = log.display();
+            format!(", and give it a log of its own (--log): {log} is the other one's, and stays")
+        });
+        format!(
+            "To make this one a node of its own, remove {}{own_log}. If the other one is gone for good, or there is no \
+             other, start this one once with --in-its-place",
+            own.join(", "),
+        )
+    }
+}
+
+/// Whether a path that is there, links followed, lies in a directory.
+fn is_within(path: &Path, dir: &Path) -> bool {
+    match (path.canonicalize(), dir.canonicalize()) {
+        (Ok(path), Ok(dir)) => path.starts_with(dir),
+        // There is none to remove.
+        _ => path.starts_with(dir),
     }
 }
 
@@ -276,14 +352,24 @@ fn stored(error: skerry_store::Error) -> Error {
 mod tests {
     use super::*;
     use crate::env::{SystemClock, SystemEntropy};
+    use object_store::ObjectStoreExt as _;
     use object_store::memory::InMemory;
     use skerry_store::bucket::Env;
-    use std::path::Path;
     use std::sync::Arc;
 
     async fn bucket() -> Bucket {
+        bucket_on(Arc::new(InMemory::new())).await
+    }
+
+    async fn bucket_on(store: Arc<InMemory>) -> Bucket {
         let env = Env { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) };
-        Bucket::open(Arc::new(InMemory::new()), env, true).await.expect("a bucket")
+        Bucket::open(store, env, true).await.expect("a bucket")
+    }
+
+    /// Leaves something else where the record of a start stands, or would.
+    async fn damage(store: &InMemory, number: u64) {
+        let name = names::node_start(NodeId([7; 16]), number).into();
+        store.put(&name, b"no record".as_slice().into()).await.expect("put");
     }
 
     /// A node at some place, with notes of its own.
@@ -471,5 +557,76 @@ mod tests {
         assert_eq!(host.start(&second).await.expect("starts").number, 1);
         refused(host.start(&first).await);
         assert_eq!(host.go_on(&first).await.expect("goes on").number, 3);
+    }
+
+    /// A record that can't be read may be a copy's. It keeps nobody from going on who is told that there is no copy.
+    #[tokio::test]
+    async fn a_damaged_record_is_another_start_and_no_end() {
+        let (dir, store) = (tempfile::tempdir().expect("a directory"), Arc::new(InMemory::new()));
+        let bucket = bucket_on(store.clone()).await;
+        let host = Host::new(dir.path(), "one", 1);
+        host.start(&bucket).await.expect("starts");
+        damage(&store, 1).await;
+        refused(host.start(&bucket).await);
+        let claim = host.go_on(&bucket).await.expect("goes on");
+        assert_eq!(claim.number, 2);
+        assert!(claim.line().is_some(), "a copy may have run");
+        assert_eq!(host.start(&bucket).await.expect("starts").number, 3);
+        // Without a note it is the newest that is read.
+        damage(&store, 3).await;
+        host.forget();
+        refused(host.start(&bucket).await);
+        assert_eq!(host.go_on(&bucket).await.expect("goes on").number, 4);
+        // The number that is to be claimed.
+        let noted = host.start(&bucket).await.expect("starts").context;
+        damage(&store, 6).await;
+        let next = noted.next(&bucket, &host.place).await.expect("a number");
+        assert_eq!(next.number, 6);
+        refused(host.start(&bucket).await);
+        assert_eq!(host.go_on(&bucket).await.expect("goes on").number, 7);
+        host.start(&bucket).await.expect("starts");
+    }
+
+    #[tokio::test]
+    async fn one_that_runs_ends_before_a_record_that_it_can_not_read() {
+        let (dir, store) = (tempfile::tempdir().expect("a directory"), Arc::new(InMemory::new()));
+        let bucket = bucket_on(store.clone()).await;
+        let claim = Host::new(dir.path(), "one", 1).start(&bucket).await.expect("starts");
+        damage(&store, claim.number + 1).await;
+        let ends = claim.overtaken(Duration::from_millis(1));
+        let error = tokio::time::timeout(skerry_testkit::PATIENCE, ends).await.expect("it ends");
+        assert_eq!(error.kind(), ErrorKind::InUse);
+    }
+
+    /// The log of a copy may be the first node's.
+    #[test]
+    fn only_what_is_in_the_data_directory_is_named_for_removal() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let host = Host::new(dir.path(), "copy", 1);
+        let (inside, outside) = (host.layout.data().join("log"), dir.path().join("log"));
+        std::fs::create_dir(&outside).expect("made");
+        let link = host.layout.data().join("link");
+        std::os::unix::fs::symlink(&outside, &link).expect("made");
+        let identity = Identity { node: NodeId([7; 16]), host: "h".to_owned() };
+        let advice = |log: &Path| Context::new(&host.layout, log.to_owned(), &identity).advice();
+        let said = |log: &Path| advice(log).contains(&format!(", {}.", log.display()));
+        assert!(said(&inside), "{}", advice(&inside));
+        for log in [&outside, &link, &host.layout.data().join("../log")] {
+            assert!(!said(log), "{}", advice(log));
+            assert!(advice(log).contains("--log"), "{}", advice(log));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_note_says_what_to_do() {
+        let (dir, bucket) = (tempfile::tempdir().expect("a directory"), bucket().await);
+        let host = Host::new(dir.path(), "one", 1);
+        host.start(&bucket).await.expect("starts");
+        std::fs::write(host.layout.last_start(), "no note").expect("written");
+        let Err(error) = host.start(&bucket).await else { panic!("it starts") };
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.message().contains("--in-its-place"), "{error}");
+        host.forget();
+        host.go_on(&bucket).await.expect("as it says");
     }
 }

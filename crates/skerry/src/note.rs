@@ -104,6 +104,15 @@ fn checksum_line(body: &str) -> String {
     format!("{CHECKSUM}\"{digits}\"\n")
 }
 
+/// Says what to do about a note that can't be read.
+pub(crate) fn advised(error: &Error, advice: &str) -> Error {
+    let text = match error.kind() {
+        ErrorKind::Corrupt => format!("{error}; {advice}"),
+        _ => error.to_string(),
+    };
+    Error::new(error.kind(), text)
+}
+
 pub(crate) fn corrupt(path: &Path, what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("{} {what}", path.display()))
 }

@@ -206,3 +206,45 @@ fn what_was_written_beside_a_copy_is_parked() -> Outcome {
     assert_eq!(NbdClient::connect(&first.uri("disk"))?.read(0, 4 * 4096)?, wanted);
     Ok(())
 }
+
+/// Two nodes with one settings file, and so with one log; and a copy of a node whose log is elsewhere.
+#[test]
+fn a_log_that_another_node_uses_is_left_alone() -> Outcome {
+    let fleet = Fleet::new()?;
+    let log = fleet.dir.path().join("log");
+    let with_log = |node: NodeSettings| node.arg("--log").arg(&log);
+    let (one, two) = (with_log(fleet.at("one")), with_log(fleet.at("two")));
+    let first = one.start()?;
+    let mut writer = NbdClient::connect(&first.create("disk", "64M", &[])?)?;
+    writer.write(0, &[1; 4096])?;
+    writer.flush()?;
+    let (code, said) = two.start_refused()?;
+    assert_eq!(code, IN_USE, "{said}");
+    for path in [log.as_path(), one.data(), two.data()] {
+        assert!(said.contains(&path.display().to_string()), "{said}");
+    }
+    writer.write(4096, &[2; 4096])?;
+    writer.flush()?;
+    // A copy is not told to delete what the first one needs.
+    copy(one.data(), two.data())?;
+    let (code, said) = two.start_refused()?;
+    assert_eq!(code, IN_USE, "{said}");
+    assert!(said.contains("--log") && !said.contains(&format!(", {}.", log.display())), "{said}");
+    let first = first.kill()?.start()?;
+    let mut reader = NbdClient::connect(&first.uri("disk"))?;
+    assert_eq!(reader.read(0, 8192)?, [[1; 4096], [2; 4096]].concat());
+    drop(reader);
+    first.stop()?;
+
+    // Nor does a copy that shares no bucket with it touch the log.
+    let log = fleet.dir.path().join("other");
+    let with_log = |node: NodeSettings| node.arg("--log").arg(&log);
+    let (one, two) = (with_log(fleet.alone("three")), with_log(fleet.alone("four")));
+    let first = one.start()?;
+    first.create("disk", "64M", &[])?;
+    copy(one.data(), two.data())?;
+    let (code, said) = two.start_refused()?;
+    assert_eq!(code, IN_USE, "{said}");
+    first.stop()?;
+    Ok(())
+}
