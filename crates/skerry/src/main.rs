@@ -23,6 +23,7 @@ mod jobs;
 mod layout;
 mod listen;
 mod lock;
+mod log_lines;
 mod log_place;
 mod machine;
 mod metrics;

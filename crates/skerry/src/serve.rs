@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server as ApiServer;
 use tonic::transport::server::Router;
 use tonic_health::server::HealthReporter;
-use tracing_subscriber::EnvFilter;
 
 use crate::claim::{Claim, LOOK_INTERVAL};
 use crate::control::{self, ControlService};
@@ -35,15 +34,12 @@ use crate::jobs::{JobsHost, JobsService, Opener};
 use crate::layout::Layout;
 use crate::listen::{Listener, Listeners};
 use crate::lock::Lock;
+use crate::log_lines::{LAST_LINES_TIME_MAX, Lines, Logging};
 use crate::schedule::SnapshotWorker;
 use crate::settings::{Settings, Variable};
 use crate::wiring::Started;
 use crate::{metrics, scrape, wiring};
 
-/// Says what is logged.
-const LOG_VARIABLE: &str = "SKERRY_LOG";
-/// What is logged if nothing says otherwise.
-const LOG_DEFAULT: &str = "info";
 /// Requests that one API connection may have at once.
 const API_STREAMS_MAX: u32 = 256;
 /// What may be on its way unread on one stream of an import, bytes.
@@ -60,9 +56,9 @@ pub(crate) async fn main(
     variable: Variable<'_>,
     out: &mut dyn Write,
 ) -> Result<()> {
-    start_logging(variable)?;
+    let logging = Logging::start(variable)?;
     raise_open_files();
-    let stop = stop_signals()?;
+    let stop = stop_signals(logging.lines())?;
     let layout = Layout::new(&settings.data)?;
     layout.create()?;
     let host = identity::host(settings.node.name.as_deref());
@@ -91,10 +87,10 @@ fn stop_when_overtaken(claim: Claim, stop: CancellationToken) -> Arc<OnceLock<Er
     let told = why.clone();
     tokio::spawn(async move {
         let error = claim.overtaken(LOOK_INTERVAL).await;
-        tracing::error!(%error, "a copy of this node has taken its place: stopping");
-        // It is told once.
-        let _ = told.set(error);
+        // It is told once. The end comes first: nothing that fails here may keep the node serving.
+        let _ = told.set(error.clone());
         stop.cancel();
+        tracing::error!(%error, "a copy of this node has taken its place: stopping");
     });
     why
 }
@@ -209,22 +205,8 @@ impl Serving {
     }
 }
 
-fn start_logging(variable: Variable<'_>) -> Result<()> {
-    let wanted = variable(LOG_VARIABLE).unwrap_or_else(|| LOG_DEFAULT.to_owned());
-    let filter = EnvFilter::try_new(&wanted).map_err(|error| {
-        let message = format!("{LOG_VARIABLE}={wanted:?} can't be understood: {error}");
-        Error::new(ErrorKind::Invalid, message)
-    })?;
-    let started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .try_init();
-    started.map_err(|error| Error::new(ErrorKind::Internal, format!("no logging: {error}")))
-}
-
 /// Is cancelled by the first SIGTERM or SIGINT; the second ends the process at once.
-fn stop_signals() -> Result<CancellationToken> {
+fn stop_signals(lines: Lines) -> Result<CancellationToken> {
     let listen = |kind| {
         let failed = |error| Error::new(ErrorKind::Unavailable, format!("no signals: {error}"));
         signal(kind).map_err(failed)
@@ -238,6 +220,7 @@ fn stop_signals() -> Result<CancellationToken> {
         stopping.cancel();
         either(&mut terminate, &mut interrupt).await;
         tracing::warn!("told twice to stop: ending at once");
+        lines.finish(LAST_LINES_TIME_MAX);
         std::process::exit(exit::code(ErrorKind::Unavailable).into());
     });
     Ok(stop)

@@ -14,4 +14,5 @@ mod jobs_cli;
 mod jobs_unary;
 mod jobs_worker;
 mod outage;
+mod process;
 mod snapshots;

@@ -1,0 +1,218 @@
+//! The node's own log lines, on their way to standard error.
+//!
+//! A thread of its own writes them, so that a reader which stalls (`| less`), a full disk behind `2>>file` or a terminal
+//! that is gone neither stops nor ends what speaks. Lines that nobody takes are dropped, and counted.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use skerry_api::{Error, ErrorKind, Result};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::settings::Variable;
+
+/// Says what is logged.
+const LOG_VARIABLE: &str = "SKERRY_LOG";
+/// What is logged if nothing says otherwise.
+const LOG_DEFAULT: &str = "info";
+/// Lines that wait for the reader of standard error: some hundred bytes each.
+const LINES_MAX: usize = 4096;
+/// How long the end of the node waits for that reader.
+pub(crate) const LAST_LINES_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Logging; what was logged before this is dropped is written, if it is taken in time.
+pub(crate) struct Logging {
+    lines: Lines,
+}
+
+impl Logging {
+    /// Begins to log to standard error what the environment asks for.
+    ///
+    /// # Errors
+    /// `Invalid` if that can't be understood.
+    pub(crate) fn start(variable: Variable<'_>) -> Result<Self> {
+        let wanted = variable(LOG_VARIABLE).unwrap_or_else(|| LOG_DEFAULT.to_owned());
+        let filter = EnvFilter::try_new(&wanted).map_err(|error| {
+            let message = format!("{LOG_VARIABLE}={wanted:?} can't be understood: {error}");
+            Error::new(ErrorKind::Invalid, message)
+        })?;
+        let lines = Lines::start(io::stderr())
+            .map_err(|error| Error::new(ErrorKind::Unavailable, format!("no logging: {error}")))?;
+        let started = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(lines.clone())
+            .with_ansi(io::stderr().is_terminal())
+            // It would panic where standard error can't be written.
+            .log_internal_errors(false)
+            .try_init();
+        started.map_err(|error| Error::new(ErrorKind::Internal, format!("no logging: {error}")))?;
+        Ok(Self { lines })
+    }
+
+    /// Where the lines go.
+    pub(crate) fn lines(&self) -> Lines {
+        self.lines.clone()
+    }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.lines.finish(LAST_LINES_TIME_MAX);
+    }
+}
+
+/// What the thread is told.
+enum Told {
+    Line(Vec<u8>),
+    /// Answer when all lines before this were written.
+    Finish(SyncSender<()>),
+}
+
+/// Takes lines, and never waits.
+#[derive(Clone)]
+pub(crate) struct Lines {
+    thread: SyncSender<Told>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Lines {
+    /// Starts the thread, which ends when nobody can send it anything any more.
+    fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
+        let (thread, told) = sync_channel(LINES_MAX);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let count = dropped.clone();
+        thread::Builder::new().name("log-lines".to_owned()).spawn(move || {
+            write_all(&told, &count, out);
+        })?;
+        Ok(Self { thread, dropped })
+    }
+
+    /// Waits until what was said so far is written, for so long at most.
+    pub(crate) fn finish(&self, time_max: Duration) {
+        let (answer, answered) = sync_channel(1);
+        if self.thread.try_send(Told::Finish(answer)).is_ok() {
+            // If it takes longer, the lines are lost.
+            let _ = answered.recv_timeout(time_max);
+        }
+    }
+}
+
+/// Writes what comes. Of what can't be written nothing can be said.
+fn write_all(told: &Receiver<Told>, dropped: &AtomicU64, mut out: impl Write) {
+    while let Ok(told) = told.recv() {
+        let count = dropped.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            let _ = writeln!(out, "{count} lines were dropped: nobody took them in time");
+        }
+        match told {
+            Told::Line(line) => drop(out.write_all(&line)),
+            Told::Finish(answer) => drop(answer.send(())),
+        }
+    }
+}
+
+impl Write for Lines {
+    /// Takes a line as a whole.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.thread.try_send(Told::Line(line.to_vec())).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Keeps what it was given, once it may.
+    #[derive(Clone, Default)]
+    struct Reader {
+        text: Arc<Mutex<Vec<u8>>>,
+        /// Held while the reader stalls.
+        stalls: Arc<Mutex<()>>,
+    }
+
+    impl Write for Reader {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            drop(self.stalls.lock());
+            self.text.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Fails as a full disk does.
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_are_written_in_order_before_the_end() {
+        let reader = Reader::default();
+        let mut lines = Lines::start(reader.clone()).expect("a thread");
+        for number in 0..100 {
+            writeln!(lines, "line {number}").expect("taken");
+        }
+        lines.finish(skerry_testkit::PATIENCE);
+        let text = reader.text.lock().clone();
+        let expected: String = (0..100).map(|number| format!("line {number}\n")).collect();
+        assert_eq!(String::from_utf8(text).expect("text"), expected);
+    }
+
+    #[test]
+    fn a_reader_that_stalls_or_fails_stops_nobody() {
+        let reader = Reader::default();
+        let stalled = reader.stalls.lock();
+        let mut lines = Lines::start(reader.clone()).expect("a thread");
+        for _ in 0..LINES_MAX * 2 {
+            lines.write_all(b"line\n").expect("taken");
+        }
+        drop(stalled);
+        // The thread has room again once it takes the first.
+        while lines.thread.try_send(Told::Line(b"end\n".to_vec())).is_err() {
+            thread::yield_now();
+        }
+        lines.finish(skerry_testkit::PATIENCE);
+        let text = String::from_utf8(reader.text.lock().clone()).expect("text");
+        let kept = text.matches("line\n").count();
+        assert!((LINES_MAX..LINES_MAX + 2).contains(&kept), "{kept}");
+        let dropped = text.lines().filter_map(|line| line.split_once(" lines were dropped"));
+        let dropped: usize = dropped.map(|(count, _)| count.parse().unwrap_or(0)).sum();
+        assert_eq!(kept + dropped, LINES_MAX * 2, "{text}");
+
+        let mut lines = Lines::start(Full).expect("a thread");
+        lines.write_all(b"line\n").expect("taken");
+        lines.finish(skerry_testkit::PATIENCE);
+    }
+}

@@ -1,0 +1,48 @@
+//! A node as a process of its host: who may read what it writes, who takes its log lines, and what signals do.
+
+use std::error::Error;
+use std::fs;
+
+use skerry_testkit::s3_faults::{Call, Fault};
+use skerry_testkit::{BadS3, NbdClient, NodeSettings};
+use tempfile::TempDir;
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+/// As long as the test says.
+const EVER: u64 = u64::MAX;
+
+fn node(dir: &TempDir) -> NodeSettings {
+    NodeSettings::new(env!("CARGO_BIN_EXE_skerry"), dir.path().join("data"))
+}
+
+/// Runs a shell's line before the node, in the same process.
+fn after(settings: NodeSettings, line: &str) -> NodeSettings {
+    settings.wrapper(&["sh", "-c", &format!("{line}; exec \"$@\""), "sh"])
+}
+
+/// A terminal that is gone, a reader that died, a full disk: the node goes on without its lines.
+#[test]
+fn a_node_that_can_not_write_its_lines_serves_and_stops_well() -> Outcome {
+    let (server, dir) = (BadS3::start()?, TempDir::new()?);
+    let config = dir.path().join("skerry.toml");
+    fs::write(&config, "[jobs]\nenabled = false\n[destage]\ndirty_age_s = 1\n")?;
+    let settings = node(&dir).arg("--bucket").arg("s3://things/p").arg("--config").arg(config);
+    let settings = server.options().into_iter().fold(settings, |settings, (name, value)| {
+        settings.env(format!("AWS_{}", name.to_ascii_uppercase()), value)
+    });
+    let node = after(settings, "exec 2>/dev/full").start()?;
+    let uri = node.create("disk", "4M", &[])?;
+    let mut client = NbdClient::connect(&uri)?;
+    server.fail(Call::Write, Fault::Refuse(503, "SlowDown"), EVER);
+    client.write(0, &[1; 4096])?;
+    client.flush()?;
+    // The first failure is told of, and the volume stays in service.
+    server.wait_failed(4)?;
+    server.mend();
+    let mut other = NbdClient::connect(&uri)?;
+    assert_eq!(other.read(0, 4096)?, [1; 4096]);
+    assert_eq!(node.json(&["status"])?["parked"], serde_json::json!([]));
+    node.stop()?;
+    Ok(())
+}
