@@ -6,6 +6,7 @@
 
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
@@ -40,6 +41,8 @@ use crate::settings::{Settings, Variable};
 use crate::wiring::Started;
 use crate::{metrics, scrape, wiring};
 
+/// What Linux tells a process of itself.
+const OWN_STATUS_FILE: &str = "/proc/self/status";
 /// Requests that one API connection may have at once.
 const API_STREAMS_MAX: u32 = 256;
 /// What may be on its way unread on one stream of an import, bytes.
@@ -205,20 +208,24 @@ impl Serving {
     }
 }
 
-/// Is cancelled by the first SIGTERM or SIGINT; the second ends the process at once.
+/// Is cancelled by the first SIGTERM, SIGINT or SIGHUP; the second ends the process at once.
 fn stop_signals(lines: Lines) -> Result<CancellationToken> {
-    let listen = |kind| {
-        let failed = |error| Error::new(ErrorKind::Unavailable, format!("no signals: {error}"));
-        signal(kind).map_err(failed)
-    };
-    let (mut terminate, mut interrupt) =
-        (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
+    // A node that was started by `nohup` outlives its terminal.
+    if !ignores_hangup(&std::fs::read_to_string(OWN_STATUS_FILE).unwrap_or_default()) {
+        kinds.push(SignalKind::hangup());
+    }
+    let mut signals: Vec<Signal> = kinds
+        .into_iter()
+        .map(signal)
+        .collect::<std::io::Result<_>>()
+        .map_err(|error| Error::new(ErrorKind::Unavailable, format!("no signals: {error}")))?;
     let stop = CancellationToken::new();
     let stopping = stop.clone();
     tokio::spawn(async move {
-        either(&mut terminate, &mut interrupt).await;
+        any(&mut signals).await;
         stopping.cancel();
-        either(&mut terminate, &mut interrupt).await;
+        any(&mut signals).await;
         tracing::warn!("told twice to stop: ending at once");
         lines.finish(LAST_LINES_TIME_MAX);
         std::process::exit(exit::code(ErrorKind::Unavailable).into());
@@ -226,11 +233,20 @@ fn stop_signals(lines: Lines) -> Result<CancellationToken> {
     Ok(stop)
 }
 
-async fn either(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
-    }
+/// Waits for one of them.
+async fn any(signals: &mut [Signal]) {
+    std::future::poll_fn(|cx| {
+        let is_ready = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
+        if is_ready { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Whether a process ignores SIGHUP, from what its system tells of it.
+fn ignores_hangup(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
 }
 
 async fn serve_nbd(server: NbdServer, listener: Listener) {
@@ -319,4 +335,18 @@ fn announce(ready: &str, out: &mut dyn Write) -> Result<()> {
         let message = format!("standard output can't be written: {error}");
         Error::new(ErrorKind::Unavailable, message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_nohup_started_ignores_the_end_of_its_terminal() {
+        let status = |mask: &str| format!("Name:\tskerry\nSigBlk:\t0\nSigIgn:\t{mask}\n");
+        assert!(ignores_hangup(&status("0000000000000001")));
+        assert!(ignores_hangup(&status("0000000000001001")));
+        assert!(!ignores_hangup(&status("0000000000001000")));
+        assert!(!ignores_hangup(""));
+    }
 }

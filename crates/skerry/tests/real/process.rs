@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fs;
 
+use rustix::process::Signal;
 use skerry_testkit::s3_faults::{Call, Fault};
 use skerry_testkit::{BadS3, NbdClient, NodeSettings};
 use tempfile::TempDir;
@@ -44,5 +45,32 @@ fn a_node_that_can_not_write_its_lines_serves_and_stops_well() -> Outcome {
     assert_eq!(other.read(0, 4096)?, [1; 4096]);
     assert_eq!(node.json(&["status"])?["parked"], serde_json::json!([]));
     node.stop()?;
+    Ok(())
+}
+
+/// The terminal of `skerry serve &` is closed.
+#[test]
+fn the_end_of_its_terminal_is_an_order_to_stop() -> Outcome {
+    let dir = TempDir::new()?;
+    let settings = node(&dir).arg("--no-log");
+    let running = settings.start()?;
+    let mut client = NbdClient::connect(&running.create("disk", "4M", &[])?)?;
+    client.write(0, &[1; 4096])?;
+    running.process().signal(Signal::HUP);
+    let status = running.process().wait_drained()?;
+    assert!(status.success(), "{status}");
+    let again = settings.start()?;
+    assert_eq!(NbdClient::connect(&again.uri("disk"))?.read(0, 4096)?, [1; 4096]);
+    Ok(())
+}
+
+/// As `nohup` starts it.
+#[test]
+fn a_node_that_is_to_outlive_its_terminal_does() -> Outcome {
+    let dir = TempDir::new()?;
+    let running = after(node(&dir), "trap '' HUP").start()?;
+    running.process().signal(Signal::HUP);
+    running.json(&["status"])?;
+    running.stop()?;
     Ok(())
 }
