@@ -38,6 +38,7 @@ struct State {
     flushes: u64,
     stopped: bool,
     hangs: bool,
+    keeps_snapshots: bool,
     unreadable_from: Option<u64>,
 }
 
@@ -55,6 +56,11 @@ impl Fake {
     /// Lets whoever wants a snapshot wait for ever.
     pub(crate) fn hang(&self) {
         self.0.lock().hangs = true;
+    }
+
+    /// Lets nobody delete a snapshot.
+    pub(crate) fn keep_snapshots(&self) {
+        self.0.lock().keeps_snapshots = true;
     }
 
     /// Lets reads fail from an offset on.
@@ -244,6 +250,10 @@ impl Engine for Fake {
     }
 
     async fn delete_snapshot(&self, name: &Name, snapshot: &Name) -> Result<()> {
+        let keeps = self.0.lock().keeps_snapshots;
+        if keeps {
+            return Err(Error::new(ErrorKind::Unavailable, "the bucket denies it"));
+        }
         self.with(name, |volume| {
             volume.snapshot(snapshot)?;
             volume.snapshots.retain(|(view, _)| view.name != snapshot.as_str());

@@ -36,7 +36,7 @@ impl Handler {
         let done = self.done(&task).await;
         if let Err(Failure::Retry { code, message } | Failure::Final { code, message }) = &done {
             let (job, attempt) = (&task.id, task.attempt);
-            tracing::warn!(job, attempt, code, "a scheduled snapshot was not taken: {message}");
+            tracing::warn!(job, attempt, code, "a job of a schedule did not end well: {message}");
         }
         done.map(Bytes::from)
     }
@@ -79,8 +79,7 @@ impl Handler {
             end(jobs, &plan.next).await?;
             return Ok("the volume is gone, and so its schedule has ended".to_owned());
         };
-        // Also what an attempt that died has left: there is never more than one too many.
-        self.thin_out(&volume, schedule.keep, &plan.snapshot).await?;
+        // First of all: where nothing can be deleted, volumes must not lose their snapshots to come.
         self.take(&volume, &plan.snapshot).await?;
         self.thin_out(&volume, schedule.keep, &plan.snapshot).await?;
         Ok(format!("{volume}@{}", plan.snapshot))
@@ -88,7 +87,7 @@ impl Handler {
 
     async fn take(&self, volume: &Name, snapshot: &Name) -> Result<(), Failure> {
         match self.engine.create_snapshot(volume, Some(snapshot)).await {
-            // An attempt before this one took it.
+            // An attempt before this one took it, and the engine says so once it is durable.
             Err(error) if error.kind() == EngineErrorKind::Exists => Ok(()),
             taken => taken.map(drop).map_err(engine),
         }
@@ -102,11 +101,18 @@ impl Handler {
         for snapshot in surplus.into_iter().filter(|snapshot| snapshot != taken) {
             match self.engine.delete_snapshot(volume, &snapshot).await {
                 Err(error) if error.kind() == EngineErrorKind::NotFound => {}
-                deleted => deleted.map_err(engine)?,
+                deleted => deleted.map_err(|error| undeleted(volume, taken, &snapshot, &error))?,
             }
         }
         Ok(())
     }
+}
+
+/// What was to be taken is there, and more than was to be kept.
+fn undeleted(volume: &Name, taken: &Name, old: &Name, error: &skerry_volume::Error) -> Failure {
+    let message = error.message();
+    let text = format!("{volume}@{taken} was taken; {volume}@{old} can't be deleted: {message}");
+    Failure::retry(code(error.kind()), text)
 }
 
 /// Somebody wants this attempt stopped: its schedule has ended, or its lease is lost and the next attempt goes on.
@@ -153,7 +159,11 @@ fn asked(error: Error) -> Failure {
 
 /// The engine did not do what it was asked for.
 fn engine(error: skerry_volume::Error) -> Failure {
-    let code = match error.kind() {
+    Failure::retry(code(error.kind()), error.message())
+}
+
+fn code(kind: EngineErrorKind) -> &'static str {
+    match kind {
         EngineErrorKind::Internal => "internal",
         EngineErrorKind::NotFound => "not-found",
         EngineErrorKind::Exists => "exists",
@@ -163,6 +173,5 @@ fn engine(error: skerry_volume::Error) -> Failure {
         EngineErrorKind::Invalid => "invalid",
         EngineErrorKind::Unavailable => "unavailable",
         EngineErrorKind::Corrupt => "corrupt",
-    };
-    Failure::retry(code, error.message())
+    }
 }
