@@ -150,8 +150,11 @@ impl Node {
         Ok(Listed::Volume(Box::new(self.info(name, id).await?)))
     }
 
-    /// One volume.
+    /// One volume. What is open here is told without asking the bucket.
     pub async fn show_volume(&self, name: &Name) -> Result<VolumeInfo> {
+        if let Some(volume) = self.open_by_name(name) {
+            return Ok(self.info_here(name.as_str(), &volume));
+        }
         let id = self.resolve(name).await?;
         self.info(name.as_str(), id).await
     }

@@ -38,7 +38,8 @@ pub(crate) fn timestamp_name(wall_ms: u64) -> String {
 }
 
 impl<P: Payload> Stream<P> {
-    /// Takes a snapshot of everything acknowledged so far; durable as the volume's flush level promises.
+    /// Takes a snapshot of everything acknowledged so far; durable as the volume's flush level promises. So is one that
+    /// exists, once that is said: the call that took it may have been given up before it was.
     pub(crate) async fn snapshot(
         &self,
         name: Option<&Name>,
@@ -46,18 +47,18 @@ impl<P: Payload> Stream<P> {
     ) -> Result<SnapshotView> {
         self.check_fence().await?;
         let created_ms = self.ctx.clock().wall_ms();
-        let volume = self.name();
+        let exists = |name: &str| self.snapshots.lock().get(name).is_some();
+        if let Some(name) = name.filter(|name| exists(name.as_str())) {
+            self.flush().await?;
+            let volume = self.name();
+            let detail = format!("snapshot {volume}@{name} exists already; choose another name");
+            return Err(Error::new(ErrorKind::Exists, detail));
+        }
         let barrier = {
-            let snapshots = self.snapshots.lock();
             let name = match name {
                 Some(name) => name.to_string(),
-                None => free_name(&timestamp_name(created_ms), |n| snapshots.get(n).is_some()),
+                None => free_name(&timestamp_name(created_ms), exists),
             };
-            if snapshots.get(&name).is_some() {
-                let detail =
-                    format!("snapshot {volume}@{name} exists already; choose another name");
-                return Err(Error::new(ErrorKind::Exists, detail));
-            }
             let id = SnapshotId::random(self.ctx.bucket.entropy().as_ref());
             Barrier { id, group: GroupId::NONE, group_size: 0, created_ms, name }
         };
@@ -280,8 +281,12 @@ impl<P: Payload> Node<P> {
         volume.snapshot(snapshot, Behalf::Operator).await
     }
 
-    /// All snapshots of a volume, oldest first; of a volume that another node writes, the published ones.
+    /// All snapshots of a volume, oldest first; of a volume that another node writes, the published ones. What is open here
+    /// is told without asking the bucket.
     pub async fn list_snapshots(&self, volume: &Name) -> Result<Vec<SnapshotView>> {
+        if let Some(open) = self.open_by_name(volume) {
+            return Ok(open.snapshots.lock().views(volume.as_str()));
+        }
         let id = self.resolve(volume).await?;
         if let Some(open) = self.open_here(id) {
             return Ok(open.snapshots.lock().views(volume.as_str()));

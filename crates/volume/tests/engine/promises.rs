@@ -908,3 +908,46 @@ async fn heads(world: &World) -> Vec<Path> {
     let heads = all.into_iter().map(|object| object.location);
     heads.filter(|at| at.as_ref().contains("/head")).collect()
 }
+
+/// Who took a snapshot may have given up before it was durable. What comes after that deletes older ones.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_is_said_to_exist_is_durable() {
+    let world = World::new(34);
+    let run = world.start("a").await.expect("starts");
+    let new = CreateVolume { flush: Some(FlushLevel::Bucket), ..create("disk", 1 << 20) };
+    run.node.create_volume(new).await.expect("creates");
+    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    device.write(0, vec![1; 4096].into()).await.expect("writes");
+    run.gate.hold_puts("streams/");
+    let (disk, s) = (name("disk"), name("s"));
+    let take = || {
+        let taken = run.node.create_snapshot(&disk, Some(&s));
+        tokio::time::timeout(Duration::from_secs(120), taken)
+    };
+    for attempt in 0..2 {
+        assert!(take().await.is_err(), "attempt {attempt}: the bucket has it not");
+    }
+    run.gate.hold(None);
+    let error = take().await.expect("it is answered").expect_err("it is there");
+    assert_eq!(error.kind(), ErrorKind::Exists);
+}
+
+/// A client that connects again asks what there is before it attaches; an outage must not keep it.
+#[tokio::test(start_paused = true)]
+async fn what_is_open_here_is_described_without_the_bucket() {
+    let world = World::new(35);
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let _device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+    run.node.open_volumes()[0].drain().await.expect("drains");
+    run.gate.hold(Some(""));
+    let told = async {
+        let info = run.node.show_volume(&name("disk")).await.expect("told");
+        let snapshots = run.node.list_snapshots(&name("disk")).await.expect("told");
+        (info, snapshots)
+    };
+    let told = tokio::time::timeout(Duration::from_secs(60), told).await;
+    let (info, snapshots) = told.expect("no answer of the bucket is needed");
+    assert_eq!((info.size_bytes, info.owned_here, snapshots.len()), (1 << 20, true, 1));
+}
