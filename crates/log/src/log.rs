@@ -159,6 +159,14 @@ impl Log {
         recover::open(disk, settings, env)
     }
 
+    /// The identity of the log on `disk`, if there is one. Makes and changes nothing.
+    ///
+    /// # Errors
+    /// `UnsupportedFormat`; `Failed` if it can't be read.
+    pub fn peek(disk: &dyn Disk) -> Result<Option<LogId>> {
+        recover::peek(disk)
+    }
+
     /// The log's identity.
     pub fn id(&self) -> LogId {
         self.inner.id

@@ -68,6 +68,12 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings, env: Env) -> Result<
     begin(disk, settings, env, slots, past)
 }
 
+/// See [`Log::peek`].
+pub(crate) fn peek(disk: &dyn Disk) -> Result<Option<LogId>> {
+    let headers = load_slots(disk)?.into_iter().filter_map(|slot| slot.header);
+    Ok(headers.max_by_key(|header| header.sequence).map(|header| LogId(header.log_id)))
+}
+
 fn load_slots(disk: &dyn Disk) -> Result<Vec<Slot>> {
     let directory = |source| Failure::new("(directory)", "listing", source);
     let mut slots = Vec::new();

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use skerry_api::{Error, ErrorKind, Result};
+use skerry_log::{FileDisk, Log};
 
 use crate::layout::{Layout, failed};
 use crate::note;
@@ -50,13 +51,16 @@ impl LogPlace {
             return Ok(place);
         };
         let before = PathBuf::from(before);
-        // Before anything is made in what stands in its place.
-        if own_disk.is_some() && own_disk != Some(disk_of(&before)?) {
-            return Err(place.refusal(&before));
-        }
-        if !before.exists() {
-            place.before = Some(id);
-            return Ok(place);
+        // Disks get other numbers when a machine starts: they count only where the log itself is not found.
+        if log_in(&before).as_ref() != Some(&id) {
+            // Before anything is made in what stands in its place.
+            if own_disk.is_some() && own_disk != Some(disk_of(&before)?) {
+                return Err(place.refusal(&before));
+            }
+            if !before.exists() {
+                place.before = Some(id);
+                return Ok(place);
+            }
         }
         if Some(before.as_path()) != log {
             return Err(place.refusal(&before));
@@ -110,6 +114,11 @@ impl LogPlace {
         let log = log.to_string_lossy().into_owned();
         note::write(&self.file, &Noted { log, id: id.to_owned(), own_disk })
     }
+}
+
+/// Which log is in a directory. One that can't be read is told by who opens it.
+fn log_in(dir: &Path) -> Option<String> {
+    Log::peek(&FileDisk::new(dir)).ok().flatten().map(|id| id.to_string())
 }
 
 /// The disk on which a path is, or would be made.
@@ -182,6 +191,31 @@ mod tests {
         note::write(&layout.log_place(), &noted).expect("written");
         fs::create_dir(&log).expect("made");
         enter(&layout, Some(&log), "2").expect("deleted by hand: its disk is there");
+    }
+
+    /// A machine that starts again may count its disks in another order.
+    #[test]
+    fn a_log_that_is_there_is_known_by_its_id_whatever_its_disk_is_called() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(&dir.path().join("data")).expect("a layout");
+        layout.create().expect("made");
+        let dir = dir.path().join("log");
+        fs::create_dir(&dir).expect("made");
+        let disk = std::sync::Arc::new(FileDisk::new(&dir));
+        let opened = Log::open(disk, skerry_log::Settings::default(), crate::wiring::log_env());
+        let (log, mut recovery) = opened.expect("a log");
+        while recovery.next().expect("nothing is damaged").is_some() {}
+        let id = log.id().to_string();
+        drop(log);
+        enter(&layout, Some(&dir), &id).expect("the first");
+        let noted: Option<Noted> = note::read(&layout.log_place()).expect("readable");
+        let number = disk_of(&dir).expect("there") + 1;
+        let noted = Noted { own_disk: Some(number), ..noted.expect("there") };
+        note::write(&layout.log_place(), &noted).expect("written");
+        enter(&layout, Some(&dir), &id).expect("the same log on a disk of another number");
+        let noted = Noted { own_disk: Some(number), id: "another".to_owned(), ..noted };
+        note::write(&layout.log_place(), &noted).expect("written");
+        assert!(LogPlace::enter(&layout, Some(&dir)).is_err(), "another log");
     }
 
     #[test]
