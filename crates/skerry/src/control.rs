@@ -15,6 +15,7 @@ use skerry_core::name::Target;
 use skerry_volume::CreateVolume;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::door::Calls;
 use crate::engine::Engine;
 use crate::values::{block_bytes, name, volume_bytes};
 
@@ -27,12 +28,13 @@ const PAGE_ITEMS: usize = 2000;
 /// The service, over an engine.
 pub(crate) struct ControlService {
     engine: Arc<dyn Engine>,
+    calls: Calls,
 }
 
 impl ControlService {
-    /// Serves this engine.
-    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine }
+    /// Serves this engine. What has to clean up is one of these calls.
+    pub(crate) fn new(engine: Arc<dyn Engine>, calls: Calls) -> Self {
+        Self { engine, calls }
     }
 }
 

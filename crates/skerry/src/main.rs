@@ -5,12 +5,14 @@
 //! [`serve`] is one.
 #![forbid(unsafe_code)]
 
+mod api_server;
 mod background;
 mod bucket_place;
 mod claim;
 mod cli;
 mod commands;
 mod control;
+mod door;
 mod engine;
 mod env;
 mod exit;

@@ -8,20 +8,22 @@ use std::time::Duration;
 use skerry_api::{ErrorKind, Result};
 use skerry_core::retry::Patience;
 
+use crate::door::Starting;
 use crate::settings::BucketSettings;
 
 /// How long a start waits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct StartPatience {
     /// As guests wait; none for a bucket that is not known.
     guest: Option<Patience>,
+    starting: Starting,
 }
 
 impl StartPatience {
     /// For a bucket that the node has used before, or has not.
-    pub(crate) fn new(settings: &BucketSettings, is_known: bool) -> Self {
+    pub(crate) fn new(settings: &BucketSettings, is_known: bool, starting: Starting) -> Self {
         let wait_max = settings.guest_wait_s.map(|wait| Duration::from_secs(wait.0));
-        Self { guest: is_known.then_some(Patience { wait_max, ..Patience::GUEST }) }
+        Self { guest: is_known.then_some(Patience { wait_max, ..Patience::GUEST }), starting }
     }
 
     /// Does what needs the bucket: with a command's patience at first, then with a guest's.
@@ -29,15 +31,17 @@ impl StartPatience {
     /// # Errors
     /// Those of the last attempt.
     pub(crate) async fn attempt<T>(
-        self,
+        &self,
         mut work: impl AsyncFnMut(Patience) -> Result<T>,
     ) -> Result<T> {
         match (work(Patience::COMMAND).await, self.guest) {
             (Err(error), Some(patience)) if error.kind() == ErrorKind::Unavailable => {
                 tracing::warn!(%error, "the node waits for its bucket, as its guests do");
+                self.starting.say(format!("it waits for its bucket: {error}"));
                 let done = work(patience).await;
                 if done.is_ok() {
                     tracing::info!("the bucket is back");
+                    self.starting.say("its bucket is back");
                 }
                 done
             }
@@ -56,7 +60,9 @@ mod tests {
     async fn attempts(is_known: bool, kind: ErrorKind) -> Vec<Patience> {
         let settings = BucketSettings { guest_wait_s: Some(Seconds(7)), ..Default::default() };
         let mut made = Vec::new();
-        let failed = StartPatience::new(&settings, is_known).attempt(async |patience| {
+        let starting = Starting::default();
+        let patience = StartPatience::new(&settings, is_known, starting);
+        let failed = patience.attempt(async |patience| {
             made.push(patience);
             Err::<(), _>(Error::new(kind, "no".to_owned()))
         });

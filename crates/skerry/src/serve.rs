@@ -1,7 +1,7 @@
 //! The daemon: takes the data directory, listens, starts the engine, serves, and stops.
 //!
-//! What must hold: nothing is served before the directory is locked and the engine has recovered;
-//! "ready" is printed once everything can be used; a stop answers clients before it ends them, and
+//! What must hold: nothing is served before the directory is locked and the engine has recovered, and commands hear until
+//! then what the start waits for; "ready" is printed once everything can be used; a stop answers clients before it ends them, and
 //! makes everything durable after the last of them.
 
 use std::io::Write;
@@ -9,29 +9,22 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
-use futures::TryStreamExt as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use skerry_api::v1::control_server::ControlServer;
-use skerry_api::v1::jobs_server::JobsServer;
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_serve::nbd::{Limits, Server as NbdServer, SessionThreads};
-use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server as ApiServer;
-use tonic::transport::server::Router;
-use tonic_health::server::HealthReporter;
 
+use crate::api_server::ApiServer;
 use crate::claim::{Claim, LOOK_INTERVAL};
-use crate::control::{self, ControlService};
+use crate::control;
 use crate::engine::Engine;
 use crate::env::SystemEntropy;
 use crate::exit;
 use crate::exports::EngineExports;
 use crate::identity::{self, Identity};
-use crate::jobs::{JobsHost, JobsService, Opener};
+use crate::jobs::{JobsHost, Opener};
 use crate::layout::Layout;
 use crate::listen::{Listener, Listeners};
 use crate::lock::Lock;
@@ -43,16 +36,6 @@ use crate::{metrics, scrape, wiring};
 
 /// What Linux tells a process of itself.
 const OWN_STATUS_FILE: &str = "/proc/self/status";
-/// Requests that one API connection may have at once.
-const API_STREAMS_MAX: u32 = 256;
-/// What may be on its way unread on one stream of an import, bytes.
-const API_WINDOW_BYTES: u32 = 4 << 20;
-
-/// How often a peer that says nothing is asked whether it is there: a worker that has gone gives its jobs back.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// The largest message about jobs that is taken, bytes: a batch of some, each with up to 1 MiB.
-const JOBS_MESSAGE_BYTES_MAX: usize = 16 << 20;
-
 /// Runs a node until it is told to stop.
 pub(crate) async fn main(
     settings: Settings,
@@ -67,17 +50,21 @@ pub(crate) async fn main(
     let host = identity::host(settings.node.name.as_deref());
     let _lock = Lock::take(&layout, &host)?;
     let identity = Identity::open(&layout, host, &SystemEntropy)?;
-    let listeners = Listeners::bind(&settings, &layout).await?;
+    let mut listeners = Listeners::bind(&settings, &layout).await?;
+    // From here on commands hear what the start waits for.
+    let api = ApiServer::start(std::mem::take(&mut listeners.api));
+    let starting = api.starting();
     let Started { engine, claim } = tokio::select! {
-        started = wiring::start_engine(&settings, &layout, &identity) => started?,
+        started = wiring::start_engine(&settings, &layout, &identity, &starting) => started?,
         () = stop.cancelled() => return Ok(()),
     };
+    starting.say("it opens its jobs");
     let overtaken = claim.map(|claim| stop_when_overtaken(claim, stop.clone()));
     let jobs = match settings.jobs.enabled {
         true => Some(JobsHost::start(Opener::new(&settings, &layout, &identity)?).await),
         false => None,
     };
-    serve(&settings, engine, jobs, listeners, stop, out).await?;
+    serve(&settings, engine, jobs, api, listeners, stop, out).await?;
     match overtaken.as_ref().and_then(|why| why.get()) {
         Some(why) => Err(why.clone()),
         None => Ok(()),
@@ -112,12 +99,13 @@ pub(crate) async fn serve(
     settings: &Settings,
     engine: Arc<dyn Engine>,
     jobs: Option<Arc<JobsHost>>,
+    api: ApiServer,
     listeners: Listeners,
     stop: CancellationToken,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let ready = ready_line(&listeners);
-    let serving = Serving::start(settings, &engine, jobs.clone(), listeners).await?;
+    let ready = ready_line(&api, &listeners);
+    let serving = Serving::start(settings, &engine, jobs.clone(), api, listeners).await?;
     announce(&ready, out)?;
     stop.cancelled().await;
     serving.stop(Duration::from_secs(settings.node.shutdown_drain_s.0)).await;
@@ -140,9 +128,8 @@ fn session_threads() -> Result<SessionThreads> {
 /// Everything that talks to somebody.
 struct Serving {
     nbd: NbdServer,
-    /// Tells the control API to stop.
-    api: CancellationToken,
-    health: HealthReporter,
+    api: ApiServer,
+    /// Accept clients of NBD.
     tasks: JoinSet<()>,
     /// Takes scheduled snapshots, as a client of the API.
     snapshots: Option<SnapshotWorker>,
@@ -155,53 +142,47 @@ impl Serving {
         settings: &Settings,
         engine: &Arc<dyn Engine>,
         jobs: Option<Arc<JobsHost>>,
+        mut api: ApiServer,
         listeners: Listeners,
     ) -> Result<Self> {
         let connections_max = settings.nbd.connections_max as usize;
         let limits = Limits { connections_max, ..Limits::default() };
         let exports = Arc::new(EngineExports::new(engine.clone()));
         let nbd = NbdServer::on_threads(exports, limits, session_threads()?);
-        let api = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for listener in listeners.nbd {
             tasks.spawn(serve_nbd(nbd.clone(), listener));
         }
-        let (health, router) = api_router(engine.clone(), jobs.clone(), api.clone()).await;
-        let api_address = listeners.api.first().map(Listener::address);
-        for listener in listeners.api {
-            tasks.spawn(serve_api(router.clone(), listener, api.clone()));
-        }
-        let snapshots = match (&jobs, api_address) {
+        api.open(engine.clone(), jobs.clone()).await;
+        let snapshots = match (&jobs, api.addresses().first().cloned()) {
             (Some(_), Some(address)) => Some(SnapshotWorker::start(address, engine.clone())),
             _ => None,
         };
         let scraping =
             listeners.metrics.map(|listener| serve_metrics(engine, &nbd, jobs, listener));
-        Ok(Self { nbd, api, health, tasks, snapshots, scraping })
+        Ok(Self { nbd, api, tasks, snapshots, scraping })
     }
 
     /// Lets clients have their last replies, for so long at most.
     async fn stop(mut self, drain_time_max: Duration) {
         let seconds = drain_time_max.as_secs();
         tracing::info!(seconds, "stopping: clients get their last replies");
-        self.health.set_not_serving::<Service>().await;
+        self.api.set_not_serving().await;
         let commands = async {
             if let Some(snapshots) = self.snapshots {
                 // The rest of the time is everybody else's.
                 snapshots.stop(drain_time_max / 2).await;
             }
-            self.api.cancel();
-            while self.tasks.join_next().await.is_some() {}
+            self.api.drain().await;
         };
-        let (drained, ended) = tokio::join!(
+        // Those that take longer are cut off below.
+        let (drained, _) = tokio::join!(
             self.nbd.shutdown(drain_time_max),
             tokio::time::timeout(drain_time_max, commands)
         );
         tracing::info!(finished = drained.finished, cut = drained.cut, "clients have gone");
-        if ended.is_err() {
-            tracing::warn!("commands that still ran are cut off");
-            self.tasks.shutdown().await;
-        }
+        self.api.end().await;
+        self.tasks.shutdown().await;
         if let Some(scraping) = self.scraping {
             scraping.abort();
         }
@@ -256,53 +237,6 @@ async fn serve_nbd(server: NbdServer, listener: Listener) {
     }
 }
 
-/// The control API's service, as its health is asked for.
-type Service = ControlServer<ControlService>;
-
-/// The control API and its health service.
-async fn api_router(
-    engine: Arc<dyn Engine>,
-    jobs: Option<Arc<JobsHost>>,
-    stop: CancellationToken,
-) -> (HealthReporter, Router) {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<Service>().await;
-    let control = ControlServer::with_interceptor(ControlService::new(engine), control::admit);
-    let router = ApiServer::builder()
-        .max_concurrent_streams(API_STREAMS_MAX)
-        .initial_stream_window_size(API_WINDOW_BYTES)
-        .initial_connection_window_size(API_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .add_service(health)
-        .add_service(control)
-        .add_optional_service(jobs.map(|host| {
-            let jobs = JobsServer::new(JobsService::new(host, stop));
-            jobs.max_decoding_message_size(JOBS_MESSAGE_BYTES_MAX)
-        }));
-    (reporter, router)
-}
-
-async fn serve_api(router: Router, listener: Listener, stop: CancellationToken) {
-    let address = listener.to_string();
-    let served = match listener {
-        Listener::Unix(listener, _file) => {
-            let incoming = UnixListenerStream::new(listener);
-            router.serve_with_incoming_shutdown(incoming, stop.cancelled()).await
-        }
-        Listener::Tcp(listener, _) => {
-            let at_once = |stream: &TcpStream| {
-                // What fails here is slow at most.
-                let _ = stream.set_nodelay(true);
-            };
-            let incoming = TcpListenerStream::new(listener).inspect_ok(at_once);
-            router.serve_with_incoming_shutdown(incoming, stop.cancelled()).await
-        }
-    };
-    if let Err(error) = served {
-        tracing::error!(%error, address, "the control API has ended");
-    }
-}
-
 fn serve_metrics(
     engine: &Arc<dyn Engine>,
     nbd: &NbdServer,
@@ -321,9 +255,9 @@ fn serve_metrics(
 }
 
 /// The line that says that volumes can be used, and where.
-fn ready_line(listeners: &Listeners) -> String {
+fn ready_line(api: &ApiServer, listeners: &Listeners) -> String {
     let nbd = listeners.nbd.iter().map(|listener| format!(" nbd={listener}"));
-    let api = listeners.api.iter().map(|listener| format!(" api={listener}"));
+    let api = api.addresses().iter().map(|address| format!(" api={address}"));
     let metrics = listeners.metrics.iter().map(|listener| format!(" metrics={listener}"));
     let addresses: String = nbd.chain(api).chain(metrics).collect();
     format!("ready{addresses}\n")

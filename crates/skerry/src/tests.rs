@@ -15,6 +15,7 @@ use serde_json::Value;
 use skerry_api::Address;
 use tokio_util::sync::CancellationToken;
 
+use crate::api_server::ApiServer;
 use crate::fake::Fake;
 use crate::jobs::{JobsHost, Opener};
 use crate::layout::Layout;
@@ -76,7 +77,8 @@ impl Node {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async {
                 let layout = Layout::new(&settings.data)?;
-                let listeners = Listeners::bind(&settings, &layout).await?;
+                let mut listeners = Listeners::bind(&settings, &layout).await?;
+                let api = ApiServer::start(std::mem::take(&mut listeners.api));
                 let engine = std::sync::Arc::new(engine);
                 let out = &mut Lines(sender);
                 let (node, host) = (skerry_core::id::NodeId([1; 16]), "n".to_owned());
@@ -85,7 +87,7 @@ impl Node {
                     true => Some(JobsHost::start(Opener::new(&settings, &layout, &me)?).await),
                     false => None,
                 };
-                crate::serve::serve(&settings, engine, jobs, listeners, stopping, out).await
+                crate::serve::serve(&settings, engine, jobs, api, listeners, stopping, out).await
             })
         });
         let ready = receiver.recv().expect("the node serves");

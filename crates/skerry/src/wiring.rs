@@ -25,6 +25,7 @@ use crate::background::Background;
 use crate::bucket_place;
 use crate::claim::Claim;
 use crate::control;
+use crate::door::Starting;
 use crate::engine::Engine;
 use crate::env::{SystemClock, SystemEntropy};
 use crate::identity::Identity;
@@ -60,13 +61,17 @@ pub(crate) async fn start_engine(
     settings: &Settings,
     layout: &Layout,
     identity: &Identity,
+    starting: &Starting,
 ) -> Result<Started> {
-    let Opened { bucket, url: bucket_url, store, patience } = open_bucket(settings, layout).await?;
+    starting.say("it opens its bucket");
+    let opened = open_bucket(settings, layout, starting).await?;
+    let Opened { bucket, url: bucket_url, store, patience } = opened;
     bucket_place::enter(layout, &bucket_url, &bucket.id().to_string())?;
     let claim = patience.attempt(async |patience| {
         claim_start(settings, layout, identity, &bucket.with_patience(patience)).await
     });
     let claim = claim.await?;
+    starting.say("it reads its log");
     let log_dir = settings.log.enabled.then(|| layout.log(settings));
     let log_place = LogPlace::enter(layout, log_dir.as_deref())?;
     let OpenLog { log, recovery, lock: log_lock } = open_log(settings, layout, &identity.host)?;
@@ -91,6 +96,7 @@ pub(crate) async fn start_engine(
         background: background.handle(),
         settings: engine_settings(settings),
     };
+    starting.say("it opens its volumes");
     let node = Node::open(parts).await.map_err(control::error)?;
     let engine = NodeEngine {
         node,
@@ -142,7 +148,7 @@ struct Opened {
     patience: StartPatience,
 }
 
-async fn open_bucket(settings: &Settings, layout: &Layout) -> Result<Opened> {
+async fn open_bucket(settings: &Settings, layout: &Layout, starting: &Starting) -> Result<Opened> {
     let local = layout.bucket().to_string_lossy().into_owned();
     let options = url::StoreOptions {
         settings: settings.bucket.options.clone(),
@@ -152,7 +158,7 @@ async fn open_bucket(settings: &Settings, layout: &Layout) -> Result<Opened> {
     let opened = url::open(settings.bucket.url.as_deref().unwrap_or(&local), &options);
     let opened = opened.map_err(stored)?;
     let is_known = bucket_place::is_known(layout, &opened.display)?;
-    let patience = StartPatience::new(&settings.bucket, is_known);
+    let patience = StartPatience::new(&settings.bucket, is_known, starting.clone());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let meter = Meter::new(opened.store, clock.clone());
     let counters = meter.counters();

@@ -171,6 +171,11 @@ fn a_node_that_waits_for_its_bucket_says_so_and_ends_when_it_is_told() -> Outcom
     let process = settings.spawn()?;
     server.wait_failed(before + CALLS)?;
     assert!(process.is_running());
+    // Commands are answered at once, with what the start waits for.
+    for command in [&["status"][..], &["volume", "list"]] {
+        let said = settings.cli(command)?.refused(UNAVAILABLE)?;
+        assert!(said.contains("is starting: it waits for its bucket"), "{said}");
+    }
     assert!(process.terminate()?.success());
     let said = process.stderr_tail();
     assert_eq!(said.matches("waits for its bucket").count(), 1, "{said}");

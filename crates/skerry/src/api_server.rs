@@ -1,0 +1,132 @@
+//! The API's server: listens from the start of a node to its end. What calls may do is the [`Door`]'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::TryStreamExt as _;
+use skerry_api::Address;
+use skerry_api::v1::control_server::ControlServer;
+use skerry_api::v1::jobs_server::JobsServer;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic_health::server::HealthReporter;
+
+use crate::control::{self, ControlService};
+use crate::door::{Door, Starting};
+use crate::engine::Engine;
+use crate::jobs::{JobsHost, JobsService};
+use crate::listen::Listener;
+
+/// Requests that one connection may have at once.
+const STREAMS_MAX: u32 = 256;
+/// What may be on its way unread on one stream of an import, bytes.
+const WINDOW_BYTES: u32 = 4 << 20;
+
+/// How often a peer that says nothing is asked whether it is there: a worker that has gone gives its jobs back.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// The largest message about jobs that is taken, bytes: a batch of some, each with up to 1 MiB.
+const JOBS_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// How long the end waits for calls to clean up.
+const CALLS_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The control API's service, as its health is asked for.
+type Service = ControlServer<ControlService>;
+
+/// The server.
+pub(crate) struct ApiServer {
+    addresses: Vec<Address>,
+    door: Door,
+    /// Tells it to stop.
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    health: Option<HealthReporter>,
+}
+
+impl ApiServer {
+    /// Listens. Until [`Self::open`] calls hear that the node is starting.
+    pub(crate) fn start(listeners: Vec<Listener>) -> Self {
+        let addresses = listeners.iter().map(Listener::address).collect();
+        let (door, stop, mut tasks) = (Door::default(), CancellationToken::new(), JoinSet::new());
+        for listener in listeners {
+            tasks.spawn(serve(door.clone(), listener, stop.clone()));
+        }
+        Self { addresses, door, stop, tasks, health: None }
+    }
+
+    /// Where it listens.
+    pub(crate) fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Where a node says what it is about before this is open.
+    pub(crate) fn starting(&self) -> Starting {
+        self.door.starting()
+    }
+
+    /// Answers from now on.
+    pub(crate) async fn open(&mut self, engine: Arc<dyn Engine>, jobs: Option<Arc<JobsHost>>) {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_serving::<Service>().await;
+        self.health = Some(reporter);
+        let service = ControlService::new(engine, self.door.calls());
+        let control = ControlServer::with_interceptor(service, control::admit);
+        let mut routes = Routes::new(health).add_service(control);
+        if let Some(host) = jobs {
+            let jobs = JobsServer::new(JobsService::new(host, self.stop.clone()));
+            routes = routes.add_service(jobs.max_decoding_message_size(JOBS_MESSAGE_BYTES_MAX));
+        }
+        self.door.open(routes.prepare());
+    }
+
+    /// Says to those who ask for its health that it goes.
+    pub(crate) async fn set_not_serving(&self) {
+        if let Some(health) = &self.health {
+            health.set_not_serving::<Service>().await;
+        }
+    }
+
+    /// Takes no more calls, and waits for those that run.
+    pub(crate) async fn drain(&mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Ends what still runs, and waits until it has.
+    pub(crate) async fn end(mut self) {
+        if !self.tasks.is_empty() {
+            tracing::warn!("commands that still ran are cut off");
+        }
+        self.door.calls().end(CALLS_TIME_MAX).await;
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn serve(door: Door, listener: Listener, stop: CancellationToken) {
+    let address = listener.to_string();
+    let server = Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    let served = match listener {
+        Listener::Unix(listener, _file) => {
+            let incoming = UnixListenerStream::new(listener);
+            server.serve_with_incoming_shutdown(door, incoming, stop.cancelled()).await
+        }
+        Listener::Tcp(listener, _) => {
+            let at_once = |stream: &TcpStream| {
+                // What fails here is slow at most.
+                let _ = stream.set_nodelay(true);
+            };
+            let incoming = TcpListenerStream::new(listener).inspect_ok(at_once);
+            server.serve_with_incoming_shutdown(door, incoming, stop.cancelled()).await
+        }
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, address, "the control API has ended");
+    }
+}
