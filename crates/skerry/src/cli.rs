@@ -381,7 +381,8 @@ pub(crate) struct ImportArgs {
 }
 
 const IMPORT_EXAMPLES: &str = "\
-Holes and zeros take no space. A volume that is written over must be large enough and have no clients; \
+Holes and zeros take no space. A new volume is called NAME.importing until all of it is there. \
+A volume that is written over must be large enough and have no clients; \
 what lies behind the image's end stays as it is. Packed images and those of other formats are refused with the \
 command that makes a raw one.
 

@@ -192,8 +192,13 @@ impl Control for ControlService {
         &self,
         request: Request<Streaming<v1::ImportVolumeRequest>>,
     ) -> Answer<v1::ImportVolumeResponse> {
-        let imported = import::import(&*self.engine, request.into_inner()).await?;
-        Ok(Response::new(imported))
+        let (engine, ended) = (self.engine.clone(), self.calls.ended());
+        let messages = request.into_inner();
+        // Not this handler's: that is dropped when the client goes.
+        let importing =
+            self.calls.spawn(async move { import::import(&*engine, messages, &ended).await });
+        let imported = importing.await.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(imported?))
     }
 
     async fn export_volume(

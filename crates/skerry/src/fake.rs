@@ -36,7 +36,8 @@ struct State {
     problems: Vec<String>,
     opened: u64,
     flushes: u64,
-    stopped: bool,
+    /// How many volumes there were when it was shut down.
+    left: Option<usize>,
     hangs: bool,
     keeps_snapshots: bool,
     unreadable_from: Option<u64>,
@@ -76,7 +77,12 @@ impl Fake {
     /// How many flushes there were, and whether it was shut down.
     pub(crate) fn flushes_and_end(&self) -> (u64, bool) {
         let state = self.0.lock();
-        (state.flushes, state.stopped)
+        (state.flushes, state.left.is_some())
+    }
+
+    /// How many volumes there were when it was shut down.
+    pub(crate) fn left_at_the_end(&self) -> Option<usize> {
+        self.0.lock().left
     }
 
     /// How many devices were opened.
@@ -307,7 +313,8 @@ impl Engine for Fake {
     }
 
     async fn shutdown(&self) -> Result<()> {
-        self.0.lock().stopped = true;
+        let mut state = self.0.lock();
+        state.left = Some(state.volumes.len());
         Ok(())
     }
 

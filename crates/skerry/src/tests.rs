@@ -20,7 +20,7 @@ use crate::fake::Fake;
 use crate::jobs::{JobsHost, Opener};
 use crate::layout::Layout;
 use crate::listen::Listeners;
-use crate::settings::{Listen, Settings};
+use crate::settings::{Listen, Seconds, Settings};
 
 /// A node over [`Fake`], in a directory of its own, until it is dropped.
 struct Node {
@@ -68,6 +68,7 @@ impl Node {
     fn start_with(jobs: bool) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut settings = Settings { data: dir.path().to_owned(), ..Settings::default() };
+        settings.node.shutdown_drain_s = Seconds(1);
         settings.nbd.listen = Some(vec![Listen(Address::Unix(dir.path().join("nbd.sock")))]);
         settings.metrics.listen = Some(Listen(Address::Tcp("127.0.0.1:0".to_owned())));
         let (fake, stop) = (Fake::default(), CancellationToken::new());

@@ -49,8 +49,11 @@ pub(super) async fn run(context: &mut Context<'_>, args: ImportArgs) -> Result<(
     let answered = client.import_volume(ReceiverStream::new(receiver)).await;
     bar.finish_and_clear();
     if let Ok(Err(error)) = reading.await {
-        let hint = format!("volume {name} may be incomplete: import again, or delete it");
         let error = unreadable(&args.file, &error);
+        if !args.force {
+            return Err(error);
+        }
+        let hint = format!("volume {name} may be incomplete: import again");
         return Err(Error::new(error.kind(), format!("{error}; {hint}")));
     }
     print(context, &answered?, size_bytes)

@@ -1,43 +1,90 @@
 //! An import, as the node sees it: pieces in order, written as they come, flushed at the end.
+//!
+//! A volume that is made for it has another name until it is whole, so that half an image is never taken for one.
 
 use futures::{Stream, StreamExt as _};
 use skerry_api::v1::import_volume_request::Message;
 use skerry_api::{Error, ErrorKind, Result, v1};
-use skerry_core::name::{Name, Target};
+use skerry_core::name::{NAME_BYTES_MAX, Name, Target};
 use skerry_core::size::{BlockSize, SECTOR_BYTES};
 use skerry_volume::{CreateVolume, VolumeInfo};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::convert::{self, error, out_of_order};
+use crate::door;
 use crate::engine::{Engine, EngineDevice};
 use crate::values::{human_bytes, invalid, name, volume_bytes};
 
-/// Writes a volume from a stream of messages.
+/// Ends the name of a volume that is not whole yet.
+const UNFINISHED: &str = ".importing";
+
+/// Writes a volume from a stream of messages, until `ended` says that the node stops.
 ///
-/// If it fails half-way, what was written stays: the volume can be imported again, or deleted.
+/// If it fails half-way, a volume that it made is deleted. One that it writes over stays as it is then: it can be
+/// imported again, or deleted.
 pub(super) async fn import(
     engine: &dyn Engine,
     mut messages: impl Stream<Item = Result<v1::ImportVolumeRequest, Status>> + Unpin,
+    ended: &CancellationToken,
 ) -> Result<v1::ImportVolumeResponse> {
     let Some(Message::Head(head)) = next(&mut messages).await? else {
         return Err(out_of_order("the head comes first"));
     };
     let name = name(&head.name)?;
     let size_bytes = volume_bytes(head.size_bytes)?;
-    let created = prepare(engine, &name, size_bytes, head.overwrite).await?;
-    let target = Target { volume: name.clone(), snapshot: None };
+    let Destination { volume, created } =
+        prepare(engine, &name, size_bytes, head.overwrite).await?;
+    let written = tokio::select! {
+        written = write(engine, messages, &volume, size_bytes, created) => written,
+        () = ended.cancelled() => Err(door::stopping().into()),
+    };
+    let data_bytes = match written {
+        Ok(data_bytes) => data_bytes,
+        Err(error) => return Err(give_up(engine, &volume, created, &error).await),
+    };
+    if created {
+        engine.rename_volume(&volume, &name).await.map_err(|failed| {
+            let failed = error(failed);
+            let message = format!("{failed}; volume {volume} has the whole image: rename it");
+            Error::new(failed.kind(), message)
+        })?;
+    }
+    let volume = engine.show_volume(&name).await.map_err(error)?;
+    Ok(v1::ImportVolumeResponse { volume: Some(convert::volume(volume)), created, data_bytes })
+}
+
+/// Writes what comes, and makes it durable; returns how many bytes of data there were.
+async fn write(
+    engine: &dyn Engine,
+    mut messages: impl Stream<Item = Result<v1::ImportVolumeRequest, Status>> + Unpin,
+    volume: &Name,
+    size_bytes: u64,
+    created: bool,
+) -> Result<u64> {
+    let target = Target { volume: volume.clone(), snapshot: None };
     let device = engine.open_device(&target).await.map_err(error)?;
     if device.is_read_only() {
-        let message = format!("volume {name} can't be written here: another node holds it");
+        let message = format!("volume {volume} can't be written here: another node holds it");
         return Err(Error::new(ErrorKind::InUse, message));
     }
     let mut writer = Writer { device: &*device, at: 0, size_bytes, created, data_bytes: 0 };
     while let Some(message) = next(&mut messages).await? {
         writer.write(message).await?;
     }
-    let data_bytes = writer.finish().await?;
-    let volume = engine.show_volume(&name).await.map_err(error)?;
-    Ok(v1::ImportVolumeResponse { volume: Some(convert::volume(volume)), created, data_bytes })
+    writer.finish().await
+}
+
+/// Leaves nothing of a volume that is not whole; says what an import that failed leaves.
+async fn give_up(engine: &dyn Engine, volume: &Name, created: bool, why: &Error) -> Error {
+    let left = match created {
+        false => format!("volume {volume} may be incomplete: import again"),
+        true => match engine.delete_volume(volume, true, true).await {
+            Ok(()) => return why.clone(),
+            Err(failed) => format!("volume {volume} is left of it ({failed}): delete it"),
+        },
+    };
+    Error::new(why.kind(), format!("{why}; {left}"))
 }
 
 async fn next(
@@ -53,34 +100,59 @@ async fn next(
     }
 }
 
-/// Makes the volume if there is none of this name; true if it did.
+/// Where an import goes.
+struct Destination {
+    volume: Name,
+    /// Made for it, under a name of its own.
+    created: bool,
+}
+
+/// Makes a volume if there is none of this name.
 async fn prepare(
     engine: &dyn Engine,
     name: &Name,
     size_bytes: u64,
     overwrite: bool,
-) -> Result<bool> {
+) -> Result<Destination> {
     match engine.show_volume(name).await {
-        Ok(found) if !found.deleted => {
-            if !overwrite {
-                let message = format!(
-                    "volume {name} exists: import into another, or write over it with --force"
-                );
-                return Err(Error::new(ErrorKind::Exists, message));
-            }
+        Ok(found) if found.deleted => {
+            let message = format!(
+                "volume {name} is deleted, and its snapshots keep the name: import into another, or delete them"
+            );
+            return Err(Error::new(ErrorKind::Exists, message));
+        }
+        Ok(_) if !overwrite => {
+            let message =
+                format!("volume {name} exists: import into another, or write over it with --force");
+            return Err(Error::new(ErrorKind::Exists, message));
+        }
+        Ok(found) => {
             check(&found, size_bytes)?;
-            return Ok(false);
+            return Ok(Destination { volume: name.clone(), created: false });
         }
-        Err(failed) if failed.kind() != skerry_volume::ErrorKind::NotFound => {
-            return Err(error(failed));
-        }
-        // Of a name that its snapshots keep taken, the engine says so.
-        Ok(_) | Err(_) => {}
+        Err(failed) if failed.kind() == skerry_volume::ErrorKind::NotFound => {}
+        Err(failed) => return Err(error(failed)),
     }
+    let volume = unfinished(name)?;
     let block_size_bytes = BlockSize::default().bytes() as u64;
-    let new = CreateVolume { name: name.clone(), size_bytes, block_size_bytes, flush: None };
-    engine.create_volume(new).await.map_err(error)?;
-    Ok(true)
+    let new = CreateVolume { name: volume.clone(), size_bytes, block_size_bytes, flush: None };
+    engine.create_volume(new).await.map_err(|failed| match failed.kind() {
+        skerry_volume::ErrorKind::Exists => {
+            let message = format!(
+                "volume {volume} exists: another import into {name} runs, or was cut off; delete it to import again"
+            );
+            Error::new(ErrorKind::Exists, message)
+        }
+        _ => error(failed),
+    })?;
+    Ok(Destination { volume, created: true })
+}
+
+/// What a volume is called until it is whole.
+fn unfinished(whole: &Name) -> Result<Name> {
+    // Names are ASCII.
+    let begin = whole.as_str().get(..NAME_BYTES_MAX - UNFINISHED.len());
+    name(&format!("{}{UNFINISHED}", begin.unwrap_or(whole.as_str())))
 }
 
 /// Whether a volume that there is may be written over.

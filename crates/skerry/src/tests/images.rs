@@ -2,7 +2,17 @@
 
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use skerry_api::v1::import_volume_request::Message;
+use skerry_api::{Client, v1};
+use skerry_testkit::PATIENCE;
+
 use super::*;
+
+/// Between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Writes a sparse image: 3 MiB and 100 bytes, with data in three places, the last one at its end.
 fn sparse_image(node: &Node, name: &str) -> Vec<u8> {
@@ -168,4 +178,79 @@ fn large_images_pass_in_pieces() {
     node.ok(&["import", &node.file("in"), "disk"]);
     node.ok(&["export", "disk", &node.file("out")]);
     assert!(std::fs::read(node.path("out")).expect("the export") == content);
+}
+
+/// Sends the head of an import of 1 MiB and a part of its data, and then what follows.
+fn part_of_an_import(
+    then: impl futures::Stream<Item = v1::ImportVolumeRequest> + Send + 'static,
+) -> impl futures::Stream<Item = v1::ImportVolumeRequest> + Send + 'static {
+    let head = v1::ImportHead { name: "disk".to_owned(), size_bytes: 1 << 20, overwrite: false };
+    let data = v1::Data { offset: 0, bytes: vec![1; 4096].into() };
+    let messages = [Message::Head(head), Message::Data(data)]
+        .map(|message| v1::ImportVolumeRequest { message: Some(message) });
+    futures::stream::iter(messages).chain(then)
+}
+
+/// The names of all volumes.
+fn volumes(node: &Node) -> Vec<String> {
+    let all = node.json(&["volume", "list"]);
+    let names = all.as_array().into_iter().flatten();
+    names.filter_map(|volume| Some(volume["name"].as_str()?.to_owned())).collect()
+}
+
+/// Waits until there are these.
+fn wait_for_volumes(runtime: &tokio::runtime::Runtime, node: &Node, wanted: &[&str]) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while volumes(node) != wanted {
+        assert!(tokio::time::Instant::now() < deadline, "{:?}", volumes(node));
+        runtime.block_on(async { tokio::time::sleep(LOOK_INTERVAL).await });
+    }
+}
+
+#[test]
+fn an_import_that_ends_early_leaves_nothing() {
+    let node = Node::start();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let client = runtime.block_on(Client::connect(&Address::Unix(node.path("api.sock"))));
+    let client = client.expect("connected");
+    let messages = part_of_an_import(futures::stream::empty());
+    let error = runtime.block_on(client.import_volume(messages)).expect_err("too short");
+    assert!(error.message().contains("byte 4096"), "{error}");
+    assert_eq!(volumes(&node), Vec::<String>::new());
+}
+
+/// The command is killed, or its connection breaks.
+#[test]
+fn an_import_whose_client_goes_leaves_nothing() {
+    let node = Node::start();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let address = Address::Unix(node.path("api.sock"));
+    let importing = runtime.spawn(async move {
+        let client = Client::connect(&address).await?;
+        client.import_volume(part_of_an_import(futures::stream::pending())).await
+    });
+    wait_for_volumes(&runtime, &node, &["disk.importing"]);
+    std::fs::write(node.path("image"), [1; 4096]).expect("a file");
+    node.fails(&["import", &node.file("image"), "disk"], 4, "another import into disk");
+    importing.abort();
+    wait_for_volumes(&runtime, &node, &[]);
+    node.ok(&["import", &node.file("image"), "disk"]);
+    assert_eq!(volumes(&node), ["disk"]);
+}
+
+/// Nothing is written for a command once the engine is told to end.
+#[test]
+fn an_import_ends_with_its_node() {
+    let mut node = Node::start();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let address = Address::Unix(node.path("api.sock"));
+    let importing = runtime.spawn(async move {
+        let client = Client::connect(&address).await?;
+        client.import_volume(part_of_an_import(futures::stream::pending())).await
+    });
+    wait_for_volumes(&runtime, &node, &["disk.importing"]);
+    node.stop();
+    assert_eq!(node.fake.left_at_the_end(), Some(0), "volumes");
+    let answer = runtime.block_on(importing).expect("no panic");
+    assert_eq!(answer.expect_err("it was cut off").kind(), skerry_api::ErrorKind::Unavailable);
 }
