@@ -1,7 +1,7 @@
 //! The data directory of a node: the names of everything in it, in one place.
 
 use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use skerry_api::{Address, Error, ErrorKind, Result};
@@ -60,7 +60,25 @@ impl Layout {
 
     /// The disk cache, unless the settings say otherwise.
     pub(crate) fn cache(&self, settings: &Settings) -> PathBuf {
-        settings.cache.dir.clone().unwrap_or_else(|| self.data.join("cache"))
+        let dir = settings.cache.dir.clone().unwrap_or_else(|| self.data.join("cache"));
+        std::path::absolute(&dir).unwrap_or(dir)
+    }
+
+    /// Those of the node's directories into which other users can look. Their files may be older than the rule that only
+    /// the node's own user may read them.
+    pub(crate) fn open_to_others(&self, settings: &Settings) -> Vec<PathBuf> {
+        let mut dirs = vec![self.data.clone(), self.log(settings), self.cache(settings)];
+        dirs.dedup();
+        let may = |dir: &Path, bits: u32| {
+            std::fs::metadata(dir).is_ok_and(|found| found.mode() & bits == bits)
+        };
+        let leads_there = |dir: &Path| dir.ancestors().skip(1).all(|above| may(above, 0o001));
+        // To list it, or to open what is called as everywhere.
+        dirs.retain(|dir| {
+            (may(dir, 0o004) || may(dir, 0o001))
+                && dir.canonicalize().is_ok_and(|dir| leads_there(&dir))
+        });
+        dirs
     }
 
     /// The socket of NBD.
@@ -103,4 +121,40 @@ impl Layout {
 pub(crate) fn failed(what: &str, path: &Path, error: &std::io::Error) -> Error {
     let message = format!("{} {what}: {error}", path.display());
     Error::new(ErrorKind::Unavailable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, create_dir, set_permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn directories_that_others_can_reach_are_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let set = |dir: &Path, mode| set_permissions(dir, Permissions::from_mode(mode));
+        let layout = Layout::new(&dir.path().join("data")).expect("a layout");
+        layout.create().expect("made");
+        let mut settings = Settings::default();
+        let (log, inside) = (dir.path().join("log"), layout.data().join("cache"));
+        for made in [&log, &inside] {
+            create_dir(made).expect("made");
+            set(made, 0o755).expect("set");
+        }
+        settings.log.dir = Some(log.clone());
+        set(dir.path(), 0o700).expect("set");
+        let none: Vec<PathBuf> = Vec::new();
+        assert_eq!(layout.open_to_others(&settings), none, "nobody comes so far");
+        set(dir.path(), 0o711).expect("set");
+        if layout.open_to_others(&settings).is_empty() {
+            eprintln!("skipped: directories for temporary files are closed here");
+            return;
+        }
+        assert_eq!(layout.open_to_others(&settings), std::slice::from_ref(&log));
+        set(&log, 0o750).expect("set");
+        assert_eq!(layout.open_to_others(&settings), none);
+        set(layout.data(), 0o755).expect("set");
+        assert_eq!(layout.open_to_others(&settings), [layout.data().to_owned(), inside]);
+    }
 }

@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_serve::nbd::{Limits, Server as NbdServer, SessionThreads};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -44,12 +45,20 @@ pub(crate) async fn main(
 ) -> Result<()> {
     let logging = Logging::start(variable)?;
     raise_open_files();
+    // What a node makes holds its guests' data: nobody else may look into it.
+    umask(Mode::from_raw_mode(0o077));
     let stop = stop_signals(logging.lines())?;
     let layout = Layout::new(&settings.data)?;
     layout.create()?;
     let host = identity::host(settings.node.name.as_deref());
     let _lock = Lock::take(&layout, &host)?;
     let identity = Identity::open(&layout, host, &SystemEntropy)?;
+    for dir in layout.open_to_others(&settings) {
+        let dir = dir.display();
+        tracing::warn!(
+            "{dir} is open to other users, and holds what guests write: chmod 700 {dir}"
+        );
+    }
     let mut listeners = Listeners::bind(&settings, &layout).await?;
     // From here on commands hear what the start waits for.
     let api = ApiServer::start(std::mem::take(&mut listeners.api));

@@ -2,6 +2,9 @@
 
 use std::error::Error;
 use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use skerry_testkit::s3_faults::{Call, Fault};
@@ -20,6 +23,46 @@ fn node(dir: &TempDir) -> NodeSettings {
 /// Runs a shell's line before the node, in the same process.
 fn after(settings: NodeSettings, line: &str) -> NodeSettings {
     settings.wrapper(&["sh", "-c", &format!("{line}; exec \"$@\""), "sh"])
+}
+
+/// Everything below a directory, and it.
+fn tree(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = vec![dir.to_owned()];
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => found.extend(tree(&entry.path())?),
+            false => found.push(entry.path()),
+        }
+    }
+    Ok(found)
+}
+
+/// Wherever guests' data goes: directories of the settings' own lie where everybody gets in.
+#[test]
+fn nobody_else_may_read_what_a_node_writes() -> Outcome {
+    let dir = TempDir::new()?;
+    let [log, cache, bucket] = ["log", "cache", "bucket"].map(|name| dir.path().join(name));
+    let config = dir.path().join("skerry.toml");
+    fs::write(&config, format!("[cache]\ndir = {cache:?}\n"))?;
+    let settings = node(&dir).arg("--log").arg(&log).arg("--config").arg(config);
+    let node = after(settings.bucket_dir(&bucket), "umask 022").start()?;
+    let uri = node.create("disk", "4M", &[])?;
+    let mut client = NbdClient::connect(&uri)?;
+    client.write(0, &[1; 64 << 10])?;
+    client.flush()?;
+    drop(client);
+    let settings = node.stop()?;
+    let mut looked_at = 0;
+    for root in [settings.data(), &log, &bucket] {
+        for path in tree(root)? {
+            let mode = fs::symlink_metadata(&path)?.mode();
+            assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 10, "{looked_at} files");
+    Ok(())
 }
 
 /// A terminal that is gone, a reader that died, a full disk: the node goes on without its lines.
