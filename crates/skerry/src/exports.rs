@@ -12,6 +12,7 @@ use skerry_serve::{
 };
 use skerry_volume::{Error, ErrorKind};
 use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Engine, EngineDevice};
 
@@ -24,12 +25,14 @@ pub(crate) struct EngineExports {
     engine: Arc<dyn Engine>,
     /// The engine's runtime: what opening a volume starts must not run on a session's thread.
     runtime: Handle,
+    /// Held by the client that is told what there is: that asks the bucket about every volume.
+    listing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl EngineExports {
     /// Exports of this engine, which runs on the caller's runtime.
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine, runtime: Handle::current() }
+        Self { engine, runtime: Handle::current(), listing: Arc::default() }
     }
 }
 
@@ -37,6 +40,7 @@ impl EngineExports {
 impl Exports for EngineExports {
     async fn list(&self) -> Result<Vec<String>, OpenError> {
         let unavailable = |error: Error| OpenError::Unavailable(error.message().to_owned());
+        let _turn = self.listing.lock().await;
         let mut names = Vec::new();
         for volume in self.engine.list_volumes().await.map_err(unavailable)? {
             if volume.snapshots > 0
@@ -59,12 +63,15 @@ impl Exports for EngineExports {
         let target: Target = name.parse().map_err(|_| not_found())?;
         let (exports, purpose) = (self.clone(), client.purpose);
         let opened = self.runtime.spawn(async move {
-            match (purpose, &target.snapshot) {
-                (Purpose::Describe, None) => exports.describe(&target).await,
-                _ => exports.attach(&target).await,
+            match purpose {
+                Purpose::Describe => exports.describe(&target).await,
+                Purpose::Serve => exports.attach(&target).await,
             }
         });
-        let opened = opened.await.map_err(|error| OpenError::Unavailable(error.to_string()))?;
+        // A server that stops waits for it no more: no volume may be claimed then.
+        let opened = AbortOnDropHandle::new(opened)
+            .await
+            .map_err(|error| OpenError::Unavailable(error.to_string()))?;
         opened.map_err(|error| open_error(name, error))
     }
 }
@@ -77,9 +84,18 @@ impl EngineExports {
         Ok(Arc::new(DeviceExport { info, device: Some(device) }))
     }
 
-    /// Opening a volume claims it for this node; whoever only asks about it must not do that.
+    /// Opening a volume claims it for this node, and opening a snapshot pins it: neither is done for a client that only
+    /// asks.
     async fn describe(&self, target: &Target) -> Result<Arc<dyn Export>, Error> {
         let found = self.engine.show_volume(&target.volume).await?;
+        if let Some(snapshot) = &target.snapshot {
+            let all = self.engine.list_snapshots(&target.volume).await?;
+            let view = all.into_iter().find(|view| view.name == snapshot.as_str());
+            let view = view.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is none"))?;
+            let info = info(target.to_string(), view.size_bytes, found.block_size_bytes);
+            let info = ExportInfo { read_only: true, ..info };
+            return Ok(Arc::new(DeviceExport { info, device: None }));
+        }
         if found.deleted {
             return Err(Error::new(ErrorKind::NotFound, "only its snapshots remain"));
         }

@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use skerry_serve::{ClientInfo, Content, Exports as _, OpenError, Purpose, ZeroesOptions};
+use skerry_serve::{
+    ClientInfo, Content, ExportInfo, Exports as _, OpenError, Purpose, ZeroesOptions,
+};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -116,7 +118,7 @@ async fn volumes_and_snapshots_are_exports() {
 }
 
 #[tokio::test]
-async fn describing_a_volume_opens_nothing() {
+async fn describing_a_volume_or_a_snapshot_opens_nothing() {
     let fake = Fake::default();
     let engine: Arc<dyn crate::engine::Engine> = Arc::new(fake.clone());
     let new = skerry_volume::CreateVolume {
@@ -126,11 +128,18 @@ async fn describing_a_volume_opens_nothing() {
         flush: None,
     };
     engine.create_volume(new).await.expect("made");
+    let (db, s) = ("db".parse().expect("a name"), "s".parse().expect("a name"));
+    engine.create_snapshot(&db, Some(&s)).await.expect("taken");
     let exports = EngineExports::new(engine);
     let asks = ClientInfo { purpose: Purpose::Describe, ..client() };
     let info = exports.open("db", &asks).await.expect("described").info();
     assert_eq!((info.name.as_str(), info.size_bytes, info.read_only), ("db", 1 << 20, false));
     assert_eq!(info.block_bytes_preferred, 8192);
-    assert!(matches!(exports.open("no", &asks).await.err(), Some(OpenError::NotFound { .. })));
+    let snapshot = exports.open("db@s", &asks).await.expect("described").info();
+    assert_eq!(snapshot, ExportInfo { name: "db@s".to_owned(), read_only: true, ..info });
+    for absent in ["no", "db@no", "no@s"] {
+        let error = exports.open(absent, &asks).await.err();
+        assert_eq!(error, Some(OpenError::NotFound { name: absent.to_owned() }));
+    }
     assert_eq!(fake.opened(), 0, "a volume is claimed by whoever opens it");
 }
