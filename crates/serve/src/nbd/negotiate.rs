@@ -117,14 +117,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
             option::EXPORT_NAME => return self.export_name(data).await.map(Some),
             option::GO => return self.describe(option, data, Purpose::Serve).await,
             option::INFO => return self.describe(option, data, Purpose::Describe).await,
-            option::LIST => self.list(data).await,
+            option::LIST => self.list(data).await?,
             option::STRUCTURED_REPLY if data.is_empty() => {
                 self.structured = true;
                 self.line.put(option, reply::ACK, &[]);
             }
             option::STRUCTURED_REPLY => self.malformed(option),
             option::LIST_META_CONTEXT | option::SET_META_CONTEXT => {
-                self.meta_context(option, data).await;
+                self.meta_context(option, data).await?;
             }
             option::ABORT => {
                 self.line.put(option, reply::ACK, &[]);
@@ -152,18 +152,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
         self.line.put(option, reply::ERR_INVALID, b"the option's data is malformed");
     }
 
-    async fn open(&mut self, name: &str, why: Purpose) -> Result<Arc<dyn Export>, OpenError> {
+    /// Opens an export, for as long as it takes, unless the server stops meanwhile.
+    async fn open(
+        &mut self,
+        name: &str,
+        why: Purpose,
+    ) -> Result<Result<Arc<dyn Export>, OpenError>, NegotiateError> {
         let started = Instant::now();
         self.client.purpose = why;
-        let opened = self.exports.open(name, &self.client).await;
+        let opened =
+            unless_stopped(self.line.control, self.exports.open(name, &self.client)).await?;
         self.line.deadline += started.elapsed();
-        opened
+        Ok(opened)
     }
 
     async fn export_name(&mut self, data: &[u8]) -> Result<Arc<dyn Export>, NegotiateError> {
         let name = std::str::from_utf8(data)
             .map_err(|_| NegotiateError::Protocol("a name that isn't UTF-8"))?;
-        let export = self.open(name, Purpose::Serve).await.map_err(NegotiateError::Refused)?;
+        let export = self.open(name, Purpose::Serve).await?.map_err(NegotiateError::Refused)?;
         self.keep_meta_only_for(name);
         let info = export.info();
         let no_zeroes = self.hello.is_some_and(|h| h.no_zeroes);
@@ -184,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
             self.line.send().await?;
             return Ok(None);
         };
-        let export = match self.open(&request.name, purpose).await {
+        let export = match self.open(&request.name, purpose).await? {
             Ok(export) => export,
             Err(error) => {
                 self.line.put_refusal(option, &error);
@@ -222,12 +228,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
         }
     }
 
-    async fn list(&mut self, data: &[u8]) {
+    async fn list(&mut self, data: &[u8]) -> Result<(), NegotiateError> {
         if !data.is_empty() {
-            return self.malformed(option::LIST);
+            self.malformed(option::LIST);
+            return Ok(());
         }
         let started = Instant::now();
-        let listed = self.exports.list().await;
+        let listed = unless_stopped(self.line.control, self.exports.list()).await?;
         self.line.deadline += started.elapsed();
         match listed {
             Ok(names) => {
@@ -238,20 +245,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
             }
             Err(error) => self.line.put_refusal(option::LIST, &error),
         }
+        Ok(())
     }
 
-    async fn meta_context(&mut self, option: u32, data: &[u8]) {
+    async fn meta_context(&mut self, option: u32, data: &[u8]) -> Result<(), NegotiateError> {
         let selects = option == option::SET_META_CONTEXT;
         if selects {
             self.meta_for = None; // even when this one fails
         }
         if !self.structured {
             let text = b"structured replies must be negotiated first";
-            return self.line.put(option, reply::ERR_INVALID, text);
+            self.line.put(option, reply::ERR_INVALID, text);
+            return Ok(());
         }
-        let Some(request) = MetaRequest::decode(data) else { return self.malformed(option) };
-        if let Err(error) = self.open(&request.name, Purpose::Describe).await {
-            return self.line.put_refusal(option, &error);
+        let Some(request) = MetaRequest::decode(data) else {
+            self.malformed(option);
+            return Ok(());
+        };
+        if let Err(error) = self.open(&request.name, Purpose::Describe).await? {
+            self.line.put_refusal(option, &error);
+            return Ok(());
         }
         let asks_all = !selects
             && (request.queries.is_empty() || request.queries.iter().any(|q| q == "base:"));
@@ -263,6 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
             }
         }
         self.line.put(option, reply::ACK, &[]);
+        Ok(())
     }
 
     /// Contexts hold for the export that they were selected for, under the name that was used.
@@ -368,12 +382,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<'_, S> {
     }
 }
 
-/// Waits for `io`, but not past the deadline or an order to stop.
-async fn bounded<T>(
+/// Waits for `work`, but not past an order to stop.
+async fn unless_stopped<T>(
     control: &Control,
-    deadline: Instant,
-    time_max: Duration,
-    io: impl Future<Output = io::Result<T>>,
+    work: impl Future<Output = T>,
 ) -> Result<T, NegotiateError> {
     let stopped = poll_fn(|cx| match control.poll(cx) {
         Order::Serve => Poll::Pending,
@@ -382,9 +394,19 @@ async fn bounded<T>(
     tokio::select! {
         biased;
         () = stopped => Err(NegotiateError::ShuttingDown),
-        done = tokio::time::timeout_at(deadline, io) => match done {
-            Ok(done) => Ok(done?),
-            Err(_) => Err(NegotiateError::TooSlow(time_max)),
-        },
+        done = work => Ok(done),
+    }
+}
+
+/// Waits for `io`, but not past the deadline or an order to stop.
+async fn bounded<T>(
+    control: &Control,
+    deadline: Instant,
+    time_max: Duration,
+    io: impl Future<Output = io::Result<T>>,
+) -> Result<T, NegotiateError> {
+    match unless_stopped(control, tokio::time::timeout_at(deadline, io)).await? {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(NegotiateError::TooSlow(time_max)),
     }
 }

@@ -1,11 +1,14 @@
 //! How connections end: by the client, by the server, and with requests in flight.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use skerry_serve::nbd::Drained;
-use skerry_serve::nbd::wire::command;
+use skerry_serve::nbd::wire::{InfoRequest, OptionHeader, command, option};
+use skerry_serve::nbd::{Drained, Limits};
+use skerry_serve::{ClientInfo, Export, Exports, OpenError};
+use tokio::io::AsyncWriteExt as _;
 
-use crate::client::{Client, DISK_BYTES, memory_server, serving};
+use crate::client::{Client, DISK_BYTES, memory_server, serving, serving_with};
 use crate::gate::Gate;
 
 /// Long enough that only a hang reaches it.
@@ -113,6 +116,40 @@ async fn shutdown_cuts_off_who_is_not_done_in_time() {
     assert!(stuck.is_closed().await);
     gate.let_pass(1);
     stuck.task.await.expect("ended once its request had");
+}
+
+/// Exports that never say what there is, and never open.
+struct Stuck(tokio::sync::Semaphore);
+
+#[async_trait::async_trait]
+impl Exports for Stuck {
+    async fn list(&self) -> Result<Vec<String>, OpenError> {
+        self.0.add_permits(1);
+        std::future::pending().await
+    }
+
+    async fn open(&self, _: &str, _: &ClientInfo) -> Result<Arc<dyn Export>, OpenError> {
+        self.0.add_permits(1);
+        std::future::pending().await
+    }
+}
+
+/// What takes for ever must not begin again after the stop, and must not hold it up.
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_no_export_that_is_being_opened() {
+    let stuck = Arc::new(Stuck(tokio::sync::Semaphore::new(0)));
+    let server = serving_with(stuck.clone(), Limits::default());
+    let request = InfoRequest { name: "disk".to_owned(), wanted: vec![] }.encode();
+    for (option, data) in
+        [(option::LIST, vec![]), (option::INFO, request.clone()), (option::GO, request)]
+    {
+        let mut client = Client::greet(&server).await;
+        let header = OptionHeader { option, len: data.len() as u32 };
+        client.stream.write_all(&[header.encode().as_slice(), &data].concat()).await.expect("sent");
+        stuck.0.acquire().await.expect("never closed").forget();
+        tokio::spawn(async move { client.is_closed().await });
+    }
+    assert_eq!(server.shutdown(DRAIN).await, Drained { finished: 3, cut: 0 });
 }
 
 #[tokio::test]
