@@ -2,7 +2,8 @@
 //!
 //! A large request takes its room here before a buffer for it is allocated. A connection that finds none waits in a
 //! queue, and is woken when it is first in it and room was given back. One connection at a time may go beyond the
-//! budget, so that a large request is served however much the others hold, and for however long.
+//! budget, so that a large request is served however much the others hold, and for however long. One that goes beyond it
+//! and waits for the bucket lets the large ones behind it wait, too.
 //!
 //! Small requests are counted and never wait for others: a connection that holds nothing may always go on with one (see
 //! [`super::Limits`]).
@@ -140,6 +141,11 @@ impl Share {
         if let Some((_, waker)) = queue.waiting.front() {
             waker.wake_by_ref();
         }
+    }
+
+    /// Whether all connections together hold less than half of what they may.
+    pub(crate) fn is_roomy(&self) -> bool {
+        self.budget.used_bytes() < self.budget.max / 2
     }
 
     /// Whether all connections together hold as much as they may.

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// Bounds on what clients can make the server hold or wait for.
 ///
 /// Memory is bounded by `server_bytes_in_flight_max`, plus one request of 32 MiB, plus, for each connection, one request of
-/// `request_bytes_assured` and buffers that are kept for reuse (2 MiB while it is idle, 9 MiB while not).
+/// `request_bytes_assured` and 2 MiB of buffers that are kept for reuse. What a busy connection keeps beyond that counts
+/// as bytes in flight, and is kept only while less than half of those are used.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections at once; more are closed at once. Each may cost a descriptor and its buffers.

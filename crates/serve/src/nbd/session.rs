@@ -154,11 +154,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             if self.control.poll(cx) == Order::Kill {
                 self.hang_up();
             }
+            self.output.pool.set_room(self.share.is_roomy());
             let mut busy = self.poll_slow(cx);
             busy |= self.take_requests(cx);
             busy |= self.poll_output(cx);
             busy |= self.poll_input(cx);
-            self.share.set(self.held_bytes());
+            self.count();
             if busy {
                 continue;
             }
@@ -167,6 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             if self.held_bytes() == 0 && self.slow.is_empty() {
                 self.output.pool.trim();
+                self.count();
             }
             if !self.poll_linger(cx) && !self.poll_transfers(cx) {
                 return Poll::Pending;
@@ -183,6 +185,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Everything that is held for this client and grows with what it asks for, in bytes.
     fn held_bytes(&self) -> usize {
         self.slow_bytes + self.output.len() + self.incoming.held_bytes()
+    }
+
+    /// Says how much the server holds for this client, with the buffers that it keeps beyond what each may.
+    fn count(&mut self) {
+        self.share.set(self.held_bytes() + self.output.pool.extra_bytes());
     }
 
     /// Whether another request may be taken.

@@ -237,3 +237,33 @@ async fn a_long_request_goes_on_beside_those_that_are_stuck() {
         assert_eq!(other.reply().await.errno, 0);
     }
 }
+
+/// Buffers that are kept for reuse are memory, too. Clients that leave a reply where it is must not fill the server's with
+/// them.
+#[tokio::test]
+async fn buffers_that_are_kept_count_and_are_few_when_there_are_many_clients() {
+    const CLIENTS: usize = 40;
+    const ROUND: usize = 7;
+    let gate = Gate::open("disk", 8 << 20);
+    let limits = Limits { server_bytes_in_flight_max: 64 * MIB, ..Limits::default() };
+    let server = serving_with(Arc::new(FixedExports::new(vec![gate])), limits);
+    let mut idle = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = Client::open(&server, "disk", false).await;
+        // The last one's reply is not taken: while it waits, the buffers of the others are kept.
+        for _ in 0..ROUND + 1 {
+            client.send(command::READ, 0, 0, MIB as u32, &[]).await;
+        }
+        for _ in 0..ROUND {
+            client.reply().await;
+        }
+        idle.push(client);
+    }
+    // One that talks gives the server the time to do what the others have asked for.
+    let mut other = Client::open(&server, "disk", false).await;
+    assert_eq!(other.read(0, 512).await.len(), 512);
+    // A reply of each, and what is kept beyond what each may keep: that of a few.
+    let held = server.bytes_in_flight();
+    assert!(held > CLIENTS * MIB, "{held} bytes are counted, and some are kept");
+    assert!(held < CLIENTS * (MIB + (128 << 10)) + 40 * MIB, "{held} bytes");
+}

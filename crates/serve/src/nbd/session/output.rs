@@ -22,10 +22,10 @@ const PACK_BYTES: usize = 128 << 10;
 const BUFFER_STEP_BYTES: usize = 64 << 10;
 /// Larger buffers than this aren't kept.
 const KEPT_BUFFER_BYTES_MAX: usize = 2 << 20;
-/// At most this much is kept for reuse on a connection that has requests in flight.
+/// At most this much is kept for reuse on a connection that has requests in flight, while the server has room.
 const KEPT_BYTES_MAX: usize = 8 << 20;
-/// At most this much is kept while nothing is in flight: a buffer for a request of 1 MiB, and some
-/// for small ones. Many connections are idle, and few are busy.
+/// At most this much is kept while nothing is in flight, or while the server has no room for more: a buffer for a
+/// request of 1 MiB, and some for small ones. Many connections are idle, and few are busy.
 const KEPT_IDLE_BYTES_MAX: usize = 3 << 19;
 /// Slices in one vectored write: more than fit a socket's buffer anyway.
 const SLICES_MAX: usize = 32;
@@ -35,9 +35,21 @@ const SLICES_MAX: usize = 32;
 pub(super) struct Pool {
     kept: Vec<Vec<u8>>,
     kept_bytes: usize,
+    /// Whether the server has room for more than what every connection may keep.
+    has_room: bool,
 }
 
 impl Pool {
+    /// Says whether the server has room for what is kept beyond [`KEPT_IDLE_BYTES_MAX`].
+    pub(super) fn set_room(&mut self, has_room: bool) {
+        self.has_room = has_room;
+    }
+
+    /// What is kept beyond what every connection may keep.
+    pub(super) fn extra_bytes(&self) -> usize {
+        self.kept_bytes.saturating_sub(KEPT_IDLE_BYTES_MAX)
+    }
+
     /// A buffer of `len` bytes or more, of any content.
     pub(super) fn take(&mut self, len: usize) -> Vec<u8> {
         let fits = |buf: &Vec<u8>| buf.len() >= len && buf.len() <= len.max(PACK_BYTES) * 2;
@@ -51,7 +63,8 @@ impl Pool {
 
     /// Gives a buffer back.
     pub(super) fn give(&mut self, buf: Vec<u8>) {
-        let fits = self.kept_bytes + buf.len() <= KEPT_BYTES_MAX;
+        let max = if self.has_room { KEPT_BYTES_MAX } else { KEPT_IDLE_BYTES_MAX };
+        let fits = self.kept_bytes + buf.len() <= max;
         if fits && (BUFFER_STEP_BYTES..=KEPT_BUFFER_BYTES_MAX).contains(&buf.len()) {
             self.kept_bytes += buf.len();
             self.kept.push(buf);
@@ -223,11 +236,14 @@ mod tests {
     #[test]
     fn the_pool_keeps_no_more_than_it_may() {
         let mut pool = Pool::default();
-        for _ in 0..100 {
-            pool.give(vec![0; 1 << 20]);
-        }
+        let fill = |pool: &mut Pool| (0..100).for_each(|_| pool.give(vec![0; 1 << 20]));
+        fill(&mut pool);
+        assert_eq!(pool.kept_bytes, 1 << 20, "the server has no room");
+        pool.set_room(true);
+        fill(&mut pool);
         pool.give(vec![0; KEPT_BUFFER_BYTES_MAX + 1]);
         assert_eq!(pool.kept_bytes, KEPT_BYTES_MAX);
+        assert_eq!(pool.extra_bytes(), KEPT_BYTES_MAX - KEPT_IDLE_BYTES_MAX);
         pool.trim();
         assert_eq!(pool.kept_bytes, 1 << 20);
         assert_eq!(pool.take(1 << 20).len(), 1 << 20);
