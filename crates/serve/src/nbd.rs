@@ -7,6 +7,7 @@
 //! - `negotiate`: from the first byte of a connection to an opened export;
 //! - `session`: requests and replies;
 //! - `server`: listeners, limits, counting, shutting down; `threads`: what sessions run on.
+//!   `quiet`: how often it tells of what clients do.
 //!
 //! Not here: TLS (`STARTTLS` is answered with "unsupported"; negotiation and session run over any
 //! `AsyncRead + AsyncWrite`, which is the seam for it), extended headers, the oldstyle handshake.
@@ -17,6 +18,7 @@ mod control;
 mod input;
 mod limits;
 mod negotiate;
+mod quiet;
 mod server;
 mod session;
 mod threads;

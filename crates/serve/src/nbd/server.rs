@@ -15,6 +15,7 @@ use super::budget::{Budget, Share};
 use super::control::{Control, Order};
 use super::limits::Limits;
 use super::negotiate::{NegotiateError, negotiate};
+use super::quiet::Quiet;
 use super::session::Session;
 use super::threads::SessionThreads;
 use crate::export::{ClientInfo, Exports, Purpose};
@@ -52,6 +53,24 @@ struct Shared {
     /// Changes whenever a connection ends.
     departures: watch::Sender<u64>,
     closing: watch::Sender<bool>,
+    /// Of clients that were turned away.
+    turned_away: Quiet,
+    /// Of connections that could not be begun.
+    unserved: Quiet,
+    /// Of negotiations that came to nothing.
+    not_agreed: Quiet,
+}
+
+impl Shared {
+    fn turn_away(&self, peer: &str) {
+        if let Some(times) = self.turned_away.happened() {
+            tracing::warn!(
+                peer,
+                times,
+                "turned a client away: too many connections, or shutting down"
+            );
+        }
+    }
 }
 
 #[derive(Default)]
@@ -90,6 +109,9 @@ impl Server {
             seats: Mutex::default(),
             departures: watch::Sender::new(0),
             closing: watch::Sender::new(false),
+            turned_away: Quiet::default(),
+            unserved: Quiet::default(),
+            not_agreed: Quiet::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -131,7 +153,7 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Some(place) = self.take_place() else {
-            tracing::warn!(%peer, "turned a client away: too many connections, or shutting down");
+            self.shared.turn_away(&peer);
             return;
         };
         serve(place, stream, peer, Handle::current()).await;
@@ -212,7 +234,9 @@ impl Server {
             match accepted {
                 Ok(accepted) => welcome(accepted),
                 Err(error) => {
-                    tracing::warn!(%error, "a connection can't be accepted; trying again");
+                    if let Some(times) = self.shared.unserved.happened() {
+                        tracing::warn!(%error, times, "a connection can't be accepted; trying again");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -228,12 +252,16 @@ impl Server {
         let thread = self.shared.threads.as_ref().map_or(&here, SessionThreads::next).clone();
         thread.spawn(async move {
             let Some(place) = server.take_place() else {
-                tracing::warn!(%peer, "turned a client away: too many connections, or shutting down");
+                server.shared.turn_away(&peer);
                 return;
             };
             match open() {
                 Ok(stream) => serve(place, stream, peer, here).await,
-                Err(error) => tracing::warn!(%error, %peer, "a connection can't be served"),
+                Err(error) => {
+                    if let Some(times) = server.shared.unserved.happened() {
+                        tracing::warn!(%error, %peer, times, "a connection can't be served");
+                    }
+                }
             }
         });
     }
@@ -289,7 +317,9 @@ where
         Ok(agreed) => agreed,
         Err(NegotiateError::Left | NegotiateError::ShuttingDown) => return,
         Err(error) => {
-            tracing::warn!(connection, %peer, %error, "no export was agreed on");
+            if let Some(times) = shared.not_agreed.happened() {
+                tracing::warn!(connection, %peer, %error, times, "no export was agreed on");
+            }
             return;
         }
     };
