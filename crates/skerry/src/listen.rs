@@ -5,11 +5,13 @@
 //! settings don't say otherwise. TCP defaults to loopback.
 
 use std::fmt;
-use std::fs::Permissions;
+use std::fs::{File, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use skerry_api::{Address, Error, ErrorKind, Result};
 use tokio::net::{TcpListener, UnixListener, UnixSocket, UnixStream};
 
@@ -35,20 +37,38 @@ pub(crate) enum Listener {
 
 /// The file of a Unix socket.
 #[derive(Debug)]
-pub(crate) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    /// The numbers of its disk and of the file on it.
+    numbers: (u64, u64),
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // If it can't be removed, the next start finds that nobody answers there.
-        let _ = std::fs::remove_file(&self.0);
+        // Another node may listen there by now, if a person removed this one.
+        let is_ours = |found: &Metadata| (found.dev(), found.ino()) == self.numbers;
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|found| is_ours(&found)) {
+            // If it can't be removed, the next start finds that nobody answers there.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
 impl Listener {
+    /// Says so if other hosts may reach it.
+    fn warn_if_exposed(&self) {
+        if let Self::Tcp(listener, _) = self
+            && let Ok(local) = listener.local_addr()
+            && !local.ip().is_loopback()
+        {
+            tracing::warn!(%local, "whoever reaches this address has every volume: there is no login");
+        }
+    }
+
     /// Where it is reached from this host.
     pub(crate) fn address(&self) -> Address {
         match self {
-            Self::Unix(_, file) => Address::Unix(file.0.clone()),
+            Self::Unix(_, file) => Address::Unix(file.path.clone()),
             Self::Tcp(_, address) => address.clone(),
         }
     }
@@ -57,7 +77,7 @@ impl Listener {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix(_, file) => write!(f, "unix:{}", file.0.display()),
+            Self::Unix(_, file) => write!(f, "unix:{}", file.path.display()),
             Self::Tcp(_, address) => write!(f, "{address}"),
         }
     }
@@ -80,12 +100,21 @@ impl Access {
         Ok(Self { mode: settings.socket_mode.0, group })
     }
 
-    /// Gives it to the socket's file.
-    fn grant(self, path: &Path) -> io::Result<()> {
-        if self.group.is_some() {
-            chown(path, None, self.group)?;
+    /// Gives it to the socket's file, and to nothing that was put in its place meanwhile; says which file that is.
+    fn grant(self, path: &Path) -> io::Result<SocketFile> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let found = file.metadata()?;
+        if !found.file_type().is_socket() {
+            return Err(io::Error::other("something else was put in its place"));
         }
-        std::fs::set_permissions(path, Permissions::from_mode(self.mode))
+        // The file that is open, whatever has its name by now.
+        let open = format!("/proc/self/fd/{}", file.as_raw_fd());
+        if self.group.is_some() {
+            chown(&open, None, self.group)?;
+        }
+        std::fs::set_permissions(&open, Permissions::from_mode(self.mode))?;
+        Ok(SocketFile { path: path.to_owned(), numbers: (found.dev(), found.ino()) })
     }
 
     /// Says so if others may use the socket, and can't get to it.
@@ -149,6 +178,9 @@ impl Listeners {
             Some(asked) => all(asked, Access::PRIVATE).await?,
             None => vec![bind(&layout.api_socket(), Access::PRIVATE).await?],
         };
+        for listener in nbd.iter().chain(&api) {
+            listener.warn_if_exposed();
+        }
         let metrics = match &settings.metrics.listen {
             Some(Listen(asked)) => Some(bind(asked, Access::PRIVATE).await?),
             None => None,
@@ -196,17 +228,17 @@ async fn bind_unix(path: &Path, access: Access) -> Result<Listener> {
     let address = Address::Unix(path.clone());
     address.check().map_err(invalid)?;
     remove_stale(&path).await?;
-    let listener = listen_for(&path, access).map_err(|error| no_listener(&address, &error))?;
+    let listening = listen_for(&path, access).map_err(|error| no_listener(&address, &error))?;
     access.warn_if_out_of_reach(&path);
-    Ok(Listener::Unix(listener, SocketFile(path)))
+    Ok(listening)
 }
 
 /// Connecting is refused until `listen`, and by then the file says who may.
-fn listen_for(path: &Path, access: Access) -> io::Result<UnixListener> {
+fn listen_for(path: &Path, access: Access) -> io::Result<Listener> {
     let socket = UnixSocket::new_stream()?;
     socket.bind(path)?;
-    access.grant(path)?;
-    socket.listen(BACKLOG)
+    let file = access.grant(path)?;
+    Ok(Listener::Unix(socket.listen(BACKLOG)?, file))
 }
 
 /// Removes the socket that a killed process left behind; anything else is left alone.
@@ -238,9 +270,6 @@ async fn remove_stale(path: &Path) -> Result<()> {
 async fn bind_tcp(address: &Address, text: &str) -> Result<Listener> {
     let listener = TcpListener::bind(text).await.map_err(|error| no_listener(address, &error))?;
     let local = listener.local_addr().map_err(|error| no_listener(address, &error))?;
-    if !local.ip().is_loopback() {
-        tracing::warn!(%local, "whoever reaches this address has every volume: there is no login");
-    }
     Ok(Listener::Tcp(listener, Address::Tcp(local.to_string())))
 }
 
@@ -257,8 +286,6 @@ fn no_listener(address: impl fmt::Display, error: &io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
     use super::*;
     use crate::settings::SocketMode;
 
@@ -331,6 +358,33 @@ mod tests {
         assert_eq!(group_number("4321").expect("a number"), 4321);
         let error = group_number("no such group").expect_err("unknown");
         assert!(error.message().contains("socket_group"), "{error}");
+    }
+
+    /// Who may write the directory may put another file where the socket was.
+    #[tokio::test]
+    async fn rights_are_given_to_the_socket_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, file) = (socket(&dir), dir.path().join("file"));
+        std::fs::write(&file, "precious").expect("a file");
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("set");
+        std::os::unix::fs::symlink(&file, &path).expect("a link");
+        let open = Access { mode: 0o666, group: None };
+        assert!(open.grant(&path).is_err() && open.grant(&file).is_err());
+        let mode = std::fs::metadata(&file).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_another_stays_when_its_listener_goes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let address = Address::Unix(socket(&dir));
+        let first = bind(&address, Access::PRIVATE).await.expect("bound");
+        std::fs::rename(socket(&dir), dir.path().join("b.sock")).expect("moved");
+        let second = bind(&address, Access::PRIVATE).await.expect("bound");
+        drop(first);
+        assert!(socket(&dir).exists());
+        drop(second);
+        assert!(!socket(&dir).exists());
     }
 
     #[tokio::test]
