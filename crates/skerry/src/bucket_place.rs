@@ -27,7 +27,7 @@ pub(crate) fn enter(layout: &Layout, url: &str, id: &str) -> Result<()> {
         return Ok(());
     }
     let file = layout.bucket_place();
-    match note::read::<Noted>(&file)? {
+    match read(layout)? {
         Some(before) if before.url == url && before.id == id => Ok(()),
         Some(before) if before.url == url => Err(refusal(url, &before.id, file)),
         _ => note::write(&file, &Noted { url: url.to_owned(), id: id.to_owned() }),
@@ -36,8 +36,18 @@ pub(crate) fn enter(layout: &Layout, url: &str, id: &str) -> Result<()> {
 
 /// Whether the node used a bucket at this address last: that it is there, and may be used, is known then.
 pub(crate) fn is_known(layout: &Layout, url: &str) -> Result<bool> {
-    let noted = note::read::<Noted>(&layout.bucket_place())?;
+    let noted = read(layout)?;
     Ok(noted.is_some_and(|before| before.url == url))
+}
+
+fn read(layout: &Layout) -> Result<Option<Noted>> {
+    let noted = note::read::<Noted>(&layout.bucket_place());
+    noted.map_err(|error| {
+        note::advised(
+            &error,
+            "remove it if the bucket of the settings is the one that the node used",
+        )
+    })
 }
 
 fn refusal(url: &str, before: &str, file: PathBuf) -> Error {

@@ -47,7 +47,10 @@ impl LogPlace {
             before: None,
             is_wanted: false,
         };
-        let Some(Noted { log: before, id, own_disk }) = note::read(&place.file)? else {
+        let noted = note::read(&place.file).map_err(|error| {
+            note::advised(&error, "remove it if the settings name the log that the node last used")
+        });
+        let Some(Noted { log: before, id, own_disk }) = noted? else {
             return Ok(place);
         };
         let before = PathBuf::from(before);
@@ -76,19 +79,22 @@ impl LogPlace {
     /// # Errors
     /// `Invalid` if it is another: its disk is not mounted, perhaps.
     pub(crate) fn confirm(&self, id: &str) -> Result<()> {
-        let Some(log) = &self.log else {
-            self.leave();
-            return Ok(());
-        };
-        if self.before.as_deref().is_some_and(|before| before != id) {
-            if self.is_wanted {
-                return Err(self.refusal(log));
-            }
+        let is_gone = self.before.as_deref().is_some_and(|before| before != id);
+        if let Some(log) = self.log.as_ref().filter(|_| is_gone && self.is_wanted) {
+            return Err(self.refusal(log));
+        }
+        if is_gone {
             tracing::error!(
                 "the log that this node last used is gone: what was in it and not in the bucket is lost"
             );
         }
-        self.write(log, id)
+        match &self.log {
+            Some(log) => self.write(log, id),
+            None => {
+                self.leave();
+                Ok(())
+            }
+        }
     }
 
     fn refusal(&self, before: &Path) -> Error {

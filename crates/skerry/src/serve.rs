@@ -73,11 +73,17 @@ pub(crate) async fn main(
         true => Some(JobsHost::start(Opener::new(&settings, &layout, &identity)?).await),
         false => None,
     };
-    serve(&settings, engine, jobs, api, listeners, stop, out).await?;
-    match overtaken.as_ref().and_then(|why| why.get()) {
-        Some(why) => Err(why.clone()),
-        None => Ok(()),
+    let served = serve(&settings, engine, jobs, api, listeners, stop, out).await;
+    the_end(served, overtaken.as_ref().and_then(|why| why.get()))
+}
+
+/// How the node ended: that a copy has taken its place comes before what else went wrong.
+fn the_end(served: Result<()>, overtaken: Option<&Error>) -> Result<()> {
+    let Some(why) = overtaken else { return served };
+    if let Err(error) = served {
+        tracing::error!(%error, "the node did not stop well");
     }
+    Err(why.clone())
 }
 
 /// Stops the node when a copy of it has been started; says why.
@@ -283,6 +289,16 @@ fn announce(ready: &str, out: &mut dyn Write) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_was_overtaken_says_so_however_it_ends() {
+        let error = |text: &str| Error::new(ErrorKind::Unavailable, text.to_owned());
+        let copy = error("a copy");
+        assert_eq!(the_end(Err(error("full")), Some(&copy)), Err(copy.clone()));
+        assert_eq!(the_end(Ok(()), Some(&copy)), Err(copy));
+        assert_eq!(the_end(Err(error("full")), None), Err(error("full")));
+        assert_eq!(the_end(Ok(()), None), Ok(()));
+    }
 
     #[test]
     fn a_process_that_nohup_started_ignores_the_end_of_its_terminal() {
