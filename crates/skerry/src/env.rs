@@ -24,14 +24,22 @@ impl Clock for SystemClock {
         let (now_ms, step) = {
             // A panic elsewhere leaves it whole: it is changed in one go.
             let mut time = WALL_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-            let wall = duration(clock_gettime(ClockId::Realtime)).as_millis();
-            time.now_ms(self.boot(), u64::try_from(wall).unwrap_or(u64::MAX))
+            time.now_ms(self.boot(), raw_wall_ms())
         };
         if let Some(step) = step {
             say(step);
         }
         now_ms
     }
+}
+
+/// The wall clock as it stands.
+fn raw_wall_ms() -> u64 {
+    let wall = duration(clock_gettime(ClockId::Realtime)).as_millis();
+    let wall_ms = u64::try_from(wall).unwrap_or(u64::MAX);
+    #[cfg(test)]
+    let wall_ms = wall_ms + tests::AHEAD_MS.get();
+    wall_ms
 }
 
 fn say(step: Step) {
@@ -78,7 +86,25 @@ impl Entropy for SystemEntropy {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    thread_local! {
+        /// How far the wall clock is ahead, as this thread sees it.
+        pub(super) static AHEAD_MS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// The wall clock that all parts of the node ask is the one that is held against the boot clock.
+    #[test]
+    fn a_clock_that_is_set_forward_is_not_followed_at_once() {
+        const DAY_MS: u64 = 86_400_000;
+        let before = SystemClock.wall_ms();
+        AHEAD_MS.set(DAY_MS);
+        let after = SystemClock.wall_ms();
+        AHEAD_MS.set(0);
+        assert!((before..before + DAY_MS / 2).contains(&after), "{before}, {after}");
+    }
 
     #[test]
     fn time_goes_on_and_ids_differ() {

@@ -29,8 +29,8 @@ fn the_example_holds_the_defaults() {
     assert_eq!(Settings::from_toml(EXAMPLE, &nothing), Ok(Settings::default()));
 }
 
-#[test]
-fn every_line_of_the_example_is_a_setting() {
+/// What the example is with every setting in use.
+fn whole_example() -> Settings {
     let uncommented: String = EXAMPLE
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -41,7 +41,31 @@ fn every_line_of_the_example_is_a_setting() {
         })
         .collect();
     let variable = |name: &str| Some(format!("value of {name}"));
-    let settings = Settings::from_toml(&uncommented, &variable).expect("settings");
+    Settings::from_toml(&uncommented, &variable).expect("settings")
+}
+
+/// The bucket of the example is one that a node could use, with the key that belongs to it.
+#[cfg(feature = "s3")]
+#[test]
+fn the_bucket_of_the_example_is_opened() {
+    use skerry_store::url::{StoreOptions, open};
+
+    let bucket = whole_example().bucket;
+    let options = StoreOptions { settings: bucket.options, ..StoreOptions::default() };
+    let url = bucket.url.expect("an address");
+    let opened = open(&url, &options).expect("a store");
+    assert_eq!(opened.display, url);
+    // And each of its lines is needed.
+    for line in ["allow_http", "secret_access_key"] {
+        let mut options = options.clone();
+        assert!(options.settings.remove(line).is_some(), "{line}");
+        assert!(open(&url, &options).is_err(), "without {line}");
+    }
+}
+
+#[test]
+fn every_line_of_the_example_is_a_setting() {
+    let settings = whole_example();
     assert_eq!(settings.bucket.options["access_key_id"], "value of AWS_ACCESS_KEY_ID");
     assert_eq!(settings.log.cap_bytes, Some(ByteSize(8 << 30)));
     assert!(settings.metrics.listen.is_some());

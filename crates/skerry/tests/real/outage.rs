@@ -182,6 +182,39 @@ fn a_node_that_waits_for_its_bucket_says_so_and_ends_when_it_is_told() -> Outcom
     Ok(())
 }
 
+/// An outage is told of, and fills nobody's disk with it: however many volumes and calls fail.
+#[test]
+fn an_outage_is_a_few_lines() -> Outcome {
+    const VOLUMES: usize = 3;
+    /// Of the outage itself; what each kind of failure says, once.
+    const LINES_MAX: usize = 12;
+    let (server, dir) = (BadS3::start()?, TempDir::new()?);
+    let node = settings(&server, &dir)?.start()?;
+    let mut clients = Vec::new();
+    for number in 0..VOLUMES {
+        clients.push(NbdClient::connect(&node.create(&format!("disk-{number}"), "4M", &[])?)?);
+    }
+    let lines = |text: &str| text.lines().count();
+    let before = lines(&node.process().stderr_tail());
+    for call in [Call::Write, Call::List, Call::Delete] {
+        server.fail(call, Fault::Refuse(503, "SlowDown"), EVER);
+    }
+    for round in 0..4 {
+        for client in &mut clients {
+            client.write(round * 4096, &[1; 4096])?;
+            client.flush()?;
+        }
+        server.wait_failed((round + 1) * VOLUMES as u64 * CALLS)?;
+    }
+    let said = node.process().stderr_tail();
+    let told = lines(&said) - before;
+    assert!((1..=LINES_MAX).contains(&told), "{told} lines: {said}");
+    server.mend();
+    drop(clients);
+    node.stop()?;
+    Ok(())
+}
+
 /// A wrong address, key or name is told at once.
 #[test]
 fn a_bucket_that_fails_when_it_is_first_used_is_an_error() -> Outcome {
