@@ -6,9 +6,9 @@
 //! A process that is killed leaves a file `.….skerry-export`, which the next one to the same place uses again.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
@@ -84,7 +84,7 @@ impl Staged {
     pub(crate) fn take_place(mut self) -> Result<()> {
         // The rights that a person gave to last week's are this week's.
         let before = fs::metadata(&self.place).ok().filter(|_| self.replaces);
-        let rights = before.map_or_else(new_permissions, |before| before.permissions());
+        let rights = before.map_or_else(new_permissions, |before| self.inherit(&before));
         let set = self.file.set_permissions(rights);
         set.map_err(|error| unwritable(&self.place, &error))?;
         if self.replaces {
@@ -96,6 +96,16 @@ impl Staged {
         let dir = self.place.parent().filter(|dir| !dir.as_os_str().is_empty());
         let dir = File::open(dir.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all());
         dir.map_err(|error| unwritable(&self.place, &error))
+    }
+
+    /// Gives the file the group and the owner of one before it, as far as this user may; returns the rights that it gets.
+    fn inherit(&self, before: &Metadata) -> Permissions {
+        let has_group = fchown(&self.file, None, Some(before.gid())).is_ok();
+        // Only root gives files away. Whoever runs this can read it in any case.
+        let _ = fchown(&self.file, Some(before.uid()), None);
+        // What was for one group is not for another.
+        let kept = if has_group { 0o777 } else { 0o707 };
+        Permissions::from_mode(before.mode() & kept)
     }
 
     fn rename_to_nothing(&self) -> Result<()> {
@@ -211,6 +221,8 @@ fn in_use(part: &Path) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::getgid;
+
     use super::*;
     use std::io::Write as _;
 
@@ -242,6 +254,21 @@ mod tests {
         assert_eq!(fs::read(&place).expect("there"), b"new");
         assert_eq!(names(dir.path()), ["f"]);
         assert_eq!(fs::metadata(&place).expect("there").mode() & 0o777, 0o640);
+    }
+
+    /// A backup that a group reads is still read by it, also if root wrote this week's.
+    #[test]
+    fn whose_it_was_it_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = dir.path().join("f");
+        fs::write(&place, "old").expect("written");
+        let ids =
+            if geteuid().is_root() { (1, 2) } else { (geteuid().as_raw(), getgid().as_raw()) };
+        std::os::unix::fs::chown(&place, Some(ids.0), Some(ids.1)).expect("given");
+        fs::set_permissions(&place, Permissions::from_mode(0o640)).expect("set");
+        stage(&place, true, b"new").take_place().expect("taken");
+        let found = fs::metadata(&place).expect("there");
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (ids.0, ids.1, 0o640));
     }
 
     #[test]
