@@ -127,8 +127,8 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) no_log: bool,
 
-    /// Where NBD clients connect: unix:PATH or HOST:PORT, as often as needed; replaces the defaults
-    /// [default: nbd.sock in the data directory, and 127.0.0.1:10809]
+    /// Where NBD clients connect: unix:PATH or HOST:PORT, as often as needed; replaces the default
+    /// [default: nbd.sock in the data directory]
     #[arg(long, value_name = "ADDR")]
     pub(crate) nbd: Vec<Address>,
 

@@ -16,7 +16,7 @@ use skerry_api::{Address, Error, ErrorKind, Result};
 use tokio::net::{TcpListener, UnixListener, UnixSocket, UnixStream};
 
 use crate::layout::Layout;
-use crate::settings::{Listen, NBD_TCP_DEFAULT, NbdSettings, Settings};
+use crate::settings::{Listen, NbdSettings, Settings};
 use crate::values::invalid;
 
 /// Only the node's own user may connect.
@@ -172,7 +172,7 @@ impl Listeners {
         }
         let nbd = match &settings.nbd.listen {
             Some(asked) => all(asked, access).await?,
-            None => nbd_defaults(layout, access).await?,
+            None => vec![bind(&layout.nbd_socket(), access).await?],
         };
         let api = match &settings.api.listen {
             Some(asked) => all(asked, Access::PRIVATE).await?,
@@ -200,16 +200,6 @@ async fn all(asked: &[Listen], access: Access) -> Result<Vec<Listener>> {
     let mut bound = Vec::with_capacity(asked.len());
     for Listen(address) in asked {
         bound.push(bind(address, access).await?);
-    }
-    Ok(bound)
-}
-
-/// The socket in the data directory and the protocol's own port, which somebody else may have.
-async fn nbd_defaults(layout: &Layout, access: Access) -> Result<Vec<Listener>> {
-    let mut bound = vec![bind(&layout.nbd_socket(), access).await?];
-    match bind(&Address::Tcp(NBD_TCP_DEFAULT.to_owned()), access).await {
-        Ok(listener) => bound.push(listener),
-        Err(error) => tracing::warn!("{error}; going on without it"),
     }
     Ok(bound)
 }
@@ -405,6 +395,17 @@ mod tests {
             ErrorKind::Exists
         );
         assert_eq!(std::fs::read(&path).expect("still there"), b"precious");
+    }
+
+    /// Every local user had every disk: TCP knows no rights.
+    #[tokio::test]
+    async fn a_node_listens_on_its_own_sockets_alone_unless_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(dir.path()).expect("a layout");
+        let bound = Listeners::bind(&Settings::default(), &layout).await.expect("listens");
+        let is_own = |listener: &Listener| matches!(listener, Listener::Unix(..));
+        assert!(bound.nbd.iter().chain(&bound.api).all(is_own), "{bound:?}");
+        assert_eq!((bound.nbd.len(), bound.api.len(), bound.metrics.is_some()), (1, 1, false));
     }
 
     #[tokio::test]

@@ -25,8 +25,6 @@ pub(crate) const DATA_DEFAULT: &str = "./skerry-data";
 pub(crate) const DATA_VARIABLE: &str = "SKERRY_DATA";
 /// Names the control API's address, for everything but `serve`.
 pub(crate) const API_VARIABLE: &str = "SKERRY_API";
-/// Where NBD clients find a node of this host, by the protocol's own port.
-pub(crate) const NBD_TCP_DEFAULT: &str = "127.0.0.1:10809";
 
 /// All settings, with their defaults, as a file.
 pub(crate) const EXAMPLE: &str = include_str!("settings/example.toml");
