@@ -9,7 +9,7 @@ import grpc
 
 from . import errors
 
-#: The most that a client sends in one message, bytes. A node refuses messages of more than 4 MiB; a payload and a
+#: The most that a client sends in one message, bytes. A node refuses messages of more than 16 MiB; a payload and a
 #: result have 1 MiB at most, so what fills a message to this is sent before the next is added.
 MESSAGE_BYTES_MAX = 3 << 20
 

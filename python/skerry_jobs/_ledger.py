@@ -5,7 +5,8 @@ The worker keeps one ledger over all its connections, and calls it under a lock.
 
 * So many credits are out as there are free handlers, and none while too many outcomes wait for their answer.
 * An outcome is kept, byte for byte, until it is answered. On each new connection it is said again: the node
-  answers a repeated report as it did the first.
+  answers a repeated report as it did the first. What the node can't keep now is not answered: a connection is
+  never given up for that, as the jobs of other shards go on over it.
 * The first sign of life of a job says that its handler begins: a worker that is frozen before fails no attempt.
 * A job whose lease is lost is never spoken of again, but holds its handler until that returns.
 """
@@ -17,7 +18,6 @@ import math
 from collections import deque
 from typing import Deque, Dict, List, Optional
 
-from . import errors
 from ._channel import MESSAGE_BYTES_MAX
 from ._proto import jobs_pb2 as pb
 from .leased import LeasedJob
@@ -66,8 +66,6 @@ class Ledger:
         self._credits = 0
         self._has_begun = False
         self._has_said_stop = False
-        #: The node could not do something now: all is to be said again, on another connection.
-        self.trouble: Optional[errors.JobError] = None
         #: Whether it takes no more.
         self.is_stopping = False
         self._idle_since: Optional[float] = None
@@ -80,12 +78,11 @@ class Ledger:
         self._credits = 0
         self._has_begun = False
         self._has_said_stop = False
-        self.trouble = None
         for held in self._held.values():
             held.beat_at = now
 
     def heard(self, response: pb.WorkResponse) -> List[LeasedJob]:
-        """The node spoke: returns the jobs to begin. Look at `trouble` then."""
+        """The node spoke: returns the jobs to begin."""
         for lease in response.cancels:
             self._cancel(lease)
         for beat in response.beats:
@@ -221,11 +218,9 @@ class Ledger:
 
     def _hear_beat(self, beat: pb.Beat) -> None:
         if beat.HasField("failure"):
-            failure = beat.failure
-            if failure.kind == pb.FAILURE_KIND_UNAVAILABLE:
-                self.trouble = errors.of_failure(failure)
-            else:
-                self._lose(beat.lease, failure.message)
+            # What the node can't look at now, it may be able to look at for the next sign of life.
+            if beat.failure.kind != pb.FAILURE_KIND_UNAVAILABLE:
+                self._lose(beat.lease, beat.failure.message)
         elif beat.cancel_asked:
             self._cancel(beat.lease)
 
@@ -238,8 +233,8 @@ class Ledger:
 
     def _hear_report(self, report: pb.Reported) -> None:
         failure = report.failure if report.HasField("failure") else None
+        # One shard of several is away: the node ends the connection when that changes, and then this is said again.
         if failure and failure.kind == pb.FAILURE_KIND_UNAVAILABLE:
-            self.trouble = errors.of_failure(failure)
             return
         outcome = self._unanswered.pop(report.lease, None)
         if outcome is None or failure is None:

@@ -189,12 +189,9 @@ class _Connection:
     def _hear(self, response: pb.WorkResponse) -> None:
         with self._changed:
             jobs = self._ledger.heard(response)
-            trouble = self._ledger.trouble
             self._changed.notify_all()
         for job in jobs:
             self._worker._pool.submit(self._worker._work_on, job)
-        if trouble:
-            raise trouble
 
     def _close(self) -> None:
         with self._changed:

@@ -98,7 +98,7 @@ class LedgerTest(unittest.TestCase):
         self.assertFalse(ledger.begin(job))
         self.assertEqual(ledger.next_request(9.0), pb.WorkRequest(credits=1))
 
-    def test_trouble_loses_nothing_that_was_said_with_it(self) -> None:
+    def test_what_the_node_can_not_keep_now_is_said_again_over_the_next_connection(self) -> None:
         ledger = self.connected(2)
         [job] = self.begin(ledger, 1)
         ledger.end(job, pb.Outcome(succeeded=b""))
@@ -107,13 +107,21 @@ class LedgerTest(unittest.TestCase):
         response = jobs(2)
         response.reports.append(pb.Reported(lease=b"1", failure=unavailable))
         self.assertEqual(len(ledger.heard(response)), 1)
-        self.assertIsNotNone(ledger.trouble)
+        self.assertIsNone(ledger.next_request(0.5))
         ledger.connected(1.0)
-        self.assertIsNone(ledger.trouble)
         request = ledger.next_request(1.0)
         assert request is not None
         self.assertEqual((list(request.beats), request.credits), ([b"2"], 1))
         self.assertEqual([outcome.lease for outcome in request.outcomes], [b"1"])
+
+    def test_a_sign_of_life_that_the_node_can_not_look_at_loses_no_job(self) -> None:
+        ledger = self.connected(1)
+        [job] = self.begin(ledger, 1)
+        ledger.next_request(0.0)
+        unavailable = pb.Failure(kind=pb.FAILURE_KIND_UNAVAILABLE, message="not now")
+        ledger.heard(pb.WorkResponse(beats=[pb.Beat(lease=b"1", failure=unavailable)]))
+        self.assertFalse(job.lost)
+        self.assertEqual(ledger.next_request(1.0), pb.WorkRequest(beats=[b"1"]))
 
     def test_last_words_are_worth_waiting_for_only_when_nothing_runs(self) -> None:
         ledger = self.connected(1)

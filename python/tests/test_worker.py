@@ -289,6 +289,11 @@ class Reconnecting(WorkerTest):
         connection.give(b"1")
         connection.outcome(b"1")
         connection.say(reports=[pb.Reported(lease=b"1", failure=UNAVAILABLE)])
+        # One shard of several is away: the jobs of the others go on over this connection.
+        connection.give(b"2")
+        connection.outcome(b"2")
+        connection.acknowledge(b"2")
+        connection.refuse(grpc.StatusCode.UNAVAILABLE)
         self.assertEqual(self.node.connection().outcome(b"1").succeeded, b"result")
 
     def test_a_report_of_a_lease_that_was_lost_is_not_made_again(self) -> None:
