@@ -172,11 +172,23 @@ impl Machine {
         z ^ (z >> 31)
     }
 
-    /// Takes a job that waits: a new one, one that is restarted, or one that was read back.
+    /// Takes a job that waits: a new one, or one that is restarted.
     ///
     /// # Errors
     /// `Exists` if there is one of its id; `Conflict` if a limit of its is there as another kind.
     pub fn enqueue(&mut self, job: &Job, now_ms: u64) -> Result<()> {
+        if self.find(&job.spec.tenant, &job.name()).is_none() {
+            self.check_kinds(job)?;
+        }
+        self.resume_waiting(job, now_ms)
+    }
+
+    /// Takes a job that waited when the broker stopped. If a limit of its is there as another kind, this one holds: a crash
+    /// may have left the first job under the new kind without the end of the last one under the old.
+    ///
+    /// # Errors
+    /// `Exists` if there is one of its id.
+    pub fn resume_waiting(&mut self, job: &Job, now_ms: u64) -> Result<()> {
         self.set_now(now_ms);
         let no = self.admit(job)?;
         self.wait(no, job.spec.start_at_ms);
@@ -187,7 +199,7 @@ impl Machine {
     /// Takes a job that was running when the broker stopped: its worker may still have it, for one lease from now.
     ///
     /// # Errors
-    /// As [`Machine::enqueue`].
+    /// As [`Machine::resume_waiting`].
     pub fn resume_running(&mut self, job: &Job, now_ms: u64) -> Result<()> {
         self.set_now(now_ms);
         let no = self.admit(job)?;
@@ -200,12 +212,11 @@ impl Machine {
     }
 
     fn admit(&mut self, job: &Job) -> Result<u32> {
-        let tenant = self.tenants.hold(&job.spec.tenant);
-        let checked = self.check_new(job, tenant);
-        if let Err(error) = checked {
-            self.tenants.release(tenant);
-            return Err(error);
+        if self.find(&job.spec.tenant, &job.name()).is_some() {
+            let detail = format!("job {} of tenant {} is there", job.name(), job.spec.tenant);
+            return Err(Error::new(ErrorKind::Exists, detail));
         }
+        let tenant = self.tenants.hold(&job.spec.tenant);
         let group = self.groups.hold(&job.spec.group);
         let now_us = self.now_us();
         let limits = job.spec.limits.iter();
@@ -238,11 +249,8 @@ impl Machine {
         Ok(no)
     }
 
-    fn check_new(&self, job: &Job, tenant: u32) -> Result<()> {
-        if self.find(&job.spec.tenant, &job.name()).is_some() {
-            let detail = format!("job {} of tenant {} is there", job.name(), job.spec.tenant);
-            return Err(Error::new(ErrorKind::Exists, detail));
-        }
+    fn check_kinds(&self, job: &Job) -> Result<()> {
+        let Some(tenant) = self.tenants.find(&job.spec.tenant) else { return Ok(()) };
         for Limit { key, kind } in &job.spec.limits {
             let Some(no) = self.queues.find_limit(tenant, key) else { continue };
             let there = &self.queues.limits[no].kind;

@@ -202,7 +202,7 @@ async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<Hash
                 resumed.insert(job.key());
                 state.machine.resume_running(&job, now_ms)?;
             }
-            _ => state.machine.enqueue(&job, now_ms)?,
+            _ => state.machine.resume_waiting(&job, now_ms)?,
         }
     }
     let mut limits = store.rows(&[keys::LIMIT], None).await?;

@@ -300,3 +300,28 @@ fn a_limit_that_only_owes_is_none_that_a_worker_is_asked_about() {
     assert_eq!(machine.floating(&Tenant::default(), &api.key), None);
     assert!(machine.floating_limits().is_empty());
 }
+
+/// A crash can leave a job that ended under one kind of a limit beside one that began under another: the shard of such
+/// two never opened again.
+#[test]
+fn two_kinds_of_a_limit_are_read_back_and_the_later_one_holds() {
+    let under = |seq, kind| {
+        let limits = vec![Limit { key: LimitKey::new("api").expect("a name"), kind }];
+        Job::new(Seq(seq), JobSpec { limits, ..JobSpec::default() }, NOW_MS)
+    };
+    let mut machine = Machine::new(1);
+    let rate = LimitKind::Rate { count: 1, per_ms: 1000, burst: 1 };
+    machine.resume_waiting(&under(1, rate.clone()), NOW_MS).expect("reads");
+    let at_once = LimitKind::Concurrency { max: 2 };
+    machine.resume_waiting(&under(2, at_once.clone()), NOW_MS).expect("reads");
+    // New ones are told.
+    let refused = machine.enqueue(&under(3, rate), NOW_MS).expect_err("another kind");
+    assert_eq!(refused.kind(), skerry_jobs::ErrorKind::Conflict);
+    machine.enqueue(&under(3, at_once), NOW_MS).expect("takes it");
+    let run = |machine: &mut Machine| machine.lease(&Group::default(), NOW_MS);
+    let first = run(&mut machine).expect("there is room for two");
+    run(&mut machine).expect("there is room for two");
+    assert_eq!(run(&mut machine), None);
+    machine.report(first.lease, Report::Succeeded, NOW_MS).expect("holds");
+    assert!(run(&mut machine).is_some());
+}
