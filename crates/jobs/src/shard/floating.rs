@@ -139,6 +139,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_sample_of_version_1_is_written_and_read() {
+        let sample = crate::record::sample("limit.bin", &encode_max(7));
+        assert_eq!(decode_max(&sample), Ok(7));
+        assert_eq!(encode_max(7), sample, "what is written changed: it needs a version");
+    }
+
+    #[test]
     fn every_flipped_bit_of_a_limit_is_noticed() {
         let good = encode_max(7);
         assert_eq!(decode_max(&good), Ok(7));
