@@ -9,8 +9,10 @@ use crate::name::Tenant;
 use std::collections::{BTreeMap, HashMap};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-/// Jobs that all calls together wait for in a shard: a hundred calls of as many as a message names.
-pub const AWAITED_MAX: usize = 1_000_000;
+/// Memory for what all calls together wait for in a shard, bytes: a hundred calls of as many jobs as a message names.
+pub const AWAITED_BYTES_MAX: usize = 256 << 20;
+/// What waiting for one job costs besides its name, bytes: its entry, and its numbers in the call.
+const AWAITED_BYTES: usize = 192;
 
 /// A call that waits for a job.
 struct Waiting {
@@ -89,11 +91,10 @@ impl Shard {
     /// # Errors
     /// `Unavailable` if too many are waited for already.
     pub fn await_ends(&self, tenant: &Tenant, jobs: Vec<JobRef>) -> Result<Awaited> {
-        let count = u32::try_from(jobs.len()).unwrap_or(u32::MAX);
-        let room = self.inner.awaited.clone().try_acquire_many_owned(count).map_err(|_| {
-            let detail = format!(
-                "calls wait for as many jobs as they may, {AWAITED_MAX}: wait for fewer, or try again later"
-            );
+        let bytes: usize = jobs.iter().map(bytes_of).sum();
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room = self.inner.awaited.clone().try_acquire_many_owned(bytes).map_err(|_| {
+            let detail = "calls wait for as many jobs as memory is kept for: wait for fewer, or try again later";
             Error::new(ErrorKind::Unavailable, detail)
         })?;
         let (tell, told) = mpsc::unbounded_channel();
@@ -131,6 +132,15 @@ impl Shard {
             |(_, job)| job,
         )
     }
+}
+
+/// What waiting for a job costs.
+fn bytes_of(job: &JobRef) -> usize {
+    let name = match job {
+        JobRef::Named(id) => id.as_str().len(),
+        JobRef::Assigned(_) => 0,
+    };
+    AWAITED_BYTES + name
 }
 
 impl Awaited {

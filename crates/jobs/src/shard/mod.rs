@@ -24,7 +24,7 @@ mod state;
 mod store;
 mod working;
 
-pub use awaited::{AWAITED_MAX, Awaited};
+pub use awaited::{AWAITED_BYTES_MAX, Awaited};
 pub use budget::{BUDGET_BYTES, Budget, OnItsWay};
 pub use calls::{Enqueued, Imported};
 pub use cursor::Cursor;
@@ -94,7 +94,7 @@ struct Inner {
     claims: Notify,
     /// KiB that may still be on their way.
     room: Arc<Semaphore>,
-    /// Jobs that may still be waited for.
+    /// Bytes of jobs that may still be waited for.
     awaited: Arc<Semaphore>,
     /// There is something to write.
     work: Arc<Notify>,
@@ -145,7 +145,7 @@ impl Shard {
             failure: watch::Sender::default(),
             claims: Notify::new(),
             room: Arc::new(Semaphore::new(ON_ITS_WAY_KIB_MAX as usize)),
-            awaited: Arc::new(Semaphore::new(AWAITED_MAX)),
+            awaited: Arc::new(Semaphore::new(AWAITED_BYTES_MAX)),
             work: Arc::default(),
             timer: Arc::default(),
         });
