@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
+use std::error::Error as _;
 /// Where a shard's database is, and how it behaves.
 pub struct DatabaseParts {
     /// The store that it is in.
@@ -228,6 +229,8 @@ async fn logged_ms(
     applied: u64,
 ) -> std::result::Result<u64, slatedb::Error> {
     let store = match &parts.log {
+        // A store whose bucket is away for a while says of everything that it is not there.
+        slatedb::ErrorKind::Data if is_not_found(&error) => ErrorKind::Unavailable,
         DatabaseLog::Local(wal) => return Ok(wal.newest_ms()),
         DatabaseLog::Same => &parts.store,
         DatabaseLog::Store(log) => log,
@@ -235,6 +238,20 @@ async fn logged_ms(
     let reader = WalReader::new(parts.path.clone(), store.clone());
     // The last that has rows: those who opened the database since have left files with none.
     for file in reader.list(applied + 1..).await?.iter().rev() {
+fn is_not_found(error: &slatedb::Error) -> bool {
+    let is_it = |error: &object_store::Error| matches!(error, object_store::Error::NotFound { .. });
+    let mut source = error.source();
+    while let Some(error) = source {
+        let alone = error.downcast_ref::<object_store::Error>();
+        let shared = error.downcast_ref::<Arc<object_store::Error>>().map(|shared| &**shared);
+        if alone.or(shared).is_some_and(is_it) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
         let (mut rows, mut newest) = (file.iterator().await?, None);
         while let Some(row) = rows.next().await? {
             newest = newest.max(row.create_ts);

@@ -49,6 +49,12 @@ impl Error {
         self.is_fenced
     }
 
+    /// The same to who waited for the database when it failed: what was asked for may have happened, and is to be asked
+    /// for again. What ails the database is told to who opens it again.
+    pub(crate) fn passing(self) -> Self {
+        Self { kind: ErrorKind::Unavailable, ..self }
+    }
+
     /// A field of a request is out of range.
     pub fn invalid(message: impl fmt::Display) -> Self {
         Self::new(ErrorKind::Invalid, message.to_string())

@@ -271,7 +271,8 @@ impl Inner {
         tokio::select! {
             biased;
             true = mark.wait() => Ok(()),
-            why = self.failed() => Err(why),
+            // It may be durable all the same: to be asked again, whatever ails the database.
+            why = self.failed() => Err(why.passing()),
         }
     }
 
@@ -298,7 +299,7 @@ impl Inner {
         tokio::select! {
             biased;
             answered = asked => answered,
-            why = self.failed() => Err(why),
+            why = self.failed() => Err(why.passing()),
         }
     }
 

@@ -141,9 +141,9 @@ impl State {
         }
     }
 
-    /// Fails if the shard is out of service.
+    /// Fails if the shard is out of service, which passes.
     pub(super) fn check(&self) -> Result<()> {
-        self.failure.clone().map_or(Ok(()), Err)
+        self.failure.clone().map_or(Ok(()), |why| Err(why.passing()))
     }
 
     /// Takes the shard out of service: whoever waits is let go.
