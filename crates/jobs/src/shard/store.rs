@@ -20,6 +20,7 @@ use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use std::time::Duration;
 /// How long jobs are kept that have come to their end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -168,6 +169,10 @@ impl Store {
     }
 
     /// True if a job of this name has come to its end.
+            if bytes > LEARNED_AT_ONCE_BYTES && !has_waited {
+                tokio::time::sleep(LEARNS_AFTER).await;
+                has_waited = true;
+            }
     pub(super) async fn has_ended(&self, tenant: &Tenant, name: &JobRef) -> Result<bool> {
         let key = keys::ended(tenant, name);
         Ok(self.ended_ids.may_have(&key) && self.get(&key).await?.is_some())
@@ -177,7 +182,7 @@ impl Store {
     pub(super) async fn learn_ended_ids(&self) -> Result<()> {
         let rows = self.db.scan_prefix_with_options([keys::ENDED], .., &in_one_go()).await;
         let mut rows = self.rows_of(rows.map_err(failed)?);
-        let mut bytes = 0;
+        let (mut bytes, mut has_waited) = (0, false);
         while let Some(row) = rows.next().await? {
             bytes += row.key.len() + row.value.len();
             if bytes > LEARNED_BYTES_MAX {
@@ -333,6 +338,11 @@ fn is_kept(row: &KeyValue, now_ms: u64) -> bool {
 /// For rows that do not expire, whatever SlateDB is told of others.
 fn for_ever() -> PutOptions {
     PutOptions { ttl: Ttl::NoExpiry }
+/// So many of these bytes are read as soon as a shard is open.
+const LEARNED_AT_ONCE_BYTES: usize = 64 << 20;
+/// The rest is read after so long: a shard that fails again and again must not read gigabytes each time.
+const LEARNS_AFTER: Duration = Duration::from_secs(60);
+
 }
 
 /// How much is asked for at once by who reads on, bytes.

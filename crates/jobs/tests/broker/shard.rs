@@ -1,7 +1,11 @@
 //! A shard over a real database in memory: what was answered is there after it is opened again.
 
-use crate::common::{Fixed, Paused, Place, Split, lease, lease_of, named, one, spec, tenant};
+use crate::common::{Paused, Place, Split, lease, lease_of, named, one, spec, tenant};
+use futures::StreamExt as _;
 use futures::future::join_all;
+use object_store::ObjectStoreExt as _;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use skerry_core::env::Clock;
 use skerry_jobs::ErrorKind;
 use skerry_jobs::broker::{Broker, Heard, Standing, Ticket};
@@ -1648,6 +1652,74 @@ async fn a_worker_is_given_a_job_without_its_history() {
     shard.report(again.ticket(), done).await.expect("holds");
     let job = shard.show(&tenant(), &named("job")).await.expect("there");
     assert_eq!(job.attempts.len(), 2, "it is kept");
+
+/// A store that said for seconds that nothing is there made callers believe that the jobs are damaged.
+#[tokio::test(start_paused = true)]
+async fn what_ails_the_database_is_told_to_who_opens_it_and_callers_ask_again() {
+    for (is_damaged, kind) in [(false, ErrorKind::Unavailable), (true, ErrorKind::Corrupt)] {
+        let place = Place { apply_log: true, ..Place::new() };
+        let shard = place.open().await;
+        shard.enqueue(spec("one")).await.expect("takes it");
+        shard.close().await.expect("closes");
+        let shard = place.open().await;
+        spoil(&place, is_damaged).await;
+        let worker = Worker::new("w").expect("a name");
+        let (broker, group) = (Broker::new(vec![shard.clone()]), Group::default());
+        let leased = broker.lease(&group, &worker, 1, Duration::from_secs(9));
+        let (leased, why) = tokio::join!(leased, shard.out_of_service());
+        assert_eq!(why.kind(), kind, "{why}");
+        assert_eq!(leased.map(|_| ()).map_err(|error| error.kind()), Err(kind));
+        // It did not look at what is damaged, and may have what it asks for.
+        let told = shard.enqueue(spec("two")).await.expect_err("it is out of service");
+        assert_eq!((told.kind(), told.message()), (ErrorKind::Unavailable, why.message()));
+        let told = shard.show(&tenant(), &named("one")).await.expect_err("it is out of service");
+        assert_eq!(told.kind(), ErrorKind::Unavailable, "{told}");
+    }
+}
+
+/// The database's files are damaged, or the store says that they are not there.
+async fn spoil(place: &Place, is_damaged: bool) {
+    let there: Vec<_> = place.store.list(None).collect().await;
+    for found in there.into_iter().map(|found| found.expect("listed")) {
+        match &found.location {
+            path if !path.as_ref().contains("compacted") => {}
+            path if is_damaged => {
+                let bytes = vec![7; found.size as usize];
+                place.store.put(path, bytes.into()).await.expect("written");
+            }
+            path => place.store.delete(path).await.expect("deleted"),
+        }
+    }
+}
+
+/// A shard that failed each minute read gigabytes each minute.
+#[tokio::test(start_paused = true)]
+async fn only_some_of_what_has_ended_is_read_as_soon_as_a_shard_is_open() {
+    const JOBS: usize = 120;
+    let mut place = Place::new();
+    place.apply_log = true;
+    let shard = place.open().await;
+    let mut noise = StdRng::seed_from_u64(1);
+    for n in 0..JOBS {
+        shard.enqueue(spec(&n.to_string())).await.expect("takes it");
+        let mut result = vec![0; 1 << 20];
+        noise.fill_bytes(&mut result);
+        let outcome = Outcome::Succeeded(result.into());
+        shard.report(one(&shard).await.ticket(), outcome).await.expect("holds");
+    }
+    shard.close().await.expect("closes");
+    let meter = Meter::new(place.store.clone(), place.clock.clone());
+    let counters = meter.counters();
+    place.store = Arc::new(meter);
+    let shard = place.open().await;
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    let soon = counters.tally().bytes(CallKind::GetRange);
+    assert!((60 << 20..100 << 20).contains(&soon), "{soon} bytes at once");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let later = counters.tally().bytes(CallKind::GetRange);
+    assert!(later >= (JOBS as u64) << 20, "{later} bytes in all");
+    shard.close().await.expect("closes");
+}
 }
 
 /// A call that named a job again and again waited for it as often, and each cost a step for each when it went.
