@@ -198,6 +198,25 @@ fn check_idle(active: usize) -> Result<()> {
     Err(Error::new(ErrorKind::InUse, message))
 }
 
+/// What happened to a shard since it was sound.
+#[derive(Debug, Clone, Copy, Default)]
+struct Past {
+    /// Its owner took it back from a node that had opened it.
+    has_reclaimed: bool,
+    /// So many times it failed soon after it was opened.
+    flaps: u32,
+}
+
+impl Past {
+    /// The shard was open for so long: after a while it counts as sound, and what was before is over.
+    fn note_open_for(&mut self, was_open: Duration) {
+        *self = match was_open < RETRY_INTERVAL_MAX {
+            true => Self { flaps: self.flaps + 1, ..*self },
+            false => Self::default(),
+        };
+    }
+}
+
 /// What keeps one shard open.
 struct Keeper {
     number: u32,
@@ -210,7 +229,7 @@ struct Keeper {
 
 impl Keeper {
     async fn keep_open(mut self) {
-        let (shard, mut has_reclaimed, mut flaps) = (self.number, false, 0);
+        let (shard, mut past) = (self.number, Past::default());
         loop {
             // What is said from here on is heard.
             let told = *self.told.borrow_and_update();
@@ -239,8 +258,7 @@ impl Keeper {
                         }
                         () = self.stop.cancelled() => return self.close(open).await,
                     };
-                    let was_open = SystemClock.boot().saturating_sub(since);
-                    flaps = if was_open < RETRY_INTERVAL_MAX { flaps + 1 } else { 0 };
+                    past.note_open_for(SystemClock.boot().saturating_sub(since));
                     self.stands(Standing::Failed(why.message().to_owned()));
                     // It lets go what it holds, such as a log.
                     let _ = tokio::time::timeout(CLOSE_TIME_MAX, open.close()).await;
@@ -251,9 +269,9 @@ impl Keeper {
                     why
                 }
             };
-            let why = self.judge(why, &mut has_reclaimed).await;
+            let why = self.judge(why, &mut past).await;
             self.stands(standing(&why));
-            let retry = retry_after(&why, flaps);
+            let retry = retry_after(&why, past.flaps);
             if !may_try_again(shard, &why, retry, &mut self.told, &self.stop).await {
                 return;
             }
@@ -282,11 +300,11 @@ impl Keeper {
     }
 
     /// A node that was relieved may have opened a shard just before it looked at the record, and closed it again: who is
-    /// the owner by the record takes it back, once, so that two which both believe to be it do not go on for ever. A node
+    /// the owner by the record takes it back, once for each time that it was sound, so that two which both believe to be it do not go on for ever. A node
     /// from which a database was taken back has nothing elsewhere, and begins anew.
-    async fn judge(&self, why: NotOpen, has_reclaimed: &mut bool) -> NotOpen {
-        let may_reclaim = why.is_fenced && !*has_reclaimed && self.opener.is_owner().await;
-        *has_reclaimed |= may_reclaim;
+    async fn judge(&self, why: NotOpen, past: &mut Past) -> NotOpen {
+        let may_reclaim = why.is_fenced && !past.has_reclaimed && self.opener.is_owner().await;
+        past.has_reclaimed |= may_reclaim;
         let begins_anew = why.is_fenced && !may_reclaim && self.opener.begins_anew().await;
         NotOpen { is_fenced: why.is_fenced && !may_reclaim && !begins_anew, ..why }
     }
@@ -371,9 +389,30 @@ fn standing(why: &NotOpen) -> Standing {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use futures::{FutureExt as _, poll};
+
+    /// A node of this number on a bucket in a directory, whose shards are open.
+    pub(in crate::jobs) async fn open(
+        bucket: &std::path::Path,
+        number: u8,
+    ) -> (tempfile::TempDir, Arc<JobsHost>) {
+        let (dir, opener) = node(bucket, number);
+        let host = JobsHost::start(opener).await;
+        assert!(host.are_open());
+        (dir, host)
+    }
+
+    /// An owner that had taken its shard back once stayed closed when that happened again, months later.
+    #[test]
+    fn a_shard_that_was_sound_for_a_while_has_no_past() {
+        let mut past = Past { has_reclaimed: true, flaps: 3 };
+        past.note_open_for(RETRY_INTERVAL);
+        assert_eq!((past.has_reclaimed, past.flaps), (true, 4));
+        past.note_open_for(RETRY_INTERVAL_MAX);
+        assert_eq!((past.has_reclaimed, past.flaps), (false, 0));
+    }
 
     /// Two nodes on one database would end each other's work for ever.
     #[tokio::test]
@@ -404,13 +443,20 @@ mod tests {
     }
 
     fn node(bucket: &std::path::Path, number: u8) -> (tempfile::TempDir, Opener) {
-        let dir = tempfile::tempdir().expect("a directory");
         let mut settings = crate::settings::Settings::default();
         settings.bucket.url = Some(format!("file://{}", bucket.display()));
+        opener(&settings, number)
+    }
+
+    fn opener(
+        settings: &crate::settings::Settings,
+        number: u8,
+    ) -> (tempfile::TempDir, Opener) {
+        let dir = tempfile::tempdir().expect("a directory");
         let node = skerry_core::id::NodeId([number; 16]);
         let me = crate::identity::Identity { node, host: format!("host-{number}") };
         let layout = crate::layout::Layout::new(dir.path()).expect("a layout");
-        let opener = Opener::new(&settings, &layout, &me).expect("an opener");
+        let opener = Opener::new(settings, &layout, &me).expect("an opener");
         (dir, opener)
     }
 
@@ -433,5 +479,48 @@ mod tests {
         assert_eq!(host.count_held().await.expect("counted"), 0);
         drop(held);
         host.stop().await;
+    }
+
+    /// Two nodes on one database ended each other's work for ever.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_two_nodes_on_one_database_the_fenced_one_stays_closed_until_told() {
+        let place = tempfile::tempdir().expect("a directory");
+        let (_first, one) = beside(place.path(), 1);
+        let one = JobsHost::start(one).await;
+        assert!(one.are_open());
+        let (_second, two) = beside(place.path(), 2);
+        let two = JobsHost::start(two).await;
+        assert!(two.are_open());
+        // It finds out with its next write.
+        assert!(enqueue(&one, "late").await.is_err());
+        stands_elsewhere(&one).await;
+        // Whatever else it is told, it opens nothing by itself; and the other one works on.
+        let mut changes = one.broker.changes();
+        let reopened = tokio::time::timeout(RETRY_INTERVAL * 2, changes.changed()).await;
+        assert!(reopened.is_err(), "it opens the database again");
+        assert!(two.are_open());
+        enqueue(&two, "mine").await.expect("it is not fenced");
+        one.take_over("").await.expect("it is told");
+        assert!(one.are_open());
+        enqueue(&one, "again").await.expect("it has the database");
+        assert!(enqueue(&two, "late").await.is_err());
+        stands_elsewhere(&two).await;
+        one.stop().await;
+        two.stop().await;
+    }
+
+    /// Waits until a node has found out that another one has its database.
+    async fn stands_elsewhere(host: &JobsHost) {
+        while !matches!(host.broker.standings()[..], [Standing::Elsewhere(_)]) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// A node whose settings say where its jobs are.
+    fn beside(database: &std::path::Path, number: u8) -> (tempfile::TempDir, Opener) {
+        let database = format!("backend = 'fs'\npath = '{}'", database.join("db").display());
+        let database = Some(toml::from_str(&database).expect("TOML"));
+        let settings = crate::settings::Settings { database, ..Default::default() };
+        opener(&settings, number)
     }
 }
