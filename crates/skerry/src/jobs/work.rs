@@ -25,7 +25,7 @@ use crate::values::invalid;
 const MESSAGES_MAX: usize = 2;
 /// How long a worker may leave its messages unread: what is in them counts against the budget of all workers, and others
 /// could do its jobs.
-const READ_TIME_MAX: Duration = Duration::from_secs(60);
+pub(super) const READ_TIME_MAX: Duration = Duration::from_secs(60);
 /// Outcomes of one worker that are not durable yet: past it, no more are read.
 const REPORTS_MAX: usize = 10_000;
 /// The same, bytes of results and errors, but for the last message.
@@ -150,7 +150,7 @@ async fn converse(
         if let Some(request) = more.take() {
             here.take(request)?;
         }
-        here.gather()?;
+        here.gather(is_open)?;
         if let Some(full) = here.next_answer()
             && !out.send(full).await?
         {
@@ -223,10 +223,13 @@ impl Conversation {
         Ok(())
     }
 
-    /// Everything that is ready goes into one message.
-    fn gather(&mut self) -> Result<(), Status> {
+    /// Everything that is ready goes into one message. Jobs only while the worker speaks: it could not give them back.
+    fn gather(&mut self, is_open: bool) -> Result<(), Status> {
         let mut bytes = 0;
-        while bytes < ON_ITS_WAY_BYTES as usize && self.next.answer.jobs.len() < ITEMS_MAX {
+        while is_open
+            && bytes < ON_ITS_WAY_BYTES as usize
+            && self.next.answer.jobs.len() < ITEMS_MAX
+        {
             let Some(heard) = self.work.next().now_or_never() else { break };
             bytes += self.put(heard.map_err(convert::error)?)?;
         }
@@ -269,6 +272,37 @@ impl Conversation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skerry_jobs::job::{JobRef, State};
+
+    /// Its lease ran out: a failed attempt that never began, and without retries a dead letter.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_worker_that_says_no_more_is_sent_no_jobs() {
+        let bucket = tempfile::tempdir().expect("a directory");
+        let (_dir, host) = super::super::host::tests::open(bucket.path(), 1).await;
+        let broker = host.broker().expect("it is open");
+        let tenant = skerry_jobs::name::Tenant::default();
+        let shard = broker.shard_of(&tenant).expect("it is open");
+        let begin = Some(v1::WorkBegin { worker: "w".to_owned(), ..v1::WorkBegin::default() });
+        let mut first = v1::WorkRequest { begin, credits: 1, ..v1::WorkRequest::default() };
+        let mut here = Conversation::begin(broker.clone(), &mut first).expect("it sits down");
+        let job = shard.enqueue(skerry_jobs::spec::JobSpec::default()).await.expect("taken").job;
+        // What is shown is durable: the job is on its way to the worker.
+        while shard.show(&tenant, &job).await.expect("there").state != State::Running {
+            tokio::task::yield_now().await;
+        }
+        here.work.stop();
+        for _ in 0..100 {
+            here.gather(false).expect("nothing is wrong");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(here.next.answer, v1::WorkResponse::default());
+        drop(here);
+        let (group, worker) = (Default::default(), skerry_jobs::name::Worker::new("next"));
+        let worker = worker.expect("a name");
+        let got = broker.lease(&group, &worker, 1, Duration::from_secs(60)).await.expect("answers");
+        assert_eq!(got.first().map(|(_, leased)| leased.job.name()), Some::<JobRef>(job));
+        host.stop().await;
+    }
 
     fn parcel() -> Parcel {
         Parcel::new(&Broker::opening(1))
