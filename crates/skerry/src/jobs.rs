@@ -5,6 +5,8 @@
 
 mod convert;
 mod host;
+mod in_time;
+mod log_note;
 mod metrics;
 mod open;
 mod owners;

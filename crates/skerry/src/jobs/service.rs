@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::host::JobsHost;
-use super::{convert, work};
+use super::work::READ_TIME_MAX;
+use super::{convert, in_time, work};
 use crate::values::invalid;
 
 /// How long a lease waits for work at most.
@@ -288,7 +289,8 @@ impl Jobs for JobsService {
         let stopped = async move { stop.is_cancelled().then(|| Err(stopping())) };
         let ends = stream::iter(wrong).chain(ends);
         let ends = ends.take_until(self.stop.clone().cancelled_owned());
-        Ok(Response::new(Box::pin(ends.chain(stream::once(stopped).filter_map(ready)))))
+        let answers = ends.chain(stream::once(stopped).filter_map(ready));
+        Ok(Response::new(Box::pin(in_time::read(answers.boxed(), READ_TIME_MAX))))
     }
 
     async fn show_job(&self, request: Request<v1::JobRequest>) -> Answer<v1::Job> {
