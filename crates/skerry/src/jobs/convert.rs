@@ -400,3 +400,23 @@ pub(super) fn shards(standings: &[Standing]) -> Vec<v1::JobShard> {
     });
     shards.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Workers of other jobs would take what they can't answer.
+    #[test]
+    fn a_floating_limit_asks_a_task_group_of_its_own_unless_one_is_named() {
+        let asked = |group: &str| {
+            let floating = v1::FloatingLimit { initial: 1, refresh_ms: 1000, group: group.into() };
+            let kind = Some(v1::limit::Kind::Floating(floating));
+            let limit = limit(v1::Limit { name: "api".into(), kind }).expect("a limit");
+            let LimitKind::Floating { group, .. } = limit.kind else { panic!("it floats") };
+            group
+        };
+        assert_eq!(asked("").as_str(), REFRESHERS);
+        assert_ne!(asked(""), Group::default());
+        assert_eq!(asked("mine").as_str(), "mine");
+    }
+}

@@ -57,6 +57,8 @@ fn a_lost_nodes_jobs_are_taken_over_and_back() -> Outcome {
     assert!(ids(&node, "default")?.is_empty(), "they are not this node's");
     let nobody = node.settings().cli(&["jobs", "take-over", "nobody"])?;
     assert_ne!(nobody.code(), 0);
+    let said = node.process().stderr_tail();
+    assert!(said.contains("other nodes have some in this bucket"), "the start warns: {said}");
     // What this node has of its own would be given up.
     node.cli(&["jobs", "enqueue", "--id", "own"])?;
     let refused = node.settings().cli(&["jobs", "take-over", &lost_id])?.ok();

@@ -11,6 +11,7 @@ mod job_nodes;
 mod jobs;
 mod jobs_bad_input;
 mod jobs_cli;
+mod jobs_outage;
 mod jobs_unary;
 mod jobs_worker;
 mod outage;
