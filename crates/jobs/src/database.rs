@@ -3,33 +3,41 @@
 use crate::cache::BlockCache;
 use crate::db_clock::DbClock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::ByLetter;
+use crate::hash::HashRange;
+use crate::keys::{self, ByLetter};
+use crate::opening::{Found, FoundLog, LogName, Opening};
 use crate::reclaim::Reclaim;
-use crate::shard::Retention;
+use crate::shard::{Descriptor, Retention};
 use crate::wal::LocalWal;
-use object_store::ObjectStore;
+use object_store::{ObjectStore, ObjectStoreExt as _};
 use skerry_core::env::{Clock, Entropy};
+use skerry_core::id::ClaimId;
+use skerry_core::start::Place;
 use slatedb::admin::Admin;
-use slatedb::config::{GarbageCollectorDirectoryOptions, Settings};
+use slatedb::config::{DbReaderOptions, GarbageCollectorDirectoryOptions, Settings};
 use slatedb::fail_parallel::FailPointRegistry;
 use slatedb::manifest::VersionedManifest;
 use slatedb::{
-    CloseReason, CompactorBuilder, Db, DbBuilder, GarbageCollectorBuilder, PrefixExtractor,
-    WalReader,
+    CloseReason, CompactorBuilder, Db, DbBuilder, DbReader, DbReaderMode, GarbageCollectorBuilder,
+    PrefixExtractor, WalReader,
 };
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-use std::error::Error as _;
 /// Where a shard's database is, and how it behaves.
 pub struct DatabaseParts {
     /// The store that it is in.
     pub store: Arc<dyn ObjectStore>,
     /// Below this path.
     pub path: String,
+    /// The hashes of its tenants.
+    pub hashes: HashRange,
     /// Where its log is.
     pub log: DatabaseLog,
+    /// What a log has that does not go with the database is given up.
+    pub give_up_log: bool,
     /// What SlateDB is told.
     pub settings: Settings,
     /// Reads the time.
@@ -53,20 +61,29 @@ pub struct DatabaseParts {
 pub enum DatabaseLog {
     /// In the same store.
     Same,
-    /// In another store.
-    Store(Arc<dyn ObjectStore>),
+    /// In another store, and the hash of its URL.
+    Store(Arc<dyn ObjectStore>, [u8; 16]),
     /// On a local disk.
     Local(LocalWal),
 }
 
 impl DatabaseLog {
-    /// Tells a log on a local disk from others.
-    pub fn id(&self) -> Option<[u8; 16]> {
+    /// Tells the log from others.
+    pub fn name(&self) -> LogName {
         match self {
-            Self::Local(wal) => Some(wal.id()),
-            Self::Same | Self::Store(_) => None,
+            Self::Same => LogName::Own,
+            Self::Store(_, url) => LogName::Store(*url),
+            Self::Local(wal) => LogName::Local(wal.id()),
         }
     }
+}
+
+/// A database that is open.
+pub struct Database {
+    /// The database.
+    pub db: Db,
+    /// What it was opened as.
+    pub opening: Opening,
 }
 
 /// Memory for the files of one database, bytes: the filters of some ten million jobs, and the blocks that are read next.
@@ -101,11 +118,12 @@ pub fn local_settings() -> Settings {
     settings
 }
 
-/// Opens a database, or makes it. Whoever had it open is fenced.
+/// Opens a database, or makes it. Whoever had it open is fenced; but nothing is changed if it is another shard's, or its log
+/// does not belong to it.
 ///
 /// # Errors
-/// `Unavailable` if the store does not answer, `Corrupt` for what can't be read.
-pub async fn open(parts: DatabaseParts) -> Result<Db> {
+/// `Unavailable` if the store does not answer, `Corrupt` for what can't be read, `Conflict` for what does not belong together.
+pub async fn open(parts: DatabaseParts) -> Result<Database> {
     let mut seed = [0; 8];
     parts.entropy.fill(&mut seed);
     let admin = Admin::builder(parts.path.clone(), parts.store.clone());
@@ -114,10 +132,39 @@ pub async fn open(parts: DatabaseParts) -> Result<Db> {
     if let Some(manifest) = &found {
         check_layout(manifest, &parts.path)?;
     }
+    let applied = found.as_ref().map_or(0, VersionedManifest::replay_after_wal_id);
+    let (log, logged_ms) = find_log(&parts, applied).await?;
+    let opening = {
+        let descriptor = match &found {
+            Some(_) => read_descriptor(&parts, seed).await?,
+            None => None,
+        };
+        let found = Found {
+            path: &parts.path,
+            hashes: parts.hashes,
+            descriptor,
+            applied,
+            log,
+            give_up: parts.give_up_log,
+        };
+        found.check()?;
+        if found.has_strange_rows() {
+            delete_log(&parts, applied).await?;
+        }
+        found.opening(ClaimId::random(&*parts.entropy))
+    };
+    if let DatabaseLog::Local(wal) = &parts.log {
+        wal.write_note(&opening)?;
+    }
     let last_ms = match &found {
-        Some(manifest) => latest_ms(&parts, &admin, manifest).await.map_err(failed)?,
+        Some(manifest) => latest_ms(&admin, manifest).await.map_err(failed)?.max(logged_ms),
         None => 0,
     };
+    let db = build(parts, seed, last_ms).await?;
+    Ok(Database { db, opening })
+}
+
+async fn build(parts: DatabaseParts, seed: [u8; 8], last_ms: u64) -> Result<Db> {
     let seldom = parts.settings.manifest_poll_interval;
     let clock = Arc::new(DbClock::new(parts.clock, last_ms, seldom));
     let collector = parts.settings.garbage_collector_options.clone();
@@ -149,7 +196,7 @@ pub async fn open(parts: DatabaseParts) -> Result<Db> {
     };
     let builder = match parts.log {
         DatabaseLog::Same => builder,
-        DatabaseLog::Store(log) => builder.with_wal_object_store(log),
+        DatabaseLog::Store(log, _) => builder.with_wal_object_store(log),
         DatabaseLog::Local(wal) => {
             let mut options = collector.unwrap_or_default();
             let interval = Some(LOCAL_GC_INTERVAL);
@@ -182,11 +229,27 @@ pub fn failed(error: slatedb::Error) -> Error {
     let text = error.to_string();
     let kind = match error.kind() {
         slatedb::ErrorKind::Data if text.contains(CREATED_BEFORE) => ErrorKind::Unavailable,
+        // A store whose bucket is away for a while says of everything that it is not there.
+        slatedb::ErrorKind::Data if is_not_found(&error) => ErrorKind::Unavailable,
         slatedb::ErrorKind::Data => ErrorKind::Corrupt,
         slatedb::ErrorKind::Invalid | slatedb::ErrorKind::Internal => ErrorKind::Internal,
         _ => ErrorKind::Unavailable,
     };
     Error::new(kind, format!("the jobs' database failed: {text}"))
+}
+
+fn is_not_found(error: &slatedb::Error) -> bool {
+    let is_it = |error: &object_store::Error| matches!(error, object_store::Error::NotFound { .. });
+    let mut source = error.source();
+    while let Some(error) = source {
+        let alone = error.downcast_ref::<object_store::Error>();
+        let shared = error.downcast_ref::<Arc<object_store::Error>>().map(|shared| &**shared);
+        if alone.or(shared).is_some_and(is_it) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// Refuses a database whose rows are not where this Skerry looks for them.
@@ -207,7 +270,6 @@ fn check_layout(manifest: &VersionedManifest, path: &str) -> Result<()> {
 /// set back since. SlateDB names its files by time, and refuses one that is older than another; and it writes nothing
 /// that is older than what its log has.
 async fn latest_ms(
-    parts: &DatabaseParts,
     admin: &Admin,
     manifest: &VersionedManifest,
 ) -> std::result::Result<u64, slatedb::Error> {
@@ -219,46 +281,74 @@ async fn latest_ms(
     let compactions = admin.read_compactions(None).await?;
     let begun = compactions.iter().flat_map(|all| all.recent_compactions());
     let begun_ms = begun.map(|one| one.id().timestamp_ms()).max().unwrap_or(0);
-    let logged_ms = logged_ms(parts, manifest.replay_after_wal_id()).await?;
-    Ok(begun_ms.max(newest).max(logged_ms))
+    Ok(begun_ms.max(newest))
 }
 
-/// The time of the newest row that only the log has.
-async fn logged_ms(
-    parts: &DatabaseParts,
-    applied: u64,
-) -> std::result::Result<u64, slatedb::Error> {
-    let store = match &parts.log {
-        // A store whose bucket is away for a while says of everything that it is not there.
-        slatedb::ErrorKind::Data if is_not_found(&error) => ErrorKind::Unavailable,
-        DatabaseLog::Local(wal) => return Ok(wal.newest_ms()),
-        DatabaseLog::Same => &parts.store,
-        DatabaseLog::Store(log) => log,
+/// The descriptor that the database's files have. Nothing is fenced, and nothing is written.
+async fn read_descriptor(parts: &DatabaseParts, seed: [u8; 8]) -> Result<Option<Descriptor>> {
+    let options = DbReaderOptions {
+        skip_wal_replay: true,
+        object_store_max_retries: parts.settings.object_store_max_retries,
+        ..DbReaderOptions::default()
     };
-    let reader = WalReader::new(parts.path.clone(), store.clone());
-    // The last that has rows: those who opened the database since have left files with none.
-    for file in reader.list(applied + 1..).await?.iter().rev() {
-fn is_not_found(error: &slatedb::Error) -> bool {
-    let is_it = |error: &object_store::Error| matches!(error, object_store::Error::NotFound { .. });
-    let mut source = error.source();
-    while let Some(error) = source {
-        let alone = error.downcast_ref::<object_store::Error>();
-        let shared = error.downcast_ref::<Arc<object_store::Error>>().map(|shared| &**shared);
-        if alone.or(shared).is_some_and(is_it) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
+    let builder = DbReader::builder(parts.path.clone(), parts.store.clone());
+    let builder = builder.with_reader_mode(DbReaderMode::FollowLatest).with_options(options);
+    let builder = builder.with_segment_extractor(Arc::new(ByLetter)).with_db_cache_disabled();
+    let builder = builder.with_seed(u64::from_le_bytes(seed));
+    let reader = builder.build().await.map_err(failed)?;
+    let row = reader.get(keys::DESCRIPTOR).await.map_err(failed);
+    let _ = reader.close().await;
+    row?.map(|bytes| Descriptor::decode(&bytes)).transpose()
 }
 
-        let (mut rows, mut newest) = (file.iterator().await?, None);
-        while let Some(row) = rows.next().await? {
+/// What the log has that the database's files lack, and the time of the newest row of that.
+async fn find_log(parts: &DatabaseParts, applied: u64) -> Result<(FoundLog, u64)> {
+    if let DatabaseLog::Local(wal) = &parts.log {
+        return Ok((wal.found(applied)?, wal.newest_ms()));
+    }
+    let mut log = FoundLog {
+        name: parts.log.name(),
+        note: None,
+        place: Place::default(),
+        first_new: None,
+        last: None,
+        has_rows: false,
+    };
+    let Some(store) = log_store(parts) else { return Ok((log, 0)) };
+    let reader = WalReader::new(parts.path.clone(), store.clone());
+    let mut newest_ms = 0;
+    // From the last on: those who opened the database since have left files with none.
+    for file in reader.list(applied + 1..).await.map_err(failed)?.iter().rev() {
+        let (mut rows, mut newest) = (file.iterator().await.map_err(failed)?, None);
+        while let Some(row) = rows.next().await.map_err(failed)? {
             newest = newest.max(row.create_ts);
+            log.has_rows |= row.key != keys::DESCRIPTOR;
         }
-        if let Some(ms) = newest {
-            return Ok(ms.try_into().unwrap_or(0));
+        newest_ms = newest_ms.max(newest.and_then(|ms| ms.try_into().ok()).unwrap_or(0));
+        if log.has_rows {
+            break;
         }
     }
-    Ok(0)
+    Ok((log, newest_ms))
+}
+
+/// The store that the log is in, unless it is on a local disk.
+fn log_store(parts: &DatabaseParts) -> Option<&Arc<dyn ObjectStore>> {
+    match &parts.log {
+        DatabaseLog::Same => Some(&parts.store),
+        DatabaseLog::Store(log, _) => Some(log),
+        DatabaseLog::Local(_) => None,
+    }
+}
+
+/// Deletes what the log has that the database's files lack: it is given up.
+async fn delete_log(parts: &DatabaseParts, applied: u64) -> Result<()> {
+    let Some(store) = log_store(parts) else { return Ok(()) };
+    let reader = WalReader::new(parts.path.clone(), store.clone());
+    for file in reader.list(applied + 1..).await.map_err(failed)? {
+        let location = file.metadata().await.map_err(failed)?.metadata.location;
+        let deleted = store.delete(&location).await;
+        deleted.map_err(|error| Error::new(ErrorKind::Unavailable, error.to_string()))?;
+    }
+    Ok(())
 }

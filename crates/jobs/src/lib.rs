@@ -17,6 +17,7 @@ mod lease_row;
 pub mod limit;
 pub mod machine;
 pub mod name;
+pub mod opening;
 pub mod owner;
 mod rate_row;
 mod reclaim;

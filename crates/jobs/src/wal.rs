@@ -10,11 +10,14 @@
 //! is long: `docs/jobs.md` has the bytes.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::keys;
+use crate::opening::{FoundLog, LogName, LogNote, NoteFile, Opening};
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::FutureExt;
 use parking_lot::Mutex;
-use skerry_log::{CommitterThread, Log, Position, Recovery};
+use skerry_core::start::Place;
+use skerry_log::{CommitterThread, Log, Position, Recovery, Verified};
 use slatedb::wal::{
     WalError, WalEvent, WalFileRange, WalFlushResult, WalGc, WalIterator, WalObserver, WalRows,
     WalStatus, WalStatusListener, WalWriter, WriterInit, WriterInitResult, WriterManifest,
@@ -25,6 +28,7 @@ use std::fs::File;
 use std::ops::Bound;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// All records are of one group.
 const GROUP: u32 = 0;
@@ -54,13 +58,22 @@ pub struct LocalWal {
     shared: Arc<Shared>,
 }
 
+/// What is in the log's directory beside the log.
+pub struct Beside {
+    /// Keeps others from it, as long as the log is used.
+    pub lock: Option<File>,
+    /// The log's note.
+    pub note: Arc<dyn NoteFile>,
+    /// Where the directory is now.
+    pub place: Place,
+}
+
 struct Shared {
     log: Log,
     _committer: CommitterThread,
-    /// Keeps others from the log's directory.
-    _lock: Option<File>,
+    beside: Beside,
     /// What was found, until it is replayed.
-    found: Mutex<Option<VecDeque<Batch>>>,
+    found: Mutex<Option<Batches>>,
     state: Mutex<State>,
 }
 
@@ -81,30 +94,36 @@ struct Kept {
     before_bytes: u64,
 }
 
+/// The batches that were found: where they are, not what is in them. They may be gigabytes.
+#[derive(Default)]
+struct Batches {
+    all: VecDeque<Batch>,
+    /// The records of all batches, in order.
+    records: VecDeque<Position>,
+    /// The time of the newest row, milliseconds since 1970.
+    newest_ms: u64,
+}
+
 /// A batch as it was found.
 struct Batch {
     number: u64,
-    position: Position,
-    rows: Vec<RowEntry>,
+    begins: Position,
+    records: usize,
+    /// It has more than the shard's descriptor.
+    has_rows: bool,
 }
 
-impl LocalWal {
-    /// Reads a log that was just opened to its end. `lock` keeps others from it, and is held as long as it is used.
-    ///
-    /// # Errors
-    /// `Corrupt` for what can't be read.
-    pub fn open(log: Log, mut recovery: Recovery, lock: Option<File>) -> Result<Self> {
-        let committer = log.spawn_committer().map_err(|error| {
-            Error::new(ErrorKind::Unavailable, format!("the jobs' log has no thread: {error}"))
-        })?;
-        let mut found: VecDeque<Batch> = VecDeque::new();
-        let mut open: Option<(Position, BytesMut)> = None;
+impl Batches {
+    /// Reads all records that were found.
+    fn read(mut recovery: Recovery) -> Result<Self> {
+        let mut found = Self::default();
+        let mut open: Option<(Vec<Position>, BytesMut)> = None;
         while let Some(record) = recovery.next().map_err(log_failed)? {
-            let (begun, mut bytes) = match record.kind {
+            let (mut records, mut bytes) = match record.kind {
                 // What a crash left of a batch before it was never durable as a whole.
-                WHOLE | FIRST => (record.position, BytesMut::new()),
+                WHOLE | FIRST => (Vec::new(), BytesMut::new()),
                 // The rest of a batch whose beginning is let go, and with it all of it.
-                _ if found.is_empty() && open.is_none() => continue,
+                _ if found.all.is_empty() && open.is_none() => continue,
                 _ => open.take().ok_or_else(|| {
                     let (kind, position) = (record.kind, record.position);
                     let detail = format!(
@@ -114,18 +133,56 @@ impl LocalWal {
                 })?,
             };
             bytes.extend_from_slice(record.payload);
+            records.push(record.position);
             if matches!(record.kind, FIRST | MIDDLE) {
-                open = Some((begun, bytes));
+                open = Some((records, bytes));
                 continue;
             }
             let (number, rows) = decode(bytes.freeze())?;
-            if found.back().is_some_and(|last| last.number >= number) {
-                let detail = format!("batch {number} of the jobs' log is out of order");
-                return Err(Error::new(ErrorKind::Corrupt, detail));
-            }
-            found.push_back(Batch { number, position: begun, rows });
+            found.push(number, &records, &rows)?;
         }
-        drop(recovery);
+        Ok(found)
+    }
+
+    fn push(&mut self, number: u64, records: &[Position], rows: &[RowEntry]) -> Result<()> {
+        let Some(begins) = records.first().copied() else { return Ok(()) };
+        if self.all.back().is_some_and(|last| last.number >= number) {
+            let detail = format!("batch {number} of the jobs' log is out of order");
+            return Err(Error::new(ErrorKind::Corrupt, detail));
+        }
+        let newest = rows.iter().filter_map(|row| row.create_ts).max();
+        let newest_ms = newest.and_then(|ms| ms.try_into().ok()).unwrap_or(0);
+        self.newest_ms = self.newest_ms.max(newest_ms);
+        let has_rows = rows.iter().any(|row| row.key != keys::DESCRIPTOR);
+        self.all.push_back(Batch { number, begins, records: records.len(), has_rows });
+        self.records.extend(records);
+        Ok(())
+    }
+
+    /// Takes the first batch, and where its records are.
+    fn pop(&mut self) -> Option<(u64, Vec<Position>)> {
+        let batch = self.all.pop_front()?;
+        Some((batch.number, self.records.drain(..batch.records).collect()))
+    }
+
+    /// Forgets what the database's files have.
+    fn forget(&mut self, applied: u64) {
+        while self.all.front().is_some_and(|batch| batch.number <= applied) {
+            self.pop();
+        }
+    }
+}
+
+impl LocalWal {
+    /// Reads a log that was just opened to its end.
+    ///
+    /// # Errors
+    /// `Corrupt` for what can't be read.
+    pub fn open(log: Log, recovery: Recovery, beside: Beside) -> Result<Self> {
+        let committer = log.spawn_committer().map_err(|error| {
+            Error::new(ErrorKind::Unavailable, format!("the jobs' log has no thread: {error}"))
+        })?;
+        let found = Batches::read(recovery)?;
         let status = WalStatus {
             closed_reason: None,
             estimated_bytes: 0,
@@ -137,8 +194,31 @@ impl LocalWal {
             State { kept: VecDeque::new(), appended_bytes: 0, status, listeners: Vec::new() };
         let found = Mutex::new(Some(found));
         let state = Mutex::new(state);
-        let shared = Shared { log, _committer: committer, _lock: lock, found, state };
+        let shared = Shared { log, _committer: committer, beside, found, state };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What the log has that a database's files lack, if they have everything up to the batch `applied`.
+    pub(crate) fn found(&self, applied: u64) -> Result<FoundLog> {
+        let note = self.shared.beside.note.read()?;
+        let found = self.shared.found.lock();
+        let all = || found.iter().flat_map(|found| &found.all);
+        let new = || all().filter(|batch| batch.number > applied);
+        Ok(FoundLog {
+            name: LogName::Local(self.id()),
+            note,
+            place: self.shared.beside.place,
+            first_new: new().next().map(|batch| batch.number),
+            last: all().next_back().map(|batch| batch.number),
+            has_rows: new().any(|batch| batch.has_rows),
+        })
+    }
+
+    /// Notes with which opening the database is about to be opened, durably.
+    pub(crate) fn write_note(&self, opening: &Opening) -> Result<()> {
+        let beside = &self.shared.beside;
+        let (before, last, place) = (opening.before, opening.id, beside.place);
+        beside.note.write(&LogNote { log: self.id(), before, last, place })
     }
 
     /// Tells this log from others.
@@ -153,10 +233,7 @@ impl LocalWal {
 
     /// The time of the newest row that was found, milliseconds since 1970, before it is replayed.
     pub(crate) fn newest_ms(&self) -> u64 {
-        let found = self.shared.found.lock();
-        let rows = found.iter().flatten().flat_map(|batch| &batch.rows);
-        let newest = rows.filter_map(|row| row.create_ts).max();
-        newest.and_then(|ms| ms.try_into().ok()).unwrap_or(0)
+        self.shared.found.lock().as_ref().map_or(0, |found| found.newest_ms)
     }
 
     /// For SlateDB's collector.
@@ -172,34 +249,32 @@ impl WriterInit for LocalWal {
         &self,
         manifest: &mut WriterManifest,
     ) -> std::result::Result<WriterInitResult, WalError> {
-        let found = self.shared.found.lock().take().ok_or(WalError::Closed)?;
+        let mut found = self.shared.found.lock().take().ok_or(WalError::Closed)?;
         let after = manifest.replay_after_wal_id();
-        let last = found.back().map_or(after, |batch| batch.number.max(after));
+        let last = found.all.back().map_or(after, |batch| batch.number.max(after));
+        let lacks = found.all.iter().filter(|batch| batch.number > after).zip(after + 1..);
+        if let Some((_, number)) = lacks.into_iter().find(|(batch, number)| batch.number != *number)
+        {
+            let detail = format!("the jobs' log lacks batch {number}, which the database needs");
+            let error = Error::new(ErrorKind::Corrupt, detail);
+            return Err(WalError::DataError(Arc::new(error)));
+        }
         {
             let mut state = self.shared.state.lock();
             let kept = |batch: &Batch| Kept {
                 number: batch.number,
-                begins: batch.position,
+                begins: batch.begins,
                 before_bytes: 0,
             };
-            state.kept = found.iter().map(kept).collect();
+            state.kept = found.all.iter().map(kept).collect();
             state.status.last_flushed_wal_id = last;
         }
         self.shared.let_go(after + 1);
-        let mut rows: VecDeque<Batch> = found;
-        rows.retain(|batch| batch.number > after);
-        for (batch, number) in rows.iter().zip(after + 1..) {
-            if batch.number != number {
-                let detail =
-                    format!("the jobs' log lacks batch {number}, which the database needs");
-                let error = Error::new(ErrorKind::Corrupt, detail);
-                return Err(WalError::DataError(Arc::new(error)));
-            }
-        }
+        found.forget(after);
         tokio::spawn(watch_quiet(Arc::downgrade(&self.shared)));
         let writer = Writer { shared: self.shared.clone(), next: last + 1, last: None };
         Ok(WriterInitResult {
-            replay_iterator: Box::new(Replay { rows }),
+            replay_iterator: Box::new(Replay { log: self.shared.log.clone(), found, read: VecDeque::new() }),
             wal_writer: Box::new(writer),
         })
     }
@@ -221,19 +296,56 @@ async fn watch_quiet(shared: Weak<Shared>) {
     }
 }
 
+/// So many bytes of batches are read at once to be replayed, but for the last.
+const READ_BYTES: usize = 4 << 20;
+
 /// What is replayed.
 struct Replay {
-    rows: VecDeque<Batch>,
+    log: Log,
+    /// What is not read yet.
+    found: Batches,
+    read: VecDeque<WalRows>,
 }
 
 #[async_trait]
 impl WalIterator for Replay {
     async fn next(&mut self) -> std::result::Result<Option<WalRows>, WalError> {
-        Ok(self
-            .rows
-            .pop_front()
-            .map(|batch| WalRows { rows: batch.rows, last_consumed_wal_file_id: batch.number }))
+        if self.read.is_empty() {
+            let read = without_delay(|| read_some(&self.log, &mut self.found));
+            self.read = read.map_err(|error| WalError::DataError(Arc::new(error)))?;
+        }
+        Ok(self.read.pop_front())
     }
+}
+
+/// Reads from the disk; other tasks do not wait for that where there is another thread for them.
+fn without_delay<T>(read: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(read),
+        _ => read(),
+    }
+}
+
+fn read_some(log: &Log, found: &mut Batches) -> Result<VecDeque<WalRows>> {
+    let (mut all, mut read_bytes) = (VecDeque::new(), 0);
+    while read_bytes < READ_BYTES
+        && let Some((number, records)) = found.pop()
+    {
+        let mut bytes = BytesMut::new();
+        for record in records {
+            match log.read_verified(record).map_err(log_failed)? {
+                Verified::Record(read) => bytes.extend_from_slice(&read.payload),
+                Verified::Recycled => {
+                    let detail = format!("batch {number} of the jobs' log was let go");
+                    return Err(Error::new(ErrorKind::Internal, detail));
+                }
+            }
+        }
+        read_bytes += bytes.len();
+        let (_, rows) = decode(bytes.freeze())?;
+        all.push_back(WalRows { rows, last_consumed_wal_file_id: number });
+    }
+    Ok(all)
 }
 
 struct Writer {

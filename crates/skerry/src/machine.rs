@@ -17,7 +17,11 @@ const HARDWARE_ID: &str = "/sys/class/dmi/id/product_uuid";
 
 /// Where the node of a data directory is now.
 pub(crate) fn place(layout: &Layout) -> Result<Place> {
-    let dir = layout.data();
+    place_of(layout.data())
+}
+
+/// Where a directory is now.
+pub(crate) fn place_of(dir: &Path) -> Result<Place> {
     let found = fs::metadata(dir).map_err(|error| failed("can't be looked at", dir, &error))?;
     Ok(Place {
         machine: id_in(Path::new(MACHINE_ID)),

@@ -1,31 +1,48 @@
-//! A shard's descriptor: which hashes it has, how often it was opened, and which local log may hold what the database
-//! does not have.
+//! A shard's descriptor: which hashes it has, how often it was opened, and which log may hold what the database's files
+//! do not have.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::HashRange;
 use crate::job::Epoch;
+use crate::opening::{LogName, Opening};
 use bytes::{BufMut, BytesMut};
+use skerry_core::id::ClaimId;
 use skerry_core::wire::{FormatError, Reader};
 
 /// What it is called in messages.
 const WHAT: &str = "shard descriptor";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
+/// The oldest version that is read.
+const VERSION_MIN: u16 = 2;
 const MAGIC: &[u8; 4] = b"SKRJ";
+
+/// Kinds of logs.
+const APPLIED: u8 = 0;
+const OWN: u8 = 1;
+const STORE: u8 = 2;
+const LOCAL: u8 = 3;
 
 /// A shard's descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Descriptor {
-    pub(super) hashes: HashRange,
+pub(crate) struct Descriptor {
+    pub(crate) hashes: HashRange,
     /// How often it was opened, which is durable in the database before anything else is done.
-    pub(super) incarnation: u64,
-    /// The local log that may have what the database does not.
-    pub(super) log: Option<[u8; 16]>,
+    pub(crate) incarnation: u64,
+    /// The log that may have what the database's files do not.
+    pub(crate) log: LogName,
+    /// The last opening; none if an older Skerry wrote this.
+    pub(crate) opening: ClaimId,
 }
 
 /// Openings that a place has room for.
 const INCARNATIONS_MAX: u64 = 1 << 24;
 
 impl Descriptor {
+    /// The descriptor of an opening, after so many.
+    pub(super) fn after(openings: u64, now: &Opening) -> Self {
+        Self { hashes: now.hashes, incarnation: openings + 1, log: now.log, opening: now.id }
+    }
+
     /// The number of this opening.
     pub(super) fn epoch(&self) -> Result<Epoch> {
         let number = Some(self.incarnation).filter(|number| *number < INCARNATIONS_MAX);
@@ -37,20 +54,28 @@ impl Descriptor {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
+        let (kind, log) = match self.log {
+            LogName::Unknown | LogName::Applied => (APPLIED, [0; 16]),
+            LogName::Own => (OWN, [0; 16]),
+            LogName::Store(url) => (STORE, url),
+            LogName::Local(id) => (LOCAL, id),
+        };
         let mut out = BytesMut::new();
         out.put_slice(MAGIC);
         out.put_u16_le(VERSION);
-        out.put_u16_le(0);
+        out.put_u8(kind);
+        out.put_u8(0);
         out.put_u64_le(self.incarnation);
         out.put_u64_le(self.hashes.first);
         out.put_u64_le(self.hashes.last);
-        out.put_slice(&self.log.unwrap_or_default());
+        out.put_slice(&log);
+        out.put_slice(&self.opening.0);
         let sum = crc32c::crc32c(&out);
         out.put_u32_le(sum);
         out.to_vec()
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(WHAT, bytes);
         if reader.bytes(4)? != MAGIC {
             return Err(FormatError::BadMagic { what: WHAT }.into());
@@ -59,43 +84,73 @@ impl Descriptor {
         if version > VERSION {
             return Err(FormatError::Newer { what: WHAT, version: version.into() }.into());
         }
-        if version < VERSION {
+        if version < VERSION_MIN {
             let detail = format!("version {version} is an older Skerry's");
             return Err(FormatError::invalid(WHAT, detail).into());
         }
-        reader.u16()?;
+        let kind = reader.u8()?;
+        reader.u8()?;
         let incarnation = reader.u64()?;
         let hashes = HashRange { first: reader.u64()?, last: reader.u64()? };
-        let mut log = [0; 16];
-        log.copy_from_slice(reader.bytes(16)?);
+        let log = reader.array()?;
+        let opening = if version == VERSION_MIN { ClaimId::NONE } else { ClaimId(reader.array()?) };
         if reader.u32()? != crc32c::crc32c(&bytes[..bytes.len().saturating_sub(4)]) {
             return Err(FormatError::BadChecksum { what: WHAT }.into());
         }
         reader.finish()?;
-        Ok(Self { hashes, incarnation, log: (log != [0; 16]).then_some(log) })
+        let log = if version == VERSION_MIN { log_of_2(log) } else { log_of(kind, log)? };
+        Ok(Self { hashes, incarnation, log, opening })
     }
+}
+
+fn log_of(kind: u8, log: [u8; 16]) -> Result<LogName> {
+    match kind {
+        APPLIED => Ok(LogName::Applied),
+        OWN => Ok(LogName::Own),
+        STORE => Ok(LogName::Store(log)),
+        LOCAL => Ok(LogName::Local(log)),
+        kind => Err(FormatError::invalid(WHAT, format!("its log is of kind {kind}")).into()),
+    }
+}
+
+/// The log that version 2 names.
+fn log_of_2(log: [u8; 16]) -> LogName {
+    if log == [0; 16] { LogName::Unknown } else { LogName::Local(log) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const LOG: [u8; 16] = [9; 16];
+
+    fn descriptor(log: LogName) -> Descriptor {
+        let (hashes, opening) = (HashRange::part(1, 3), ClaimId([5; 16]));
+        Descriptor { hashes, incarnation: 7, log, opening }
+    }
+
     #[test]
-    fn the_sample_of_version_2_is_written_and_read() {
-        let descriptor =
-            Descriptor { hashes: HashRange::part(1, 3), incarnation: 7, log: Some([9; 16]) };
-        let sample = crate::record::sample("descriptor.bin", &descriptor.encode());
-        assert_eq!(Descriptor::decode(&sample), Ok(descriptor));
-        assert_eq!(descriptor.encode(), sample, "what is written changed: it needs a version");
+    fn the_sample_of_version_3_is_written_and_read() {
+        let now = descriptor(LogName::Local(LOG));
+        let sample = crate::record::sample("descriptor-3.bin", &now.encode());
+        assert_eq!(Descriptor::decode(&sample), Ok(now));
+        assert_eq!(now.encode(), sample, "what is written changed: it needs a version");
+    }
+
+    /// Databases of an older Skerry are opened.
+    #[test]
+    fn the_sample_of_version_2_is_read() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/jobs/v2");
+        let sample = std::fs::read(format!("{dir}/descriptor.bin")).expect("the sample is there");
+        let was = Descriptor { opening: ClaimId::NONE, ..descriptor(LogName::Local(LOG)) };
+        assert_eq!(Descriptor::decode(&sample), Ok(was));
     }
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        for log in [None, Some([7; 16])] {
-            let hashes = HashRange::part(1, 3);
-            let descriptor = Descriptor { hashes, incarnation: 7, log };
-            let good = descriptor.encode();
-            assert_eq!(Descriptor::decode(&good), Ok(descriptor));
+        for log in [LogName::Applied, LogName::Own, LogName::Store(LOG), LogName::Local(LOG)] {
+            let good = descriptor(log).encode();
+            assert_eq!(Descriptor::decode(&good), Ok(descriptor(log)));
             for bit in 0..good.len() * 8 {
                 let mut bad = good.clone();
                 bad[bit / 8] ^= 1 << (bit % 8);

@@ -28,7 +28,7 @@ pub use awaited::{AWAITED_BYTES_MAX, Awaited};
 pub use budget::{BUDGET_BYTES, Budget, OnItsWay};
 pub use calls::{Enqueued, Imported};
 pub use cursor::Cursor;
-use descriptor::Descriptor;
+pub(crate) use descriptor::Descriptor;
 use durable::Mark;
 pub use reading::{LISTED_MAX, Listed, Query};
 pub use seat::{Begins, Leased, ON_ITS_WAY_BYTES, Seat, Tidings, Told};
@@ -39,11 +39,11 @@ pub use working::Outcome;
 
 use crate::database::FENCED;
 use crate::error::{Error, ErrorKind, Result};
-use crate::hash::HashRange;
 use crate::job::{JobKey, State as JobState};
 use crate::keys;
 use crate::machine::Machine;
 use crate::name::LimitKey;
+use crate::opening::Opening;
 use crate::rate_row;
 use crate::steady::{Now, Steady};
 use parking_lot::{Mutex, MutexGuard};
@@ -67,19 +67,15 @@ const LET_GO_TIME_MAX: Duration = Duration::from_secs(10);
 pub struct ShardParts {
     /// The database, opened by nobody else.
     pub db: slatedb::Db,
-    /// The hashes of its tenants.
-    pub hashes: HashRange,
+    /// What it was opened as.
+    pub opening: Opening,
     /// Reads the time.
     pub clock: Arc<dyn Clock>,
     /// Decides the jitter of retries.
     pub entropy: Arc<dyn Entropy>,
     /// How long jobs are kept that have come to their end.
     pub retention: Retention,
-    /// The local log that the database has, if it has one.
-    pub log: Option<[u8; 16]>,
-    /// A local log that the database had, and that is not this one, is given up, with what only it had.
-    pub give_up_log: bool,
-    /// At a close, what only the database's log has goes to the database.
+    /// At a close, what only the database's log has goes to the database; else it stays in the log.
     pub apply_log_on_close: bool,
 }
 
@@ -119,15 +115,14 @@ impl Shard {
         let store = Store::new(db, clock.clone(), parts.retention, apply_log);
         let opened = Self::read(&store, clock, parts).await;
         if opened.is_err() {
-            // It lets go what it holds, such as a log; why it was not opened says more than how it ends.
+            // It lets go what it holds, such as a log, and writes nothing; why it was not opened says more than how it ends.
             let _ = tokio::time::timeout(LET_GO_TIME_MAX, store.abandon()).await;
         }
         opened
     }
 
     async fn read(store: &Store, clock: Arc<Steady>, parts: ShardParts) -> Result<Self> {
-        let now = Descriptor { hashes: parts.hashes, log: parts.log, incarnation: 0 };
-        let now = store.begin_incarnation(now, parts.give_up_log).await?;
+        let now = store.begin_incarnation(&parts.opening).await?;
         let epoch = now.epoch()?;
         let mut seed = [0; 8];
         parts.entropy.fill(&mut seed);

@@ -9,18 +9,19 @@ use crate::job::{Job, JobKey, JobRef, State};
 use crate::keys;
 use crate::lease_row;
 use crate::name::Tenant;
+use crate::opening::{LogName, Opening, check_hashes};
 use crate::reclaim;
 use crate::steady::Steady;
 use bytes::Bytes;
 use slatedb::config::{
-    DurabilityLevel, FlushOptions, FlushType, PutOptions, ReadOptions, ScanOptions, Ttl,
+    CloseOptions, DurabilityLevel, FlushOptions, FlushType, PutOptions, ReadOptions, ScanOptions, Ttl,
 };
 use slatedb::{Db, DbIterator, KeyValue, WriteBatch};
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
 use std::time::Duration;
+
 /// How long jobs are kept that have come to their end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -70,33 +71,20 @@ impl Store {
 
     /// Notes that the shard was opened once more, durably, in the database itself: what only a local log has can be lost
     /// with it, and then places and leases would be given twice.
-    pub(super) async fn begin_incarnation(
-        &self,
-        now: Descriptor,
-        give_up_log: bool,
-    ) -> Result<Descriptor> {
+    pub(super) async fn begin_incarnation(&self, opening: &Opening) -> Result<Descriptor> {
         let found = self.get(keys::DESCRIPTOR).await?;
         let before = found.map(|bytes| Descriptor::decode(&bytes)).transpose()?;
-        if let Some(before) = before {
-            if before.hashes != now.hashes {
-                let detail = format!(
-                    "the jobs' database has {}, and was opened for {}: the number of shards can't be changed",
-                    before.hashes, now.hashes
-                );
-                return Err(Error::new(ErrorKind::Conflict, detail));
-            }
-            if before.log.is_some() && before.log != now.log && !give_up_log {
-                let detail = "the jobs' database was used with another log on a local disk, which may have jobs that \
-                              it does not: put that log back, or set give_up_wal to lose what only it had";
-                return Err(Error::new(ErrorKind::Conflict, detail));
-            }
+        check_hashes(before.as_ref(), opening.hashes)?;
+        let is_expected = |before: Descriptor| [opening.before, opening.id].contains(&before.opening);
+        if matches!(opening.log, LogName::Local(_)) && !before.is_none_or(is_expected) {
+            let detail = "the jobs' database was opened elsewhere just now, and its log may not be this one any more";
+            return Err(Error::new(ErrorKind::Unavailable, detail));
         }
         if before.is_none() && self.has_rows().await? {
             let detail = "the jobs' database has rows and no descriptor: it was split or merged, and not finished";
             return Err(Error::new(ErrorKind::Corrupt, detail));
         }
-        let incarnation = before.map_or(0, |before| before.incarnation) + 1;
-        let now = Descriptor { incarnation, ..now };
+        let now = Descriptor::after(before.map_or(0, |before| before.incarnation), opening);
         self.put_descriptor(now).await?;
         self.flush(FlushType::MemTable).await?;
         Ok(now)
@@ -169,10 +157,6 @@ impl Store {
     }
 
     /// True if a job of this name has come to its end.
-            if bytes > LEARNED_AT_ONCE_BYTES && !has_waited {
-                tokio::time::sleep(LEARNS_AFTER).await;
-                has_waited = true;
-            }
     pub(super) async fn has_ended(&self, tenant: &Tenant, name: &JobRef) -> Result<bool> {
         let key = keys::ended(tenant, name);
         Ok(self.ended_ids.may_have(&key) && self.get(&key).await?.is_some())
@@ -185,6 +169,10 @@ impl Store {
         let (mut bytes, mut has_waited) = (0, false);
         while let Some(row) = rows.next().await? {
             bytes += row.key.len() + row.value.len();
+            if bytes > LEARNED_AT_ONCE_BYTES && !has_waited {
+                tokio::time::sleep(LEARNS_AFTER).await;
+                has_waited = true;
+            }
             if bytes > LEARNED_BYTES_MAX {
                 tracing::warn!(
                     "too much is kept of jobs that have ended to read their ids: new jobs are taken more slowly"
@@ -311,21 +299,25 @@ impl Store {
 
     /// Closes the database; everything that was written is durable. If its log is applied, another log may follow.
     pub(super) async fn close(&self, descriptor: Descriptor) -> Result<()> {
+        if !self.apply_log_on_close {
+            return self.close_with(Some(FlushType::Wal)).await;
+        }
         let applied = self.apply_log(descriptor).await;
-        applied.and(self.abandon().await)
+        applied.and(self.close_with(Some(FlushType::MemTable)).await)
     }
 
     async fn apply_log(&self, descriptor: Descriptor) -> Result<()> {
-        if self.apply_log_on_close {
-            self.put_descriptor(Descriptor { log: None, ..descriptor }).await?;
-            self.flush(FlushType::MemTable).await?;
-        }
-        Ok(())
+        self.put_descriptor(Descriptor { log: LogName::Applied, ..descriptor }).await?;
+        self.flush(FlushType::MemTable).await
     }
 
-    /// Closes the database as it is.
+    /// Closes the database as it is: what is not durable is lost, and nothing goes to its files.
     pub(super) async fn abandon(&self) -> Result<()> {
-        self.db.close().await.map_err(failed)
+        self.close_with(None).await
+    }
+
+    async fn close_with(&self, flush_type: Option<FlushType>) -> Result<()> {
+        self.db.close_with_options(CloseOptions { flush_type }).await.map_err(failed)
     }
 }
 
@@ -338,11 +330,6 @@ fn is_kept(row: &KeyValue, now_ms: u64) -> bool {
 /// For rows that do not expire, whatever SlateDB is told of others.
 fn for_ever() -> PutOptions {
     PutOptions { ttl: Ttl::NoExpiry }
-/// So many of these bytes are read as soon as a shard is open.
-const LEARNED_AT_ONCE_BYTES: usize = 64 << 20;
-/// The rest is read after so long: a shard that fails again and again must not read gigabytes each time.
-const LEARNS_AFTER: Duration = Duration::from_secs(60);
-
 }
 
 /// How much is asked for at once by who reads on, bytes.
@@ -350,6 +337,11 @@ const AHEAD_BYTES: usize = 256 << 10;
 
 /// What is read at most to learn the ids of jobs that have come to their end, bytes: a start must not read for hours.
 const LEARNED_BYTES_MAX: usize = 4 << 30;
+
+/// So many of these bytes are read as soon as a shard is open.
+const LEARNED_AT_ONCE_BYTES: usize = 64 << 20;
+/// The rest is read after so long: a shard that fails again and again must not read gigabytes each time.
+const LEARNS_AFTER: Duration = Duration::from_secs(60);
 
 /// For reading nothing that is not durable.
 fn durable() -> ScanOptions {

@@ -4,6 +4,7 @@ mod budget;
 mod common;
 mod cost;
 mod machine;
+mod opening;
 mod owners;
 mod rates;
 mod reclaim;

@@ -643,21 +643,8 @@ async fn jobs_come_with_their_history() {
 async fn another_shards_database_is_refused() {
     let place = Place::new();
     place.open().await.close().await.expect("closes");
-    let db = place.database().await;
-    let (clock, entropy) = (place.clock.clone(), Arc::new(Fixed));
-    let hashes = HashRange::part(0, 2);
-    let retention = Retention::default();
-    let parts = ShardParts {
-        db,
-        hashes,
-        clock,
-        entropy,
-        retention,
-        log: None,
-        give_up_log: false,
-        apply_log_on_close: false,
-    };
-    let refused = Shard::open(parts).await.err().expect("it is the only shard");
+    let refused = place.try_open_as(HashRange::part(0, 2)).await;
+    let refused = refused.err().expect("it is the only shard");
     assert!(refused.message().contains(&HashRange::ALL.to_string()), "{refused}");
 }
 
@@ -825,7 +812,9 @@ async fn a_newer_database_is_left_as_it_is() {
     shard.enqueue(spec("one")).await.expect("takes it");
     shard.close().await.expect("closes");
     let set = async |descriptor: &[u8]| {
-        let db = place.database().await;
+        // Not by what looks at the descriptor first.
+        let db = slatedb::Db::builder("shard", place.store.clone());
+        let db = db.with_segment_extractor(Arc::new(keys::ByLetter)).build().await.expect("opens");
         let before = db.get(keys::DESCRIPTOR).await.expect("reads").expect("there");
         db.put(keys::DESCRIPTOR, descriptor).await.expect("writes");
         db.close().await.expect("closes");
@@ -1504,18 +1493,8 @@ async fn a_clock_that_is_set_forward_ends_no_lease() {
     const DAY_MS: u64 = 86_400_000;
     let place = Place::new();
     let clock = Arc::new(ByHand { since: Instant::now(), ahead_ms: AtomicU64::new(0) });
-    let shard = Shard::open(ShardParts {
-        db: place.database().await,
-        hashes: HashRange::ALL,
-        clock: clock.clone(),
-        entropy: Arc::new(Fixed),
-        retention: Retention::default(),
-        log: None,
-        give_up_log: false,
-        apply_log_on_close: false,
-    })
-    .await
-    .expect("opens");
+    let parts = place.parts(HashRange::ALL, false).await.expect("opens");
+    let shard = Shard::open(ShardParts { clock: clock.clone(), ..parts }).await.expect("opens");
     shard.enqueue(JobSpec { lease_ms: 10_000, ..spec("held") }).await.expect("takes it");
     let held = one(&shard).await;
     let later = clock.wall_ms() + DAY_MS / 2;
@@ -1652,6 +1631,27 @@ async fn a_worker_is_given_a_job_without_its_history() {
     shard.report(again.ticket(), done).await.expect("holds");
     let job = shard.show(&tenant(), &named("job")).await.expect("there");
     assert_eq!(job.attempts.len(), 2, "it is kept");
+}
+
+/// A call that named a job again and again waited for it as often, and each cost a step for each when it went.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_named_twice_is_told_twice() {
+    let shard = Place::new().open().await;
+    shard.enqueue(spec("job")).await.expect("takes it");
+    let mut awaited = shard.await_ends(&tenant(), vec![named("job"); 3]).expect("waits");
+    let other = shard.await_ends(&tenant(), vec![named("job"); 3]).expect("waits");
+    assert!(futures::poll!(std::pin::pin!(awaited.next())).is_pending());
+    drop(other);
+    let done = Outcome::Succeeded("".into());
+    shard.report(one(&shard).await.ticket(), done).await.expect("holds");
+    let mut told = Vec::new();
+    while let Some((number, ended)) = awaited.next().await {
+        assert_eq!(ended.expect("there").name(), named("job"));
+        told.push(number);
+    }
+    told.sort_unstable();
+    assert_eq!(told, [0, 1, 2]);
+}
 
 /// A store that said for seconds that nothing is there made callers believe that the jobs are damaged.
 #[tokio::test(start_paused = true)]
@@ -1719,25 +1719,4 @@ async fn only_some_of_what_has_ended_is_read_as_soon_as_a_shard_is_open() {
     let later = counters.tally().bytes(CallKind::GetRange);
     assert!(later >= (JOBS as u64) << 20, "{later} bytes in all");
     shard.close().await.expect("closes");
-}
-}
-
-/// A call that named a job again and again waited for it as often, and each cost a step for each when it went.
-#[tokio::test(start_paused = true)]
-async fn a_job_that_is_named_twice_is_told_twice() {
-    let shard = Place::new().open().await;
-    shard.enqueue(spec("job")).await.expect("takes it");
-    let mut awaited = shard.await_ends(&tenant(), vec![named("job"); 3]).expect("waits");
-    let other = shard.await_ends(&tenant(), vec![named("job"); 3]).expect("waits");
-    assert!(futures::poll!(std::pin::pin!(awaited.next())).is_pending());
-    drop(other);
-    let done = Outcome::Succeeded("".into());
-    shard.report(one(&shard).await.ticket(), done).await.expect("holds");
-    let mut told = Vec::new();
-    while let Some((number, ended)) = awaited.next().await {
-        assert_eq!(ended.expect("there").name(), named("job"));
-        told.push(number);
-    }
-    told.sort_unstable();
-    assert_eq!(told, [0, 1, 2]);
 }

@@ -198,6 +198,7 @@ async fn a_shard_is_split_and_merged_by_ranges_of_hashes() {
         let hashes = HashRange::part(number, 2);
         let mut child = parent.beside(&format!("child-{number}"));
         child.apply_log = true;
+        child.hashes = hashes;
         make(&child, &["shard"], hashes).await;
         let there = rows(&child).await;
         assert!(!there.is_empty());

@@ -6,7 +6,9 @@
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use skerry_jobs::wal::LocalWal;
+use skerry_core::start::Place;
+use skerry_jobs::opening::MemoryNote;
+use skerry_jobs::wal::{Beside, LocalWal};
 use skerry_log::sim::SimDisk;
 use skerry_log::{Env, Log, Progress, Settings};
 use std::sync::Arc;
@@ -31,6 +33,7 @@ fn settings() -> Settings {
 
 struct Inner {
     disk: SimDisk,
+    note: MemoryNote,
     rng: Mutex<StdRng>,
     log: Mutex<Option<Log>>,
     /// A commit is to be carried out.
@@ -46,6 +49,7 @@ impl LocalDisk {
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Inner {
             disk: SimDisk::new(),
+            note: MemoryNote::default(),
             rng: Mutex::new(StdRng::seed_from_u64(seed ^ 0xd15c)),
             log: Mutex::default(),
             wanted: Notify::new(),
@@ -59,7 +63,9 @@ impl LocalDisk {
         let env = Env::new(move || random.random(), || 0).without_thread();
         let opened = Log::open(Arc::new(self.0.disk.clone()), settings(), env);
         let (log, recovery) = opened.map_err(skerry_jobs::wal::log_failed)?;
-        let wal = LocalWal::open(log.clone(), recovery, None)?;
+        let note = Arc::new(self.0.note.clone());
+        let beside = Beside { lock: None, note, place: Place::default() };
+        let wal = LocalWal::open(log.clone(), recovery, beside)?;
         *self.0.log.lock() = Some(log);
         tokio::spawn(self.clone().commit_when_wanted());
         Ok(wal)

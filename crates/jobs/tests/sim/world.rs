@@ -7,10 +7,12 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use skerry_core::env::{Clock, Entropy};
+use skerry_core::id::ClaimId;
 use skerry_jobs::Result;
-use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
+use skerry_jobs::database::{self, Database, DatabaseLog, DatabaseParts};
 use skerry_jobs::hash::HashRange;
 use skerry_jobs::keys::ByLetter;
+use skerry_jobs::opening::{LogName, Opening};
 use skerry_jobs::shard::{Retention, Shard, ShardParts};
 use skerry_store::faulty::{FaultPlan, Faults, Faulty};
 use slatedb::config::Settings;
@@ -201,25 +203,28 @@ impl World {
         Arc::new(Seeded(Mutex::new(StdRng::seed_from_u64(self.seed ^ number))))
     }
 
-    /// The database, and which local log it has, if it has one.
-    async fn database(&self) -> Result<(Db, Option<[u8; 16]>)> {
+    /// The database, and what it was opened as.
+    async fn database(&self) -> Result<Database> {
         let number = {
             let mut opened = self.opened.lock();
             *opened += 1;
             *opened
         };
         if self.kind == Kind::Bare {
-            return Ok((self.bare_database(number).await?, None));
+            let (id, before) = (ClaimId::NONE, ClaimId::NONE);
+            let opening = Opening { hashes: HashRange::ALL, log: LogName::Own, id, before };
+            return Ok(Database { db: self.bare_database(number).await?, opening });
         }
         let log = match &self.disk {
             Some(disk) => DatabaseLog::Local(disk.open()?),
             None => DatabaseLog::Same,
         };
-        let id = log.id();
         let parts = DatabaseParts {
             store: self.store.clone(),
             path: "shard".to_owned(),
+            hashes: HashRange::ALL,
             log,
+            give_up_log: false,
             settings: self.settings.clone(),
             clock: Arc::new(OnTheWall(self.time.clone())),
             entropy: self.entropy(number << 32),
@@ -228,7 +233,7 @@ impl World {
             fail_points: Arc::default(),
             merging: None,
         };
-        Ok((database::open(parts).await?, id))
+        database::open(parts).await
     }
 
     async fn bare_database(&self, number: u64) -> Result<Db> {
@@ -243,15 +248,13 @@ impl World {
 
     /// Opens the shard.
     pub async fn open(&self) -> Result<Shard> {
-        let (db, log) = self.database().await?;
+        let Database { db, opening } = self.database().await?;
         let parts = ShardParts {
             db,
-            hashes: HashRange::ALL,
+            opening,
             clock: self.time.clone(),
             entropy: self.entropy(*self.opened.lock()),
             retention: Retention::default(),
-            log,
-            give_up_log: false,
             apply_log_on_close: self.apply_log_on_close,
         };
         Shard::open(parts).await
@@ -259,7 +262,7 @@ impl World {
 
     /// Everything in the shard's database, which nobody has open.
     pub async fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let (db, _) = self.database().await.expect("the store works");
+        let Database { db, .. } = self.database().await.expect("the store works");
         let mut found = db.scan(..).await.expect("the store works");
         let mut rows = Vec::new();
         while let Some(row) = found.next().await.expect("the store works") {

@@ -11,12 +11,13 @@ use futures::StreamExt as _;
 use object_store::ObjectStore;
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_core::env::Clock as _;
+use skerry_core::wire::hash16;
 use skerry_jobs::chain::{Chain, Plan};
-use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
+use skerry_jobs::database::{self, Database, DatabaseLog, DatabaseParts};
 use skerry_jobs::hash::HashRange;
 use skerry_jobs::owner::DatabaseId;
 use skerry_jobs::shard::{Retention, Shard, ShardParts};
-use skerry_jobs::wal::{LocalWal, log_failed};
+use skerry_jobs::wal::{Beside, LocalWal, log_failed};
 use skerry_log::{FileDisk, Log};
 use skerry_store::meter::{Counters, Meter};
 use skerry_store::{litter, url};
@@ -24,12 +25,14 @@ use tokio::sync::watch;
 
 use super::convert;
 use super::host::CLOSE_TIME_MAX;
+use super::log_note::DirNote;
 use super::owners::Owners;
 use crate::background::Background;
 use crate::control;
 use crate::env::{SystemClock, SystemEntropy};
 use crate::identity::Identity;
 use crate::layout::{Layout, failed};
+use crate::machine;
 use crate::settings::{DatabaseSettings, SHARD_MARK, Settings, WalSettings};
 use crate::values::invalid;
 use crate::wiring::{log_env, warn_of_copies};
@@ -128,7 +131,7 @@ impl Opener {
         let shards = u16::try_from(jobs.shards).unwrap_or(u16::MAX);
         let owners = settings.database.is_none().then(|| Owners::new(me.clone(), shards));
         let log = settings.database.as_ref().and_then(|database| database.wal.as_ref());
-        let apply_log_on_close = log.is_some_and(|log| log.apply_wal_on_close);
+        let apply_log_on_close = log.is_none_or(|log| log.apply_wal_on_close);
         let give_up_log = settings.database.as_ref().is_some_and(|database| database.give_up_wal);
         let log = log.map(|to| LogPlace::of(to, jobs.shards));
         let retention = Retention {
@@ -299,11 +302,12 @@ impl Opener {
             Some(place) => place.open(number, &self.calls).await?,
             None => DatabaseLog::Same,
         };
-        let log_id = log.id();
         let parts = DatabaseParts {
             store: store.clone(),
             path: path.to_owned(),
+            hashes: HashRange::part(number, self.shards),
             log,
+            give_up_log: self.give_up_log,
             settings: self.settings.clone(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
@@ -314,15 +318,13 @@ impl Opener {
             // A connection that a merge opens is driven where it computes, and the log's PUTs would use it.
             merging: self.background.handle().filter(|_| self.data.is_local()),
         };
-        let db = database::open(parts).await?;
+        let Database { db, opening } = database::open(parts).await?;
         let parts = ShardParts {
             db,
-            hashes: HashRange::part(number, self.shards),
+            opening,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             retention: self.retention,
-            log: log_id,
-            give_up_log: self.give_up_log,
             apply_log_on_close: self.apply_log_on_close,
         };
         Ok(Shard::open(parts).await?)
@@ -364,7 +366,9 @@ impl LogPlace {
 
     async fn open(&self, shard: u32, calls: &Arc<Counters>) -> Result<DatabaseLog> {
         let dir = match self {
-            Self::Store(place) => return Ok(DatabaseLog::Store(place.open(calls)?)),
+            Self::Store(place) => {
+                return Ok(DatabaseLog::Store(place.open(calls)?, hash16(place.url.as_bytes())));
+            }
             Self::Dir(path) => PathBuf::from(path.replace(SHARD_MARK, &shard.to_string())),
         };
         // All of it is read, gigabytes at worst: others must not wait for that.
@@ -388,7 +392,9 @@ fn open_dir(dir: &Path) -> Result<DatabaseLog> {
     let disk = Arc::new(FileDisk::new(dir));
     let (log, recovery) =
         Log::open(disk, limits, log_env()).map_err(|error| convert::error(log_failed(error)))?;
-    let wal = LocalWal::open(log, recovery, Some(lock)).map_err(convert::error)?;
+    let (note, place) = (Arc::new(DirNote::new(dir)), machine::place_of(dir)?);
+    let beside = Beside { lock: Some(lock), note, place };
+    let wal = LocalWal::open(log, recovery, beside).map_err(convert::error)?;
     Ok(DatabaseLog::Local(wal))
 }
 

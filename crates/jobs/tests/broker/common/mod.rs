@@ -9,21 +9,23 @@ use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use skerry_core::env::{Clock, Entropy};
+use skerry_core::start;
 use skerry_jobs::Result;
 use skerry_jobs::broker::Broker;
-use skerry_jobs::database::{self, DatabaseLog, DatabaseParts};
+use skerry_jobs::database::{self, Database, DatabaseLog, DatabaseParts};
 use skerry_jobs::hash::HashRange;
 use skerry_jobs::job::JobRef;
 use skerry_jobs::name::{Group, JobId, Tenant, Worker};
+use skerry_jobs::opening::{LogName, MemoryNote};
 use skerry_jobs::shard::{Leased, Outcome, Retention, Shard, ShardParts};
 use skerry_jobs::spec::JobSpec;
-use skerry_jobs::wal::LocalWal;
+use skerry_jobs::wal::{Beside, LocalWal};
 use skerry_log::sim::SimDisk;
 use slatedb::Db;
 use slatedb::config::Settings;
 use slatedb::fail_parallel::FailPointRegistry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -49,11 +51,19 @@ impl Entropy for Fixed {
 }
 
 /// Other bytes each time that a database is opened: it names its files by them, and by a time that may stand still.
-struct Opened(u8);
+struct Opened(u64);
+
+impl Opened {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 impl Entropy for Opened {
     fn fill(&self, out: &mut [u8]) {
-        out.fill(self.0);
+        let bytes = self.0.to_le_bytes();
+        out.iter_mut().zip(bytes.into_iter().cycle()).for_each(|(out, byte)| *out = byte);
     }
 }
 
@@ -61,6 +71,8 @@ impl Entropy for Opened {
 pub struct Place {
     pub store: Arc<dyn ObjectStore>,
     pub path: String,
+    /// Of the shard, if nothing else is said.
+    pub hashes: HashRange,
     pub clock: Arc<Paused>,
     pub log: DatabaseLog,
     pub expected_epoch: Option<u64>,
@@ -68,7 +80,6 @@ pub struct Place {
     pub apply_log: bool,
     pub settings: Settings,
     pub fail_points: Arc<FailPointRegistry>,
-    opened: AtomicU8,
 }
 
 impl Place {
@@ -77,13 +88,13 @@ impl Place {
         Self {
             store: Arc::new(InMemory::new()),
             path: "shard".to_owned(),
+            hashes: HashRange::ALL,
             clock,
             log: DatabaseLog::Same,
             expected_epoch: None,
             apply_log: false,
             settings: database::settings(),
             fail_points: Arc::new(FailPointRegistry::new()),
-            opened: AtomicU8::new(0),
         }
     }
 
@@ -98,13 +109,19 @@ impl Place {
     }
 
     pub async fn try_database(&self) -> Result<Db> {
+        self.try_database_as(self.hashes, false).await.map(|opened| opened.db)
+    }
+
+    async fn try_database_as(&self, hashes: HashRange, give_up_log: bool) -> Result<Database> {
         let parts = DatabaseParts {
             store: self.store.clone(),
             path: self.path.clone(),
+            hashes,
             log: self.log.clone(),
+            give_up_log,
             settings: self.settings.clone(),
             clock: self.clock.clone(),
-            entropy: Arc::new(Opened(self.opened.fetch_add(1, Ordering::Relaxed))),
+            entropy: Arc::new(Opened::next()),
             expected_epoch: self.expected_epoch,
             retention: Retention::default(),
             fail_points: self.fail_points.clone(),
@@ -119,26 +136,28 @@ impl Place {
 
     /// Opens the shard, also if that gives up a log which it had.
     pub async fn try_open(&self, give_up_log: bool) -> Result<Shard> {
-        let parts = self.parts(HashRange::ALL).await?;
-        Shard::open(ShardParts { give_up_log, ..parts }).await
+        Shard::open(self.parts(self.hashes, give_up_log).await?).await
     }
 
     /// Opens it as one of several.
     pub async fn open_as(&self, hashes: HashRange) -> Shard {
-        let parts = self.parts(hashes).await.expect("opens");
-        Shard::open(parts).await.expect("opens")
+        self.try_open_as(hashes).await.expect("opens")
     }
 
-    async fn parts(&self, hashes: HashRange) -> Result<ShardParts> {
+    pub async fn try_open_as(&self, hashes: HashRange) -> Result<Shard> {
+        Shard::open(self.parts(hashes, false).await?).await
+    }
+
+    /// What a shard is made of; its database is open.
+    pub async fn parts(&self, hashes: HashRange, give_up_log: bool) -> Result<ShardParts> {
+        let Database { db, opening } = self.try_database_as(hashes, give_up_log).await?;
         Ok(ShardParts {
-            db: self.try_database().await?,
-            hashes,
+            db,
+            opening,
             clock: self.clock.clone(),
             entropy: Arc::new(Fixed),
             retention: Retention::default(),
-            log: self.log.id(),
-            give_up_log: false,
-            apply_log_on_close: self.apply_log || self.log.id().is_some(),
+            apply_log_on_close: self.apply_log || matches!(self.log.name(), LogName::Local(_)),
         })
     }
 }
@@ -213,11 +232,16 @@ impl Load {
 pub struct Split {
     pub place: Place,
     pub disk: SimDisk,
+    /// Of the log on the disk.
+    pub note: MemoryNote,
+    /// Where the disk is.
+    pub at: start::Place,
 }
 
 impl Split {
     pub fn new() -> Self {
-        Self { place: Place::new(), disk: SimDisk::new() }
+        let (note, at) = (MemoryNote::default(), start::Place::default());
+        Self { place: Place::new(), disk: SimDisk::new(), note, at }
     }
 
     pub fn log(&self) -> LocalWal {
@@ -239,7 +263,8 @@ impl Split {
         let env = skerry_log::Env::new(random, || 0);
         let disk = Arc::new(self.disk.clone());
         let (log, recovery) = skerry_log::Log::open(disk, settings, env).expect("opens");
-        LocalWal::open(log, recovery, None).expect("reads")
+        let beside = Beside { lock: None, note: Arc::new(self.note.clone()), place: self.at };
+        LocalWal::open(log, recovery, beside).expect("reads")
     }
 
     pub async fn open(&mut self, give_up_log: bool) -> Result<Shard> {

@@ -1,0 +1,381 @@
+//! One opening of a shard's database: which log it has, and whether that log belongs to it.
+//!
+//! Participants: the *descriptor* in the database's files, which names the shard's log and its last opening; the *note* in
+//! a local log's directory, which names openings too; the node that opens both. Goal: no shard is opened with a log that
+//! lacks what was acknowledged, or that has rows of another history, and a node that is refused has changed nothing.
+//! No goal: to tell a log that was restored to an earlier state of the same opening, at the same place.
+//!
+//! 1. Read the descriptor, the log and its note. [`Found::check`] refuses what does not fit.
+//! 2. Write the note: the opening that the descriptor has, and the next one. A crash from here on is recognised.
+//! 3. Open the database, and write the descriptor with the next opening into its files, before anything else.
+//!
+//! If step 3 was not reached, the next start uses the same opening again: it may be in the log, and come into the files
+//! by itself.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::hash::HashRange;
+use crate::shard::Descriptor;
+use skerry_core::id::ClaimId;
+use skerry_core::start::Place;
+
+/// The log that may have what the database's files do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogName {
+    /// An older Skerry's descriptor does not tell it.
+    #[default]
+    Unknown,
+    /// There is none: the shard was closed, and its log applied.
+    Applied,
+    /// In the database's own store.
+    Own,
+    /// In another store: the hash of its URL.
+    Store([u8; 16]),
+    /// On a local disk: the log's id.
+    Local([u8; 16]),
+}
+
+impl LogName {
+    /// Where the log is, for people.
+    fn place(&self) -> &'static str {
+        match self {
+            Self::Unknown | Self::Applied | Self::Own => "its own store",
+            Self::Store(_) => "another store",
+            Self::Local(_) => "a local disk",
+        }
+    }
+}
+
+/// What a database was opened as; the shard's descriptor says it from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// The hashes of its tenants.
+    pub hashes: HashRange,
+    /// Its log.
+    pub log: LogName,
+    /// Tells this opening from all others.
+    pub id: ClaimId,
+    /// The opening that the descriptor had before.
+    pub before: ClaimId,
+}
+
+/// The note in a local log's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogNote {
+    /// The log's id.
+    pub log: [u8; 16],
+    /// The opening that the descriptor had when the note was written; none if it had none.
+    pub before: ClaimId,
+    /// The opening that the descriptor had next.
+    pub last: ClaimId,
+    /// Where the log was.
+    pub place: Place,
+}
+
+/// Where a log's note is kept. It is written whole or not at all.
+pub trait NoteFile: Send + Sync {
+    /// Reads the note, if there is one.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is damaged, `Unavailable` if it can't be read.
+    fn read(&self) -> Result<Option<LogNote>>;
+
+    /// Writes the note, durably.
+    ///
+    /// # Errors
+    /// `Unavailable` if the disk does not take it.
+    fn write(&self, note: &LogNote) -> Result<()>;
+}
+
+/// A note in memory, for tests. Clones are the same.
+#[derive(Clone, Default)]
+pub struct MemoryNote(std::sync::Arc<parking_lot::Mutex<Option<LogNote>>>);
+
+impl NoteFile for MemoryNote {
+    fn read(&self) -> Result<Option<LogNote>> {
+        Ok(*self.0.lock())
+    }
+
+    fn write(&self, note: &LogNote) -> Result<()> {
+        *self.0.lock() = Some(*note);
+        Ok(())
+    }
+}
+
+/// What was found of a log before the database is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FoundLog {
+    pub(crate) name: LogName,
+    /// Of a local log: its note, and where it is now.
+    pub(crate) note: Option<LogNote>,
+    pub(crate) place: Place,
+    /// The first batch that the database's files lack, and the last batch of all.
+    pub(crate) first_new: Option<u64>,
+    pub(crate) last: Option<u64>,
+    /// What the files lack has more than a descriptor.
+    pub(crate) has_rows: bool,
+}
+
+/// Everything that is known before a database is opened.
+pub(crate) struct Found<'a> {
+    /// Where the shard's database is, for people.
+    pub(crate) path: &'a str,
+    pub(crate) hashes: HashRange,
+    pub(crate) descriptor: Option<Descriptor>,
+    /// The last batch that the database's files have.
+    pub(crate) applied: u64,
+    pub(crate) log: FoundLog,
+    /// A person says that what only a log has may be lost.
+    pub(crate) give_up: bool,
+}
+
+impl Found<'_> {
+    /// Refuses a database that is another shard's, and a log that does not belong to it.
+    pub(crate) fn check(&self) -> Result<()> {
+        check_hashes(self.descriptor.as_ref(), self.hashes).map_err(|error| {
+            Error::new(error.kind(), self.named(&format!("can't be opened: {error}")))
+        })?;
+        self.check_name()?;
+        if let LogName::Local(_) = self.log.name {
+            self.check_note()?;
+            self.check_batches()?;
+        }
+        if self.has_strange_rows() && (self.is_local() || !self.give_up) {
+            return Err(self.strange());
+        }
+        Ok(())
+    }
+
+    /// The id of this opening; the one before if the descriptor does not have it yet.
+    pub(crate) fn opening(&self, fresh: ClaimId) -> Opening {
+        let before = self.last_opening();
+        let is_next = |note: &LogNote| {
+            let is_of_log = LogName::Local(note.log) == self.log.name;
+            is_of_log && note.before == before && note.last != before
+        };
+        let id = self.log.note.filter(is_next).map_or(fresh, |note| note.last);
+        Opening { hashes: self.hashes, log: self.log.name, id, before }
+    }
+
+    /// The log has rows that the files lack, and the descriptor names another log or none.
+    pub(crate) fn has_strange_rows(&self) -> bool {
+        let named = self.descriptor.map(|found| found.log);
+        // An older Skerry's descriptor does not tell a log in a store.
+        let may_be_its = named == Some(LogName::Unknown) && !self.is_local();
+        self.log.has_rows && named != Some(self.log.name) && !may_be_its
+    }
+
+    fn is_local(&self) -> bool {
+        matches!(self.log.name, LogName::Local(_))
+    }
+
+    fn last_opening(&self) -> ClaimId {
+        self.descriptor.map_or(ClaimId::NONE, |found| found.opening)
+    }
+
+    fn check_name(&self) -> Result<()> {
+        let Some(Descriptor { log: named, .. }) = self.descriptor else { return Ok(()) };
+        let is_free = matches!(named, LogName::Unknown | LogName::Applied);
+        if is_free || named == self.log.name || self.give_up {
+            return Ok(());
+        }
+        Err(self.refused(format!(
+            "was used with another log, in {}, which may have jobs that its files do not: put that log back, or set \
+             give_up_wal for one start to lose what only that log has",
+            named.place()
+        )))
+    }
+
+    /// The note must be of the descriptor's opening, if there is something in the log, or there should be.
+    fn check_note(&self) -> Result<()> {
+        let (named, last) = (self.descriptor.map(|found| found.log), self.last_opening());
+        let is_named = named == Some(self.log.name);
+        if self.log.last.is_none() && (!is_named || self.give_up) {
+            return Ok(());
+        }
+        let is_its = match &self.log.note {
+            Some(note) => {
+                let is_of_log = LogName::Local(note.log) == self.log.name;
+                is_of_log && (note.last == last || note.before == last)
+            }
+            // Older Skerries wrote none.
+            None => last.is_none() || (is_named && self.give_up),
+        };
+        if !is_its {
+            return Err(self.strange());
+        }
+        let moved = self.log.note.and_then(|note| self.log.place.difference(&note.place));
+        match moved {
+            Some(how) if !self.give_up => Err(self.refused(format!(
+                "has a log that was used last {how}: if it was moved here, and nothing uses it there, set give_up_wal for one \
+                 start; a copy of a log must not be used"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing may be missing between the files and the log's end.
+    fn check_batches(&self) -> Result<()> {
+        let is_named = self.descriptor.is_some_and(|found| found.log == self.log.name);
+        if let Some(first) = self.log.first_new.filter(|first| *first != self.applied + 1) {
+            let detail = format!("lacks batch {} of its log, which begins with {first}", self.applied + 1);
+            return Err(Error::new(ErrorKind::Corrupt, self.named(&detail)));
+        }
+        let is_short = self.log.last.is_some_and(|last| last < self.applied);
+        if is_named && is_short && !self.give_up {
+            return Err(self.refused(
+                "has a log that ends before what is in its files: the log is an older state of itself. Put the newer one \
+                 back, or set give_up_wal for one start to go on without it"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn strange(&self) -> Error {
+        let advice = if self.is_local() {
+            "To lose what only that log has, set give_up_wal for one start and let [database.wal] name an empty directory"
+        } else {
+            "To lose what this log has, set give_up_wal for one start"
+        };
+        self.refused(format!(
+            "does not go with the log that is there: that is a copy, an older state, or has rows of another database. Put \
+             the log back with which the shard was used last. {advice}"
+        ))
+    }
+
+    fn refused(&self, detail: String) -> Error {
+        Error::new(ErrorKind::Conflict, self.named(&detail))
+    }
+
+    fn named(&self, detail: &str) -> String {
+        format!("the jobs' shard at {} {detail}", self.path)
+    }
+}
+
+/// Refuses a database that was made for other hashes.
+pub(crate) fn check_hashes(found: Option<&Descriptor>, now: HashRange) -> Result<()> {
+    let Some(found) = found.filter(|found| found.hashes != now) else { return Ok(()) };
+    let detail = format!(
+        "it has {}, and was opened for {now}: the number of shards can't be changed",
+        found.hashes
+    );
+    Err(Error::new(ErrorKind::Conflict, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: [u8; 16] = [9; 16];
+    const ELSEWHERE: Place = Place { machine: [2; 16], hardware: [0; 16], directory: 0 };
+
+    fn opening(number: u8) -> ClaimId {
+        ClaimId([number; 16])
+    }
+
+    /// A log with what the database lacks, as its descriptor names it.
+    fn found() -> Found<'static> {
+        let place = Place { machine: [1; 16], ..Place::default() };
+        let note = LogNote { log: LOG, before: opening(1), last: opening(2), place };
+        let log = FoundLog {
+            name: LogName::Local(LOG),
+            note: Some(note),
+            place,
+            first_new: Some(8),
+            last: Some(9),
+            has_rows: true,
+        };
+        let (hashes, opening) = (HashRange::ALL, opening(2));
+        let descriptor = Descriptor { hashes, incarnation: 3, log: log.name, opening };
+        let descriptor = Some(descriptor);
+        Found { path: "p", hashes, descriptor, applied: 7, log, give_up: false }
+    }
+
+    /// Whether a change of the usual is refused, and whether also if it is given up.
+    fn refusals(change: impl Fn(&mut Found<'static>)) -> (bool, bool) {
+        let refused = |give_up| {
+            let mut found = Found { give_up, ..found() };
+            change(&mut found);
+            found.check().is_err()
+        };
+        (refused(false), refused(true))
+    }
+
+    fn note(found: &mut Found<'static>, change: impl Fn(&mut LogNote)) {
+        found.log.note.iter_mut().for_each(change);
+    }
+
+    fn named(found: &mut Found<'static>, log: LogName) {
+        found.descriptor.iter_mut().for_each(|descriptor| descriptor.log = log);
+    }
+
+    fn empty(found: &mut Found<'static>) {
+        (found.log.first_new, found.log.last, found.log.has_rows) = (None, None, false);
+    }
+
+    #[test]
+    fn a_log_is_taken_that_is_the_databases_own() {
+        const TAKEN: (bool, bool) = (false, false);
+        assert_eq!(refusals(|_| {}), TAKEN);
+        assert_eq!(refusals(|all| note(all, |note| note.before = opening(2))), TAKEN, "a crash");
+        assert_eq!(refusals(empty), TAKEN);
+        let old = |all: &mut Found<'static>| {
+            all.log.note = None;
+            all.descriptor.iter_mut().for_each(|found| found.opening = ClaimId::NONE);
+        };
+        assert_eq!(refusals(old), TAKEN, "an older Skerry's");
+        let new = |all: &mut Found<'static>| {
+            (all.log.note, all.descriptor, all.applied) = (None, None, 0);
+            empty(all);
+        };
+        assert_eq!(refusals(new), TAKEN);
+        let applied = |all: &mut Found<'static>| {
+            named(all, LogName::Applied);
+            (all.log.first_new, all.log.last, all.log.has_rows) = (None, Some(7), false);
+        };
+        assert_eq!(refusals(applied), TAKEN);
+    }
+
+    #[test]
+    fn what_may_be_given_up_is_refused_until_it_is() {
+        const UNTIL: (bool, bool) = (true, false);
+        let moved = |all: &mut Found<'static>| all.log.place = ELSEWHERE;
+        assert_eq!(refusals(moved), UNTIL);
+        assert_eq!(refusals(|all| all.log.note = None), UNTIL, "its note is lost");
+        let short = |all: &mut Found<'static>| {
+            (all.log.first_new, all.log.last, all.log.has_rows) = (None, Some(6), false);
+        };
+        assert_eq!(refusals(short), UNTIL, "its end is lost");
+        for log in [LogName::Own, LogName::Store(LOG), LogName::Local([8; 16])] {
+            let other = |all: &mut Found<'static>| {
+                empty(all);
+                all.log.note = None;
+                named(all, log);
+            };
+            assert_eq!(refusals(other), UNTIL, "{log:?}");
+        }
+    }
+
+    #[test]
+    fn another_history_is_never_replayed() {
+        const NEVER: (bool, bool) = (true, true);
+        let copy = |all: &mut Found<'static>| {
+            note(all, |note| (note.before, note.last) = (opening(0), opening(1)));
+        };
+        assert_eq!(refusals(copy), NEVER);
+        assert_eq!(refusals(|all| note(all, |note| note.log = [8; 16])), NEVER);
+        assert_eq!(refusals(|all| named(all, LogName::Applied)), NEVER);
+        assert_eq!(refusals(|all| all.descriptor = None), NEVER);
+        assert_eq!(refusals(|all| all.log.first_new = Some(9)), NEVER, "a batch is missing");
+        assert_eq!(refusals(|all| all.hashes = HashRange::part(0, 2)), NEVER);
+    }
+
+    #[test]
+    fn an_opening_that_the_files_do_not_have_is_used_again() {
+        let mut all = found();
+        assert_eq!(all.opening(opening(9)).id, opening(9));
+        note(&mut all, |note| (note.before, note.last) = (opening(2), opening(3)));
+        assert_eq!(all.opening(opening(9)).id, opening(3));
+        assert_eq!(all.opening(opening(9)).before, opening(2));
+    }
+}
