@@ -40,9 +40,16 @@ pub enum Call {
     Delete,
 }
 
+/// An object.
+struct Object {
+    bytes: Vec<u8>,
+    /// The headers of what its writer said of it. By these a client knows its own object when an answer was lost.
+    metadata: String,
+}
+
 #[derive(Default)]
 struct State {
-    objects: BTreeMap<String, Vec<u8>>,
+    objects: BTreeMap<String, Object>,
     /// Each with the calls that are left to it.
     faults: Vec<(Call, Fault, u64)>,
     failed: u64,
@@ -139,6 +146,7 @@ struct Request {
     query: String,
     range: Option<(usize, usize)>,
     if_none_match: bool,
+    metadata: String,
     body: Vec<u8>,
 }
 
@@ -158,6 +166,7 @@ impl Request {
             query: query.to_owned(),
             range: None,
             if_none_match: false,
+            metadata: String::new(),
             body: Vec::new(),
         };
         let mut length = 0;
@@ -170,6 +179,9 @@ impl Request {
                 "content-length" => length = value.parse().unwrap_or(0),
                 "if-none-match" => request.if_none_match = true,
                 "range" => request.range = parse_range(value),
+                name if name.starts_with("x-amz-meta-") => {
+                    request.metadata.push_str(&format!("{name}: {value}\r\n"));
+                }
                 _ => {}
             }
         }
@@ -278,7 +290,7 @@ fn serve(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-fn carry_out(objects: &mut BTreeMap<String, Vec<u8>>, request: &Request) -> Answer {
+fn carry_out(objects: &mut BTreeMap<String, Object>, request: &Request) -> Answer {
     let key = request.key();
     match request.call() {
         Call::List => list(objects, &request.query),
@@ -287,7 +299,8 @@ fn carry_out(objects: &mut BTreeMap<String, Vec<u8>>, request: &Request) -> Answ
             Answer::error(412, "PreconditionFailed")
         }
         Call::Write => {
-            objects.insert(key.to_owned(), request.body.clone());
+            let (bytes, metadata) = (request.body.clone(), request.metadata.clone());
+            objects.insert(key.to_owned(), Object { bytes, metadata });
             Answer { headers: "ETag: \"x\"\r\n".to_owned(), ..Answer::new(200, "") }
         }
         Call::Delete => {
@@ -306,11 +319,16 @@ fn carry_out(objects: &mut BTreeMap<String, Vec<u8>>, request: &Request) -> Answ
     }
 }
 
-fn read(object: Option<&Vec<u8>>, range: Option<(usize, usize)>) -> Answer {
+fn read(object: Option<&Object>, range: Option<(usize, usize)>) -> Answer {
     const HEADERS: &str = "ETag: \"x\"\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\n";
-    let Some(object) = object else { return Answer::error(404, "NoSuchKey") };
+    let Some(Object { bytes: object, metadata }) = object else {
+        return Answer::error(404, "NoSuchKey");
+    };
     let Some((start, end)) = range else {
-        return Answer { headers: HEADERS.to_owned(), ..Answer::new(200, object.clone()) };
+        return Answer {
+            headers: format!("{HEADERS}{metadata}"),
+            ..Answer::new(200, object.clone())
+        };
     };
     let end = end.min(object.len());
     if start >= end {
@@ -322,7 +340,7 @@ fn read(object: Option<&Vec<u8>>, range: Option<(usize, usize)>) -> Answer {
 }
 
 /// All objects below a prefix; tests have few. Directories are not told apart.
-fn list(objects: &BTreeMap<String, Vec<u8>>, query: &str) -> Answer {
+fn list(objects: &BTreeMap<String, Object>, query: &str) -> Answer {
     let value = |name: &str| {
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
         pairs.clone().find(|(n, _)| *n == name).map_or(String::new(), |(_, value)| decode(value))
@@ -335,7 +353,7 @@ fn list(objects: &BTreeMap<String, Vec<u8>>, query: &str) -> Answer {
             format!(
                 "<Contents><Key>{key}</Key><LastModified>2024-01-01T00:00:00.000Z</LastModified>\
                  <ETag>\"x\"</ETag><Size>{}</Size></Contents>",
-                object.len()
+                object.bytes.len()
             )
         })
         .collect();
