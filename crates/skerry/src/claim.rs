@@ -51,8 +51,8 @@ struct Context {
     note: PathBuf,
     /// What is removed to make a copy a node of its own.
     own: Vec<PathBuf>,
-    /// The log, if it is not in the data directory: it is the first node's as well, and must not be removed.
-    shared_log: Option<PathBuf>,
+    /// Logs outside the data directory: they are the first node's as well, and must not be removed.
+    shared_logs: Vec<PathBuf>,
 }
 
 /// What the bucket has under the number of a start.
@@ -64,20 +64,20 @@ enum Found {
 }
 
 impl Claim {
-    /// Claims the next start of the node, from `place`. `log` is the log's directory; `in_its_place`: a person says that
-    /// no other copy of the node runs. The caller holds the data directory's lock.
+    /// Claims the next start of the node, from `place`. `logs` are the directories of its logs. `in_its_place`: a person says
+    /// that no other copy of the node runs. The caller holds the data directory's lock.
     ///
     /// # Errors
     /// `InUse` if a copy of the node was started on this bucket; `Unavailable`, `Corrupt`.
     pub(crate) async fn take(
         bucket: &Bucket,
         layout: &Layout,
-        log: PathBuf,
+        logs: Vec<PathBuf>,
         identity: &Identity,
         place: Place,
         in_its_place: bool,
     ) -> Result<Self> {
-        let context = Context::new(layout, log, identity);
+        let context = Context::new(layout, logs, identity);
         let mut line = context.line()?;
         let first = async {
             let next = context.next(bucket, &place).await?;
@@ -122,13 +122,13 @@ impl Claim {
 }
 
 impl Context {
-    fn new(layout: &Layout, log: PathBuf, identity: &Identity) -> Self {
+    fn new(layout: &Layout, logs: Vec<PathBuf>, identity: &Identity) -> Self {
         let mut own = vec![layout.identity(), layout.last_start(), layout.log_place()];
-        let is_own = is_within(&log, layout.data());
-        let shared_log = (!is_own).then(|| log.clone());
-        own.extend(is_own.then_some(log));
+        let is_own = |log: &PathBuf| is_within(log, layout.data());
+        let (own_logs, shared_logs) = logs.into_iter().partition::<Vec<_>, _>(is_own);
+        own.extend(own_logs);
         let (node, host) = (identity.node, identity.host.clone());
-        Self { node, host, note: layout.last_start(), own, shared_log }
+        Self { node, host, note: layout.last_start(), own, shared_logs }
     }
 
     /// What is claimed next, from the note and the bucket.
@@ -310,10 +310,15 @@ impl Context {
     /// What a person does about another start.
     fn advice(&self) -> String {
         let own: Vec<_> = self.own.iter().map(|path| path.display().to_string()).collect();
-        let own_log = self.shared_log.as_ref().map_or_else(String::new, |log| {
-            let log = log.display();
-            format!(", and give it a log of its own (--log): {log} is the other one's, and stays")
-        });
+        let shared: Vec<_> = self.shared_logs.iter().map(|log| log.display().to_string()).collect();
+        let own_log = match shared.is_empty() {
+            true => String::new(),
+            false => format!(
+                ", and give it logs of its own (--log; path in [database.wal]): what is in {} is \
+                 the other one's, and stays",
+                shared.join(", ")
+            ),
+        };
         format!(
             "To make this one a node of its own, remove {}{own_log}. If the other one is gone for good, or there is no \
              other, start this one once with --in-its-place",
@@ -395,8 +400,8 @@ mod tests {
 
         async fn start_as(&self, bucket: &Bucket, in_its_place: bool) -> Result<Claim> {
             let identity = Identity { node: NodeId([7; 16]), host: "h".to_owned() };
-            let log = self.layout.data().join("log");
-            Claim::take(bucket, &self.layout, log, &identity, self.place, in_its_place).await
+            let logs = vec![self.layout.data().join("log"), "/fast/jobs".into()];
+            Claim::take(bucket, &self.layout, logs, &identity, self.place, in_its_place).await
         }
 
         fn copy_notes_to(&self, other: &Self) {
@@ -413,6 +418,7 @@ mod tests {
         let Err(error) = started else { panic!("it starts") };
         assert_eq!(error.kind(), ErrorKind::InUse);
         assert!(error.message().contains("--in-its-place"), "{error}");
+        assert!(error.message().contains("what is in /fast/jobs is"), "the jobs' log: {error}");
     }
 
     #[tokio::test]
@@ -608,7 +614,7 @@ mod tests {
         let link = host.layout.data().join("link");
         std::os::unix::fs::symlink(&outside, &link).expect("made");
         let identity = Identity { node: NodeId([7; 16]), host: "h".to_owned() };
-        let advice = |log: &Path| Context::new(&host.layout, log.to_owned(), &identity).advice();
+        let advice = |log: &Path| Context::new(&host.layout, vec![log.to_owned()], &identity).advice();
         let said = |log: &Path| advice(log).contains(&format!(", {}.", log.display()));
         assert!(said(&inside), "{}", advice(&inside));
         for log in [&outside, &link, &host.layout.data().join("../log")] {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,9 +129,11 @@ async fn claim_start(
         return Ok(None);
     }
     let place = machine::place(layout)?;
-    let log = layout.log(settings);
+    let jobs = settings.database.as_ref().and_then(|database| database.wal.as_ref());
+    let jobs = jobs.filter(|log| log.backend == "fs").map(|log| PathBuf::from(&log.path));
+    let logs = std::iter::once(layout.log(settings)).chain(jobs).collect();
     let in_its_place = settings.node.in_its_place;
-    let claim = Claim::take(bucket, layout, log, identity, place, in_its_place).await?;
+    let claim = Claim::take(bucket, layout, logs, identity, place, in_its_place).await?;
     Ok(Some(claim))
 }
 
