@@ -161,7 +161,16 @@ impl Found<'_> {
         let named = self.descriptor.map(|found| found.log);
         // An older Skerry's descriptor does not tell a log in a store.
         let may_be_its = named == Some(LogName::Unknown) && !self.is_local();
-        self.log.has_rows && named != Some(self.log.name) && !may_be_its
+        self.log.has_rows && named != Some(self.log.name) && !may_be_its && !self.was_last()
+    }
+
+    /// The local log is the one of the last opening: a crash at its end may have left something in it.
+    fn was_last(&self) -> bool {
+        let is_its = |note: LogNote| {
+            let is_of_log = LogName::Local(note.log) == self.log.name;
+            is_of_log && !note.last.is_none() && note.last == self.last_opening()
+        };
+        self.log.note.is_some_and(is_its)
     }
 
     fn is_local(&self) -> bool {
@@ -217,7 +226,8 @@ impl Found<'_> {
     fn check_batches(&self) -> Result<()> {
         let is_named = self.descriptor.is_some_and(|found| found.log == self.log.name);
         if let Some(first) = self.log.first_new.filter(|first| *first != self.applied + 1) {
-            let detail = format!("lacks batch {} of its log, which begins with {first}", self.applied + 1);
+            let detail =
+                format!("lacks batch {} of its log, which begins with {first}", self.applied + 1);
             return Err(Error::new(ErrorKind::Corrupt, self.named(&detail)));
         }
         let is_short = self.log.last.is_some_and(|last| last < self.applied);
@@ -329,6 +339,7 @@ mod tests {
             empty(all);
         };
         assert_eq!(refusals(new), TAKEN);
+        assert_eq!(refusals(|all| named(all, LogName::Applied)), TAKEN, "a crash at its end");
         let applied = |all: &mut Found<'static>| {
             named(all, LogName::Applied);
             (all.log.first_new, all.log.last, all.log.has_rows) = (None, Some(7), false);
@@ -364,8 +375,12 @@ mod tests {
         };
         assert_eq!(refusals(copy), NEVER);
         assert_eq!(refusals(|all| note(all, |note| note.log = [8; 16])), NEVER);
-        assert_eq!(refusals(|all| named(all, LogName::Applied)), NEVER);
         assert_eq!(refusals(|all| all.descriptor = None), NEVER);
+        let left = |all: &mut Found<'static>| {
+            named(all, LogName::Applied);
+            note(all, |note| (note.before, note.last) = (opening(2), opening(3)));
+        };
+        assert_eq!(refusals(left), NEVER, "it was not there at the last opening");
         assert_eq!(refusals(|all| all.log.first_new = Some(9)), NEVER, "a batch is missing");
         assert_eq!(refusals(|all| all.hashes = HashRange::part(0, 2)), NEVER);
     }

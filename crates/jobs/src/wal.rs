@@ -274,7 +274,11 @@ impl WriterInit for LocalWal {
         tokio::spawn(watch_quiet(Arc::downgrade(&self.shared)));
         let writer = Writer { shared: self.shared.clone(), next: last + 1, last: None };
         Ok(WriterInitResult {
-            replay_iterator: Box::new(Replay { log: self.shared.log.clone(), found, read: VecDeque::new() }),
+            replay_iterator: Box::new(Replay {
+                log: self.shared.log.clone(),
+                found,
+                read: VecDeque::new(),
+            }),
             wal_writer: Box::new(writer),
         })
     }

@@ -99,7 +99,7 @@ pub(crate) struct DatabaseSettings {
     pub(crate) options: BTreeMap<String, String>,
     /// The database's log, if it is not in the same place.
     pub(crate) wal: Option<WalSettings>,
-    /// A log on a local disk that was used and is not there any more is given up, with what only it had.
+    /// What only another log has is given up, or a log was moved: `docs/jobs.md`, "The log on a local disk".
     #[serde(default, deserialize_with = "scalar::flag")]
     pub(crate) give_up_wal: bool,
     /// What SlateDB is told.

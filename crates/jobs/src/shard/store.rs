@@ -14,7 +14,8 @@ use crate::reclaim;
 use crate::steady::Steady;
 use bytes::Bytes;
 use slatedb::config::{
-    CloseOptions, DurabilityLevel, FlushOptions, FlushType, PutOptions, ReadOptions, ScanOptions, Ttl,
+    CloseOptions, DurabilityLevel, FlushOptions, FlushType, PutOptions, ReadOptions, ScanOptions,
+    Ttl,
 };
 use slatedb::{Db, DbIterator, KeyValue, WriteBatch};
 use std::ops::{Bound, Range};
@@ -75,7 +76,8 @@ impl Store {
         let found = self.get(keys::DESCRIPTOR).await?;
         let before = found.map(|bytes| Descriptor::decode(&bytes)).transpose()?;
         check_hashes(before.as_ref(), opening.hashes)?;
-        let is_expected = |before: Descriptor| [opening.before, opening.id].contains(&before.opening);
+        let is_expected =
+            |before: Descriptor| [opening.before, opening.id].contains(&before.opening);
         if matches!(opening.log, LogName::Local(_)) && !before.is_none_or(is_expected) {
             let detail = "the jobs' database was opened elsewhere just now, and its log may not be this one any more";
             return Err(Error::new(ErrorKind::Unavailable, detail));

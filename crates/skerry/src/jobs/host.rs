@@ -448,10 +448,7 @@ pub(super) mod tests {
         opener(&settings, number)
     }
 
-    fn opener(
-        settings: &crate::settings::Settings,
-        number: u8,
-    ) -> (tempfile::TempDir, Opener) {
+    fn opener(settings: &crate::settings::Settings, number: u8) -> (tempfile::TempDir, Opener) {
         let dir = tempfile::tempdir().expect("a directory");
         let node = skerry_core::id::NodeId([number; 16]);
         let me = crate::identity::Identity { node, host: format!("host-{number}") };
