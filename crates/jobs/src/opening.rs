@@ -1,16 +1,19 @@
 //! One opening of a shard's database: which log it has, and whether that log belongs to it.
 //!
-//! Participants: the *descriptor* in the database's files, which names the shard's log and its last opening; the *note* in
-//! a local log's directory, which names openings too; the node that opens both. Goal: no shard is opened with a log that
-//! lacks what was acknowledged, or that has rows of another history, and a node that is refused has changed nothing.
-//! No goal: to tell a log that was restored to an earlier state of the same opening, at the same place.
+//! Participants: the *descriptor* in the database's files, which names the shard's log and its last
+//! opening; the *note* in a local log's directory, which names openings too; the node that opens
+//! both. Goal: no shard is opened with a log that lacks what was acknowledged, or that has rows of
+//! another history, and a node that is refused has changed nothing. No goal: to tell a log that was
+//! restored to an earlier state of the same opening, at the same place.
 //!
-//! 1. Read the descriptor, the log and its note. [`Found::check`] refuses what does not fit.
-//! 2. Write the note: the opening that the descriptor has, and the next one. A crash from here on is recognised.
-//! 3. Open the database, and write the descriptor with the next opening into its files, before anything else.
+//! 1. Read the descriptor, the log and its note. `Found::check` refuses what does not fit.
+//! 2. Write the note: the opening that the descriptor has, and the next one. A crash from here on
+//!    is recognised.
+//! 3. Open the database, and write the descriptor with the next opening into its files, before
+//!    anything else.
 //!
-//! If step 3 was not reached, the next start uses the same opening again: it may be in the log, and come into the files
-//! by itself.
+//! If step 3 was not reached, the next start uses the same opening again: it may be in the log, and
+//! come into the files by itself.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::HashRange;
@@ -164,7 +167,8 @@ impl Found<'_> {
         self.log.has_rows && named != Some(self.log.name) && !may_be_its && !self.was_last()
     }
 
-    /// The local log is the one of the last opening: a crash at its end may have left something in it.
+    /// The local log is the one of the last opening: a crash at its end may have left something in
+    /// it.
     fn was_last(&self) -> bool {
         let is_its = |note: LogNote| {
             let is_of_log = LogName::Local(note.log) == self.log.name;
@@ -188,13 +192,14 @@ impl Found<'_> {
             return Ok(());
         }
         Err(self.refused(format!(
-            "was used with another log, in {}, which may have jobs that its files do not: put that log back, or set \
-             give_up_wal for one start to lose what only that log has",
+            "was used with another log, in {}, which may have jobs that its files do not: put \
+             that log back, or set give_up_wal for one start to lose what only that log has",
             named.place()
         )))
     }
 
-    /// The note must be of the descriptor's opening, if there is something in the log, or there should be.
+    /// The note must be of the descriptor's opening, if there is something in the log, or there
+    /// should be.
     fn check_note(&self) -> Result<()> {
         let (named, last) = (self.descriptor.map(|found| found.log), self.last_opening());
         let is_named = named == Some(self.log.name);
@@ -215,8 +220,8 @@ impl Found<'_> {
         let moved = self.log.note.and_then(|note| self.log.place.difference(&note.place));
         match moved {
             Some(how) if !self.give_up => Err(self.refused(format!(
-                "has a log that was used last {how}: if it was moved here, and nothing uses it there, set give_up_wal for one \
-                 start; a copy of a log must not be used"
+                "has a log that was used last {how}: if it was moved here, and nothing uses it \
+                 there, set give_up_wal for one start; a copy of a log must not be used"
             ))),
             _ => Ok(()),
         }
@@ -233,8 +238,8 @@ impl Found<'_> {
         let is_short = self.log.last.is_some_and(|last| last < self.applied);
         if is_named && is_short && !self.give_up {
             return Err(self.refused(
-                "has a log that ends before what is in its files: the log is an older state of itself. Put the newer one \
-                 back, or set give_up_wal for one start to go on without it"
+                "has a log that ends before what is in its files: the log is an older state of \
+                 itself. Put the newer one back, or set give_up_wal for one start to go on without it"
                     .to_owned(),
             ));
         }
@@ -248,8 +253,8 @@ impl Found<'_> {
             "To lose what this log has, set give_up_wal for one start"
         };
         self.refused(format!(
-            "does not go with the log that is there: that is a copy, an older state, or has rows of another database. Put \
-             the log back with which the shard was used last. {advice}"
+            "does not go with the log that is there: that is a copy, an older state, or has rows \
+             of another database. Put the log back with which the shard was used last. {advice}"
         ))
     }
 
