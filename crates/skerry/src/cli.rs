@@ -1,8 +1,8 @@
-//! What may be typed: commands, flags, and the help that teaches them.
+//! The command line: commands, flags, and the help that teaches them.
 //!
-//! Values that can be wrong in themselves (names, sizes) are texts here and are checked by
-//! [`crate::values`]: what the words mean is not a question of usage. The help of every command is
-//! committed under `tests/help`; a test compares.
+//! Values that can be wrong in themselves (names, sizes) are texts here. [`crate::values`] checks
+//! them: what the words mean is not a question of usage. The help of every command is committed
+//! under `tests/help`; a test compares.
 
 pub(crate) mod jobs;
 
@@ -16,8 +16,9 @@ use crate::exit;
 
 /// Disks in a bucket: volumes for virtual machines, kept in object storage, served over NBD.
 ///
-/// `skerry serve` starts a node; every other command asks a node that runs. A node keeps its volumes
-/// in a bucket (a directory, S3, GCS or Azure) and what isn't there yet in a log on its own disk.
+/// `skerry serve` starts a node; every other command asks a running node. A node keeps its volumes
+/// in a bucket: a directory, S3, GCS or Azure. Writes that are not in the bucket yet are in a log on
+/// the node's own disk.
 #[derive(Debug, Parser)]
 #[command(
     name = "skerry",
@@ -40,7 +41,7 @@ Examples:
   skerry serve &                            start a node, with everything in ./skerry-data
   skerry volume create db --size 10G        make a volume
   qemu-system-x86_64 … -drive file=nbd:unix:skerry-data/nbd.sock:exportname=db,format=raw
-  skerry snapshot create db@before-upgrade  take a snapshot, while db is in use
+  skerry snapshot create db@before-upgrade  take a snapshot while clients use db
   skerry volume clone db@before-upgrade test
   skerry volume rollback db@before-upgrade
 
@@ -61,7 +62,7 @@ pub(crate) struct Global {
     pub(crate) data: Option<PathBuf>,
 
     /// The node's control API: unix:PATH or HOST:PORT [default: $SKERRY_API, or api.sock in the
-    /// data directory]; for `serve`, where to listen, as often as needed
+    /// data directory]; with `serve`, an address to listen on, as often as needed
     #[arg(long, global = true, value_name = "ADDR")]
     pub(crate) api: Vec<Address>,
 
@@ -89,10 +90,10 @@ pub(crate) enum Command {
     /// Enqueue and manage jobs
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
-    /// Show how the node is
+    /// Show the state of the node, its log and its bucket
     Status,
-    /// Check everything that the bucket holds
-    #[command(after_help = "Nothing is changed. Exit code 8 if anything is wrong.")]
+    /// Check all objects of the bucket
+    #[command(after_help = "Changes nothing. Exit code 8 if it finds a fault.")]
     Fsck,
     /// Print a shell's completions
     #[command(after_help = COMPLETIONS_EXAMPLES)]
@@ -132,7 +133,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDR")]
     pub(crate) nbd: Vec<Address>,
 
-    /// Where Prometheus scrapes /metrics [default: nowhere]
+    /// Address at which Prometheus scrapes /metrics [default: none]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) metrics: Option<Address>,
 
@@ -140,9 +141,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Start although another copy of this node was started on the bucket: go on in the place of one
-    /// that is gone for good. Say it once, at a start that was refused: if the other copy still
-    /// runs, it loses writes
+    /// Start in the place of another copy of this node that is gone for good. Say it once, at a
+    /// start that was refused. If the other copy still runs, it loses writes
     #[arg(long)]
     pub(crate) in_its_place: bool,
 }
@@ -150,12 +150,12 @@ pub(crate) struct ServeArgs {
 const SERVE_ABOUT: &str = "\
 Run a node.
 
-Prints one line that starts with \"ready\" when volumes can be used. SIGTERM or SIGINT ends it: clients \
-get the replies that they are owed, and everything is made durable first; a second signal ends it at \
-once, which loses nothing that was flushed. SKERRY_LOG says what is logged to standard error, such as \
-\"debug\" or \"info,skerry_serve=debug\".
+Prints one line that starts with \"ready\" when clients can use volumes. SIGTERM or SIGINT ends \
+the node. It first answers the requests that it has begun, and makes everything durable. A second \
+signal ends it at once, and loses nothing that was flushed. SKERRY_LOG chooses what the node logs \
+to standard error, such as \"debug\" or \"info,skerry_serve=debug\".
 
-There is no login yet: whoever reaches a socket of the node has every volume.";
+There is no login yet: each user who reaches a socket of the node has every volume.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -168,7 +168,7 @@ fn indented(text: &str) -> String {
     text.lines().map(|line| format!("{}\n", format!("  {line}").trim_end())).collect()
 }
 
-/// What a completed flush promises.
+/// The promise of a completed flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Flush {
     /// Survives a crash and power loss of the host; needs the host's disk
@@ -185,13 +185,13 @@ pub(crate) enum VolumeCommand {
     Create {
         /// Its name
         name: String,
-        /// Its size: a multiple of 512, up to 1 EiB; space is taken only by what is written
+        /// Its size: a multiple of 512, up to 1 EiB; only written blocks take space
         #[arg(long, allow_hyphen_values = true)]
         size: String,
         /// The size of its blocks, 4K to 64K [default: 4K]
         #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
         block_size: Option<String>,
-        /// What a completed flush promises [default: local if the node has a log, else bucket]
+        /// The promise of a completed flush [default: local if the node has a log, else bucket]
         #[arg(long)]
         flush: Option<Flush>,
     },
@@ -206,10 +206,10 @@ pub(crate) enum VolumeCommand {
     Resize {
         /// Its name
         name: String,
-        /// The size that it is to have
+        /// Its new size
         #[arg(allow_hyphen_values = true)]
         size: String,
-        /// Allow that what lies past the new end is lost
+        /// Allow the loss of all bytes past the new end
         #[arg(long)]
         shrink: bool,
     },
@@ -217,14 +217,14 @@ pub(crate) enum VolumeCommand {
     Rename {
         /// Its name
         name: String,
-        /// The name that it is to have
+        /// Its new name
         new: String,
     },
-    /// Delete a volume; its snapshots stay, and so does the name, until they are deleted too
+    /// Delete a volume; its snapshots stay, and its name with them
     Delete {
         /// Its name
         name: String,
-        /// Delete its snapshots too; clones are never affected
+        /// Delete its snapshots, too; clones stay
         #[arg(long)]
         snapshots: bool,
         /// Delete it even with clients attached, or if it is damaged and another host wrote it
@@ -236,7 +236,7 @@ pub(crate) enum VolumeCommand {
     Release {
         /// Its name
         name: String,
-        /// Take it even from another node, and lose what that one has not brought to the bucket
+        /// Take it even from another node, and lose what that node has not put into the bucket
         #[arg(long)]
         force: bool,
     },
@@ -252,12 +252,12 @@ pub(crate) enum VolumeCommand {
         #[arg(long, allow_hyphen_values = true)]
         size: Option<String>,
     },
-    /// Put a volume back to a snapshot; the present state is kept as a snapshot first
+    /// Put a volume back to a snapshot, and keep its present state as another snapshot
     Rollback {
         /// The snapshot, as VOLUME@SNAPSHOT
         #[arg(value_name = "NAME@SNAP")]
         snapshot: String,
-        /// Do it even under a connected writer, whose requests then fail
+        /// Roll back even under a connected writer, whose requests then fail
         #[arg(long)]
         force: bool,
     },
@@ -275,16 +275,16 @@ Example:
 const RELEASE_ABOUT: &str = "\
 Give a volume up, or take it from a node that is gone.
 
-A volume is written by one node, which holds it from its first writable attachment on. Without --force \
-the node that is asked gives up what it holds itself. With --force it takes the volume from whoever \
-holds it: that node is fenced, and what it has acknowledged but not brought to the bucket is lost; the \
-command says who held it and whether anything may be lost. A node that still runs finds out within ten \
-seconds, and acknowledges in vain until then: stop its guests first.";
+One node writes a volume, and holds it from its first writable attachment on. Without --force this \
+node gives up a volume that it holds. With --force it takes the volume from the node that holds \
+it. That node is fenced, and loses what it has acknowledged but not put into the bucket. The \
+command says which host held the volume, and whether anything may be lost. A node that still runs \
+finds out within ten seconds, and acknowledges in vain until then: stop its guests first.";
 
 /// `snapshot …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
-    /// Take a snapshot of a volume, while it is in use or not
+    /// Take a snapshot of a volume, also while clients use it
     #[command(after_help = SNAPSHOT_EXAMPLES)]
     Create {
         /// The volume, and the snapshot's name [default: the time, as YYYYMMDDThhmmssZ]
@@ -296,7 +296,7 @@ pub(crate) enum SnapshotCommand {
         /// The volume
         name: String,
     },
-    /// Delete a snapshot; neither other snapshots nor clones are affected
+    /// Delete a snapshot; other snapshots and clones stay
     Delete {
         /// The snapshot, as VOLUME@SNAPSHOT
         #[arg(value_name = "NAME@SNAP")]
@@ -304,14 +304,14 @@ pub(crate) enum SnapshotCommand {
     },
     /// List the ranges in which two snapshots of a volume differ
     Diff {
-        /// The one to start from
+        /// The snapshot to start from
         #[arg(value_name = "NAME@A")]
         from: String,
-        /// The one to get to, of the same volume
+        /// The snapshot to get to, of this volume
         #[arg(value_name = "NAME@B")]
         to: String,
     },
-    /// Take snapshots of a volume again and again, and keep the newest
+    /// Take snapshots of a volume at intervals, and keep the newest
     #[command(long_about = SCHEDULE_ABOUT, after_help = SCHEDULE_EXAMPLES)]
     Schedule(ScheduleArgs),
     /// List the schedules of all volumes
@@ -323,10 +323,10 @@ pub(crate) enum SnapshotCommand {
 pub(crate) struct ScheduleArgs {
     /// The volume
     pub(crate) name: String,
-    /// How often: a number with s, m, h or d, from 1s to 365d
+    /// The interval: a number with s, m, h or d, from 1s to 365d
     #[arg(long, value_name = "INTERVAL", requires = "keep", allow_hyphen_values = true)]
     pub(crate) every: Option<String>,
-    /// How many of the snapshots that the schedule took are kept, 1 to 1000
+    /// Number of the schedule's snapshots to keep, 1 to 1000
     #[arg(long, value_name = "COUNT", requires = "every")]
     pub(crate) keep: Option<u32>,
     /// End the schedule; the snapshots stay
@@ -335,21 +335,21 @@ pub(crate) struct ScheduleArgs {
 }
 
 const SCHEDULE_ABOUT: &str = "\
-Take snapshots of a volume again and again, and keep the newest; without flags, show how.
+Take snapshots of a volume at intervals, and keep the newest. Without flags, show the schedule.
 
 A volume has one schedule; another one takes its place. Times are multiples of the interval since \
 1970, UTC: every hour is on the hour, 7d is Thursday at midnight. A snapshot is called \
-auto-YYYYMMDDThhmmssZ after the time that it was due. Those of that form beyond the newest COUNT are \
-deleted, after each snapshot; none that has another name ever is.
+auto-YYYYMMDDThhmmssZ after the time when it was due. After each snapshot the schedule deletes the \
+snapshots with such names beyond the newest COUNT. It deletes no snapshot with another name.
 
-The node that is asked takes them, while it runs: of the times that it slept through, the last is made \
-up for. It can't if another node holds the volume, and takes hold of one that nobody holds: end the \
-schedule before you move a volume to another node. A schedule goes with a volume that is renamed, and \
-ends when it is deleted.
+This node takes the snapshots while it runs. Of the times that it slept through, it makes up for \
+the last. It can't take them if another node holds the volume, and takes hold of a volume that no \
+node holds. So end the schedule before you move a volume to another node. A schedule follows a \
+volume that is renamed, and ends when the volume is deleted.
 
-Each snapshot is a job of tenant system: `skerry jobs list --tenant system --state failed` shows those \
-that could not be taken, and `skerry jobs show --tenant system ID` why. `skerry jobs pause \
-skerry/snapshots` holds all schedules of the node up.";
+Each snapshot is a job of tenant system. `skerry jobs list --tenant system --state failed` shows \
+the snapshots that failed, and `skerry jobs show --tenant system ID` says why. `skerry jobs pause \
+skerry/snapshots` holds up all schedules of the node.";
 
 const SCHEDULE_EXAMPLES: &str = "\
 Examples:
@@ -375,7 +375,7 @@ pub(crate) struct ImportArgs {
     /// Write over the start of the volume if it exists
     #[arg(long)]
     pub(crate) force: bool,
-    /// Take the file as it is even if it looks like an image of another format
+    /// Take the file as a raw image even if it looks like an image of another format
     #[arg(long)]
     pub(crate) raw: bool,
 }
@@ -395,13 +395,13 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXPORT_EXAMPLES)]
 pub(crate) struct ExportArgs {
-    /// The volume or snapshot; export a snapshot if the volume is being written
+    /// The volume or snapshot; export a snapshot if clients write to the volume
     #[arg(value_name = "NAME[@SNAP]")]
     pub(crate) target: String,
-    /// The file to make: sparse, of the volume's size; a hidden .FILE.skerry-export beside
-    /// it until it is whole
+    /// The file to make: sparse, of the volume's size. Until it is whole, a hidden
+    /// .FILE.skerry-export stands beside it
     pub(crate) file: PathBuf,
-    /// Replace the file if it exists, once the new one is whole: until then there must be room for both
+    /// Replace an existing file once the new one is whole; until then there must be room for both
     #[arg(long)]
     pub(crate) force: bool,
 }

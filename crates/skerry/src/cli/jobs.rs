@@ -1,13 +1,13 @@
-//! What may be typed after `skerry jobs`.
+//! The commands of `skerry jobs`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-/// Whose job it is.
+/// The tenant of a job.
 #[derive(Debug, Args)]
 pub(crate) struct TenantArg {
-    /// Whose
+    /// The job's tenant
     #[arg(long, default_value = "default")]
     pub(crate) tenant: String,
 }
@@ -29,25 +29,25 @@ pub(crate) enum JobsCommand {
     Enqueue(EnqueueArgs),
     /// Show one job
     Show(JobArg),
-    /// Print what came out of a job that succeeded
+    /// Print the result of a job that succeeded
     Result(JobArg),
-    /// Wait until jobs have come to their end; exit code 5 if one did not succeed
+    /// Wait until jobs end; exit code 5 if one did not succeed
     Await {
         /// Their ids
         #[arg(required = true)]
         ids: Vec<String>,
         #[command(flatten)]
         of: TenantArg,
-        /// Wait no longer than this, seconds; exit code 7 then
+        /// Longest wait, seconds; exit code 7 after it
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<u64>,
     },
-    /// List jobs: of a tenant the oldest first; those that have come to their end after the others, by id
+    /// List jobs: of a tenant first those that have not ended, by age; then ended jobs, by id
     #[command(after_help = LIST_EXAMPLES)]
     List(ListArgs),
-    /// Call a job off: at once if it waits, otherwise its worker is told
+    /// Cancel a job: at once if it waits; if it runs, when its worker has stopped
     Cancel(JobArg),
-    /// Let a job that has come to its end begin anew, with its history
+    /// Let an ended job begin anew, with its history
     Restart(JobArg),
     /// Let a job that waits for its time start at once
     Expedite(JobArg),
@@ -57,10 +57,10 @@ pub(crate) enum JobsCommand {
     Priority {
         #[command(flatten)]
         job: JobArg,
-        /// 0, the first, to 99
+        /// The new priority: 0, the first, to 99
         priority: u32,
     },
-    /// Give out no job of a task group until it is resumed
+    /// Give out no job of a task group until `jobs resume`
     Pause {
         /// The task group
         group: String,
@@ -72,12 +72,13 @@ pub(crate) enum JobsCommand {
     },
     /// Show how many jobs there are
     Stats,
-    /// Show which nodes have jobs in this bucket, and how this node's shards stand
+    /// Show the nodes that have jobs in this bucket, and the state of this node's shards
     Nodes,
-    /// Take over the jobs of a node that is lost, scheduled snapshots included; or take this node's own back
+    /// Take over the jobs of a lost node, with its scheduled snapshots; or take this node's own back
     #[command(after_help = TAKE_OVER_HELP, name = "take-over")]
     TakeOver {
-        /// The lost node: its id, its host's name, or its database's id (`jobs nodes`) [default: this node]
+        /// The lost node: its id, its host's name, or its database's id (`jobs nodes`) [default: this
+        /// node]
         node: Option<String>,
     },
 }
@@ -85,46 +86,46 @@ pub(crate) enum JobsCommand {
 /// `jobs enqueue`.
 #[derive(Debug, Args)]
 pub(crate) struct EnqueueArgs {
-    /// What its worker gets; "-" reads standard input
+    /// Bytes for its worker; "-" reads standard input
     #[arg(default_value = "")]
     pub(crate) payload: String,
     /// Read the payload from a file
     #[arg(long, value_name = "FILE", conflicts_with = "payload")]
     pub(crate) file: Option<PathBuf>,
-    /// Its id: one that is there already is not enqueued again [default: a new one]
+    /// Its id; a job whose id is there already is not enqueued again [default: a new id]
     #[arg(long)]
     pub(crate) id: Option<String>,
     #[command(flatten)]
     pub(crate) of: TenantArg,
-    /// Which workers do it
+    /// Task group: its workers do the job
     #[arg(long, default_value = "default")]
     pub(crate) group: String,
-    /// 0, the first, to 99
+    /// Priority: 0, the first, to 99
     #[arg(long, default_value_t = 50)]
     pub(crate) priority: u32,
-    /// Not before this: RFC 3339, or +SECONDS
+    /// Earliest start: RFC 3339, or +SECONDS
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(crate) at: Option<String>,
-    /// What it can be found by, as often as needed
+    /// Metadata for searches, as often as needed
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) meta: Vec<String>,
-    /// How often it is tried again
+    /// Retries after the first attempt
     #[arg(long, default_value_t = 3)]
     pub(crate) retries: u32,
-    /// How long a worker has it without a sign of life, seconds
+    /// Lease of a worker that gives no heartbeat, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
     pub(crate) lease: f64,
-    /// How long an attempt may take in all, seconds [default: no limit]
+    /// Longest run of an attempt, seconds [default: no limit]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) max_run: Option<f64>,
-    /// So many jobs of the tenant at once under this name, as often as needed
+    /// Limit of the tenant: most jobs at once under this name, as often as needed
     #[arg(long, value_name = "NAME=MAX")]
     pub(crate) limit: Vec<String>,
 }
 
 const TAKE_OVER_HELP: &str = "\
-The node that had the jobs is fenced: if it is not lost, it answers nothing about jobs from now on, until they are
-taken back there. This node must have no jobs of its own that have not come to their end.";
+The node that had the jobs is fenced. If it is not lost, it answers nothing about jobs until `jobs
+take-over` is called there. This node must have no jobs of its own that have not ended.";
 
 const ENQUEUE_EXAMPLES: &str = "\
 Examples:
@@ -134,40 +135,40 @@ Examples:
 /// A state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum JobStateArg {
-    /// It waits: for its time, for a limit, for a worker
+    /// The job waits: for its time, for a limit, for a worker
     Scheduled,
     /// A worker has it
     Running,
-    /// It is done
+    /// The job is done
     Succeeded,
-    /// It was tried for the last time: the dead letters
+    /// The last attempt failed: the dead letters
     Failed,
-    /// Somebody called it off
+    /// A client cancelled the job
     Cancelled,
 }
 
 /// `jobs list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Whose [default: everybody's]
+    /// Jobs of this tenant [default: all tenants]
     #[arg(long)]
     pub(crate) tenant: Option<String>,
-    /// Of this task group
+    /// Jobs of this task group
     #[arg(long)]
     pub(crate) group: Option<String>,
-    /// In this state
+    /// Jobs in this state
     #[arg(long)]
     pub(crate) state: Option<JobStateArg>,
-    /// With this entry of metadata; with "*" at the end, a value that begins so; needs --tenant
+    /// Jobs with this entry of metadata; a "*" at the end stands for any text; needs --tenant
     #[arg(long, value_name = "KEY=VALUE", requires = "tenant")]
     pub(crate) meta: Option<String>,
-    /// So many at most
+    /// Most jobs to list
     #[arg(long, default_value_t = 1000)]
     pub(crate) limit: usize,
 }
 
 const LIST_EXAMPLES: &str = "\
-Payloads and results are not listed: `skerry jobs show` has them.
+The list leaves out payloads and results: `skerry jobs show` has them.
 
 Examples:
   skerry jobs list --state failed
