@@ -1,8 +1,8 @@
-//! Destage, decided: from the records of a batch to the blocks and zero ranges of its segment.
+//! Destage, decided: turns a batch's records into the blocks and zero ranges of its segment.
 //!
-//! A batch is cut by log position before anything is sorted, so that the volume in the bucket is
-//! always a state that it really had. Partial blocks are merged with the state at the end of the
-//! batch before, never with the live index.
+//! The planner cuts a batch by log position before it sorts. So the bucket always has a state that
+//! the volume really had. A partial block merges with the state at the end of the batch before,
+//! never with the live index.
 
 use crate::extents::{ExtentMap, Source};
 use crate::size::{BlockSize, SECTOR_BYTES};
@@ -15,16 +15,16 @@ pub struct Span {
     pub start: u64,
     /// First sector after it.
     pub end: u64,
-    /// Where its content is.
+    /// Place of its content.
     pub source: Source,
 }
 
-/// A part of a block and where its bytes come from.
+/// A part of a block and the source of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
-    /// Where in the block, bytes.
+    /// Offset in the block, bytes.
     pub at: u32,
-    /// How many bytes.
+    /// Length, bytes.
     pub len: u32,
     /// The record, or zeros.
     pub source: Source,
@@ -33,7 +33,7 @@ pub struct Piece {
 /// A block of the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockPlan {
-    /// Which block.
+    /// Number of the block in the volume.
     pub index: u64,
     /// Its pieces, as a range of [`BatchPlan::pieces`].
     pub pieces: Range<u32>,
@@ -41,12 +41,12 @@ pub struct BlockPlan {
     pub needs_base: bool,
 }
 
-/// What the batch's segment must hold.
+/// Content of the batch's segment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BatchPlan {
     /// Blocks that are zeros as a whole, in order.
     pub zeros: Vec<Range<u64>>,
-    /// Blocks to be put together, in order.
+    /// Blocks to put together, in order.
     pub blocks: Vec<BlockPlan>,
     /// The pieces of all blocks.
     pub pieces: Vec<Piece>,
@@ -60,8 +60,8 @@ impl BatchPlan {
     }
 }
 
-/// Plans a batch. `spans` stand in log order; `size_bytes` is the larger of the volume's sizes before and
-/// after it. What lies past the end of the volume within the last block counts as zeros.
+/// Plans a batch of spans in log order. `size_bytes` is the larger of the volume's sizes before and
+/// after it. Bytes of the last block past the volume's end count as zeros.
 pub fn plan(spans: &[Span], block: BlockSize, size_bytes: u64) -> BatchPlan {
     let mut merged = ExtentMap::new();
     for span in spans {
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-    /// Replaying the plan gives what replaying the records gives.
+    /// Checks that the plan, replayed, gives the same bytes as the records.
     #[test]
     fn the_plan_says_what_the_records_said() {
         for seed in 0..500 {

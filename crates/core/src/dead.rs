@@ -1,7 +1,8 @@
 //! Dead-pending: subtrees that a root no longer maps and whose references liveness still counts.
 //!
-//! A trim drops subtrees, a few for each range, and there may be millions of ranges. So they stand in a chain of nodes,
-//! newest first, of which a root names the first. The chain's own nodes are counted by liveness like those of the map.
+//! A trim drops a few subtrees for each range, and there may be millions of ranges. So subtrees
+//! stand in a chain of nodes, newest first, and a root names the first. Liveness counts the chain's
+//! own nodes like those of the map.
 
 use crate::node::{NODE_HEAD, NODE_PTR, NodeKind, NodePtr, unwrap, wrap};
 use crate::wire::{FormatError, Reader};
@@ -14,7 +15,7 @@ pub const DEAD_BYTES_MAX: usize = NODE_HEAD + NODE_PTR * (1 + DEAD_PTRS_MAX);
 
 const WHAT: &str = "dead-pending node";
 
-/// The first node of a root's chain, and what all of it holds.
+/// The first node of a root's chain, and totals of the whole chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadPending {
     /// The first node.
@@ -38,7 +39,7 @@ impl DeadPending {
         out
     }
 
-    /// Reads it back.
+    /// Decodes the encoded form.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new("dead-pending", bytes);
         let first = NodePtr::decode(&mut reader)?;
@@ -49,7 +50,7 @@ impl DeadPending {
 /// One node of the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadNode {
-    /// The node after it: older ones.
+    /// The next node, with older subtrees.
     pub next: Option<NodePtr>,
     /// Subtrees, the newest last.
     pub subtrees: Vec<NodePtr>,

@@ -1,4 +1,4 @@
-//! Descriptors: the small objects that say what a bucket, a volume, a name, a pin is.
+//! Descriptors: the small objects that describe a bucket, a volume, a name or a pin.
 
 use crate::envelope::{self, Kind};
 use crate::id::{BucketId, PinId, SnapshotId, StreamId, VolumeId};
@@ -29,10 +29,10 @@ pub struct Features {
 }
 
 impl Features {
-    /// What this version can read and write.
+    /// Features that this version can read and write.
     pub const KNOWN: Self = Self { reader: 0, writer: 0, ignorable: 0 };
 
-    /// The features of both.
+    /// Unites the features of both.
     pub fn union(self, other: Self) -> Self {
         Self {
             reader: self.reader | other.reader,
@@ -41,20 +41,20 @@ impl Features {
         }
     }
 
-    /// Bits that this version would have to know and doesn't.
+    /// Bits that this version would need to know and does not.
     fn unknown(self) -> u64 {
         (self.reader & !Self::KNOWN.reader) | (self.writer & !Self::KNOWN.writer)
     }
 }
 
-/// A bucket: its identity and what a reader or writer must know.
+/// A bucket: its identity, and the features that readers and writers must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketDesc {
     /// The bucket.
     pub id: BucketId,
-    /// What whoever uses it must know.
+    /// Features that a user of the bucket must know.
     pub features: Features,
-    /// When it was made, milliseconds since 1970.
+    /// Time of its creation, milliseconds since 1970.
     pub created_ms: u64,
 }
 
@@ -76,7 +76,7 @@ impl BucketDesc {
         envelope::seal(BUCKET, nonce, &sections)
     }
 
-    /// Reads a descriptor and refuses features that aren't known.
+    /// Reads a descriptor; refuses unknown features.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let sections = envelope::open(BUCKET, bytes)?;
         let features = Features {
@@ -96,7 +96,7 @@ impl BucketDesc {
     }
 }
 
-/// What a volume is.
+/// Kind of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum VolumeKind {
     /// A disk. Trees are to come.
@@ -104,7 +104,7 @@ pub enum VolumeKind {
     Disk,
 }
 
-/// What a completed flush promises.
+/// Promise of a completed flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FlushLevel {
     /// Durable on the node's disk.
@@ -114,35 +114,35 @@ pub enum FlushLevel {
     Bucket,
 }
 
-/// A volume, as it was made; nothing in it ever changes.
+/// A volume as it was created; never changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeDesc {
     /// The volume.
     pub id: VolumeId,
-    /// What it is.
+    /// Its kind.
     pub kind: VolumeKind,
-    /// The bucket that it was made in: a copy elsewhere knows where it is from.
+    /// The bucket that it was created in. A copy elsewhere knows its origin by this.
     pub home: BucketId,
     /// Its block size.
     pub block: BlockSize,
     /// Its flush level.
     pub flush: FlushLevel,
-    /// When it was made, milliseconds since 1970.
+    /// Time of its creation, milliseconds since 1970.
     pub created_ms: u64,
-    /// The name that it was made with.
+    /// The name that it was created with.
     pub name: String,
-    /// The size that it was made with, bytes; a clone's may be larger than its base's.
+    /// The size that it was created with, bytes. A clone's may be larger than its base's.
     pub size_bytes: u64,
-    /// A stream that nobody ever writes: the first writer seals it, like any predecessor's.
+    /// A stream that no node ever writes. The first writer seals it like any predecessor's.
     pub genesis: StreamId,
-    /// What it holds before the first write.
+    /// Content before the first write.
     pub base: Base,
     /// Of a clone: the snapshot that it was made from.
     pub parent: Option<(VolumeId, SnapshotId)>,
 }
 
 impl VolumeDesc {
-    /// Whose streams the base's positions speak of.
+    /// The volume whose streams the base's positions name.
     pub fn base_volume(&self) -> VolumeId {
         self.parent.map_or(self.id, |(parent, _)| parent)
     }
@@ -211,12 +211,12 @@ impl VolumeDesc {
     }
 }
 
-/// What became of a volume's descriptor; the first writer of this object decides.
+/// Fate of a volume's descriptor; the first writer of this object decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VolumeState {
-    /// It is a volume.
+    /// The volume exists.
     Ready,
-    /// It never was one.
+    /// The volume never existed.
     Withdrawn,
 }
 
@@ -240,10 +240,10 @@ impl VolumeState {
     }
 }
 
-/// One number of a name: whom it names, or nobody.
+/// One number of a name: the volume that it names, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NameRecord {
-    /// The volume; none if the name is free again.
+    /// The volume, or none if the name is free again.
     pub volume: Option<VolumeId>,
 }
 
@@ -265,10 +265,10 @@ impl NameRecord {
     }
 }
 
-/// Says that something is gone for good.
+/// Says that a volume or a snapshot is gone for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tombstone {
-    /// When, milliseconds since 1970.
+    /// Time of the deletion, milliseconds since 1970.
     pub at_ms: u64,
 }
 
@@ -284,17 +284,18 @@ impl Tombstone {
     }
 }
 
-/// One incarnation of a volume's writer, so that all its streams can be listed.
+/// One incarnation of a volume's writer. These objects let a listing find all streams of the
+/// volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Life {
     /// The stream's epoch.
     pub epoch: u64,
     /// The stream.
     pub stream: StreamId,
-    /// Who writes it.
+    /// The node that writes the stream.
     pub owner: Option<Owner>,
-    /// The sequence number that it begins with, or a lower one: everything below it that earlier incarnations
-    /// wrote is in the bucket. 0 if it is not known.
+    /// At most the vseq that the stream begins with. All records below it from earlier incarnations
+    /// are in the bucket. 0 if unknown.
     pub vseq: u64,
 }
 
@@ -322,16 +323,16 @@ impl Life {
     }
 }
 
-/// One renewal of a pin: what it lists is not collected while renewals keep coming.
+/// One renewal of a pin. The collector keeps what the pin lists while renewals come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
     /// The pin.
     pub id: PinId,
     /// The number of the renewal.
     pub renewal: u64,
-    /// How long after first seeing this renewal a collector must honour it, milliseconds.
+    /// Time for which a collector honours this renewal after it first saw it, milliseconds.
     pub ttl_ms: u64,
-    /// What is pinned.
+    /// The pinned base.
     pub base: Base,
 }
 

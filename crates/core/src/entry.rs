@@ -1,19 +1,21 @@
-//! Where a block is: the entry of a map leaf, and how it is packed in memory.
+//! The entry of a map leaf, which gives a block's place, and its packed form in memory.
 
 use crate::position::{Number, SegmentKey};
 
-/// Says which frame holds a block: enough to fetch it alone. The frame's header tells which of its blocks it is, by the slot.
+/// Names the frame that holds a block: enough to fetch the frame alone. The frame's header tells by
+/// the slot which of its blocks is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BlockEntry {
     /// The segment.
     pub segment: SegmentKey,
-    /// Where the frame begins in it, bytes.
+    /// Offset of the frame in the segment, bytes.
     pub offset: u32,
     /// The frame's length, header and payload, bytes; below 2^24.
     pub len: u32,
     /// The block's slot in the segment.
     pub slot: u16,
-    /// Where the segment is: 0 in this bucket. Other numbers are those of sources that a root will name (none does yet).
+    /// Place of the segment: 0 is this bucket. Other numbers are for sources that a root will name;
+    /// none does yet.
     pub source: u8,
 }
 
@@ -23,7 +25,8 @@ impl BlockEntry {
         self.source == 0
     }
 
-    /// The name of this block's content: entries with equal places are the same block, in whatever volume.
+    /// The identity of this block's content. Entries with equal places are the same block, in any
+    /// volume.
     pub fn place(&self) -> BlockPlace {
         BlockPlace { segment: self.segment, slot: self.slot }
     }
@@ -38,7 +41,7 @@ pub struct BlockPlace {
     pub slot: u16,
 }
 
-/// An entry of 20 bytes: the stream is a place in a table beside it, of at most 2^24 streams.
+/// An entry of 20 bytes. The stream is an index into a table beside it, of at most 2^24 streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackedEntry {
     stream_source: u32,
@@ -62,7 +65,7 @@ impl PackedEntry {
         }
     }
 
-    /// The place of the stream in the table.
+    /// Index of the stream in the table.
     pub fn stream(&self) -> u32 {
         self.stream_source & 0xff_ffff
     }

@@ -1,7 +1,7 @@
-//! The envelope around every small object: what it is, which version, a nonce, sections, a checksum.
+//! The envelope around every small object: kind, version, nonce, sections, checksum.
 //!
-//! The nonce makes two writers' objects differ even when they say the same, so that "exists" after a
-//! lost response can be told from somebody else's success by comparing bytes.
+//! The nonce makes the objects of two writers differ even with equal content. After a lost
+//! response, a writer compares bytes, and so tells its own success from another writer's.
 
 use crate::wire::{FormatError, Reader, Sections, hash16};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,16 +11,16 @@ const VERSION: u16 = 1;
 const HEAD: usize = 32;
 const CHECKSUM: usize = 16;
 
-/// The largest small object that a reader believes, bytes. What this version writes is far below it
-/// ([`Root`](crate::root::Root) has a bound of its own): the rest is room for sections to come.
+/// The largest small object that a reader accepts, bytes. This version writes far smaller ones
+/// ([`Root`](crate::root::Root) has a bound of its own). The rest is room for future sections.
 pub const ENVELOPE_BYTES_MAX: usize = 1 << 20;
 
-/// What kind of small object this is.
+/// Kind of a small object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
     /// Four letters.
     pub tag: [u8; 4],
-    /// For messages.
+    /// Name of the kind, for messages.
     pub what: &'static str,
     /// The sections that this version understands.
     pub known: &'static [u16],
@@ -41,7 +41,7 @@ pub fn seal(kind: Kind, nonce: [u8; 16], sections: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// True if the bytes claim to be an envelope of this kind; says nothing about their health.
+/// True if the bytes claim to be an envelope of this kind. Verifies nothing else.
 pub fn is(kind: Kind, bytes: &[u8]) -> bool {
     bytes.len() >= 8 && &bytes[..4] == MAGIC && bytes[4..8] == kind.tag
 }

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Range;
 
-/// Bytes that one extent of an [`ExtentMap`] takes in memory, about: key, value, and the slack of B-tree nodes.
+/// Bytes of memory for one extent of an [`ExtentMap`], about: key, value, and the slack of B-tree
+/// nodes.
 pub const EXTENT_BYTES: usize = 56;
 
-/// What a range holds: a place in the log, or zeros.
+/// Content of a range: a place in the log, or zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source {
-    /// The log record that said so; later records have higher positions.
+    /// Position of the log record with this content; later records have higher positions.
     pub at: u64,
-    /// How far into the record's data the range begins, sectors; [`Source::ZERO`] for zeros.
+    /// Offset of the range in the record's data, sectors; [`Source::ZERO`] for zeros.
     pub skip: u32,
 }
 
@@ -39,7 +40,7 @@ struct Extent {
     source: Source,
 }
 
-/// Which record says what a sector holds, for the sectors that any record speaks of.
+/// The newest record for each sector that any record covers.
 #[derive(Debug, Clone, Default)]
 pub struct ExtentMap {
     map: BTreeMap<u64, Extent>,
@@ -51,17 +52,17 @@ impl ExtentMap {
         Self::default()
     }
 
-    /// How many extents there are.
+    /// Number of extents.
     pub fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// True if no record speaks of anything.
+    /// True if no sector is covered.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
-    /// Makes room at `at`: an extent that spans it is cut in two.
+    /// Cuts an extent that spans `at` in two.
     fn split(&mut self, at: u64) {
         if let Some((&start, extent)) = self.map.range_mut(..at).next_back()
             && extent.end > at
@@ -72,7 +73,7 @@ impl ExtentMap {
         }
     }
 
-    /// Says that `range` now holds `source`, whatever was there.
+    /// Sets the content of `range` to `source`, over any earlier content.
     pub fn insert(&mut self, range: Range<u64>, source: Source) {
         if range.is_empty() {
             return;
@@ -88,7 +89,7 @@ impl ExtentMap {
         self.map.insert(range.start, Extent { end: range.end, source });
     }
 
-    /// Forgets what `range` holds.
+    /// Removes the content of `range`.
     pub fn clear(&mut self, range: Range<u64>) {
         self.split(range.start);
         self.split(range.end);
@@ -97,7 +98,7 @@ impl ExtentMap {
         }
     }
 
-    /// Forgets, within `range`, what records before `before` said.
+    /// Removes, within `range`, the content from records before `before`.
     pub fn clear_older(&mut self, range: Range<u64>, before: u64) {
         // One extent that is exactly the range is the common case, as in `insert`.
         if let Entry::Occupied(extent) = self.map.entry(range.start)
@@ -150,7 +151,7 @@ impl RangeSet {
         Self::default()
     }
 
-    /// Adds a range; neighbours are joined.
+    /// Adds a range and joins neighbours.
     pub fn insert(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -185,17 +186,17 @@ impl RangeSet {
         self.map.iter().map(|(&s, &e)| s..e)
     }
 
-    /// How many ranges there are.
+    /// Number of ranges.
     pub fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// How many numbers are in it.
+    /// Number of blocks in the set.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// True if nothing is in it.
+    /// True if the set is empty.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
@@ -213,7 +214,6 @@ mod tests {
         start..rng.random_range(start..=SECTORS)
     }
 
-    /// The map agrees with an array of sectors.
     #[test]
     fn the_map_agrees_with_an_array() {
         for seed in 0..300 {

@@ -1,5 +1,5 @@
-//! Frames: up to 64 KiB of consecutive blocks with a header of their own, so that one ranged GET
-//! brings something that verifies itself.
+//! Frames: up to 64 KiB of consecutive blocks with a header of their own. One ranged GET brings
+//! bytes that verify themselves.
 
 use crate::entry::BlockEntry;
 use crate::id::StreamId;
@@ -28,19 +28,19 @@ pub fn head_len(blocks: usize) -> usize {
     FRAME_HEAD + FRAME_BLOCK * blocks
 }
 
-/// Where a frame stands.
+/// Place of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FramePlace {
     /// The segment.
     pub segment: SegmentKey,
-    /// Where the frame begins in it, bytes.
+    /// Offset of the frame in the segment, bytes.
     pub offset: u32,
     /// The slot of its first block.
     pub first_slot: u16,
 }
 
-/// Bytes at each end of a frame by which it is decided whether to compress it at all, so that
-/// incompressible data costs next to nothing.
+/// Bytes at each end of a frame that decide whether compression is tried. So incompressible data
+/// costs next to nothing.
 const SAMPLE: usize = 1024;
 
 /// True if packing saves at least an eighth.
@@ -48,7 +48,7 @@ fn is_worth(packed: usize, plain: usize) -> bool {
     packed <= plain - plain / 8
 }
 
-/// Encodes frames one after another; keeps its scratch memory, at most two frames, between them.
+/// Encodes frames one after another. Keeps its scratch memory, at most two frames, between them.
 #[derive(Default)]
 pub struct FrameEncoder {
     table: CompressTable,
@@ -63,7 +63,8 @@ impl std::fmt::Debug for FrameEncoder {
 }
 
 impl FrameEncoder {
-    /// Packs `input` with LZ4; how many bytes of `self.packed` that took, or nothing if it does not fit.
+    /// Packs `input` into `self.packed` with LZ4. Gives the packed length, or none if it does not
+    /// fit.
     fn pack(&mut self, input: &[u8]) -> Option<usize> {
         self.packed.resize(get_maximum_output_size(FRAME_RAW_BYTES_MAX), 0);
         compress_into_with_table(input, &mut self.packed, &mut self.table).ok()
@@ -73,7 +74,7 @@ impl FrameEncoder {
         self.pack(sample).is_some_and(|packed| is_worth(packed, sample.len()))
     }
 
-    /// Packs all blocks, if that saves at least an eighth; how many bytes of `self.packed` it took.
+    /// Packs all blocks if that saves at least an eighth. Gives the packed length in `self.packed`.
     fn compress(&mut self, blocks: &[&[u8]]) -> Option<usize> {
         let (first, last) = (blocks.first()?, blocks.last()?);
         let (head, tail) = (SAMPLE.min(first.len()), last.len().saturating_sub(SAMPLE));
@@ -88,7 +89,8 @@ impl FrameEncoder {
         packed
     }
 
-    /// Appends a frame of `blocks` to `out`, and says how long it is; `table` gives index and hash of each.
+    /// Appends a frame of `blocks` to `out` and gives its length. `table` has the index and hash of
+    /// each block.
     pub fn encode(
         &mut self,
         out: &mut BytesMut,
@@ -144,7 +146,7 @@ pub struct FrameHead {
     table: Vec<BlockRow>,
 }
 
-/// What a header says of one block.
+/// A header's row for one block.
 #[derive(Debug, Clone, Copy)]
 struct BlockRow {
     index: u64,
@@ -188,12 +190,12 @@ impl FrameHead {
         Ok(Self { place, codec, block, raw_len, stored_len, table })
     }
 
-    /// Where the frame says that it stands.
+    /// The place that the frame claims.
     pub fn place(&self) -> FramePlace {
         self.place
     }
 
-    /// How many blocks it holds.
+    /// Number of blocks.
     pub fn blocks(&self) -> usize {
         self.table.len()
     }
@@ -213,17 +215,17 @@ impl FrameHead {
         head_len(self.table.len()) + self.stored_len as usize
     }
 
-    /// True if blocks stand in the payload as they are, so that one can be read alone.
+    /// True if blocks stand in the payload unpacked, so that one can be read alone.
     pub fn is_raw(&self) -> bool {
         self.codec == CODEC_RAW
     }
 
-    /// Where a block of a raw frame stands within the frame, bytes.
+    /// Offset of a block within a raw frame, bytes.
     pub fn raw_block_at(&self, at: usize) -> usize {
         head_len(self.table.len()) + at * self.block.bytes()
     }
 
-    /// Checks that this is the frame that a map entry means, and gives the block's place in it.
+    /// Checks that a map entry means this frame, and gives the block's index in it.
     pub fn locate(&self, entry: &BlockEntry) -> Result<usize, FormatError> {
         let at = usize::from(entry.slot).wrapping_sub(usize::from(self.place.first_slot));
         let here = self.place.segment == entry.segment
@@ -235,7 +237,7 @@ impl FrameHead {
         Ok(at)
     }
 
-    /// Checks one plain block against its CRC: what every read does. It finds what rots; the hash,
+    /// Checks one plain block against its CRC, as every read does. The CRC finds bit rot. The hash,
     /// ten times as dear, is for telling equal blocks and for [`Self::verify_hash`].
     pub fn verify_block(&self, at: usize, plain: &[u8]) -> Result<(), FormatError> {
         match self.table.get(at) {
@@ -244,7 +246,7 @@ impl FrameHead {
         }
     }
 
-    /// Checks one plain block against its hash, too: what a check of the whole bucket does.
+    /// Checks one plain block against its hash, too, as a check of the whole bucket does.
     pub fn verify_hash(&self, at: usize, plain: &[u8]) -> Result<(), FormatError> {
         self.verify_block(at, plain)?;
         match self.table.get(at) {
@@ -253,8 +255,8 @@ impl FrameHead {
         }
     }
 
-    /// Unpacks the payload of `frame`, its header included, without looking at checksums. A raw payload is
-    /// not copied.
+    /// Unpacks the payload of `frame` (header included) without looking at checksums. Does not copy
+    /// a raw payload.
     pub fn unpack(&self, frame: &Bytes) -> Result<Bytes, FormatError> {
         if self.is_raw() {
             let payload = self.payload(frame)?;
@@ -265,8 +267,8 @@ impl FrameHead {
         Ok(raw.into())
     }
 
-    /// Unpacks the payload of `frame`, its header included, into `out`, which is as long as its blocks
-    /// together. Looks at no checksums.
+    /// Unpacks the payload of `frame` (header included) into `out`, which is as long as all its
+    /// blocks. Looks at no checksums.
     pub fn unpack_into(&self, frame: &[u8], out: &mut [u8]) -> Result<(), FormatError> {
         let payload = self.payload(frame)?;
         if out.len() != self.raw_len as usize {
@@ -350,7 +352,8 @@ mod tests {
                 let plain = head.unpack(&bad)?;
                 (0..2).try_for_each(|i| head.verify_block(i, &plain[i * 4096..(i + 1) * 4096]))
             });
-            // A flipped bit may still unpack to the right bytes; it must never unpack to wrong ones.
+            // A flipped bit may still unpack to the right bytes; it must never unpack to wrong
+            // ones.
             if ok.is_ok() {
                 let head = FrameHead::parse(&bad).expect("parsed before");
                 assert_eq!(head.unpack(&bad).expect("unpacked before"), vec![5; 8192], "bit {bit}");

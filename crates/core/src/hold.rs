@@ -1,30 +1,35 @@
-//! What a collector must keep: pure functions from what it has listed to what it may delete.
+//! The collector's decisions: pure functions from what it has listed to what it may delete.
 //!
-//! A segment of a volume is *held* if a root lists it, or if it stands in a range that somebody will
-//! still read: above a head's checkpoint, or between a snapshot's root and the snapshot's own place.
+//! A segment of a volume is *held* if a root lists it, or if a reader will still roll forward over
+//! it. Such ranges lie above a head's checkpoint, and between a snapshot's root and its position.
 //!
-//! There are two kinds of passes; both look only at the volume and its *family*, the volumes that were cloned from
-//! it and from its clones. No other volume can hold a segment of it.
+//! Two kinds of passes exist. Both look only at the volume and its *family*: the volume, its
+//! clones, and their clones. No other volume can hold a segment of it.
 //!
-//! A **sweep** reads every ref of the family, in this order (`docs/protocols.md` says what goes wrong in any other):
+//! A **sweep** reads every ref of the family, in this order (`docs/protocols.md` says what goes
+//! wrong in any other):
 //!
-//! 1. list the incarnations, then the candidates; what can't be placed stays;
+//! 1. list the incarnations, then the candidates. A segment that no incarnation places stays;
 //! 2. list head refs and tombstones; go on only if [`may_collect`];
-//! 3. list snapshot refs, descriptors with their states, holders and pins. Tombstones that this listing shows
-//!    and the one before did not don't count. A pending descriptor holds its base, unless its parent
-//!    is gone *and* the collector's own `withdrawn` was the first state;
-//! 4. look for a seal in the owner's own stream ([`look`](crate::takeover::look)); if there is one, stop;
+//! 3. list snapshot refs, descriptors with their states, holders and pins. Ignore tombstones that
+//!    this listing shows and the one before did not. A pending descriptor holds its base, unless
+//!    its parent is gone *and* the collector's own `withdrawn` was the first state;
+//! 4. look for a seal in the owner's own stream ([`look`](crate::takeover::look)); if there is one,
+//!    stop;
 //! 5. delete [`Held::free`].
 //!
-//! A **short pass** is an owner's, of segments that its head or a snapshot has just let go of. It costs what changed:
+//! A **short pass** is an owner's, over segments that its head or a snapshot has just let go of.
+//! Its cost follows what changed:
 //!
 //! 1. list the head refs; go on only if [`may_collect`];
-//! 2. list the holders and the pins. Read the pins, and of the snapshots, which the owner knows, only those that
-//!    [`neighbours`] gives. What a holder's span reaches stays until the next sweep;
+//! 2. list the holders and the pins. Read the pins, and the snapshots that [`neighbours`] gives;
+//!    the owner knows its snapshots without a listing. Segments that a holder's span reaches stay
+//!    until the next sweep;
 //! 3. look for a seal; delete [`Held::free`].
 //!
-//! A segment's life is one piece of its volume's history, from where it was written to where the head let go of it,
-//! but for forks: a ref between two that list it lists it too. So a snapshot's neighbours decide.
+//! A segment lives through one piece of its volume's history: from its writing until the head let
+//! go of it. Only forks change that. A ref between two refs that list a segment lists it too, so a
+//! snapshot's neighbours decide.
 
 use crate::id::{StreamId, VolumeId};
 use crate::position::{Number, Position, SegmentKey};
@@ -33,31 +38,32 @@ use crate::root::Base;
 use crate::takeover::RefOrder;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A place in a volume's history that may be compared over streams: seals make epochs unique along the chain.
+/// A place in a volume's history, comparable over streams: seals make epochs unique along the
+/// chain.
 pub type Place = (u64, Number);
 
 fn place(at: &Position) -> Place {
     (at.epoch, at.number)
 }
 
-/// Data segments that roll-forward will read: after `from`, up to and with `to` (without end if none).
+/// Data segments that roll-forward will read: after `from`, up to and with `to`, or without end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldRange {
-    /// Whose streams.
+    /// The volume of the streams.
     pub volume: VolumeId,
     /// The place of the root.
     pub from: Place,
-    /// The last place that is read.
+    /// The last place to be read.
     pub to: Option<Place>,
 }
 
 impl HeldRange {
-    /// What a head needs above its checkpoint.
+    /// The range that a head needs above its checkpoint.
     pub fn head(volume: VolumeId, at: &Position) -> Self {
         Self { volume, from: place(at), to: None }
     }
 
-    /// What a snapshot or a clone needs above the root that it starts from.
+    /// The range that a snapshot or a clone needs above the root that it starts from.
     pub fn upto(volume: VolumeId, at: &Position, end: &Position) -> Self {
         Self { volume, from: place(at), to: Some(place(end)) }
     }
@@ -67,14 +73,16 @@ impl HeldRange {
     }
 }
 
-/// Which part of its volume's history a ref holds: what its root lists, and the data segments above it.
+/// The part of its volume's history that a ref holds: all that its root lists, and the data
+/// segments above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Span {
     /// The place of its root.
     pub from: Place,
-    /// The last place that it is rolled forward to.
+    /// The last place of its roll-forward.
     pub to: Place,
-    /// Epoch and number within the lane of the first node segment that was not there yet when it was made.
+    /// Epoch, and number within the lane, of the first segment of map nodes that did not exist yet
+    /// at the ref's creation.
     pub nodes: (u64, u64),
 }
 
@@ -99,18 +107,19 @@ impl Span {
         Self { from: place(at), to: place(end), nodes }
     }
 
-    /// Everything up to a place: for what is not read.
+    /// Gives the span of all history up to a place, for a ref that a pass does not read.
     pub fn upto(at: &Position, next_node: u64) -> Self {
         Self { from: (0, Number::ZERO), to: place(at), nodes: (at.epoch, next_node) }
     }
 
-    /// What either of two reaches: of a snapshot of which two owners said what it holds.
+    /// Unites two spans, for a snapshot with the statements of two owners.
     pub fn union(&self, other: &Self) -> Self {
         let (from, to) = (self.from.min(other.from), self.to.max(other.to));
         Self { from, to, nodes: self.nodes.max(other.nodes) }
     }
 
-    /// True if a segment of the volume's own streams was there already: only then can what has this span hold it.
+    /// True if a segment of the volume's own streams existed already. Only then can a ref with this
+    /// span hold it.
     pub fn reaches(&self, epoch: u64, number: Number) -> bool {
         match number.is_node() {
             true => (epoch, number.in_lane()) < self.nodes,
@@ -119,8 +128,9 @@ impl Span {
     }
 }
 
-/// Which of `others`, snapshots of the same volume, must be read to tell what `gone` alone held: the nearest on
-/// either side, and all whose part of history overlaps with it or with the next one's.
+/// Chooses the snapshots that must be read to tell which segments `gone` alone held. These are the
+/// nearest of `others` on either side, and each that overlaps with `gone` or with the next one. All
+/// are of one volume.
 pub fn neighbours<T: Copy>(gone: &Span, others: &[(T, Span)]) -> Vec<T> {
     let before = others.iter().filter(|(_, s)| s.to <= gone.from).max_by_key(|(_, s)| s.to);
     let after = others.iter().filter(|(_, s)| s.from >= gone.to).min_by_key(|(_, s)| s.to);
@@ -129,33 +139,35 @@ pub fn neighbours<T: Copy>(gone: &Span, others: &[(T, Span)]) -> Vec<T> {
     before.into_iter().chain(after).chain(beside).map(|(of, _)| *of).collect()
 }
 
-/// Everything that was found to be held.
+/// All that a pass found to be held.
 #[derive(Debug, Default)]
 pub struct Held {
-    /// What is not read in this pass, and may hold whatever it reaches.
+    /// Spans of refs that this pass does not read; each may hold all that it reaches.
     pub unread: Vec<Span>,
     /// Segments that roots list.
     pub listed: BTreeSet<SegmentKey>,
-    /// Ranges that will be rolled forward over.
+    /// Ranges that readers will roll forward over.
     pub ranges: Vec<HeldRange>,
-    /// Of each stream with a live writer, the first node number that was not used at its last ref.
+    /// The first node number that the last ref had not used, for each stream with a live writer.
     pub open_nodes: BTreeMap<StreamId, Number>,
-    /// Candidates that are seals. They are never deleted: a number that was sealed and is free again
-    /// would let a stale writer acknowledge. A name does not tell a seal from a segment: whatever is
-    /// small enough to be one has to be looked at.
+    /// Candidates that are seals. The collector never deletes them: a freed number would let a
+    /// stale writer acknowledge. A name does not tell a seal from a segment, so each object small
+    /// enough to be a seal must be looked at.
     pub seals: BTreeSet<SegmentKey>,
 }
 
-/// True if the pass of an owner's collector may go on: `own` is a head ref that it wrote in its own stream, and the
-/// newest of those `listed` is that one or a later one of the same stream. An owner that has written none yet stands
-/// on its predecessor's root, which no listing need show: a late ref of the predecessor may have replaced it.
+/// True if the pass of an owner's collector may go on. `own` is a head ref that the owner wrote in
+/// its own stream. The newest of `listed` must be that ref, or a later one of the same stream. An
+/// owner without a ref of its own stands on its predecessor's root. Listings need not show that
+/// root: a late ref of the predecessor may have replaced it.
 pub fn may_collect(own: Option<RefOrder>, listed: &[RefOrder]) -> bool {
     let newest = listed.iter().max();
     own.zip(newest).is_some_and(|(own, newest)| newest.stream == own.stream && *newest >= own)
 }
 
-/// True if a pin of a head holds, once it is in the bucket: the head that it copied is still the newest of those
-/// `listed` afterwards, and the volume's tombstone was looked for after that, and is not there.
+/// True if a pin of a head holds once it is in the bucket. The head that it copied must still be
+/// the newest of those `listed` afterwards. The check for the volume's tombstone must come after
+/// that, and find none.
 pub fn pin_holds(copied: Option<RefOrder>, listed: &[RefOrder], gone: bool) -> bool {
     !gone && copied == listed.iter().max().copied()
 }
@@ -165,7 +177,7 @@ pub fn pin_holds(copied: Option<RefOrder>, listed: &[RefOrder], gone: bool) -> b
 pub struct Candidate {
     /// The segment.
     pub key: SegmentKey,
-    /// Its volume and its stream's epoch; none if the stream is not known.
+    /// Its volume and its stream's epoch; none if the stream is unknown.
     pub stream: Option<(VolumeId, u64)>,
 }
 
@@ -181,7 +193,7 @@ impl Held {
             return true;
         }
         if number.is_node() {
-            // Nodes of a checkpoint under way are listed by no root yet.
+            // No root lists the nodes of a checkpoint under way yet.
             return self.open_nodes.get(&candidate.key.stream).is_some_and(|&next| number >= next);
         }
         self.ranges.iter().any(|range| range.holds(volume, (epoch, number)))
@@ -235,7 +247,7 @@ mod tests {
 
     #[test]
     fn neighbours_are_the_nearest_and_those_that_overlap() {
-        // Root at 0 with barriers at 1 and 2, root at 4 with 5 and 6, root at 8 with 8 and 9, root at 12 with 12.
+        // Roots at 0, 4, 8 and 12, with barriers at 1 and 2, at 5 and 6, at 8 and 9, and at 12.
         let all = [(0, 1), (0, 2), (4, 5), (4, 6), (8, 8), (8, 9), (12, 12)];
         let near = |gone: usize| {
             let others: Vec<(usize, Span)> = (0..all.len())

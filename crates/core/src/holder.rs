@@ -1,8 +1,10 @@
-//! Holders: small objects below a volume that say that something else hangs on its history, and how far back from.
+//! Holders: small objects below a volume. Each says that a clone or a fork hangs on the volume's
+//! history, and how far back it reaches.
 //!
-//! The collector of a volume lists them instead of the whole bucket. A *clone's* holder is created before its
-//! descriptor, and deleted when the clone never came to be, or when nothing of it is left. A *fork* says that the
-//! volume was rolled back, so that refs before and after it are not neighbours; it is created before the rollback.
+//! The collector of a volume lists them instead of the whole bucket. A *clone's* holder is created
+//! before the clone's descriptor. It is deleted when the clone never came to be, or when nothing of
+//! the clone is left. A *fork* says that the volume was rolled back: refs before and after it are
+//! not neighbours. It is created before the rollback.
 
 use crate::envelope::{self, Kind};
 use crate::hold::Span;
@@ -16,21 +18,23 @@ use std::str::FromStr;
 
 const KIND: Kind = Kind { tag: *b"HOLD", what: "holder", known: &[1, 2] };
 
-/// What hangs on a volume's history.
+/// A clone or a fork that hangs on a volume's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// A clone of a snapshot, or of a clone's clone: whatever the span reaches may be referenced below it.
+    /// A clone of a snapshot, or of a clone's clone. All that the span reaches may be referenced
+    /// below it.
     Clone {
         /// The clone.
         clone: VolumeId,
-        /// What it was made from.
+        /// The snapshot that it was made from.
         snapshot: SnapshotId,
-        /// What it was made from, as a part of the parent's history.
+        /// The snapshot's part of the parent's history.
         span: Span,
     },
-    /// A rollback: whatever the span reaches may be referenced before it and after it, and not between.
+    /// A rollback. All that the span reaches may be referenced before and after it, and not
+    /// between.
     Fork {
-        /// What the volume became.
+        /// The snapshot that the volume was put back to.
         snapshot: SnapshotId,
         /// The history up to the rollback.
         span: Span,
@@ -38,14 +42,15 @@ pub enum Holder {
 }
 
 impl Holder {
-    /// Whatever this reaches is not decided without reading what hangs on it.
+    /// The span that this holds: a segment that it reaches is undecided until the clone or fork is
+    /// read.
     pub fn span(&self) -> &Span {
         match self {
             Self::Clone { span, .. } | Self::Fork { span, .. } => span,
         }
     }
 
-    /// The encoded content; the name decides.
+    /// The encoded content. Readers go by the name.
     pub fn encode(&self, nonce: [u8; 16]) -> Bytes {
         let (clone, snapshot) = match self {
             Self::Clone { clone, snapshot, .. } => (Some(clone.0), snapshot),

@@ -4,7 +4,7 @@ use crate::env::Entropy;
 use std::fmt;
 use std::str::FromStr;
 
-/// Why a text is no id.
+/// Says why a text is no id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an id: 32 hexadecimal digits are expected")]
 pub struct ParseIdError {
@@ -30,10 +30,10 @@ macro_rules! ids {
         pub struct $name(pub [u8; 16]);
 
         impl $name {
-            /// The id that stands for "none"; never given out.
+            /// Stands for "none"; never given out.
             pub const NONE: Self = Self([0; 16]);
 
-            /// A new id that nobody has used before.
+            /// Makes a new, random id.
             pub fn random(entropy: &dyn Entropy) -> Self {
                 Self(entropy.id_bytes())
             }
@@ -68,7 +68,7 @@ macro_rules! ids {
 ids! {
     /// A bucket.
     BucketId,
-    /// A volume, for as long as anything of it is left.
+    /// A volume, as long as anything of it is left.
     VolumeId,
     /// One incarnation of one writer of a volume.
     StreamId,
@@ -76,13 +76,13 @@ ids! {
     SnapshotId,
     /// A set of barriers that belong together.
     GroupId,
-    /// A node: one data folder.
+    /// A node: one data directory.
     NodeId,
     /// A node's log.
     LogId,
     /// A pin.
     PinId,
-    /// What one start of one copy of a node claims its number with.
+    /// Random value with which one start of one copy of a node claims its number.
     ClaimId,
 }
 

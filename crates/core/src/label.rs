@@ -1,8 +1,9 @@
-//! Labels: small objects that lead from a snapshot's name to the snapshot, and say in their own *names* what a listing
-//! must show. One listing gives all snapshots of a volume, or all of one name, however many there are.
+//! Labels: small objects that lead from a snapshot's name to the snapshot. Their own *names* carry
+//! all that a listing must show. One listing gives all snapshots of a volume, or all of one name,
+//! in any number.
 //!
-//! A label is created before its snapshot's ref and deleted after it. It decides nothing: whoever follows it reads the
-//! ref, and looks for the tombstone.
+//! A label is created before its snapshot's ref and deleted after it. It decides nothing: a reader
+//! of the label reads the ref, and looks for the tombstone.
 
 use crate::envelope::{self, Kind};
 use crate::hold::Span;
@@ -16,28 +17,28 @@ use std::str::FromStr;
 
 const KIND: Kind = Kind { tag: *b"LABL", what: "label", known: &[1] };
 
-/// How the name ends of the object that says that a snapshot's deletion has begun.
+/// Ending of the name of the object that says that a snapshot's deletion has begun.
 const ENDING: &str = "ending";
 
-/// What a label says of its snapshot.
+/// Content of a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label {
     /// The snapshot.
     pub id: SnapshotId,
-    /// When its barrier was written, milliseconds since 1970.
+    /// Time at which its barrier was written, milliseconds since 1970.
     pub created_ms: u64,
     /// The volume's size at that moment, bytes.
     pub size_bytes: u64,
-    /// Which part of the volume's history it holds.
+    /// The part of the volume's history that it holds.
     pub span: Span,
 }
 
 /// An object below a snapshot's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Labelled {
-    /// There is such a snapshot, or soon will be.
+    /// The snapshot exists, or will soon.
     Snapshot(Label),
-    /// Its deletion has begun: who owns the volume next finishes it.
+    /// The snapshot's deletion has begun; the volume's next owner finishes it.
     Ending(SnapshotId),
 }
 
@@ -54,7 +55,7 @@ impl Label {
     }
 }
 
-/// The encoded content of a label, or of an ending: it only names the snapshot.
+/// The encoded content of a label or an ending: it only names the snapshot.
 pub fn encode(id: SnapshotId, nonce: [u8; 16]) -> Bytes {
     envelope::seal(KIND, nonce, &SectionWriter::new().put(1, &id.0).finish())
 }
@@ -101,7 +102,7 @@ impl FromStr for Labelled {
     }
 }
 
-/// So many numbers of 16 hexadecimal digits, parted by hyphens.
+/// Parses exactly `N` numbers of 16 hexadecimal digits, parted by hyphens.
 pub(crate) fn numbers<const N: usize>(text: &str) -> Result<[u64; N], ()> {
     let all: Result<Vec<u64>, ()> = text
         .split('-')

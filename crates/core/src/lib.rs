@@ -1,9 +1,9 @@
 //! The IO-free heart of Skerry: ids, formats, and the functions that decide.
 //!
-//! Nothing here knows a file, a socket, a clock or a source of randomness; what needs them is handed
-//! in through [`mod@env`]. Formats are described byte by byte in `docs/format.md`; the planners and
-//! protocols ([`takeover`], [`hold`], [`batch`], [`retry`], [`pace`]) turn what was observed into what to do, and leave
-//! the doing to `skerry-store` and `skerry-volume`.
+//! Nothing here knows a file, a socket, a clock or a source of randomness: callers pass those in
+//! through [`mod@env`]. `docs/format.md` describes the formats byte by byte. The planners and
+//! protocols ([`takeover`], [`hold`], [`batch`], [`retry`], [`pace`]) turn observations into
+//! decisions. `skerry-store` and `skerry-volume` carry the decisions out.
 #![forbid(unsafe_code)]
 
 pub mod batch;

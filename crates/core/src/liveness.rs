@@ -1,11 +1,12 @@
-//! Liveness: which slots of which segments a root references.
+//! Liveness: the slots of segments that a root references.
 //!
-//! It counts references, never bytes or births. A segment that no root lists is held by no root. Its entries stand in
-//! the leaves of a path-copied tree, in order of (stream, number); this file is one leaf and one inner node of that
-//! tree. An update copies the entries that it does not touch as bytes, without looking into them.
+//! It counts references, never bytes or births. A root holds no segment that its liveness does not
+//! list. The entries stand in the leaves of a path-copied tree, in order of (stream, number). This
+//! file is one leaf and one inner node of that tree. An update copies untouched entries as bytes,
+//! without decoding them.
 //!
-//! Must hold: no leaf is longer than [`LEAF_BYTES_MAX`], whatever was written, since one entry is no longer than
-//! [`ENTRY_BYTES_MAX`] and a leaf of several is cut at [`LEAF_BYTES_WANTED`].
+//! Must hold: no leaf is longer than [`LEAF_BYTES_MAX`], whatever was written. One entry is at most
+//! [`ENTRY_BYTES_MAX`] long, and leaves of several are cut at [`LEAF_BYTES_WANTED`].
 
 use crate::entry::BlockEntry;
 use crate::id::StreamId;
@@ -22,7 +23,7 @@ pub const ENTRY_HEAD: usize = 42;
 const OVERFLOW: usize = 6;
 /// The longest entry: a bitmap of all slots, each of which is referenced more than once.
 pub const ENTRY_BYTES_MAX: usize = ENTRY_HEAD + SLOTS_MAX.div_ceil(8) + OVERFLOW * SLOTS_MAX;
-/// A leaf of more than one entry is no longer than this: what one small change rewrites.
+/// The longest leaf of more than one entry, bytes: one small change rewrites this much.
 pub const LEAF_BYTES_WANTED: usize = 32 << 10;
 /// The longest leaf: one that holds the longest entry alone.
 pub const LEAF_BYTES_MAX: usize = NODE_HEAD + ENTRY_BYTES_MAX;
@@ -37,20 +38,21 @@ const ALL: u8 = 1;
 const BITMAP: u8 = 2;
 const LIST: u8 = 3;
 
-/// How often each slot of one segment is referenced.
+/// Reference counts of one segment's slots.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SegmentLive {
-    /// A data segment: the length of its object. A segment of nodes: the length of the nodes that are referenced.
+    /// Length of a data segment's object; of a segment of map nodes, the length of the referenced
+    /// nodes.
     pub stored_bytes: u64,
-    /// A bit for each slot that is referenced, eight in a byte.
+    /// A bit for each referenced slot, eight in a byte.
     bits: Vec<u8>,
     live: u32,
-    /// Slots that are referenced more than once, and how often more.
+    /// Slots with more than one reference, each with the number of further ones.
     overflow: Vec<(u16, u32)>,
 }
 
 impl SegmentLive {
-    /// How many slots are referenced.
+    /// Number of referenced slots.
     pub fn live_slots(&self) -> usize {
         self.live as usize
     }
@@ -71,7 +73,7 @@ impl SegmentLive {
         self.live = if live { self.live + 1 } else { self.live - 1 };
     }
 
-    /// How often a slot is referenced.
+    /// Reference count of a slot.
     pub fn count(&self, slot: u16) -> u32 {
         if !self.is_live(slot) {
             return 0;
@@ -80,13 +82,13 @@ impl SegmentLive {
         1 + further.map_or(0, |i| self.overflow[i].1)
     }
 
-    /// Every referenced slot and how often, in order.
+    /// Referenced slots with their counts, in order.
     pub fn slots(&self) -> impl Iterator<Item = (u16, u32)> + '_ {
         let all = 0..(self.bits.len() * 8).min(1 << 16) as u32;
         all.map(|slot| slot as u16).filter(|slot| self.is_live(*slot)).map(|s| (s, self.count(s)))
     }
 
-    /// Applies what was taken and released of the slots, in one pass.
+    /// Applies references taken and released to the slots, in one pass.
     fn apply(&mut self, changes: &BTreeMap<u16, i32>) -> Result<(), FormatError> {
         let old = std::mem::take(&mut self.overflow);
         let mut rest = old.iter().copied().peekable();
@@ -143,7 +145,7 @@ impl SegmentLive {
     }
 }
 
-/// The head of an entry, and where its parts stand.
+/// The head of an entry, which tells where its parts stand.
 struct EntryHead {
     key: SegmentKey,
     stored_bytes: u64,
@@ -181,12 +183,12 @@ pub struct RawEntry<'a> {
     pub key: SegmentKey,
     /// As in [`SegmentLive`].
     pub stored_bytes: u64,
-    /// All of the entry.
+    /// The whole entry.
     bytes: &'a [u8],
 }
 
 impl RawEntry<'_> {
-    /// Looks into the entry.
+    /// Decodes the entry.
     pub fn decode(&self) -> Result<SegmentLive, FormatError> {
         let mut reader = Reader::new(WHAT, self.bytes);
         let head = EntryHead::read(&mut reader)?;
@@ -225,7 +227,7 @@ impl RawEntry<'_> {
     }
 }
 
-/// The entries of a leaf, none of them looked into.
+/// Splits a leaf into entries, without decoding them.
 pub fn entries(leaf: &[u8]) -> Result<Vec<RawEntry<'_>>, FormatError> {
     let (head, body) = unwrap(leaf, NodeKind::LivenessLeaf)?;
     let mut reader = Reader::new(WHAT, body);
@@ -245,7 +247,7 @@ pub fn entries(leaf: &[u8]) -> Result<Vec<RawEntry<'_>>, FormatError> {
     Ok(out)
 }
 
-/// What changed of one segment.
+/// Changes of one segment.
 #[derive(Debug, Default)]
 struct Change {
     slots: BTreeMap<u16, i32>,
@@ -266,31 +268,31 @@ impl LivenessDelta {
         Self::default()
     }
 
-    /// A reference to a slot was taken (+1) or released (−1).
+    /// Notes a reference to a slot: taken (+1) or released (−1).
     pub fn add(&mut self, segment: SegmentKey, slot: u16, by: i32) {
         *self.by_segment.entry(segment).or_default().slots.entry(slot).or_insert(0) += by;
     }
 
-    /// A reference to a block was taken (+1) or released (−1): liveness counts what is in this bucket.
+    /// Notes a reference to a block: taken (+1) or released (−1). Ignores blocks of other buckets.
     pub fn add_block(&mut self, entry: &BlockEntry, by: i32) {
         if entry.is_here() {
             self.add(entry.segment, entry.slot, by);
         }
     }
 
-    /// A reference to a node was taken (+1) or released (−1).
+    /// Notes a reference to a node: taken (+1) or released (−1).
     pub fn add_node(&mut self, ptr: &NodePtr, by: i32) {
         let change = self.by_segment.entry(ptr.segment).or_default();
         *change.slots.entry(ptr.slot).or_insert(0) += by;
         change.bytes += i64::from(by) * i64::from(ptr.len);
     }
 
-    /// A data segment's object has this length.
+    /// Notes the length of a data segment's object.
     pub fn length(&mut self, segment: SegmentKey, bytes: u64) {
         self.lengths.insert(segment, bytes);
     }
 
-    /// True if it speaks of a segment from `from` up to `to` (without end if none).
+    /// True if a segment from `from` up to `to` (or without end) changed.
     pub fn touches(&self, from: SegmentKey, to: Option<SegmentKey>) -> bool {
         self.within(from, to).next().is_some()
     }
@@ -327,7 +329,7 @@ impl LivenessDelta {
     }
 }
 
-/// A leaf that was made.
+/// A new leaf.
 #[derive(Debug, Clone)]
 pub struct MadeLeaf {
     /// The first segment that it lists.
@@ -366,8 +368,8 @@ impl LeafWriter {
         }
     }
 
-    /// Writes an old leaf's entries with what `delta` says of the segments from `from` up to `to`. Leaves must come in
-    /// order.
+    /// Merges an old leaf with the changes of the segments from `from` up to `to`. Leaves must come
+    /// in order.
     pub fn merge(
         &mut self,
         old: Option<&[u8]>,
@@ -435,34 +437,34 @@ impl LeafWriter {
         (self.entries, self.stored_bytes) = (0, 0);
     }
 
-    /// The leaves that are full by now.
+    /// Takes the leaves that are full.
     pub fn take(&mut self) -> Vec<MadeLeaf> {
         std::mem::take(&mut self.made)
     }
 
-    /// The rest of the leaves, and the segments that are no longer listed.
+    /// Gives the remaining leaves, and the segments that dropped out.
     pub fn finish(mut self) -> (Vec<MadeLeaf>, Vec<SegmentKey>) {
         self.cut();
         (self.made, self.dropped)
     }
 
-    /// How many entries were looked into.
+    /// Number of decoded entries.
     pub fn decoded(&self) -> usize {
         self.decoded
     }
 }
 
-/// A child of an inner node: the segments from `first` on, up to the next child's first. What its pointer counts as
-/// live is stored bytes.
+/// A child of an inner node: the segments from `first` up to the next child's first. The `live` of
+/// its pointer is stored bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Child {
     /// The first segment below it.
     pub first: SegmentKey,
-    /// Where the node is.
+    /// Place of the node.
     pub ptr: NodePtr,
 }
 
-/// An inner node; children in order, at least one, at most [`FANOUT_MAX`].
+/// Encodes an inner node of 1 to [`FANOUT_MAX`] children, in order.
 pub fn inner(level: u8, birth: u64, children: &[Child]) -> Bytes {
     let mut body = BytesMut::with_capacity(CHILD * children.len());
     for child in children {

@@ -1,4 +1,4 @@
-//! The names that people give: of volumes and snapshots.
+//! The names that people give to volumes and snapshots.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ pub const NAME_BYTES_MAX: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(String);
 
-/// Why a text is no name.
+/// Says why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a valid name: {reason}")]
 pub struct NameError {
@@ -51,12 +51,12 @@ impl FromStr for Name {
     }
 }
 
-/// `VOLUME` or `VOLUME@SNAPSHOT`: what an export or a command names.
+/// `VOLUME` or `VOLUME@SNAPSHOT`: the target of an export or a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// The volume.
     pub volume: Name,
-    /// The snapshot of it, if one is meant.
+    /// Its snapshot, if one is named.
     pub snapshot: Option<Name>,
 }
 

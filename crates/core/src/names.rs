@@ -1,4 +1,4 @@
-//! The names of everything in a bucket. No other file builds one.
+//! The names of all objects in a bucket. No other file builds one.
 
 use crate::holder::Holder;
 use crate::id::{NodeId, PinId, SnapshotId, StreamId, VolumeId};
@@ -6,17 +6,17 @@ use crate::label::Labelled;
 use crate::name::Name;
 use crate::position::{Number, Position, SegmentKey};
 
-/// Under which the numbers of the bucket's descriptor stand.
+/// Prefix of the numbers of the bucket's descriptor.
 pub const DESCRIPTORS: &str = "descriptor";
-/// Under which probes race.
+/// Prefix of probes' objects.
 pub const PROBE: &str = "probe";
-/// Under which all names stand.
+/// Prefix of all names.
 pub const NAMES: &str = "names";
-/// Under which all volumes stand.
+/// Prefix of all volumes.
 pub const VOLUMES: &str = "volumes";
-/// Under which the starts of all nodes stand.
+/// Prefix of the starts of all nodes.
 pub const NODES: &str = "nodes";
-/// Under which all streams stand.
+/// Prefix of all streams.
 pub const STREAMS: &str = "streams";
 
 /// One number of the bucket's descriptor; the highest counts.
@@ -54,7 +54,7 @@ pub fn volume_desc(volume: VolumeId) -> String {
     format!("{VOLUMES}/{volume}/desc")
 }
 
-/// Whether a volume's descriptor is ready or withdrawn.
+/// A volume's state: ready or withdrawn.
 pub fn volume_state(volume: VolumeId) -> String {
     format!("{VOLUMES}/{volume}/state")
 }
@@ -119,12 +119,12 @@ pub fn label_prefix(volume: VolumeId) -> String {
     format!("{VOLUMES}/{volume}/label")
 }
 
-/// Something that hangs on a volume's history.
+/// A holder on a volume's history.
 pub fn holder(volume: VolumeId, holder: &Holder) -> String {
     format!("{VOLUMES}/{volume}/hold/{holder}")
 }
 
-/// All that hangs on a volume's history.
+/// All holders on a volume's history.
 pub fn holder_prefix(volume: VolumeId) -> String {
     format!("{VOLUMES}/{volume}/hold")
 }
@@ -149,7 +149,8 @@ pub fn stream_prefix(stream: StreamId) -> String {
     format!("{STREAMS}/{stream}")
 }
 
-/// True if this names a data segment or a seal of the stream of `from`, with its number or a higher one.
+/// True if `path` names a data segment or a seal of the stream of `from`, with its number or a
+/// higher one.
 pub fn is_data_from(path: &str, from: SegmentKey) -> bool {
     match parse(path) {
         Object::Segment(key) => {
@@ -163,7 +164,7 @@ fn hex(text: &str) -> Option<u64> {
     (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
-/// What an object's name says it is: the inverse of the functions above.
+/// Meaning of an object's name: the inverse of the functions above.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Object {
     /// The bucket's descriptor and its number.
@@ -188,15 +189,15 @@ pub enum Object {
     Snapshot(VolumeId, SnapshotId, u64),
     /// A snapshot's tombstone.
     SnapshotGone(VolumeId, SnapshotId),
-    /// A label: the snapshot's name, and what it says.
+    /// A label: the snapshot's name, and the label's content.
     Label(VolumeId, String, Labelled),
-    /// Something that hangs on the volume's history.
+    /// A holder on the volume's history.
     Holder(VolumeId, Holder),
     /// A pin and the number of its renewal.
     Pin(VolumeId, PinId, u64),
     /// A segment or a seal.
     Segment(SegmentKey),
-    /// Nothing of Skerry's.
+    /// Not an object of Skerry.
     Foreign,
 }
 

@@ -1,7 +1,7 @@
-//! Nodes of the radix map: leaves of 128 blocks, inner nodes of 64 children, and the pointers to them.
+//! Map nodes: leaves of 128 blocks, inner nodes of 64 children, and the pointers to them.
 //!
-//! A node is read where it lies: [`MapNode`] checks the bytes once and looks entries up in place, so
-//! that a cached node costs what it costs at rest. Nodes are never changed; [`NodeBuilder`] makes new ones.
+//! [`MapNode`] checks the bytes of a node once and looks entries up in place. So a cached node
+//! takes as much memory as its bytes at rest. Nodes never change; [`NodeBuilder`] makes new ones.
 
 use crate::entry::BlockEntry;
 use crate::id::StreamId;
@@ -27,11 +27,11 @@ pub const NODE_PTR: usize = 60;
 
 const VERSION: u8 = 1;
 const ENTRY_DATA: u8 = 1;
-/// Reserved: nobody reads it yet, so nobody makes such an entry.
+/// Reserved: this version neither reads nor writes such an entry.
 const ENTRY_REMOTE: u8 = 2;
 const WHAT: &str = "map node";
 
-/// What a node is.
+/// Kind of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NodeKind {
     /// A leaf of the map.
@@ -50,7 +50,7 @@ impl NodeKind {
     const ALL: [Self; 5] =
         [Self::Leaf, Self::Inner, Self::LivenessLeaf, Self::LivenessInner, Self::Dead];
 
-    /// As it stands in a node's first byte. 5 to 8 are reserved.
+    /// First byte of a node of this kind. 5 to 8 are reserved.
     fn byte(self) -> u8 {
         match self {
             Self::Leaf => 1,
@@ -70,7 +70,7 @@ impl NodeKind {
             .ok_or(FormatError::Newer { what: WHAT, version: u32::from(byte) })
     }
 
-    /// For messages.
+    /// Name of the kind, for messages.
     pub fn what(self) -> &'static str {
         match self {
             Self::Leaf | Self::Inner => WHAT,
@@ -80,7 +80,7 @@ impl NodeKind {
         }
     }
 
-    /// The longest node of this kind that a writer makes and a reader believes, bytes.
+    /// The longest node of this kind that a writer makes and a reader accepts, bytes.
     pub fn bytes_max(self) -> usize {
         let of_entries = |n: u32, entry: usize| NODE_HEAD + (16 + entry) * (1 << n);
         match self {
@@ -98,7 +98,7 @@ impl NodeKind {
     }
 }
 
-/// How many blocks a node of this level covers, as a binary logarithm.
+/// Number of blocks that a node of this level covers, as a binary logarithm.
 pub fn span_shift(level: u8) -> u32 {
     LEAF_SHIFT + INNER_SHIFT * u32::from(level)
 }
@@ -110,7 +110,7 @@ pub fn level_for(blocks: u64) -> u8 {
         .unwrap_or(LEVEL_MAX)
 }
 
-/// Points to a node: where it is, and what its bytes must hash to.
+/// Points to a node: its place, and the hash of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodePtr {
     /// The node's level.
@@ -121,11 +121,11 @@ pub struct NodePtr {
     pub len: u32,
     /// The segment.
     pub segment: SegmentKey,
-    /// Where it begins in the segment, bytes.
+    /// Offset in the segment, bytes.
     pub offset: u32,
     /// hash16 of its bytes.
     pub checksum: Hash16,
-    /// How many blocks are mapped below it; in the liveness tree, how many bytes are stored.
+    /// Number of blocks mapped below it; in the liveness tree, of stored bytes.
     pub live: u64,
 }
 
@@ -175,7 +175,7 @@ pub struct NodeHead {
 }
 
 impl NodeHead {
-    /// How many entries follow.
+    /// Number of entries.
     pub fn entries(&self) -> u16 {
         self.entries
     }
@@ -231,7 +231,7 @@ fn read_head(bytes: &[u8]) -> Result<NodeHead, FormatError> {
     Ok(NodeHead { kind, level, first_key, live, streams, entries })
 }
 
-/// Wraps the encoded body of a node that has no stream table in a header.
+/// Wraps the encoded body of a node without a stream table in a header.
 pub(crate) fn wrap(
     kind: NodeKind,
     level: u8,
@@ -248,7 +248,7 @@ pub(crate) fn wrap(
     out.freeze()
 }
 
-/// The head and the body of a node that must be of this kind.
+/// Checks a node's kind, and gives its head and its body.
 pub(crate) fn unwrap(bytes: &[u8], kind: NodeKind) -> Result<(NodeHead, &[u8]), FormatError> {
     let head = read_head(bytes)?;
     if head.kind != kind {
@@ -257,7 +257,7 @@ pub(crate) fn unwrap(bytes: &[u8], kind: NodeKind) -> Result<(NodeHead, &[u8]), 
     Ok((head, &bytes[NODE_HEAD..]))
 }
 
-/// A node of the map, as it was read, checked.
+/// A map node as it was read, its structure checked.
 #[derive(Debug, Clone)]
 pub struct MapNode {
     bytes: Bytes,
@@ -266,7 +266,7 @@ pub struct MapNode {
 }
 
 impl MapNode {
-    /// Checks the structure of a node's bytes (the checksum is the pointer's business).
+    /// Checks the structure of a node's bytes. The checksum is checked by [`NodePtr::verify`].
     pub fn parse(bytes: Bytes) -> Result<Self, FormatError> {
         let head = read_head(&bytes)?;
         let entry = match head.kind {
@@ -419,19 +419,19 @@ pub fn place_of(level: u8, index: u64) -> u8 {
     (index.checked_shr(span_shift(level - 1)).unwrap_or(0) & ((1 << INNER_SHIFT) - 1)) as u8
 }
 
-/// Writes nodes.
+/// Builds nodes.
 #[derive(Debug)]
 pub struct NodeBuilder {
     birth: u64,
 }
 
 impl NodeBuilder {
-    /// Nodes born in this epoch.
+    /// Makes a builder of nodes with this birth.
     pub fn new(birth: u64) -> Self {
         Self { birth }
     }
 
-    /// A leaf; entries by place, ascending, at least one.
+    /// Builds a leaf of at least one entry; entries are in ascending order of place.
     pub fn leaf(&self, first_key: u64, entries: &[(u8, BlockEntry)]) -> Bytes {
         let streams = StreamTable::of(entries.iter().map(|(_, e)| e.segment.stream));
         let live = entries.len() as u64;
@@ -458,7 +458,7 @@ impl NodeBuilder {
         out.freeze()
     }
 
-    /// An inner node; children by place, ascending, at least one.
+    /// Builds an inner node of at least one child; children are in ascending order of place.
     pub fn inner(&self, level: u8, first_key: u64, children: &[(u8, NodePtr)]) -> Bytes {
         let streams = StreamTable::of(children.iter().map(|(_, c)| c.segment.stream));
         let live = children.iter().map(|(_, c)| c.live).sum();

@@ -1,4 +1,4 @@
-//! The operation list of a segment: what happened to the volume besides blocks being written.
+//! The operation list of a segment: all that happened to the volume besides writes of blocks.
 
 use crate::id::{GroupId, SnapshotId};
 use crate::root::Base;
@@ -15,29 +15,29 @@ pub struct Barrier {
     pub id: SnapshotId,
     /// The set of barriers that it belongs to, or none.
     pub group: GroupId,
-    /// How many barriers belong to that set; 0 without one. A set counts when all of them are there.
+    /// Number of barriers in that set; 0 without one. A set counts when all of them are there.
     pub group_size: u32,
-    /// When it was taken, milliseconds since 1970.
+    /// Time of the snapshot, milliseconds since 1970.
     pub created_ms: u64,
-    /// Its label.
+    /// The snapshot's name.
     pub name: String,
 }
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Blocks that read as zeros from here on; applies before the segment's blocks.
+    /// Blocks read as zeros from here on. Applies before the segment's blocks.
     Zero {
         /// First block.
         first: u64,
-        /// How many.
+        /// Number of blocks.
         blocks: u64,
     },
     /// The volume's new size, bytes.
     Resize(u64),
     /// A snapshot; the last operation of its segment.
     Barrier(Barrier),
-    /// The volume is what this base is, from here on; the last operation of its segment.
+    /// The volume continues from this base. The last operation of its segment.
     Rollback(Box<Base>),
     /// The volume's new true name.
     Rename(String),
@@ -81,7 +81,7 @@ impl Op {
         out.put_slice(&body);
     }
 
-    /// Reads a list of operations; ignorable ones that aren't known are left out.
+    /// Reads a list of operations. Skips unknown ones that a reader may ignore.
     pub fn decode_all(bytes: &[u8]) -> Result<Vec<Self>, FormatError> {
         let mut reader = Reader::new(WHAT, bytes);
         let mut ops = Vec::new();

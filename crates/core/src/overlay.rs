@@ -1,7 +1,7 @@
 //! The overlay: map changes since the last checkpoint, packed, in memory.
 //!
-//! It stands over a root's tree and under the live index of the log. An index it does not speak of
-//! is the tree's business.
+//! The overlay stands over a root's tree and under the live index of the log. The tree answers for
+//! an index that the overlay does not have.
 
 use crate::entry::{BlockEntry, PackedEntry};
 use crate::extents::RangeSet;
@@ -10,17 +10,17 @@ use crate::position::SegmentKey;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Bytes that one changed block takes in memory, about: 28 packed, with the slack of B-tree nodes.
+/// Memory of one changed block, bytes, about: 28 packed, with the slack of B-tree nodes.
 pub const OVERLAY_ENTRY_BYTES: usize = 44;
 
-/// What the overlay says of a block.
+/// The overlay's answer for a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overlaid {
-    /// It is here.
+    /// The block has this entry.
     Data(BlockEntry),
-    /// It is zeros.
+    /// The block is zeros.
     Zero,
-    /// Ask the tree.
+    /// The tree answers.
     Below,
 }
 
@@ -29,24 +29,24 @@ pub enum Overlaid {
 pub struct Change {
     /// The block.
     pub index: u64,
-    /// Where it is now.
+    /// Its new place.
     pub entry: BlockEntry,
 }
 
-/// Map changes since the last checkpoint. Zeroed ranges apply first, entries over them.
+/// Map changes since the last checkpoint. Zeroed ranges apply first, then entries.
 #[derive(Debug, Clone, Default)]
 pub struct Overlay {
     entries: BTreeMap<u64, PackedEntry>,
     zeroed: RangeSet,
     streams: Vec<StreamId>,
-    /// Lengths of the objects that entries came from.
+    /// Lengths of the objects that entries point to.
     lengths: BTreeMap<SegmentKey, u64>,
-    /// How many blocks were set, each time counted.
+    /// Number of calls that set a block.
     sets: u64,
 }
 
 impl Overlay {
-    /// No change.
+    /// Makes an empty overlay.
     pub fn new() -> Self {
         Self::default()
     }
@@ -60,7 +60,8 @@ impl Overlay {
         }) as u32
     }
 
-    /// A segment whose blocks are set here has an object of this length. One for each segment between two checkpoints.
+    /// Notes the length of a segment's object. The overlay keeps one for each segment between two
+    /// checkpoints.
     pub fn note_length(&mut self, segment: SegmentKey, bytes: u64) {
         self.lengths.insert(segment, bytes);
     }
@@ -70,14 +71,14 @@ impl Overlay {
         self.lengths.iter().map(|(segment, bytes)| (*segment, *bytes))
     }
 
-    /// The block is now where `entry` says.
+    /// Sets a block's entry.
     pub fn set(&mut self, index: u64, entry: &BlockEntry) {
         let stream = self.stream_place(entry.segment.stream);
         self.sets += 1;
         self.entries.insert(index, PackedEntry::pack(entry, stream));
     }
 
-    /// The blocks of `range` are now zeros.
+    /// Sets the blocks of `range` to zeros.
     pub fn zero(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -89,7 +90,7 @@ impl Overlay {
         self.zeroed.insert(range);
     }
 
-    /// What the overlay says of a block.
+    /// Answers for a block.
     pub fn get(&self, index: u64) -> Overlaid {
         if let Some(entry) = self.entries.get(&index) {
             return Overlaid::Data(self.unpack(entry));
@@ -101,12 +102,12 @@ impl Overlay {
         packed.unpack(self.streams.get(packed.stream() as usize).copied().unwrap_or_default())
     }
 
-    /// Bytes in memory, about.
+    /// Memory, bytes, about.
     pub fn bytes(&self) -> usize {
         self.entries.len() * OVERLAY_ENTRY_BYTES + self.zeroed.len() * 32
     }
 
-    /// True if there is nothing to check in.
+    /// True if a checkpoint would have nothing to do.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.zeroed.is_empty()
     }
@@ -129,12 +130,12 @@ impl Overlay {
         &self.zeroed
     }
 
-    /// How many blocks were set and are no more what they were: overwritten or zeroed since.
+    /// Number of blocks that were set, and were overwritten or zeroed since.
     pub fn overwritten(&self) -> u64 {
         self.sets.saturating_sub(self.entries.len() as u64)
     }
 
-    /// The most blocks of a tree below that this covers.
+    /// Upper bound of the blocks of the tree below that this hides.
     pub fn covered_max(&self) -> u64 {
         self.zeroed.total().saturating_add(self.entries.len() as u64)
     }
@@ -144,7 +145,7 @@ impl Overlay {
         self.entries_within(0..u64::MAX)
     }
 
-    /// How many entries there are.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }

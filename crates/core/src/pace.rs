@@ -2,20 +2,21 @@
 //! it done. Checkpoints and collections go by the same decision, between the nodes that they write
 //! and read.
 //!
-//! After each step it rests in proportion to what the step computed, so its share of a processor does not depend on how
-//! fast the machine is. The rest gets shorter the fuller the log and the index are, and there is none from half of either
-//! on: what clients write at full speed is destaged as fast, with some of the log in between as a cushion.
+//! Destage rests after each step in proportion to the step's computing time. So its share of a
+//! processor does not depend on the machine's speed. The fuller the log and the index, the shorter
+//! the rest; from half of either on there is none. Then destage keeps up with clients that write at
+//! full speed, and the log between them is a cushion.
 
 use std::time::Duration;
 
-/// From this share of the log or of the index on there is no rest, percent: where pressure begins.
+/// Share of the log or of the index from which on destage does not rest, percent.
 pub const FILLED_PERCENT: u64 = 50;
 /// The longest rest, as a multiple of the step before it: the work then takes a fifth of one
 /// processor.
 pub const RESTS_PER_STEP: u32 = 4;
 /// The longest rest.
 pub const REST_MAX: Duration = Duration::from_secs(2);
-/// Clients that send fewer requests a second than this leave a processor almost idle.
+/// Rate below which clients leave a processor almost idle, requests a second.
 pub const BUSY_PER_SECOND: u64 = 200;
 
 /// What background work is needed for.
@@ -25,16 +26,16 @@ pub struct Need {
     pub is_wanted: bool,
     /// Clients send [`BUSY_PER_SECOND`] requests or more.
     pub clients_active: bool,
-    /// How much of the log or of the volume's index is used, whichever is more, percent.
+    /// Used share of the log or of the volume's index, whichever is higher, percent.
     pub filled_percent: u64,
     /// How long the oldest record has waited; or how long a checkpoint or a collection has been
     /// under way.
     pub age: Duration,
-    /// How long it should wait at most.
+    /// The longest time that it should wait.
     pub age_max: Duration,
 }
 
-/// How long to rest after a step that computed for `step`.
+/// Decides the rest after a step that computed for `step`.
 pub fn rest(step: Duration, need: &Need) -> Duration {
     if need.is_wanted || !need.clients_active || need.age >= need.age_max {
         return Duration::ZERO;
@@ -43,7 +44,7 @@ pub fn rest(step: Duration, need: &Need) -> Duration {
     (step * RESTS_PER_STEP * left / FILLED_PERCENT as u32).min(REST_MAX)
 }
 
-/// True if so many requests in so much time are many.
+/// True if this number of requests within this time makes clients active.
 pub fn are_active(requests: u64, within: Duration) -> bool {
     requests.saturating_mul(1000) >= BUSY_PER_SECOND * within.as_millis() as u64
 }

@@ -1,28 +1,31 @@
-//! The time of pins, on both sides: pure functions, with the clock's readings handed in.
+//! The time of pins, on both sides: pure functions, to which callers pass their clock's readings.
 //!
-//! A reader and a collector share no clock. A reader notes its own boot-time clock *before* it writes a renewal, and
-//! reads no longer than the pin's time after that. A collector begins to count when it first *sees* a renewal, which
-//! is later, and honours the pin for its whole time from there. A renewal counts only if its answer comes while the one
-//! before still counts: else the collector may have let go in between. So whoever still reads is still honoured.
+//! A reader and a collector share no clock. A reader notes its own boot-time clock *before* it
+//! writes a renewal. It reads no longer than the pin's time after that. A collector begins to count
+//! when it first *sees* a renewal, which is later, and honours the pin for its whole time from
+//! there. A renewal counts only if its answer comes while the one before still counts. Otherwise
+//! the collector may have let go in between. So the collector honours every reader that still
+//! reads.
 
 use crate::id::PinId;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// When a collector first saw the latest renewal of a pin.
+/// The latest renewal of a pin, and when a collector first saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Seen {
     renewal: u64,
     at: Duration,
 }
 
-/// What a collector knows of the pins of one volume: no more than the last listing showed.
+/// The pins of one volume that a collector knows: those of the last listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct PinClocks(BTreeMap<PinId, Seen>);
 
 impl PinClocks {
-    /// Takes in a listing that was `asked` for and `answered` then, and forgets pins that it does not show. Gives how
-    /// old the renewal of each had got for certain when the listing was made: what came after it was not listed.
+    /// Takes in a listing that was `asked` for and `answered` at these times, and forgets pins that
+    /// it does not show. Gives the age that each pin's renewal surely had when the store made the
+    /// listing. A later renewal could not be in the listing.
     pub fn see(
         &mut self,
         listed: &[(PinId, u64)],
@@ -37,24 +40,26 @@ impl PinClocks {
         self.0.iter().map(|(id, seen)| (*id, asked.saturating_sub(seen.at))).collect()
     }
 
-    /// True if it knows no pin.
+    /// True if no pin is known.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// True if a collector need not honour a pin any more, whose latest renewal was first seen so long ago.
+/// True if a collector may stop honouring a pin whose latest renewal it first saw this long ago.
 pub fn has_expired(since_seen: Duration, ttl: Duration) -> bool {
     since_seen > ttl
 }
 
-/// True while a reader may read: `renewed` is what its clock said before it wrote the renewal that is known to be there.
+/// True while a reader may read. `renewed` is its clock's reading before it wrote the latest
+/// renewal that is known to be in the bucket.
 pub fn may_read(renewed: Duration, now: Duration, ttl: Duration) -> bool {
     now < renewed + ttl
 }
 
-/// From when a reader counts after a renewal was answered; none if it came too late, and the reader is at its end.
-/// `before` is from when it counted so far, `began` what its clock said before it wrote the renewal.
+/// Decides the time from which a reader counts after a renewal was answered. Gives none if the
+/// answer came too late: then the reader must stop. `before` is the time from which it counted so
+/// far. `began` is its clock's reading before it wrote the renewal.
 pub fn renewed(
     before: Duration,
     began: Duration,

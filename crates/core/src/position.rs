@@ -4,15 +4,15 @@ use crate::id::StreamId;
 use crate::wire::{FormatError, Hash16, Reader};
 use bytes::{BufMut, BytesMut};
 
-/// The number of a segment in its stream. Two lanes: data numbers are contiguous and begin at 1,
-/// node numbers have bit 47 set. Fits 48 bits.
+/// The number of a segment in its stream, below 2^48. It has two lanes: data numbers are contiguous
+/// and begin at 1; node numbers have bit 47 set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Number(pub u64);
 
 const NODE_LANE: u64 = 1 << 47;
 
 impl Number {
-    /// Before the first segment.
+    /// The number before the first segment.
     pub const ZERO: Self = Self(0);
 
     /// The `n`-th number of the node lane.
@@ -36,7 +36,7 @@ impl Number {
     }
 }
 
-/// Names a segment: which stream, which number.
+/// Names a segment by its stream and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SegmentKey {
     /// The stream.
@@ -45,7 +45,7 @@ pub struct SegmentKey {
     pub number: Number,
 }
 
-/// A place in a volume's history: everything up to and including segment `number` of `stream`.
+/// A point in a volume's history: all up to and including segment `number` of `stream`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Position {
     /// The stream's epoch.
@@ -54,9 +54,10 @@ pub struct Position {
     pub stream: StreamId,
     /// The last segment included, or zero.
     pub number: Number,
-    /// The first sequence number that is not included.
+    /// The first vseq that is not included.
     pub vseq: u64,
-    /// The checksum of that segment's head (zeros for number 0): the next one names it as its predecessor.
+    /// The checksum of that segment's head, zeros for number 0. The next segment names it as its
+    /// predecessor.
     pub hash: Hash16,
 }
 
@@ -64,12 +65,12 @@ impl Position {
     /// Bytes of an encoded position.
     pub const LEN: usize = 56;
 
-    /// The place before the first segment of a stream.
+    /// The position before the first segment of a stream.
     pub fn start(epoch: u64, stream: StreamId, vseq: u64) -> Self {
         Self { epoch, stream, number: Number::ZERO, vseq, hash: [0; 16] }
     }
 
-    /// How refs are ordered: by epoch, stream and number, never by when they were written.
+    /// Key of the order of refs: epoch, stream and number, never the time of writing.
     pub fn order(&self) -> (u64, StreamId, Number) {
         (self.epoch, self.stream, self.number)
     }

@@ -1,4 +1,4 @@
-//! What a volume writes into the node's log.
+//! The records that a volume writes into the node's log.
 
 use crate::id::{GroupId, SnapshotId, StreamId, VolumeId};
 use crate::name::NAME_BYTES_MAX;
@@ -12,27 +12,27 @@ pub const RECORD_KIND: u8 = 1;
 pub const RECORD_HEAD: usize = 64;
 /// Bytes of a barrier before its name.
 const BARRIER_HEAD: usize = 36;
-/// The longest record but for a write's: a barrier with the longest name.
+/// The longest record except a write's: a barrier with the longest name.
 pub const PLAIN_RECORD_BYTES_MAX: usize = RECORD_HEAD + BARRIER_HEAD + NAME_BYTES_MAX;
 
 const WHAT: &str = "log record";
 const VERSION: u8 = 1;
 
-/// What a record says.
+/// Content of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// These bytes were written; the data follows the head.
+    /// A write; its data follows the head.
     Write {
-        /// Where, bytes.
+        /// Offset in the volume, bytes.
         offset: u64,
-        /// How many.
+        /// Length, bytes.
         len: u64,
     },
-    /// This range reads as zeros.
+    /// The range reads as zeros.
     Zero {
-        /// Where, bytes.
+        /// Offset in the volume, bytes.
         offset: u64,
-        /// How many.
+        /// Length, bytes.
         len: u64,
     },
     /// The volume's new size, bytes.
@@ -43,7 +43,7 @@ pub enum Action {
     Cancel(SnapshotId),
     /// The volume has a new name.
     Rename(String),
-    /// Nothing: the volume's place moves on, so that a checkpoint can have a name of its own.
+    /// Nothing but a step of the volume's vseq, so that a checkpoint can have a name of its own.
     Step,
 }
 
@@ -54,14 +54,14 @@ pub struct Record {
     pub volume: VolumeId,
     /// The stream that its writer held.
     pub stream: StreamId,
-    /// The volume's running sequence number.
+    /// The volume's vseq of this record.
     pub vseq: u64,
-    /// What happened.
+    /// The operation.
     pub action: Action,
 }
 
 impl Record {
-    /// The bytes of the record but for a write's data, which follows them.
+    /// The bytes of the record without a write's data, which follows them.
     pub fn encode(&self) -> BytesMut {
         let mut out = BytesMut::with_capacity(RECORD_HEAD);
         let (kind, a, b) = match &self.action {
@@ -98,7 +98,7 @@ impl Record {
         out
     }
 
-    /// Reads a record; of a write, only its head is looked at, but its data must be there.
+    /// Reads a record. Decodes only the head of a write, but its data must be there.
     pub fn decode(payload: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new(WHAT, payload);
         let (kind, version) = (reader.u8()?, reader.u8()?);

@@ -1,4 +1,4 @@
-//! Refs: numbered objects that cache where to start. They never decide what was acknowledged.
+//! Refs: numbered objects that cache a start for readers. They never decide what was acknowledged.
 
 use crate::envelope::{self, Kind};
 use crate::id::{SnapshotId, VolumeId};
@@ -9,18 +9,18 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 const KIND: Kind = Kind { tag: *b"REFR", what: "ref", known: &[1, 2, 3, 4, 5, 6, 7] };
 
-/// What a snapshot's ref says beyond its base.
+/// Fields of a snapshot's ref beyond its base.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotInfo {
     /// The snapshot.
     pub id: SnapshotId,
-    /// The number of this ref; of several, the highest counts.
+    /// The number of this ref; the highest of a snapshot counts.
     pub number: u64,
-    /// When its barrier was written, milliseconds since 1970.
+    /// Time at which its barrier was written, milliseconds since 1970.
     pub created_ms: u64,
     /// The volume's size at that moment, bytes.
     pub size_bytes: u64,
-    /// Its label.
+    /// The snapshot's name.
     pub name: String,
 }
 
@@ -32,11 +32,11 @@ pub const PUBLISHED: u64 = 1;
 pub struct Ref {
     /// The volume.
     pub volume: VolumeId,
-    /// Root and positions. A head rolls forward without end, whatever `end` says.
+    /// Root and positions. A head rolls forward without end; its `end` is ignored.
     pub base: Base,
     /// Present in a snapshot's ref.
     pub snapshot: Option<SnapshotInfo>,
-    /// The first number of the node lane that was not used when this was written.
+    /// The first number of the node lane that was unused when the ref was written.
     pub next_node: u64,
 }
 

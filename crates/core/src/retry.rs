@@ -1,23 +1,24 @@
-//! When a call to a store that failed is made again: one decision for all calls.
+//! The decision whether and when to repeat a failed call to a store: one for all calls.
 //!
-//! What went wrong is one of five kinds ([`Trouble`]). All but one may pass: by themselves, or when a person mends
-//! the store. How long it is worth waiting depends on who waits ([`Patience`]): a guest waits as for a slow disk,
-//! a person at a command line wants to be told. Executors wait and call again; they decide nothing.
+//! Failures are of five kinds ([`Trouble`]). All but one may pass: by themselves, or when a person
+//! mends the store. The caller's [`Patience`] decides how long waiting is worth it. A guest waits
+//! as for a slow disk; a person at a command line wants an answer. Executors wait and call again;
+//! they decide nothing.
 
 use std::time::Duration;
 
-/// Why a call to a store failed.
+/// Says why a call to a store failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trouble {
-    /// Busy, out of reach, or the answer was lost or cut short: passes by itself.
+    /// Busy, out of reach, or the answer was lost or cut short. Passes by itself.
     Busy,
-    /// Access is denied: keys expired and are renewed, or a person corrects them.
+    /// Access is denied. Keys expired and will be renewed, or a person corrects them.
     Denied,
-    /// There is no room: somebody makes some.
+    /// The store has no room. A person makes some.
     Full,
-    /// The bucket itself is not there: its provider is in trouble, or its disk is not mounted.
+    /// The bucket itself is missing: its provider is in trouble, or its disk is not mounted.
     Away,
-    /// The same call will fail again.
+    /// Repeating the call will fail again.
     Permanent,
 }
 
@@ -31,21 +32,22 @@ impl Trouble {
     }
 }
 
-/// How long a caller goes on trying.
+/// The time for which a caller tries again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// The longest wait before the second try; it doubles with every further one.
+    /// The longest wait before the second try. It doubles with every further try.
     pub backoff_first: Duration,
     /// The longest wait before any try.
     pub backoff_max: Duration,
-    /// No try begins later than this after the first; never given up if there is none.
+    /// The latest start of a try, counted from the first. Without it, the caller never gives up.
     pub wait_max: Option<Duration>,
-    /// Whether to wait for what only a person can mend. If not, that is tried once more, with fresh keys.
+    /// True if the caller waits for trouble that only a person can mend. If not, it tries once
+    /// more, with fresh keys.
     pub for_people: bool,
 }
 
 impl Patience {
-    /// For a person or a program that wants to be told: rides out what takes moments.
+    /// For a person or a program that wants an answer soon: rides out trouble of a few moments.
     pub const COMMAND: Self = Self {
         backoff_first: Duration::from_millis(50),
         backoff_max: Duration::from_secs(1),
@@ -53,10 +55,10 @@ impl Patience {
         for_people: false,
     };
 
-    /// For a look that others wait for, and that may as well be made later.
+    /// For a look that others wait for, and that can as well happen later.
     pub const LOOK: Self = Self { wait_max: Some(Duration::from_millis(200)), ..Self::COMMAND };
 
-    /// For a guest, and for all that must be done in the end: as a slow disk.
+    /// For a guest, and for all that must be done in the end: waits as for a slow disk.
     pub const GUEST: Self = Self {
         backoff_first: Duration::from_millis(100),
         backoff_max: Duration::from_secs(2),
@@ -65,19 +67,19 @@ impl Patience {
     };
 }
 
-/// What to do about a call that failed.
+/// The decision about a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Make the call again after this time.
     After(Duration),
-    /// It may still pass, and this caller has waited long enough.
+    /// The trouble may pass, and this caller has waited long enough.
     GiveUp,
-    /// It will not pass.
+    /// The trouble will not pass.
     Permanent,
 }
 
-/// Decides about a call that failed `tries` times, the first time `elapsed` ago. `jitter` is random: many that failed
-/// together must not come back together.
+/// Decides about a call that failed `tries` times, the first time `elapsed` ago. `jitter` is
+/// random, so that calls that failed together do not come back together.
 pub fn decide(
     patience: &Patience,
     trouble: Trouble,
@@ -110,7 +112,7 @@ mod tests {
     const ALL: [Patience; 3] = [Patience::COMMAND, Patience::LOOK, Patience::GUEST];
     const JITTERS: [u16; 3] = [0, 30_000, u16::MAX];
 
-    /// Every kind, caller, number of tries, time and jitter.
+    /// Checks every kind, caller, number of tries, time and jitter.
     fn all(mut check: impl FnMut(&Patience, Trouble, u32, Duration, Verdict)) {
         for patience in &ALL {
             for trouble in Trouble::ALL {

@@ -1,4 +1,4 @@
-//! A root: everything that a snapshot is.
+//! A root: all that a state is.
 
 use crate::dead::DeadPending;
 use crate::name::NAME_BYTES_MAX;
@@ -12,7 +12,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 const WHAT: &str = "root";
 const KNOWN: &[u16] = &[1, 2, 3, 4, 5, 6, 7, 8, 12];
 
-/// The longest root, bytes: whatever its map, its liveness and its garbage hold, it only points there.
+/// The longest root, bytes. Its map, its liveness and its dead-pending may be of any size: the root
+/// only points to them.
 pub const ROOT_BYTES_MAX: usize =
     9 * SECTION_HEAD + 4 * 8 + 1 + 2 * NODE_PTR + DeadPending::LEN + NAME_BYTES_MAX;
 
@@ -25,19 +26,20 @@ pub struct Root {
     pub block: BlockSize,
     /// The top node; none if nothing is mapped.
     pub top: Option<NodePtr>,
-    /// Counts the checkpoints that led to it, those of its ancestors included; its new nodes bear the number. Between
-    /// two checkpoints of one history the later one's is higher, so that a diff since a birth may skip older nodes.
+    /// Number of checkpoints that led to this root, those of its ancestors included. Its new nodes
+    /// bear it. It rises with each checkpoint of one history, so a diff since a birth may skip
+    /// older nodes.
     pub birth: u64,
     /// The top of the liveness tree; none if nothing is referenced.
     pub liveness: Option<NodePtr>,
-    /// Subtrees that were dropped and whose segments liveness still counts.
+    /// Subtrees that the root no longer maps and whose references liveness still counts.
     pub dead_pending: Option<DeadPending>,
     /// The volume's true name.
     pub name: String,
 }
 
 impl Root {
-    /// The root of a volume that holds nothing.
+    /// The root of an empty volume.
     pub fn empty(size_bytes: u64, block: BlockSize, name: &str) -> Self {
         Self {
             size_bytes,
@@ -50,21 +52,21 @@ impl Root {
         }
     }
 
-    /// How many blocks are mapped.
+    /// Number of mapped blocks.
     pub fn live_blocks(&self) -> u64 {
         self.top.map_or(0, |top| top.live)
     }
 
-    /// Bytes of the segments and nodes that it references.
+    /// Bytes of all segments and nodes that it references.
     pub fn stored_bytes(&self) -> u64 {
         self.liveness.map_or(0, |top| top.live)
     }
 
-    /// The most blocks that a ref would hold beyond its content, if it named this root and the segments that made the
-    /// `changes` since, oldest first.
+    /// Upper bound of the blocks that a ref would hold beyond its content. The ref would name this
+    /// root, and the segments that made the `changes` since, oldest first.
     pub fn garbage_max<'a>(&self, changes: impl Iterator<Item = &'a Overlay>) -> u64 {
         let dropped = self.dead_pending.map_or(0, |dead| dead.blocks);
-        // What one of them set and a later one covers is dead, too.
+        // A block that one change sets and a later one covers is dead, too.
         let (mut dead, mut mapped) = (dropped, self.live_blocks());
         for change in changes {
             dead += change.overwritten() + change.covered_max().min(mapped);
@@ -115,14 +117,14 @@ impl Root {
     }
 }
 
-/// A root, where it stands, and how far to roll forward from it: a readable point of a volume.
+/// A readable state of a volume: a root, its position, and the end of the roll-forward from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Base {
     /// The root.
     pub root: Root,
-    /// The place that the root holds.
+    /// The position of the root.
     pub at: Position,
-    /// The last segment to apply on top; equal to `at` when there is none.
+    /// The last segment to apply on top; equal to `at` if none.
     pub end: Position,
 }
 

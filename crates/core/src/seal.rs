@@ -7,18 +7,20 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 const KIND: Kind = Kind { tag: *b"SEAL", what: "seal", known: &[1, 2, 3, 4] };
 
-/// The longest name of a host, bytes: as long as a name in the DNS. Settings refuse longer ones; Linux allows 64.
+/// The longest name of a host, bytes: the longest name in the DNS. Settings refuse longer ones;
+/// Linux allows 64.
 pub const HOST_BYTES_MAX: usize = 255;
 
-/// The longest seal, bytes, with room for what is reserved: a larger object is a segment, and need not be read to tell.
+/// The longest seal, bytes, with room for reserved fields. A larger object is a segment; its size
+/// alone tells.
 pub const SEAL_BYTES_MAX: usize = 1024;
 
-/// Who writes a stream.
+/// The owner of a stream: the node that writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// The node.
     pub node: NodeId,
-    /// Its log, where what it has not destaged lies; none without a log.
+    /// Its log, which holds its undestaged records; none without a log.
     pub log: LogId,
     /// The epoch of the lease under which it writes; 0 without one.
     pub lease: u64,
@@ -56,9 +58,9 @@ pub struct Seal {
     pub successor: StreamId,
     /// Its epoch: one more than that of the sealed stream.
     pub epoch: u64,
-    /// Who writes the successor; nobody after a release.
+    /// The owner of the successor; none after a release.
     pub owner: Option<Owner>,
-    /// True if an operator took the volume from an owner that did not agree.
+    /// True if an operator took the volume by force from its owner.
     pub forced: bool,
 }
 

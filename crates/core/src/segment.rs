@@ -1,4 +1,4 @@
-//! Segments: immutable objects of frames or nodes behind a head that tells what is in them.
+//! Segments: immutable objects of frames or map nodes, behind a head that lists them.
 
 use crate::entry::BlockEntry;
 use crate::frame::{self, FrameEncoder, FramePlace};
@@ -19,10 +19,11 @@ pub const FRAME_ENTRY: usize = 6;
 pub const EXTENT_ENTRY: usize = 12;
 /// The most slots of a segment, so that a slot fits 16 bits.
 pub const SLOTS_MAX: usize = 65_535;
-/// The longest head that is believed, bytes.
+/// The longest head that a reader accepts, bytes.
 pub const HEAD_BYTES_MAX: usize = 16 << 20;
 
-/// Frames of a segment are built into pieces of about so many bytes: a local bucket takes each in one system call.
+/// Length of the pieces that hold a segment's frames, bytes, about. A local bucket takes each piece
+/// in one system call.
 const PIECE_BYTES: usize = 1 << 20;
 
 const MAGIC: &[u8; 8] = b"SKRYSEGM";
@@ -30,7 +31,7 @@ const VERSION: u16 = 1;
 const CHECKSUM: usize = 16;
 const WHAT: &str = "segment";
 
-/// What a segment holds.
+/// Content of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SegmentKind {
     /// A batch of writes.
@@ -41,14 +42,14 @@ pub enum SegmentKind {
     Nodes,
 }
 
-/// Who a segment is, and what it follows.
+/// Identity of a segment, and its predecessor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentId {
-    /// What it holds.
+    /// Its content.
     pub kind: SegmentKind,
     /// The block size.
     pub block: BlockSize,
-    /// Whose it is.
+    /// Its volume.
     pub volume: VolumeId,
     /// Its name.
     pub key: SegmentKey,
@@ -56,50 +57,50 @@ pub struct SegmentId {
     pub epoch: u64,
     /// The hash of the head of the data segment before it in its stream.
     pub predecessor: Hash16,
-    /// The first sequence number in it.
+    /// The first vseq in it.
     pub vseq_from: u64,
-    /// The first sequence number after it.
+    /// The first vseq after it.
     pub vseq_to: u64,
     /// Makes two writers' segments differ.
     pub nonce: [u8; 16],
 }
 
-/// Consecutive blocks and the slots where they lie.
+/// Consecutive blocks and their slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     /// The first block.
     pub index: u64,
     /// Its slot.
     pub slot: u16,
-    /// How many blocks and slots.
+    /// Number of blocks, and of slots.
     pub count: u16,
 }
 
 /// The head of a segment, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentHead {
-    /// Who it is.
+    /// Identity of the segment.
     pub id: SegmentId,
     /// Bytes of the head.
     pub head_len: u32,
     /// Bytes of the object.
     pub object_len: u64,
-    /// What happened besides blocks.
+    /// Operations besides writes of blocks.
     pub ops: Vec<Op>,
     /// Stored length and blocks of each frame.
     pub frames: Vec<(u32, u16)>,
-    /// Which blocks are where.
+    /// Places of the blocks.
     pub extents: Vec<Extent>,
-    /// hash16 of the head: what the next segment names as its predecessor.
+    /// hash16 of the head; the next segment names it as its predecessor.
     pub hash: Hash16,
 }
 
-/// What a prefix of an object told.
+/// Result of reading a prefix of an object.
 #[derive(Debug)]
 pub enum HeadRead {
-    /// The whole head was in it.
+    /// The prefix held the whole head.
     Head(Box<SegmentHead>),
-    /// This many bytes are needed.
+    /// The head needs this many bytes.
     Need(usize),
 }
 
@@ -162,7 +163,7 @@ impl SegmentHead {
         let ops = Op::decode_all(reader.bytes(ops_len as usize)?)?;
         let frames = parse_frames(reader, frame_count)?;
         let extents = parse_extents(reader, extent_count)?;
-        // None is known yet: a critical one makes the segment unreadable, others are left alone.
+        // No section is known yet: a critical one makes the segment unreadable, others are ignored.
         Sections::parse(WHAT, reader.bytes(sections_len as usize)?, &[])?;
         let id =
             SegmentId { kind, block, volume, key, epoch, predecessor, vseq_from, vseq_to, nonce };
@@ -171,7 +172,7 @@ impl SegmentHead {
         Ok(head)
     }
 
-    /// Checks what the checksum cannot: that the tables agree with one another.
+    /// Checks that the tables agree with one another, which the checksum cannot tell.
     fn check(&self) -> Result<(), FormatError> {
         let invalid = |detail: &str| Err(FormatError::invalid(WHAT, detail));
         if self.id.vseq_to < self.id.vseq_from {
@@ -191,12 +192,12 @@ impl SegmentHead {
         Ok(())
     }
 
-    /// How many slots the frames have.
+    /// Number of slots of all frames.
     pub fn slots(&self) -> usize {
         self.frames.iter().map(|(_, blocks)| usize::from(*blocks)).sum()
     }
 
-    /// The map entries that this segment makes, by index.
+    /// Gives the map entries that this segment makes, by index.
     pub fn entries(&self) -> Vec<(u64, BlockEntry)> {
         let mut places = Vec::with_capacity(self.slots());
         let mut offset = self.head_len;
@@ -234,7 +235,7 @@ fn parse_extents(reader: &mut Reader<'_>, count: u32) -> Result<Vec<Extent>, For
 pub struct BuiltSegment {
     /// Its name.
     pub key: SegmentKey,
-    /// Its bytes: the head, then the rest in pieces; no frame stands in two.
+    /// Its bytes: the head, then the rest in pieces. No frame spans two pieces.
     pub chunks: Vec<Bytes>,
     /// The length of each frame, bytes; none in a segment of nodes.
     pub frames: Vec<u32>,
@@ -245,12 +246,12 @@ pub struct BuiltSegment {
 }
 
 impl BuiltSegment {
-    /// Bytes in all.
+    /// Length of the object, bytes.
     pub fn len_bytes(&self) -> usize {
         self.chunks.iter().map(Bytes::len).sum()
     }
 
-    /// Where each frame stands in the object, and its bytes.
+    /// Gives the offset of each frame in the object, and its bytes.
     pub fn frame_bytes(&self) -> impl Iterator<Item = (u32, Bytes)> + '_ {
         let head = self.chunks.first().map_or(0, Bytes::len);
         let (mut chunk, mut at, mut offset) = (1, 0, head);
@@ -276,7 +277,7 @@ pub struct BlockIn<'a> {
     pub data: &'a [u8],
 }
 
-/// The blocks of a batch after equal ones have been joined: table of what is stored, slot of each block.
+/// The blocks of a batch with equal ones joined: the stored blocks, and the slot of each block.
 struct Layout<'a> {
     stored: Vec<(BlockIn<'a>, Hash16)>,
     slots: Vec<u16>,
@@ -331,27 +332,27 @@ fn extents_of(blocks: &[BlockIn<'_>], slots: &[u16]) -> Vec<Extent> {
     extents
 }
 
-/// Bytes that a frame takes at most.
+/// The longest frame of this many blocks, bytes.
 fn frame_len_max(blocks: usize, block: BlockSize) -> usize {
     frame::head_len(blocks) + blocks * block.bytes()
 }
 
-/// Bytes that all frames take at most.
+/// Upper bound of the length of all frames, bytes.
 fn worst_len(runs: &[std::ops::Range<usize>], block: BlockSize) -> usize {
     runs.iter().map(|run| frame_len_max(run.len(), block)).sum()
 }
 
-/// The frames of a segment, in pieces that are worth a system call each.
+/// The frames of a segment, in pieces that are each worth a system call.
 #[derive(Default)]
 struct Body {
     done: Vec<Bytes>,
     piece: BytesMut,
-    /// What is still to come takes so many bytes at most.
+    /// Upper bound of the bytes still to come.
     rest: usize,
 }
 
 impl Body {
-    /// A piece with room for `len` bytes.
+    /// Gives a piece with room for `len` bytes.
     fn room(&mut self, len: usize) -> &mut BytesMut {
         if self.piece.capacity() - self.piece.len() < len {
             self.end_piece();
@@ -375,7 +376,7 @@ impl Body {
     }
 }
 
-/// Builds a segment of blocks. `blocks` are sorted by index, without repetition, at most [`SLOTS_MAX`].
+/// Builds a segment of at most [`SLOTS_MAX`] blocks, sorted by index, without repetition.
 pub fn build(id: &SegmentId, ops: &[Op], blocks: &[BlockIn<'_>]) -> BuiltSegment {
     let layout = join_equal(blocks);
     let runs = frame_runs(&layout.stored, id.block.blocks_per_frame() as u64);
@@ -466,7 +467,7 @@ fn encode_head(
     out.freeze()
 }
 
-/// Collects nodes into one segment. The head has a fixed length, so a node's place is known when it is pushed.
+/// Collects nodes into one segment. The head's length is fixed, so `push` knows a node's place.
 #[derive(Debug)]
 pub struct NodesBuilder {
     id: SegmentId,
@@ -485,22 +486,22 @@ impl NodesBuilder {
         self.id.key
     }
 
-    /// Bytes of nodes so far.
+    /// Bytes of all nodes so far.
     pub fn len_bytes(&self) -> usize {
         self.body.len()
     }
 
-    /// True if no further node has a slot.
+    /// True if no slot is left.
     pub fn is_full(&self) -> bool {
         usize::from(self.slots) >= SLOTS_MAX
     }
 
-    /// True if nothing has been pushed.
+    /// True if it holds no node.
     pub fn is_empty(&self) -> bool {
         self.slots == 0
     }
 
-    /// Adds a node of this level with `live` blocks below it, and gives the pointer to it.
+    /// Adds a node of this level with `live` blocks below it. Gives the pointer to it.
     pub fn push(&mut self, level: u8, live: u64, node: &[u8]) -> NodePtr {
         let ptr = NodePtr {
             level,
@@ -516,7 +517,7 @@ impl NodesBuilder {
         ptr
     }
 
-    /// The bytes of a node that was pushed here; none of a node of another segment.
+    /// Gives the bytes of a node of this segment, or none for a node of another segment.
     pub fn node(&self, ptr: &NodePtr) -> Option<&[u8]> {
         let start = (ptr.offset as usize).checked_sub(SEGMENT_HEAD + CHECKSUM)?;
         let bytes = self.body.get(start..start + ptr.len as usize)?;

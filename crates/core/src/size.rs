@@ -1,45 +1,46 @@
-//! Sizes of volumes and blocks: what is allowed, and how people write them.
+//! Sizes of volumes and blocks: their bounds, and their text form.
 
 /// Volumes are addressed in sectors of this many bytes.
 pub const SECTOR_BYTES: u64 = 512;
 /// The largest volume, bytes: 1 EiB.
 pub const VOLUME_BYTES_MAX: u64 = 1 << 60;
 
-/// Why a size is refused.
+/// Says why a size is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
-    /// No number, or a suffix that isn't known.
+    /// Not a number, or an unknown suffix.
     #[error(
         "{text:?} is not a size: write bytes, or a number with K, M, G, T or P (powers of 1024)"
     )]
     Unreadable {
-        /// What was given.
+        /// The text.
         text: String,
     },
-    /// Zero.
+    /// The size is zero.
     #[error("a volume's size must not be zero")]
     Zero,
-    /// Over 1 EiB.
+    /// The size is over 1 EiB.
     #[error("a volume of {bytes} bytes is too large: the limit is 1 EiB")]
     TooLarge {
-        /// What was given.
+        /// The size.
         bytes: u64,
     },
-    /// No multiple of a sector.
+    /// The size is no multiple of a sector.
     #[error("a volume's size must be a multiple of 512 bytes; {bytes} is not")]
     Unaligned {
-        /// What was given.
+        /// The size.
         bytes: u64,
     },
-    /// Not a block size.
+    /// The size is none of a block.
     #[error("a block of {bytes} bytes is not possible: choose 4K, 8K, 16K, 32K or 64K")]
     Block {
-        /// What was given.
+        /// The size.
         bytes: u64,
     },
 }
 
-/// Reads `10G`, `512`, `1.5T` is refused; suffixes are powers of 1024 and may be followed by `iB` or `B`.
+/// Reads a size such as `10G` or `512`. Suffixes are powers of 1024, and `iB` or `B` may follow
+/// them. Refuses fractions such as `1.5T`.
 pub fn parse_bytes(text: &str) -> Result<u64, SizeError> {
     let unreadable = || SizeError::Unreadable { text: text.to_owned() };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -82,7 +83,7 @@ impl Default for BlockSize {
 }
 
 impl BlockSize {
-    /// From a number of bytes.
+    /// Takes a number of bytes.
     pub fn from_bytes(bytes: u64) -> Result<Self, SizeError> {
         let ok = bytes.is_power_of_two() && (1 << 12..=1 << 16).contains(&bytes);
         if !ok {
@@ -91,7 +92,7 @@ impl BlockSize {
         Ok(Self { shift: bytes.trailing_zeros() as u8 })
     }
 
-    /// From its binary logarithm, as it is stored.
+    /// Takes the binary logarithm, the stored form.
     pub fn from_shift(shift: u8) -> Result<Self, SizeError> {
         Self::from_bytes(1u64.checked_shl(u32::from(shift)).unwrap_or(0))
     }
@@ -116,7 +117,7 @@ impl BlockSize {
         index << self.shift
     }
 
-    /// How many blocks a volume of this size has; the last may be partial.
+    /// Number of blocks of a volume of this size; the last may be partial.
     pub fn blocks(self, size_bytes: u64) -> u64 {
         size_bytes.div_ceil(1 << self.shift)
     }

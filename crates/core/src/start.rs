@@ -1,25 +1,31 @@
-//! Starts of a node: how a copy of a node is told from the node that was restarted.
+//! Starts of a node: how a node that starts again is told from its copy.
 //!
-//! Participants: a *node*, known by the id in its data directory, and its *copies*: a virtual machine made from a
-//! template, a restored backup, a copied directory. Each has the same id and the same notes, and believes that it is the
-//! node. Goal: of two of them on one bucket, one serves, the other refuses and says what to do; one that was overtaken
-//! while it ran ends. No goal: to tell which of them is the right one, and to stop one that does not reach the bucket.
+//! Participants: a *node*, known by the id in its data directory, and its *copies*. A copy is a
+//! virtual machine made from a template, a restored backup, or a copied directory. Each has the
+//! same id and the same notes, and takes itself for the node. Goal: of two of them on one bucket,
+//! one serves, and the other refuses and says what to do. A node that was overtaken while it ran
+//! ends. Non-goals: to tell which of them is the right one, and to stop one that does not reach the
+//! bucket.
 //!
-//! The message is the [`StartRecord`] `nodes/<node>/<n>` in the bucket, created only if absent, and never deleted. Every
-//! start claims the number after the last one that its own notes know:
+//! The message is the [`StartRecord`] `nodes/<node>/<n>` in the bucket. It is created only if
+//! absent, and never deleted. Every start claims the number after the last one in its own notes:
 //!
-//! 1. Note `n` and a fresh claim id, durably, beside what was noted before. A crash from here on is recognised: a record
-//!    with a claim id of one's own notes is one's own, whenever its PUT landed.
+//! 1. Note `n` and a fresh claim id, durably, beside the earlier note. By the claim id the node
+//!    recognises its own record after a crash, whenever the PUT landed.
 //! 2. Create the record. If another claim has the number, a copy was started: refuse.
-//! 3. While serving, look for number `n + 1` now and then: it is a copy's, and this one ends.
+//! 3. While serving, look for number `n + 1` now and then. If it exists, a copy made it, and this
+//!    node ends.
 //!
-//! A copy that was made while the node ran, and starts from the same notes, finds its record as its own and the next
-//! number free. So each record says where it was made ([`Place`]), and a start at another place refuses as well.
+//! A copy that was made while the node ran starts from the same notes. It takes the node's record
+//! for its own, and finds the next number free. So each record says where its node was started
+//! ([`Place`]), and a start at another place refuses as well.
 //!
-//! A node without a note for the bucket claims number 1, and refuses if the bucket has any start of the node. A template
-//! whose node had not met the bucket has no such note, and neither has any copy of it.
+//! A node without a note for the bucket claims number 1. It refuses if the bucket has any start of
+//! the node. A template whose node had not met the bucket has no such note, and neither has a copy
+//! of it.
 //!
-//! A person who knows that no other copy runs says so at a start that refuses. It claims the number after the highest.
+//! A person who knows that no other copy runs says so when a start refuses. That start claims the
+//! number after the highest.
 
 use crate::envelope::{self, Kind};
 use crate::id::{ClaimId, NodeId};
@@ -29,7 +35,7 @@ use bytes::Bytes;
 const KIND: Kind =
     Kind { tag: *b"STRT", what: "start of a node", known: &[1, 2, 3, 4, 5, 6, 7, 8] };
 
-/// Where a node was started. What is not known is zero, and agrees with everything.
+/// The place of a node's start. An unknown part is zero, and agrees with every other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Place {
     /// Hash of the machine's id, which its system made when it was installed.
@@ -41,7 +47,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// How this place differs from another one, for people; nothing if it may be the same.
+    /// Says for people how this place differs from another one; none if it may be the same.
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
         let differs = |one: &[u8], other: &[u8]| {
             let is_known = |id: &[u8]| id.iter().any(|byte| *byte != 0);
@@ -60,15 +66,15 @@ impl Place {
 pub struct StartRecord {
     /// The node.
     pub node: NodeId,
-    /// How many times it was started before, and 1.
+    /// Number of this start, from 1.
     pub number: u64,
-    /// Who claims the number: one start of one copy.
+    /// The claim: one start of one copy.
     pub claim: ClaimId,
     /// Its host's name, for people.
     pub host: String,
-    /// Where it was started.
+    /// The place of the start.
     pub place: Place,
-    /// When, milliseconds since 1970, for people.
+    /// Time of the start, milliseconds since 1970, for people.
     pub at_ms: u64,
 }
 
@@ -106,7 +112,7 @@ impl StartRecord {
     }
 }
 
-/// The start that a node's own notes know of: claimed, or about to be when the node died.
+/// The start that a node's own notes know: claimed, or about to be when the node died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotedStart {
     /// Its number.
@@ -115,19 +121,20 @@ pub struct NotedStart {
     pub claim: ClaimId,
 }
 
-/// Why a node must not start.
+/// Says why a node must not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conflict {
     /// Another copy of it has the number.
     Overtaken,
-    /// It was last started elsewhere; says how that place differs from this one.
+    /// The node was last started elsewhere. Says how that place differs from this one.
     Elsewhere(&'static str),
 }
 
-/// Decides what the next start claims, from what stands under the noted number.
+/// Decides the next start's claim from the record under the noted number.
 ///
 /// # Errors
-/// Why the node must not start.
+///
+/// The reason why the node must not start.
 pub fn next(
     noted: NotedStart,
     found: Option<&StartRecord>,
@@ -135,7 +142,7 @@ pub fn next(
     fresh: ClaimId,
 ) -> Result<NotedStart, Conflict> {
     match found {
-        // It died before it claimed the number.
+        // The node died before it claimed the number.
         None => Ok(noted),
         Some(found) if found.claim != noted.claim => Err(Conflict::Overtaken),
         Some(found) => match here.difference(&found.place) {

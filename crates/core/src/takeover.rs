@@ -1,32 +1,35 @@
-//! Taking over a volume's stream: what to look at next, and what follows from what was found.
+//! Taking over a volume's stream: the next thing to look at, and what follows from what stood
+//! there.
 //!
-//! Participants: the *taker* (a node that wants to write the volume), the *old owner* (perhaps dead,
-//! perhaps only slow), and a *collector* (which deletes segments below refs). The store offers
-//! create-if-absent and nothing more.
+//! Participants: the *taker*, which wants to write the volume; the *old owner*, dead or only slow;
+//! a *collector*, which deletes segments below refs. The store offers create-if-absent and nothing
+//! more.
 //!
-//! Goal: when the taker is told [`Step::Own`], nobody else's later publication of the old stream can
-//! ever be read as part of the volume, and everything that was acknowledged at flush level `bucket`
-//! has been applied. Non-goal: choosing who should own the volume.
+//! Goal: once the taker is told [`Step::Own`], no later publication of the old stream by another
+//! node can be read as part of the volume. And the taker has applied everything that was
+//! acknowledged at flush level `bucket`. Non-goal: choosing which node should own the volume.
 //!
-//! 1. From the newest ref, read the stream contiguously. At the first missing number, create a seal.
-//! 2. If a segment or a seal turns up there instead, apply or follow it, and try again.
-//! 3. With the seal created, and before anything is written or acknowledged, list the refs again. If
-//!    there is a newer one than the one that was started from, start over from it, with a successor
-//!    stream that was never named before. A ref past the sealed place, or past a seal that was followed,
-//!    shows that the missing number had been collected, not unwritten: that seal is void. A ref below
-//!    the seal shows that the old owner may be collecting what only the older root lists.
+//! 1. From the newest ref, read the stream contiguously. At the first missing number, create a
+//!    seal.
+//! 2. If a segment or a seal stands there instead, apply or follow it, and try again.
+//! 3. With the seal created, list the refs again, before anything is written or acknowledged. If
+//!    one is newer than the ref that the taker started from, start over from it, with a fresh
+//!    successor stream. A ref past the seal's place, or past a seal that was followed, voids the
+//!    seal: the missing number had been collected, not unwritten. A ref below the seal shows that
+//!    the old owner may be collecting segments that only the older root lists.
 //!
-//! A *reader* that takes nothing goes the same way without creating seals: told to seal, it lists the
-//! refs again, and [`Takeover::refs`] says whether it has reached the end or must start over.
+//! A *reader* takes nothing and goes the same way without creating seals. Told to seal, it lists
+//! the refs again. [`Takeover::refs`] says whether it has reached the end or must start over.
 //!
-//! These are pure functions; `skerry-store` does what they say, and `tests/protocol` explores them
-//! with every interleaving at a small scope. `docs/protocols.md` says what goes wrong without each rule.
+//! These are pure functions; `skerry-store` carries their decisions out. `tests/protocol` explores
+//! them with every interleaving at a small scope. `docs/protocols.md` says what goes wrong without
+//! each rule.
 
 use crate::id::{LogId, StreamId};
 use crate::position::{Number, Position, SegmentKey};
 use crate::seal::Seal;
 
-/// What stood at a data number of a stream.
+/// The object at a data number of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found<S> {
     /// Nothing.
@@ -42,32 +45,33 @@ pub fn next_key(at: &Position) -> SegmentKey {
     SegmentKey { stream: at.stream, number: at.number.next() }
 }
 
-/// The place from which the successor of a sealed stream goes on.
+/// Gives the position from which the successor of a sealed stream goes on.
 pub fn follow(at: &Position, seal: &Seal) -> Position {
     Position::start(seal.epoch, seal.successor, at.vseq)
 }
 
-/// What the taker does next.
+/// The taker's next action.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Read this number; then [`Takeover::found`].
     Read(SegmentKey),
-    /// Create the seal here; then [`Takeover::sealed`] or [`Takeover::found`] with what stood there.
+    /// Create the seal here; then [`Takeover::sealed`], or [`Takeover::found`] if an object stood
+    /// there.
     Seal(SegmentKey),
     /// List the refs again; then [`Takeover::refs`].
     ListRefs,
-    /// Start over from this ref, with a new [`Takeover`] and a new successor: what was started from
-    /// is no longer the newest.
+    /// Start over from this ref, with a new [`Takeover`] and a new successor. The ref that the
+    /// taker started from is no longer the newest.
     Restart(RefOrder),
-    /// The successor stream is the taker's, from this place. To a reader: the end has been reached.
+    /// The taker owns the successor stream, from this position. For a reader: the end is reached.
     Own(Position),
 }
 
-/// How many numbers of a stream a writer may have on their way at once. A number that is missing while one so
-/// far above it is there was deleted.
+/// Limit of a writer's numbers on their way at once. A missing number was deleted if a number this
+/// far above it is there.
 pub const ON_THEIR_WAY_MAX: u64 = 4;
 
-/// A head ref's place in the order of refs.
+/// The key of a head ref in the order of refs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefOrder {
     /// The epoch.
@@ -94,14 +98,14 @@ pub struct Takeover {
 }
 
 impl Takeover {
-    /// Begins at the newest ref's position (of a volume without one: the start of its genesis stream).
-    /// `successor` is a new random stream, another one for each attempt: a void seal goes on naming
-    /// the stream of the attempt that made it.
+    /// Begins at the newest ref's position, or without a ref at the start of the volume's genesis
+    /// stream. `successor` is a new random stream, a different one for each attempt. A void seal
+    /// goes on naming the stream of the attempt that made it.
     pub fn new(at: Position, successor: StreamId) -> Self {
         Self { started: RefOrder::of(&at), at, successor }
     }
 
-    /// The place that has been reached.
+    /// The position reached so far.
     pub fn at(&self) -> &Position {
         &self.at
     }
@@ -116,8 +120,8 @@ impl Takeover {
         Step::Read(next_key(&self.at))
     }
 
-    /// Something, or nothing, stood at the number that was read or that was to be sealed. Of a segment,
-    /// give the position after it (the caller has applied it).
+    /// Takes in what stood at the number that the taker read or tried to seal. For a segment, the
+    /// caller applies it and passes the position after it.
     pub fn found(&mut self, found: &Found<Position>) -> Step {
         match found {
             Found::Missing => Step::Seal(next_key(&self.at)),
@@ -132,12 +136,13 @@ impl Takeover {
         }
     }
 
-    /// The seal was created. A create whose outcome is not known must be repeated until it is.
+    /// Takes in that the seal was created. The caller must repeat a create until its outcome is
+    /// known.
     pub fn sealed(&mut self) -> Step {
         Step::ListRefs
     }
 
-    /// The head refs were listed again, after the seal (by a reader: after the missing number).
+    /// Takes in the head refs, listed again after the seal (by a reader: after the missing number).
     pub fn refs(&self, listed: &[RefOrder]) -> Step {
         match listed.iter().max() {
             Some(&newest) if newest > self.started => Step::Restart(newest),
@@ -146,21 +151,21 @@ impl Takeover {
     }
 }
 
-/// The numbers at which an owner looks for somebody else's seal, before it acknowledges or serves
-/// anything after a gap of its clock, and before its collector deletes: from the first that it does
-/// not know to be durable (`durable` is the last of the contiguous ones) to `unused`, the next that it
-/// would write. All of them: the taker's seal stands at the first that was missing, which need not be
-/// the last.
+/// Gives the numbers at which an owner looks for another node's seal. It looks before it
+/// acknowledges or serves anything after a gap of its clock, and before its collector deletes. They
+/// go from the number after `durable`, the last of the contiguous durable ones, to `unused`, the
+/// next that it would write. All of them count: the taker's seal stands at the first missing
+/// number, which need not be the last.
 pub fn look(durable: &Position, unused: Number) -> impl Iterator<Item = SegmentKey> + use<> {
     let stream = durable.stream;
     (durable.number.0 + 1..=unused.0).map(move |n| SegmentKey { stream, number: Number(n) })
 }
 
-/// True if the undestaged tail of a log may be replayed on top of `at`: nobody else can have written
-/// the volume since. `epoch` is that of the stream that the tail was written for; `seals` are those on
-/// the chain from it to `at`'s stream, in order. One that is not known is a gap in the epochs, and
-/// answers no. Records below `at.vseq` are in the bucket already: the caller skips them; the first that
-/// it doesn't skip must be `at.vseq` itself.
+/// True if the undestaged tail of a log may be replayed on top of `at`, because no other node can
+/// have written the volume since. `epoch` is that of the stream that the tail was written for.
+/// `seals` are those on the chain from it to `at`'s stream, in order. A gap in their epochs means
+/// an unknown seal, and answers no. Records below `at.vseq` are in the bucket already, and the
+/// caller skips them. The first that it does not skip must be `at.vseq` itself.
 pub fn tail_replays(epoch: u64, seals: &[Seal], at: &Position, log: LogId) -> bool {
     let ours = |seal: &Seal| seal.owner.as_ref().is_some_and(|o| !log.is_none() && o.log == log);
     let unbroken = seals.iter().zip(epoch + 1..).all(|(seal, next)| seal.epoch == next);

@@ -1,33 +1,35 @@
-//! The time of day, as a node believes it: a step of the wall clock is held against the boot clock.
+//! The time of day that a node believes: it checks a step of the wall clock against the boot clock.
 //!
-//! Both clocks run at one rate, so their difference changes only when a person, an NTP client or a hypervisor sets the
-//! wall clock. [`WallTime`] follows a small change at once. A large change is a *step*: the node goes on by the boot
-//! clock, and believes the step after it has held for [`HELD`]. So a clock that is a day ahead for seconds starts no job
-//! that is due in hours, and ends no schedule.
+//! Both clocks run at one rate. So their difference changes only when a person, an NTP client or a
+//! hypervisor sets the wall clock. [`WallTime`] follows a small change at once. A large change is a
+//! *step*: the node goes on by the boot clock, and believes the step once it has held for [`HELD`].
+//! So a clock that is a day ahead for seconds starts no job that is due in hours, and ends no
+//! schedule.
 //!
-//! What must hold: the time that is told never goes back and never stands still. After a believed step back it runs at
-//! half speed until the wall clock has caught up.
+//! Must hold: the time never goes back and never stands still. After a believed step back it runs
+//! at half speed until the wall clock has caught up.
 
 use std::time::Duration;
 
-/// The largest change that is followed at once, milliseconds: leap seconds, and what NTP clients correct by.
+/// The largest change that is followed at once, milliseconds. It covers leap seconds and the
+/// corrections of NTP clients.
 pub const SMALL_MS: u64 = 2_000;
-/// How long the wall clock must have stayed where it was set, by the boot clock.
+/// The time for which a step must hold before it is believed, by the boot clock.
 pub const HELD: Duration = Duration::from_secs(300);
 
-/// What happened to the wall clock.
+/// An event of the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// It was set, forward (positive) or back; the old time goes on.
+    /// The clock was set, forward (positive) or back. The old time goes on.
     Seen {
-        /// By how much, milliseconds.
+        /// Size of the step, milliseconds.
         by_ms: i64,
     },
-    /// It was set right again before it was believed.
+    /// The clock was set right again before the step was believed.
     Gone,
-    /// It has stayed for [`HELD`]: from now on its time counts.
+    /// The step has held for [`HELD`]. From now on its time counts.
     Believed {
-        /// By how much, milliseconds.
+        /// Size of the step, milliseconds.
         by_ms: i64,
     },
 }
@@ -39,25 +41,25 @@ struct Candidate {
     since: Duration,
 }
 
-/// What has been told.
+/// The last reading that was given out.
 #[derive(Debug, Clone, Copy)]
 struct Told {
     wall_ms: u64,
-    /// When, by the boot clock; the base of what is told while the time runs slowly.
+    /// The boot clock's reading for it; the base while the time runs slowly.
     boot_ms: u64,
 }
 
-/// The time of day, over all readings of the two clocks so far.
+/// The time of day, from all readings of the two clocks so far.
 #[derive(Debug, Default)]
 pub struct WallTime {
-    /// Wall clock minus boot clock, as it is believed: none before the first reading.
+    /// Wall clock minus boot clock, as believed; none before the first reading.
     offset_ms: Option<i64>,
     candidate: Option<Candidate>,
     told: Option<Told>,
 }
 
 impl WallTime {
-    /// A time that believes its first reading.
+    /// Makes a time that believes its first reading.
     pub const fn new() -> Self {
         Self { offset_ms: None, candidate: None, told: None }
     }
@@ -66,7 +68,7 @@ impl WallTime {
     pub fn now_ms(&mut self, boot: Duration, wall_ms: u64) -> (u64, Option<Step>) {
         let boot_ms = millis(boot);
         let seen_ms = signed(wall_ms).saturating_sub(signed(boot_ms));
-        // Until this moment the time went on as it was believed.
+        // Up to this moment, time went on by the old difference.
         self.tell(self.offset_ms.unwrap_or(seen_ms), boot_ms);
         let step = self.judge(seen_ms, boot);
         (self.tell(self.offset_ms.unwrap_or(seen_ms), boot_ms), step)
@@ -90,7 +92,7 @@ impl WallTime {
             }
             before => {
                 self.candidate = Some(Candidate { offset_ms: seen_ms, since: boot });
-                // A clock that is set again and again is told of once.
+                // A clock that is set again and again is reported once.
                 before.is_none().then_some(Step::Seen { by_ms })
             }
         }
@@ -102,7 +104,7 @@ impl WallTime {
         let told = match self.told {
             Some(told) if told.wall_ms > right_ms => {
                 let half_ms = boot_ms.saturating_sub(told.boot_ms) / 2;
-                // Of an odd number of milliseconds, one is left for the next reading.
+                // Halving an odd number of milliseconds leaves one for the next reading.
                 Told { wall_ms: told.wall_ms + half_ms, boot_ms: told.boot_ms + 2 * half_ms }
             }
             _ => Told { wall_ms: right_ms, boot_ms },
@@ -130,10 +132,11 @@ mod tests {
 
     const DAY_MS: u64 = 86_400_000;
     const HELD_MS: u64 = HELD.as_secs() * 1000;
-    /// The wall clock when the machine was started.
+    /// The wall clock at the start of the machine.
     const START_MS: u64 = 1_700_000_000_000;
 
-    /// Reads at `boot_ms`, when the wall clock is `ahead_ms` ahead of the truth; returns how far what is told is ahead.
+    /// Reads at `boot_ms`, with the wall clock `ahead_ms` ahead of the truth. Gives how far the
+    /// result is ahead.
     fn read(time: &mut WallTime, boot_ms: u64, ahead_ms: i64) -> (i64, Option<Step>) {
         let true_ms = START_MS + boot_ms;
         let wall_ms = true_ms.saturating_add_signed(ahead_ms);

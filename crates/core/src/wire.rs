@@ -2,41 +2,41 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// Why bytes are not what they should be. Who reads an object adds its name.
+/// Says why bytes are not a valid object. The reader of an object adds its name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// The bytes end too early.
     #[error("{what} is cut short")]
     Truncated {
-        /// What was being read.
+        /// The expected object.
         what: &'static str,
     },
     /// The bytes are something else.
     #[error("this is not a {what}")]
     BadMagic {
-        /// What was expected.
+        /// The expected object.
         what: &'static str,
     },
     /// The bytes have changed since they were written.
     #[error("{what} is damaged: its checksum does not match")]
     BadChecksum {
-        /// What was being read.
+        /// The expected object.
         what: &'static str,
     },
     /// A later Skerry wrote this.
     #[error("{what} was written by a newer Skerry (format {version}); upgrade this one")]
     Newer {
-        /// What was being read.
+        /// The expected object.
         what: &'static str,
-        /// The version or tag that isn't known.
+        /// The unknown version or tag.
         version: u32,
     },
     /// The checksum is right and the content makes no sense.
     #[error("{what} is invalid: {detail}")]
     Invalid {
-        /// What was being read.
+        /// The expected object.
         what: &'static str,
-        /// What is wrong with it.
+        /// The fault.
         detail: String,
     },
 }
@@ -58,7 +58,7 @@ pub fn hash16(bytes: &[u8]) -> Hash16 {
     out
 }
 
-/// A cursor over bytes that knows what it is reading, for its errors.
+/// A cursor over bytes that knows their kind, for its errors.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     what: &'static str,
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
         Self { what, rest: bytes }
     }
 
-    /// The next `len` bytes.
+    /// Reads the next `len` bytes.
     pub fn bytes(&mut self, len: usize) -> Result<&'a [u8], FormatError> {
         let (head, rest) =
             self.rest.split_at_checked(len).ok_or(FormatError::Truncated { what: self.what })?;
@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    /// The next `N` bytes.
+    /// Reads the next `N` bytes.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], FormatError> {
         let mut out = [0; N];
         out.copy_from_slice(self.bytes(N)?);
@@ -105,19 +105,19 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(full))
     }
 
-    /// All that is left, as text.
+    /// Reads the rest, as text.
     pub fn text(&mut self) -> Result<String, FormatError> {
         let bytes = self.bytes(self.rest.len())?;
         String::from_utf8(bytes.to_vec())
             .map_err(|_| FormatError::invalid(self.what, "a name in it is not UTF-8"))
     }
 
-    /// How many bytes are left.
+    /// Number of bytes left.
     pub fn remaining(&self) -> usize {
         self.rest.len()
     }
 
-    /// Fails unless everything has been read.
+    /// Fails unless all bytes have been read.
     pub fn finish(self) -> Result<(), FormatError> {
         if self.rest.is_empty() {
             return Ok(());
@@ -135,14 +135,14 @@ const SECTION_CRITICAL: u16 = 1;
 /// Bytes before a section's own.
 pub const SECTION_HEAD: usize = 8;
 
-/// Writes tagged sections; all that this version writes are critical unless said otherwise.
+/// Writes tagged sections. All that this version writes are critical.
 #[derive(Debug, Default)]
 pub struct SectionWriter {
     out: BytesMut,
 }
 
 impl SectionWriter {
-    /// Nothing yet.
+    /// Makes an empty list of sections.
     pub fn new() -> Self {
         Self::default()
     }
@@ -200,12 +200,12 @@ impl<'a> Sections<'a> {
         Ok(Self { what, list })
     }
 
-    /// A section, if it is there.
+    /// Gives a section, if it is there.
     pub fn get(&self, tag: u16) -> Option<&'a [u8]> {
         self.list.iter().find(|(t, _)| *t == tag).map(|(_, body)| *body)
     }
 
-    /// A reader over a section that must be there.
+    /// Gives a reader over a section, which must be there.
     pub fn need(&self, tag: u16) -> Result<Reader<'a>, FormatError> {
         let body = self
             .get(tag)

@@ -1,4 +1,4 @@
-//! The page that describes the format says what the code does: versions, magics and sizes.
+//! Tests that `docs/format.md` says what the code does: versions, magics and sizes.
 
 use skerry_core::dead::{DEAD_BYTES_MAX, DEAD_PTRS_MAX, DeadPending};
 use skerry_core::descriptor::{Tombstone, VolumeState};

@@ -5,7 +5,7 @@ fn key(n: u64) -> SegmentKey {
     SegmentKey { stream: StreamId([(n % 4) as u8; 16]), number: Number(n) }
 }
 
-/// One leaf, or none, with a delta applied.
+/// Applies a delta to one leaf, or to none.
 fn apply(
     old: Option<&[u8]>,
     delta: &LivenessDelta,
@@ -69,7 +69,8 @@ fn segments_without_references_are_dropped() {
     assert!(made.is_empty());
 }
 
-/// 8.5 million writes of 512 bytes, equal in pairs, made pages that no reader took.
+/// Failed once: 8.5 million writes of 512 bytes, equal in pairs, made leaves that no reader
+/// accepted.
 #[test]
 fn the_longest_entries_make_leaves_that_readers_take() {
     let mut delta = LivenessDelta::new();

@@ -1,4 +1,4 @@
-//! Segments read back what was built, and notice damage.
+//! Tests that segments read back as built, and that readers notice damage.
 
 use super::*;
 use crate::frame::FrameHead;
@@ -82,7 +82,7 @@ fn a_segment_reads_back() {
     }
 }
 
-/// Frames stand in pieces of bounded length, each frame in one.
+/// Checks that frames stand in pieces of bounded length, each frame in one piece.
 #[test]
 fn a_long_segment_is_built_in_pieces() {
     let data: Vec<Vec<u8>> = (0..1200).map(noise).collect();
@@ -140,8 +140,8 @@ fn nodes_are_where_the_pointer_says() {
     }
 }
 
-/// As many blocks as there are slots, each in a frame and an extent of its own, and a zeroed range beside each, and for each
-/// of as many records.
+/// Builds the longest head. Each slot has a block with a frame and an extent of its own. Beside
+/// each block stands a zeroed range for its own record and one for another.
 #[test]
 fn the_longest_head_is_read() {
     let mut ops = BytesMut::new();

@@ -1,5 +1,6 @@
-//! Deleting a whole volume, while its owner publishes a snapshot and somebody pins its head; another node may sweep what
-//! is deleted at any moment, and a head ref that was deleted may come back by a late copy of its PUT.
+//! Deletion of a whole volume, while its owner publishes a snapshot and a reader pins its head.
+//! Another node may sweep deleted parts at any moment. A deleted head ref may come back by a late
+//! copy of its PUT.
 
 use crate::explore::{Model, assert_breaks};
 use crate::keys::{Key, VOLUME, stream_id};
@@ -8,7 +9,7 @@ use skerry_core::position::Number;
 use skerry_core::takeover::RefOrder;
 use std::collections::BTreeSet;
 
-/// What can be switched off.
+/// Rules that a test can switch off.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
     SnapshotsBeforeTombstone,
@@ -16,20 +17,20 @@ enum Rule {
     PinLooksForTombstone,
 }
 
-/// Of somebody who pins the head.
+/// Progress of a reader that pins the head.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Pinning {
     Idle,
     /// The head was read.
     Read,
     There,
-    /// The heads were listed: whether the copied one was there.
+    /// The heads were listed; true if the copied one was there.
     Listed(bool),
     Holds,
     GivenUp,
 }
 
-/// How far a sweep of the deleted volume has got.
+/// Progress of the sweep of the deleted volume.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Sweep {
     Idle,
@@ -209,7 +210,7 @@ impl Model for Deletion {
     }
 }
 
-/// The states of this model are few.
+/// Asserts that no state is broken; this model has few states.
 fn holds(model: &Deletion) {
     let explored = crate::explore::explore(model);
     println!("{} states, at most {} steps", explored.states, explored.depth);

@@ -1,46 +1,46 @@
 //! A breadth-first explorer: visits every state of a small model and finds the shortest run that
 //! breaks it.
 //!
-//! It is no general model checker: states are finite and few, liveness is checked as a property of
-//! quiet states. States are remembered by a 128-bit fingerprint; a run is told by repeating it.
+//! It is no general model checker: models have few states, and liveness is checked as a property of
+//! quiet states. It remembers states by a 128-bit fingerprint, and tells a run by repeating it.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt::Write;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-/// Something with states, steps between them, and what must hold in each.
+/// A model: states, steps between them, and what must hold in each state.
 pub(crate) trait Model {
-    /// A state of everything: the store, what is under way, the processes.
+    /// The state of everything: the store, the requests under way, the processes.
     type State: Clone + Hash;
-    /// One step of one of them.
+    /// One step of a part.
     type Action: Copy;
 
-    /// Where it begins.
+    /// The first state.
     fn start(&self) -> Self::State;
-    /// Every step that may be taken now.
+    /// Gives every step that may be taken now.
     fn actions(&self, state: &Self::State, out: &mut Vec<Self::Action>);
-    /// The state after a step.
+    /// Gives the state after a step.
     fn apply(&self, state: &Self::State, action: Self::Action) -> Self::State;
-    /// The step in words; `state` is the one before it.
+    /// Tells the step in words; `state` is the one before it.
     fn describe(&self, state: &Self::State, action: Self::Action) -> String;
-    /// What is wrong with a state, if anything.
+    /// Says what is wrong with a state, if anything.
     fn check(&self, state: &Self::State) -> Option<String>;
 }
 
-/// More states than this are an error of the model: the tests must stay fast.
+/// The most states of a model. The tests must stay fast.
 const STATES_MAX: usize = 2_000_000;
 
 /// The outcome of an exploration.
 pub(crate) struct Explored {
-    /// How many different states were seen.
+    /// Number of different states.
     pub(crate) states: usize,
-    /// The steps of the longest of the shortest ways to a state.
+    /// Steps of the longest of the shortest runs to a state.
     pub(crate) depth: usize,
-    /// What broke, and the shortest run to it.
+    /// The broken rule, and the shortest run to it.
     pub(crate) broken: Option<(String, String)>,
 }
 
-/// Visits every state, or stops at the first that is broken.
+/// Visits every state, or stops at the first broken one.
 pub(crate) fn explore<M: Model>(model: &M) -> Explored {
     let mut seen: HashSet<u128, BuildHasherDefault<Identity>> = HashSet::default();
     let mut came: Vec<(usize, Option<M::Action>)> = vec![(0, None)];
@@ -77,7 +77,7 @@ pub(crate) fn assert_holds<M: Model>(model: &M) {
     assert!(explored.states > 100, "the model does nothing");
 }
 
-/// Asserts that the model breaks, and how; prints the shortest run.
+/// Asserts that the model breaks in the way `how`. Prints the shortest run.
 pub(crate) fn assert_breaks<M: Model>(model: &M, how: &str) {
     let explored = explore(model);
     let (what, run) = explored.broken.expect("the rule is switched off, and nothing breaks");
@@ -106,7 +106,7 @@ fn fingerprint(state: &impl Hash) -> u128 {
     mixer.0
 }
 
-/// Mixes words into 128 bits; fast, and good enough for some millions of states.
+/// Mixes words into 128 bits: fast, and good enough for some millions of states.
 struct Mixer(u128);
 
 impl Mixer {
@@ -131,7 +131,7 @@ impl Hasher for Mixer {
     }
 }
 
-/// Fingerprints are mixed already.
+/// Passes fingerprints on, which are mixed already.
 #[derive(Default)]
 struct Identity(u64);
 

@@ -1,10 +1,10 @@
-//! Segment keys small enough to hash by the million, and what they stand for in the code.
+//! Segment keys small enough to hash by the million, and their counterparts in the code.
 
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::position::{Number, SegmentKey};
 use std::fmt;
 
-/// The volume whose stream is taken over, or that is snapshotted.
+/// The volume of the take-over or the snapshot.
 pub(crate) const VOLUME: VolumeId = VolumeId([0xA; 16]);
 
 const NODES: u8 = 64;

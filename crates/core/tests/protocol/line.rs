@@ -1,8 +1,10 @@
-//! Short passes: an owner decides about what its head, or a snapshot that was just deleted, has let go of, reading only
-//! neighbours. Beside it: rollbacks, a clone, a clone of the clone, and the end of the first clone.
+//! Short passes: an owner decides about the segments that its head or a just deleted snapshot has
+//! let go of. It reads only neighbours. Meanwhile there are rollbacks, a clone, a clone of the
+//! clone, and the end of the first clone.
 //!
-//! The volume has one block. Every write puts it into a new segment; a checkpoint's root lists the segment that the
-//! block is in now, and a node of its own. The take-over of streams is [`super::stream`]'s, sweeps are [`super::space`]'s.
+//! The volume has one block. Every write puts it into a new segment. A checkpoint's root lists the
+//! block's present segment, and a node of its own. [`super::stream`] explores the take-over of
+//! streams, [`super::space`] explores sweeps.
 
 use crate::explore::{Model, assert_breaks, assert_holds};
 use crate::keys::{Key, VOLUME, stream_id};
@@ -10,7 +12,7 @@ use skerry_core::hold::{Candidate, Held, HeldRange, Span, neighbours};
 use skerry_core::position::{Number, Position};
 use std::collections::BTreeSet;
 
-/// What can be switched off.
+/// Rules that a test can switch off.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
     ForksAreNoted,
@@ -36,7 +38,7 @@ struct Snap {
     root: Root,
     to: u8,
     nodes: u8,
-    /// In which segment the block is.
+    /// The segment that holds the block.
     now: u8,
     alive: bool,
 }
@@ -51,14 +53,15 @@ impl Snap {
     }
 }
 
-/// A clone, or a clone's clone.
+/// Progress of a clone, or of a clone's clone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 enum Making {
     #[default]
     Idle,
     /// The snapshot's ref was read.
     Read,
-    /// The first of two: the holder was made, or (that rule off) the tombstone looked for.
+    /// The first of two steps is done: the holder, or with that rule off, the look for the
+    /// tombstone.
     Half,
     Ready,
     Over,
@@ -68,9 +71,10 @@ enum Making {
 struct Pass {
     candidates: BTreeSet<Key>,
     head: Root,
-    /// Spans of all snapshots after a head moved.
+    /// Spans of all snapshots, after a head moved.
     spans: Vec<(u8, u8)>,
-    /// Neighbours of a deleted snapshot; after a head moved, the last snapshot with a root of its own.
+    /// Neighbours of a deleted snapshot. After a head moved, the last snapshot with a root of its
+    /// own.
     read: Vec<Snap>,
     holders: Option<Vec<(u8, u8)>>,
     standing: bool,
@@ -92,7 +96,7 @@ struct State {
     writes_left: u8,
     checkpoints_left: u8,
     rollbacks_left: u8,
-    /// Of which snapshot there is a clone, and how far it got.
+    /// The snapshot that the clone was made from, and the clone's progress.
     source: u8,
     clone: Making,
     clone_holder: bool,
@@ -100,7 +104,7 @@ struct State {
     second: Making,
     second_holder: bool,
     clone_gone: bool,
-    /// What the release of the first clone has listed: tombstones, holders.
+    /// Listings of the first clone's release: tombstones, holders.
     release: [Option<bool>; 2],
     pass: Option<Pass>,
 }
@@ -147,7 +151,7 @@ impl Line {
         self.off != Some(rule)
     }
 
-    /// A checkpoint of the block's present place; `before` is the root that it was made from.
+    /// Makes a checkpoint at the block's present place. `before` is the root that it was made from.
     fn check_in(state: &mut State, before: Root) {
         let node = Key::node(1, state.next_node);
         state.next_node += 1;
@@ -190,7 +194,7 @@ impl Line {
         all
     }
 
-    /// Where the volume stands, as its owner knows it.
+    /// Notes the volume's state as its owner knows it.
     fn stand(&self, state: &State, pass: &mut Pass) {
         pass.head = state.head;
         match pass.deleted {
@@ -286,7 +290,7 @@ impl Line {
         };
     }
 
-    /// Whoever deletes a clone lets its parent know when nothing is left of it.
+    /// The deleter of a clone deletes the clone's holder once nothing of the clone is left.
     fn release(&self, state: &mut State) {
         let first = usize::from(!self.on(Rule::TombstonesBeforeHolders));
         let next = if state.release[first].is_none() { first } else { 1 - first };

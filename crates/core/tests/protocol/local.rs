@@ -1,10 +1,12 @@
-//! Flush level `local`: the tail of a log, and an owner that was suspended, when somebody takes over.
+//! Flush level `local`: the tail of a log, and an owner that was suspended, when another node takes
+//! over.
 //!
-//! *Home* acknowledges into its log and destages later, with several PUTs in flight; it crashes and
-//! restarts with its log, taking over itself; it is suspended and wakes. The *taker*, an operator's
-//! forced release, begins only while home is not serving, and a suspended home does not wake before
-//! the taker is through: otherwise only the interval of home's looks bounds what it acknowledges in
-//! vain. The taker writes at once into the bucket. ([`super::stream`] explores slow seals and collectors.)
+//! *Home* acknowledges into its log and destages later, with several PUTs in flight. It crashes and
+//! restarts with its log, taking over itself. It is suspended and wakes. The *taker* is an
+//! operator's forced release, and begins only while home is not serving. A suspended home does not
+//! wake before the taker is through. Otherwise only the interval of home's looks would bound its
+//! vain acknowledgements. The taker writes at once into the bucket. ([`super::stream`] explores
+//! slow seals and collectors.)
 
 use crate::explore::{Model, assert_breaks, assert_holds};
 use crate::keys::{Key, stream_id};
@@ -14,7 +16,7 @@ use skerry_core::seal::{Owner, Seal};
 use skerry_core::takeover::{Found, Step, Takeover, look, next_key, tail_replays};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What can be switched off.
+/// Rules that a test can switch off.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
     TailNeedsOurSeals,
@@ -27,7 +29,7 @@ enum Rule {
 const HOME: u8 = 0;
 const TAKER: u8 = 1;
 
-/// A write by its number. What had been written before it is in [`State::before`].
+/// A write by its number. [`State::before`] has the writes before it.
 type Write = u8;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,7 +38,7 @@ enum Object {
     Seal { successor: u8, epoch: u8, by: u8 },
 }
 
-/// A checkpoint: history up to a place.
+/// A checkpoint: history up to a position.
 #[derive(Clone, Hash)]
 struct Head {
     at: Position,
@@ -65,10 +67,10 @@ struct Taking {
 struct Serving {
     epoch: u8,
     stream: u8,
-    /// What it serves, and how much of it was in the bucket when it began.
+    /// The writes that it serves, and the number of them in the bucket at its start.
     view: Vec<Write>,
     begun: u8,
-    /// The last of the contiguous numbers known to be durable, what is durable beyond, the next number.
+    /// The last contiguous durable number, the durable ones beyond, and the next number.
     durable: u8,
     beyond: BTreeSet<u8>,
     unused: u8,
@@ -93,11 +95,11 @@ struct State {
     processes: [Process; 2],
     streams: u8,
     before: Vec<Vec<Write>>,
-    /// The taker has sealed a stream: what home had not destaged may be lost.
+    /// The taker has sealed a stream: home's undestaged records may be lost.
     forced: bool,
-    /// Somebody else has owned the volume.
+    /// The taker has owned the volume.
     taken: bool,
-    /// Home restarted while the taker was at it: what it acknowledges before its next look is in vain.
+    /// Home restarted while the taker was at work. Home acknowledges in vain until its next look.
     raced: bool,
     promised: Vec<Write>,
     writes_left: [u8; 2],
@@ -121,7 +123,7 @@ enum Action {
     Look,
 }
 
-/// The model: which rule is off.
+/// The model: the rule that is off, and the budgets.
 struct Local {
     off: Option<Rule>,
     writes: [u8; 2],
@@ -214,7 +216,7 @@ impl Local {
         });
     }
 
-    /// Applies those records of home's log that may be replayed.
+    /// Applies the records of home's log that may be replayed.
     fn replay(&self, state: &State, taking: &Taking, at: &Position, view: &mut Vec<Write>) {
         for record in &state.log {
             let passed = || taking.seals.iter().map(|&(epoch, by)| seal(0, epoch, by)).collect();
@@ -232,7 +234,7 @@ impl Local {
         }
     }
 
-    /// Somebody writes: home into its log, the taker into the bucket.
+    /// Writes: home into its log, the taker into the bucket.
     fn write(&self, state: &mut State, p: u8) {
         let write = state.before.len() as Write;
         let stale = self.tip(state);
@@ -298,7 +300,7 @@ impl Local {
         }
     }
 
-    /// History as the bucket has it, and the stream where it ends.
+    /// The history in the bucket, and the stream where it ends.
     fn read(&self, state: &State) -> (Vec<Write>, u8) {
         let head = newest(state);
         let mut at = Key::data(head.at.stream.0[0], head.at.number.0 as u8);
@@ -332,7 +334,7 @@ fn begin(state: &mut State, p: u8) {
         Process::Taking(Taking { takeover, successor, next, history, seals: vec![] });
 }
 
-/// The seals on the way from one stream to another; none if no way is found.
+/// Gives the seals from one stream to another, or none if no path leads there.
 fn chain(state: &State, from: u8, to: u8) -> Vec<Seal> {
     let of_stream = state.objects.iter().filter(|(key, _)| key.stream == from);
     for (_, object) in of_stream {

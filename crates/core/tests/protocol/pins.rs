@@ -1,14 +1,15 @@
-//! The time of pins: a reader that renews, and a collector that counts from what it sees, on clocks of their own.
+//! The time of pins: a reader renews, and a collector counts from what it sees, each on its own
+//! clock.
 //!
-//! One clock serves for both: only differences are looked at, and each of them looks at its own. A renewal may take as
-//! long as it likes to land, and its answer as long again.
+//! One clock serves for both: each looks only at differences of its own readings. A renewal may
+//! take any time to land, and its answer any time again.
 
 use crate::explore::{Model, assert_breaks, assert_holds};
 use skerry_core::id::PinId;
 use skerry_core::pins::{PinClocks, has_expired, may_read, renewed};
 use std::time::Duration;
 
-/// What can be switched off.
+/// Rules that a test can switch off.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
     ReaderCountsFromBeforeTheWrite,
@@ -38,11 +39,12 @@ struct State {
     /// The renewals that are in the bucket.
     there: Vec<u64>,
     sent: Option<Sent>,
-    /// What the reader's clock said before the last renewal of which it knows that it is there.
+    /// The reader's clock before it wrote the last renewal that it knows to be in the bucket.
     renewed: Duration,
     next: u64,
     reads: bool,
-    /// When the collector asked for a listing, and what it will be answered, once the listing is made.
+    /// The time at which the collector asked for a listing, and the answer, once the listing is
+    /// made.
     asked: Option<(u64, Option<Option<u64>>)>,
     clocks: PinClocks,
     collected: bool,
@@ -75,7 +77,7 @@ impl Pins {
         state.reads && (in_time || !self.on(Rule::ReaderStops))
     }
 
-    /// The reader learns that its renewal is there.
+    /// The reader learns that its renewal is in the bucket.
     fn answer(&self, state: &mut State, sent: Sent) {
         let now = Duration::from_secs(state.now);
         let before = self.on(Rule::ReaderCountsFromBeforeTheWrite);
@@ -88,7 +90,7 @@ impl Pins {
         state.there.retain(|number| *number >= sent.number);
     }
 
-    /// The collector is answered, and decides.
+    /// The collector gets its answer, and decides.
     fn collect(&self, state: &mut State) {
         let Some((asked, Some(newest))) = state.asked.take() else { return };
         let (asked, now) = (Duration::from_secs(asked), Duration::from_secs(state.now));
@@ -112,7 +114,7 @@ impl Model for Pins {
     type State = State;
     type Action = Action;
 
-    /// The pin is there, and what it pinned still counted.
+    /// The pin is in the bucket, and the pinned state is still referenced.
     fn start(&self) -> State {
         State {
             now: 0,

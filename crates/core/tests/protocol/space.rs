@@ -1,11 +1,13 @@
-//! Snapshots, clones, pins and their deletion, while an owner checkpoints and its collector deletes.
+//! Snapshots, clones, pins and their deletion, while an owner makes checkpoints and its collector
+//! deletes.
 //!
-//! A parent volume has one snapshot: the barrier in its second segment. Its ref names the root below, or the root of a
-//! checkpoint that was cut at the barrier and that no head names yet. The volume's owner may crash once; the
-//! next one goes on in a stream of its own, while refs of the first are still under way ([`super::stream`]
-//! explores the take-over itself, so here it is one step). A clone is made of the snapshot and written
-//! once; a pin is taken on the head; the snapshot is deleted. Each of these processes may die at any
-//! step: then it takes no further one. Listings are atomic one by one, never together.
+//! A parent volume has one snapshot: the barrier in its second segment. Its ref names the root
+//! below, or the root of a checkpoint that was cut at the barrier and that no head names yet. The
+//! volume's owner may crash once. The next owner goes on in a stream of its own, while refs of the
+//! first are still under way. ([`super::stream`] explores the take-over itself, so here it is one
+//! step.) A clone is made of the snapshot and written once; a pin is taken on the head; the
+//! snapshot is deleted. Each of these processes may die at any step: then it takes no further one.
+//! Each listing is atomic by itself, but no two together.
 
 use crate::explore::{Model, assert_breaks, assert_holds};
 use crate::keys::{Key, VOLUME, stream_id};
@@ -15,7 +17,7 @@ use skerry_core::position::{Number, Position};
 use skerry_core::takeover::RefOrder;
 use std::collections::BTreeSet;
 
-/// What can be switched off.
+/// Rules that a test can switch off.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
     CandidatesFirst,
@@ -38,12 +40,13 @@ enum Rule {
 
 /// The clone.
 const CLONE: VolumeId = VolumeId([0xC; 16]);
-/// Its stream. The parent's are 1 and, after a crash, 2.
+/// The clone's stream. The parent's are 1 and, after a crash, 2.
 const CLONE_STREAM: u8 = 9;
-/// Which of the parent's writes carries the barrier.
+/// The parent's write that carries the barrier.
 const BARRIER: u8 = 2;
 
-/// A root: the node of its map, and how many writes are below it. It lists the segment of the last.
+/// A root: the node of its map, and the number of writes below it. It lists the segment of the
+/// last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Root {
     epoch: u8,
@@ -59,7 +62,7 @@ struct Base {
     end: u8,
 }
 
-/// Something that writes one object and then checks whether it may use it.
+/// Progress of a process that writes one object and then checks whether it may use it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Making {
     Idle,
@@ -70,7 +73,7 @@ enum Making {
     Done,
 }
 
-/// What the listings after the candidates showed.
+/// Results of the listings after the candidates.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct Seen {
     newest: Option<Root>,
@@ -106,7 +109,7 @@ struct State {
     snapshot_sent: BTreeSet<Base>,
     // The owner.
     epoch: u8,
-    /// How many writes there were when the second owner began, if it did.
+    /// The number of writes when the second owner began, if it did.
     cut: Option<u8>,
     written: u8,
     base: Root,
@@ -115,7 +118,7 @@ struct State {
     /// The owner has sent a head ref, or a snapshot ref, and has no answer yet.
     waits_head: bool,
     waits_snapshot: bool,
-    /// The snapshot's ref is known to be there.
+    /// The owner knows that the snapshot's ref is in the bucket.
     settled: bool,
     checkpoints_left: u8,
     cloner: Making,
@@ -145,7 +148,7 @@ enum Action {
     DeleteNext,
 }
 
-/// The model: which rule is off, and who takes part.
+/// The model: the rule that is off, and the participants.
 struct Space {
     off: Option<Rule>,
     writes: u8,
@@ -171,7 +174,7 @@ impl Space {
         self.off != Some(rule)
     }
 
-    /// The order of the collector's steps.
+    /// The order of the collector's listings.
     fn order(&self) -> [Listing; 4] {
         use Listing::{Candidates, First, Lives, Second};
         match self.off {
@@ -184,7 +187,7 @@ impl Space {
         newest(&state.heads).filter(|root| root.epoch == state.epoch)
     }
 
-    /// The barrier is in the stream, and this owner does not know its ref to be there, or it gone.
+    /// True if the barrier is in the stream, and this owner knows its ref neither there nor gone.
     fn unsettled(state: &State) -> bool {
         state.written >= BARRIER && !state.settled && !state.gone && state.base.at < BARRIER
     }
@@ -202,13 +205,13 @@ impl Space {
         Self::unsettled(state) && !state.waits_snapshot && !waits
     }
 
-    /// The checkpoint under way was cut at the barrier.
+    /// True if the checkpoint under way was cut at the barrier.
     fn may_send_own_root(&self, state: &State) -> bool {
         let is_cut_there = state.checkpoint.is_some_and(|root| root.at == BARRIER);
         self.own_roots && is_cut_there && self.may_send_snapshot(state)
     }
 
-    /// The next step of whoever makes a clone or a pin.
+    /// Takes the next step of the process that makes a clone or a pin.
     fn make(&self, state: &mut State, pins: bool) {
         let making = if pins { state.pinner } else { state.cloner };
         let next = match (making, pins) {
@@ -250,7 +253,8 @@ impl Space {
         }
     }
 
-    /// What decides that something may go is listed first, what may still hold it second.
+    /// Lists first the objects that let segments go, and second the objects that may still hold
+    /// them.
     fn see(&self, state: &State, seen: &mut Seen, first: bool) {
         let snapshots_first = !self.on(Rule::HeadsBeforeSnapshots);
         let pins_first = !self.on(Rule::HeadsBeforePins);
@@ -343,7 +347,7 @@ impl Space {
         Candidate { key: key.real(), stream }
     }
 
-    /// A whole pass at once, of a state in which nothing is under way: what it would leave.
+    /// Runs a whole pass on a state without requests under way, and gives the segments that remain.
     fn left_after_pass(&self, state: &State) -> BTreeSet<Key> {
         let mut state = state.clone();
         let mut pass = Pass::default();
@@ -404,7 +408,7 @@ fn place(state: &State, n: u8) -> Position {
     Position { number, ..Position::start(u64::from(epoch), stream_id(epoch), u64::from(n)) }
 }
 
-/// A root's place: a second owner's root may stand at the very start of its stream.
+/// The position of a root. A second owner's root may stand at the very start of its stream.
 fn root_place(state: &State, root: &Root) -> Position {
     let number = root.at - if root.epoch == 2 { state.cut.unwrap_or(0) } else { 0 };
     let start = Position::start(u64::from(root.epoch), stream_id(root.epoch), u64::from(root.at));
@@ -658,7 +662,7 @@ fn land_snapshot(state: &mut State, i: u8) {
     }
 }
 
-/// The next owner starts from the newest ref; what its predecessor sent may still land.
+/// Lets the next owner start from the newest ref. Requests of its predecessor may still land.
 fn crash(state: &mut State) {
     state.epoch = 2;
     state.cut = Some(state.written);
@@ -729,7 +733,7 @@ fn pins(off: Option<Rule>) -> Space {
     }
 }
 
-/// Everybody at once.
+/// All participants at once.
 fn everybody(off: Option<Rule>) -> Space {
     Space {
         off,

@@ -1,9 +1,10 @@
-//! Taking over a volume's stream, at flush level `bucket`, while an owner writes, checkpoints and collects.
+//! Take-over of a volume's stream, at flush level `bucket`, while an owner writes, makes
+//! checkpoints and collects.
 //!
-//! The store creates if absent; a PUT lands whenever it likes, or never, also long after its sender
-//! was fenced, and once more after the sender has seen it done (a retry whose first copy was slow). A
-//! process that dies is one that takes no further step. Listings and single reads are atomic.
-//! Slot 0 owns stream 1 at the start; the others take over, or only read.
+//! The store creates only if absent. A PUT lands at any time, or never, also long after its sender
+//! was fenced. It lands once more after the sender has seen it done, as a retry whose first copy
+//! was slow. A process that dies takes no further step. Listings and single reads are atomic. Slot
+//! 0 owns stream 1 at the start; the others take over, or only read.
 
 use crate::explore::{Model, assert_breaks, assert_holds};
 use crate::keys::{Key, VOLUME, stream_id};
@@ -13,7 +14,7 @@ use skerry_core::seal::Seal;
 use skerry_core::takeover::{Found, RefOrder, Step, Takeover, look, next_key};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What can be switched off.
+/// Rules that a test can switch off.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rule {
     CreateOnly,
@@ -47,7 +48,7 @@ enum Object {
     Seal { successor: u8, epoch: u8, by: u8 },
 }
 
-/// A head ref. Its root lists a node and the segment of the last write: one block of a leaf with more.
+/// A head ref. Its root lists a node and the segment of the last write: one block of a fuller leaf.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Head {
     epoch: u8,
@@ -78,7 +79,7 @@ enum What {
     DeleteRef(Head),
 }
 
-/// A request under way; without a sender, a copy whose answer nobody waits for.
+/// A request under way. Without a sender, it is a copy whose answer no process awaits.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Message {
     from: Option<u8>,
@@ -116,7 +117,7 @@ enum Pass {
 struct Owner {
     epoch: u8,
     stream: u8,
-    /// The last of the contiguous numbers known to be durable, and what is durable beyond.
+    /// The last contiguous durable number, and the durable ones beyond.
     durable: u8,
     beyond: BTreeSet<u8>,
     unused: u8,
@@ -139,7 +140,7 @@ enum Process {
     Gone,
 }
 
-/// What a process may do.
+/// Limits of a process.
 #[derive(Clone, Copy)]
 struct Budget {
     reads_only: bool,
@@ -151,7 +152,7 @@ struct Budget {
 #[derive(Clone, Hash)]
 struct State {
     objects: BTreeMap<Key, Object>,
-    /// In the order in which they were written.
+    /// In the order of their writing.
     refs: Vec<Head>,
     net: Vec<Message>,
     processes: Vec<Process>,
@@ -174,7 +175,8 @@ enum Action {
     Collect(u8),
 }
 
-/// The model: which rule is off, who takes part, how many copies of a PUT may turn up late.
+/// The model: the rule that is off, the participants, and the number of PUTs that may turn up again
+/// late.
 struct Stream {
     off: Option<Rule>,
     budgets: Vec<Budget>,
@@ -195,7 +197,7 @@ impl Stream {
         }
     }
 
-    /// What a fresh reader sees: the newest ref, rolled forward; and the stream where it ends.
+    /// A fresh reader's view: the newest ref, rolled forward, and the stream where it ends.
     fn read(&self, state: &State) -> Option<(Vec<Wrote>, u8)> {
         let head = self.newest(state);
         let (mut at, mut history) = (Key::data(head.stream, head.number), head.history.clone());
@@ -215,7 +217,7 @@ impl Stream {
         None
     }
 
-    /// `last` is the successor that an attempt before this one named.
+    /// Begins a take-over. `last` is the successor that the attempt before this one named.
     fn begin(&self, state: &mut State, p: u8, base: Head, last: Option<u8>) {
         let last = last.filter(|_| !self.on(Rule::NewSuccessorForEachAttempt));
         let successor = last.unwrap_or(state.epochs.len() as u8);
@@ -323,7 +325,7 @@ impl Stream {
         }
     }
 
-    /// The rule by which a newer ref than the one started from makes the taker start over.
+    /// The rule by which a newer ref makes the taker start over.
     fn why_newer(head: &Head, taking: &Taking) -> Option<Rule> {
         let sealed = Key::of(next_key(taking.takeover.at()));
         let past = |key: &Key| head.stream == key.stream && head.number >= key.number;
@@ -370,7 +372,7 @@ impl Stream {
         }));
     }
 
-    /// The answer to a create: what stood there, if it was not created.
+    /// Takes in the answer to a create: the object that stood there, if it was not created.
     fn answer(&self, state: &mut State, p: u8, key: Key, sent: Object, stood: Option<Object>) {
         let ours = stood.is_none_or(|stood| stood == sent);
         match std::mem::replace(&mut state.processes[p as usize], Process::Gone) {
@@ -388,7 +390,7 @@ impl Stream {
             Process::Owner(_)
                 if !ours && self.on(Rule::ExistsOnlyIfOurs) && sent == Object::Data(p) =>
             {
-                // Fenced: it stays gone.
+                // Fenced: the process stays gone.
             }
             Process::Owner(mut owner) if sent == Object::Data(p) => {
                 self.durable(state, p, &mut owner, key);
@@ -541,7 +543,7 @@ impl Stream {
         send(state, Some(p), What::Put(node, Object::Node));
     }
 
-    /// The owner that stands at the end of the chain has to find what it reads.
+    /// Checks that the owner at the end of the chain finds what it reads.
     fn check_owner(&self, state: &State, tip: u8) -> Option<String> {
         for process in &state.processes {
             let Process::Owner(owner) = process else { continue };
@@ -800,7 +802,7 @@ fn two_writers(off: Option<Rule>) -> Stream {
     Stream { off, budgets: vec![budget(3, 1, 1), budget(1, 1, 1)], copies: 0 }
 }
 
-/// The same, and one PUT may turn up twice.
+/// As [`two_writers`], and one PUT may turn up twice.
 fn two_writers_and_a_copy(off: Option<Rule>) -> Stream {
     Stream { off, budgets: vec![budget(2, 1, 1), budget(1, 1, 1)], copies: 1 }
 }
