@@ -1,5 +1,5 @@
-//! What a durable append costs beside bare loops of write + fdatasync on the same disk, and how
-//! fast records go in when nobody waits. Prints figures; asserts nothing.
+//! Measures a durable append beside bare loops of write + fdatasync on one disk, and the rate of
+//! appends without a waiting caller. Prints figures; asserts nothing.
 //!
 //! `cargo bench -p skerry-log -- [DIR] [SECONDS]`: DIR must lie on the disk to be measured.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
@@ -20,9 +20,9 @@ use skerry_log::{Disk, Env, Error, FileDisk, Log, MemDisk, Position, Settings};
 /// A block and the header that a caller puts before it.
 const HEADER_BYTES: usize = 40;
 const BLOCK_BYTES: usize = 4096;
-/// What such a record takes in a file.
+/// Length of such a record in a file.
 const RECORD_BYTES: usize = 4608;
-/// Many short rounds, each compared with the bare loop of the same round: the disk's speed changes.
+/// Many short rounds, each compared with the bare loop of its own round: the disk's speed changes.
 const ROUNDS: usize = 25;
 
 fn main() {
@@ -110,7 +110,7 @@ fn open(disk: Arc<dyn Disk>) -> Log {
     log
 }
 
-/// Two files full, so that the figures are of reused files, as in long service.
+/// Fills two files, so that the figures are of reused files, as in long service.
 fn warm_up(log: &Log) {
     let block = vec![0x5a; BLOCK_BYTES];
     let mut last = Position::ZERO;
@@ -130,7 +130,7 @@ fn append(log: &Log, block: &[u8]) -> Position {
             }
             Err(error) => panic!("{error}"),
         }
-        // Everything is trimmed all the time, so room comes back.
+        // Trims everything all the time, so room comes back.
         log.trim(0, log.durable_position());
     }
 }

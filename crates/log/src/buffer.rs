@@ -1,15 +1,15 @@
-//! Memory for records that begins where direct IO wants it to.
+//! Memory for records, at an address that direct IO accepts.
 
 use std::ops::Deref;
 
-/// Direct IO wants memory at multiples of a disk's block; none is larger.
+/// Direct IO needs memory at multiples of a disk's block; no disk's block is larger.
 const ALIGN_BYTES: usize = 4096;
 
-/// Bytes that only grow, up to a capacity that is given once, at an aligned address.
+/// Bytes at an aligned address that only grow, up to a capacity that is set once.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     memory: Vec<u8>,
-    /// Where the aligned part begins.
+    /// Offset of the aligned part in `memory`.
     start: usize,
 }
 

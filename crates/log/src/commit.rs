@@ -1,10 +1,10 @@
-//! The committer: carries out what the tail has gathered, and makes files ready ahead of time.
+//! The committer: carries out what the tail has gathered, and prepares files ahead of time.
 //!
-//! It has no policy but the order of disk operations, which is what durability rests on:
-//! 1. a file is synced before its successor's header is written, so a whole header proves that
+//! Its only policy is the order of disk operations, on which durability rests:
+//! 1. it syncs a file before it writes the successor's header, so a whole header proves that
 //!    everything before it is durable;
-//! 2. a header is synced before any record of its use is written;
-//! 3. the durable position moves only after a sync that covers it.
+//! 2. it syncs a header before it writes any record of that use;
+//! 3. it moves the durable position only after a sync that covers it.
 
 use std::{
     collections::VecDeque,
@@ -21,42 +21,43 @@ use crate::{
     tail::{Batch, Chunk, Prepared, State, Step, Switch},
 };
 
-/// More than this goes through the page cache even if it is synced next: it is read again soon, by
-/// whoever puts the records where they belong.
+/// Longer writes go through the page cache even if a sync follows: the reader that destages their
+/// records will want them soon.
 const AROUND_BYTES_MAX: usize = 128 << 10;
 
-/// A log that is told so many times, with no record between, that it is quiet gives files back: a minute, as a node tells
-/// it.
+/// The number of quiet notes without a record between them, after which the log gives files back. A
+/// node's notes take a minute to reach it.
 const QUIET_NOTES: u32 = 60;
 
-/// Whether a call of `commit_once` found something to do.
+/// Says whether a call of `commit_once` found work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// It did something; there may be more.
+    /// The call did something; there may be more.
     Worked,
-    /// There was nothing.
+    /// Nothing was to be done.
     Idle,
 }
 
-/// What only the committer knows: the file that is being written.
+/// State that only the committer knows: the file that it writes, and unfinished steps.
 pub(crate) struct Committer {
     pub(crate) file: Arc<LogFile>,
     pub(crate) nonce: u64,
-    /// Up to here the file has been written.
+    /// The file has been written up to here.
     pub(crate) written: Position,
-    /// Whether something was written since the last sync.
+    /// True if something was written since the last sync.
     pub(crate) dirty: bool,
-    /// How long writes around the cache took since then, nanoseconds: part of what a sync costs.
+    /// Time of writes around the cache since then, nanoseconds: a part of the cost of a sync.
     pub(crate) around_ns: u64,
-    /// How much that was, bytes.
+    /// Bytes written since then.
     pub(crate) unsynced_bytes: usize,
-    /// The disk had no room for another file. Tried again when somebody asks for room.
+    /// The disk had no room for another file. The committer tries again when a caller asks for
+    /// room.
     pub(crate) starved: bool,
-    /// What was taken from the tail and is not carried out.
+    /// Steps that were taken from the tail and are not carried out.
     pub(crate) pending: VecDeque<Step>,
-    /// The disk had no room for the first of these. Tried again after a while.
+    /// The disk had no room for the first of these. The committer tries it again after a while.
     pub(crate) stalled: Option<Failure>,
-    /// So many times somebody said that it is quiet, with no record between.
+    /// Number of quiet notes with no record between them.
     pub(crate) quiet_notes: u32,
     pub(crate) entropy: Box<dyn Entropy>,
     pub(crate) zeros: Vec<u8>,
@@ -68,7 +69,7 @@ impl Committer {
             let mut tail = inner.tail.lock();
             match &tail.state {
                 State::Failed(cause) => return Err(Error::Failed { cause: Arc::clone(cause) }),
-                // Nothing may be written before every record was read and found good.
+                // The committer writes nothing before every record was read and found good.
                 State::Recovering | State::Closed => {
                     tail.kick = false;
                     return Ok(Progress::Idle);
@@ -102,19 +103,19 @@ impl Committer {
         }
     }
 
-    /// A full disk is tried again for those who ask for room.
+    /// A request for room makes the committer try a full disk again.
     fn note_kick(&mut self, batch: &Batch) {
         self.starved &= !batch.kicked;
     }
 
-    /// Records end the quiet, whoever carries them out.
+    /// Ends the quiet if records came, whichever thread carries them out.
     fn end_quiet(&mut self, batch: &Batch) {
         if !batch.steps.is_empty() {
             self.quiet_notes = 0;
         }
     }
 
-    /// What a quiet moment, or the end, is used for.
+    /// Uses a quiet moment, or the end of the log.
     fn follow_up(&mut self, inner: &Inner, quiet: bool, closing: bool) -> Result<(), Failure> {
         if !(quiet || closing) || self.stalled.is_some() {
             return Ok(());
@@ -129,7 +130,7 @@ impl Committer {
         Ok(())
     }
 
-    /// A log that is to end does not wait for room: what was not written was not promised to anybody.
+    /// Gives up waiting for room when the log ends: unwritten records were promised to no caller.
     fn end_stall(&mut self, closing: bool) -> Result<(), Failure> {
         if closing { self.stalled.take().map_or(Ok(()), Err) } else { Ok(()) }
     }
@@ -138,14 +139,15 @@ impl Committer {
         inner.files.read().free.len() > inner.settings.spare_files()
     }
 
-    /// Removes free files that are not needed, but for `keep`; says whether there were any.
+    /// Removes unneeded free files, and keeps `keep` of them. True if it removed any.
     fn give_back(&self, inner: &Inner, keep: usize) -> bool {
         let surplus = inner.files.write().take_surplus(keep, self.written.sequence());
         Self::remove(inner, &surplus)
     }
 
-    /// Removes what a full disk can be without; says whether there was anything. With no other file, the one of the next
-    /// use goes: then there is room for the header after which the files that the present one lists can go.
+    /// Removes files that a log on a full disk can do without; true if there were any. Without
+    /// other files, it removes the file prepared for the next use. That leaves room for a header,
+    /// after which the files listed in the present header can go.
     fn make_room(&mut self, inner: &Inner, full: &Failure) -> bool {
         if self.give_back(inner, 0) {
             return true;
@@ -153,7 +155,8 @@ impl Committer {
         let header = self.written.sequence();
         let next = inner.tail.lock().prepared.take_if(|next| !next.file.is_listed(header));
         if next.is_some() {
-            // Not made again before it is asked for: it would take the room that was just made.
+            // Not prepared again before a caller asks for room: it would take the room that was
+            // just made.
             self.starve(inner, full);
         }
         Self::remove(inner, &Vec::from_iter(next.map(|next| next.file)))
@@ -161,7 +164,7 @@ impl Committer {
 
     fn remove(inner: &Inner, surplus: &[Arc<LogFile>]) -> bool {
         for file in surplus {
-            // One that stays is a free file again at the next opening.
+            // A file that stays is a free file again at the next opening.
             let _ = inner.disk.remove(&file.name);
         }
         if !surplus.is_empty() {
@@ -170,8 +173,8 @@ impl Committer {
         !surplus.is_empty()
     }
 
-    /// Does what has gathered for somebody who is alone in waiting for it; leaves the making ready of
-    /// files to the committer's own thread, and says whether there is any to do.
+    /// Carries out what has gathered, for a single caller that waits for it. Leaves the preparation
+    /// of files to the committer's own thread. True if there is any to do.
     pub(crate) fn serve_one(&mut self, inner: &Inner) -> Result<bool> {
         let batch = {
             let mut tail = inner.tail.lock();
@@ -186,14 +189,15 @@ impl Committer {
         Ok(batch.quiet || batch.kicked || tail.prepared.is_none() || !is_filled)
     }
 
-    /// How far the present file should be filled with zeros by now.
+    /// The end of the part of the present file that should be filled with zeros by now.
     fn fill_end(&self, inner: &Inner) -> u64 {
         let place = u64::from(self.written.offset());
         (place + inner.settings.fill_ahead_bytes).min(inner.settings.file_bytes)
     }
 
-    /// Carries out steps in order, as far as the disk has room. A record that finds none is not lost and not done: it
-    /// waits, as do all after it and whoever wants them durable.
+    /// Carries out steps in order, as far as the disk has room. A record without room is neither
+    /// lost nor done: it waits. All records after it, and all callers that want them durable, wait
+    /// with it.
     fn carry_out(
         &mut self,
         inner: &Inner,
@@ -210,7 +214,7 @@ impl Committer {
             match (done, step) {
                 (Ok(()), Step::Write(chunk)) => Self::written(inner, chunk),
                 (Ok(()), Step::Switch(_)) => {}
-                // Only where rewriting takes new room; files that nobody needs may be what fills the disk.
+                // Only where rewriting takes new room. Unneeded files may be what fills the disk.
                 (Err(failure), step) if failure.is_full() && failure.is_before_sync() => {
                     self.pending.push_front(step);
                     if !self.make_room(inner, &failure) {
@@ -247,7 +251,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Gives the buffer of a chunk that is in its file back to who waits for one.
+    /// Returns the buffer of a written chunk to the tail, and wakes the callers that wait for a
+    /// buffer.
     fn written(inner: &Inner, chunk: Arc<Chunk>) {
         let mut tail = inner.tail.lock();
         tail.written(chunk);
@@ -283,7 +288,7 @@ impl Committer {
             if let Some(closed) = files.live.get_mut(&predecessor.sequence) {
                 closed.closed = true;
             }
-            // The header that is about to be written lists none of them.
+            // The next header lists none of them.
             let freed = files.release_listed_to(predecessor.sequence);
             (files.live_before(sequence), freed)
         };
@@ -320,7 +325,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Makes everything durable and, if nothing else has come, says so in a record of its own.
+    /// Makes everything durable. If no record has come since, it says so in a record of its own.
     fn mark(&mut self, inner: &Inner) -> Result<(), Failure> {
         self.sync(inner)?;
         let batch = {
@@ -332,13 +337,15 @@ impl Committer {
         self.carry_out(inner, batch.steps, true)
     }
 
-    /// If nothing of the log is needed any more, it ends in a use without records: who opens it finds nothing.
+    /// If no record of the log is needed, ends it in a use without records: the next opening finds
+    /// nothing.
     fn leave_empty(&mut self, inner: &Inner) -> Result<(), Failure> {
         if self.stalled.is_some() || !inner.tail.lock().is_needless(&inner.files) {
             return Ok(());
         }
         if inner.tail.lock().prepared.is_none() && !self.prepare(inner)? {
-            // There is no room for another file: the records stay, and are known to be needless by who reads them.
+            // The disk has no room for another file. The records stay, and the reader of the next
+            // opening knows that they are not needed.
             return Ok(());
         }
         let batch = {
@@ -362,8 +369,8 @@ impl Committer {
         Ok(())
     }
 
-    /// One piece of making files ready; says whether there was one. Between two commits only what
-    /// will be needed soon is done; the rest waits for an idle moment.
+    /// Prepares one piece of a file; true if there was one. Between two commits it prepares only
+    /// what is needed soon; the rest waits for an idle moment.
     fn maintain(&mut self, inner: &Inner, idle: bool) -> Result<bool, Failure> {
         let spare = inner.tail.lock().prepared.as_ref().map(|next| Arc::clone(&next.file));
         let Some(spare) = spare else { return self.prepare(inner) };
@@ -382,26 +389,28 @@ impl Committer {
             return Ok(false);
         };
         let count = match file.fill(file_bytes, &self.zeros) {
-            // Nobody waits for it; what does is told when it comes to that place.
+            // No caller waits for these zeros. A write that reaches this place meets the full disk
+            // itself.
             Err(failure) if failure.is_full() => return Ok(false),
             filled => filled?,
         };
         Counters::count(&inner.counters.filled_bytes, count);
-        // Here, so that no commit's sync has to carry the zeros.
+        // Synced here, so that no commit's sync carries the zeros.
         file.sync()?;
         Ok(true)
     }
 
-    /// The disk is too full for the file of the next use. It is tried again when an appender wants it.
+    /// Notes that the disk is too full for the file of the next use. The committer tries again when
+    /// an appender wants it.
     fn starve(&mut self, inner: &Inner, full: &Failure) {
         self.starved = true;
         inner.tail.lock().starved = Some(full.to_string());
         inner.files.write().note_full();
     }
 
-    /// Finds or creates the file of the next use, if the cap allows one. Not before the tail's
-    /// present use has its header: positions run ahead of durable headers by one use at most,
-    /// which is what recovery leaves out.
+    /// Finds or creates the file of the next use, if the cap allows one. Does so only after the
+    /// tail's present use has its header. So positions run ahead of durable headers by one use at
+    /// most, and recovery leaves out that one.
     fn prepare(&mut self, inner: &Inner) -> Result<bool, Failure> {
         if self.starved || inner.tail.lock().next.sequence() != self.written.sequence() {
             return Ok(false);
@@ -409,7 +418,7 @@ impl Committer {
         let file = match next_file(inner) {
             Ok(Some(file)) => file,
             Ok(None) => return Ok(false),
-            // A full disk is a lower cap; nothing that was taken needs this file.
+            // A full disk acts as a lower cap; no accepted record needs this file.
             Err(failure) if failure.is_full() => {
                 self.starve(inner, &failure);
                 return Ok(false);
@@ -424,8 +433,8 @@ impl Committer {
     }
 }
 
-/// A free file, or a new one if the cap allows it, with room on the medium for all of it. Once the disk was full, a new
-/// one is tried first, which tells whether it still is.
+/// Takes a free file, or a new one if the cap allows it, with room on the medium for all of it.
+/// Once the disk was full, it tries a new file first, which tells whether the disk still is.
 fn next_file(inner: &Inner) -> Result<Option<Arc<LogFile>>, Failure> {
     let max_files = inner.settings.max_files();
     let (free, may_grow) = {
@@ -464,7 +473,7 @@ fn new_file(inner: &Inner) -> Result<Arc<LogFile>, Failure> {
     Ok(made)
 }
 
-/// Creates the file of a slot, empty, its name durable, with room on the medium for all of it.
+/// Creates the empty file of a slot, its name durable, with room on the medium for all of it.
 pub(crate) fn create(
     disk: &dyn Disk,
     number: u32,
@@ -482,8 +491,8 @@ pub(crate) fn create(
     Ok(Arc::new(file))
 }
 
-/// Takes room on the medium for all of a file. Where rewriting takes room again, a disk that has too little for all of it
-/// still serves what it has room for, and each record waits for its own.
+/// Takes room on the medium for all of a file. A disk where rewriting takes new room may have too
+/// little for that. It still serves the room that it has, and each record waits for its own.
 pub(crate) fn reserve(disk: &dyn Disk, file: &LogFile, file_bytes: u64) -> Result<(), Failure> {
     match file.reserve(file_bytes) {
         Err(failure) if failure.is_full() && disk.copies_on_write().is_some() => Ok(()),
@@ -496,7 +505,7 @@ mod tests {
     use super::*;
     use crate::{Env, Log, Settings, sim::SimDisk};
 
-    /// An appender that asks for room while the committer is at work is not overheard.
+    /// Checks that the committer hears a request for room that comes while it works.
     #[test]
     fn who_asks_for_room_during_a_commit_is_heard() {
         let disk = Arc::new(SimDisk::new());

@@ -1,9 +1,9 @@
-//! What the log counts for metrics: plain numbers that only grow.
+//! Counters of the log for metrics: plain numbers that only grow.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Number of latency buckets: bucket `i` counts syncs below `2^i` microseconds (and not below the
-/// one before); the last one takes everything longer (over half a minute).
+/// Number of latency buckets. Bucket `i` counts syncs below `2^i` microseconds and not below the
+/// bucket before. The last one takes all longer ones (over half a minute).
 pub const LATENCY_BUCKETS: usize = 26;
 
 /// Counters of a log, updated while it works.
@@ -16,7 +16,7 @@ pub struct Counters {
     pub(crate) filled_bytes: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) sync_ns: AtomicU64,
-    /// How long the last sync took.
+    /// Time of the last sync.
     pub(crate) last_sync_ns: AtomicU64,
     pub(crate) switches: AtomicU64,
     pub(crate) latency: [AtomicU64; LATENCY_BUCKETS],
@@ -35,7 +35,7 @@ pub struct Snapshot {
     pub written_bytes: u64,
     /// Bytes of zeros written to make files ready.
     pub filled_bytes: u64,
-    /// Times that a file was synced so that records become durable.
+    /// Syncs of files that made records durable.
     pub syncs: u64,
     /// Nanoseconds spent in those syncs.
     pub sync_ns: u64,
@@ -57,7 +57,7 @@ impl Counters {
         Self::count(&self.latency[bucket_of(took_ns)], 1);
     }
 
-    /// All numbers, each read on its own: not one instant, but never going back.
+    /// Reads all numbers, each on its own: not of one instant, but never going back.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             records: self.records.load(Relaxed),

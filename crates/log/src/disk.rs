@@ -1,7 +1,7 @@
-//! The little that the log needs of a disk, so that a simulated one can take its place.
+//! The few operations that the log needs of a disk, so that a simulated disk can take its place.
 //!
-//! Every implementation must hold: what `sync` has confirmed survives; a file created or removed
-//! is so for good once `sync_dir` has returned; `read_at` sees every earlier `write_at`.
+//! Must hold for every implementation: data that `sync` has confirmed survives. A creation or
+//! removal is for good once `sync_dir` has returned. `read_at` sees every earlier `write_at`.
 
 mod file;
 pub(crate) mod mem;
@@ -15,7 +15,7 @@ pub use mem::MemDisk;
 pub trait Disk: Send + Sync {
     /// Names of all files, the log's and others, in any order.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Creates an empty file; an error if there is one.
+    /// Creates an empty file; an error if the name exists.
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
     /// Opens an existing file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
@@ -23,12 +23,12 @@ pub trait Disk: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations and removals durable.
     fn sync_dir(&self) -> io::Result<()>;
-    /// Whether writing zeros beforehand makes later syncs cheaper.
+    /// True if zeros written beforehand make later syncs cheaper.
     fn wants_zero_fill(&self) -> bool {
         true
     }
-    /// The name of the file system, if it writes what is written again to another place: then a file that was reserved
-    /// and filled is no promise of room.
+    /// The name of the file system, if it writes rewritten data to another place. There, a reserved
+    /// and filled file is no promise of room.
     fn copies_on_write(&self) -> Option<&'static str> {
         None
     }
@@ -38,7 +38,7 @@ pub trait Disk: Send + Sync {
 pub trait DiskFile: Send + Sync {
     /// Bytes of the file.
     fn len(&self) -> io::Result<u64>;
-    /// Whether the file has no bytes.
+    /// True if the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
@@ -46,21 +46,22 @@ pub trait DiskFile: Send + Sync {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
     /// Writes all of `bytes` at `offset`, making the file longer where needed.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// As [`Self::write_at`], for few bytes that are synced next: around a cache where there is one that
-    /// can be gone around, which makes the two together quicker.
+    /// As [`Self::write_at`], for few bytes that are synced next. Goes around a cache where
+    /// possible, which makes write and sync together quicker.
     fn write_around(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.write_at(offset, bytes)
     }
     /// Makes all earlier writes durable (fdatasync).
     fn sync(&self) -> io::Result<()>;
-    /// Takes room on the medium for `bytes` from the beginning, without changing length or content,
-    /// so that a full disk is met here and not by a record. Nothing where it can't be had.
+    /// Takes room on the medium for the first `bytes` bytes, without changing length or content. So
+    /// the caller meets a full disk here and not at a record. Does nothing where the system can't
+    /// reserve.
     fn reserve(&self, _bytes: u64) -> io::Result<()> {
         Ok(())
     }
     /// Drops clean cached bytes of a range (`bytes` 0 means to the end), so that the next read
-    /// comes from the medium: after an earlier process's failed sync the cache may hold what the
-    /// medium does not.
+    /// comes from the medium. After an earlier process's failed sync the cache may hold bytes that
+    /// the medium does not.
     fn forget_cached(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
         Ok(())
     }

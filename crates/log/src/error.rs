@@ -1,4 +1,4 @@
-//! What can go wrong, and what the caller has to do about it.
+//! Errors of the log, and the caller's duty for each.
 
 use crate::format::FILE_FORMAT_VERSION;
 use std::{fmt, io, sync::Arc};
@@ -6,32 +6,34 @@ use std::{fmt, io, sync::Arc};
 /// The result of every call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the caller has to do about an [`Error`].
+/// The caller's duty after an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// Durable bytes are wrong or gone. Open nothing; restore the file or give the log up.
     Damaged,
-    /// The disk refused something. The log takes nothing more; reopen it when the disk is well.
+    /// The disk refused an operation. The log takes no more records; open it again when the disk is
+    /// well.
     Failed,
-    /// No room now. Wait with `wait_room`, trim, or raise the cap.
+    /// No room at present. Wait with `wait_room`, trim, or raise the cap.
     Full,
-    /// Written by another version. Use that version; an older one leaves nothing in the log at a clean stop.
+    /// Another version wrote the log. Use that version; an older one leaves the log empty at a
+    /// clean stop.
     UnsupportedFormat,
     /// The call or the settings are wrong, or the log is closed or not recovered yet.
     Invalid,
 }
 
-/// Why an append found no room.
+/// Says why an append found no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FullReason {
-    /// The files up to the cap are all pinned by records that are not trimmed, or the disk has no
-    /// room for another one, or the next file is being made ready at this moment.
+    /// No file is free. Untrimmed records pin all files up to the cap, or the disk has no room for
+    /// another, or the next file is being prepared.
     Files,
     /// The buffers in memory are waiting to be written.
     Buffers,
 }
 
-/// The operation after whose failure nothing is tried again.
+/// The operation after whose failure the log repeats nothing.
 pub(crate) const SYNC: &str = "fdatasync";
 
 /// The first failed disk operation of a log: the cause of every later refusal.
@@ -39,9 +41,9 @@ pub(crate) const SYNC: &str = "fdatasync";
 pub struct Failure {
     /// Name of the file, or of the directory's operation.
     pub file: String,
-    /// What was being done.
+    /// The operation.
     pub operation: &'static str,
-    /// What the disk said.
+    /// The disk's error.
     pub source: io::Error,
 }
 
@@ -50,12 +52,12 @@ impl Failure {
         Self { file: file.to_owned(), operation, source }
     }
 
-    /// Whether the disk has no room, as opposed to being broken.
+    /// True if the disk has no room, as opposed to being broken.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
-    /// Whether it can be tried again: after a failed sync nothing is known of what was written before.
+    /// True if a retry is safe. After a failed sync the state of earlier writes is unknown.
     pub(crate) fn is_before_sync(&self) -> bool {
         self.operation != SYNC
     }
@@ -73,7 +75,7 @@ impl std::error::Error for Failure {
     }
 }
 
-/// An error of the log. Cheap to clone: every waiter gets the same one.
+/// An error of the log. Cheap to clone: every waiter gets a copy.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -87,7 +89,7 @@ pub enum Error {
         file: String,
         /// Byte offset of the first bad place.
         offset: u64,
-        /// How it is known to be damage, and not a torn end.
+        /// The evidence that it is damage, and not a torn end.
         reason: &'static str,
     },
     /// A disk operation failed; the log is closed for good.
@@ -97,10 +99,10 @@ pub enum Error {
         #[source]
         cause: Arc<Failure>,
     },
-    /// There is no room at the moment.
+    /// The log has no room at the moment.
     #[error("the log is full ({reason:?}): wait for room, trim, or raise its cap")]
     Full {
-        /// What is used up.
+        /// The room that is used up.
         reason: FullReason,
     },
     /// A file of another format.
@@ -117,12 +119,12 @@ pub enum Error {
     /// The payload is longer than a record may be.
     #[error("a record of {payload_bytes} bytes is over the log's limit of {limit_bytes}: split it")]
     TooLong {
-        /// Length asked for.
+        /// Length of the payload.
         payload_bytes: usize,
         /// Longest payload with the present settings.
         limit_bytes: usize,
     },
-    /// The position was never handed out, or not for a record.
+    /// The position was never given out, or not for a record.
     #[error("no record of the log is at {position}")]
     NoSuchPosition {
         /// The position given.
@@ -139,7 +141,7 @@ pub enum Error {
     Setting {
         /// Field of `Settings`.
         setting: &'static str,
-        /// What it must be.
+        /// The bound that it must keep.
         reason: &'static str,
     },
     /// A file of another log lies in the directory.
@@ -152,7 +154,7 @@ pub enum Error {
     },
 }
 
-/// What to do about a file of another format.
+/// Advice about a file of another format.
 const fn what_to_do(version: u16) -> &'static str {
     if version > FILE_FORMAT_VERSION {
         return "a newer program wrote it, use that one";
@@ -162,7 +164,7 @@ const fn what_to_do(version: u16) -> &'static str {
 }
 
 impl Error {
-    /// What the caller has to do.
+    /// The caller's duty after this error.
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::Damaged { .. } => ErrorKind::Damaged,

@@ -1,7 +1,8 @@
-//! Which files hold records that are still needed, which are free, and which use each is in.
+//! The files of a log: live ones with records that are still needed, free ones, and the use of
+//! each.
 //!
 //! A file keeps its name over all its uses; a use has a sequence that is never given twice. A use
-//! is *live* from the moment that records go to it until none of its records is needed.
+//! is *live* from its first record until none of its records is needed.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -22,18 +23,18 @@ use crate::{
 pub(crate) struct LogFile {
     pub(crate) name: String,
     disk: Box<dyn DiskFile>,
-    /// Sequence of the present use; 0 while free. A reader checks it after it has read.
+    /// Sequence of the present use; 0 while free. A reader checks it after each read.
     sequence: AtomicU32,
-    /// Bytes from the beginning that have been written at least once. Only the committer changes it.
+    /// Bytes from the beginning that were written at least once. Only the committer changes it.
     filled: AtomicU64,
-    /// Which copy of the header is the newest whole one; the next use takes the other.
+    /// The copy of the header that is the newest whole one; the next use takes the other.
     newest_copy: AtomicU8,
-    /// Of a free file: the newest use when it was freed. Headers up to that one may list the file.
+    /// For a free file: the newest use when it was freed. Headers up to that one may list the file.
     listed_to: AtomicU32,
 }
 
 impl LogFile {
-    /// A free file whose first `filled` bytes have been written before.
+    /// Makes a free file whose first `filled` bytes have been written before.
     pub(crate) fn new(name: String, disk: Box<dyn DiskFile>, filled: u64) -> Self {
         Self {
             name,
@@ -46,7 +47,7 @@ impl LogFile {
         }
     }
 
-    /// The header of the newest use, from the medium; `None` if neither copy is whole.
+    /// Reads the header of the newest use from the medium; `None` if neither copy is whole.
     pub(crate) fn load_header(&self) -> Result<Option<FileHeader>> {
         self.forget_cached(RECORDS_START.into())?;
         let mut bytes = [0; RECORDS_START as usize];
@@ -78,12 +79,13 @@ impl LogFile {
         self.filled.load(Ordering::Relaxed)
     }
 
-    /// Whether the file is still in the use `sequence`.
+    /// True if the file is still in the use `sequence`.
     pub(crate) fn is_in_use(&self, sequence: u32) -> bool {
         self.sequence.load(Ordering::SeqCst) == sequence
     }
 
-    /// Whether the header of the use `header`, the newest durable one, may list this file, which is not in use.
+    /// True if the newest durable header, that of the use `header`, may list this file, which is
+    /// not in use.
     pub(crate) fn is_listed(&self, header: u32) -> bool {
         self.listed_to.load(Ordering::Relaxed) >= header
     }
@@ -92,7 +94,7 @@ impl LogFile {
         self.sequence.store(sequence, Ordering::SeqCst);
     }
 
-    /// Reads, with zeros where the file has no bytes yet.
+    /// Reads; gives zeros where the file has no bytes yet.
     pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Failure> {
         let done = self.disk.read_at(offset, buf).map_err(|e| self.failure("a read", e))?;
         buf[done..].fill(0);
@@ -120,7 +122,7 @@ impl LogFile {
         self.disk.reserve(bytes).map_err(|e| self.failure("reserving space", e))
     }
 
-    /// Writes zeros after those that are there, at most to `limit`; says how many.
+    /// Appends zeros to the filled part, at most up to `limit`. Gives their number.
     pub(crate) fn fill(&self, limit: u64, zeros: &[u8]) -> Result<u64, Failure> {
         let from = self.filled();
         let count = limit.saturating_sub(from).min(zeros.len() as u64);
@@ -131,7 +133,7 @@ impl LogFile {
         Ok(count)
     }
 
-    /// Writes and syncs the header of a new use. It goes to the copy that does not hold the use
+    /// Writes and syncs the header of a new use. Overwrites the copy that does not hold the use
     /// before, so that a torn write leaves that one readable.
     pub(crate) fn write_header(&self, header: &FileHeader) -> Result<(), Failure> {
         let copy = 1 - self.newest_copy.load(Ordering::Relaxed);
@@ -146,27 +148,28 @@ impl LogFile {
     }
 }
 
-/// One use of a file that holds records which may be needed.
+/// A use of a file that holds records which may be needed.
 pub(crate) struct Live {
     pub(crate) file: Arc<LogFile>,
     pub(crate) nonce: u64,
-    /// For each group with a record here that is needed: the offset of its last one.
+    /// The offset of the last needed record of each group.
     pub(crate) groups: HashMap<u32, u32>,
-    /// Where its records end; `None` while records are appended to it.
+    /// End of its records; `None` while appenders add to it.
     pub(crate) end: Option<u32>,
-    /// Everything in it is durable, and a later use has begun.
+    /// True once everything in it is durable and a later use has begun.
     pub(crate) closed: bool,
-    /// Its groups are known. Not so for a recovered use whose records were not read yet.
+    /// True if its groups are known. A recovered use does not know them before its records are
+    /// read.
     pub(crate) known: bool,
 }
 
 impl Live {
-    /// A use that records can be appended to.
+    /// Makes a use that takes appends.
     pub(crate) fn open(file: Arc<LogFile>, nonce: u64) -> Self {
         Self { file, nonce, groups: HashMap::new(), end: None, closed: false, known: true }
     }
 
-    /// A use of an earlier process, which ended at `end`.
+    /// Makes a use of an earlier process, which ended at `end`.
     pub(crate) fn recovered(file: Arc<LogFile>, nonce: u64, end: u32) -> Self {
         Self { file, nonce, groups: HashMap::new(), end: Some(end), closed: true, known: false }
     }
@@ -176,11 +179,12 @@ impl Live {
 #[derive(Default)]
 pub(crate) struct Files {
     pub(crate) live: BTreeMap<u32, Live>,
-    /// Ready to be used again. None of them is touched before its next use's header is written.
+    /// Files that are ready for another use. The log touches none of them before its next use's
+    /// header is written.
     pub(crate) free: Vec<Arc<LogFile>>,
-    /// Number of the next file to be created.
+    /// Number of the next new file.
     pub(crate) next_slot: u32,
-    /// How many files there were when the disk had no room for another, until it has.
+    /// The number of files when the disk had no room for another; none while it has.
     pub(crate) disk_files: Option<usize>,
 }
 
@@ -211,20 +215,20 @@ impl Files {
         }
     }
 
-    /// Frees every closed use that holds nothing needed; says whether there was one. The header of the newest use may be
-    /// under way, and list it.
+    /// Frees every closed use without needed records; true if there was one. The header of the
+    /// newest use may be under way, and list it.
     pub(crate) fn release(&mut self) -> bool {
         let newest = self.live.keys().last().copied().unwrap_or_default();
         self.release_listed_to(newest)
     }
 
-    /// The same where the newest header that may list what is freed is known.
+    /// As [`Self::release`], where the newest header that may list freed files is known.
     pub(crate) fn release_listed_to(&mut self, newest: u32) -> bool {
         let idle =
             self.live.extract_if(.., |_, live| live.closed && live.known && live.groups.is_empty());
         let freed: Vec<_> = idle.map(|(_, live)| live.file).collect();
         for file in &freed {
-            // Before anything overwrites it: a reader that still sees the old use read old bytes.
+            // Before any overwrite: a reader that still sees the old use read old bytes.
             file.set_use(0);
             file.listed_to.store(newest, Ordering::Relaxed);
         }
@@ -233,8 +237,8 @@ impl Files {
         any
     }
 
-    /// Takes the free files beyond `keep` that no header needs any more, `header` being the newest durable one: a header
-    /// that lists a file needs it until a newer one is durable.
+    /// Takes the free files beyond `keep` that no header needs. `header` is the newest durable one:
+    /// it needs the files that it lists until a newer one is durable.
     pub(crate) fn take_surplus(&mut self, keep: usize, header: u32) -> Vec<Arc<LogFile>> {
         let (mut kept, mut surplus): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.free).into_iter().partition(|file| file.is_listed(header));
@@ -247,7 +251,7 @@ impl Files {
         surplus
     }
 
-    /// The live list for the header of the use `sequence`.
+    /// Gives the live list for the header of the use `sequence`.
     pub(crate) fn live_before(&self, sequence: u32) -> Vec<LiveEntry> {
         let needed = |live: &Live| !live.known || !live.groups.is_empty();
         self.live
@@ -257,18 +261,19 @@ impl Files {
             .collect()
     }
 
-    /// The groups with records that are needed in the oldest `count` files that are not appended to any more.
+    /// The groups with needed records in the oldest `count` files that take no more appends.
     pub(crate) fn holders(&self, count: usize) -> BTreeSet<u32> {
         let ended = self.live.values().filter(|live| live.end.is_some());
         ended.take(count).flat_map(|live| live.groups.keys().copied()).collect()
     }
 
-    /// The disk has no room for another file.
+    /// Notes that the disk has no room for another file.
     pub(crate) fn note_full(&mut self) {
         self.disk_files = Some(self.live.len() + self.free.len());
     }
 
-    /// How many files there can be, of `max` that the cap allows: as many as there are, if the disk is full.
+    /// The possible number of files: the `max` of the cap, or the present number if the disk is
+    /// full.
     pub(crate) fn files_max(&self, max: usize) -> usize {
         self.disk_files.map_or(max, |files| files.min(max)).max(1)
     }

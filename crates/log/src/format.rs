@@ -1,4 +1,4 @@
-//! Every byte at rest: file header, record header, file names. `docs/log-format.md` is its text.
+//! Every byte at rest: file header, record header, file names. `docs/log-format.md` describes them.
 //!
 //! Pure functions over byte arrays: no IO, no policy. All numbers are little-endian; every checksum
 //! is CRC32C.
@@ -15,11 +15,12 @@ pub const RECORD_FORMAT_VERSION: u8 = 2;
 pub const RECORD_ALIGN_BYTES: u32 = 512;
 /// Bytes of a record's header; its table of checksums follows, then the payload.
 pub const RECORD_HEADER_BYTES: u32 = 64;
-/// Bytes of a payload that have a checksum of their own: a reader of a part verifies that part.
+/// Bytes of a payload that have a checksum of their own. A reader of a part verifies only that
+/// part.
 pub(crate) const PIECE_BYTES: u32 = 4096;
 /// Offset of the first record: two copies of the header come before it.
 pub const RECORDS_START: u32 = 2 * FILE_HEADER_BYTES as u32;
-/// Most file uses that a header can list: what is left of its 4096 bytes.
+/// The most file uses that a header can list: the rest of its 4096 bytes.
 pub const MAX_LIVE_FILES: usize = (FILE_CRC_AT - FILE_LIVE_AT) / 8;
 
 /// Bytes of one copy of a file's header.
@@ -33,7 +34,7 @@ const RECORD_CRC_AT: usize = 60;
 /// Flag of a record that the log wrote for itself, to carry `synced_to`.
 const FLAG_MARK: u8 = 1;
 
-/// One use of a file: what its header says.
+/// The header of one use of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileHeader {
     pub(crate) sequence: u32,
@@ -45,7 +46,7 @@ pub(crate) struct FileHeader {
     pub(crate) live: Vec<LiveEntry>,
 }
 
-/// The use before, and where its records end.
+/// The use before this one, and the end of its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Predecessor {
     pub(crate) sequence: u32,
@@ -53,14 +54,14 @@ pub(crate) struct Predecessor {
     pub(crate) nonce: u64,
 }
 
-/// A use that still holds records that are needed, and where they end.
+/// A use with records that are still needed, and their end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LiveEntry {
     pub(crate) sequence: u32,
     pub(crate) end: u32,
 }
 
-/// Why bytes are not a header that can be used.
+/// Says why bytes are not a usable header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unreadable {
     /// Not a header, or a torn one, or a damaged one.
@@ -70,7 +71,7 @@ pub(crate) enum Unreadable {
 }
 
 impl FileHeader {
-    /// The bytes of one copy. `live` has at most [`MAX_LIVE_FILES`] entries; settings see to it.
+    /// Encodes one copy. `live` has at most [`MAX_LIVE_FILES`] entries; settings see to it.
     pub(crate) fn encode(&self) -> [u8; FILE_HEADER_BYTES] {
         let mut out = [0; FILE_HEADER_BYTES];
         put(&mut out, 0, &FILE_MAGIC);
@@ -133,10 +134,10 @@ fn live_at(bytes: &[u8], index: usize) -> LiveEntry {
     LiveEntry { sequence: u32_at(bytes, at), end: u32_at(bytes, at + 4) }
 }
 
-/// What stands before a payload.
+/// The header before a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordHeader {
-    /// Written by the log itself, without payload; not the caller's.
+    /// True if the log wrote it for itself, without payload.
     pub(crate) mark: bool,
     pub(crate) kind: u8,
     pub(crate) group: u32,
@@ -145,7 +146,7 @@ pub(crate) struct RecordHeader {
     pub(crate) number: u64,
     pub(crate) synced_to: Position,
     pub(crate) payload_bytes: u32,
-    /// Of the table, or of the payload if there is none.
+    /// Checksum of the table, or of the payload if there is no table.
     pub(crate) checksum: u32,
 }
 
@@ -168,12 +169,12 @@ impl RecordHeader {
         out
     }
 
-    /// Where the parts of the record are.
+    /// Places of the record's parts.
     pub(crate) fn layout(&self) -> Layout {
         Layout { payload_bytes: self.payload_bytes }
     }
 
-    /// True if the bytes that follow the header, table and payload, are what was written.
+    /// True if `body` is the table and payload that were written after this header.
     pub(crate) fn vouches_for(&self, body: &[u8]) -> bool {
         let layout = self.layout();
         let Some((table, payload)) = body.split_at_checked(layout.table_bytes() as usize) else {
@@ -228,32 +229,32 @@ impl RecordHeader {
     }
 }
 
-/// Where the parts of a record are: header, table of checksums, payload.
+/// Places of a record's parts: header, table of checksums, payload.
 ///
-/// Pieces are counted from the payload's end, so that the first one may be shorter: what a caller puts before
-/// whole pages leaves the pages whole pieces.
+/// Pieces are counted from the payload's end, so that the first one may be shorter. Callers put a
+/// head before whole pages, and the pages stay whole pieces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     payload_bytes: u32,
 }
 
 impl Layout {
-    /// How many pieces the payload has.
+    /// Number of pieces of the payload.
     pub(crate) fn pieces(self) -> u32 {
         self.payload_bytes.div_ceil(PIECE_BYTES)
     }
 
-    /// Bytes of the table: a single piece needs none, its checksum is in the header.
+    /// Bytes of the table. A single piece needs none: its checksum is in the header.
     pub(crate) fn table_bytes(self) -> u32 {
         if self.pieces() > 1 { self.pieces() * 4 } else { 0 }
     }
 
-    /// Where the payload begins, bytes after the record's beginning.
+    /// Offset of the payload in the record, bytes.
     pub(crate) fn payload_at(self) -> u32 {
         RECORD_HEADER_BYTES + self.table_bytes()
     }
 
-    /// Where the payload ends.
+    /// Offset of the payload's end.
     pub(crate) fn end(self) -> u32 {
         self.payload_at() + self.payload_bytes
     }
@@ -272,7 +273,7 @@ impl Layout {
     }
 }
 
-/// The checksums of a payload: what its header holds, and its table.
+/// The checksums of a payload: the header's, and the table.
 pub(crate) fn checksums(parts: &[&[u8]], payload_bytes: u32) -> (u32, Vec<u8>) {
     let layout = Layout { payload_bytes };
     let mut table = Vec::with_capacity(layout.pieces() as usize * 4);
@@ -309,7 +310,7 @@ pub(crate) fn slot_name(number: u32) -> String {
     format!("slot-{number:06}.log")
 }
 
-/// The number of a slot's file name; `None` for files that are none of the log's.
+/// The number of a slot's file name; `None` for files that are not the log's.
 pub(crate) fn slot_number(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("slot-")?.strip_suffix(".log")?;
     let number = digits.parse().ok()?;

@@ -12,7 +12,7 @@ use crate::{
     scan::Scanner,
 };
 
-/// A use of a file as far as its records can be read.
+/// The readable part of a use of a file.
 struct Part {
     file: Arc<LogFile>,
     sequence: u32,
@@ -20,7 +20,7 @@ struct Part {
     end: u32,
 }
 
-/// The records of one group, oldest first. It keeps a window of a file in memory.
+/// The records of one group, oldest first. Keeps a window of a file in memory.
 pub struct GroupRecords {
     group: u32,
     parts: VecDeque<Part>,
@@ -28,8 +28,9 @@ pub struct GroupRecords {
 }
 
 impl Log {
-    /// Reads the records of `group` that have been written and are in files that are still needed. Make the
-    /// last one durable first ([`Self::wait_durable`]); whoever trims the group meanwhile cuts this short.
+    /// Reads the records of `group` that have been written, from files that are still needed. Make
+    /// the last one durable first ([`Self::wait_durable`]). A trim of the group meanwhile cuts this
+    /// short.
     pub fn group_records(&self, group: u32) -> GroupRecords {
         let written = Position::from_u64(self.inner.written.load(Ordering::Acquire));
         let files = self.inner.files.read();
@@ -51,7 +52,7 @@ impl Log {
 }
 
 impl GroupRecords {
-    /// The next record, or `None` after the last.
+    /// Gives the next record, or `None` after the last.
     ///
     /// # Errors
     /// `Damaged` if a record is not what was written, `Failed` if the disk can't be read.

@@ -1,21 +1,21 @@
 //! An append log on preallocated, zero-filled, reused files, with group commit.
 //!
 //! A record is a kind (one byte), a group (a small number that owns the record, for low-water
-//! accounting) and a payload; all three mean something to the caller only. The log knows neither
-//! volumes nor jobs, has no clock and no random source of its own, and spawns nothing but the one
-//! committer thread that [`Log::spawn_committer`] asks for.
+//! accounting) and a payload. All three have a meaning for the caller only. The log knows neither
+//! volumes nor jobs, and has no clock and no random source of its own. It starts only the committer
+//! thread that [`Log::spawn_committer`] asks for.
 //!
-//! What holds:
-//! - A record is durable when [`Log::wait_durable`] of its position has returned; then it survives
-//!   loss of power, as long as the medium keeps what an fdatasync has confirmed.
-//! - What recovery gives is an exact prefix of what was appended, with everything durable in it,
-//!   less what was trimmed. A record that one recovery did not give is never given by a later one.
-//! - A bad record that is known to have been durable is an error ([`ErrorKind::Damaged`]), never an
-//!   end of the log.
-//! - After a failed write or fdatasync nothing more is written, and every call says why.
-//! - Positions only ever grow, over the whole life of a log.
+//! Must hold:
+//! - A record is durable when [`Log::wait_durable`] of its position has returned. Then it survives
+//!   loss of power, as long as the medium keeps data that an fdatasync has confirmed.
+//! - Recovery gives an exact prefix of the appended records, less the trimmed ones. Every durable
+//!   record is in it. A record that one recovery did not give is never given by a later one.
+//! - A bad record that was surely durable is an error ([`ErrorKind::Damaged`]), never an end of the
+//!   log.
+//! - After a failed write or fdatasync the log writes nothing more, and every call says why.
+//! - Positions only grow, over the whole life of a log.
 //!
-//! Every byte at rest is described in `docs/log-format.md`.
+//! `docs/log-format.md` describes every byte at rest.
 #![forbid(unsafe_code)]
 
 mod buffer;

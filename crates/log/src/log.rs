@@ -1,6 +1,6 @@
-//! The log as its callers see it: append, wait, trim, close, and what it reports about itself.
+//! The log for its callers: append, wait, trim, close, and its state.
 //!
-//! Nothing here does IO but [`Log::open`], [`Log::commit_once`] and [`Log::try_sync`].
+//! Only [`Log::open`], [`Log::commit_once`] and [`Log::try_sync`] do IO here.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,15 +27,15 @@ use crate::{
     wait::WaitClosed,
 };
 
-/// A disk whose last sync took longer is not waited for on a thread that has other things to do.
+/// The longest last sync of a disk for which a busy thread syncs itself, nanoseconds.
 const QUICK_SYNC_NS: u64 = 1_000_000;
 
-/// The identity of a log, given at random when it is created and kept for its life.
+/// The identity of a log: random, set at its creation, kept for its life.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LogId(pub(crate) u128);
 
 impl LogId {
-    /// As a number.
+    /// Gives the identity as a number.
     pub const fn as_u128(self) -> u128 {
         self.0
     }
@@ -53,7 +53,7 @@ impl fmt::Debug for LogId {
     }
 }
 
-/// Where an appended record is.
+/// The place of an appended record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the position is the only way to wait for the record or to read it"]
 pub struct Appended {
@@ -76,11 +76,11 @@ pub(crate) struct Inner {
     pub(crate) tail: Mutex<Tail>,
     /// Signalled when a parked committer has work.
     pub(crate) work: Condvar,
-    /// Taken after `tail` where both are held.
+    /// Locked after `tail` where both are held.
     pub(crate) files: RwLock<Files>,
-    /// Held for a whole commit: there is one at a time. Taken before `tail`.
+    /// Held for a whole commit, so only one runs at a time. Locked before `tail`.
     pub(crate) committer: Mutex<Committer>,
-    /// Copy of `Tail::durable`, for those who only look.
+    /// Copy of `Tail::durable`, for readers without the lock.
     pub(crate) durable: AtomicU64,
     /// Everything before it can be read from the files.
     pub(crate) written: AtomicU64,
@@ -92,7 +92,7 @@ impl Inner {
         Position::from_u64(self.durable.load(Ordering::Acquire))
     }
 
-    /// Moves the durable position and wakes whom that satisfies.
+    /// Moves the durable position and wakes the waiters that it satisfies.
     pub(crate) fn publish(&self, durable: Position) {
         let mut tail = self.tail.lock();
         let ready = tail.publish(durable);
@@ -101,7 +101,7 @@ impl Inner {
         ready.into_values().for_each(Waker::wake);
     }
 
-    /// Wakes everybody who waits for room or for the end.
+    /// Wakes all waiters for room or for the end.
     pub(crate) fn wake_changed(&self, mut tail: MutexGuard<'_, Tail>) {
         let waiting = std::mem::take(&mut tail.change_waiters);
         drop(tail);
@@ -118,7 +118,7 @@ impl Inner {
         }
     }
 
-    /// Takes the log out of service. The first cause is kept and given to everybody.
+    /// Takes the log out of service. Keeps the first cause, and gives it to every caller.
     pub(crate) fn fail(&self, failure: Failure) -> Error {
         let mut tail = self.tail.lock();
         let cause = match &tail.state {
@@ -132,7 +132,7 @@ impl Inner {
         Error::Failed { cause }
     }
 
-    /// Brings what follows from the set of live files up to date, after one was let go.
+    /// Updates what follows from the set of live files, after one was let go.
     pub(crate) fn released(&self) {
         let mut tail = self.tail.lock();
         tail.over_cap = self.files.read().live.len() > self.settings.max_files();
@@ -149,12 +149,12 @@ impl Log {
     /// Opens the log on `disk`, or creates one where there is none. The caller makes sure that no
     /// other process has it open.
     ///
-    /// Until the [`Recovery`] has been read to its end, the log can be read from but not appended
-    /// to, and nothing that is at rest is changed.
+    /// Until the caller has read the [`Recovery`] to its end, the log serves reads and no appends,
+    /// and changes nothing at rest.
     ///
     /// # Errors
-    /// `Damaged` if a durable place is bad in the newest file or a live file is missing (older
-    /// files are verified by the recovery), `UnsupportedFormat`, `Failed`, `Invalid` for settings.
+    /// `Damaged` if a durable place is bad in the newest file, or a live file is missing (the
+    /// recovery verifies older files). `UnsupportedFormat`, `Failed`. `Invalid` for settings.
     pub fn open(disk: Arc<dyn Disk>, settings: Settings, env: Env) -> Result<(Self, Recovery)> {
         recover::open(disk, settings, env)
     }
@@ -177,10 +177,10 @@ impl Log {
         &self.inner.settings
     }
 
-    /// Appends one record whose payload is all of `parts` in order, and says where it is. It is in
-    /// memory then; [`Self::wait_durable`] makes it durable.
+    /// Appends one record whose payload is all of `parts` in order, and gives its position. The
+    /// record is then in memory; [`Self::wait_durable`] makes it durable.
     ///
-    /// Two appends, one begun after the other returned, have positions in that order.
+    /// An append that begins after another returned has the later position.
     ///
     /// # Errors
     /// `Full` if there is no room now: trim, or [`Self::wait_room`] and try again. `Failed` after
@@ -217,7 +217,7 @@ impl Log {
         Ok(Appended { position })
     }
 
-    /// [`Self::append`], waiting for room as long as it takes. Others may overtake it.
+    /// [`Self::append`], waiting for room as long as it takes. Other records may overtake it.
     ///
     /// # Errors
     /// As `append`, but for `Full`.
@@ -231,7 +231,7 @@ impl Log {
         }
     }
 
-    /// Waits until a record with so many bytes of payload would find room. Another appender may be
+    /// Waits until a record with this payload length would find room. Another appender may be
     /// quicker: try again, and wait again.
     ///
     /// # Errors
@@ -248,7 +248,8 @@ impl Log {
             .ok_or(Error::TooLong { payload_bytes, limit_bytes })
     }
 
-    /// Waits until the record at `position`, and all before it, are durable; asks for it, too.
+    /// Waits until the record at `position`, and all before it, are durable. Asks for the sync,
+    /// too.
     ///
     /// # Errors
     /// `Failed` if the log failed before that; `Invalid` for a position never given out.
@@ -256,16 +257,17 @@ impl Log {
         WaitDurable::new(Arc::clone(&self.inner), position)
     }
 
-    /// Asks that the record at `position` be made durable soon, without waiting for it.
+    /// Asks that the record at `position` become durable soon, without waiting for it.
     pub fn request_sync(&self, position: Position) {
         let mut tail = self.inner.tail.lock();
         tail.want_sync(position);
         self.inner.wake_committer(tail);
     }
 
-    /// Makes the record at `position`, and all before it, durable on the caller's own thread, if nobody
-    /// else is about to and the disk is quick: two changes of thread cost as much as such a sync. Says
-    /// whether it is durable; if not, [`Self::wait_durable`] will see to it.
+    /// Makes the record at `position`, and all before it, durable on the caller's own thread. Does
+    /// so only if the disk is quick and no other thread is about to: two changes of thread cost as
+    /// much as such a sync. True if the record is durable; otherwise wait with
+    /// [`Self::wait_durable`].
     ///
     /// Blocks the thread for about a millisecond at most, if the next sync is like the last.
     ///
@@ -281,11 +283,11 @@ impl Log {
         let Some(mut committer) = self.inner.committer.try_lock() else { return Ok(false) };
         {
             let mut tail = self.inner.tail.lock();
-            // Whoever waits is told why.
+            // The waiting call will report the cause.
             if tail.check_open().is_err() || position >= tail.next {
                 return Ok(false);
             }
-            // Others wait, or the committer's thread is about to begin: it does all at once.
+            // Others wait, or the committer's thread is about to begin, and does all at once.
             if !tail.durable_waiters.is_empty() || tail.has_work() {
                 return Ok(false);
             }
@@ -303,19 +305,19 @@ impl Log {
         Ok(self.inner.durable() > position)
     }
 
-    /// Every record before this position is durable.
+    /// The end of the durable records.
     pub fn durable_position(&self) -> Position {
         self.inner.durable()
     }
 
-    /// The end of what has been appended. The next record may be at a later place than this.
+    /// The end of the appended records. The next record may stand at a later place.
     pub fn end_position(&self) -> Position {
         self.inner.tail.lock().next
     }
 
-    /// Says that no record of `group` before `below` is needed any more. What is appended later is
-    /// not touched, even with [`Position::MAX`]. A mark may be given again or go back: only what
-    /// is let go of counts. Marks are not kept at rest: give them again after recovery.
+    /// Says that records of `group` before `below` are no longer needed. Spares later appends, even
+    /// with [`Position::MAX`]. A mark may be repeated or go back: it only ever lets go of records.
+    /// The log keeps no marks at rest, so give them again after recovery.
     pub fn trim(&self, group: u32, below: Position) {
         let below = {
             let mut tail = self.inner.tail.lock();
@@ -333,8 +335,8 @@ impl Log {
         }
     }
 
-    /// Tells the log that nothing is happening: what has been appended is made durable, and an
-    /// empty record says so on disk, so that damage to the last records can be told from a torn
+    /// Tells the log that callers are idle. The log makes all appended records durable, and an
+    /// empty record says so on disk. With it, recovery tells damage to the last records from a torn
     /// end. Costs nothing if that has been done already.
     pub fn note_quiet(&self) {
         let mut tail = self.inner.tail.lock();
@@ -342,8 +344,8 @@ impl Log {
         self.inner.wake_committer(tail);
     }
 
-    /// Closes the log: no more appends; everything is made durable and marked so. The committer
-    /// must be running (or stepped by the caller meanwhile).
+    /// Closes the log: it takes no more appends, makes everything durable and marks it so. The
+    /// committer must be running (or stepped by the caller meanwhile).
     ///
     /// # Errors
     /// `Failed` if the log failed, now or before.
@@ -351,7 +353,8 @@ impl Log {
         {
             let mut tail = self.inner.tail.lock();
             match tail.state {
-                // Nothing was appended, and what is there was not verified: leave it as it is.
+                // No record was appended, and the old ones were not verified: leave everything as
+                // it is.
                 State::Recovering => tail.state = State::Closed,
                 State::Open => {
                     tail.state = State::Closing;
@@ -365,9 +368,10 @@ impl Log {
         WaitClosed::new(Arc::clone(&self.inner)).await
     }
 
-    /// Does what has gathered: writes, changes of file, a sync if one is wanted; then at most one
-    /// piece of making files ready. Everything on the disk happens in here and in [`Self::try_sync`], one at a
-    /// time, in one deterministic order. A thread ([`Self::spawn_committer`]) or a simulator calls it again and again.
+    /// Carries out what has gathered: writes, changes of file, a sync if one is wanted. Then it
+    /// prepares at most one piece of a file. All disk operations happen here and in
+    /// [`Self::try_sync`], one at a time, in one deterministic order. A thread
+    /// ([`Self::spawn_committer`]) or a simulator calls it again and again.
     ///
     /// # Errors
     /// `Failed` once anything has failed; the log is out of service then.
@@ -375,7 +379,7 @@ impl Log {
         self.inner.committer.lock().step(&self.inner)
     }
 
-    /// Why the log is out of service, if it is.
+    /// The reason why the log is out of service, if it is.
     pub fn failure(&self) -> Option<String> {
         match &self.inner.tail.lock().state {
             State::Failed(cause) => Some(cause.to_string()),
@@ -383,27 +387,27 @@ impl Log {
         }
     }
 
-    /// The groups whose records keep the oldest quarter of the files that the cap allows, at least one file, from
-    /// being used again: those to trim when room is wanted.
+    /// The groups whose records pin the oldest quarter of the files that the cap allows, at least
+    /// one file. Trim these to make room.
     pub fn holders_of_oldest(&self) -> BTreeSet<u32> {
         self.inner.files.read().holders((self.inner.settings.max_files() / 4).max(1))
     }
 
-    /// Why records wait, if the disk has no room: for those that are not durable, or for the file that appenders wait
-    /// for. The log goes on as soon as there is room.
+    /// The reason why records or appenders wait, if the disk has no room for them. The log goes on
+    /// as soon as there is room.
     pub fn stall(&self) -> Option<String> {
         self.inner.tail.lock().want_of_room().map(str::to_owned)
     }
 
-    /// Bytes of the cap that are in use: whole files that are pinned, and the present one so far.
+    /// Used bytes of the cap: whole files that are pinned, and the present one so far.
     pub fn used_bytes(&self) -> u64 {
         let tail = self.inner.tail.lock();
         let pinned = self.inner.files.read().pinned_bytes(self.inner.settings.file_bytes);
         pinned + u64::from(tail.next.offset())
     }
 
-    /// How much of the log's room is in use, percent: of its cap, or of the files that there are, if its disk has no room
-    /// for another.
+    /// Used share of the log's room, percent. The room is its cap, or the present files if the disk
+    /// has no room for another.
     pub fn used_percent(&self) -> u64 {
         let files_max = self.inner.files.read().files_max(self.inner.settings.max_files());
         self.used_bytes() * 100 / (files_max as u64 * self.inner.settings.file_bytes).max(1)
@@ -414,7 +418,7 @@ impl Log {
         self.inner.settings.max_files() as u64 * self.inner.settings.file_bytes
     }
 
-    /// What the log has counted since it was opened.
+    /// The counters since the log was opened.
     pub fn counters(&self) -> Snapshot {
         self.inner.counters.snapshot()
     }

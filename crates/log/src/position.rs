@@ -1,7 +1,7 @@
-//! Where a record is: one number that grows over the whole life of a log.
+//! Place of a record: one number that grows over the whole life of a log.
 //!
 //! The upper half is the sequence of the file's use, the lower half the byte offset in the file.
-//! Nothing outside this file may rely on that, except the format and the code that finds the file.
+//! Only the format and the search for the file may rely on that outside this file.
 
 use std::fmt;
 
@@ -10,9 +10,10 @@ use std::fmt;
 pub struct Position(u64);
 
 impl Position {
-    /// Before every record of every log.
+    /// The position before every record of every log.
     pub const ZERO: Self = Self(0);
-    /// After every record of every log: `trim(group, Position::MAX)` lets go of a whole group.
+    /// The position after every record of every log: `trim(group, Position::MAX)` lets go of a
+    /// whole group.
     pub const MAX: Self = Self(u64::MAX);
 
     /// The position at `offset` bytes in the file use `sequence`.
@@ -20,12 +21,12 @@ impl Position {
         Self(((sequence as u64) << 32) | offset as u64)
     }
 
-    /// From what [`Self::as_u64`] gave, for callers that keep positions at rest.
+    /// Takes a number from [`Self::as_u64`], for callers that keep positions at rest.
     pub const fn from_u64(raw: u64) -> Self {
         Self(raw)
     }
 
-    /// A number with the same order, for callers that keep positions at rest.
+    /// Gives a number with the same order, for callers that keep positions at rest.
     pub const fn as_u64(self) -> u64 {
         self.0
     }
@@ -40,7 +41,7 @@ impl Position {
         self.0 as u32
     }
 
-    /// `bytes` further on in the same file. The caller has checked that the file reaches so far.
+    /// The position `bytes` further on. The caller has checked that the file reaches so far.
     pub(crate) const fn plus(self, bytes: u32) -> Self {
         Self(self.0 + bytes as u64)
     }

@@ -1,7 +1,7 @@
 //! Reading a record back, from memory or from its file, while the log goes on.
 //!
-//! No lock is held during a file read. A file may be reused meanwhile: its use is compared before
-//! and after, and the caller is told to look its data up again.
+//! No lock is held during a file read. A file may be reused meanwhile. So the reader compares its
+//! use before and after, and tells its caller to look the data's place up again.
 
 use std::{
     ops::Range,
@@ -14,22 +14,22 @@ use crate::{
     format::{RECORD_HEADER_BYTES, RECORDS_START, RecordHeader},
 };
 
-/// What became of a read.
+/// Outcome of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the buffer holds nothing useful if the record was recycled"]
 pub enum ReadOutcome {
     /// The bytes are in the buffer.
     Read,
-    /// The record was trimmed and its file let go: look up where the data is now.
+    /// The record was trimmed and its file let go. Look up the data's new place.
     Recycled,
 }
 
-/// What became of a verified read.
+/// Outcome of a verified read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verified {
     /// The record, with both checksums right.
     Record(VerifiedRecord),
-    /// The record was trimmed and its file let go: look up where the data is now.
+    /// The record was trimmed and its file let go. Look up the data's new place.
     Recycled,
 }
 
@@ -50,25 +50,27 @@ pub(crate) struct Source {
     pub(crate) nonce: u64,
 }
 
-/// What a read takes in at first: a whole record of one 4 KiB page, or the header and the table of one of 1 MiB.
+/// The first bytes that a read takes in: a whole record of one 4 KiB page, or header and table of
+/// one of 1 MiB.
 const NEAR_BYTES: usize = 4608;
 
-/// A record in a file, as far as it was read.
+/// The part of a record that was read from its file.
 struct Found {
     source: Source,
     position: Position,
     header: RecordHeader,
-    /// From the record's beginning on.
+    /// Bytes from the record's beginning on.
     near: Vec<u8>,
 }
 
 impl Log {
     /// Reads `buf.len()` bytes of the payload of the record at `record`, from `offset` bytes into
-    /// it, and verifies each piece that holds some of them. The caller knows the payload's length, and asks for no more.
+    /// it. Verifies each piece that holds some of them. The caller knows the payload's length, and
+    /// asks for no more.
     ///
     /// # Errors
-    /// `Damaged` if the bytes are not what was written, `Failed` if the disk can't be read (the log stays in
-    /// service), `Invalid` if no record can be there.
+    /// `Damaged` if the bytes are not what was written, `Failed` if the disk can't be read
+    ///   (the log stays in service), `Invalid` if no record can be there.
     pub fn read(&self, record: Position, offset: u32, buf: &mut [u8]) -> Result<ReadOutcome> {
         let nowhere = || Error::NoSuchPosition { position: record };
         if record.as_u64() >= self.inner.written.load(Ordering::Acquire) {
@@ -107,7 +109,7 @@ impl Log {
         }
     }
 
-    /// The header of the record at `record`; `None` if its use is over.
+    /// Reads the header of the record at `record`; `None` if its use is over.
     fn header_of(&self, record: Position) -> Result<Option<RecordHeader>> {
         let nowhere = || Error::NoSuchPosition { position: record };
         if record.as_u64() >= self.inner.written.load(Ordering::Acquire) {
@@ -122,7 +124,8 @@ impl Log {
         Ok(self.find(record)?.map(|found| found.header))
     }
 
-    /// Reads the beginning of a record in its file, and verifies its header. `None` if its use is over.
+    /// Reads the beginning of a record in its file, and verifies its header. `None` if its use is
+    /// over.
     fn find(&self, record: Position) -> Result<Option<Found>> {
         if record.offset() < RECORDS_START {
             return Err(Error::NoSuchPosition { position: record });
@@ -158,7 +161,7 @@ impl Log {
         })
     }
 
-    /// What `look` makes of the bytes from a record on, if they are in a buffer.
+    /// Calls `look` on the bytes from a record on, if a buffer holds them.
     fn in_memory<T>(&self, record: Position, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let tail = self.inner.tail.lock();
         if let Some(bytes) = tail.active_from(record) {
@@ -171,7 +174,7 @@ impl Log {
 }
 
 impl Found {
-    /// Copies a range of the payload, once the pieces that hold it are verified.
+    /// Copies a range of the payload, after verifying the pieces that hold it.
     fn read_pieces(mut self, range: Range<u32>, buf: &mut [u8]) -> Result<ReadOutcome> {
         if range.is_empty() {
             return Ok(ReadOutcome::Read);
@@ -205,7 +208,7 @@ impl Found {
         Ok(ReadOutcome::Read)
     }
 
-    /// Reads on until `near` has so many bytes: the table of a record of more than 1 MiB is long.
+    /// Reads on until `near` has this many bytes: the table of a record of more than 1 MiB is long.
     fn bring_near(&mut self, bytes: u32) -> Result<()> {
         let has = self.near.len();
         if has < bytes as usize {

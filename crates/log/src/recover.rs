@@ -1,10 +1,11 @@
-//! Opening a log: find the newest use and where it ends, tell damage from a torn end, and make a new
-//! use ready. Its header, which settles all of that for good, is written when every record has been
-//! read and found good: a log with damage in it is left as it is.
+//! Opening a log: find the newest use and its end, tell damage from a torn end, and prepare a new
+//! use. Its header settles all of that for good. So the log writes it only after every record was
+//! read and found good: a log with damage stays as it is.
 //!
-//! Order matters. What is read is made durable first (an earlier process may have left it in the
-//! page cache only) and read again from the medium (an earlier failed sync may have left in the
-//! cache what the medium has not); only then is a header written that vouches for it.
+//! The order matters. An earlier process may have left records in the page cache only, so opening
+//! first makes them durable. After an earlier failed sync the cache may differ from the medium, so
+//! opening reads them again from the medium. Only then does it write a header that vouches for
+//! them.
 
 use std::{collections::VecDeque, sync::Arc, sync::atomic::AtomicU64};
 
@@ -26,17 +27,17 @@ use crate::{
     tail::Tail,
 };
 
-/// A file of the directory and the newest use that its header tells of.
+/// A file of the directory, and the newest use that its header names.
 struct Slot {
     number: u32,
     file: Arc<LogFile>,
     header: Option<FileHeader>,
 }
 
-/// What the files say about the log's past.
+/// The log's past, from its files.
 struct Past {
     log_id: Option<u128>,
-    /// Uses whose records are needed, oldest first.
+    /// Uses with needed records, oldest first.
     uses: Vec<PastUse>,
     predecessor: Option<Predecessor>,
     next_number: u64,
@@ -85,14 +86,14 @@ fn load_slots(disk: &dyn Disk) -> Result<Vec<Slot>> {
         let header = file.load_header()?;
         slots.push(Slot { number, file, header });
     }
-    // A file that is here may have been created without its name being durable yet.
+    // The name of a file that is here may not be durable yet.
     disk.sync_dir().map_err(|e| Failure::new("(directory)", "fsync", e))?;
-    // So that everything that follows is the same on every disk.
+    // So that all that follows is the same on every disk.
     slots.sort_by_key(|slot| slot.number);
     Ok(slots)
 }
 
-/// The header of the newest use, durable, as the medium has it. Only the newest file can hold
+/// Gives the durable header of the newest use, as the medium has it. Only the newest file can hold
 /// anything that is not durable: each is synced before the next one's header is written.
 fn settle_newest(slots: &mut [Slot]) -> Result<Option<FileHeader>> {
     loop {
@@ -170,7 +171,7 @@ fn listed_use(slots: &[Slot], entry: &LiveEntry) -> Result<PastUse> {
     slots.iter().find_map(of).ok_or_else(|| missing(entry.sequence))
 }
 
-/// Each use names the one before it; where both are here, they must agree.
+/// Checks that uses agree: each names the one before it.
 fn check_chain(slots: &[Slot], newest: &FileHeader, uses: &[PastUse]) -> Result<()> {
     for past in uses {
         let follower = slots
@@ -192,8 +193,8 @@ struct End {
     next_number: u64,
 }
 
-/// Where the newest use ends: at the first place without a good record, unless something later
-/// proves that there was a durable one.
+/// Finds the end of the newest use: the first place without a good record. It is damage if
+/// something later proves that a durable one stood there.
 fn find_end(slot: &Slot, header: &FileHeader) -> Result<End> {
     let limit = u32::try_from(header.file_bytes).unwrap_or(u32::MAX);
     let file = Arc::clone(&slot.file);
@@ -214,9 +215,9 @@ fn find_end(slot: &Slot, header: &FileHeader) -> Result<End> {
     Ok(found)
 }
 
-/// A file that no header vouches for must not hold newer records than the log does: then its own
-/// header is what was damaged, since a header is durable before any record of its use is written.
-/// The first record suffices: it is there as long as any is.
+/// Checks that a file without a listing holds no newer records than the log does. If it does, its
+/// own header was damaged, since a header is durable before any record of its use is written. The
+/// first record suffices: it is there as long as any is.
 fn check_unlisted(slots: &[Slot], past: &Past) -> Result<()> {
     let end = past.end();
     for slot in slots.iter().filter(|slot| !past.is_live(slot)) {
@@ -234,7 +235,7 @@ fn check_unlisted(slots: &[Slot], past: &Past) -> Result<()> {
     Ok(())
 }
 
-/// Makes the new use ready, and with it the log of this process.
+/// Prepares the new use, and with it the log of this process.
 fn begin(
     disk: Arc<dyn Disk>,
     settings: Settings,
@@ -295,9 +296,9 @@ fn begin(
     Ok((Log { inner }, recovery))
 }
 
-/// The sequence of the new use. The process before may have given out positions in one use more
-/// than it had written the header of (never two: see `Committer::prepare`); they are left out, so
-/// that no position is given out twice, whoever still has it.
+/// Chooses the sequence of the new use. The process before may have given out positions in one use
+/// beyond its last written header (never two: see `Committer::prepare`). Leaving them out makes
+/// sure that no position is given out twice, whichever caller still has it.
 fn next_sequence(past: &Past) -> Result<u32> {
     let next = match past.predecessor {
         Some(last) => last.sequence.checked_add(2),
@@ -338,8 +339,9 @@ fn take_file(disk: &dyn Disk, files: &mut Files, file_bytes: u64) -> Result<Arc<
     Ok(create(disk, files.next_slot - 1, file_bytes)?)
 }
 
-/// Removes free files that the cap has no room for, that are more than is kept for a burst, or that are longer than
-/// files are now. Only after the new header is durable: the one before it may still have listed them.
+/// Removes free files that the cap has no room for, that exceed the spare for a burst, or that are
+/// longer than present files. Runs only after the new header is durable: the one before may still
+/// have listed them.
 pub(crate) fn remove_surplus(inner: &Inner) -> Result<(), Failure> {
     let mut files = inner.files.write();
     let room = inner.settings.max_files().saturating_sub(files.live.len());

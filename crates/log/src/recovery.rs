@@ -1,5 +1,5 @@
-//! Reading the records that survived, one by one and in order, so that the caller can rebuild
-//! what it knows about them. Every checksum is verified on the way.
+//! Reading the surviving records, one by one and in order, so that the caller can rebuild its
+//! state. Verifies every checksum on the way.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,7 +16,7 @@ use crate::{
     tail::State,
 };
 
-/// A use of a file whose records are to be read.
+/// A use of a file with records to read.
 #[derive(Clone)]
 pub(crate) struct PastUse {
     pub(crate) file: Arc<LogFile>,
@@ -26,10 +26,10 @@ pub(crate) struct PastUse {
     pub(crate) end: u32,
 }
 
-/// A record that survived.
+/// A surviving record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovered<'a> {
-    /// Where it is; the same as `append` said.
+    /// Its position, as `append` gave it.
     pub position: Position,
     /// As given to `append`.
     pub group: u32,
@@ -47,15 +47,15 @@ struct Cursor {
     groups: HashMap<u32, u32>,
 }
 
-/// The records that survived, oldest first. Read it to its end: only then can the log be appended
-/// to. It keeps one record in memory at a time.
+/// The surviving records, oldest first. Read it to its end: only then does the log take appends.
+/// Keeps one record in memory at a time.
 #[must_use = "the log takes no records before this has been read to its end"]
 pub struct Recovery {
     inner: Arc<Inner>,
     uses: VecDeque<PastUse>,
     cursor: Option<Cursor>,
     total_bytes: u64,
-    /// Of the use that begins when all have been read.
+    /// Header of the use that begins after the last record.
     header: Option<FileHeader>,
 }
 
@@ -65,12 +65,12 @@ impl Recovery {
         Self { inner, uses, cursor: None, total_bytes, header: Some(header) }
     }
 
-    /// Bytes of all records that are to be read, for a progress bar.
+    /// Bytes of all records to read, for a progress bar.
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
 
-    /// The next record, or `None` after the last.
+    /// Gives the next record, or `None` after the last.
     ///
     /// # Errors
     /// `Damaged` if a durable record is not what was written, `Failed` if the disk can't be read.
@@ -105,7 +105,7 @@ impl Recovery {
         }))
     }
 
-    /// The groups of a use are known now: it may be let go.
+    /// Leaves a use: its groups are known now, so it may be let go.
     fn leave_use(&mut self) {
         let Some(cursor) = self.cursor.take() else { return };
         let mut files = self.inner.files.write();
@@ -153,7 +153,7 @@ impl Cursor {
             self.groups.insert(header.group, self.offset);
         }
         self.number += 1;
-        // Verified by the scanner to fit; the fallback would be seen as damage at the next step.
+        // The scanner verified that it fits; the next step would see the fallback as damage.
         self.offset += record_bytes(header.payload_bytes as usize).unwrap_or(self.past.end);
         Ok(header)
     }

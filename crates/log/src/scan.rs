@@ -9,7 +9,7 @@ use crate::{
     format::{RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, RecordHeader, record_bytes},
 };
 
-/// Bytes read at once: large enough for the disk's best speed, small beside the log's buffers.
+/// Bytes of one read: large enough for the disk's best speed, small beside the log's buffers.
 const WINDOW_BYTES: u32 = 1 << 20;
 
 /// A use of a file, and a window over it.
@@ -33,7 +33,7 @@ impl Scanner {
         self.limit
     }
 
-    /// True while the file is in the use that is being read.
+    /// True while the file is in the scanned use.
     pub(crate) fn is_current(&self) -> bool {
         self.file.is_in_use(self.sequence)
     }
@@ -54,7 +54,7 @@ impl Scanner {
         Ok(&self.window[from..from + bytes as usize])
     }
 
-    /// The header at `offset`, if it is whole, of this use, and of this place.
+    /// Reads the header at `offset`, if it is whole, and of this use and place.
     pub(crate) fn header_at(&mut self, offset: u32) -> Result<Option<RecordHeader>, Failure> {
         if self.limit.saturating_sub(offset) < RECORD_ALIGN_BYTES {
             return Ok(None);
@@ -64,20 +64,20 @@ impl Scanner {
         Ok(header.filter(|header| header.nonce == nonce && header.position == place))
     }
 
-    /// The header of the record at `offset`, if all of the record is whole.
+    /// Reads the header of the record at `offset`, if the whole record is good.
     pub(crate) fn record_at(&mut self, offset: u32) -> Result<Option<RecordHeader>, Failure> {
         let Some(header) = self.header_at(offset)? else { return Ok(None) };
         let whole = record_bytes(header.payload_bytes as usize);
         if whole.is_none_or(|whole| whole > self.limit - offset) {
             return Ok(None);
         }
-        // One window over all of it, so that the caller finds the payload there.
+        // One window over the whole record, so that the caller finds the payload there.
         let record = self.bytes(offset, header.layout().end())?;
         let is_whole = header.vouches_for(&record[RECORD_HEADER_BYTES as usize..]);
         Ok(is_whole.then_some(header))
     }
 
-    /// Whether anything after the bad place at `offset` proves that the place was durable.
+    /// True if something after the bad place at `offset` proves that the place was durable.
     pub(crate) fn covered_later(&mut self, offset: u32) -> Result<bool, Failure> {
         let bad = Position::new(self.sequence, offset);
         let mut place = offset;

@@ -1,6 +1,6 @@
-//! Sizes and limits of a log, and what is passed in from outside: randomness and time.
+//! Sizes and limits of a log, and its inputs from outside: randomness and time.
 //!
-//! Settings may change between two openings of the same log; what is at rest says its own sizes.
+//! Settings may change between two openings of one log: its files state their own sizes.
 
 use std::sync::Arc;
 
@@ -9,16 +9,17 @@ use crate::{
     format::{MAX_LIVE_FILES, PIECE_BYTES, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, RECORDS_START},
 };
 
-/// Most files of a log: below what a header can list, so that an opening over the cap still fits.
+/// The most files of a log. It is below the limit of a header's list, so that an opening over the
+/// cap still fits.
 pub(crate) const MAX_FILES: u64 = MAX_LIVE_FILES as u64 - 15;
-/// Largest file: an offset has 32 bits, and a file is the unit in which room comes back.
+/// The largest file: an offset has 32 bits, and room comes back one file at a time.
 const MAX_FILE_BYTES: u64 = 1 << 30;
-/// Smallest file: room for a record of 7.5 KiB. Only tests want it.
+/// The smallest file: room for a record of 7.5 KiB. Only tests use it.
 const MIN_FILE_BYTES: u64 = 16 << 10;
 
-/// Where random numbers come from. 64 random bits per call.
+/// A source of random numbers, 64 bits per call.
 pub trait Entropy: Send {
-    /// The next 64 random bits.
+    /// Gives the next 64 random bits.
     fn next_u64(&mut self) -> u64;
 }
 
@@ -28,18 +29,19 @@ impl<F: FnMut() -> u64 + Send> Entropy for F {
     }
 }
 
-/// What the log takes from outside instead of asking the system.
+/// Inputs that the log takes from outside instead of from the system.
 pub struct Env {
-    /// For the log's id and the nonce of each use of a file: must not repeat after a restart.
+    /// Source of the log's id and of the nonce of each use of a file. Must not repeat after a
+    /// restart.
     pub entropy: Box<dyn Entropy>,
     /// Nanoseconds of a clock that never goes back, for the latency counters only.
     pub clock_ns: Arc<dyn Fn() -> u64 + Send + Sync>,
-    /// The committer is a thread of its own. A simulator has none, and calls `commit_once` itself.
+    /// True if the committer has a thread. A simulator has none, and calls `commit_once` itself.
     pub has_thread: bool,
 }
 
 impl Env {
-    /// From an entropy source and a clock.
+    /// Takes an entropy source and a clock.
     pub fn new(
         entropy: impl Entropy + 'static,
         clock_ns: impl Fn() -> u64 + Send + Sync + 'static,
@@ -47,8 +49,8 @@ impl Env {
         Self { entropy: Box::new(entropy), clock_ns: Arc::new(clock_ns), has_thread: true }
     }
 
-    /// For a simulator, which calls [`crate::Log::commit_once`] when it wants: whoever asks for a committer's
-    /// thread gets none.
+    /// For a simulator, which calls [`crate::Log::commit_once`] itself. A request for a committer's
+    /// thread then starts none.
     pub fn without_thread(self) -> Self {
         Self { has_thread: false, ..self }
     }
@@ -57,28 +59,28 @@ impl Env {
 /// Sizes and limits of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Bytes of a file: the unit of preallocation and of room that comes back. 16 KiB to 1 GiB, a
+    /// Bytes of a file, the unit of preallocation and of room that comes back: 16 KiB to 1 GiB, a
     /// multiple of 512. A smaller file comes back sooner, and is switched more often (two syncs).
     pub file_bytes: u64,
     /// Bytes of all files together; rounded down to whole files. At least two files, at most 480.
     pub cap_bytes: u64,
-    /// Bytes of free files that are kept for the next burst of records; the others are given back to the file system when
-    /// the log is opened, when it is closed, and when it has long been quiet.
+    /// Bytes of free files that are kept for the next burst of records. The log gives the others
+    /// back to the file system at its opening, at its closing, and after a long quiet.
     pub spare_bytes: u64,
     /// Bytes of one buffer in memory: the largest single write, and an upper bound of a record.
     pub buffer_bytes: usize,
     /// Number of buffers: one being written, one being filled, and some for a change of file.
     /// `buffers * buffer_bytes` bounds the memory of the log. At least two.
     pub buffers: usize,
-    /// Without anybody waiting, what has been appended is written out when it is this many bytes, or after some
-    /// milliseconds: large enough to make a good write, small enough to leave buffers free.
+    /// Gathered bytes that are written out even if no caller waits. Less is written after some
+    /// milliseconds. Large enough for a good write, small enough to leave buffers free.
     pub write_threshold_bytes: usize,
-    /// When this many bytes have been written since the last sync, there is one, whether somebody waits
-    /// or not: a later sync then never has more than this to wait for.
+    /// Bytes since the last sync that make the log sync, whether a caller waits or not. So a later
+    /// sync never has more than this to wait for.
     pub unsynced_bytes_max: usize,
-    /// How far a new file is zero-filled ahead of the place where records are written.
+    /// Distance by which zeros run ahead of the records in a new file, bytes.
     pub fill_ahead_bytes: u64,
-    /// Bytes that are zero-filled at once, between two commits: bounds how long a commit waits.
+    /// Bytes of zeros written at once, between two commits. It bounds the wait of a commit.
     pub fill_piece_bytes: usize,
 }
 
@@ -99,7 +101,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The longest payload that a record can have with these settings.
+    /// The longest payload of a record with these settings.
     pub fn max_payload_bytes(&self) -> usize {
         let file = self.file_bytes as usize - RECORDS_START as usize;
         let buffer = self.buffer_bytes - self.buffer_bytes % RECORD_ALIGN_BYTES as usize;
@@ -107,12 +109,12 @@ impl Settings {
         room - room.div_ceil(PIECE_BYTES as usize) * 4
     }
 
-    /// How many files the cap allows.
+    /// Number of files that the cap allows.
     pub(crate) fn max_files(&self) -> usize {
         (self.cap_bytes / self.file_bytes) as usize
     }
 
-    /// How many free files are kept.
+    /// Number of free files to keep.
     pub(crate) fn spare_files(&self) -> usize {
         (self.spare_bytes / self.file_bytes) as usize
     }

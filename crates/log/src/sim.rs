@@ -1,9 +1,9 @@
-//! A simulated disk that loses, tears and reorders whatever was not synced, for the crash tests of
-//! this crate and of everything above it. Seeded: the same calls with the same seeds do the same.
+//! A simulated disk that loses, tears and reorders all unsynced data, for the crash tests of this
+//! crate and of its users. It is seeded: the same calls with the same seeds do the same.
 //!
-//! It keeps, for each file, what the medium holds for certain, the writes since the last sync, and
-//! what a reader sees. Not modelled: bytes that change on their own (use [`SimDisk::flip_bit`]),
-//! and damage to synced neighbours of a write under way.
+//! It keeps, for each file, the certain content of the medium, the writes since the last sync, and
+//! the content that a reader sees. Not modelled: bytes that change on their own (use
+//! [`SimDisk::flip_bit`]), and damage to synced neighbours of a write under way.
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{
     disk::mem::{copy_in, copy_out},
 };
 
-/// What a disk writes whole, most of the time.
+/// The unit that a disk writes whole, most of the time.
 const SECTOR_BYTES: usize = 512;
 
 /// A small seeded generator (splitmix64), so that tests need no other.
@@ -22,12 +22,12 @@ const SECTOR_BYTES: usize = 512;
 pub struct SimRng(u64);
 
 impl SimRng {
-    /// The generator of a seed.
+    /// Makes the generator of a seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next 64 bits.
+    /// Gives the next 64 bits.
     pub const fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -36,7 +36,7 @@ impl SimRng {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, which is not 0.
+    /// Gives a number below `bound`, which is not 0.
     pub const fn below(&mut self, bound: u64) -> u64 {
         self.next_u64() % bound
     }
@@ -49,11 +49,12 @@ impl SimRng {
 
 #[derive(Debug, Default)]
 struct SimFile {
-    /// What a reader sees: medium, then the writes in order (and what a failed sync dropped).
+    /// The content that a reader sees: the medium, then the writes in order, failed syncs'
+    /// included.
     seen: Vec<u8>,
     medium: Vec<u8>,
     unsynced: Vec<(u64, Vec<u8>)>,
-    /// Room that was taken beforehand and is not written to: the first to go.
+    /// Reserved room that is not written to: the first to go.
     reserved: u64,
 }
 
@@ -69,7 +70,7 @@ struct State {
     stop_after: Option<u64>,
     fail_at: Option<(u64, u64)>,
     full: bool,
-    /// On a disk that writes everything to a new place: bytes that can still be written.
+    /// Bytes that can still be written, on a disk that writes everything to a new place.
     room: Option<u64>,
 }
 
@@ -92,32 +93,32 @@ impl SimDisk {
         Self::default()
     }
 
-    /// How many operations that change or sync something were begun: writes, syncs, creations,
-    /// removals, directory syncs.
+    /// Number of operations that change or sync something: writes, syncs, creations, removals,
+    /// directory syncs.
     pub fn operations(&self) -> u64 {
         self.state.lock().operations
     }
 
-    /// From now on, every operation after the next `count` fails without effect.
+    /// Makes every operation after the next `count` fail without effect.
     pub fn stop_after(&self, count: u64) {
         let mut state = self.state.lock();
         state.stop_after = Some(state.operations + count);
     }
 
-    /// The operation after the next `count` fails: a write half done; a sync with some of the
-    /// unsynced sectors on the medium, and the others lost for good although readers see them.
+    /// Makes the operation after the next `count` fail. A write is half done. A sync puts some of
+    /// the unsynced sectors on the medium, and loses the others for good although readers see them.
     pub fn fail_after(&self, count: u64, seed: u64) {
         let mut state = self.state.lock();
         state.fail_at = Some((state.operations + count + 1, seed));
     }
 
-    /// From now on there is no room for more, or there is again: files can't be created or reserved.
+    /// Makes the disk full, or no longer full: it can't create or reserve files.
     pub fn set_full(&self, full: bool) {
         self.state.lock().full = full;
     }
 
-    /// From now on the disk writes everything to a new place, and has room for so many bytes; more comes from files that
-    /// are removed. None: it is a plain disk again.
+    /// Makes the disk write everything to a new place, with room for this many bytes. Removed files
+    /// give more. With none, it is a plain disk again.
     pub fn copy_on_write(&self, room_bytes: Option<u64>) {
         self.state.lock().room = room_bytes;
     }
@@ -129,14 +130,14 @@ impl SimDisk {
         state.fail_at = None;
     }
 
-    /// The process ends, the machine stays up: nothing is lost, but open files are closed. What was
-    /// told to stop or to fail still does; see [`Self::repair`].
+    /// Ends the process while the machine stays up: nothing is lost, but open files are closed. A
+    /// stop or failure that was set still acts; see [`Self::repair`].
     pub fn kill(&self) {
         self.state.lock().cycle += 1;
     }
 
-    /// Loss of power: of what was not synced, an arbitrary part survives, sector by sector and in
-    /// any order. Open files are dead; the disk works again.
+    /// Loses power: an arbitrary part of the unsynced data survives, sector by sector and in any
+    /// order. Open files are dead; the disk works again.
     pub fn crash(&self, seed: u64) {
         let mut rng = SimRng::new(seed);
         self.kill();
@@ -176,7 +177,7 @@ impl SimDisk {
         Ok(())
     }
 
-    /// What a reader sees of a file.
+    /// The content of a file for a reader.
     ///
     /// # Errors
     /// If there is no such file.
@@ -230,7 +231,7 @@ impl State {
     }
 }
 
-/// Which sectors of the unsynced writes of a file survive a loss of power.
+/// The part of a file's unsynced writes that survives a loss of power.
 #[derive(Clone, Copy, Debug)]
 enum Survival {
     Nothing,
@@ -271,7 +272,7 @@ impl Survival {
                 Self::Last(from) => index >= from,
             };
             if survives {
-                // Now and then a sector is itself torn; nothing in the log's format rests on it.
+                // Now and then a sector itself is torn; nothing in the log's format rests on it.
                 let torn = matches!(self, Self::Some(_)) && rng.chance(5);
                 let keep = if torn { rng.below(part.len() as u64) as usize } else { part.len() };
                 copy_in(medium, offset + (sector * SECTOR_BYTES) as u64, &part[..keep]);

@@ -1,7 +1,7 @@
-//! The end of the log in memory: buffers, the next position, and who waits for what.
+//! The end of the log in memory: buffers, the next position, and the waiters.
 //!
-//! One mutex holds all of it, and is held for a reservation and a copy, never during IO. The
-//! committer takes what has gathered as a list of steps; it alone carries them out.
+//! One mutex holds all of it, for a reservation and a copy, never during IO. The committer takes
+//! what has gathered as a list of steps, and it alone carries them out.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -19,10 +19,10 @@ use crate::{
     format::{RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, RECORDS_START, RecordHeader},
 };
 
-/// What the log does with calls.
+/// State of the log for calls.
 #[derive(Clone)]
 pub(crate) enum State {
-    /// Recovered records have not all been read.
+    /// The caller has not read all recovered records.
     Recovering,
     Open,
     /// No more appends; the committer still has to write the last mark.
@@ -42,14 +42,14 @@ impl Chunk {
         self.start.plus(self.bytes.len() as u32)
     }
 
-    /// The bytes from `position` on, if they are here.
+    /// The bytes from `position` on, if this chunk has them.
     pub(crate) fn from(&self, position: Position) -> Option<&[u8]> {
         let inside = self.start <= position && position < self.end();
         inside.then(|| &self.bytes[(position.as_u64() - self.start.as_u64()) as usize..])
     }
 }
 
-/// A file that the next use may begin in.
+/// A file in which the next use may begin.
 pub(crate) struct Prepared {
     pub(crate) file: Arc<LogFile>,
     pub(crate) nonce: u64,
@@ -69,18 +69,18 @@ pub(crate) enum Step {
     Switch(Switch),
 }
 
-/// What the committer took at once.
+/// All that the committer takes at once.
 pub(crate) struct Batch {
     pub(crate) steps: VecDeque<Step>,
-    /// Somebody waits for durability.
+    /// True if a caller waits for durability.
     pub(crate) sync: bool,
-    /// A mark is wanted if nothing else comes.
+    /// True if a mark is wanted unless records come.
     pub(crate) quiet: bool,
-    /// Somebody found no room, or some was made.
+    /// True if an appender found no room, or if room was made.
     pub(crate) kicked: bool,
 }
 
-/// The record to append, but for its place.
+/// The record to append, without its place.
 pub(crate) struct NewRecord<'a> {
     pub(crate) mark: bool,
     pub(crate) group: u32,
@@ -89,11 +89,11 @@ pub(crate) struct NewRecord<'a> {
     pub(crate) payload_bytes: u32,
     pub(crate) checksum: u32,
     pub(crate) table: &'a [u8],
-    /// With header and padding.
+    /// Length with header and padding.
     pub(crate) record_bytes: u32,
 }
 
-/// What has to happen before a record has its place.
+/// Steps that must happen before a record gets its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Plan {
     switch: bool,
@@ -103,19 +103,19 @@ struct Plan {
 /// The end of the log in memory.
 pub(crate) struct Tail {
     pub(crate) state: State,
-    /// Sequence and nonce of the file that the next record goes to.
+    /// Sequence and nonce of the file of the next record.
     sequence: u32,
     nonce: u64,
     file_end: u32,
     buffer_bytes: usize,
     threshold_bytes: usize,
-    /// More uses are live than the cap allows (the cap was lowered, or the log was reopened full).
+    /// More uses are live than the cap allows: the cap was lowered, or the log was reopened full.
     pub(crate) over_cap: bool,
     groups: HashMap<u32, u32>,
     pub(crate) next: Position,
     number: u64,
     pub(crate) durable: Position,
-    /// Up to here a mark says that everything is durable.
+    /// A mark says that everything up to here is durable.
     marked_to: Position,
     active: Option<Chunk>,
     queue: VecDeque<Step>,
@@ -126,17 +126,19 @@ pub(crate) struct Tail {
     sync_wanted: Option<Position>,
     quiet_wanted: bool,
     pub(crate) kick: bool,
-    /// Why what the committer took waits: the disk has no room for it. It tries again after a while.
+    /// The reason why taken steps wait: the disk has no room. The committer tries again after a
+    /// while.
     pub(crate) stall: Option<String>,
-    /// Why there is no file for the next use: the disk has no room for it.
+    /// The reason why the next use has no file: the disk has no room for it.
     pub(crate) starved: Option<String>,
     pub(crate) stop: bool,
     pub(crate) parked: bool,
-    /// The committer is parked without a limit: it is to be told when something gathers.
+    /// True if the committer is parked without a limit, so that it must be woken when records
+    /// gather.
     pub(crate) sleeps: bool,
     next_waiter: u64,
     pub(crate) durable_waiters: BTreeMap<(Position, u64), Waker>,
-    /// Those who wait for room, or for the log to be closed.
+    /// Waiters for room, or for the end of the log.
     pub(crate) change_waiters: BTreeMap<u64, Waker>,
 }
 
@@ -176,7 +178,7 @@ impl Tail {
         }
     }
 
-    /// An error unless records may be appended.
+    /// Fails unless appends are allowed.
     pub(crate) fn check_open(&self) -> Result<()> {
         match &self.state {
             State::Open => Ok(()),
@@ -186,7 +188,7 @@ impl Tail {
         }
     }
 
-    /// Whether a record of so many bytes would find room now.
+    /// Checks that a record of this length would find room now.
     pub(crate) fn check_room(&self, record_bytes: u32) -> Result<(), FullReason> {
         if self.over_cap {
             return Err(FullReason::Files);
@@ -282,7 +284,7 @@ impl Tail {
         }
     }
 
-    /// Writes a mark if nothing came since the last sync, and there is no mark yet.
+    /// Writes a mark if no record came since the last sync, and no mark stands yet.
     pub(crate) fn append_mark(&mut self, files: &RwLock<Files>) {
         if self.next != self.durable || self.next == self.marked_to {
             return;
@@ -306,7 +308,7 @@ impl Tail {
         }
     }
 
-    /// Everything that has gathered.
+    /// Takes all that has gathered.
     pub(crate) fn take_batch(&mut self) -> Batch {
         self.seal();
         Batch {
@@ -321,7 +323,7 @@ impl Tail {
         self.sync_wanted.is_some_and(|position| position >= self.durable)
     }
 
-    /// Whether the committer has something to do.
+    /// True if the committer has something to do.
     pub(crate) fn has_work(&self) -> bool {
         let gathered = self.active.as_ref().map_or(0, |chunk| chunk.bytes.len());
         !self.queue.is_empty()
@@ -332,23 +334,23 @@ impl Tail {
             || self.wants_sync()
     }
 
-    /// Whether appenders wait for the file of the next use, and the disk has no room for it.
+    /// True if appenders wait for the file of the next use, and the disk has no room for it.
     pub(crate) fn waits_for_disk(&self) -> bool {
         self.starved.is_some() && self.prepared.is_none() && !self.change_waiters.is_empty()
     }
 
-    /// Why records or appenders wait, if the disk has no room for them.
+    /// The reason why records or appenders wait, if the disk has no room for them.
     pub(crate) fn want_of_room(&self) -> Option<&str> {
         let starved = self.starved.as_deref().filter(|_| self.waits_for_disk());
         self.stall.as_deref().or(starved)
     }
 
-    /// Where what has gathered in memory begins, if anything has.
+    /// Beginning of the records gathered in memory, if any.
     pub(crate) fn gathered_from(&self) -> Option<Position> {
         self.active.as_ref().map(|chunk| chunk.start)
     }
 
-    /// Asks that the record at `position`, or the last one if there is none, be made durable.
+    /// Asks that the record at `position`, or the last one if none is there, become durable.
     pub(crate) fn want_sync(&mut self, position: Position) {
         let last = Position::from_u64(self.next.as_u64() - 1);
         self.sync_wanted = self.sync_wanted.max(Some(position.min(last)));
@@ -374,12 +376,12 @@ impl Tail {
         self.unwritten.iter().find(|chunk| chunk.from(position).is_some()).cloned()
     }
 
-    /// The bytes from `position` on in the buffer that is being filled.
+    /// The bytes from `position` on, if the active buffer has them.
     pub(crate) fn active_from(&self, position: Position) -> Option<&[u8]> {
         self.active.as_ref()?.from(position)
     }
 
-    /// Forgets `group` in the file that is being appended to, if its last record is before `below`.
+    /// Forgets `group` in the present file, if its last record is before `below`.
     pub(crate) fn trim(&mut self, group: u32, below: Position) {
         let last = self.groups.get(&group).copied();
         if last.is_some_and(|last| Position::new(self.sequence, last) < below) {
@@ -387,14 +389,14 @@ impl Tail {
         }
     }
 
-    /// Moves the durable position; gives back whom that satisfies.
+    /// Moves the durable position. Gives the waiters that it satisfies.
     pub(crate) fn publish(&mut self, durable: Position) -> BTreeMap<(Position, u64), Waker> {
         self.durable = durable;
         let rest = self.durable_waiters.split_off(&(durable, 0));
         std::mem::replace(&mut self.durable_waiters, rest)
     }
 
-    /// A number that no other waiter has.
+    /// Gives a number that no other waiter has.
     pub(crate) fn waiter_id(&mut self) -> u64 {
         self.next_waiter += 1;
         self.next_waiter

@@ -1,5 +1,5 @@
-//! The committer's thread: calls `commit_once` while there is something to do, and is parked
-//! otherwise. The only thread that the log ever starts.
+//! The committer's thread: calls `commit_once` while there is something to do, and parks otherwise.
+//! The log starts no other thread.
 
 use std::{
     io,
@@ -9,15 +9,16 @@ use std::{
 
 use crate::{Log, Progress, tail::State};
 
-/// How soon a record that found no room on the disk is tried again.
+/// Interval of retries for a record that found no room on the disk.
 const STALL_RETRY: Duration = Duration::from_millis(250);
 
-/// How long a record that is not asked for stays in memory, once or twice this: then it is written to its file, without a
-/// sync. What was appended before that outlives the process if that is killed.
+/// Time for which a record stays in memory if no caller wants it durable, once or twice this. Then
+/// the committer writes it to its file, without a sync. Records appended before that survive a kill
+/// of the process.
 const WRITE_AFTER: Duration = Duration::from_millis(5);
 
-/// The running committer. Dropping it stops the thread after the commit under way; what was
-/// appended and not made durable stays in memory, so close the log first.
+/// The running committer. Dropping it stops the thread after the commit under way. Records that are
+/// not durable stay in memory, so close the log first.
 #[derive(Debug)]
 pub struct CommitterThread {
     log: LogRef,
@@ -34,7 +35,7 @@ impl std::fmt::Debug for LogRef {
 
 impl Log {
     /// Starts the thread that writes and syncs. One is enough; a second only waits for the first.
-    /// None starts if the log was opened [without one](crate::Env::without_thread).
+    /// Starts none if the log was opened [without one](crate::Env::without_thread).
     ///
     /// # Errors
     /// If the system has no thread to give.
@@ -48,7 +49,7 @@ impl Log {
         Ok(CommitterThread { log: LogRef(self.clone()), thread: Some(thread) })
     }
 
-    /// Waits for work. False when the thread is to end.
+    /// Waits for work. False if the thread must end.
     fn park(&self) -> bool {
         let inner = &self.inner;
         let mut tail = inner.tail.lock();
@@ -57,7 +58,7 @@ impl Log {
                 return false;
             }
             if tail.stall.is_some() {
-                // Room on a disk is not told of.
+                // No event tells of room on a disk.
                 inner.work.wait_for(&mut tail, STALL_RETRY);
                 return !tail.stop;
             }
@@ -78,7 +79,7 @@ impl Log {
                 }
             };
             (tail.parked, tail.sleeps) = (false, false);
-            // The file that appenders wait for is tried again.
+            // Tries the file that appenders wait for again.
             tail.kick |= timed_out && gathered.is_none();
             if timed_out && tail.gathered_from() == gathered && !tail.stop {
                 return true;
@@ -87,7 +88,8 @@ impl Log {
     }
 }
 
-/// An error ends the thread: the log is out of service, and everybody has been told.
+/// Runs until the log closes or fails. An error ends the thread: the log is out of service, and all
+/// waiters know.
 fn run(log: &Log) {
     loop {
         match log.commit_once() {

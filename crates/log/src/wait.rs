@@ -1,7 +1,7 @@
-//! Futures of those who wait: for durability, for room. They need no runtime.
+//! Futures for waiting callers: for durability, for room. They need no runtime.
 //!
-//! A waiter is registered under the same mutex under which the committer publishes, so no wake-up
-//! can be lost; a dropped waiter takes itself off the list.
+//! A waiter registers under the mutex under which the committer publishes, so no wake-up is lost. A
+//! dropped waiter takes itself off the list.
 
 use std::{
     future::Future,
@@ -55,7 +55,7 @@ impl Future for WaitDurable {
 impl Drop for WaitDurable {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
-        // Published: the list has let go of us already.
+        // Published: the list has dropped this waiter already.
         if self.inner.durable() <= self.position {
             self.inner.tail.lock().durable_waiters.remove(&(self.position, id));
         }

@@ -1,4 +1,4 @@
-//! Reading many records back, in the order in which they stand: a system call for a window of them
+//! Reading many records back in the order of their places: one system call for a window of them,
 //! instead of two for each.
 
 use std::{
@@ -12,7 +12,7 @@ use crate::{
     format::{RECORD_HEADER_BYTES, RecordHeader},
 };
 
-/// How many bytes of a file are read at once, unless a record is longer.
+/// Bytes of a file in one read, unless a record is longer.
 const WINDOW_BYTES: usize = 256 << 10;
 
 /// A part of a file as it was during one use.
@@ -20,7 +20,7 @@ struct Seen {
     file: Arc<LogFile>,
     nonce: u64,
     sequence: u32,
-    /// Where in the file `bytes` begin.
+    /// Offset of `bytes` in the file.
     offset: u32,
 }
 
@@ -29,14 +29,14 @@ pub struct Window {
     log: Log,
     seen: Option<Seen>,
     bytes: Vec<u8>,
-    /// The last record that was found in the window, and where its payload is.
+    /// The last record that was found in the window, and the place of its payload.
     last: Option<(Position, Range<usize>)>,
     /// The last record that was not in a file yet.
     alone: (Position, Vec<u8>),
 }
 
 impl Log {
-    /// A reader for many records. Quick if they are asked for in the order of their positions.
+    /// Makes a reader for many records. It is quick if the caller goes in the order of positions.
     pub fn window(&self) -> Window {
         Window {
             log: self.clone(),
@@ -49,7 +49,7 @@ impl Log {
 }
 
 impl Window {
-    /// The payload of the record at `record`; `None` if its file was let go.
+    /// Reads the payload of the record at `record`; `None` if its file was let go.
     ///
     /// # Errors
     /// As [`Log::read_verified`].
@@ -69,9 +69,9 @@ impl Window {
         }
     }
 
-    /// Where in the window the payload of a record is; moves the window there if it must.
+    /// Finds the payload of a record in the window; moves the window there if it must.
     fn place(&mut self, record: Position) -> Result<Option<Range<usize>>> {
-        // Whoever wants parts of a record asks for it many times: it is verified once.
+        // A caller that wants parts of a record asks for it many times: verify it once.
         if let Some((last, payload)) = &self.last
             && *last == record
         {
@@ -86,7 +86,7 @@ impl Window {
         Ok(found)
     }
 
-    /// Where in the window the payload of a record is, if the whole record is in there.
+    /// Finds the payload of a record in the window, if the whole record is in there.
     fn find(&self, record: Position) -> Result<Option<Range<usize>>> {
         let Some(seen) = self.seen.as_ref().filter(|seen| seen.sequence == record.sequence())
         else {
@@ -113,7 +113,8 @@ impl Window {
         Ok(Some(at as usize + layout.payload_at() as usize..to))
     }
 
-    /// Fills the window from a record on with what is in its file; leaves it empty if nothing is there.
+    /// Fills the window from a record on with the bytes of its file; leaves it empty if there are
+    /// none.
     fn load(&mut self, record: Position) {
         self.seen = None;
         let written = Position::from_u64(self.log.inner.written.load(Ordering::Acquire));
@@ -131,7 +132,7 @@ impl Window {
         }
         self.bytes.clear();
         self.last = None;
-        // A bad place may be another record's: whether this one can be read shows when it is read alone.
+        // A bad place may be another record's. Reading this one alone will show whether it is good.
         let mut is_read = self.extend(&source.file, from, here.min(WINDOW_BYTES));
         if let Ok(header) = RecordHeader::decode(&self.bytes) {
             let whole = header.layout().end() as usize;
@@ -147,7 +148,7 @@ impl Window {
         }
     }
 
-    /// Reads on until the window holds `len` bytes; says whether that went well.
+    /// Reads on until the window holds `len` bytes; true if that succeeds.
     fn extend(&mut self, file: &LogFile, from: u64, len: usize) -> bool {
         let has = self.bytes.len();
         if len <= has {

@@ -16,22 +16,22 @@ use rustix::{
 
 use super::{Disk, DiskFile};
 
-/// A directory of the local file system. Locking it against other processes is the caller's task.
+/// A directory of the local file system. The caller locks it against other processes.
 #[derive(Debug)]
 pub struct FileDisk {
     dir: PathBuf,
     copies_on_write: Option<&'static str>,
 }
 
-/// File systems that never write to the same place again, by the numbers that statfs tells.
+/// File systems that never write to one place twice, by their numbers in statfs.
 const COPY_ON_WRITE: [(u32, &str); 4] =
     [(0x9123_683E, "btrfs"), (0x2FC1_2FC1, "zfs"), (0xCA45_1A4E, "bcachefs"), (0x3434, "nilfs2")];
 
 impl FileDisk {
-    /// The directory `dir`, which must exist.
+    /// Uses the directory `dir`, which must exist.
     pub fn new(dir: impl AsRef<Path>) -> Self {
         let dir = dir.as_ref().to_owned();
-        // Of one that can't be asked, the next call says why.
+        // If statfs fails, the next call says why.
         let kind = rustix::fs::statfs(&dir).map_or(0, |found| found.f_type as u32);
         let found = COPY_ON_WRITE.iter().find(|(number, _)| *number == kind);
         Self { dir, copies_on_write: found.map(|(_, name)| *name) }
@@ -42,7 +42,7 @@ impl Disk for FileDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
-            // A name that is no UTF-8 is none of the log's.
+            // A name that is not UTF-8 is not the log's.
             names.extend(entry?.file_name().into_string().ok());
         }
         Ok(names)
@@ -68,7 +68,7 @@ impl Disk for FileDisk {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// Zeros would be written to one place and the records to another.
+    /// False on such file systems: zeros would go to one place and the records to another.
     fn wants_zero_fill(&self) -> bool {
         self.copies_on_write.is_none()
     }
@@ -78,13 +78,14 @@ impl Disk for FileDisk {
     }
 }
 
-/// A file, opened twice. What either writes the other reads; the syncs are all `cached`'s, so that it is
-/// the one that is told of failed writes.
+/// A file, opened twice. Each handle reads the other's writes. Only `cached` syncs, so that the
+/// system reports failed writes to it.
 struct FsFile {
     cached: File,
     /// None where the file system has no direct IO.
     direct: Option<File>,
-    /// Direct IO wants places or lengths that records don't have (a disk of blocks above 512 bytes).
+    /// True if direct IO needs offsets or lengths that records do not have (on a disk of blocks
+    /// above 512 bytes).
     is_refused: AtomicBool,
 }
 

@@ -1,4 +1,4 @@
-//! A disk in memory, for nodes that keep no log: nothing survives the process.
+//! A disk in memory, for nodes that keep no log: its files end with the process.
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -6,8 +6,8 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Disk, DiskFile};
 
-/// A disk in memory. Nothing survives the process, so `sync` promises nothing: a node that uses it
-/// must give its durability elsewhere. Memory grows with the files in use, up to the log's cap.
+/// A disk in memory. Its files end with the process, so `sync` promises nothing: a node that uses
+/// it must get its durability elsewhere. Memory grows with the files in use, up to the log's cap.
 #[derive(Debug, Default)]
 pub struct MemDisk {
     files: Mutex<BTreeMap<String, Arc<RwLock<Vec<u8>>>>>,
@@ -75,7 +75,7 @@ impl DiskFile for MemFile {
     }
 }
 
-/// Copies what `image` has at `offset` to `buf`; says how much that was.
+/// Copies the bytes of `image` at `offset` to `buf`. Gives their number.
 pub(crate) fn copy_out(image: &[u8], offset: u64, buf: &mut [u8]) -> usize {
     let from = (offset as usize).min(image.len());
     let count = buf.len().min(image.len() - from);

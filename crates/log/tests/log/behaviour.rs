@@ -1,5 +1,5 @@
-//! What callers rely on while the log is open: room, waiting, low-water marks, reuse, failure, and
-//! what each of these costs in disk operations.
+//! Tests of the open log: room, waiting, low-water marks, reuse, failure, and the disk operations
+//! that each of these costs.
 use crate::common::{Record, append_durable, drive, open_with, poll_now, recover, settle, small};
 use skerry_log::{
     Disk, Error, ErrorKind, FullReason, Log, MemDisk, Position, Progress, ReadOutcome, Settings,
@@ -49,7 +49,8 @@ fn a_durable_append_is_one_write_and_one_sync() {
     assert_eq!(disk.operations() - before, 2, "four appends share a commit");
 }
 
-/// Who is alone in waiting syncs by itself, at the same cost, and leaves nothing undone; who is not alone waits.
+/// A single waiter syncs by itself, at the cost of the committer, and leaves nothing undone. One of
+/// several waits.
 #[test]
 fn a_lone_sync_needs_no_committer() {
     let (disk, log) = fresh();
@@ -71,7 +72,7 @@ fn a_lone_sync_needs_no_committer() {
     assert!(log.try_sync(position).unwrap());
 }
 
-/// A whole file of lone syncs: what has to be made ready is left to the committer, who is told.
+/// Lone syncs over a whole file leave the preparation of files to the committer, and tell it.
 #[test]
 fn lone_syncs_go_on_over_a_change_of_file() {
     let (disk, log) = fresh();
@@ -108,7 +109,7 @@ fn a_change_of_file_costs_two_syncs_and_a_header() {
     let done = log.wait_durable(second);
     log.commit_once().unwrap();
     assert_eq!(log.counters().switches, switches + 1);
-    // Header write and sync, record write; then the maintenance that the commit ended with.
+    // Header write and sync, record write; then the preparation with which the commit ended.
     assert!(disk.operations() - before <= 3 + 4, "{}", disk.operations() - before);
     drive(&log, done).unwrap();
 }
@@ -282,7 +283,7 @@ fn memory_is_bounded_by_the_buffers() {
             Err(error) => break error,
         }
     };
-    // The change of file comes first here, so it is either limit; never more than the buffers.
+    // The change of file comes first here, so either limit may hold; never more than the buffers.
     assert_eq!(full.kind(), ErrorKind::Full);
     assert!(bytes <= small().buffers * small().buffer_bytes);
     let room = log.wait_room(1000).unwrap();
@@ -376,14 +377,14 @@ fn settings_may_change_between_openings() {
     let smaller = Settings { cap_bytes: 32 << 10, ..small() };
     let (log, mut recovery) = open_with(&disk, smaller, 3).unwrap();
     while recovery.next().unwrap().is_some() {}
-    // The next header, after a change of file, lists what is left.
+    // The next header, after a change of file, lists the files that are left.
     for _ in 0..4 {
         log.trim(1, Position::MAX);
         append_durable(&log, &record(1, 5000));
     }
     drive(&log, log.close()).unwrap();
     disk.kill();
-    // What was free when the log was opened is removed then, as far as the cap has no room for it.
+    // An opening removes the free files that the cap has no room for.
     let (_, mut recovery) =
         open_with(&disk, Settings { cap_bytes: 32 << 10, ..small() }, 5).unwrap();
     while recovery.next().unwrap().is_some() {}
@@ -404,7 +405,7 @@ fn a_disk_in_memory_serves_while_the_process_lives() {
     assert_eq!(found, positions.len());
 }
 
-/// One group's records are found among others', over several files, while the log goes on.
+/// A group's records are found among others', over several files, while the log goes on.
 #[test]
 fn a_groups_records_are_read_while_the_log_is_in_use() {
     let (_disk, log) = fresh();
@@ -428,7 +429,7 @@ fn a_groups_records_are_read_while_the_log_is_in_use() {
     assert!(log.group_records(3).next().unwrap().is_none());
 }
 
-/// What nobody needs is not there any more after a close; what somebody needs is, wherever the machine dies.
+/// After a close, unneeded records are gone and needed ones are there, wherever the machine dies.
 #[test]
 fn a_log_of_which_nothing_is_needed_is_closed_empty() {
     for files in [false, true] {

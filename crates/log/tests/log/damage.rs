@@ -1,5 +1,5 @@
-//! What recovery does with bytes that changed: damage to a place that is known to have been
-//! durable is an error that names it; at the very end it can't be told from a torn write.
+//! Recovery of changed bytes. Damage to a place that was surely durable is an error that names it.
+//! At the very end it can't be told from a torn write.
 use crate::common::{Record, append_durable, drive, file_of, open, recover, settle, small};
 use skerry_log::{Disk, Error, ErrorKind, Log, Position, RECORDS_START, Verified, sim::SimDisk};
 
@@ -7,7 +7,7 @@ fn record(group: u32, fill: u8, bytes: usize) -> Record {
     Record { group, kind: 3, payload: vec![fill; bytes] }
 }
 
-/// A fresh log with so many durable records of about 1 KiB each, the log dropped.
+/// A fresh log with this many durable records of about 1 KiB each, the log dropped.
 fn written(count: u8) -> (SimDisk, Vec<Position>) {
     let disk = SimDisk::new();
     let (log, _) = recover(&disk, 1).unwrap();
@@ -20,7 +20,7 @@ fn positions_of(disk: &SimDisk) -> Vec<Position> {
     recover(disk, 2).unwrap().1.into_iter().map(|(position, _)| position).collect()
 }
 
-/// That opening fails, closed, and names this place.
+/// Asserts that opening fails, closed, and names this place.
 fn assert_damaged_at(disk: &SimDisk, name: &str, offset: u64, what: &str) {
     let error = recover(disk, 3).map(|(_, found)| found).expect_err(what);
     assert_eq!(error.kind(), ErrorKind::Damaged, "{what}: {error}");
@@ -32,7 +32,7 @@ fn assert_damaged_at(disk: &SimDisk, name: &str, offset: u64, what: &str) {
 fn a_flipped_bit_that_a_later_record_covers_is_damage() {
     let (disk, positions) = written(4);
     let (name, offset) = file_of(&disk, positions[1]);
-    // Header, payload, of the record; not its padding, which says nothing.
+    // Header and payload of the record; a change of its padding harms nothing.
     for at in 0..(64 + 900) {
         disk.kill();
         disk.flip_bit(&name, offset + at, (at % 8) as u8).unwrap();
@@ -48,7 +48,7 @@ fn a_flipped_bit_in_the_last_record_ends_the_log_there() {
     let (name, offset) = file_of(&disk, positions[3]);
     disk.flip_bit(&name, offset + 70, 1).unwrap();
     assert_eq!(positions_of(&disk), positions[..3]);
-    // And it stays away, even if the bit comes back.
+    // And the record stays away, even if the bit comes back.
     disk.kill();
     disk.flip_bit(&name, offset + 70, 1).unwrap();
     assert_eq!(positions_of(&disk), positions[..3]);
@@ -180,7 +180,7 @@ fn records_of_an_earlier_use_never_come_back() {
         settle(&log).unwrap();
         let stale_bytes = stale_records(&disk, position);
         reused += u32::from(stale_bytes > 0);
-        // A copy of the medium as it is now, opened.
+        // Opens a copy of the present medium.
         let copy = SimDisk::new();
         for name in disk.list().unwrap() {
             copy.install(&name, &disk.contents(&name).unwrap());
@@ -194,7 +194,7 @@ fn records_of_an_earlier_use_never_come_back() {
     assert!(disk.list().unwrap().len() as u64 <= small().cap_bytes / small().file_bytes);
 }
 
-/// How many records of earlier uses lie behind `position` in its file.
+/// Number of records of earlier uses behind `position` in its file.
 fn stale_records(disk: &SimDisk, position: Position) -> usize {
     let (name, offset) = file_of(disk, position);
     let bytes = disk.contents(&name).unwrap();
@@ -296,7 +296,7 @@ fn a_file_of_a_log_that_went_another_way_is_damage() {
     assert_damaged_at(&disk, &name, 0, "a file of the other");
 }
 
-/// A flipped byte of a record in a file keeps from a reader the pieces that it touches, and no others.
+/// A flipped byte in a record hides only the pieces that it touches from a reader.
 #[test]
 fn what_is_read_is_verified() {
     const FIRST: u64 = 3000;

@@ -1,5 +1,5 @@
-//! What happens during a commit: appends and trims between any two disk operations of it, then a
-//! loss of power. One thread: the disk itself calls back.
+//! Appends and trims between any two disk operations of a commit, then a loss of power. All on one
+//! thread: the disk itself calls back.
 use std::{io, sync::Arc};
 
 use crate::common::{Record, Reference, append_durable, env, for_seeds, read_all, small};

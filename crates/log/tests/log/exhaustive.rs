@@ -1,16 +1,16 @@
 //! A fixed history, stopped after every n-th disk operation, for every n, with several ways of
-//! losing what was not synced; and the recovery after it stopped in the same way.
+//! losing unsynced data. The recovery after it is stopped in every place, too.
 use crate::common::{Record, Reference, drive, recover, settle};
 use skerry_log::{
     Error, ErrorKind, Log, Position,
     sim::{SimDisk, SimRng},
 };
 
-/// Ways of losing power that are tried at each place.
+/// Ways of losing power at each place.
 const PATTERNS: u64 = 12;
 
 /// Appends through several changes of file and reuses, with waits, marks, trims and a reopening.
-/// The reference knows what may be there at any moment, even if this stops half-way.
+/// The reference knows which records may be there at any moment, even if this stops half-way.
 fn history(disk: &SimDisk, model: &mut Reference) -> Result<(), Error> {
     let mut rng = SimRng::new(11);
     for life in 0..2 {
@@ -115,7 +115,7 @@ fn recovery_itself_stopped_after_every_operation() {
     }
 }
 
-/// The log takes records again, and these survive a loss of power in their turn.
+/// Asserts that the log takes records again, and that these survive a loss of power.
 fn goes_on(disk: &SimDisk, log: Log, model: &mut Reference) {
     for group in 0..4 {
         log.trim(group, Position::MAX);

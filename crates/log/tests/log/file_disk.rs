@@ -68,10 +68,11 @@ fn default_settings_open_quickly_on_an_empty_directory() {
     );
 }
 
-/// What is written around the page cache and through it, in turns and side by side in one page, is one file.
+/// Writes around the page cache and through it, in turns and side by side in one page, make one
+/// file.
 #[test]
 fn writes_around_the_cache_and_through_it_are_one_file() {
-    // On a real disk if there is one here: file systems in memory have no direct IO.
+    // On a real disk if the machine has one: file systems in memory have no direct IO.
     let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     let file = FileDisk::new(dir.path()).create("f").unwrap();
     let mut rng = SimRng::new(7);
@@ -82,7 +83,7 @@ fn writes_around_the_cache_and_through_it_are_one_file() {
     for turn in 0..600_u32 {
         let len = 512 * (1 + rng.below(if turn % 8 == 0 { 120 } else { 12 })) as usize;
         let at = 512 * rng.below((expected.len() - len) as u64 / 512) as usize;
-        // From memory that direct IO refuses, at last.
+        // At last, from memory that direct IO refuses.
         let from = if turn < 500 { aligned } else { aligned + 1 };
         let bytes = &mut memory[from..from + len];
         bytes.fill_with(|| rng.next_u64() as u8);

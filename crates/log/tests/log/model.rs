@@ -48,7 +48,7 @@ impl Run {
                     self.model.recovered(&found);
                     self.model.durable = log.durable_position();
                     self.recoveries += 1;
-                    // The caller says again what it does not need.
+                    // The caller repeats which records it does not need.
                     for (&group, &mark) in &self.model.marks {
                         log.trim(group, mark);
                     }
@@ -78,7 +78,7 @@ impl Run {
         self.reopen();
     }
 
-    /// After an error: everything is refused from now on, and what was durable stays so.
+    /// After an error, the log refuses everything, and durable records stay.
     fn failed(&mut self, error: &Error) {
         assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
         let refused = self.log().append(0, 0, &[]).unwrap_err();

@@ -1,5 +1,5 @@
-//! Room on the disk: what is not needed is given back, and where a file that was written before is no promise of room
-//! (copy on write) records wait for it, as they do everywhere else.
+//! Room on the disk: the log gives unneeded files back. Where a written file is no promise of room
+//! (copy on write), records wait for room, as they do everywhere else.
 use std::{iter, sync::mpsc, thread, time::Duration};
 
 use crate::common::{
@@ -8,9 +8,9 @@ use crate::common::{
 use futures::executor::block_on;
 use skerry_log::{Disk, Error, Log, Position, Settings, sim::SimDisk};
 
-/// As many as the log says in `QUIET_NOTES`, and some.
+/// `QUIET_NOTES` of the log, and some more.
 const LONG_QUIET: u32 = 70;
-/// Much longer than it ever takes; only a hang gets there.
+/// Much longer than a run ever takes; only a hang gets there.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
 fn record(group: u32, bytes: usize) -> Record {
@@ -40,7 +40,7 @@ fn fill(log: &Log, group: u32) -> Position {
     }
 }
 
-/// Appends; a log that has no file for the next use makes one ready when it is asked for room.
+/// Appends. A log without a file for the next use prepares one when an appender asks for room.
 fn append_kicking(log: &Log, record: &Record) -> Position {
     record.append(log).unwrap_or_else(|_| {
         settle(log).unwrap();
@@ -48,7 +48,7 @@ fn append_kicking(log: &Log, record: &Record) -> Position {
     })
 }
 
-/// Which use of a file a position is in.
+/// The use of a file that a position is in.
 fn use_of(position: Position) -> u64 {
     position.as_u64() >> 32
 }
@@ -57,7 +57,7 @@ fn files(disk: &SimDisk) -> usize {
     disk.list().unwrap().len()
 }
 
-/// The present file, the next one, and what is kept for a burst.
+/// The present file, the next one, and the spare ones.
 fn files_at_rest() -> usize {
     2 + (small().spare_bytes / small().file_bytes) as usize
 }
@@ -102,7 +102,7 @@ fn a_log_that_needs_nothing_is_small_after_a_long_quiet() {
     assert_eq!(files(&disk), full, "and they come again when they are wanted");
 }
 
-/// A record is no quiet, also if the thread that wants it durable carries it out.
+/// A record ends the quiet, even if the thread that wants it durable carries it out.
 #[test]
 fn a_record_now_and_then_is_no_long_quiet() {
     let disk = SimDisk::new();
@@ -131,7 +131,7 @@ fn a_record_now_and_then_is_no_long_quiet() {
     assert_eq!(files(&disk), full);
 }
 
-/// Giving files back takes away none that a header at rest still lists, wherever the machine dies.
+/// Giving files back removes none that a header at rest still lists, wherever the machine dies.
 #[test]
 fn giving_back_loses_nothing() {
     for stop in 0.. {
@@ -157,8 +157,8 @@ fn giving_back_loses_nothing() {
     }
 }
 
-/// However little room there is, and whether it ends in a record or in a header: nobody is told of an error, and nothing
-/// that was durable is lost.
+/// With any room, and whether it ends in a record or in a header: no caller sees an error, and no
+/// durable record is lost.
 #[test]
 fn records_wait_for_room_where_rewriting_takes_some() {
     for room in (0..40 << 10).step_by(512) {
@@ -213,7 +213,7 @@ fn files_that_nobody_needs_make_room() {
     let log = fresh(&disk);
     let last = fill(&log, 1);
     log.trim(1, last);
-    // A header that lists what was let go of no more.
+    // A header that no longer lists the files that were let go.
     let position = drive(&log, log.append_waiting(1, 0, &[&[1; 7000]])).unwrap().position;
     drive(&log, log.wait_durable(position)).unwrap();
     let before = files(&disk);
@@ -223,8 +223,8 @@ fn files_that_nobody_needs_make_room() {
     assert_eq!(log.stall(), None);
 }
 
-/// The file that is ready for the next use makes room, too: what the present header lists can't go before another header
-/// is written, which takes room itself.
+/// The file for the next use makes room, too. The files that the present header lists can't go
+/// before another header is written, which itself takes room.
 #[test]
 fn the_file_of_the_next_use_makes_room() {
     let disk = SimDisk::new();
@@ -232,7 +232,7 @@ fn the_file_of_the_next_use_makes_room() {
     let log = fresh(&disk);
     let first = append_durable(&log, &record(1, 3000));
     let mut last = first;
-    // Every file has been written before: what is reserved is used up.
+    // Every file was written before: the reserved room is used up.
     while use_of(last) < use_of(first) + 8 {
         log.trim(1, last);
         last = append_durable(&log, &record(1, 3000));
@@ -242,7 +242,7 @@ fn the_file_of_the_next_use_makes_room() {
     settle(&log).unwrap();
     let full_use = use_of(last);
     disk.copy_on_write(Some(0));
-    // Into the next file, whose header lists what was let go of no more.
+    // Into the next file, whose header no longer lists the files that were let go.
     while use_of(last) == full_use {
         last = append_kicking(&log, &record(1, 3000));
         log.request_sync(last);
@@ -256,8 +256,8 @@ fn the_file_of_the_next_use_makes_room() {
     assert!(records.iter().any(|(position, _)| *position == last));
 }
 
-/// What is taken away to make room is listed by no header: wherever the machine dies, the log opens, with all that is
-/// needed.
+/// No header lists the files that are removed to make room. Wherever the machine dies, the log
+/// opens with all needed records.
 #[test]
 fn making_room_loses_nothing() {
     for stop in 0..200 {
@@ -318,8 +318,8 @@ fn a_log_that_waits_for_room_can_be_closed_and_says_why_it_was_not_clean() {
     assert!(records.iter().any(|(position, _)| *position == first));
 }
 
-/// Without the file of the next use, and with no room to make it, appenders wait and it is said why; the log's own thread
-/// finds out that there is room again.
+/// Without the file of the next use, and without room for it, appenders wait and `stall` says why.
+/// The log's own thread finds out when room is back.
 #[test]
 fn appenders_go_on_by_themselves_when_there_is_room_for_the_next_file() {
     let disk = SimDisk::new();
@@ -341,7 +341,8 @@ fn appenders_go_on_by_themselves_when_there_is_room_for_the_next_file() {
     drop(thread);
 }
 
-/// Where rewriting takes room, a disk with too little for a whole file still takes what it has room for.
+/// Where rewriting takes room, a disk without room for a whole file still takes records as far as
+/// its room goes.
 #[test]
 fn a_file_is_used_as_far_as_the_disk_goes() {
     let disk = SimDisk::new();
@@ -359,7 +360,7 @@ fn a_file_is_used_as_far_as_the_disk_goes() {
     assert!(log.durable_position() > last);
 }
 
-/// A disk that was full is a lower cap only while it is.
+/// A disk that was full is a lower cap only as long as it is full.
 #[test]
 fn room_that_comes_back_raises_the_cap_again() {
     let disk = SimDisk::new();
@@ -379,7 +380,7 @@ fn room_that_comes_back_raises_the_cap_again() {
     log.trim(1, last);
     let mut last = last;
     let full_use = use_of(last);
-    // Never more than it has free.
+    // Writes never more than the disk has free.
     while use_of(last) < full_use + 4 {
         last = append_kicking(&log, &record(1, 3000));
         drive(&log, log.wait_durable(last)).unwrap();

@@ -1,6 +1,6 @@
-//! The sample of format 2: it must go on being readable, and the code must go on writing
-//! the very same bytes. If this fails, the format has changed: raise its version, keep the old
-//! sample, and add one of the new version (`SKERRY_WRITE_SAMPLE=1`) and its text in the docs.
+//! The sample of format 2: it must stay readable, and the code must go on writing the very same
+//! bytes. If this fails, the format has changed: raise its version, keep the old sample, and add
+//! one of the new version (`SKERRY_WRITE_SAMPLE=1`) and its text in the docs.
 use std::{fmt::Write, fs, path::PathBuf};
 
 use crate::common::{Record, append_durable, drive, recover, settle};
@@ -84,6 +84,6 @@ fn write_sample(disk: &SimDisk) {
     }
     let (_, found) = recover(disk, 3).unwrap();
     fs::write(directory().join("records.txt"), listing(&found)).unwrap();
-    // Recovery has begun a new use: the sample is of before that.
+    // The recovery has begun a new use: the sample is from before that.
     panic!("sample written to {}: run again without SKERRY_WRITE_SAMPLE", directory().display());
 }

@@ -1,5 +1,5 @@
-//! Real threads: appenders that wait, readers, a trimmer, and the committer, on a log so small that
-//! room runs out all the time. A lost wake-up would hang it; a watchdog turns that into a failure.
+//! Real threads: waiting appenders, readers, a trimmer, and the committer, on a log so small that
+//! room always runs out. A lost wake-up would hang the test; a watchdog turns that into a failure.
 use std::{
     collections::VecDeque,
     sync::{
@@ -20,14 +20,14 @@ use skerry_log::{
 
 const APPENDERS: u32 = 6;
 const READERS: u64 = 2;
-/// Records of one appender that are kept, for the readers.
+/// Number of an appender's records that are kept, for the readers.
 const KEPT: usize = 2;
-/// Much longer than it ever takes; only a hang gets there.
+/// Much longer than a run ever takes; only a hang gets there.
 const WATCHDOG: Duration = Duration::from_secs(120);
 
 #[derive(Default)]
 struct Shared {
-    /// For each appender, its records that are not trimmed.
+    /// The untrimmed records of each appender.
     kept: [Mutex<VecDeque<(Position, u64)>>; APPENDERS as usize],
     done: AtomicBool,
     reads: AtomicU64,
@@ -40,7 +40,8 @@ fn payload(group: u32, number: u64) -> Vec<u8> {
     (0..length).map(|_| rng.next_u64() as u8).collect()
 }
 
-/// Who waits for room holds nothing, nor does who is done: else all could wait for each other for ever.
+/// An appender that waits for room, or is done, holds no records. Otherwise all could wait for each
+/// other for ever.
 fn append(log: &Log, shared: &Shared, group: u32, bytes: &[u8]) -> Position {
     loop {
         match log.append(group, 1, &[bytes]) {
@@ -99,7 +100,7 @@ fn reader(log: &Log, shared: &Shared, seed: u64) {
         if let Some(seen) = log.window().read(position).unwrap() {
             assert!(seen == expected, "{position} reads otherwise in a window");
         }
-        // Recycled is an answer only if the record is not kept any more.
+        // Recycled is a right answer only for a record that is no longer kept.
         let still = kept.lock().front().is_some_and(|(first, _)| *first <= position);
         match outcome {
             ReadOutcome::Read => assert!(buf == expected[from..], "{position} reads otherwise"),
@@ -187,8 +188,8 @@ fn a_failure_wakes_everybody() {
     });
 }
 
-/// What no flush asks for is in the file soon, so that it outlives the process: with no more than one record, and without a
-/// sync.
+/// A record that no flush asks for is soon in its file, even a single one, and without a sync. So
+/// it outlives the process.
 #[test]
 fn a_record_that_is_not_asked_for_is_written_all_the_same() {
     watched(|| {
