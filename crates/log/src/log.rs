@@ -266,8 +266,7 @@ impl Log {
 
     /// Makes the record at `position`, and all before it, durable on the caller's own thread. Does
     /// so only if the disk is quick and no other thread is about to: two changes of thread cost as
-    /// much as such a sync. True if the record is durable; otherwise wait with
-    /// [`Self::wait_durable`].
+    /// much. True if the record is durable; otherwise wait with [`Self::wait_durable`].
     ///
     /// Blocks the thread for about a millisecond at most, if the next sync is like the last.
     ///

@@ -69,8 +69,8 @@ impl Log {
     /// asks for no more.
     ///
     /// # Errors
-    /// `Damaged` if the bytes are not what was written, `Failed` if the disk can't be read
-    ///   (the log stays in service), `Invalid` if no record can be there.
+    /// `Damaged` if the bytes are not what was written. `Failed` if the disk can't be read; the log
+    /// stays in service. `Invalid` if no record can be there.
     pub fn read(&self, record: Position, offset: u32, buf: &mut [u8]) -> Result<ReadOutcome> {
         let nowhere = || Error::NoSuchPosition { position: record };
         if record.as_u64() >= self.inner.written.load(Ordering::Acquire) {

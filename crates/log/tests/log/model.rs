@@ -1,5 +1,5 @@
-//! Random histories on a simulated disk against a naïve reference: append, commit, wait, trim,
-//! mark, read, close, kill, loss of power, failing and stopping disks, in every order.
+//! Random histories on a simulated disk against a naïve reference, in every order. They append,
+//! commit, wait, trim, mark, read, close, kill, lose power, and fail or stop the disk.
 use crate::common::{Record, Reference, for_seeds, poll_now, recover, settle, small};
 use skerry_log::{
     Disk, Error, ErrorKind, FullReason, Log, Position,

@@ -1,6 +1,6 @@
 //! The sample of format 2: it must stay readable, and the code must go on writing the very same
-//! bytes. If this fails, the format has changed: raise its version, keep the old sample, and add
-//! one of the new version (`SKERRY_WRITE_SAMPLE=1`) and its text in the docs.
+//! bytes. If this fails, the format has changed. Then raise its version, keep the old sample, and
+//! add a new one (`SKERRY_WRITE_SAMPLE=1`) and its text in the docs.
 use std::{fmt::Write, fs, path::PathBuf};
 
 use crate::common::{Record, append_durable, drive, recover, settle};
@@ -13,8 +13,8 @@ fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/log/v2")
 }
 
-/// A history with everything that the format knows: reused files, a middle file gone, marks, a torn
-/// end that a later use closed, empty and long payloads.
+/// A history with everything that the format knows. It has reused files, a middle file gone, marks,
+/// a torn end that a later use closed, empty and long payloads.
 fn history() -> SimDisk {
     let disk = SimDisk::new();
     let mut rng = SimRng::new(1);

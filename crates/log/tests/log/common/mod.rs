@@ -1,4 +1,4 @@
-//! What the tests of the log share: opening on a simulated disk, seeds, and a naïve reference.
+//! Helpers of the log's tests: opening on a simulated disk, seeds, and a naïve reference.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "shared by tests only")]
 
@@ -15,7 +15,7 @@ use skerry_log::{
     sim::{SimDisk, SimRng},
 };
 
-/// Small files and buffers, so that everything that is rare happens often.
+/// Small files and buffers, so that rare events happen often.
 pub(crate) fn small() -> Settings {
     Settings {
         file_bytes: 16 << 10,
@@ -47,13 +47,13 @@ pub(crate) fn open_with(
     Log::open(Arc::new(disk.clone()) as Arc<dyn Disk>, settings, env(seed))
 }
 
-/// Opens, reads everything, and gives what was read.
+/// Opens, reads everything, and gives the records.
 pub(crate) fn recover(disk: &SimDisk, seed: u64) -> Result<(Log, Vec<(Position, Record)>), Error> {
     let (log, recovery) = open(disk, seed)?;
     Ok((log, read_all(recovery)?))
 }
 
-/// Everything that survived.
+/// Reads all surviving records.
 pub(crate) fn read_all(mut recovery: Recovery) -> Result<Vec<(Position, Record)>, Error> {
     let mut found = Vec::new();
     while let Some(record) = recovery.next()? {
@@ -63,7 +63,7 @@ pub(crate) fn read_all(mut recovery: Recovery) -> Result<Vec<(Position, Record)>
     Ok(found)
 }
 
-/// A record as the caller sees it.
+/// A record for the caller.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) group: u32,
@@ -93,7 +93,7 @@ impl Record {
         Self { group: rng.below(4) as u32, kind: rng.below(256) as u8, payload }
     }
 
-    /// Appends it, cut into parts at a place that depends on its content.
+    /// Appends the record, cut into parts at a place that depends on its content.
     pub(crate) fn append(&self, log: &Log) -> Result<Position, Error> {
         let cut = self.payload.len() / 3;
         let (head, rest) = self.payload.split_at(cut);
@@ -126,14 +126,14 @@ pub(crate) fn drive<T>(
     }
 }
 
-/// Every append that was made durable before this returns.
+/// Appends a record and makes it durable.
 pub(crate) fn append_durable(log: &Log, record: &Record) -> Position {
     let position = record.append(log).unwrap();
     drive(log, log.wait_durable(position)).unwrap();
     position
 }
 
-/// The name of the file that holds `position`, found by what is at rest.
+/// The name of the file that holds `position`, found by the bytes at rest.
 pub(crate) fn file_of(disk: &SimDisk, position: Position) -> (String, u64) {
     let offset = position.as_u64() & 0xffff_ffff;
     for name in disk.list().unwrap() {
@@ -146,7 +146,7 @@ pub(crate) fn file_of(disk: &SimDisk, position: Position) -> (String, u64) {
     panic!("no file holds {position}");
 }
 
-/// The seeds to run: `SKERRY_SEED` alone, or `SKERRY_SEEDS` of them (`default` otherwise), going on
+/// Runs the seeds: `SKERRY_SEED` alone, or `SKERRY_SEEDS` of them (`default` otherwise). Goes on
 /// for `SKERRY_TEST_SECONDS` if that is set.
 pub(crate) fn for_seeds(name: &str, default: u64, mut test: impl FnMut(u64)) {
     let number = |key: &str| std::env::var(key).ok().map(|text| text.parse::<u64>().unwrap());
@@ -177,7 +177,7 @@ impl Drop for SeedGuard<'_> {
     }
 }
 
-/// A naïve reference: everything appended in this history, in order.
+/// A naïve reference: all appended records of this history, in order.
 #[derive(Default)]
 pub(crate) struct Reference {
     pub(crate) records: BTreeMap<Position, Record>,
@@ -207,7 +207,7 @@ impl Reference {
         self.marks.get(&record.group).is_some_and(|mark| position < *mark)
     }
 
-    /// Compares what a recovery gave with what it may give, and takes it as the new history.
+    /// Compares a recovery's records with the allowed ones, and takes them as the new history.
     pub(crate) fn recovered(&mut self, found: &[(Position, Record)]) {
         let mut before = Position::ZERO;
         for (position, record) in found {
@@ -236,7 +236,7 @@ impl Reference {
         self.durable = Position::MAX;
     }
 
-    /// Reads every record that is not trimmed back, in all three ways.
+    /// Reads every untrimmed record back, in all three ways.
     pub(crate) fn check_reads(&self, log: &Log, rng: &mut SimRng) {
         use skerry_log::{ReadOutcome, Verified};
         let mut window = log.window();
