@@ -1,10 +1,10 @@
-//! Where something listens: a Unix socket or a TCP address, as people write it.
+//! The address of a listener: a Unix socket or a TCP address, and its text form.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The longest path of a Unix socket, bytes: the system's field has 108, one of them a final zero.
+/// The longest path of a Unix socket, bytes. The system's field has 108, one of them a final zero.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 
 /// An address to listen on or to connect to.
@@ -12,20 +12,20 @@ pub const UNIX_PATH_BYTES_MAX: usize = 107;
 pub enum Address {
     /// A Unix socket.
     Unix(PathBuf),
-    /// `HOST:PORT`; an IPv6 host is in brackets.
+    /// `HOST:PORT`, with an IPv6 host in brackets.
     Tcp(String),
 }
 
-/// Why a text is no address.
+/// Says why a text is no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// It has neither form.
+    /// The text has neither form.
     #[error("{text:?} is not an address: write unix:PATH or HOST:PORT, such as 127.0.0.1:4000")]
     Unreadable {
-        /// What was given.
+        /// The text.
         text: String,
     },
-    /// The system can't have a socket there.
+    /// The system can't have a socket at this path.
     #[error(
         "the path of the Unix socket {path} has {bytes} bytes, and the system allows 107: \
          choose a shorter directory with --data, or name another socket"
@@ -33,7 +33,7 @@ pub enum AddressError {
     PathTooLong {
         /// The path.
         path: String,
-        /// Its length.
+        /// Its length, bytes.
         bytes: usize,
     },
 }

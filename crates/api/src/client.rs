@@ -1,7 +1,7 @@
-//! A client of a node's control API: one method a command, typed errors, no retries.
+//! A client of a node's control API: one method for each command, typed errors, no retries.
 //!
-//! It opens one connection and keeps it. Whoever wants an operation repeated after a failure does
-//! so knowingly: none is repeated here.
+//! It opens one connection and keeps it. It never repeats an operation: only its caller knows
+//! whether a failed one may be repeated.
 
 use std::time::Duration;
 
@@ -14,14 +14,15 @@ use crate::v1::control_client::ControlClient;
 use crate::v1::jobs_client::JobsClient;
 use crate::{Address, Error, ErrorKind, Result, v1};
 
-/// How long a connection may take: a node on the same host or network answers at once.
+/// The longest time for a connection. A node on the same host or network answers at once.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// How often a node that says nothing is asked whether it is there: one that hangs is as good as away.
+/// Interval of keep-alives to a silent node. A node that hangs counts as away.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// What may be on its way unread on one stream, bytes: a few pieces of an export.
+/// Unread bytes on their way on one stream, at most: a few pieces of an export.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 
-/// The largest message about jobs that is taken, bytes: a job with its history has results of up to 1 MiB each.
+/// The largest accepted message about jobs, bytes. A job with its history has results of up to 1
+/// MiB each.
 const JOBS_MESSAGE_BYTES_MAX: usize = 128 << 20;
 
 /// A connection to a node. Clones share it.
@@ -43,7 +44,7 @@ macro_rules! unary {
 }
 
 unary! {
-    /// Makes an empty volume.
+    /// Creates an empty volume.
     create_volume(CreateVolumeRequest) -> Volume;
     /// Shows one volume.
     show_volume(ShowVolumeRequest) -> Volume;
@@ -53,24 +54,24 @@ unary! {
     rename_volume(RenameVolumeRequest) -> Volume;
     /// Deletes a volume.
     delete_volume(DeleteVolumeRequest) -> DeleteVolumeResponse;
-    /// Gives a volume up, or takes it from the node that holds it.
+    /// Releases a volume, or takes it by force from its owner.
     release_volume(ReleaseVolumeRequest) -> ReleaseVolumeResponse;
-    /// Makes a writable volume out of a snapshot.
+    /// Creates a clone of a snapshot.
     clone_volume(CloneVolumeRequest) -> Volume;
-    /// Puts a volume back to a snapshot; returns the one that keeps the state before.
+    /// Puts a volume back to a snapshot. Gives the snapshot that keeps the state before.
     rollback_volume(RollbackVolumeRequest) -> Snapshot;
     /// Takes a snapshot.
     create_snapshot(CreateSnapshotRequest) -> Snapshot;
     /// Deletes a snapshot.
     delete_snapshot(DeleteSnapshotRequest) -> DeleteSnapshotResponse;
-    /// How the node is.
+    /// Shows the node's state.
     get_status(GetStatusRequest) -> GetStatusResponse;
-    /// Checks everything that the bucket holds.
+    /// Checks the whole bucket.
     fsck(FsckRequest) -> FsckResponse;
 }
 
 impl Client {
-    /// Connects to the node at `address`; [`ErrorKind::Unavailable`] if none answers there.
+    /// Connects to the node at `address`. Gives [`ErrorKind::Unavailable`] if none answers there.
     pub async fn connect(address: &Address) -> Result<Self> {
         address.check().map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
         let channel = endpoint(address)?
@@ -84,18 +85,18 @@ impl Client {
         Ok(Self { control: ControlClient::new(channel.clone()), channel })
     }
 
-    /// The calls about jobs, as they were generated.
+    /// Gives the generated client of the calls about jobs.
     pub fn jobs(&self) -> JobsClient<Channel> {
         JobsClient::new(self.channel.clone()).max_decoding_message_size(JOBS_MESSAGE_BYTES_MAX)
     }
 
-    /// All volumes of the node's bucket, by name.
+    /// Lists all volumes of the node's bucket, by name.
     pub async fn list_volumes(&self) -> Result<Vec<v1::Volume>> {
         let pages = self.control.clone().list_volumes(v1::ListVolumesRequest {}).await?;
         collect(pages.into_inner(), |page| page.volumes).await
     }
 
-    /// A volume's snapshots, the oldest first.
+    /// Lists a volume's snapshots, oldest first.
     pub async fn list_snapshots(
         &self,
         request: v1::ListSnapshotsRequest,
@@ -104,7 +105,7 @@ impl Client {
         collect(pages.into_inner(), |page| page.snapshots).await
     }
 
-    /// Where two snapshots differ, in order.
+    /// Lists the ranges in which two snapshots differ, in order.
     pub async fn diff_snapshots(
         &self,
         request: v1::DiffSnapshotsRequest,
@@ -113,7 +114,7 @@ impl Client {
         collect(pages.into_inner(), |page| page.ranges).await
     }
 
-    /// Writes a volume from a stream of messages, the first of which is the head.
+    /// Writes a volume from a stream of messages. The first one is the head.
     pub async fn import_volume(
         &self,
         messages: impl Stream<Item = v1::ImportVolumeRequest> + Send + 'static,
@@ -121,7 +122,7 @@ impl Client {
         Ok(self.control.clone().import_volume(messages).await?.into_inner())
     }
 
-    /// Reads a volume or a snapshot: how many bytes there are, and a stream of what follows.
+    /// Reads a volume or a snapshot. Gives its size, bytes, and a stream of its parts.
     pub async fn export_volume(
         &self,
         request: v1::ExportVolumeRequest,
@@ -141,7 +142,7 @@ impl Client {
 pub enum Piece {
     /// Bytes.
     Data(v1::Data),
-    /// A part that reads as zeros.
+    /// A range of zeros.
     Hole(v1::Hole),
 }
 

@@ -1,4 +1,4 @@
-//! Errors of the API, and the one table that says which gRPC code each kind is.
+//! Errors of the API, and the one table of their gRPC codes.
 
 use std::error::Error as _;
 
@@ -6,28 +6,28 @@ use tonic::{Code, Status};
 
 use crate::v1;
 
-/// The longest sentence that is sent with an error, bytes: it travels in an HTTP/2 header, and
-/// peers refuse headers of more than a few KiB.
+/// The longest message sent with an error, bytes. It travels in an HTTP/2 header, and peers refuse
+/// headers of more than a few KiB.
 const MESSAGE_BYTES_MAX: usize = 2048;
 
-/// What a caller does about an error.
+/// Says what the caller does about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// A bug: report it.
     Internal,
-    /// There is no such thing.
+    /// The object does not exist.
     NotFound,
     /// The name is taken.
     Exists,
-    /// Something uses it: end that first.
+    /// The object is in use: end that use first.
     InUse,
-    /// Another node owns it: ask that node, or release it.
+    /// Another node owns the volume: ask that node, or release the volume.
     Fenced,
-    /// The request can't be carried out as it stands.
+    /// The request can't be carried out as written.
     Invalid,
     /// The node, its disk or its bucket can't serve now; try again later.
     Unavailable,
-    /// Data is damaged or of a format that isn't known.
+    /// Data is damaged or of an unknown format.
     Corrupt,
 }
 
@@ -55,17 +55,17 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of this kind; the message names the object and says what to do.
+    /// Makes an error of this kind. The message names the object and says what to do.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
 
-    /// What a caller does about it.
+    /// The kind.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The sentence.
+    /// The message.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -80,10 +80,10 @@ impl From<Error> for Status {
 }
 
 impl From<Status> for Error {
-    /// What a node answered. Codes that no node sends come from what lies between.
+    /// Reads a node's answer. Codes that no node sends come from a proxy between.
     fn from(status: Status) -> Self {
         if let Some(source) = status.source() {
-            // Made on this side, as the connection broke: the code says nothing.
+            // Made on this side when the connection broke: the code says nothing.
             let message = format!("the node stopped answering: {}", innermost(source));
             return Self::new(ErrorKind::Unavailable, message);
         }
@@ -98,7 +98,7 @@ impl From<Status> for Error {
 }
 
 impl From<&v1::Failure> for Error {
-    /// What a node answered about one item of a call.
+    /// Reads a node's answer about one item of a call.
     fn from(failure: &v1::Failure) -> Self {
         let kind = match failure.kind() {
             v1::FailureKind::Invalid => ErrorKind::Invalid,
@@ -113,7 +113,7 @@ impl From<&v1::Failure> for Error {
     }
 }
 
-/// The kind of a code that isn't ours.
+/// The kind of a code that no node sends.
 fn foreign(code: Code) -> ErrorKind {
     match code {
         Code::Cancelled | Code::DeadlineExceeded | Code::ResourceExhausted => {
@@ -125,7 +125,7 @@ fn foreign(code: Code) -> ErrorKind {
     }
 }
 
-/// The last of a chain of errors: the one that says what happened.
+/// The message of the last error of a chain, which is the cause.
 pub(crate) fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> String {
     let mut last: &'a (dyn std::error::Error + 'static) = error;
     while let Some(source) = last.source() {

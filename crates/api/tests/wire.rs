@@ -1,7 +1,7 @@
-//! What goes over the wire stays what it is: `proto/wire.txt` lists every method, field and value.
+//! Tests that the wire keeps its form: `proto/wire.txt` lists every method, field and value.
 //!
-//! A line that changes or vanishes breaks programs that are out there; new lines are fine. Set
-//! `SKERRY_BLESS=1` to write the file anew.
+//! A changed or lost line breaks programs in use; new lines are fine. `SKERRY_BLESS=1` writes the
+//! file anew.
 
 use std::fmt::Write as _;
 use std::path::Path;
