@@ -1,4 +1,5 @@
-//! Enqueues a few jobs, does them, and waits for the last: `cargo run -p skerry-client --example jobs -- ADDRESS`.
+//! Enqueues a few jobs, does them, and waits for the last. Run: `cargo run -p skerry-client
+//! --example jobs -- ADDRESS`.
 
 use skerry_client::{Address, Failure, Jobs, NewJob, Task, Worker};
 use tokio_util::sync::CancellationToken;

@@ -1,14 +1,16 @@
-//! Load for a node's jobs, for `benches/jobs`: `load ADDRESS WHAT COUNT CLIENTS BATCH`, one JSON document on standard
-//! output.
+//! Makes load on a node's jobs, for `benches/jobs`: `load ADDRESS WHAT COUNT CLIENTS BATCH`. Prints
+//! one JSON document on standard output.
 //!
-//! * `enqueue`: COUNT jobs, BATCH in each call, by CLIENTS at once;
+//! * `enqueue`: CLIENTS clients enqueue COUNT jobs, BATCH in each call;
 //! * `stream`: leases and ends COUNT jobs over CLIENTS connections with BATCH credits each;
-//! * `unary`: the same with calls of BATCH jobs;
-//! * `next`: the same, and each report takes what comes next: one call for BATCH jobs instead of two;
-//! * `heartbeat`: COUNT signs of life of CLIENTS jobs: calls for which nothing is written;
-//! * `latency`: COUNT jobs a second for ten seconds, from the call to the moment that one of CLIENTS waiting workers has
-//!   them; BATCH is how many milliseconds a worker holds a job;
-//! * `neighbour`: the same in the task group of the others' jobs, which the workers take too.
+//! * `unary`: as `stream`, by calls of BATCH jobs;
+//! * `next`: as `unary`, with one call for BATCH jobs instead of two: each report takes the next
+//!   jobs;
+//! * `heartbeat`: COUNT heartbeats of CLIENTS jobs, calls for which the node writes nothing;
+//! * `latency`: COUNT jobs a second for ten seconds. Measures from the call until one of CLIENTS
+//!   waiting workers has the job. A worker holds a job for BATCH milliseconds;
+//! * `neighbour`: as `latency`, in the task group of the other loads, whose jobs the workers take
+//!   too.
 
 #![expect(clippy::disallowed_methods, reason = "it measures")]
 
@@ -24,11 +26,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
 const GROUP: &str = "bench";
-/// Of the latency's own: others leave jobs behind.
+/// Task group of `latency` alone: other loads leave jobs behind.
 const ALONE: &str = "latency";
 const PAYLOAD: Bytes = Bytes::from_static(&[b'x'; 200]);
 const LATENCY_SECONDS: u64 = 10;
-/// Jobs that a worker has at once if it holds them.
+/// Credits of a worker that holds its jobs.
 const HELD: u32 = 32;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -56,7 +58,7 @@ async fn main() -> Outcome<()> {
 
 type Client = JobsClient<Channel>;
 
-/// Each client does its share, over a connection of its own; says how many jobs a second that is.
+/// Runs each client's share over a connection of its own, and prints the jobs a second.
 async fn rate<F>(
     address: &Address,
     count: u64,
@@ -194,7 +196,7 @@ async fn heartbeat(mut client: Client, count: u64) -> Outcome<()> {
     report(&mut client, jobs).await
 }
 
-/// Enqueues at a steady rate while workers wait, or are busy with others' jobs.
+/// Enqueues at a steady rate while workers wait, or are busy with other jobs.
 async fn latency(
     address: &Address,
     rate: u64,
@@ -253,7 +255,7 @@ async fn latency(
     Ok(())
 }
 
-/// Takes jobs, holds each for a while, and says how long those of the one who enqueues had waited.
+/// Takes jobs, holds each for a while, and gives the waiting times of this load's own jobs.
 async fn receive(
     mut client: Client,
     group: &str,
@@ -289,12 +291,12 @@ async fn receive(
         }
         for job in answer.jobs {
             let out = out.clone();
-            // Not all at once: work takes now less, now more.
+            // Spread, because work does not take equal times.
             let hold_us = rand::random_range(hold_ms * 500..hold_ms * 1500);
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_micros(hold_us)).await;
                 let outcomes = vec![done(job)];
-                // At the end nobody listens any more.
+                // The other end may be gone at the end.
                 let _ =
                     out.send(v1::WorkRequest { outcomes, credits: 1, ..Default::default() }).await;
             });

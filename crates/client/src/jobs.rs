@@ -8,32 +8,32 @@ use skerry_api::v1::jobs_client::JobsClient;
 use skerry_api::{Address, Client, Error, ErrorKind, Result, v1};
 use tonic::transport::Channel;
 
-/// A job that was enqueued, or was there already.
+/// A job that was enqueued now or before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enqueued {
-    /// What it is called.
+    /// Its id.
     pub id: String,
-    /// False if one of its id was there: nothing was changed then.
+    /// False if a job of this id was there: then the call changed nothing.
     pub is_new: bool,
 }
 
-/// Jobs in one call: how many, and bytes, but for the last.
+/// The most jobs in one call, and the bytes after which no further job joins it.
 const MESSAGE_JOBS_MAX: usize = 1000;
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
-/// A connection to a node's jobs. Clones share it. An answer means that what it says is durable.
+/// A connection to a node's jobs. Clones share it. An answer means that its content is durable.
 #[derive(Debug, Clone)]
 pub struct Jobs {
     client: JobsClient<Channel>,
 }
 
 impl Jobs {
-    /// Connects to the node at `address`; [`ErrorKind::Unavailable`] if none answers there.
+    /// Connects to the node at `address`. Gives [`ErrorKind::Unavailable`] if none answers there.
     pub async fn connect(address: &Address) -> Result<Self> {
         Ok(Self { client: Client::connect(address).await?.jobs() })
     }
 
-    /// The calls as they were generated, for what this type does not have.
+    /// Gives the generated client, for calls that this type does not have.
     pub fn raw(&self) -> JobsClient<Channel> {
         self.client.clone()
     }
@@ -41,17 +41,18 @@ impl Jobs {
     /// Enqueues a job.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] names the field that is out of range; [`ErrorKind::Unavailable`]: try again, with an id so
-    /// that no second job is made.
+    /// [`ErrorKind::Invalid`] names the field that is out of range. After
+    /// [`ErrorKind::Unavailable`], try again, with an id so that no second job is made.
     pub async fn enqueue(&self, job: NewJob) -> Result<Enqueued> {
         let mut all = self.enqueue_all([job]).await?;
         all.pop().unwrap_or_else(|| Err(out_of_order()))
     }
 
-    /// Enqueues many jobs, in as many calls as it takes; one that can't be keeps no other from it.
+    /// Enqueues many jobs, in as many calls as needed. A refused job keeps no other from being
+    /// enqueued.
     ///
     /// # Errors
-    /// If nothing is known of some: with ids, all can be enqueued again.
+    /// If the fate of some is unknown. Jobs with ids can all be enqueued again.
     pub async fn enqueue_all(
         &self,
         wanted: impl IntoIterator<Item = NewJob>,
@@ -80,10 +81,10 @@ impl Jobs {
         Ok(jobs.collect())
     }
 
-    /// Waits until a job has come to its end.
+    /// Waits for a job's end.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is none.
+    /// [`ErrorKind::NotFound`] if the job does not exist.
     pub async fn wait(&self, tenant: &str, id: &str) -> Result<v1::Job> {
         let mut all = self.wait_all(tenant, [id.to_owned()]).await?;
         match all.next().await {
@@ -92,7 +93,7 @@ impl Jobs {
         }
     }
 
-    /// Jobs with their ids, each as it comes to its end.
+    /// Gives jobs with their ids, each at its end.
     ///
     /// # Errors
     /// If the node can't be asked.
@@ -113,7 +114,7 @@ impl Jobs {
         Ok(Box::pin(ended))
     }
 
-    /// A job, as it is now.
+    /// Gives a job's present state.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`].
@@ -121,23 +122,23 @@ impl Jobs {
         Ok(self.raw().show_job(request(tenant, id)).await?.into_inner())
     }
 
-    /// Calls a job off; true if it has come to its end, false if its worker is told.
+    /// Cancels a job. True if the job has ended; false if its worker is told.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is none that has not come to its end.
+    /// [`ErrorKind::NotFound`] if no such job waits or runs.
     pub async fn cancel(&self, tenant: &str, id: &str) -> Result<bool> {
         Ok(self.raw().cancel_job(request(tenant, id)).await?.into_inner().is_done)
     }
 
-    /// Lets a job that has come to its end begin anew.
+    /// Restarts an ended job.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`]; [`ErrorKind::InUse`] if it has not come to its end.
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::InUse`] if the job has not ended.
     pub async fn restart(&self, tenant: &str, id: &str) -> Result<()> {
         Ok(self.raw().restart_job(request(tenant, id)).await.map(drop)?)
     }
 
-    /// Deletes a job that does not run.
+    /// Deletes a job that is not running.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::InUse`] if it runs.

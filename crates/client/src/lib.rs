@@ -1,9 +1,9 @@
-//! Jobs, for programs: enqueue them, wait for them, and do them.
+//! Jobs, for programs: enqueue them, wait for them, and work on them.
 //!
-//! Participants: a *node*, which keeps the jobs (`skerry serve`); a [`Jobs`] client, which asks it; a [`Worker`], which
-//! gets work from it and says what came of it. A job is done at least once: a worker that dies or is cut off loses
-//! its lease, and another one gets the job. What a worker says with a lease that is lost is refused, so the handler
-//! is told to stop and its outcome is dropped.
+//! Participants: a *node*, which keeps the jobs (`skerry serve`); a [`Jobs`] client, which asks it;
+//! a [`Worker`], which takes jobs from it and reports their outcomes. A job is done at least once.
+//! A worker that dies or is cut off loses its lease, and another worker gets the job. The node
+//! refuses reports under a lost lease. So the worker stops the handler and drops its outcome.
 #![forbid(unsafe_code)]
 
 mod jobs;

@@ -1,8 +1,8 @@
-//! What a worker has in hand, over as many connections as it takes.
+//! State of a worker over all its connections: running jobs, and outcomes to report.
 //!
-//! What must hold: an outcome is said again until the node has answered it; what is said with a lease that is lost is
-//! dropped; credits never exceed what the worker has room for; it hears while it speaks, so that neither side waits for
-//! the other for ever.
+//! Must hold: the worker repeats an outcome until the node has answered it. It drops reports under
+//! a lost lease. Credits never exceed its free room. It hears while it speaks, so that neither side
+//! waits for the other for ever.
 
 use crate::task::{Task, outcome, wrong_result};
 use crate::worker::Handler;
@@ -21,37 +21,38 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
-/// Messages on their way to the node: what comes up meanwhile goes into the next.
+/// Messages on their way to the node. News that comes meanwhile goes into the next one.
 const MESSAGES_MAX: usize = 2;
-/// Outcomes in one message: bytes, but for the last, and how many.
+/// The bytes after which no further outcome joins a message, and the most outcomes of one.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 const MESSAGE_OUTCOMES_MAX: usize = 10_000;
-/// No more jobs are taken while the node has not answered so many outcomes: each may hold a result of 1 MiB.
+/// Number of unanswered outcomes from which on the worker takes no jobs: each may hold a result of
+/// 1 MiB.
 const UNHEARD_MAX: usize = 1024;
-/// How often a worker without work says nothing.
+/// Interval between keep-alives of an idle worker.
 const BEAT_MAX: Duration = Duration::from_secs(10);
-/// The shortest time between two signs of life.
+/// The shortest interval between heartbeats.
 const BEAT_MIN: Duration = Duration::from_millis(20);
-/// How long a worker that stops tries to say how its last jobs ended; then their leases run out.
+/// Time for which a stopping worker tries to report its last outcomes. Then their leases run out.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(30);
-/// How long a worker that is done waits for the node to part.
+/// Time for which a worker that is done waits for the node to close the connection.
 const PART_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// A job that is being done.
+/// A running job.
 struct Running {
     stop: CancellationToken,
     abort: tokio::task::AbortHandle,
     lease_ms: u32,
 }
 
-/// What a worker has in hand.
+/// State of a worker.
 pub(crate) struct Session {
     group: String,
     name: String,
     concurrency: u32,
     handler: Arc<Handler>,
     running: HashMap<Bytes, Running>,
-    /// Also those that are being aborted: each place comes free when its handler has ended.
+    /// Also holds aborted handlers: a place comes free when its handler has ended.
     handlers: JoinSet<v1::Outcome>,
     /// Outcomes that the node has not answered.
     unheard: HashMap<Bytes, v1::Outcome>,
@@ -61,18 +62,18 @@ pub(crate) struct Session {
     said: Said,
 }
 
-/// What was said over the present connection, and what is to be.
+/// State of the present connection: what was sent, and what is to be sent.
 #[derive(Default)]
 struct Said {
     has_begun: bool,
     has_stopped: bool,
-    /// Jobs that the node may give still.
+    /// Jobs that the node may still give.
     credits: u32,
-    /// Signs of life are due.
+    /// True if heartbeats are due.
     beats: bool,
-    /// Jobs that have begun, and of which the node was not told.
+    /// Leases of jobs that began, and of which the node does not know.
     begun: Vec<Bytes>,
-    /// The leases of outcomes that were not said yet.
+    /// Leases of outcomes that were not sent yet.
     outcomes: VecDeque<Bytes>,
 }
 
@@ -98,18 +99,19 @@ impl Session {
         }
     }
 
-    /// Nothing is being done, and the node knows of all that was.
+    /// True if no job runs and the node has answered every outcome.
     pub(crate) fn is_idle(&self) -> bool {
         self.running.is_empty() && self.unheard.is_empty()
     }
 
-    /// What it has done since the connection broke is said over the next; so long at most.
+    /// Goes on working for `pause` after the connection broke. The next connection reports the
+    /// outcomes.
     pub(crate) async fn work_on(&mut self, pause: Duration, stop: &CancellationToken) {
         let end = Instant::now() + pause;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(end) => return,
-                // With nothing in hand there is nothing to come back for.
+                // With no job and no outcome, the worker need not come back.
                 () = stop.cancelled(), if self.is_idle() => return,
                 Some(done) = self.handlers.join_next() => {
                     if let Ok(outcome) = done {
@@ -120,7 +122,8 @@ impl Session {
         }
     }
 
-    /// Until when a worker that stops, and that has nothing more to do, says how its last jobs ended.
+    /// The end of the time in which a stopping worker without running jobs reports its last
+    /// outcomes.
     pub(crate) fn last_words_end(&mut self, is_stopping: bool) -> Option<Instant> {
         if !is_stopping || !self.running.is_empty() {
             return None;
@@ -128,7 +131,7 @@ impl Session {
         Some(*self.last_words_end.get_or_insert_with(|| Instant::now() + LAST_WORDS_TIME))
     }
 
-    /// Says what the node has not heard.
+    /// The error of a worker that gave up reporting.
     pub(crate) fn gave_up(&self) -> Error {
         let message = format!(
             "the node is away, and has not heard how {} jobs ended: others will do them again",
@@ -137,13 +140,13 @@ impl Session {
         Error::new(skerry_api::ErrorKind::Unavailable, message)
     }
 
-    /// The node has answered since this was asked before.
+    /// True if the node has answered since the last call of this method.
     pub(crate) fn has_heard(&mut self) -> bool {
         std::mem::take(&mut self.has_heard)
     }
 
-    /// Works over one connection, until it breaks, or until everything is done after `stop`. What came after that is
-    /// given back over the next.
+    /// Works over one connection until it breaks, or until everything is done after `stop`. The
+    /// next connection gives back jobs that come after that.
     pub(crate) async fn talk(&mut self, address: &Address, stop: &CancellationToken) -> Result<()> {
         let (to_node, requests) = mpsc::channel(MESSAGES_MAX);
         self.is_stopping = stop.is_cancelled();
@@ -169,7 +172,7 @@ impl Session {
                     self.hear(answer);
                 }
                 Some(done) = self.handlers.join_next() => {
-                    // One that was aborted has lost its lease.
+                    // An aborted handler has lost its lease.
                     if let Ok(outcome) = done {
                         self.finish(outcome);
                     }
@@ -190,7 +193,7 @@ impl Session {
         self.part(&mut answers).await
     }
 
-    /// Nothing more is said; jobs may be on their way.
+    /// Waits for the end of the node's messages; jobs may still be on their way.
     async fn part(&mut self, answers: &mut Streaming<v1::WorkResponse>) -> Result<()> {
         let parting = async {
             while let Some(answer) = answers.message().await? {
@@ -211,7 +214,7 @@ impl Session {
             || self.free_places() > 0
     }
 
-    /// What the worker would take beyond what it has and has asked for.
+    /// Number of jobs that the worker would take beyond its running ones and its credits.
     fn free_places(&self) -> u32 {
         if self.is_stopping || self.unheard.len() >= UNHEARD_MAX {
             return 0;
@@ -220,7 +223,7 @@ impl Session {
         self.concurrency.saturating_sub(busy).saturating_sub(self.said.credits)
     }
 
-    /// Everything that is to be said, or as much as a message takes.
+    /// Builds a message of all that is to be sent, as far as one message takes it.
     fn next_request(&mut self) -> v1::WorkRequest {
         let begin = || v1::WorkBegin {
             group: self.group.clone(),
@@ -239,7 +242,7 @@ impl Session {
         let beats = if beats {
             self.running.keys().cloned().collect()
         } else {
-            // How one that has ended meanwhile ended says enough.
+            // The outcome of a job that has ended meanwhile says enough.
             begun.into_iter().filter(|lease| self.running.contains_key(lease)).collect()
         };
         v1::WorkRequest { begin, credits, beats, outcomes, stop: self.is_stopping }
@@ -257,7 +260,7 @@ impl Session {
         outcomes
     }
 
-    /// A third of the shortest lease.
+    /// A third of the shortest lease, or [`BEAT_MAX`] without one.
     fn beat_interval(&self) -> Duration {
         let shortest = self.running.values().map(|job| job.lease_ms).min();
         shortest.map_or(BEAT_MAX, |ms| Duration::from_millis(u64::from(ms) / 3).max(BEAT_MIN))
@@ -295,7 +298,7 @@ impl Session {
             Some(v1::reported::Next::Failure(failure)) => failure,
             _ => v1::Failure::default(),
         };
-        // If the node could not keep it, it is said again over the next connection.
+        // If the node could not keep it, the next connection reports it again.
         if failure.kind() == v1::FailureKind::Unavailable {
             return;
         }
@@ -308,7 +311,7 @@ impl Session {
         }
     }
 
-    /// What is to be said until the node has answered it.
+    /// Queues an outcome until the node has answered it.
     fn say(&mut self, outcome: v1::Outcome) {
         self.said.outcomes.push_back(outcome.lease.clone());
         self.unheard.insert(outcome.lease.clone(), outcome);
@@ -330,7 +333,7 @@ impl Session {
         self.running.insert(job.lease, Running { stop, abort, lease_ms: job.lease_ms });
     }
 
-    /// Somebody else has the job, or will.
+    /// Stops a job whose lease is lost: another worker has it, or will.
     fn lose(&mut self, lease: &Bytes) {
         if let Some(running) = self.running.remove(lease) {
             running.stop.cancel();
@@ -339,7 +342,7 @@ impl Session {
     }
 
     fn finish(&mut self, outcome: v1::Outcome) {
-        // It may have been done just when its lease was lost.
+        // The job may have ended just when its lease was lost.
         if self.running.remove(&outcome.lease).is_some() {
             self.say(outcome);
         }

@@ -5,21 +5,22 @@ use skerry_api::v1;
 use std::collections::HashMap;
 use tokio_util::sync::CancellationToken;
 
-/// A job that the handler is to do.
+/// A job for the handler.
 #[derive(Debug, Clone)]
 pub struct Task {
-    /// What it is called.
+    /// Its id.
     pub id: String,
-    /// Whose it is.
+    /// Its tenant.
     pub tenant: String,
-    /// What is to be done.
+    /// Its payload.
     pub payload: Bytes,
-    /// What it can be found by.
+    /// Its metadata.
     pub metadata: HashMap<String, String>,
-    /// The first attempt is 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// Is cancelled when somebody calls the job off (return [`Failure::Cancelled`] then), or when the lease is lost
-    /// (what is returned is dropped then, and the handler is dropped where it waits).
+    /// Is cancelled when a person or program cancels the job; then return [`Failure::Cancelled`].
+    /// Is cancelled as well when the lease is lost; then the worker drops the handler where it
+    /// waits, and any outcome.
     pub stop: CancellationToken,
 }
 
@@ -40,50 +41,50 @@ impl Task {
     }
 }
 
-/// Why a job was not done.
+/// The failure of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// It is tried again, as its retry policy says.
+    /// The node tries the job again by its retry policy.
     Retry {
-        /// What kind, for programs.
+        /// Kind of the failure, for programs.
         code: String,
-        /// For people.
+        /// Message for people.
         message: String,
     },
-    /// Trying again is no use.
+    /// Another try would not help.
     Final {
-        /// What kind, for programs.
+        /// Kind of the failure, for programs.
         code: String,
-        /// For people.
+        /// Message for people.
         message: String,
     },
-    /// It stopped, as it was told to.
+    /// The handler stopped, as it was told to.
     Cancelled,
 }
 
 impl Failure {
-    /// It is tried again.
+    /// Makes a failure after which the node tries again.
     pub fn retry(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Retry { code: code.into(), message: message.into() }
     }
 
-    /// Trying again is no use.
+    /// Makes a failure after which no try would help.
     pub fn give_up(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Final { code: code.into(), message: message.into() }
     }
 }
 
-/// The largest result that a node takes, bytes.
+/// The largest result that a node accepts, bytes.
 const RESULT_BYTES_MAX: usize = 1 << 20;
-/// The longest code and message of an error that a node keeps, bytes.
+/// The longest code, and the longest message, of an error that a node keeps, bytes.
 const ERROR_BYTES_MAX: usize = 4096;
 
-/// What a worker says of an attempt whose result no node takes.
+/// The outcome of an attempt whose result the node refused.
 pub(crate) fn wrong_result(lease: Bytes, message: String) -> v1::Outcome {
     outcome(lease, Err(Failure::retry("InvalidResult", message)))
 }
 
-/// What a worker says of an attempt that is over.
+/// The outcome of an attempt that is over.
 pub(crate) fn outcome(lease: Bytes, done: Result<Bytes, Failure>) -> v1::Outcome {
     use v1::outcome::End;
     let failed = |mut code: String, mut message: String, is_final| {

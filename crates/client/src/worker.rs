@@ -1,4 +1,4 @@
-//! A worker: gets work of a task group, does some of it at once, and says what came of it.
+//! A worker: takes jobs of a task group, does several at once, and reports their outcomes.
 
 use crate::session::Session;
 use crate::task::{Failure, Task};
@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Between two attempts to connect: the first, and the longest.
+/// The pauses between two attempts to connect: the first, and the longest.
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// What does the work.
+/// The function that does the work.
 pub(crate) type Handler =
     dyn Fn(Task) -> futures::future::BoxFuture<'static, Result<Bytes, Failure>> + Send + Sync;
 
@@ -28,29 +28,29 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker of the node at `address`; one job at a time, unless told otherwise.
+    /// Makes a worker of the node at `address`. It does one job at a time by default.
     pub fn new(address: Address, group: impl Into<String>) -> Self {
         let name = format!("pid-{}", std::process::id());
         Self { address, group: group.into(), name, concurrency: 1 }
     }
 
-    /// What people see it called.
+    /// Sets the name that people see.
     pub fn name(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// So many jobs at once.
+    /// Sets the number of jobs at once.
     pub fn concurrency(self, concurrency: u32) -> Self {
         Self { concurrency: concurrency.max(1), ..self }
     }
 
-    /// Works until `stop`: then it takes no more, gives back what it has not begun, finishes what it has, and says so.
-    /// A node that is away is asked again and again, after `stop` for half a minute; what it has not heard of is said
-    /// again then.
+    /// Works until `stop`. Then it takes no more jobs, gives back the jobs that have not begun,
+    /// finishes the running ones, and reports. It asks an absent node again and again, after `stop`
+    /// for half a minute. It repeats reports that the node has not answered.
     ///
     /// # Errors
-    /// What the node will never take: a bad name or task group. `Unavailable` if it has not heard how the last jobs
-    /// ended: somebody else gets them.
+    /// `Invalid`, for what the node will never accept: a bad name or task group. `Unavailable` if
+    /// the node has not heard how the last jobs ended: other workers get them.
     pub async fn run<H, F>(self, stop: CancellationToken, handler: H) -> Result<()>
     where
         H: Fn(Task) -> F + Send + Sync + 'static,
@@ -62,7 +62,7 @@ impl Worker {
         loop {
             match session.talk(&self.address, &stop).await {
                 Ok(()) if session.is_idle() => return Ok(()),
-                // What came last of all is given back.
+                // Gives back the jobs that came last.
                 Ok(()) => {}
                 Err(error) if error.kind() == skerry_api::ErrorKind::Invalid => return Err(error),
                 Err(error) => tracing::info!(%error, "the node is away; asking again"),
