@@ -1,9 +1,9 @@
-//! Times commands of a node over one open connection, without the cost of starting a program:
+//! Times commands of a node over one open connection, without the start of a program:
 //!
 //! - `apitime ADDRESS snapshot VOLUME COUNT` takes snapshots one after the other and deletes each;
 //! - `apitime ADDRESS clone VOLUME@SNAPSHOT COUNT` clones a snapshot, and deletes each clone.
 //!
-//! One line each: the milliseconds that the command took.
+//! Prints one line for each: the milliseconds that the command took.
 
 use std::error::Error;
 use std::time::Instant;

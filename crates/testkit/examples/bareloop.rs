@@ -1,8 +1,8 @@
-//! What a disk can do without any server: `bareloop append|overwrite FILE SECONDS` writes 4 KiB and
-//! calls fdatasync, over and over, and prints how often a second.
+//! Measures a disk without any server: `bareloop append|overwrite FILE SECONDS` writes 4 KiB and
+//! calls fdatasync, over and over, and prints the rate.
 //!
-//! `append` lets the file grow; `overwrite` goes round a file that was filled before, so that a sync
-//! has no change of size to record.
+//! `append` lets the file grow. `overwrite` goes round a file that was filled before, so that a
+//! sync has no change of size to record.
 
 use std::error::Error;
 use std::fs::OpenOptions;

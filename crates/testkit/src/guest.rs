@@ -5,9 +5,9 @@
 //! let said = guest.disk(&uri).launch()?.wait()?;
 //! ```
 //!
-//! The guest has Debian's kernel and, read-only under an overlay, the host's root: every tool of the
-//! host runs in it. It is emulated (no KVM is needed), so it boots in some ten to thirty seconds, and
-//! nothing about its speed means anything.
+//! The guest has Debian's kernel and, read-only under an overlay, the host's root: every tool of
+//! the host runs in it. It is emulated and needs no KVM. So it boots in some ten to thirty seconds,
+//! and its speed means nothing.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -22,10 +22,10 @@ use crate::skip::{self, SkipReason};
 use crate::tool::Tool;
 use crate::uri::{Endpoint, NbdUri};
 
-/// How long a guest may take for all it does; an emulated one is slow on a busy machine.
+/// The longest life of a guest; an emulated one is slow on a busy machine.
 const GUEST_TIME_MAX: Duration = Duration::from_secs(600);
 
-/// How long a guest's disk waits for a server that went away, before its requests fail.
+/// Time for which a guest's disk waits for an absent server before its requests fail.
 const RECONNECT_SECONDS: u32 = 120;
 
 /// Builds the kernel and the initramfs.
@@ -39,14 +39,14 @@ pub struct Guest {
     memory_mib: u32,
 }
 
-/// A guest that runs.
+/// A running guest.
 #[derive(Debug)]
 pub struct RunningGuest {
     process: Process,
     dir: TempDir,
 }
 
-/// Whether guests can be had here; builds what they boot, once.
+/// Checks that guests can run here, and builds their kernel and initramfs once.
 ///
 /// # Errors
 /// The reason to skip.
@@ -57,12 +57,12 @@ pub fn available() -> Result<(), SkipReason> {
 }
 
 impl Guest {
-    /// A guest that runs `script` (bash, as root) and powers off.
+    /// Makes a guest that runs `script` (bash, as root) and powers off.
     pub fn new(script: impl Into<String>) -> Guest {
         Guest { script: script.into(), drives: Vec::new(), memory_mib: 1024 }
     }
 
-    /// Gives it an NBD export as its next disk: /dev/vda, /dev/vdb, ….
+    /// Adds an NBD export as its next disk: /dev/vda, /dev/vdb, ….
     #[must_use]
     pub fn disk(mut self, uri: &NbdUri) -> Guest {
         self.drives.push(uri.clone());
@@ -96,7 +96,7 @@ impl Guest {
             -device virtserialport,chardev=r,name=g.rc \
             -fsdev local,id=hr,path=/,security_model=none,readonly=on,multidevs=remap \
             -device virtio-9p-pci,fsdev=hr,mount_tag=hostroot";
-        // The kernel trusts the emulated clock and skips what only costs time here.
+        // The kernel trusts the emulated clock and skips steps that only cost time here.
         let append = "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check \
             random.trust_cpu=on mitigations=off";
         command.arg("-chardev").arg(path_option("file,id=r,path=", &dir.join("rc")));
@@ -130,7 +130,7 @@ impl Guest {
 }
 
 impl RunningGuest {
-    /// Waits until the script prints a line that is `wanted`.
+    /// Waits until the script prints the line `wanted`.
     ///
     /// # Errors
     /// When the guest ends, or prints nothing for too long.
@@ -141,15 +141,15 @@ impl RunningGuest {
     /// Kills the guest, as a power cut would.
     ///
     /// # Errors
-    /// When it does not end.
+    /// When the guest does not end.
     pub fn kill(self) -> io::Result<()> {
         self.process.kill().map(drop)
     }
 
-    /// Waits until the guest has powered off, and returns what its script printed.
+    /// Waits until the guest has powered off. Returns the output of its script.
     ///
     /// # Errors
-    /// When the script failed, or the guest never got that far; the error holds what was printed.
+    /// When the script failed, or the guest did not reach its end; the error holds the output.
     pub fn wait(self) -> io::Result<String> {
         let status = self.process.wait_within(GUEST_TIME_MAX)?;
         let read = |name: &str| std::fs::read(self.dir.path().join(name)).unwrap_or_default();
@@ -171,7 +171,7 @@ impl RunningGuest {
     }
 }
 
-/// Where the kernel and the initramfs are kept from run to run.
+/// The directory that keeps the kernel and the initramfs from run to run.
 fn cache_dir() -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)

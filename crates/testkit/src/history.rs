@@ -1,17 +1,17 @@
-//! What a crash test's clients did, and whether an image that is found afterwards can be true.
+//! The actions of a crash test's clients, and the check whether a later image agrees with them.
 //!
-//! Every write gets a number, and the moments when it was issued and when it was acknowledged are
-//! numbered by one counter. From that follows what any correct disk may hold:
+//! Every write gets a number. One counter numbers the moments of its issue and of its
+//! acknowledgement. A correct disk holds only images that follow from these:
 //!
-//! - **Flushed**: a write that was acknowledged before a flush was sent that was answered, or that
-//!   carried FUA itself, is there, or a later write to its block is.
-//! - **Prefix**: if a write is there, then so is every write that had been acknowledged before it was
-//!   issued. With one write in flight at a time this says: the image is the state after exactly the
-//!   first n writes. With several, it says the same of every order that the clients could tell.
+//! - **Flushed**: a write is there, or a later write to its block, if it was acknowledged before a
+//!   flush was sent that was answered. So is a write that carried FUA itself.
+//! - **Prefix**: if a write is there, then so is every write that was acknowledged before its
+//!   issue. With one write in flight at a time, the image is the state after exactly the first n
+//!   writes. With several, the rule covers every order that the clients could tell.
 //! - **Issued**: nothing is there that was never written, or that a former crash had already lost.
 //!
-//! Two writes to one block are never in flight together ([`crate::load`] sees to it), so a block's
-//! writes are in order by their numbers.
+//! Two writes to one block are never in flight together ([`crate::load`] sees to it). So a block's
+//! writes are in the order of their numbers.
 
 mod check;
 #[cfg(test)]
@@ -33,7 +33,7 @@ use crate::stamp::{Block, Content, Sequence};
 /// A moment: the running number of an issue or an acknowledgement.
 pub type Moment = u64;
 
-/// What a numbered request did to its block.
+/// Effect of a numbered request on its block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Wrote a stamp.
@@ -49,16 +49,16 @@ struct Operation {
     kind: Kind,
     issued: Moment,
     acknowledged: Option<Moment>,
-    /// It was acknowledged with FUA, so no flush is needed for it.
+    /// True if it was acknowledged with FUA, so that it needs no flush.
     durable: bool,
 }
 
-/// A flush that has been sent; hand it back when it is answered.
+/// A flush that was sent; give it back when it is answered.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "a flush counts only when it is handed back"]
 pub struct FlushSent(Moment);
 
-/// The record of one disk's life since its last known state; shared between its clients.
+/// The record of one disk's life since its last known state, shared between its clients.
 #[derive(Debug)]
 pub struct History {
     seed: u64,
@@ -69,9 +69,9 @@ pub struct History {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What each block held when this record began; blocks that are not here held zeroes.
+    /// Content of each block when this record began; zeroes for a block that is not here.
     base: HashMap<Block, Sequence>,
-    /// By sequence number, which starts after the last one of the record before.
+    /// By sequence number, which goes on after the last one of the record before.
     operations: BTreeMap<Sequence, Operation>,
     sequence_last: Sequence,
     moment: Moment,
@@ -88,14 +88,15 @@ impl History {
         History { seed, blocks, state, acknowledged: Condvar::new() }
     }
 
-    /// A new record of a disk that starts as a copy of what `image`, checked against this, shows.
+    /// Makes a new record of a disk that starts as a copy of `image`, which was checked against
+    /// this record.
     #[must_use]
     pub fn fork(&self, image: &Image) -> History {
         let fork = History::new(self.seed, self.blocks);
         let mut state = fork.state.lock();
         state.base = image.base();
-        // Its numbers start far from the parent's, so that a block of the one is never taken for
-        // one of the other.
+        // Its numbers start far from the parent's, so that no block of one passes for a block of
+        // the other.
         state.sequence_last = self.state.lock().sequence_last + (1 << 40);
         drop(state);
         fork
@@ -113,7 +114,8 @@ impl History {
         self.blocks
     }
 
-    /// The present moment: later than everything recorded so far, earlier than all that follows.
+    /// The present moment: later than everything recorded so far, earlier than everything that
+    /// follows.
     #[must_use]
     pub fn now(&self) -> Moment {
         self.state.lock().tick()
@@ -130,7 +132,7 @@ impl History {
         sequence
     }
 
-    /// Records that the request was answered; `durable` says that it carried FUA.
+    /// Records that the request was answered. `durable` says that it carried FUA.
     pub fn acknowledge(&self, sequence: Sequence, durable: bool) {
         let mut state = self.state.lock();
         let moment = state.tick();
@@ -154,7 +156,7 @@ impl History {
         state.flushed = state.flushed.max(flush.0);
     }
 
-    /// How many requests have been acknowledged.
+    /// Number of acknowledged requests.
     #[must_use]
     pub fn acknowledged_count(&self) -> u64 {
         self.state.lock().acknowledged_count
@@ -163,16 +165,16 @@ impl History {
     /// Waits until `count` requests have been acknowledged.
     ///
     /// # Errors
-    /// When no request at all is acknowledged for as long as `PATIENCE`.
+    /// When no request at all is acknowledged within `PATIENCE`.
     pub fn wait_acknowledged(&self, count: u64) -> io::Result<()> {
         self.wait_acknowledged_within(count, PATIENCE)
     }
 
-    /// As [`History::wait_acknowledged`], with a patience of one's own: for a server that may have
-    /// every reason to acknowledge nothing.
+    /// As [`History::wait_acknowledged`], with another patience, for a server that may have every
+    /// reason to acknowledge nothing.
     ///
     /// # Errors
-    /// When no request at all is acknowledged for as long as `patience`.
+    /// When no request at all is acknowledged within `patience`.
     pub fn wait_acknowledged_within(&self, count: u64, patience: Duration) -> io::Result<()> {
         let mut state = self.state.lock();
         while state.acknowledged_count < count {
@@ -186,15 +188,15 @@ impl History {
         Ok(())
     }
 
-    /// Checks an image of the whole disk; see [`Bounds`] for what must hold.
+    /// Checks an image of the whole disk; [`Bounds`] says what must hold.
     ///
     /// # Errors
-    /// Every block that can't be true, or the write that is there without one that came before it.
+    /// Each impossible block, or a write that is there without an earlier one.
     pub fn check(&self, image: &Image, bounds: Bounds) -> Result<Found, Violation> {
         check::check(&self.state.lock(), image, bounds)
     }
 
-    /// Begins a new record at the state that `image` shows; what it lost must never come back.
+    /// Begins a new record at the state of `image`. Writes that it lost must never come back.
     pub fn restart_at(&self, image: &Image) {
         let mut state = self.state.lock();
         state.base = image.base();
@@ -203,7 +205,8 @@ impl History {
         state.flushed = state.moment;
     }
 
-    /// Writes the record to a file, one line a request, for who has to find out what went wrong.
+    /// Writes the record to a file, one line for each request, for a person who looks for the
+    /// fault.
     ///
     /// # Errors
     /// When the file can't be written.
@@ -228,19 +231,19 @@ impl State {
     }
 }
 
-/// What an image turned out to be.
+/// Counts of a checked image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
-    /// How many of the recorded writes are in it (or were overwritten in it).
+    /// Number of recorded writes that are in it, or were overwritten in it.
     pub included: u64,
-    /// How many were recorded.
+    /// Number of recorded writes.
     pub issued: u64,
-    /// How many were acknowledged.
+    /// Number of acknowledged writes.
     pub acknowledged: u64,
 }
 
 impl Image {
-    /// What the blocks held, as a new record's base.
+    /// The content of the blocks, as a new record's base.
     fn base(&self) -> HashMap<Block, Sequence> {
         self.blocks()
             .filter_map(|(block, content)| match content {

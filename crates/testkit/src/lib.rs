@@ -1,11 +1,11 @@
-//! What the tests of the whole program stand on: processes, nodes, an NBD client, a crash-proof
-//! record of what was written, mounts and guests. Never shipped.
+//! Helpers of the tests of the whole program: processes, nodes, an NBD client, a crash-proof record
+//! of writes, mounts and guests. Never shipped.
 //!
 //! It knows the program only from outside: its command line, its `ready` line, its NBD exports. So
-//! whatever serves NBD can stand in for it. It is synchronous, waits on events instead of sleeping,
-//! and ends every process it started by its pid, also when a test fails half-way.
+//! any NBD server can stand in for it. It is synchronous, and waits on events instead of sleeping.
+//! It ends every process that it started by its pid, also when a test fails half-way.
 //!
-//! A test that needs a tool asks for it with [`require!`], and is skipped visibly when it is missing.
+//! A test that needs a tool asks for it with [`require!`]; without the tool it is skipped visibly.
 
 #![forbid(unsafe_code)]
 
@@ -35,15 +35,15 @@ pub use uri::NbdUri;
 
 use std::time::Duration;
 
-/// How long a test waits for something that normally takes moments, before it calls it hung.
+/// Time for which a test waits for an event that normally takes moments, before it counts as hung.
 ///
-/// Generous on purpose: it is only reached by a defect, never by a slow machine.
+/// Generous on purpose: only a defect reaches it, never a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The number in environment variable `name`, or `default`; tests are scaled with it.
+/// The number in the environment variable `name`, or `default`. It scales a test.
 ///
 /// # Panics
-/// When the variable is set to something that is no number: a soak must not silently run short.
+/// When the variable is not a number: a soak must not silently run short.
 #[must_use]
 pub fn scale(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
@@ -55,9 +55,9 @@ pub fn scale(name: &str, default: u64) -> u64 {
     }
 }
 
-/// The seed of a test run: `SKERRY_SEED` to replay one, else one from the process's identity.
+/// The seed of a test run: `SKERRY_SEED` to replay one, else a fresh one.
 ///
-/// It is printed, so that a failure can be replayed.
+/// Prints it, so that a person can replay a failure.
 #[must_use]
 pub fn seed(test: &str) -> u64 {
     let seed = scale("SKERRY_SEED", fresh_seed());
@@ -65,7 +65,7 @@ pub fn seed(test: &str) -> u64 {
     seed
 }
 
-/// A seed that differs from run to run.
+/// Makes a seed that differs from run to run.
 fn fresh_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id()) >> 16

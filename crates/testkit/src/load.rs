@@ -1,8 +1,8 @@
-//! Clients that write stamped blocks over NBD, several in flight, until the server dies or they are
-//! told to stop, and record in a [`History`] all that they may rely on.
+//! Clients that write stamped blocks over NBD, several in flight, until the server dies or a test
+//! stops them. They record in a [`History`] all that they may rely on.
 //!
-//! Each connection has its own share of the blocks, and never two requests for one block in flight:
-//! otherwise nobody could say which came last.
+//! Each connection has its own share of the blocks, and never two requests for one block in flight.
+//! Otherwise no client could tell which came last.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -18,29 +18,29 @@ use crate::nbd::{NbdClient, Request};
 use crate::stamp::{self, BLOCK_BYTES, Block, Sequence};
 use crate::uri::NbdUri;
 
-/// How a load behaves.
+/// Behaviour of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadSettings {
-    /// Of the choices of block, kind and flush.
+    /// Seed of the choices of block, kind and flush.
     pub seed: u64,
-    /// Connections to the export. More than one needs an export with `CAN_MULTI_CONN`.
+    /// Number of connections to the export. More than one needs an export with `CAN_MULTI_CONN`.
     pub connections: u64,
-    /// Requests in flight on each.
+    /// Number of requests in flight on each.
     pub depth: usize,
-    /// A flush is sent once in so many requests, on average; 0 sends none.
+    /// Mean number of requests for each flush; 0 sends none.
     pub flush_every: u32,
-    /// Of a hundred requests, so many make a block zero.
+    /// Share of requests that make a block zero, percent.
     pub zero_percent: u32,
-    /// Of a hundred writes, so many carry FUA.
+    /// Share of writes with FUA, percent.
     pub fua_percent: u32,
-    /// Of a hundred requests, so many go to the first sixteenth of the disk.
+    /// Share of requests to the first sixteenth of the disk, percent.
     pub hot_percent: u32,
-    /// Ends by itself after so many requests on each connection.
+    /// Number of requests on each connection after which it ends by itself.
     pub requests_max: u64,
 }
 
 impl LoadSettings {
-    /// Two connections, sixteen in flight on each, a flush now and then, until it is stopped.
+    /// Two connections, sixteen requests in flight on each, a flush now and then, until stopped.
     #[must_use]
     pub fn busy(seed: u64) -> LoadSettings {
         LoadSettings {
@@ -70,12 +70,12 @@ pub struct Load {
     clients: Vec<JoinHandle<io::Result<Ending>>>,
 }
 
-/// How a load's connection came to its end.
+/// The end of a load's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// It was told to stop, or had sent all it was to send; everything was answered.
+    /// The load was stopped, or had sent all requests; everything was answered.
     Finished,
-    /// The server went away; what was in flight is of unknown fate.
+    /// The server went away. The fate of requests in flight is unknown.
     Lost,
     /// The server refused a request with this error number.
     Refused(u32),
@@ -85,7 +85,7 @@ impl Load {
     /// Connects, and begins to write.
     ///
     /// # Errors
-    /// When a connection can't be made, or the export's size isn't that of the history.
+    /// When a connection fails, or the export and the history differ in size.
     pub fn start(uri: &NbdUri, history: Arc<History>, settings: LoadSettings) -> io::Result<Load> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = Vec::new();
@@ -110,13 +110,13 @@ impl Load {
         Ok(Load { history, stop, clients })
     }
 
-    /// The record that it writes.
+    /// The record that the load writes.
     #[must_use]
     pub fn history(&self) -> &Arc<History> {
         &self.history
     }
 
-    /// Stops sending, waits for all answers, and says how each connection ended.
+    /// Stops sending, waits for all answers, and gives the end of each connection.
     ///
     /// # Errors
     /// When the server broke the protocol.
@@ -207,7 +207,7 @@ impl Client {
         self.nbd.submit(cookie, Request::Write { offset, data: &data, fua })
     }
 
-    /// Takes one answer; an error number if it is a refusal.
+    /// Takes one answer. Gives the error number of a refusal.
     fn receive(&mut self) -> io::Result<Option<u32>> {
         let reply = self.nbd.next_reply()?;
         let open = self.open.remove(&reply.cookie);
@@ -225,7 +225,7 @@ impl Client {
         Ok(None)
     }
 
-    /// A block of this connection's share that has nothing in flight.
+    /// Picks a block of this connection's share without a request in flight.
     fn pick(&mut self) -> Block {
         let share = self.history.blocks() / self.settings.connections;
         loop {
@@ -243,7 +243,7 @@ impl Client {
     }
 }
 
-/// Whether the error is how a connection looks whose server was killed.
+/// True if the error is that of a connection whose server was killed.
 fn is_loss(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), BrokenPipe | ConnectionReset | ConnectionAborted | UnexpectedEof)

@@ -1,7 +1,7 @@
-//! A real file system at native speed on an NBD export, without a guest: nbdfuse shows the export as
-//! a file, a loop device makes a disk of it, and the kernel mounts that.
+//! A real file system at native speed on an NBD export, without a guest. The tool nbdfuse shows the
+//! export as a file, a loop device makes a disk of it, and the kernel mounts that.
 //!
-//! It is undone in the opposite order, also when a test fails. It needs root.
+//! The guard undoes all this in the opposite order, also when a test fails. It needs root.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::skip::{self, SkipReason};
 use crate::tool::Tool;
 use crate::uri::NbdUri;
 
-/// Whether loop devices over NBD exports can be had here.
+/// Checks that loop devices over NBD exports work here.
 ///
 /// # Errors
 /// The reason to skip.
@@ -43,7 +43,7 @@ impl LoopDisk {
         let dir = tempfile::Builder::new().prefix("skerry-mnt").tempdir()?;
         let fuse_dir = dir.path().join("fuse");
         std::fs::create_dir(&fuse_dir)?;
-        // nbdfuse writes its pid file once it is mounted; as a pipe, that is an event.
+        // nbdfuse writes its pid file once it is mounted. Through a pipe, that is an event.
         let ready = dir.path().join("ready");
         rustix::fs::mknodat(CWD, &ready, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
         let mut script = Command::new("sh");
@@ -71,7 +71,7 @@ impl LoopDisk {
         &self.device
     }
 
-    /// Mounts the file system on it, and returns where.
+    /// Mounts the file system on it, and returns the mount point.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -83,7 +83,7 @@ impl LoopDisk {
         Ok(point)
     }
 
-    /// Where its file system is when it is mounted.
+    /// The mount point of its file system.
     #[must_use]
     pub fn mount_point(&self) -> PathBuf {
         self.dir.path().join("mnt")
@@ -103,7 +103,7 @@ impl LoopDisk {
     /// Unmounts and detaches; every write has then been flushed.
     ///
     /// # Errors
-    /// When something is busy.
+    /// When it is busy.
     pub fn detach(mut self) -> io::Result<()> {
         self.unmount()?;
         Tool::new("losetup").arg("-d").arg(&self.device).run()?;

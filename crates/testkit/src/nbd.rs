@@ -1,9 +1,8 @@
-//! A minimal NBD client that blocks, and that can hold many requests in flight.
+//! A minimal blocking NBD client that can hold many requests in flight.
 //!
-//! It negotiates fixed newstyle with `NBD_OPT_GO` and simple replies, and knows no more than a crash
-//! test needs. What it must do well is to tell apart a request that the server *refused* from one
-//! whose fate is *unknown* because the connection broke: only the latter may or may not have
-//! happened.
+//! It negotiates fixed newstyle with `NBD_OPT_GO` and simple replies, and knows no more than a
+//! crash test needs. It must tell a request that the server *refused* from one whose fate is
+//! *unknown* because the connection broke. Only the latter may or may not have happened.
 
 mod wire;
 
@@ -17,27 +16,27 @@ use std::time::Duration;
 use crate::uri::{Endpoint, NbdUri};
 pub use wire::ExportInfo;
 
-/// The largest request that this client sends: every server takes it.
+/// The largest request of this client, bytes: every server accepts it.
 const REQUEST_BYTES_MAX: u32 = 32 << 20;
 
-/// What [`NbdClient::read_all`] asks for at once, and how many such requests it keeps in flight.
+/// Bytes of one request of [`NbdClient::read_all`], and its number of requests in flight.
 const READ_ALL_BYTES: u32 = 1 << 20;
 const READ_ALL_DEPTH: usize = 4;
 
-/// What became of a request.
+/// Failure of a request.
 #[derive(Debug)]
 pub enum NbdError {
-    /// The server answered with this error number; what was asked did not happen.
+    /// The server answered with this error number, and did nothing.
     Refused {
-        /// The error number, as in NBD's list, which is Linux's for all that it has.
+        /// The error number, as in NBD's list, whose numbers are Linux's.
         errno: u32,
     },
-    /// The connection broke, or was never there: nobody knows.
+    /// The connection broke, or was never there. The request's fate is unknown.
     Lost(io::Error),
 }
 
 impl NbdError {
-    /// Whether the server answered with `errno`.
+    /// True if the server answered with `errno`.
     #[must_use]
     pub fn is_refused_with(&self, wanted: u32) -> bool {
         matches!(self, NbdError::Refused { errno } if *errno == wanted)
@@ -63,7 +62,7 @@ impl From<io::Error> for NbdError {
     }
 }
 
-/// A server that says nothing for so long hangs: better a test that fails than one that never ends.
+/// Time after which a silent server counts as hung: a failing test is better than an endless one.
 const ANSWER_WAIT: Duration = Duration::from_secs(300);
 
 /// A request, without its payload.
@@ -80,12 +79,12 @@ pub enum Request<'a> {
     Write {
         /// In bytes.
         offset: u64,
-        /// What to write.
+        /// The bytes.
         data: &'a [u8],
-        /// Durable before it is answered.
+        /// True if the write must be durable before its answer.
         fua: bool,
     },
-    /// Make everything that was answered before durable.
+    /// Make all answered requests durable.
     Flush,
     /// Discard.
     Trim {
@@ -108,7 +107,7 @@ pub enum Request<'a> {
 pub struct Reply {
     /// The number that the request was submitted with.
     pub cookie: u64,
-    /// The bytes read (none for other requests), or why it was refused.
+    /// The bytes read (none for other requests), or the error number.
     pub result: Result<Vec<u8>, u32>,
 }
 
@@ -118,7 +117,7 @@ pub struct NbdClient {
     input: BufReader<Socket>,
     output: Socket,
     info: ExportInfo,
-    /// The requests in flight, and how many bytes each reads.
+    /// The requests in flight, and the bytes that each reads.
     pending: HashMap<u64, u32>,
     cookie_next: u64,
 }
@@ -127,7 +126,7 @@ impl NbdClient {
     /// Connects to an export.
     ///
     /// # Errors
-    /// When there is no server, it speaks something else, or it has no such export.
+    /// When there is no server, or it speaks another protocol, or has no such export.
     pub fn connect(uri: &NbdUri) -> io::Result<NbdClient> {
         let mut output = Socket::connect(&uri.endpoint)
             .map_err(|error| io::Error::new(error.kind(), format!("connect to {uri}: {error}")))?;
@@ -137,22 +136,23 @@ impl NbdClient {
         Ok(NbdClient { input, output, info, pending: HashMap::new(), cookie_next: 1 << 63 })
     }
 
-    /// What the server said of the export.
+    /// The server's description of the export.
     #[must_use]
     pub fn info(&self) -> ExportInfo {
         self.info
     }
 
-    /// The requests in flight.
+    /// Number of requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.pending.len()
     }
 
-    /// Sends a request without waiting for its answer. `cookie` must be below 2^63 and not in flight.
+    /// Sends a request without waiting for its answer. `cookie` must be below 2^63 and not in
+    /// flight.
     ///
     /// # Errors
-    /// When the connection broke: the request may have been received or not.
+    /// When the connection broke: the server may have received the request or not.
     pub fn submit(&mut self, cookie: u64, request: Request<'_>) -> io::Result<()> {
         let expected = match request {
             Request::Read { length, .. } => length,
@@ -162,10 +162,10 @@ impl NbdClient {
         wire::send(&mut self.output, cookie, request)
     }
 
-    /// Waits for the next answer, of whichever request.
+    /// Waits for the next answer, of any request.
     ///
     /// # Errors
-    /// When the connection broke: everything in flight is then of unknown fate.
+    /// When the connection broke: the fate of everything in flight is then unknown.
     pub fn next_reply(&mut self) -> io::Result<Reply> {
         let (cookie, errno) = wire::read_reply(&mut self.input)?;
         let length = self.pending.remove(&cookie).ok_or_else(|| {
@@ -179,7 +179,7 @@ impl NbdClient {
         Ok(Reply { cookie, result: Ok(data) })
     }
 
-    /// Sends a request and waits for its answer; nothing else may be in flight.
+    /// Sends a request and waits for its answer. No other may be in flight.
     ///
     /// # Errors
     /// When the server refused it, or the connection broke.
@@ -205,7 +205,7 @@ impl NbdClient {
         self.call(Request::Write { offset, data, fua: false }).map(drop)
     }
 
-    /// Makes what was answered durable.
+    /// Makes all answered requests durable.
     ///
     /// # Errors
     /// As [`NbdClient::call`].
@@ -223,7 +223,7 @@ impl NbdClient {
         Ok(image)
     }
 
-    /// Reads the whole export, piece by piece in order; `each` gets a piece's offset and bytes.
+    /// Reads the whole export in order. Calls `each` with the offset and bytes of each piece.
     ///
     /// # Errors
     /// As [`NbdClient::call`].
@@ -248,7 +248,7 @@ impl NbdClient {
         Ok(())
     }
 
-    /// Says goodbye, so that the server needn't wonder.
+    /// Says goodbye to the server.
     pub fn disconnect(mut self) {
         let _ = wire::send_disconnect(&mut self.output);
     }

@@ -1,7 +1,7 @@
-//! A node of Skerry's own: the binary, a data directory, its command line.
+//! A node of Skerry: the binary, a data directory, its command line.
 //!
-//! It is known only by what the command line promises: `serve` prints one `ready` line that says
-//! where it serves, other commands find it by `--data`, and exit with a status that has a meaning.
+//! The kit knows only what the command line promises. `serve` prints one `ready` line with its
+//! addresses. Other commands find the node by `--data`, and exit with a meaningful status.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::process::Process;
 use crate::uri::NbdUri;
 
-/// How a node is started; it can be started again with the same.
+/// Settings of a node's start; one value may start it again.
 #[derive(Debug, Clone)]
 pub struct NodeSettings {
     bin: PathBuf,
@@ -24,13 +24,12 @@ pub struct NodeSettings {
     wrapper: Vec<OsString>,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
-    /// Kept alive as long as anything may use the directory.
+    /// Kept as long as anything may use the directory.
     _temporary: Option<Arc<TempDir>>,
 }
 
 impl NodeSettings {
-    /// As [`NodeSettings::new`], on a fresh data directory that goes when the last user of these
-    /// settings does.
+    /// As [`NodeSettings::new`], on a fresh data directory that lives as long as its last user.
     ///
     /// # Errors
     /// When the directory can't be made.
@@ -81,8 +80,8 @@ impl NodeSettings {
         self
     }
 
-    /// Starts the node by this command, which must end in executing its arguments in its own process
-    /// (as `setpriv` and `strace -D` do), so that its pid is the node's.
+    /// Starts the node by this command, which must end in executing its arguments in its own
+    /// process. `setpriv` and `strace -D` do so; then the node has their pid.
     #[must_use]
     pub fn wrapper(mut self, words: &[&str]) -> NodeSettings {
         self.wrapper = words.iter().map(OsString::from).collect();
@@ -95,7 +94,7 @@ impl NodeSettings {
         &self.bin
     }
 
-    /// The same with another binary, such as a copy that another user may execute.
+    /// Uses another binary, such as a copy that another user may execute.
     #[must_use]
     pub fn with_bin(mut self, bin: impl AsRef<Path>) -> NodeSettings {
         self.bin = bin.as_ref().to_path_buf();
@@ -114,7 +113,7 @@ impl NodeSettings {
         &self.data
     }
 
-    /// Starts the node's process, and does not wait until it serves.
+    /// Starts the node's process, without waiting until it serves.
     ///
     /// # Errors
     /// When it can't be started.
@@ -125,7 +124,7 @@ impl NodeSettings {
     /// Starts the node, and waits until it serves.
     ///
     /// # Errors
-    /// When it ends instead; the error holds what it said.
+    /// When it ends instead; the error holds its output.
     pub fn start(&self) -> io::Result<SkerryNode> {
         let process = self.spawn()?;
         let line = process.wait_line(|line| line.starts_with("ready "))?;
@@ -133,7 +132,7 @@ impl NodeSettings {
         Ok(SkerryNode { settings: self.clone(), process, ready })
     }
 
-    /// Starts the node, which must refuse to serve, and returns its status and what it said.
+    /// Starts the node, which must refuse to serve. Returns its status and its output.
     ///
     /// # Errors
     /// When it serves, or does not end.
@@ -186,7 +185,7 @@ impl NodeSettings {
     }
 }
 
-/// Where a node serves, as it said.
+/// Addresses of a serving node, from its `ready` line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ready {
     /// The Unix socket of its exports.
@@ -198,10 +197,10 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Reads the `ready` line. Words that it doesn't know are passed over.
+    /// Reads the `ready` line. Skips unknown words.
     ///
     /// # Errors
-    /// When an address makes no sense.
+    /// When an address is malformed.
     pub fn parse(line: &str) -> io::Result<Ready> {
         let mut ready = Ready::default();
         for word in line.split_ascii_whitespace() {
@@ -221,7 +220,7 @@ impl Ready {
     }
 }
 
-/// What a command said.
+/// Outcome of a command.
 #[derive(Debug)]
 pub struct CliOutput {
     command: String,
@@ -239,15 +238,15 @@ impl CliOutput {
         self.status.code().unwrap_or(-1)
     }
 
-    /// This, if it succeeded.
+    /// This outcome, if the command succeeded.
     ///
     /// # Errors
-    /// When it failed; the error holds what it said.
+    /// When it failed; the error holds its output.
     pub fn ok(self) -> io::Result<CliOutput> {
         if self.status.success() { Ok(self) } else { Err(self.unexpected("succeed")) }
     }
 
-    /// What it said, if it failed with `code`.
+    /// The command's standard error, if it failed with `code`.
     ///
     /// # Errors
     /// When it ended otherwise.
@@ -266,7 +265,7 @@ impl CliOutput {
     }
 }
 
-/// A node that serves.
+/// A serving node.
 #[derive(Debug)]
 pub struct SkerryNode {
     settings: NodeSettings,
@@ -281,13 +280,13 @@ impl SkerryNode {
         &self.process
     }
 
-    /// How it was started.
+    /// The settings of its start.
     #[must_use]
     pub fn settings(&self) -> &NodeSettings {
         &self.settings
     }
 
-    /// Where it serves.
+    /// The addresses at which it serves.
     #[must_use]
     pub fn ready(&self) -> &Ready {
         &self.ready
@@ -302,7 +301,7 @@ impl SkerryNode {
     /// Runs a command against the node; it must succeed.
     ///
     /// # Errors
-    /// When it fails; the error holds what it said.
+    /// When it fails; the error holds its output.
     pub fn cli(&self, words: &[&str]) -> io::Result<String> {
         Ok(self.settings.cli(words)?.ok()?.stdout)
     }
@@ -324,7 +323,7 @@ impl SkerryNode {
         Ok(self.uri(name))
     }
 
-    /// Kills the node (SIGKILL), and returns how to start it again.
+    /// Kills the node (SIGKILL), and returns its settings.
     ///
     /// # Errors
     /// When it does not end.
@@ -333,7 +332,7 @@ impl SkerryNode {
         Ok(self.settings)
     }
 
-    /// Asks the node to end (SIGTERM); it must drain and succeed.
+    /// Asks the node to end (SIGTERM). It must drain and succeed. Returns its settings.
     ///
     /// # Errors
     /// When it fails, or does not end.

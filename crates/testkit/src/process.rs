@@ -1,8 +1,8 @@
-//! A child process that is waited for by events and never outlives its guard.
+//! A child process whose events a test awaits, and which never outlives its guard.
 //!
 //! A thread reads its standard output and error, another waits for its end. The wait leaves the
-//! process a zombie until the lock is held, so its pid can't have been given to somebody else when a
-//! signal is sent under that lock.
+//! process a zombie until it holds the lock. So a signal sent under that lock can't reach another
+//! process with a reused pid.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read};
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::PATIENCE;
 
-/// The lines kept of each output: enough to see what a failing program said last.
+/// Number of kept lines of each output: enough for a failing program's last messages.
 const LINES_MAX: usize = 1000;
 
 /// A running child process.
@@ -42,13 +42,13 @@ struct State {
     ended: Option<ExitStatus>,
 }
 
-/// The end of what was printed.
+/// The end of an output.
 #[derive(Debug, Default)]
 struct Output {
     lines: VecDeque<String>,
-    /// How many lines were dropped from the front.
+    /// Number of lines dropped from the front.
     dropped: u64,
-    /// The number of the first line that no `wait_line` has looked at.
+    /// Number of the first line that no `wait_line` has looked at.
     seen: u64,
     closed: bool,
 }
@@ -101,15 +101,15 @@ impl Process {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// The standard input, for who wants to write to it; dropping it closes it.
+    /// Takes the standard input; dropping it closes it.
     pub fn take_stdin(&mut self) -> Option<ChildStdin> {
         self.stdin.take()
     }
 
-    /// Waits for a line of standard output that `wanted` accepts; earlier lines are passed over.
+    /// Waits for a line of standard output that `wanted` accepts. Skips earlier lines.
     ///
     /// # Errors
-    /// When the output ends or `PATIENCE` runs out first; the error holds what was printed.
+    /// When the output ends or `PATIENCE` runs out first; the error holds the output.
     pub fn wait_line(&self, mut wanted: impl FnMut(&str) -> bool) -> io::Result<String> {
         let mut state = self.shared.state.lock();
         loop {
@@ -130,7 +130,7 @@ impl Process {
         }
     }
 
-    /// Sends a signal; nothing happens when the process has ended.
+    /// Sends a signal. Does nothing when the process has ended.
     pub fn signal(&self, signal: Signal) {
         let state = self.shared.state.lock();
         if state.ended.is_none() {
@@ -187,10 +187,10 @@ impl Process {
         ended.ok_or_else(|| self.failure("does not end"))
     }
 
-    /// Waits for its end and for all that it said on standard error: the one may be known before the other.
+    /// Waits for its end and for the end of its standard error: one may come before the other.
     ///
     /// # Errors
-    /// When it is still running, or somebody still holds its standard error, after a while.
+    /// When it still runs after a while, or another process holds its standard error.
     pub fn wait_drained(&self) -> io::Result<ExitStatus> {
         let mut state = self.shared.state.lock();
         let open = |state: &mut State| state.ended.is_none() || !state.stderr.closed;
@@ -200,7 +200,7 @@ impl Process {
         ended.ok_or_else(|| self.failure("does not end"))
     }
 
-    /// Whether it has not ended yet.
+    /// True if it has not ended yet.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.shared.state.lock().ended.is_none()
@@ -233,8 +233,8 @@ impl Drop for Process {
         drop(self.stdin.take());
         self.signal(Signal::KILL);
         let _ = self.wait_within(PATIENCE);
-        // The output's readers may be kept waiting by a grandchild that holds the pipe; they end
-        // with it. Only the reaper, the last of the threads, is sure to be done.
+        // A grandchild that holds the pipe may keep the readers waiting; they end with it. Only the
+        // reaper, the last of the threads, is sure to end.
         if let Some(reaper) = self.threads.pop() {
             let _ = reaper.join();
         }

@@ -8,12 +8,12 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/moto");
-/// The bucket that a server has.
+/// The server's bucket.
 pub const BUCKET: &str = "things";
 
 /// An S3 server with the bucket [`BUCKET`] in its memory.
 pub struct S3Server {
-    /// Ends with it.
+    /// The server ends with it.
     process: Process,
     port: u16,
 }
@@ -22,7 +22,7 @@ impl S3Server {
     /// Starts a server.
     ///
     /// # Errors
-    /// The reason to skip: the server is not here, or does not start.
+    /// The reason to skip: the server is not installed, or does not start.
     pub fn start() -> Result<Self, SkipReason> {
         let found =
             Tool::new(SCRIPT).output().map_err(|error| SkipReason::new(error.to_string()))?;
@@ -35,7 +35,7 @@ impl S3Server {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
         let port = port.map_err(failed)?.port();
         let mut command = Command::new("sh");
-        // It says when it serves, on standard error.
+        // The server reports on standard error that it serves.
         command.args([
             "-c",
             "exec \"$0\" -H 127.0.0.1 -p \"$1\" 2>&1",
@@ -60,7 +60,7 @@ impl S3Server {
         is_made.then_some(()).ok_or_else(|| std::io::Error::other(answer))
     }
 
-    /// What a client must be told of it: names as in `[bucket.options]` of the settings, and values.
+    /// A client's options for it: names as in `[bucket.options]` of the settings, and values.
     pub fn options(&self) -> [(&'static str, String); 5] {
         [
             ("endpoint", format!("http://127.0.0.1:{}", self.port)),

@@ -1,7 +1,7 @@
-//! A small S3 server in memory that misbehaves as it is told, on a thread of its own.
+//! A small S3 server in memory, on a thread of its own, with faults on demand.
 //!
-//! It knows what an `object_store` client asks for, and no signatures. Faults are given by kind of call; a test waits
-//! for [`BadS3::failed`], not for time.
+//! It knows the calls of an `object_store` client, and no signatures. A test sets faults for a kind
+//! of call. It waits for [`BadS3::failed`], not for time.
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
@@ -11,23 +11,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The longest wait for a call to come: only a hang reaches it.
+/// The longest wait for a call; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What a call is answered with.
+/// The answer to a faulty call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// A status and a code, such as 503 and `SlowDown`; nothing is done.
+    /// A status and a code, such as 503 and `SlowDown`; the server does nothing.
     Refuse(u16, &'static str),
-    /// A status and a body that is no code of S3, as of a proxy; nothing is done.
+    /// A status and a body that is no code of S3, as from a proxy; the server does nothing.
     Text(u16, &'static str),
     /// The body ends early.
     CutBody,
-    /// It is done, and the connection is closed without an answer.
+    /// The server does it, and closes the connection without an answer.
     LoseAnswer,
 }
 
-/// What kind of call.
+/// Kind of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     /// GET and HEAD of objects.
@@ -62,7 +62,7 @@ struct Shared {
     ends: AtomicBool,
 }
 
-/// A server; it ends with this.
+/// A server; it ends when this is dropped.
 pub struct BadS3 {
     shared: Arc<Shared>,
     port: u16,
@@ -72,7 +72,7 @@ impl BadS3 {
     /// Starts a server without faults.
     ///
     /// # Errors
-    /// When there is no port.
+    /// When no port is free.
     pub fn start() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
@@ -84,14 +84,14 @@ impl BadS3 {
                     return;
                 }
                 let shared = serving.clone();
-                // A client that goes ends its thread.
+                // A client that leaves ends its thread.
                 std::thread::spawn(move || serve(&shared, &stream));
             }
         });
         Ok(Self { shared, port })
     }
 
-    /// What a client must be told of it: names as in `[bucket.options]` of the settings, and values.
+    /// A client's options for it: names as in `[bucket.options]` of the settings, and values.
     #[must_use]
     pub fn options(&self) -> [(&'static str, String); 5] {
         [
@@ -103,26 +103,26 @@ impl BadS3 {
         ]
     }
 
-    /// The next `count` calls of this kind get this fault.
+    /// Gives this fault to the next `count` calls of this kind.
     pub fn fail(&self, call: Call, fault: Fault, count: u64) {
         self.shared.state.lock().faults.push((call, fault, count));
     }
 
-    /// Everything works again.
+    /// Removes all faults.
     pub fn mend(&self) {
         self.shared.state.lock().faults.clear();
     }
 
-    /// How many calls got a fault so far.
+    /// Number of calls with a fault so far.
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.shared.state.lock().failed
     }
 
-    /// Waits until so many calls got a fault.
+    /// Waits until this number of calls got a fault.
     ///
     /// # Errors
-    /// When they don't come.
+    /// When the calls do not come.
     pub fn wait_failed(&self, count: u64) -> io::Result<()> {
         let mut state = self.shared.state.lock();
         let few = |state: &mut State| state.failed < count;
@@ -134,7 +134,7 @@ impl BadS3 {
 impl Drop for BadS3 {
     fn drop(&mut self) {
         self.shared.ends.store(true, Ordering::Release);
-        // Wakes the thread that accepts; if this fails, it ends with the process.
+        // Wakes the accepting thread; if this fails, the thread ends with the process.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
@@ -205,7 +205,7 @@ impl Request {
     }
 }
 
-/// `bytes=1-9` as 1 and 10.
+/// Reads `bytes=1-9` as 1 and 10.
 fn parse_range(value: &str) -> Option<(usize, usize)> {
     let (first, last) = value.strip_prefix("bytes=")?.split_once('-')?;
     let end = if last.is_empty() { usize::MAX } else { last.parse::<usize>().ok()? + 1 };
@@ -246,7 +246,7 @@ impl Answer {
         Self::new(status, format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>"))
     }
 
-    /// Sends it; of the body only the first half if it is cut.
+    /// Sends the answer; if it is cut, only the first half of the body.
     fn send(&self, output: &mut impl Write, is_head: bool, is_cut: bool) -> io::Result<()> {
         let Self { status, headers, body } = self;
         let length = body.len();
@@ -258,7 +258,7 @@ impl Answer {
     }
 }
 
-/// Serves one connection until it is closed, or has to be.
+/// Serves one connection until it is closed, or must be.
 fn serve(shared: &Shared, stream: &TcpStream) -> io::Result<()> {
     let mut input = BufReader::new(stream);
     let mut output = stream;

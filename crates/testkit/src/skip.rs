@@ -1,13 +1,13 @@
-//! Skipping a test visibly, with the reason and what to install.
+//! Skipping a test visibly, with the reason and the package to install.
 //!
-//! The harness swallows the output of tests that pass, and a skipped test passes. So the notice is
-//! written past the capture, to standard error, and to the file that `SKERRY_SKIPS` names.
+//! The harness swallows the output of tests that pass, and a skipped test passes. So the notice
+//! goes past the capture, to standard error, and to the file that `SKERRY_SKIPS` names.
 
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Where each tool comes from on Debian.
+/// Debian's package of each tool.
 const PACKAGES: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("cpio", "cpio"),
@@ -31,15 +31,15 @@ const PACKAGES: &[(&str, &str)] = &[
     ("strace", "strace"),
 ];
 
-/// Where Debian keeps file-system tools, and what an ordinary user's path lacks.
+/// Debian's directories of file-system tools, which an ordinary user's path lacks.
 const EXTRA_DIRS: &[&str] = &["/usr/sbin", "/sbin"];
 
-/// Why a test can't run here, in words that say what would help.
+/// Says why a test can't run here, and what would help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SkipReason(String);
 
 impl SkipReason {
-    /// A reason of one's own.
+    /// Makes a reason.
     pub fn new(reason: impl Into<String>) -> SkipReason {
         SkipReason(reason.into())
     }
@@ -53,10 +53,10 @@ impl fmt::Display for SkipReason {
 
 impl std::error::Error for SkipReason {}
 
-/// The path of `tool`.
+/// Finds the path of `tool`.
 ///
 /// # Errors
-/// The reason to skip: which tool is missing, and the package that holds it.
+/// The reason to skip: the missing tool, and its package.
 pub fn have(tool: &str) -> Result<PathBuf, SkipReason> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -66,15 +66,15 @@ pub fn have(tool: &str) -> Result<PathBuf, SkipReason> {
         .ok_or_else(|| missing(tool))
 }
 
-/// Whether every one of `tools` is here.
+/// Checks that every one of `tools` is here.
 ///
 /// # Errors
-/// The reason to skip, for the first that is missing.
+/// The reason to skip, for the first missing tool.
 pub fn have_all(tools: &[&str]) -> Result<(), SkipReason> {
     tools.iter().try_for_each(|tool| have(tool).map(drop))
 }
 
-/// Whether this process may mount file systems and set up loop devices.
+/// Checks that this process may mount file systems and set up loop devices.
 ///
 /// # Errors
 /// The reason to skip: it isn't root, or there is no `/dev/fuse` or no loop control.
@@ -90,10 +90,10 @@ pub fn may_mount() -> Result<(), SkipReason> {
     Ok(())
 }
 
-/// Says that `test` was skipped, where it will be seen.
+/// Says that `test` was skipped, on standard error and in the file of `SKERRY_SKIPS`.
 pub fn announce(test: &str, reason: &SkipReason) {
     let line = format!("SKIPPED {test}: {reason}\n");
-    // Written to the handle, not with `eprintln!`: only the macro's output is captured.
+    // Written to the handle, not with `eprintln!`: the harness captures only the macro's output.
     let _ = std::io::stderr().write_all(line.as_bytes());
     if let Some(file) = std::env::var_os("SKERRY_SKIPS") {
         let _ =
@@ -123,7 +123,7 @@ macro_rules! skip {
     }};
 }
 
-/// Ends the test, visibly skipped, when the check (a `Result<_, SkipReason>`) says so.
+/// Ends the test, visibly skipped, if the check (a `Result<_, SkipReason>`) fails.
 ///
 /// ```ignore
 /// require!("fio_verifies", skip::have_all(&["fio"]));

@@ -1,12 +1,12 @@
-//! What a crash test writes into a block, so that the block tells later where it is from.
+//! The content of a crash test's blocks, which tells later where a block is from.
 //!
-//! A stamp holds the run's seed, the block's number and the write's sequence number; the rest of the
-//! block follows from these, and a checksum covers it all. So a block that is torn, misplaced, mixed
-//! from two writes or from another run is told from one that is merely old.
+//! A stamp holds the run's seed, the block's number and the write's sequence number. The rest of
+//! the block follows from these, and a checksum covers it all. So a check tells an old block from
+//! one that is torn, misplaced, mixed from two writes or from another run.
 
 use std::fmt;
 
-/// The size of the blocks that are stamped, in bytes.
+/// The size of a stamped block, bytes.
 pub const BLOCK_BYTES: usize = 4096;
 
 const MAGIC: &[u8; 8] = b"skstamp1";
@@ -15,29 +15,29 @@ const HEADER_BYTES: usize = 40;
 /// The number of a block.
 pub type Block = u64;
 
-/// The number of a write: it runs over all writes of a run, and 0 is "never written".
+/// The number of a write. It runs over all writes of a run; 0 means "never written".
 pub type Sequence = u64;
 
-/// What a block holds.
+/// Content of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Nothing but zeroes.
+    /// Only zeroes.
     Zeroes,
     /// The whole of one write.
     Written(Sequence),
 }
 
-/// Why a block can't be what was written.
+/// Says why a block can't be a write's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadBlock {
-    /// It is neither zeroes nor a stamp.
+    /// The block holds neither zeroes nor a stamp.
     Foreign,
-    /// It has a stamp, but not the bytes that belong to it.
+    /// The block holds a stamp with other bytes than its own.
     Torn {
-        /// What the stamp says.
+        /// The sequence number in the stamp.
         sequence: Sequence,
     },
-    /// It belongs to another block or run.
+    /// The block belongs to another block or run.
     Misplaced {
         /// The run that it names.
         seed: u64,
@@ -60,10 +60,10 @@ impl fmt::Display for BadBlock {
     }
 }
 
-/// The bytes of a block: `BLOCK_BYTES` of them.
+/// Makes the bytes of a block, `BLOCK_BYTES` of them.
 ///
-/// A third of the blocks is incompressible, a third half so, a third repeats one short pattern: a
-/// server that compresses takes each of its paths.
+/// A third of the blocks is incompressible, a third half so, a third repeats one short pattern. So
+/// a server that compresses takes each of its paths.
 #[must_use]
 pub fn make(seed: u64, block: Block, sequence: Sequence) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(BLOCK_BYTES);
@@ -89,10 +89,10 @@ pub fn make(seed: u64, block: Block, sequence: Sequence) -> Vec<u8> {
     bytes
 }
 
-/// What `bytes`, read from `block`, are.
+/// Reads the content of `bytes`, which were read from `block`.
 ///
 /// # Errors
-/// When they are nothing that [`make`] makes for this run and block.
+/// When [`make`] makes no such bytes for this run and block.
 pub fn check(seed: u64, block: Block, bytes: &[u8]) -> Result<Content, BadBlock> {
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(Content::Zeroes);
@@ -115,7 +115,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes[at..at + 8].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-/// SplitMix64's step: a cheap bijection that scatters.
+/// A step of SplitMix64: a cheap bijection that scatters.
 fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

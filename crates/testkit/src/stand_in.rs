@@ -1,4 +1,4 @@
-//! NBD servers of other people, to try the kit on and to compare with.
+//! NBD servers of other projects, to try the kit on and to compare with.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::uri::NbdUri;
 #[derive(Debug)]
 pub struct Nbdkit {
     uri: NbdUri,
-    // Its input is what keeps it alive: dropping the guard closes it, and nbdkit ends.
+    // Its input keeps it alive: dropping the guard closes the input, and nbdkit ends.
     process: Process,
 }
 
@@ -25,7 +25,7 @@ impl Nbdkit {
         let socket = dir.join("nbdkit.sock");
         let mut command =
             Command::new(skip::have("nbdkit").unwrap_or_else(|_| PathBuf::from("nbdkit")));
-        // nbdkit runs the command when it serves, and ends when the command does.
+        // nbdkit runs the command when it serves, and ends with the command.
         command.arg("-U").arg(&socket).args(plugin).args(["--run", "echo ready; exec cat"]);
         let process = Process::spawn(&mut command)?;
         process.wait_line(|line| line == "ready")?;
@@ -41,7 +41,7 @@ impl Nbdkit {
 
 impl Drop for Nbdkit {
     fn drop(&mut self) {
-        // Its server is a child of the process that is guarded, so that one must end by itself.
+        // The server is a child of the guarded process, so the guard lets it end by itself.
         drop(self.process.take_stdin());
         let _ = self.process.wait();
     }

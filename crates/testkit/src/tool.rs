@@ -1,4 +1,4 @@
-//! Running a tool to its end, and saying well what went wrong.
+//! Running a tool to its end, with a good report of failures.
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,7 +14,7 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// The tool `name`, from the path or from where Debian keeps file-system tools.
+    /// The tool `name`, from the path or from Debian's directories of file-system tools.
     #[must_use]
     pub fn new(name: &str) -> Tool {
         Tool { command: Command::new(skip::have(name).unwrap_or_else(|_| PathBuf::from(name))) }
@@ -41,7 +41,7 @@ impl Tool {
         self
     }
 
-    /// Runs it, whatever its status.
+    /// Runs it, with any status.
     ///
     /// # Errors
     /// When it can't be started.
@@ -54,7 +54,7 @@ impl Tool {
     /// Runs it and returns its standard output.
     ///
     /// # Errors
-    /// When it can't be started or fails; the error holds its command line and all it printed.
+    /// When it can't be started or fails; the error holds its command line and its output.
     pub fn run(mut self) -> io::Result<String> {
         let output = self.command.output()?;
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -69,7 +69,7 @@ impl Tool {
         )))
     }
 
-    /// Runs it and returns what it printed on standard error; it must fail.
+    /// Runs it and returns its standard error and output. It must fail.
     ///
     /// # Errors
     /// When it can't be started, or succeeds.

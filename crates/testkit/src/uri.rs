@@ -1,10 +1,10 @@
-//! Where an NBD export is, in the forms that the clients want it.
+//! The address of an NBD export, in the forms that clients want.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// What one connects to.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// A Unix socket's path.
@@ -15,7 +15,7 @@ pub enum Endpoint {
 
 /// An export of an NBD server.
 ///
-/// Its [`Display`](fmt::Display) is the URI that libnbd, QEMU and fio all understand.
+/// Its [`Display`](fmt::Display) is a URI that libnbd, QEMU and fio understand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NbdUri {
     /// The server.
@@ -35,7 +35,7 @@ impl NbdUri {
         NbdUri { endpoint: Endpoint::Tcp(address), export: name.into() }
     }
 
-    /// The same server, another export.
+    /// Another export of this server.
     #[must_use]
     pub fn with_export(&self, name: impl Into<String>) -> NbdUri {
         NbdUri { endpoint: self.endpoint.clone(), export: name.into() }

@@ -1,5 +1,5 @@
-//! The kit against servers that are known to be good: what it can't do with them, it can't show of a
-//! node of Skerry's own.
+//! Tests of the kit against servers that are known to be good. The kit must work with them before
+//! it can judge a node of Skerry.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ fn a_load_on_a_good_disk_leaves_everything_it_wrote() -> Outcome {
     assert_eq!(found.included, found.issued);
     assert!(found.acknowledged > 9000, "{found:?}");
 
-    // The same image is refused as soon as one more write was promised.
+    // The image is refused as soon as one more write was promised.
     let late = history.issue(0, skerry_testkit::history::Kind::Write);
     history.acknowledge(late, true);
     assert!(history.check(&image, Bounds::SYNCED).is_err());
@@ -48,7 +48,7 @@ fn a_server_that_goes_away_under_load_is_a_loss_and_one_that_refuses_is_not() ->
     history.wait_acknowledged(1000)?;
     drop(server);
     for ending in load.join()? {
-        // nbdkit answers with ESHUTDOWN while it ends, if there is time for that.
+        // nbdkit answers with ESHUTDOWN while it ends, if it has time.
         assert!(matches!(ending, Ending::Lost | Ending::Refused(108)), "{ending:?}");
     }
 

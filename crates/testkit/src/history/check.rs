@@ -1,11 +1,10 @@
-//! The check itself: images, bounds, and the search for a cut through the history that explains an
-//! image.
+//! The check: images, bounds, and the search for a cut through the history that explains an image.
 //!
-//! For each block the image fixes how many of the block's requests are in it, up to the ambiguity of
-//! zeroes. The cut starts at what must be there and is only ever pushed later: a request that is in
-//! the image, issued at T, pulls in all that was acknowledged before T. Since each step takes the
-//! earliest choice that is left, the first cut that stands still is the earliest of all, and there is
-//! none when a block has no choice left.
+//! The image fixes the number of each block's requests that are in it, except for the ambiguity of
+//! zeroes. The cut starts at the requests that must be there, and only ever moves later. A request
+//! in the image, issued at T, pulls in all that were acknowledged before T. Each step takes the
+//! earliest choice left. So the first cut that stands still is the earliest of all. There is none
+//! if a block has no choice left.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,17 +13,17 @@ use super::{Found, Kind, Moment, Operation, State};
 use crate::nbd::{NbdClient, NbdError};
 use crate::stamp::{self, BLOCK_BYTES, BadBlock, Block, Content, Sequence};
 
-/// What every block of a disk held when it was read.
+/// Content of every block of a disk at the time of reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     contents: Vec<Result<Content, BadBlock>>,
 }
 
 impl Image {
-    /// Reads a whole export; `seed` is the one in its stamps.
+    /// Reads a whole export. `seed` is the one in its stamps.
     ///
     /// # Errors
-    /// When a read is refused, or the connection breaks.
+    /// When the server refuses a read, or the connection breaks.
     pub fn read(client: &mut NbdClient, seed: u64) -> Result<Image, NbdError> {
         let mut contents = Vec::new();
         client.read_each(|offset, data| {
@@ -35,13 +34,13 @@ impl Image {
         Ok(Image { contents })
     }
 
-    /// An image of one's own making, for the tests of the check.
+    /// Makes an image, for the tests of the check.
     #[cfg(test)]
     pub(super) fn of(contents: impl IntoIterator<Item = Result<Content, BadBlock>>) -> Image {
         Image { contents: contents.into_iter().collect() }
     }
 
-    /// The blocks that hold something that a correct disk can hold.
+    /// The blocks with a content that a correct disk can hold.
     pub(super) fn blocks(&self) -> impl Iterator<Item = (Block, Content)> + '_ {
         (0..)
             .zip(&self.contents)
@@ -49,66 +48,67 @@ impl Image {
     }
 }
 
-/// What must hold of an image, beyond that nothing in it is torn, misplaced or never written.
+/// Bounds on an image. Besides these, no block may be torn, misplaced or never written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// Every flushed write is there.
     pub flushed: bool,
     /// The image is a prefix of the history.
     pub prefix: bool,
-    /// Everything that was acknowledged before this moment is there.
+    /// Everything acknowledged before this moment is there.
     pub acknowledged_before: Moment,
-    /// Nothing that was issued after this moment is there.
+    /// Nothing issued after this moment is there.
     pub issued_until: Moment,
 }
 
 impl Bounds {
-    /// After a crash that lost nothing which was synced: a prefix that holds every flushed write.
+    /// For a crash that lost no synced data: a prefix with every flushed write.
     pub const SYNCED: Bounds =
         Bounds { flushed: true, prefix: true, acknowledged_before: 0, issued_until: Moment::MAX };
-    /// After the log was lost: some prefix.
+    /// For a lost log: some prefix.
     pub const PREFIX: Bounds = Bounds { flushed: false, ..Bounds::SYNCED };
-    /// While the server lives: everything that was acknowledged.
+    /// For a living server: every acknowledged write.
     pub const EVERYTHING: Bounds = Bounds { acknowledged_before: Moment::MAX, ..Bounds::SYNCED };
 
-    /// A snapshot whose command began and returned at these moments.
+    /// For a snapshot whose command began and returned at these moments.
     #[must_use]
     pub fn snapshot(began: Moment, returned: Moment) -> Bounds {
         Bounds { acknowledged_before: began, issued_until: returned, ..Bounds::PREFIX }
     }
 }
 
-/// Why an image can't be true.
+/// Says why an image is impossible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Violation {
     /// The image has another size than the disk.
     Size {
-        /// What was read, in blocks.
+        /// The image's size, in blocks.
         found: usize,
     },
-    /// A block holds something that was never written as a whole to it.
+    /// A block holds something that was never written to it as a whole.
     Bad {
         /// The block.
         block: Block,
-        /// What is wrong with it.
+        /// The fault.
         why: BadBlock,
     },
     /// A block holds a write that is unknown, or that an earlier crash had lost.
     NotIssued {
         /// The block.
         block: Block,
-        /// What it holds.
+        /// Its content.
         found: Content,
     },
     /// A block lacks a request that had to be there.
     Lost {
         /// The block.
         block: Block,
-        /// What it holds.
+        /// Its content.
         found: Content,
         /// The request that is missing.
         missing: Sequence,
-        /// When that was acknowledged: the image holds, or must hold, something issued after that.
+        /// Time of its acknowledgement. The image holds, or must hold, a request that was issued
+        /// after that.
         acknowledged: Moment,
         /// Everything acknowledged before this moment had to be there.
         cut: Moment,
@@ -117,7 +117,7 @@ pub enum Violation {
     TooNew {
         /// The block.
         block: Block,
-        /// When it was issued.
+        /// Time of its issue.
         issued: Moment,
     },
 }
@@ -144,18 +144,19 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// One block's part: its requests in order, and how many of them can be in the image, ascending.
+/// The part of one block: its requests in order, and the possible numbers of them in the image,
+/// ascending.
 struct Part<'a> {
     block: Block,
     found: Content,
     operations: &'a [(Sequence, Operation)],
     candidates: Vec<usize>,
-    /// Whether requests that were acknowledged with FUA must be there.
+    /// True if requests that were acknowledged with FUA must be there.
     flushed: bool,
 }
 
 impl Part<'_> {
-    /// How many requests must be there if all acknowledged before `cut` are.
+    /// Number of requests that must be there if all acknowledged before `cut` are.
     fn needed(&self, cut: Moment) -> usize {
         let is_needed = |(_, operation): &(Sequence, Operation)| {
             let is_before = operation.acknowledged.is_some_and(|moment| moment < cut);
@@ -174,13 +175,13 @@ impl Part<'_> {
         })
     }
 
-    /// When the last of its first `count` requests was issued.
+    /// The time of issue of the last of its first `count` requests.
     fn issued(&self, count: usize) -> Moment {
         count.checked_sub(1).map_or(0, |last| self.operations[last].1.issued)
     }
 }
 
-/// Checks `image` against the history; says how much of it is there.
+/// Checks `image` against the history. Gives its counts.
 pub(super) fn check(state: &State, image: &Image, bounds: Bounds) -> Result<Found, Violation> {
     let by_block = group(state);
     let parts = parts(state, image, &by_block, bounds.flushed)?;
@@ -188,7 +189,7 @@ pub(super) fn check(state: &State, image: &Image, bounds: Bounds) -> Result<Foun
     if bounds.flushed {
         cut = cut.max(state.flushed);
     }
-    // The newest request that is there pulls in what was acknowledged before it was issued.
+    // The newest request that is there pulls in those acknowledged before its issue.
     loop {
         let mut newest = cut;
         for part in &parts {

@@ -1,5 +1,4 @@
-//! The check is only worth what it catches: each of these shows an image that must be refused, beside
-//! one that must not.
+//! Tests of the check: each shows an image that must be refused, beside one that must not.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -163,8 +162,8 @@ fn torn_blocks_and_wrong_sizes_are_violations() {
     assert_eq!(history.check(&short, Bounds::PREFIX), Err(Violation::Size { found: 1 }));
 }
 
-/// Random histories of a disk that applies requests in order of issue: every one of its states is
-/// accepted, and every state with one earlier change taken out of it is refused.
+/// Makes random histories of a disk that applies requests in the order of issue. The check accepts
+/// each of its states, and refuses a state without one of its earlier changes.
 #[test]
 fn every_state_of_an_ordered_disk_is_a_prefix_and_no_state_with_a_hole_is() {
     for seed in 0..200 {
@@ -182,7 +181,7 @@ fn every_state_of_an_ordered_disk_is_a_prefix_and_no_state_with_a_hole_is() {
             let found = history.check(&image(*state), Bounds::PREFIX).unwrap();
             assert_eq!(found.included, n as u64, "seed {seed}");
         }
-        // Undo the last write but one in the final state, unless the last hides it.
+        // Undoes the last write but one in the final state, unless the last hides it.
         let [.., before, undone, end] = states[..] else { continue };
         let changed = (0..4).find(|at| before[*at] != undone[*at]).unwrap();
         if end[changed] == undone[changed] {

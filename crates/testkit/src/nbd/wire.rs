@@ -1,6 +1,6 @@
 //! The bytes of the protocol, as far as the client needs them. All numbers are big-endian.
 //!
-//! It is written from the protocol's description, apart from the server's codec on purpose: a shared
+//! Written from the protocol's description, apart from the server's codec on purpose: a shared
 //! mistake would cancel itself out.
 
 use std::io::{self, Read, Write};
@@ -33,35 +33,36 @@ const CMD_FLAG_FUA: u16 = 1;
 const EXPORT_READ_ONLY: u16 = 1 << 1;
 const EXPORT_MULTI_CONN: u16 = 1 << 8;
 
-/// The longest option reply that is believed: errors carry a sentence, infos a few words.
+/// The longest option reply that the client accepts, bytes. Errors carry a sentence, infos a few
+/// words.
 const OPTION_REPLY_BYTES_MAX: u32 = 1 << 16;
 
-/// What a server says of an export.
+/// A server's description of an export.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExportInfo {
-    /// Its size in bytes.
+    /// Its size, bytes.
     pub size_bytes: u64,
     /// The transmission flags, as sent.
     pub flags: u16,
-    /// The smallest, preferred and largest request in bytes, if the server said.
+    /// The smallest, preferred and largest request, bytes, if the server gave them.
     pub block_sizes: Option<(u32, u32, u32)>,
 }
 
 impl ExportInfo {
-    /// Whether writes are refused.
+    /// True if the server refuses writes.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.flags & EXPORT_READ_ONLY != 0
     }
 
-    /// Whether a flush on one connection covers what was answered on another.
+    /// True if a flush on one connection covers requests that were answered on another.
     #[must_use]
     pub fn is_multi_conn(&self) -> bool {
         self.flags & EXPORT_MULTI_CONN != 0
     }
 }
 
-/// Goes from a fresh connection to transmission on `export`.
+/// Negotiates a fresh connection up to transmission on `export`.
 pub(super) fn negotiate(
     input: &mut impl Read,
     output: &mut impl Write,
@@ -125,7 +126,7 @@ fn read_info(body: &[u8], info: &mut ExportInfo) {
         {
             info.block_sizes = Some((u32_at(rest, 0), u32_at(rest, 4), u32_at(rest, 8)));
         }
-        _ => {} // an information that wasn't asked for
+        _ => {} // an information that the client did not ask for
     }
 }
 
