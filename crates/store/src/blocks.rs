@@ -1,13 +1,14 @@
-//! Blocks of volumes: read from memory, from local files or from the bucket, verified, kept.
+//! Blocks of volumes: read from memory, from local files or from the bucket, verified, and kept.
 //!
-//! A block comes from the first of: memory (decoded blocks); the segment's own file, if the bucket is
-//! a local directory; the disk cache, if it is not; the bucket, by one ranged GET for each run of
-//! adjacent frames. The kernel is asked first whether it has the bytes in memory; only otherwise
-//! does a thread wait for the disk. Without a local directory and a disk cache no thread is used.
+//! A read looks for a block in this order. First in memory, among decoded blocks. Then in the
+//! segment's own file if the bucket is a local directory, or in the disk cache if not. Last in the
+//! bucket, by one ranged GET for each run of adjacent frames. A read first asks the kernel whether
+//! it has the bytes in memory. Only if not does a thread wait for the disk. Without a local
+//! directory and a disk cache, no thread is used.
 //!
-//! Must hold: no byte is given out that did not hash to the sum in its frame's header, in a frame
-//! that says that it is the one the map means; memory never holds more than its budget; of many who
-//! want a frame from the bucket at once, one fetches it.
+//! Must hold: every byte given out matches the checksum in its frame's header, and the frame is the
+//! one that the map names. Memory never exceeds its budget. Of many readers that want a frame from
+//! the bucket at once, one fetches it.
 
 mod file;
 mod many;
@@ -31,15 +32,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 
-/// Memory for decoded blocks unless told otherwise, bytes.
+/// Default memory for decoded blocks, bytes.
 pub const RAM_BYTES: u64 = 256 << 20;
-/// How many GETs of blocks may be under way at a time, with at most [`RUN_BYTES_MAX`] each: this
-/// bounds the memory for what is being fetched to 64 MiB.
+/// Number of GETs of blocks under way at a time, each of at most [`RUN_BYTES_MAX`]. It bounds the
+/// memory for fetches to 64 MiB.
 pub const FETCHES_MAX: usize = 32;
-/// The most that one GET brings, bytes.
+/// The most that one GET fetches, bytes.
 pub const RUN_BYTES_MAX: u64 = 2 << 20;
 
-/// What a cache of blocks may use.
+/// Settings of a cache of blocks.
 #[derive(Debug)]
 pub struct BlocksSettings {
     /// Memory for decoded blocks, bytes.
@@ -54,18 +55,18 @@ impl Default for BlocksSettings {
     }
 }
 
-/// A part of a block, and where it goes.
+/// A part of a block, and its place in the output.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     /// The block.
     pub entry: BlockEntry,
-    /// Which of its bytes.
+    /// The range of its bytes.
     pub within: Range<usize>,
-    /// Where in the output they go, bytes.
+    /// Offset in the output, bytes.
     pub at: usize,
 }
 
-/// Where blocks came from.
+/// Counters of blocks by their source.
 #[derive(Debug, Default)]
 pub struct BlockCounters {
     /// Blocks found decoded in memory.
@@ -76,13 +77,13 @@ pub struct BlockCounters {
     pub local_blocks: AtomicU64,
     /// Blocks read from the disk cache.
     pub disk_hits: AtomicU64,
-    /// Frames looked for in the disk cache and not found, or found damaged.
+    /// Frames that the disk cache did not have, or had damaged.
     pub disk_misses: AtomicU64,
     /// GETs of the bucket.
     pub fetches: AtomicU64,
-    /// Bytes of those.
+    /// Bytes of those GETs.
     pub fetched_bytes: AtomicU64,
-    /// Frames that were not what they should be and were read again.
+    /// Frames that were damaged and read again.
     pub reread: AtomicU64,
     /// Compressed frames that were unpacked.
     pub unpacked_frames: AtomicU64,
@@ -108,7 +109,7 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Blocks of `bucket`.
+    /// Makes a reader of the blocks of `bucket`.
     pub fn new(bucket: Bucket, settings: BlocksSettings) -> Self {
         let disk = settings.disk.filter(|_| bucket.local_dir().is_none());
         let inner = Inner {
@@ -122,17 +123,17 @@ impl Blocks {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Reads blocks, or parts of them, into `out`, if no waiting is needed for any: from memory, or from
-    /// local files that the kernel has in memory. False otherwise, also if a block is damaged:
-    /// [`Blocks::read_many`] says so. What `out` then holds is undefined.
+    /// Reads blocks, or parts of them, into `out`, if no read needs to wait: from memory, or from
+    /// local files that the kernel has in memory. Otherwise false, also if a block is damaged,
+    /// which [`Blocks::read_many`] reports. Then `out` holds anything.
     pub fn try_read(&self, wanted: &[Wanted], block: BlockSize, out: &mut [u8]) -> bool {
         fit(wanted, block, out.len()) && self.inner.try_read(wanted, block, out)
     }
 
-    /// One whole block.
+    /// Reads one whole block.
     ///
     /// # Errors
-    /// [`Error::NotFound`] with the segment's name if it is gone, [`Error::Format`] with name and
+    /// [`Error::NotFound`] with the segment's name if it is gone. [`Error::Format`] with name and
     /// offset if it is damaged.
     pub async fn read(&self, entry: &BlockEntry, block: BlockSize) -> Result<Bytes> {
         let mut out = vec![0; block.bytes()];
@@ -141,11 +142,11 @@ impl Blocks {
         Ok(out.into())
     }
 
-    /// Reads many blocks, or parts of them, into `out`: frames are fetched once each, adjacent ones
+    /// Reads many blocks, or parts of them, into `out`. Fetches each frame once, adjacent ones
     /// together, several runs at a time. Ascending order and whole frames cost the fewest copies.
     ///
     /// # Errors
-    /// As [`Blocks::read`]; what `out` then holds is undefined.
+    /// As [`Blocks::read`]. Then `out` holds anything.
     pub async fn read_many(
         &self,
         wanted: &[Wanted],
@@ -158,14 +159,15 @@ impl Blocks {
         self.inner.read_many(wanted, block, out).boxed().await
     }
 
-    /// Brings blocks near, so that a read that follows does not wait. Errors are left to that read.
-    /// The caller decides how much, and where this runs.
+    /// Prefetches blocks, so that a later read does not wait. Leaves errors to that read. The
+    /// caller decides how much, and where this runs.
     pub async fn prefetch(&self, entries: &[BlockEntry], block: BlockSize) {
         self.inner.prefetch(entries, block).boxed().await;
     }
 
-    /// Keeps the frames of a segment that was just created in the disk cache, if there is one; of a local bucket's
-    /// segment, notes that it will be read from the disk. Only for segments that are known to be in the bucket.
+    /// Keeps the frames of a segment that was just created in the disk cache, if there is one. For
+    /// a local bucket, notes that readers will take the segment from the disk. Only for segments
+    /// that are known to be in the bucket.
     pub fn admit(&self, built: &BuiltSegment) {
         if let Some(dir) = self.inner.bucket.local_dir() {
             dir.note_written(built.key, built.len_bytes() as u64);
@@ -174,23 +176,23 @@ impl Blocks {
         disk.offer(built.frame_bytes().map(|(at, frame)| ((built.key, at), frame)));
     }
 
-    /// Bytes of decoded blocks in memory, with what they cost besides, about.
+    /// Memory of decoded blocks, with overhead, bytes, about.
     pub fn cached_bytes(&self) -> u64 {
         self.inner.ram.bytes()
     }
 
-    /// Where blocks came from.
+    /// The counters.
     pub fn counters(&self) -> &BlockCounters {
         &self.inner.counters
     }
 
-    /// The disk cache, if there is one in use.
+    /// The disk cache, if one is in use.
     pub fn disk(&self) -> Option<&DiskCache> {
         self.inner.disk.as_ref()
     }
 }
 
-/// True if all that is wanted lies within its block, and in an output of `len` bytes.
+/// True if every wanted part lies within its block, and in an output of `len` bytes.
 fn fit(wanted: &[Wanted], block: BlockSize, len: usize) -> bool {
     wanted.iter().all(|w| {
         w.within.end <= block.bytes()

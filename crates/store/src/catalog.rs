@@ -1,6 +1,7 @@
-//! The catalogue: which names there are, which volumes they name, and what those volumes are.
+//! The catalogue: names in use, the volumes that they name, and the descriptors of these.
 //!
-//! Names are numbered create-if-absent objects; the highest number counts. Nothing here knows a log or an owner's memory.
+//! Names are numbered create-if-absent objects; the highest number counts. The catalogue knows
+//! neither a log nor an owner's memory.
 
 use crate::bucket::{Bucket, Created, Listed};
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use skerry_core::refs::{Ref, SnapshotInfo};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// A volume's descriptor and what has become of it.
+/// A volume's descriptor, and whether its head is deleted.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// The descriptor.
@@ -25,23 +26,23 @@ pub struct Entry {
     pub gone: bool,
 }
 
-/// Reads and writes names and descriptors. Descriptors never change and are kept in memory.
+/// Reads and writes names and descriptors. Descriptors never change, and stay in memory.
 #[derive(Debug)]
 pub struct Catalog {
     bucket: Bucket,
     descs: Mutex<HashMap<VolumeId, Arc<VolumeDesc>>>,
     names: Mutex<HashMap<(String, u64), Option<VolumeId>>>,
-    /// What was settled stays so.
+    /// Settled states; they never change.
     states: Mutex<HashMap<VolumeId, VolumeState>>,
 }
 
-/// The most names and descriptors that are remembered each; beyond it they are read again.
+/// The most kept names, and the most kept descriptors. Beyond it they are read again.
 const REMEMBERED_MAX: usize = 65_536;
 
-/// How many names are read at once.
+/// Number of names read at once.
 const NAMES_AT_ONCE: usize = 16;
 
-/// How often a snapshot's refs are listed anew while they change.
+/// Number of listings of a snapshot's refs while they change.
 const LISTINGS_MAX: usize = 5;
 
 impl Catalog {
@@ -66,7 +67,7 @@ impl Catalog {
         Ok(record.volume)
     }
 
-    /// The newest number of a name, and whom it names.
+    /// The newest number of a name, and the volume that it names.
     async fn newest(&self, name: &Name) -> Result<Option<(u64, Option<VolumeId>)>> {
         let listed = self.bucket.list(&names::name_prefix(name)).await?;
         let number = listed.iter().filter_map(|o| match names::parse(&o.name) {
@@ -79,12 +80,13 @@ impl Catalog {
         }
     }
 
-    /// The volume of this name.
+    /// Gives the volume of this name.
     pub async fn resolve(&self, name: &Name) -> Result<Option<VolumeId>> {
         Ok(self.newest(name).await?.and_then(|(_, volume)| volume))
     }
 
-    /// All names in use, and whom they name. A name whose object can't be read hides no other: it has the error.
+    /// Gives all names in use, and their volumes. A name with an unreadable object hides no other:
+    /// it has the error.
     ///
     /// # Errors
     /// If the names can't be listed, or the bucket does not answer.
@@ -96,7 +98,7 @@ impl Catalog {
                 *highest = (*highest).max((number, object.size));
             }
         }
-        // A record without a volume is told by its size: names that were freed cost no read.
+        // The size tells a record without a volume, so freed names cost no read.
         let free_bytes = NameRecord { volume: None }.encode([0; 16]).len() as u64;
         newest.retain(|_, (_, size)| *size != free_bytes);
         let read = |(name, (number, _)): (String, (u64, u64))| {
@@ -136,13 +138,13 @@ impl Catalog {
             && holder == volume
         {
             let record = NameRecord { volume: None }.encode(self.bucket.nonce());
-            // Losing the race means that somebody else freed it.
+            // A lost race means that another node freed it.
             let _ = self.bucket.create(&names::name(name, number + 1), vec![record]).await?;
         }
         Ok(())
     }
 
-    /// Writes a volume's descriptor: pending, it holds its base and is no volume yet.
+    /// Writes a volume's descriptor. While pending, it holds its base and is no volume yet.
     pub async fn propose(&self, desc: &VolumeDesc) -> Result<()> {
         let bytes = desc.encode(self.bucket.nonce());
         match self.bucket.create(&names::volume_desc(desc.id), vec![bytes]).await? {
@@ -151,7 +153,7 @@ impl Catalog {
         }
     }
 
-    /// Settles a pending descriptor; gives what was decided, which may be the other one.
+    /// Settles a pending descriptor. Gives the decision, which may be the other state.
     pub async fn settle(&self, volume: VolumeId, state: VolumeState) -> Result<VolumeState> {
         let name = names::volume_state(volume);
         match self.bucket.create(&name, vec![state.encode(self.bucket.nonce())]).await? {
@@ -160,7 +162,7 @@ impl Catalog {
         }
     }
 
-    /// What became of a descriptor; none while it is pending.
+    /// Gives the state of a descriptor; none while it is pending.
     pub async fn state(&self, volume: VolumeId) -> Result<Option<VolumeState>> {
         if let Some(known) = self.states.lock().get(&volume) {
             return Ok(Some(*known));
@@ -197,18 +199,19 @@ impl Catalog {
         Ok(Entry { desc: self.desc(volume).await?, gone: self.is_gone(volume).await? })
     }
 
-    /// True if a volume's head is deleted: asks for the tombstone alone, whatever the descriptor is like.
+    /// True if a volume's head is deleted. Asks only for the tombstone, even if the descriptor is
+    /// unreadable.
     pub async fn is_gone(&self, volume: VolumeId) -> Result<bool> {
         self.bucket.exists(&names::volume_gone(volume)).await
     }
 
-    /// Writes a tombstone; true if nobody had before.
+    /// Writes a tombstone, if none is there.
     pub async fn bury(&self, object: &str) -> Result<()> {
         let tomb = Tombstone { at_ms: self.bucket.clock().wall_ms() };
         self.bucket.create(object, vec![tomb.encode(self.bucket.nonce())]).await.map(drop)
     }
 
-    /// The refs of a volume's snapshots that aren't deleted, oldest first: reads each of them.
+    /// Reads the refs of a volume's snapshots that are not deleted, oldest first.
     pub async fn snapshots(&self, volume: VolumeId) -> Result<Vec<Ref>> {
         let listed = self.bucket.list(&names::snapshot_prefix(volume)).await?;
         let mut out = Vec::new();
@@ -231,12 +234,14 @@ impl Catalog {
         Ok(out)
     }
 
-    /// The labels of a volume's snapshots, by name: one listing. Those whose deletion has begun are not among them.
+    /// Lists the labels of a volume's snapshots, by name: one listing. Leaves out snapshots whose
+    /// deletion has begun.
     pub async fn labels(&self, volume: VolumeId) -> Result<Vec<(String, Label)>> {
         Ok(self.all_labels(volume).await?.0)
     }
 
-    /// The labels of a volume's snapshots, and apart from them those whose deletion has begun.
+    /// Lists the labels of a volume's snapshots, and apart from them the snapshots whose deletion
+    /// has begun.
     pub async fn all_labels(
         &self,
         volume: VolumeId,
@@ -250,7 +255,8 @@ impl Catalog {
             }
         }
         there.retain(|(_, label)| !ending.iter().any(|(_, id)| *id == label.id));
-        // Two owners may have labelled the same snapshot, one after the other, and either's ref may be there.
+        // Two owners may have labelled one snapshot, one after the other, and the ref of either may
+        // be there.
         there.dedup_by(|(_, label), (_, kept)| {
             let is_same = label.id == kept.id;
             if is_same {
@@ -261,8 +267,8 @@ impl Catalog {
         Ok((there, ending))
     }
 
-    /// The newest ref of the snapshot of this name, unless it is deleted. The calls do not depend on how many
-    /// snapshots there are.
+    /// Gives the newest ref of the snapshot of this name, unless it is deleted. The number of calls
+    /// does not depend on the number of snapshots.
     pub async fn find_snapshot(&self, volume: VolumeId, name: &Name) -> Result<Option<Ref>> {
         let (mut found, mut ending) = (Vec::new(), Vec::new());
         for object in self.bucket.list(&names::label_prefix_of(volume, name.as_str())).await? {
@@ -290,12 +296,12 @@ impl Catalog {
     pub async fn label(&self, volume: VolumeId, name: &str, label: Label) -> Result<()> {
         let bytes = label::encode(label.id, self.bucket.nonce());
         let object = names::label(volume, name, &Labelled::Snapshot(label));
-        // What is there already is the label of the same snapshot.
+        // An existing object is the label of the same snapshot.
         self.bucket.create(&object, vec![bytes]).await.map(drop)
     }
 
-    /// Deletes a snapshot. Its tombstone decides; what was begun can be finished by anybody, who finds it in the
-    /// listing of labels.
+    /// Deletes a snapshot. Its tombstone decides. Any node can finish a deletion that was begun:
+    /// the listing of labels shows it.
     pub async fn delete_snapshot(
         &self,
         volume: VolumeId,
@@ -317,7 +323,7 @@ impl Catalog {
         self.bucket.delete(&ending).await
     }
 
-    /// The labels of a volume's snapshots, after the deletions that were begun are finished.
+    /// Finishes the begun deletions, then gives the labels of a volume's snapshots.
     pub async fn settled_labels(&self, volume: VolumeId) -> Result<Vec<(String, Label)>> {
         let (labels, ending) = self.all_labels(volume).await?;
         for (name, id) in ending {
@@ -326,7 +332,7 @@ impl Catalog {
         Ok(labels)
     }
 
-    /// Deletes labels that a fenced owner's late PUTs put here after their snapshots were deleted.
+    /// Deletes labels that a fenced owner's late PUTs created after their snapshots were deleted.
     pub async fn clear_stray_labels(&self, volume: VolumeId) -> Result<()> {
         let listed = self.bucket.list(&names::snapshot_prefix(volume)).await?;
         let gone: BTreeSet<SnapshotId> = listed
@@ -344,13 +350,13 @@ impl Catalog {
         Ok(())
     }
 
-    /// Says that something is about to hang on a volume's history, before it does.
+    /// Creates a holder on a volume's history, before the clone or fork that it stands for.
     pub async fn hold(&self, volume: VolumeId, holder: &Holder) -> Result<()> {
         let bytes = holder.encode(self.bucket.nonce());
         self.bucket.create(&names::holder(volume, holder), vec![bytes]).await.map(drop)
     }
 
-    /// What there is of one snapshot.
+    /// Lists the objects of one snapshot.
     pub async fn snapshot_numbers(&self, volume: VolumeId, id: SnapshotId) -> Result<Numbers> {
         let listed = self.bucket.list(&names::snapshot_objects(volume, id)).await?;
         Ok(snapshots_of(&listed).remove(&id).unwrap_or_default())
@@ -371,7 +377,7 @@ impl Catalog {
         Ok(None)
     }
 
-    /// True while `found` is what counts of its snapshot: no higher number, no tombstone.
+    /// True while `found` counts for its snapshot: no higher number, no tombstone.
     pub async fn is_newest(&self, volume: VolumeId, found: &SnapshotInfo) -> Result<bool> {
         let now = self.snapshot_numbers(volume, found.id).await?;
         Ok(!now.is_buried && now.newest() == Some(found.number))
@@ -386,7 +392,7 @@ impl Catalog {
     }
 }
 
-/// What a listing shows of one snapshot.
+/// The objects of one snapshot in a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Numbers {
     /// The numbers of its ref.
@@ -402,7 +408,7 @@ impl Numbers {
     }
 }
 
-/// The snapshots of a volume's listing.
+/// Groups a volume's listing by snapshot.
 fn snapshots_of(listed: &[Listed]) -> BTreeMap<SnapshotId, Numbers> {
     let mut all: BTreeMap<SnapshotId, Numbers> = BTreeMap::new();
     for object in listed {
@@ -470,7 +476,7 @@ mod tests {
     use crate::testing::{bucket_in, env};
     use object_store::memory::InMemory;
 
-    /// Every name that had ever been used was read.
+    /// Once, every name that had ever been used was read.
     #[tokio::test]
     async fn names_that_were_freed_cost_no_read() {
         let meter = Meter::new(Arc::new(InMemory::new()), env(1).clock);

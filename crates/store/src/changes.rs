@@ -1,7 +1,9 @@
-//! What segments changed since a root, held in memory until a checkpoint merges it into the root's tree.
+//! Changes of segments since a root, held in memory until a checkpoint merges them into the root's
+//! tree.
 //!
-//! A stream's payload has changes of its own: a disk's are map entries ([`Overlay`]). Everything that rolls forward,
-//! claims or checks in is written once, over this trait, and never looks into them.
+//! A stream's payload has changes of its own: those of a disk are map entries ([`Overlay`]). All
+//! code that rolls forward, claims or makes checkpoints is written once, over this trait. It never
+//! looks into the changes.
 
 use crate::dead::Dead;
 use crate::error::Result;
@@ -16,9 +18,9 @@ use skerry_core::root::Root;
 use skerry_core::segment::SegmentHead;
 use std::fmt::Debug;
 
-/// Where a merge writes, and where it counts.
+/// The targets of a merge.
 pub struct Merging<'a, 'w> {
-    /// Puts the new nodes.
+    /// Writes the new nodes.
     pub writer: &'a mut NodeWriter<'w>,
     /// Counts every reference that the new tree takes and releases, and lengths of objects.
     pub delta: &'a mut LivenessDelta,
@@ -26,18 +28,18 @@ pub struct Merging<'a, 'w> {
     pub dropped: &'a mut Dead,
 }
 
-/// Changes to what a root holds.
+/// Changes to the content of a root.
 pub trait Changes: Clone + Debug + Default + Send + Sync + 'static {
-    /// Takes in what a segment says, but for the operations that all streams have.
+    /// Applies a segment, except for the operations that all streams have.
     fn apply(&mut self, head: &SegmentHead);
 
-    /// Bytes in memory, about.
+    /// Memory, bytes, about.
     fn bytes(&self) -> usize;
 
     /// True if there is nothing to merge.
     fn is_empty(&self) -> bool;
 
-    /// Merges them into the tree of `old`, for a root of `size_bytes`; gives the new top.
+    /// Merges the changes into the tree of `old`, for a root of `size_bytes`. Gives the new top.
     fn merge<'a>(
         &'a self,
         old: &'a Root,

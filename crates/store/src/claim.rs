@@ -1,6 +1,6 @@
-//! Opening a volume's head: to read what was last published, or to take its stream over.
+//! Opening a volume's head: to read the newest published state, or to take its stream over.
 //!
-//! The decisions are `skerry_core::takeover`'s; this carries them out.
+//! `skerry_core::takeover` decides; this module carries out.
 
 use crate::bucket::{Bucket, Created};
 use crate::catalog;
@@ -17,17 +17,17 @@ use skerry_core::position::{Number, Position, SegmentKey};
 use skerry_core::seal::{Owner, SEAL_BYTES_MAX, Seal};
 use skerry_core::takeover::{Found, ON_THEIR_WAY_MAX, RefOrder, Step, Takeover, next_key};
 
-/// How often a start is tried anew whose head ref is deleted under it.
+/// Number of fresh starts when a head ref is deleted between listing and reading.
 const STARTS_MAX: u32 = 5;
 
-/// A volume as it was found, without taking anything over.
+/// A volume as found, without a take-over.
 #[derive(Debug)]
 pub struct Peek<C = Overlay> {
-    /// The state at the end of what is published.
+    /// The state at the end of everything published.
     pub view: View<C>,
-    /// Who writes it, if anybody.
+    /// The owner, if the volume has one.
     pub owner: Option<Owner>,
-    /// The first node number that the newest ref left unused, if the ref is of the last stream.
+    /// The first node number that the newest ref left unused, if that ref is of the last stream.
     pub next_node: u64,
     /// Barriers and seals on the way.
     pub journey: Journey,
@@ -35,11 +35,11 @@ pub struct Peek<C = Overlay> {
     pub unsettled_base: bool,
     /// The names of the head refs that were listed.
     pub heads: Vec<String>,
-    /// The position of the ref that was started from.
+    /// The position of the ref that this started from.
     pub started: Position,
 }
 
-/// Where to start: the newest head ref, or the descriptor's base.
+/// Opens the start: the newest head ref, or the descriptor's base.
 async fn start<C: Changes>(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek<C>> {
     let heads = catalog::list_heads(bucket, desc.id).await?;
     let names: Vec<String> = heads.iter().map(|(name, _)| name.clone()).collect();
@@ -57,14 +57,15 @@ async fn start<C: Changes>(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek<C>
             heads: names,
         });
     }
-    // A clone's base is rolled forward along its parent's streams; its own history begins at its genesis.
+    // A clone's base rolls forward along its parent's streams. Its own history begins at its
+    // genesis.
     let unsettled_base = desc.base.at.order() != desc.base.end.order();
     let mut view = view::open(bucket, desc.base_volume(), &desc.base).await?;
     view.volume = desc.id;
     view.at = Position::start(0, desc.genesis, 0);
     view.root_at = view.at;
-    // A clone has a name of its own, and may be larger than what it was made from. The root says so
-    // too: it is what a snapshot that is taken before the first checkpoint starts from.
+    // A clone has a name of its own, and may be larger than its source. The root says so too: a
+    // snapshot before the first checkpoint starts from it.
     view.size_bytes = desc.size_bytes;
     view.root.size_bytes = desc.size_bytes;
     view.name.clone_from(&desc.name);
@@ -80,8 +81,8 @@ async fn start<C: Changes>(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek<C>
     })
 }
 
-/// Reads a volume's newest published state, and who owns it. A number that is missing may have been
-/// collected rather than never written: the refs are listed again, and a newer one is started from.
+/// Reads a volume's newest published state, and its owner. A missing number may have been collected
+/// rather than never written. So this lists the refs again, and starts over from a newer one.
 pub async fn peek<C: Changes>(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek<C>> {
     loop {
         let peek = peek_once(bucket, desc).await?;
@@ -93,7 +94,7 @@ pub async fn peek<C: Changes>(bucket: &Bucket, desc: &VolumeDesc) -> Result<Peek
     }
 }
 
-/// True if a pin of the head that was started from, which is there by now, holds.
+/// True if a pin of the head that `peek` started from holds, once the pin is in the bucket.
 pub async fn pin_holds<C>(bucket: &Bucket, volume: VolumeId, peek: &Peek<C>) -> Result<bool> {
     let copied = (!peek.heads.is_empty()).then(|| RefOrder::of(&peek.started));
     let listed = list_orders(bucket, volume).await?;
@@ -119,7 +120,7 @@ async fn peek_once<C: Changes>(bucket: &Bucket, desc: &VolumeDesc) -> Result<Pee
     let mut tries = 0;
     let mut peek = loop {
         match start(bucket, desc).await {
-            // Its owner put a newer head and deleted this one between the listing and the reading.
+            // The owner put a newer head and deleted this one between the listing and the reading.
             Err(Error::NotFound { object }) if tries < STARTS_MAX => {
                 tries += 1;
                 tracing::debug!(object, "a head ref is gone; listing them again");
@@ -139,7 +140,7 @@ async fn peek_once<C: Changes>(bucket: &Bucket, desc: &VolumeDesc) -> Result<Pee
     Ok(peek)
 }
 
-/// Who writes the stream at a position.
+/// The owner of the stream at a position.
 async fn owner_of(bucket: &Bucket, volume: VolumeId, at: &Position) -> Result<Option<Owner>> {
     if at.epoch == 0 {
         return Ok(None);
@@ -148,32 +149,33 @@ async fn owner_of(bucket: &Bucket, volume: VolumeId, at: &Position) -> Result<Op
     Ok(read_life(bucket, volume, &life).await?.owner)
 }
 
-/// A stream that is ours to write.
+/// A stream that this node owns.
 #[derive(Debug)]
 pub struct Claimed<C = Overlay> {
     /// The state at its beginning, placed there.
     pub view: View<C>,
     /// Barriers and seals on the way.
     pub journey: Journey,
-    /// Who wrote before, if anybody.
+    /// The owner before, if any.
     pub before: Option<Owner>,
     /// True if a checkpoint must be written before anything else.
     pub must_checkpoint: bool,
-    /// True if the volume's own head has no ref yet and its base was rolled forward from elsewhere: no
-    /// barrier may stand in its stream before a checkpoint, since none could be told apart from its base.
+    /// True if the volume's own head has no ref yet and its base was rolled forward from elsewhere.
+    /// Then no barrier may stand in its stream before a checkpoint: no reader could tell it from a
+    /// barrier of the base.
     pub unsettled: bool,
     /// The names of the head refs that were listed.
     pub heads: Vec<String>,
 }
 
-/// How a take-over may go.
+/// Options of a take-over.
 #[derive(Debug, Clone)]
 pub struct ClaimOptions {
-    /// Who will write; nobody, to release the volume.
+    /// The new owner; none releases the volume.
     pub owner: Option<Owner>,
-    /// True if the present owner is not asked.
+    /// True to take the volume without asking the present owner.
     pub force: bool,
-    /// True if a volume that nobody holds is left alone: it was released.
+    /// True to leave a volume without an owner alone: it was released.
     pub held_only: bool,
 }
 
@@ -186,7 +188,7 @@ fn may_take(owner: Option<&Owner>, options: &ClaimOptions) -> bool {
     same || options.force
 }
 
-/// Takes the volume's stream over, unless somebody else owns it and `force` is not set.
+/// Takes the volume's stream over, unless another node owns it and `force` is not set.
 pub async fn claim<C: Changes>(
     bucket: &Bucket,
     desc: &VolumeDesc,
@@ -212,7 +214,7 @@ pub async fn claim<C: Changes>(
     }
 }
 
-/// One attempt; none if the seal turned out to be void, or somebody else was first.
+/// Tries once. Gives none if the seal turned out to be void, or another node was first.
 async fn try_claim<C: Changes>(
     bucket: &Bucket,
     desc: &VolumeDesc,
@@ -224,13 +226,13 @@ async fn try_claim<C: Changes>(
     let successor = StreamId::random(bucket.entropy().as_ref());
     let mut taker = Takeover::new(started, successor);
     taker.found(&Found::Segment(view.at));
-    // The number that follows was missing just now; if it is not any more, the seal finds that out.
+    // The next number was missing just now. If it exists meanwhile, the seal finds out.
     let mut step = taker.found(&Found::Missing);
     loop {
         step = match step {
             Step::Read(key) => found(bucket, key, &mut view, &mut journey, &mut taker).await?,
             Step::Seal(key) if goes_on_after(bucket, key).await? => {
-                // Written since it was looked at, collected since the refs were listed, or lost.
+                // Written since the look, collected since the listing of the refs, or lost.
                 let next = found(bucket, key, &mut view, &mut journey, &mut taker).await?;
                 if next == Step::Seal(key) {
                     return if is_still_newest(bucket, desc.id, &heads, &started).await? {
@@ -265,7 +267,8 @@ async fn try_claim<C: Changes>(
                 return Ok(Some(claimed));
             }
         };
-        // Somebody else took it meanwhile: whether we may take it from them is a new question.
+        // Another node took it meanwhile. Whether this node may take it from that one is a new
+        // question.
         if let Some(seal) = journey.seals.last()
             && seal.owner != before
         {
@@ -277,20 +280,21 @@ async fn try_claim<C: Changes>(
     }
 }
 
-/// True if a stream has numbers so far beyond one that was missing that its writer cannot have had them on
-/// their way together: what was missing is there by now, or was and is not any more.
+/// True if a stream has numbers so far beyond a missing one that they cannot have been on their way
+/// together. Then the missing number is there by now, or was deleted.
 pub(crate) async fn goes_on_after(bucket: &Bucket, missing: SegmentKey) -> Result<bool> {
     let number = Number(missing.number.0 + ON_THEIR_WAY_MAX);
     bucket.has_data_from(SegmentKey { number, ..missing }).await
 }
 
-/// The same for somebody who only looks: a number that was missing may have been written meanwhile.
+/// As [`goes_on_after`], for a reader. The number may have been written meanwhile, so it looks
+/// again.
 pub(crate) async fn is_lost(bucket: &Bucket, missing: SegmentKey) -> Result<bool> {
     Ok(goes_on_after(bucket, missing).await?
         && matches!(segment_io::read(bucket, missing).await?, Found::Missing))
 }
 
-/// What a reader finds who comes to a missing number in the middle of a stream.
+/// The error of a reader that meets a missing number in the middle of a stream.
 pub(crate) fn lost(volume: &str, missing: SegmentKey) -> Error {
     let detail = format!(
         "volume {volume} goes on after it, so that it was there and is lost, or a newer head ref of the \
@@ -315,7 +319,7 @@ fn new_seal(
     }
 }
 
-/// Reads a number, applies or follows what stands there, and asks what is next.
+/// Reads a number, applies or follows the object there, and gives the next step.
 async fn found<C: Changes>(
     bucket: &Bucket,
     key: SegmentKey,
@@ -354,7 +358,8 @@ pub struct Incarnation {
     pub stream: StreamId,
 }
 
-/// All incarnations of a volume, void ones too, oldest first: one listing, however many there are.
+/// Lists all incarnations of a volume, void ones too, oldest first. One listing gives any number of
+/// them.
 pub async fn lives(bucket: &Bucket, volume: VolumeId) -> Result<Vec<Incarnation>> {
     let listed = bucket.list(&names::life_prefix(volume)).await?;
     let lives = listed.iter().filter_map(|object| match names::parse(&object.name) {
@@ -366,7 +371,8 @@ pub async fn lives(bucket: &Bucket, volume: VolumeId) -> Result<Vec<Incarnation>
     Ok(lives)
 }
 
-/// Who wrote, or was about to write, the newest incarnation of a volume, whatever else of the volume can be read.
+/// The owner, or intended owner, of the newest incarnation of a volume. Works even if nothing else
+/// of the volume can be read.
 pub async fn last_owner(bucket: &Bucket, volume: VolumeId) -> Result<Option<Owner>> {
     match lives(bucket, volume).await?.last() {
         Some(life) => Ok(read_life(bucket, volume, life).await?.owner),
@@ -380,9 +386,9 @@ async fn read_life(bucket: &Bucket, volume: VolumeId, of: &Incarnation) -> Resul
     Life::decode(&bytes).map_err(|e| Error::format(&name, e))
 }
 
-/// The incarnations that led to the stream of `at`, from that of epoch `from` to its own. Of `lives`,
-/// which lists void ones too, each epoch has exactly one that was named by the seal of the one before;
-/// where several claim an epoch, that seal is looked for.
+/// Gives the incarnations that led to the stream of `at`, from epoch `from` to its own. `lives`
+/// lists void ones too. The seal of the incarnation before names exactly one for each epoch. Where
+/// several claim an epoch, this reads that seal.
 ///
 /// # Errors
 /// Kind `Corrupt` if the chain is broken.
@@ -413,7 +419,7 @@ pub async fn chain(
     Ok(chain)
 }
 
-/// Whose stream's seal names `successor`.
+/// The incarnation whose stream's seal names `successor`.
 async fn sealed_for(
     bucket: &Bucket,
     lives: &[Incarnation],

@@ -1,7 +1,8 @@
-//! What stands in the bucket about a volume and its family: the volumes that were cloned from it, and from them.
+//! Objects in the bucket about a volume and its family: its clones, and their clones.
 //!
-//! The listing of a volume shows its clones' holders, those of the clones show theirs, and so on. Nothing else in the
-//! bucket is looked at: damage elsewhere stops no pass, and a pass costs nothing for volumes that share nothing.
+//! The listing of a volume shows its clones' holders, their listings show those of their clones,
+//! and so on. A pass looks at nothing else in the bucket. So damage elsewhere stops no pass, and a
+//! pass costs nothing for volumes that share nothing.
 
 use crate::bucket::Bucket;
 use crate::error::Result;
@@ -15,20 +16,22 @@ use skerry_core::takeover::RefOrder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Who collects for a volume, and what of it is under way.
+/// A collector's volume, and its unpublished state.
 #[derive(Debug, Clone)]
 pub struct Owned {
     /// The volume.
     pub volume: VolumeId,
-    /// The stream being written, and the first number of its node lane that no ref covers; none for a deleted volume.
+    /// The stream being written, and the first number of its node lane that no ref covers; none for
+    /// a deleted volume.
     pub writing: Option<(StreamId, Number)>,
     /// The last head ref that the owner wrote in its own stream.
     pub head: Option<RefOrder>,
 }
 
 impl Owned {
-    /// True if a pass may go on after this listing of the volume: of a living volume its owner's head
-    /// must be the newest; a deleted one has no owner, and its tombstone must be seen.
+    /// True if a pass may go on after this listing of the volume. For a living volume, its owner's
+    /// head must be the newest. A deleted one has no owner, and the listing must show its
+    /// tombstone.
     pub(crate) fn may_collect(&self, listed: &Listed) -> bool {
         if self.writing.is_none() {
             return listed.gone;
@@ -38,10 +41,10 @@ impl Owned {
     }
 }
 
-/// What stands in the bucket about one volume.
+/// Objects in the bucket about one volume.
 #[derive(Debug, Default)]
 pub(crate) struct Listed {
-    /// What this node's boot-time clock said before the listing.
+    /// This node's boot-time clock before the listing.
     pub(crate) asked: Duration,
     pub(crate) desc: bool,
     pub(crate) state: bool,
@@ -113,7 +116,7 @@ impl Listed {
         })
     }
 
-    /// True of a volume of which nothing is left that anything could be read through.
+    /// True if the volume is deleted and nothing is left through which it could be read.
     pub(crate) fn is_over(&self) -> bool {
         let mut snapshots = self.snapshots.keys();
         self.gone
@@ -122,8 +125,8 @@ impl Listed {
             && self.clones().next().is_none()
     }
 
-    /// Joins two listings of the volume, made one after the other: refs of either count, tombstones of the first only. A
-    /// snapshot's ref is replaced by a higher number that the *first* listing shows.
+    /// Joins two listings of the volume, made one after the other. Refs of either count, tombstones
+    /// of the first only. A higher number that the *first* listing shows replaces a snapshot's ref.
     fn then(self, mut second: Self) -> Self {
         second.gone = self.gone;
         second.buried = self.buried;
@@ -147,7 +150,7 @@ impl Listed {
     }
 }
 
-/// Lists a volume and its family, each volume twice; none if `owned` may not collect.
+/// Lists a volume and its family, each volume twice. Gives none if `owned` may not collect.
 pub(crate) async fn list(
     bucket: &Bucket,
     owned: &Owned,
@@ -169,9 +172,10 @@ pub(crate) async fn list(
     Ok(Some(family))
 }
 
-/// True of a volume of which nothing is left that anything could be read through. A deleted volume stays so.
+/// True if the volume is deleted and nothing is left through which it could be read. That never
+/// changes.
 pub async fn is_over(bucket: &Bucket, volume: VolumeId) -> Result<bool> {
-    // What decides is listed first, what may still hold second.
+    // First list the objects that decide, then the ones that may still hold.
     let first = Listed::of(bucket, volume).await?;
     Ok(first.gone && first.then(Listed::of(bucket, volume).await?).is_over())
 }
@@ -182,7 +186,7 @@ pub async fn release(
     catalog: &crate::catalog::Catalog,
     mut volume: VolumeId,
 ) -> Result<()> {
-    // Ids never come back, so that a line of ancestors ends.
+    // Ids are never used twice, so the chain of ancestors ends.
     loop {
         let parent = match catalog.desc(volume).await {
             Ok(desc) => desc.parent,
@@ -201,7 +205,8 @@ pub async fn release(
     }
 }
 
-/// Deletes what says that a clone hangs on its parent: it never came to be, or nothing of it is left.
+/// Deletes the holders of a clone on its parent: the clone never came to be, or nothing of it is
+/// left.
 pub async fn delete_holders(bucket: &Bucket, parent: VolumeId, clone: VolumeId) -> Result<()> {
     for object in bucket.list(&names::holder_prefix(parent)).await? {
         if let Object::Holder(_, Holder::Clone { clone: of, .. }) = names::parse(&object.name)

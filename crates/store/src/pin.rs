@@ -1,7 +1,7 @@
-//! A reader's hold on what it reads: a pin in the bucket, renewed until the reader goes.
+//! A reader's pin in the bucket, renewed until the reader lets go.
 //!
-//! Who holds must see to it that what it copied still counted when the pin was there: of a head, that it
-//! is still the newest; of a snapshot, that it has no tombstone (`docs/protocols.md`).
+//! The reader must make sure that its copy still counted when the pin was there. A head must still
+//! be the newest; a snapshot must have no tombstone (`docs/protocols.md`).
 
 use crate::bucket::Bucket;
 use crate::error::Result;
@@ -19,7 +19,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Creates a pin of a base that is rolled forward along the streams of `volume`.
+    /// Creates a pin of a base that rolls forward along the streams of `volume`.
     pub async fn new(bucket: &Bucket, volume: VolumeId, base: Base, ttl: Duration) -> Result<Self> {
         let id = PinId::random(bucket.entropy().as_ref());
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
@@ -35,11 +35,11 @@ impl Hold {
 
     async fn put(&self) -> Result<()> {
         let bytes = self.pin.encode(self.bucket.nonce());
-        // Nobody else makes names of this id: what is there already is an earlier try.
+        // Only this process makes names of this id: an existing object is an earlier try.
         self.bucket.create(&self.name(), vec![bytes]).await.map(drop)
     }
 
-    /// Renews the pin: from now on its time begins anew.
+    /// Renews the pin: its time begins anew.
     pub async fn renew(&mut self) -> Result<()> {
         let before = self.name();
         self.pin.renewal += 1;
@@ -49,7 +49,7 @@ impl Hold {
         Ok(())
     }
 
-    /// Lets go. If that fails the pin ends by itself.
+    /// Deletes the pin. If that fails, the pin ends by itself.
     pub async fn let_go(self) {
         if let Err(error) = self.bucket.delete(&self.name()).await {
             tracing::debug!(%error, "a pin is left to expire");

@@ -1,8 +1,8 @@
-//! A store in the cloud whose client is made anew when it is denied access: the keys that it had fetched may have
-//! expired or been replaced before their time, and a client keeps them until then.
+//! A store in the cloud that gets a new client when access is denied. The client's keys may have
+//! expired or been replaced early, and a client keeps them until their time is over.
 //!
-//! The call that was denied fails; the next one, with fresh keys, is the caller's. Whatever is under way with the old
-//! client ends with it.
+//! The denied call fails; its caller repeats it with fresh keys. Calls under way end with the old
+//! client.
 
 use crate::error::{Error as StoreError, Result as StoreResult};
 use async_trait::async_trait;
@@ -20,13 +20,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A client is at least this old when a denied delete replaces it.
+/// Age from which on a denied delete replaces a client.
 const DELETE_RENEWAL_MIN: Duration = Duration::from_secs(60);
 
 /// Makes a client.
 type Make = Box<dyn Fn() -> StoreResult<Arc<dyn ObjectStore>> + Send + Sync>;
 
-/// A store with a client that can be made anew. Clones share it.
+/// A store with a client that can be replaced. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Renewing {
     make: Arc<Make>,
@@ -41,7 +41,7 @@ struct Client {
 }
 
 impl Renewing {
-    /// A store whose clients `make` makes; the first one now.
+    /// Makes a store whose clients `make` makes, and its first client.
     pub(crate) fn new(
         make: impl Fn() -> StoreResult<Arc<dyn ObjectStore>> + Send + Sync + 'static,
     ) -> StoreResult<Self> {
@@ -53,8 +53,8 @@ impl Renewing {
         self.current.read().clone()
     }
 
-    /// As [`Self::judge`], of a call to delete. Keys that may do all but that are common: fresh ones are no better,
-    /// and each client has its own connections.
+    /// As [`Self::judge`], for a delete. Keys that may do everything but delete are common. Fresh
+    /// ones would not help, and each client has its own connections.
     fn judge_delete<T>(&self, client: &Client, answer: Result<T>) -> Result<T> {
         if client.made.elapsed() < DELETE_RENEWAL_MIN {
             return answer;
@@ -62,7 +62,7 @@ impl Renewing {
         self.judge(client.number, answer)
     }
 
-    /// Looks at what a client answered; one that was denied is replaced, once.
+    /// Looks at a client's answer. Replaces a client that was denied, once.
     fn judge<T>(&self, number: u64, answer: Result<T>) -> Result<T> {
         let Err(error) = &answer else { return answer };
         if StoreError::from_store("asking", "it", error).trouble() != Trouble::Denied {
@@ -164,7 +164,7 @@ mod tests {
     use object_store::memory::InMemory;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// The first client has keys that expired; the next is good.
+    /// The first client has expired keys; the next is good.
     #[tokio::test]
     async fn a_client_that_is_denied_is_made_anew_once() {
         let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
@@ -180,14 +180,14 @@ mod tests {
         let stale = store.client();
         assert!(store.put(&at, "1".into()).await.is_err());
         store.put(&at, "1".into()).await.expect("fresh keys");
-        // A call that had begun with the old client changes nothing any more.
+        // A call that began with the old client changes nothing.
         let late = stale.store.put(&at, "1".into()).await;
         assert!(store.judge(stale.number, late).is_err());
         assert!(store.get(&Path::from("b")).await.is_err(), "it is not there");
         assert_eq!(made.load(Ordering::Relaxed), 2);
     }
 
-    /// Each delete that was denied threw away the connections of all other calls.
+    /// Once, each denied delete threw away the connections of all other calls.
     #[tokio::test(start_paused = true)]
     async fn a_key_that_may_not_delete_is_fetched_again_once_a_minute() {
         let made = Arc::new(AtomicU64::new(0));

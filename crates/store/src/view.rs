@@ -1,6 +1,6 @@
-//! A view: a root and the changes on top of it, as rolled forward; a readable state of a volume.
+//! A view: a root and the changes rolled forward over it. It is a readable state of a volume.
 //!
-//! What the changes are is the payload's business ([`Changes`]); a name and a size all volumes have.
+//! The payload defines the changes ([`Changes`]). All volumes have a name and a size.
 
 use crate::bucket::Bucket;
 use crate::changes::Changes;
@@ -17,12 +17,12 @@ use skerry_core::takeover::{Found, follow, next_key};
 use std::future::Future;
 use std::pin::Pin;
 
-/// A barrier that was passed while rolling forward, and the state's coordinates at it.
+/// A barrier that was passed while rolling forward, and the state there.
 #[derive(Debug, Clone)]
 pub struct PassedBarrier {
     /// The snapshot.
     pub barrier: Barrier,
-    /// What the snapshot is: the root below and the range up to the barrier.
+    /// The snapshot's state: the root below and the range up to the barrier.
     pub base: Base,
     /// The volume's size at it, bytes.
     pub size_bytes: u64,
@@ -35,20 +35,20 @@ pub struct View<C = Overlay> {
     pub volume: VolumeId,
     /// The root below.
     pub root: Root,
-    /// The place of the root.
+    /// The position of the root.
     pub root_at: Position,
     /// Changes since the root.
     pub changes: C,
-    /// The place reached.
+    /// The position reached.
     pub at: Position,
     /// The volume's size there, bytes.
     pub size_bytes: u64,
     /// The volume's name there.
     pub name: String,
-    /// How many segments were applied.
+    /// Number of applied segments.
     pub applied: u64,
-    /// True after a rollback: the root below is an old one, so that a checkpoint must come before
-    /// anything else begins at this place.
+    /// True after a rollback: the root below is an old one. So a checkpoint must come before
+    /// anything else begins here.
     pub must_checkpoint: bool,
 }
 
@@ -68,12 +68,12 @@ impl<C: Changes> View<C> {
         }
     }
 
-    /// The base that denotes this state.
+    /// The base of this state.
     pub fn base(&self) -> Base {
         Base { root: self.root.clone(), at: self.root_at, end: self.at }
     }
 
-    /// Applies a segment that follows this state; gives the barrier that it ends with, if any.
+    /// Applies a segment that follows this state. Gives the barrier at its end, if any.
     pub async fn apply(
         &mut self,
         bucket: &Bucket,
@@ -102,10 +102,10 @@ impl<C: Changes> View<C> {
         Ok(passed)
     }
 
-    /// Becomes what `base` denotes, at the place already reached, keeping the name.
+    /// Takes on the state of `base`, at the position already reached, and keeps the name.
     async fn roll_back(&mut self, bucket: &Bucket, base: &Base) -> Result<()> {
         let old: Self = open_boxed(bucket, self.volume, base).await?;
-        // Births only ever increase, whatever a volume becomes.
+        // Births only ever increase, even over a rollback.
         let birth = self.root.birth.max(old.root.birth);
         self.root = Root { birth, ..old.root };
         self.changes = old.changes;
@@ -124,7 +124,7 @@ fn open_boxed<'a, C: Changes>(
     Box::pin(open(bucket, volume, base))
 }
 
-/// Opens what a base denotes: its root, rolled forward to its end.
+/// Opens the state of a base: its root, rolled forward to its end.
 pub async fn open<C: Changes>(bucket: &Bucket, volume: VolumeId, base: &Base) -> Result<View<C>> {
     let mut view = View::of_root(volume, base.root.clone(), base.at);
     while view.at.order() != base.end.order() {
@@ -142,7 +142,7 @@ pub async fn open<C: Changes>(bucket: &Bucket, volume: VolumeId, base: &Base) ->
     Ok(view)
 }
 
-/// What rolling forward to the end met on its way.
+/// Barriers and seals that a roll-forward passed.
 #[derive(Debug, Default)]
 pub struct Journey {
     /// Barriers, in order.
@@ -151,7 +151,7 @@ pub struct Journey {
     pub seals: Vec<Seal>,
 }
 
-/// Rolls a view forward as far as there are segments and seals.
+/// Rolls a view forward over all segments and seals.
 pub async fn roll_to_end<C: Changes>(
     bucket: &Bucket,
     view: &mut View<C>,

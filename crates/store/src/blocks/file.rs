@@ -1,7 +1,7 @@
-//! Frames in local files, be they segments of a local bucket or files of the disk cache.
+//! Frames in local files: segments of a local bucket, or files of the disk cache.
 //!
-//! Blocks of a raw frame are read alone; the length of a frame tells how many blocks it has if it is
-//! raw, and its header, which is read too, tells whether that was so.
+//! A read takes blocks of a raw frame alone. The frame's length tells its number of blocks if it is
+//! raw. The frame's header, which is read too, tells whether it is.
 
 use super::Wanted;
 use super::piece::Piece;
@@ -21,21 +21,21 @@ pub(super) const HEAD_MAX: usize = FRAME_HEAD + FRAME_BLOCK * (FRAME_RAW_BYTES_M
 /// The longest frame, bytes.
 pub(super) const FRAME_MAX: usize = HEAD_MAX + FRAME_RAW_BYTES_MAX;
 
-/// Whether the disk may be waited for.
+/// Says whether a read may wait for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
     No,
     Yes,
 }
 
-/// Why nothing could be read from a file.
+/// Says why a read from a file failed.
 #[derive(Debug)]
 pub(super) enum FileError {
-    /// The bytes are not in memory, and the disk must not be waited for.
+    /// The bytes are not in memory, and the read must not wait for the disk.
     WouldWait,
-    /// The system says no.
+    /// The system refused the read.
     Io(io::Error),
-    /// The bytes are not what they should be.
+    /// The bytes are damaged.
     Format(FormatError),
 }
 
@@ -64,7 +64,7 @@ pub(super) fn read_exact(
     })
 }
 
-/// How many blocks a frame of this length has if it is raw.
+/// Number of blocks of a raw frame of this length; none if no raw frame has it.
 pub(super) fn raw_blocks(frame_len: u32, block: BlockSize) -> Option<usize> {
     let blocks = (frame_len as usize).checked_sub(FRAME_HEAD)?;
     let each = FRAME_BLOCK + block.bytes();
@@ -72,8 +72,8 @@ pub(super) fn raw_blocks(frame_len: u32, block: BlockSize) -> Option<usize> {
     (blocks.is_multiple_of(each) && (1..=block.blocks_per_frame()).contains(&n)).then_some(n)
 }
 
-/// Reads one block of a frame that has the length of a raw one, verified, into memory of its own and
-/// without waiting. Gives nothing if the frame is compressed all the same.
+/// Reads and verifies one block of a frame that has the length of a raw one, into memory of its own
+/// and without waiting. Gives nothing if the frame is compressed after all.
 pub(super) fn raw_block(
     file: &File,
     at: u64,
@@ -104,7 +104,7 @@ pub(super) fn raw_block(
     Ok(Some(plain.into()))
 }
 
-/// The stored bytes of a frame; the disk is waited for.
+/// Reads the stored bytes of a frame; waits for the disk.
 pub(super) fn stored(file: &File, at: u64, len: u32) -> Result<Bytes, FileError> {
     if len as usize > FRAME_MAX {
         return Err(FormatError::invalid("map entry", "its frame is too long").into());
@@ -114,7 +114,7 @@ pub(super) fn stored(file: &File, at: u64, len: u32) -> Result<Bytes, FileError>
     Ok(bytes.into())
 }
 
-/// Reads a frame's header and checks that it is the frame that the map means.
+/// Reads a frame's header and checks that the map names this frame.
 pub(super) fn head_of(
     entry: &BlockEntry,
     stored: &[u8],
@@ -125,7 +125,7 @@ pub(super) fn head_of(
     Ok(head)
 }
 
-/// Checks that a header is the one that the map means, and gives the block's place in the frame.
+/// Checks that the map names the frame of this header, and gives the block's index in it.
 fn check(head: &FrameHead, entry: &BlockEntry, block: BlockSize) -> Result<usize, FormatError> {
     if head.block_size() != block {
         return Err(FormatError::invalid("frame", "it has another block size"));
@@ -133,7 +133,7 @@ fn check(head: &FrameHead, entry: &BlockEntry, block: BlockSize) -> Result<usize
     head.locate(entry)
 }
 
-/// A frame that was read whole and unpacked. Blocks are verified when they are taken out.
+/// A frame that was read whole and unpacked. Taking a block out verifies it.
 pub(super) struct Frame<P = Bytes> {
     head: FrameHead,
     plain: P,
@@ -149,19 +149,19 @@ impl Frame {
 }
 
 impl<P: AsRef<[u8]>> Frame<P> {
-    /// A frame whose payload is `plain`.
+    /// Makes a frame with the payload `plain`.
     pub(super) fn new(head: FrameHead, plain: P) -> Frame<P> {
         let block = head.block_size();
         Frame { head, plain, block }
     }
 
-    /// A block of it, verified.
+    /// Gives a block of it, verified.
     pub(super) fn block(&self, entry: &BlockEntry) -> Result<&[u8], FormatError> {
         let i = self.head.locate(entry)?;
         self.nth(i)
     }
 
-    /// The `i`-th block, verified.
+    /// Gives the `i`-th block, verified.
     pub(super) fn nth(&self, i: usize) -> Result<&[u8], FormatError> {
         let size = self.block.bytes();
         let plain = self.plain.as_ref().get(i * size..(i + 1) * size);
@@ -170,7 +170,7 @@ impl<P: AsRef<[u8]>> Frame<P> {
         Ok(plain)
     }
 
-    /// How many blocks it has.
+    /// Number of blocks.
     pub(super) fn blocks(&self) -> usize {
         self.head.blocks()
     }
@@ -181,9 +181,9 @@ impl<P: AsRef<[u8]>> Frame<P> {
     }
 }
 
-/// Reads whole raw frames that follow one another in a file straight to where their blocks go, in one
+/// Reads consecutive whole raw frames of a file straight to the places of their blocks, in one
 /// call, without waiting. `pieces` are in ascending order in file and output, and each is
-/// [`Piece::whole`]. Gives, for each, whether its blocks are there and verified.
+/// [`Piece::whole`]. Says for each whether its blocks are there and verified.
 pub(super) fn scatter(
     file: &File,
     pieces: &[&Piece],
@@ -235,7 +235,7 @@ fn scatter_into(
     Some(verify_scattered(pieces, places, wanted, block, scratch, out))
 }
 
-/// The largest gap between two frames that are read together: the disk cache aligns them so.
+/// The largest gap between two frames that one call reads: the disk cache aligns frames so.
 pub(super) const GAP_MAX: u64 = 63;
 
 fn verify_scattered(

@@ -1,5 +1,5 @@
 //! Reading many blocks: memory, then local files without waiting, then local files with a thread,
-//! then the bucket; each step hands on what it could not answer.
+//! then the bucket. Each step passes on the blocks that it could not read.
 
 use super::file::{self, FileError, Frame, GAP_MAX, Wait, raw_blocks};
 use super::piece::{self, Piece};
@@ -17,22 +17,22 @@ use skerry_core::size::BlockSize;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How many frames one call reads: two or three buffers each, of the 1024 that the kernel takes.
+/// Number of frames of one call: two or three buffers each, of the 1024 that the kernel accepts.
 const SCATTER_FRAMES_MAX: usize = 256;
-/// What one call reads without giving other tasks a turn, bytes.
+/// Bytes of one call without giving other tasks a turn.
 const SCATTER_BYTES_MAX: u64 = 1 << 20;
-/// How many threads wait for the disk for one read.
+/// Number of threads that wait for the disk for one read.
 const FILE_READS_MAX: usize = 4;
-/// A read from local files of more blocks than this does not enter memory. The kernel keeps those
-/// pages already, and a scan would pay for a copy of each block: a third of its time.
+/// The most blocks of a read from local files that enter memory. The kernel keeps those pages
+/// already, and a scan would pay for a copy of each block: a third of its time.
 const KEEP_BLOCKS_MAX: usize = 8;
 
-/// What a read works on.
+/// The target of a read.
 pub(super) struct Target<'a> {
     pub(super) wanted: &'a [Wanted],
     pub(super) block: BlockSize,
     pub(super) out: &'a mut [u8],
-    /// Whether blocks from local files enter memory.
+    /// True if blocks from local files enter memory.
     pub(super) keep: bool,
 }
 
@@ -64,8 +64,8 @@ impl Inner {
         self.read_bucket(pieces, &mut target).await
     }
 
-    /// Reads what needs no waiting, if that is all of it: from memory, and from local files that are open
-    /// and that the kernel has in memory.
+    /// Reads everything, if that needs no waiting: from memory, and from open local files that the
+    /// kernel has in memory.
     pub(super) fn try_read(&self, wanted: &[Wanted], block: BlockSize, out: &mut [u8]) -> bool {
         let missing = self.read_ram(wanted, out);
         let misses = missing.len();
@@ -87,7 +87,7 @@ impl Inner {
         true
     }
 
-    /// Copies out what memory has; gives what is missing.
+    /// Copies out the blocks in memory. Gives the missing ones.
     fn read_ram(&self, wanted: &[Wanted], out: &mut [u8]) -> Vec<usize> {
         let absent = |(i, w): (usize, &Wanted)| {
             let to = &mut out[w.at..w.at + w.within.len()];
@@ -101,7 +101,7 @@ impl Inner {
         add(&self.counters.ram_misses, missing);
     }
 
-    /// Finds frames in local files that are open; false if one is in none of them.
+    /// Finds frames in open local files. False if one is in none of them.
     fn place_opened(&self, pieces: &mut [Piece]) -> bool {
         for piece in pieces.iter_mut() {
             piece.placed = match (self.bucket.local_dir(), &self.disk) {
@@ -118,7 +118,7 @@ impl Inner {
         true
     }
 
-    /// Finds out which frames are in local files.
+    /// Finds which frames are in local files.
     pub(super) async fn place(&self, pieces: &mut [Piece]) -> Result<()> {
         if let Some(dir) = self.bucket.local_dir() {
             let mut last = None;
@@ -142,7 +142,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Reads what the kernel has in memory.
+    /// Reads the frames that the kernel has in memory.
     async fn read_files_at_once(&self, pieces: &mut Vec<Piece>, target: &mut Target<'_>) {
         let placed: Vec<usize> =
             (0..pieces.len()).filter(|&i| pieces[i].placed.is_some()).collect();
@@ -185,7 +185,8 @@ impl Inner {
         good
     }
 
-    /// Reads a run that [`runs_at_once`] found, without waiting; says which of its frames are read.
+    /// Reads a run that [`runs_at_once`] found, without waiting. Says which of its frames were
+    /// read.
     fn read_run(&self, pieces: &[Piece], run: &[usize], target: &mut Target<'_>) -> Vec<bool> {
         let piece = &pieces[run[0]];
         if piece.whole.is_some() {
@@ -213,7 +214,7 @@ impl Inner {
         true
     }
 
-    /// Reads a frame once and unpacks it once, however many of its blocks are wanted.
+    /// Reads and unpacks a frame once, however many of its blocks are wanted.
     fn whole_frame(&self, piece: &Piece, target: &mut Target<'_>) -> bool {
         let Some(placed) = &piece.placed else { return false };
         let len = piece.entry.len as usize;
@@ -254,8 +255,9 @@ impl Inner {
         add(if local { &self.counters.local_blocks } else { &self.counters.disk_hits }, n);
     }
 
-    /// Reads what is left in local files with threads that may wait for the disk. What the disk cache
-    /// does not have after all is left for the bucket; a local bucket's damage is an error.
+    /// Reads the remaining frames in local files with threads that may wait for the disk. Frames
+    /// that the disk cache lacks after all are left for the bucket. Damage in a local bucket is an
+    /// error.
     async fn read_files(&self, pieces: &mut Vec<Piece>, target: &mut Target<'_>) -> Result<()> {
         let (placed, mut left): (Vec<Piece>, Vec<Piece>) =
             std::mem::take(pieces).into_iter().partition(|piece| piece.placed.is_some());
@@ -305,8 +307,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Gives a stored frame's wanted blocks to the target, verified: straight to their place if they
-    /// are all of it, or else by way of the unpacked frame, which is given back.
+    /// Gives a stored frame's wanted blocks to the target, verified. If they are all of the frame,
+    /// it unpacks straight to their place. Otherwise it goes by way of the unpacked frame, and
+    /// returns that.
     pub(super) fn hand_out(
         &self,
         piece: &Piece,
@@ -337,7 +340,7 @@ impl Inner {
         Ok(head)
     }
 
-    /// Unpacks all blocks of a frame to where they go, verified.
+    /// Unpacks all blocks of a frame straight to their places, verified.
     fn unpack_straight(
         &self,
         piece: &Piece,
@@ -359,7 +362,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes the wanted blocks out of an unpacked frame, verified.
+    /// Copies the wanted blocks from an unpacked frame, verified.
     fn take_out<P: AsRef<[u8]>>(
         &self,
         piece: &Piece,
@@ -378,7 +381,7 @@ impl Inner {
         Ok(())
     }
 
-    /// A second look at a frame of a local bucket that was not right; then it is damaged.
+    /// Reads a bad frame of a local bucket again. If it is still bad, it is damaged.
     async fn again_from_file(
         &self,
         piece: &Piece,
@@ -399,7 +402,7 @@ impl Inner {
         self.decode_file(piece, frame, target).map_err(|error| file_error(piece, error))
     }
 
-    /// Tells the kernel, or the cache, what will be wanted.
+    /// Tells the kernel, or the cache, which blocks a read will want.
     pub(super) async fn prefetch(&self, entries: &[BlockEntry], block: BlockSize) {
         let absent = entries.iter().filter(|entry| !self.ram.contains(&entry.place()));
         let mut frames: Vec<Piece> = absent
@@ -436,19 +439,19 @@ impl Inner {
     }
 }
 
-/// Where in the output all blocks of a frame go, if that is where it can be unpacked.
+/// The place in the output for all blocks of a frame, if the frame can be unpacked there.
 fn straight(piece: &Piece, head: &FrameHead) -> Option<usize> {
     piece.straight_at.filter(|_| piece.members.len() == head.blocks())
 }
 
-/// Which of the frames `placed` are read by one call: whole raw ones that follow one another.
+/// Groups the frames `placed` into runs that one call reads: consecutive whole raw frames.
 fn runs_at_once(pieces: &[Piece], placed: &[usize], block: BlockSize) -> Vec<Range<usize>> {
     let joins = |a: &usize, b: &usize| follows(&pieces[*a], &pieces[*b], block);
     let len = |i: &usize| u64::from(pieces[*i].entry.len);
     piece::runs(placed, SCATTER_FRAMES_MAX, SCATTER_BYTES_MAX, len, joins)
 }
 
-/// True if `b` can be read by the same call as `a` before it.
+/// True if one call can read `b` after `a`.
 fn follows(a: &Piece, b: &Piece, block: BlockSize) -> bool {
     match (a.whole, b.whole) {
         (Some(x), Some(y)) => {
@@ -459,7 +462,7 @@ fn follows(a: &Piece, b: &Piece, block: BlockSize) -> bool {
     }
 }
 
-/// How far apart two frames of the same file are, if the second comes after the first.
+/// Distance between two frames of one file, if the second follows the first closely.
 fn near(a: &Piece, b: &Piece) -> Option<u64> {
     let (x, y) = (a.placed.as_ref()?, b.placed.as_ref()?);
     if !Arc::ptr_eq(&x.file, &y.file) {
@@ -474,7 +477,7 @@ fn place_of(piece: &Piece) -> Place {
     piece.placed.as_ref().map(|placed| (placed.file.clone(), placed.at, piece.entry.len))
 }
 
-/// Reads frames that stand close to one another, in one go, off the runtime's own threads.
+/// Reads frames that stand close together in one go, off the runtime's own threads.
 async fn read_frames(frames: Vec<Place>) -> Result<Vec<Result<Bytes, FileError>>> {
     blocking(move || {
         let (Some(Some((file, start, _))), Some(Some((_, last, len)))) =
@@ -484,7 +487,7 @@ async fn read_frames(frames: Vec<Place>) -> Result<Vec<Result<Bytes, FileError>>
         };
         let span = (last + u64::from(*len) - start) as usize;
         let mut bytes = vec![0; span];
-        // If the span can't be had as a whole, each frame tells for itself what is wrong.
+        // If the span can't be read as a whole, each frame reports its own error.
         if std::os::unix::fs::FileExt::read_exact_at(&**file, &mut bytes, *start).is_err() {
             let one =
                 |(file, at, len): &(Arc<std::fs::File>, u64, u32)| file::stored(file, *at, *len);

@@ -1,4 +1,5 @@
-//! What is still wanted after memory has been asked, by frame; and which frames are read together.
+//! The blocks that memory did not have, grouped by frame, and the runs of frames that are read
+//! together.
 
 use super::Wanted;
 use super::file::{FRAME_MAX, raw_blocks};
@@ -10,30 +11,30 @@ use skerry_core::names;
 use skerry_core::size::BlockSize;
 use std::ops::Range;
 
-/// All blocks of a raw frame are wanted, one after another.
+/// Set if all blocks of a raw frame are wanted, one after another.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Whole {
     pub(super) blocks: usize,
     pub(super) out_at: usize,
 }
 
-/// A frame, and which of the wanted blocks are in it.
+/// A frame, and the wanted blocks in it.
 pub(super) struct Piece {
     /// The entry of one of its blocks.
     pub(super) entry: BlockEntry,
-    /// Which of the wanted ones are in it, by slot. None, if it is only brought near.
+    /// Indices of its wanted blocks, by slot. Empty for a prefetch.
     pub(super) members: Vec<usize>,
-    /// Where in the output the wanted blocks go, if they are whole, follow one another in the frame,
-    /// and go to one stretch of it.
+    /// The place of the wanted blocks in the output. Set if they are whole, consecutive in the
+    /// frame, and consecutive in the output.
     pub(super) straight_at: Option<usize>,
-    /// Set if, going by its length, it is raw and wanted as a whole.
+    /// Set if the frame is raw, going by its length, and wanted as a whole.
     pub(super) whole: Option<Whole>,
-    /// Where it is in a local file, if it is in one.
+    /// Its place in a local file, if it has one.
     pub(super) placed: Option<Placed>,
 }
 
 impl Piece {
-    /// A frame of which nothing is wanted but that it be near.
+    /// Makes a frame that is only prefetched.
     pub(super) fn near(entry: BlockEntry) -> Self {
         Self { entry, members: Vec::new(), straight_at: None, whole: None, placed: None }
     }
@@ -46,19 +47,19 @@ impl Piece {
         self.placed.as_ref().map(|placed| placed.at)
     }
 
-    /// Where it stands in its segment.
+    /// Its range in the segment.
     pub(super) fn range(&self) -> Range<u64> {
         let start = u64::from(self.entry.offset);
         start..start + u64::from(self.entry.len)
     }
 
-    /// An error of this frame, with its name and place.
+    /// Makes an error of this frame, with its name and place.
     pub(super) fn corrupt(&self, error: FormatError) -> Error {
         Error::format_at(names::segment(self.entry.segment), u64::from(self.entry.offset), error)
     }
 }
 
-/// Groups what is wanted (`which` of it) by frame, in the order of segments and offsets.
+/// Groups the wanted blocks `which` by frame, in the order of segments and offsets.
 pub(super) fn group(
     wanted: &[Wanted],
     mut which: Vec<usize>,
@@ -107,8 +108,8 @@ fn whole(piece: &Piece, block: BlockSize) -> Option<Whole> {
     (piece.members.len() == blocks).then_some(Whole { blocks, out_at })
 }
 
-/// Cuts a list into runs of at most `count_max`, where `joins(a, b)` says whether `b` may be read
-/// together with `a` before it, and `len` bounds the bytes of a run.
+/// Cuts a list into runs of at most `count_max`. `joins(a, b)` says whether one read may take `b`
+/// after `a`; `len` counts towards `bytes_max`.
 pub(super) fn runs<T>(
     list: &[T],
     count_max: usize,

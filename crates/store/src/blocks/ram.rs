@@ -1,4 +1,4 @@
-//! Decoded blocks in memory, verified once, by the slot of a segment that they are.
+//! Decoded blocks in memory, verified once, by their slot of a segment.
 
 use bytes::Bytes;
 use quick_cache::Weighter;
@@ -6,7 +6,7 @@ use quick_cache::sync::Cache;
 use skerry_core::entry::{BlockEntry, BlockPlace};
 use std::ops::Range;
 
-/// Memory that a block costs besides its bytes, about: key, entry of the table, reference count.
+/// Memory of a block besides its bytes, about: key, entry of the table, reference count.
 const ENTRY_BYTES: u64 = 128;
 
 #[derive(Clone)]
@@ -18,7 +18,7 @@ impl Weighter<BlockPlace, Bytes> for Weigh {
     }
 }
 
-/// The cache. A block that is read once in a long scan does not drive out one that is read often.
+/// The cache. A block that a long scan reads once does not evict one that is read often.
 pub(super) struct Ram {
     cache: Cache<BlockPlace, Bytes, Weigh>,
 }
@@ -29,7 +29,7 @@ impl Ram {
         Self { cache: Cache::with_weighter(items, budget_bytes, Weigh) }
     }
 
-    /// Copies part of a block out, if the block is here.
+    /// Copies part of a block out, if the cache has it.
     pub(super) fn copy(&self, entry: &BlockEntry, within: Range<usize>, out: &mut [u8]) -> bool {
         let Some(plain) = self.cache.get(&entry.place()) else { return false };
         let Some(part) = plain.get(within) else { return false };
@@ -37,7 +37,7 @@ impl Ram {
         true
     }
 
-    /// Keeps a block, whose bytes must be its own and not a piece of something larger.
+    /// Keeps a block. Its bytes must be its own and not a piece of something larger.
     pub(super) fn insert(&self, place: BlockPlace, plain: Bytes) {
         self.cache.insert(place, plain);
     }

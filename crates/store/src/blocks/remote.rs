@@ -1,4 +1,4 @@
-//! Frames from the bucket: one GET for each run of adjacent ones, each fetched by one reader only.
+//! Frames from the bucket: one GET for each run of adjacent ones, and one reader for each fetch.
 
 use super::file::Frame;
 use super::many::Target;
@@ -15,13 +15,13 @@ use skerry_core::FormatError;
 use skerry_core::entry::BlockPlace;
 use skerry_core::names;
 
-/// How many GETs one read has under way.
+/// Number of GETs of one read under way.
 const READ_FETCHES_MAX: usize = 8;
 
 type Mine<'a> = (Piece, Flight<'a, FrameKey, Result<Bytes>>);
 
 impl Inner {
-    /// Reads frames from the bucket; ascending by segment and offset.
+    /// Reads frames from the bucket, in ascending order of segment and offset.
     pub(super) async fn read_bucket(
         &self,
         mut pieces: Vec<Piece>,
@@ -35,7 +35,7 @@ impl Inner {
                     Claim::Theirs(landing) => theirs.push((piece, landing)),
                 }
             }
-            // One's own first: nobody waits for somebody who waits.
+            // Own fetches first, so that no reader waits for one that waits itself.
             self.fetch_mine(mine, target).await?;
             for (piece, landing) in theirs {
                 match landing.wait().await {
@@ -111,8 +111,8 @@ impl Inner {
         Ok(bytes)
     }
 
-    /// Verifies a fetched frame and hands its blocks out; fetches it once more if it is not right.
-    /// Gives the stored bytes that were.
+    /// Verifies a fetched frame and hands its blocks out. Fetches a bad one once more. Gives the
+    /// good stored bytes.
     async fn decode_fetched(
         &self,
         piece: &Piece,
@@ -127,7 +127,7 @@ impl Inner {
         Ok(stored)
     }
 
-    /// Hands a fetched frame's blocks out, and keeps in memory what else is in it.
+    /// Hands a fetched frame's blocks out, and keeps its other blocks in memory.
     fn hand_out_fetched(
         &self,
         piece: &Piece,
@@ -135,8 +135,8 @@ impl Inner {
         target: &mut Target<'_>,
     ) -> Result<(), FormatError> {
         let rest = self.hand_out(piece, stored, target, true)?;
-        // What else is in the frame has been paid for; without a disk cache it is kept in memory,
-        // or else a scan in small steps would fetch every frame sixteen times.
+        // The rest of the frame was fetched anyway. Without a disk cache it is kept in memory;
+        // otherwise a scan in small steps would fetch every frame sixteen times.
         if let Some(frame) = rest
             && (self.disk.is_none() || piece.members.is_empty())
         {
@@ -153,7 +153,7 @@ impl Inner {
                 continue;
             }
             let place = BlockPlace { segment: piece.entry.segment, slot };
-            // Damage in a block that nobody asked for is found when somebody does.
+            // Damage in an unwanted block shows when a read wants it.
             if let Ok(plain) = frame.nth(i) {
                 self.ram.insert(place, Bytes::copy_from_slice(plain));
             }

@@ -1,19 +1,19 @@
-//! Memory for frames on their way through a thread, kept from one frame to the next.
+//! Scratch memory for frames, kept by a thread from one frame to the next.
 //!
-//! New memory of a frame's size that must be zero is dear: the allocator gives the pages back and takes new ones, which
-//! every other thread of the process is interrupted for, and each page is a fault. That costs more than to read the
-//! frame from the kernel's memory.
+//! New zeroed memory of a frame's size is dear. The allocator gives the pages back and takes new
+//! ones, which interrupts every other thread of the process, and each page is a fault. That costs
+//! more than reading the frame from the kernel's memory.
 
 use std::cell::Cell;
 
-/// A thread keeps no more than this, bytes: a frame as it is stored, unpacked, with room to spare.
+/// The most that a thread keeps, bytes: a stored frame and its unpacked form, with room to spare.
 const KEPT_BYTES_MAX: usize = 256 << 10;
 
 thread_local! {
     static KEPT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends `len` bytes, which hold anything.
+/// Lends `len` bytes of any content.
 pub(super) fn with<T>(len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
     let mut memory = KEPT.take();
     if memory.len() < len {

@@ -1,4 +1,4 @@
-//! Whatever a block is read through, it is right, cheap and verified.
+//! Tests that a block is right, cheap and verified, by every way of reading it.
 
 use super::*;
 use crate::bucket::Created;
@@ -25,7 +25,7 @@ fn block_size() -> BlockSize {
     BlockSize::default()
 }
 
-/// Random blocks at `indices`; every other one can be compressed.
+/// Random blocks at `indices`; every other one is compressible.
 fn segment(number: u64, indices: &[u64], seed: u64) -> (BuiltSegment, Vec<Vec<u8>>) {
     let mut rng = StdRng::seed_from_u64(seed);
     let data: Vec<Vec<u8>> = indices
@@ -59,7 +59,7 @@ async fn put(bucket: &Bucket, built: &BuiltSegment) {
     assert_eq!(created, Created::Ours);
 }
 
-/// A bucket in memory that counts.
+/// A bucket in memory that counts calls.
 async fn metered(seed: u64) -> (Bucket, Arc<Counters>) {
     // Every call takes a moment, so that readers meet.
     let slow = FaultPlan { slow: 1000, slow_ms: 1..20, ..FaultPlan::default() };
@@ -110,7 +110,7 @@ fn whole_blocks(entries: &[(u64, BlockEntry)]) -> Vec<Wanted> {
     entries.iter().enumerate().map(wanted).collect()
 }
 
-/// Reads of every shape give the data, by every way there is.
+/// Checks reads of every shape, by every way.
 async fn reads_are_right(blocks: &Blocks, built: &[(BuiltSegment, Vec<Vec<u8>>)], seed: u64) {
     let all: Vec<(BlockEntry, &[u8])> = built
         .iter()
@@ -154,7 +154,8 @@ async fn reads_are_right(blocks: &Blocks, built: &[(BuiltSegment, Vec<Vec<u8>>)]
     }
 }
 
-/// Whether a file's last block comes into memory of itself within this time, after it was dropped and its first was read.
+/// True if a file's last block comes into memory by itself within this time. Before, all of the
+/// file was dropped, and its first block read.
 async fn comes_near(
     blocks: &Blocks,
     built: &BuiltSegment,
@@ -176,7 +177,8 @@ async fn comes_near(
     tokio::time::timeout(within, near).await.is_ok()
 }
 
-/// What was just written is read from memory soon; what is old is not read but for what is asked for.
+/// A read of a fresh segment brings all of it into memory soon; a read of an old one only the
+/// wanted blocks.
 #[tokio::test]
 async fn the_first_read_of_a_fresh_segment_brings_all_of_it_near() {
     let (bucket, dir) = local(1).await;
@@ -386,7 +388,7 @@ async fn a_compressed_frame_is_unpacked_once_for_each_read() {
         assert!(out == data.concat());
         assert_eq!(count(&blocks.counters().unpacked_frames), frames);
     }
-    // A part of a frame, out of order, too.
+    // A part of a frame, out of order.
     let blocks = in_ram(&bucket, 0);
     let mut wanted = whole_blocks(&built.entries[..8]);
     wanted.reverse();
@@ -458,7 +460,8 @@ async fn flipped_bits_in_the_disk_cache_are_misses() {
     reads_are_right(&on_disk(&bucket, &dir, 0), &built, 11).await;
 }
 
-/// Whatever bit of a stored frame is wrong, a read of it is right or an error that names it.
+/// Checks that a read of a stored frame with any wrong bit is right, or an error that names the
+/// frame.
 async fn damage_is_named(bucket: &Bucket, blocks: impl Fn() -> Blocks, corrupt: impl Fn(&[u8])) {
     let (built, data) = segment(1, &[0, 1, 2, 3, 40, 41, 42, 43], 5);
     put(bucket, &built).await;
@@ -512,7 +515,7 @@ async fn flipped_bits_in_a_local_file_are_named() {
     damage_is_named(&bucket, || in_ram(&bucket, 0), corrupt).await;
 }
 
-/// A damaged file stayed open: putting a good one back helped only after a restart.
+/// A damaged file once stayed open: putting a good one back helped only after a restart.
 #[tokio::test]
 async fn a_file_that_is_put_back_is_read() {
     let (bucket, dir) = local(12).await;
