@@ -1,6 +1,6 @@
-//! What bringing liveness up to date costs a checkpoint of a volume that is full: 1 TiB of 4 KiB blocks that were
-//! overwritten at random, in segments of 16 MiB of which one slot in eight is live.
-//! `cargo bench -p skerry-store --bench liveness -- [random blocks of the checkpoint]`.
+//! Measures a checkpoint's update of liveness on a full volume. It has 1 TiB of 4 KiB blocks that
+//! were overwritten at random, in segments of 16 MiB with one live slot in eight. `cargo bench -p
+//! skerry-store --bench liveness -- [random blocks of the checkpoint]`.
 #![allow(clippy::disallowed_methods, reason = "a bench measures time")]
 #![allow(clippy::unwrap_used, reason = "a bench may stop")]
 
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 const SEGMENTS: u64 = 8 * (1 << 40) / (16 << 20) / 8;
 const SLOTS: u16 = 4096;
 const STRIDE: u16 = 8;
-/// What one checkpoint of a busy volume merges: 16 MiB of overlay.
+/// Blocks that one checkpoint of a busy volume merges: 16 MiB of overlay.
 const CHECKPOINT_BLOCKS: u64 = 380_000;
 
 struct Outside(Mutex<StdRng>, Instant);
@@ -46,7 +46,7 @@ impl Entropy for Outside {
     }
 }
 
-/// CPU time of the whole process: what others on the machine do does not count.
+/// CPU time of the whole process, without that of other processes.
 fn cpu() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
@@ -72,7 +72,7 @@ impl Volume {
         updated
     }
 
-    /// As many segments as a full volume has, some at a time.
+    /// Writes as many segments as a full volume has, some at a time.
     async fn fill(&mut self) {
         for first in (0..SEGMENTS).step_by(512) {
             let mut delta = LivenessDelta::new();

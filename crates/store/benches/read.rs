@@ -1,7 +1,8 @@
-//! What reading blocks costs on one thread: from memory, from a local directory and from a disk cache,
-//! at random and in sequence. `cargo bench -p skerry-store --bench read -- [MiB of data]`.
+//! Measures reading blocks on one thread: from memory, from a local directory and from a disk
+//! cache, at random and in sequence. `cargo bench -p skerry-store --bench read -- [MiB of data]`.
 //!
-//! The data is incompressible and in the kernel's page cache, so this measures the CPU, not the disk.
+//! The data is incompressible and in the kernel's page cache, so this measures the CPU, not the
+//! disk.
 #![allow(clippy::disallowed_methods, reason = "a bench measures time")]
 #![allow(clippy::unwrap_used, reason = "a bench may stop")]
 
@@ -44,7 +45,7 @@ impl Entropy for Outside {
     }
 }
 
-/// CPU time of the whole process: what others on the machine do does not count.
+/// CPU time of the whole process, without that of other processes.
 fn cpu() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)

@@ -123,8 +123,8 @@ impl Blocks {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Reads blocks, or parts of them, into `out`, if no read needs to wait: from memory, or from
-    /// local files that the kernel has in memory. Otherwise false, also if a block is damaged,
+    /// Reads blocks, or parts of them, into `out`, if no read needs to wait. Sources are memory,
+    /// and local files that the kernel has in memory. Otherwise false, also if a block is damaged,
     /// which [`Blocks::read_many`] reports. Then `out` holds anything.
     pub fn try_read(&self, wanted: &[Wanted], block: BlockSize, out: &mut [u8]) -> bool {
         fit(wanted, block, out.len()) && self.inner.try_read(wanted, block, out)

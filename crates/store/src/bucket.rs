@@ -1,11 +1,11 @@
 //! The one door to an object store: create-if-absent, ranged reads, listing, deletion.
 //!
-//! Nothing above this file calls the store itself. Here, and nowhere below, a call that failed is made again, as
-//! [`skerry_core::retry`] decides and as long as the handle's patience goes; who has more waits above, call by
-//! call. A create is repeated *with the same bytes*, and "exists" is then told apart by comparing what is there. A
-//! bucket is never updated in place.
+//! Nothing above this file calls the store itself. A failed call is made again here, and nowhere
+//! below, as [`skerry_core::retry`] decides and as long as the handle's patience lasts. Callers
+//! with more patience repeat above, call by call. A create is repeated *with the same bytes*, and a
+//! comparison of bytes then tells the meaning of "exists". Objects are never updated in place.
 //!
-//! Must hold: a [`Created`] is only given when what stands under the name is known; every other
+//! Must hold: a [`Created`] is given only when the object under the name is known. Every other
 //! outcome is an error, after which the object may or may not be there, now or later.
 
 use self::descriptor::Seen;
@@ -34,15 +34,16 @@ use std::time::Duration;
 
 mod descriptor;
 
-/// The largest object that [`Bucket::get`] brings whole, bytes: twice the largest that Skerry writes.
+/// The largest object that [`Bucket::get`] reads whole, bytes: twice the largest that Skerry
+/// writes.
 pub const OBJECT_BYTES_MAX: u64 = 2 * envelope::ENVELOPE_BYTES_MAX as u64;
 
 /// Objects up to this size are compared whole after an uncertain create, bytes.
 const COMPARE_WHOLE_BYTES_MAX: usize = 1 << 20;
-/// Of larger ones, this much of either end is compared, bytes.
+/// Of larger ones, the bytes at either end that are compared.
 const COMPARE_END_BYTES: usize = 64 << 10;
 
-/// Time and randomness, as they are handed in.
+/// Time and randomness, passed in.
 #[derive(Clone)]
 pub struct Env {
     /// Reads the time.
@@ -51,17 +52,17 @@ pub struct Env {
     pub entropy: Arc<dyn Entropy>,
 }
 
-/// Whose object stands under a name after a create.
+/// The object under a name after a create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Created {
-    /// The bytes that were given.
+    /// The object has the given bytes.
     Ours,
-    /// Something else.
+    /// The object has other bytes.
     Theirs,
 }
 
-/// The bytes of an object to be, in one or many pieces; cloning it copies nothing.
+/// The bytes of an object to be, in one or many pieces. Cloning it copies nothing.
 #[derive(Debug, Clone)]
 pub struct Payload(PutPayload);
 
@@ -102,7 +103,7 @@ struct Inner {
     desc: Arc<Seen>,
 }
 
-/// A bucket that has been opened: checked to be one of ours, in a format that is known.
+/// An opened bucket: one of Skerry, in a known format.
 #[derive(Clone)]
 pub struct Bucket {
     inner: Arc<Inner>,
@@ -116,16 +117,17 @@ impl fmt::Debug for Bucket {
 }
 
 impl Bucket {
-    /// Opens the bucket that `store` holds, with a command's patience; makes one of an empty place if `create`.
+    /// Opens the bucket in `store`, with a command's patience. Makes one of an empty place if
+    /// `create`.
     ///
     /// # Errors
-    /// [`Error::NoBucket`] for an empty place unless `create`, [`Error::Foreign`] for a place that
-    /// holds something else, [`Error::Format`] for a damaged descriptor or a newer format.
+    /// [`Error::NoBucket`] for an empty place unless `create`. [`Error::Foreign`] for a place that
+    /// holds other objects. [`Error::Format`] for a damaged descriptor or a newer format.
     pub async fn open(store: Arc<dyn ObjectStore>, env: Env, create: bool) -> Result<Self> {
         Self::open_with(store, env, create, Patience::COMMAND).await
     }
 
-    /// As [`Bucket::open`], with a patience of one's own.
+    /// As [`Bucket::open`], with another patience.
     pub async fn open_with(
         store: Arc<dyn ObjectStore>,
         env: Env,
@@ -143,33 +145,33 @@ impl Bucket {
         Self { local: Some(dir), ..self }
     }
 
-    /// The same bucket, for somebody with another patience.
+    /// This bucket with another patience.
     pub fn with_patience(&self, patience: Patience) -> Self {
         let inner = Inner { patience, ..(*self.inner).clone() };
         Self { inner: Arc::new(inner), local: self.local.clone() }
     }
 
-    /// What the store fails at now, for people; none if all is well.
+    /// The trouble that the store has now, for people; none if all is well.
     pub fn failing(&self) -> Option<String> {
         self.inner.health.failing()
     }
 
-    /// The local directory that this bucket is, if it is one and that was said.
+    /// The local directory of this bucket, if [`Bucket::with_local_dir`] gave one.
     pub fn local_dir(&self) -> Option<&Arc<LocalDir>> {
         self.local.as_ref()
     }
 
-    /// Which bucket this is.
+    /// The bucket's id.
     pub fn id(&self) -> BucketId {
         self.inner.desc.id
     }
 
-    /// The source of randomness that was handed in.
+    /// The source of randomness.
     pub fn entropy(&self) -> &Arc<dyn Entropy> {
         &self.inner.env.entropy
     }
 
-    /// The clock that was handed in.
+    /// The clock.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.inner.env.clock
     }
@@ -179,14 +181,14 @@ impl Bucket {
         &self.inner.env
     }
 
-    /// Sixteen fresh random bytes, for an object that is about to be created.
+    /// Sixteen fresh random bytes, for a new object.
     pub fn nonce(&self) -> [u8; 16] {
         self.inner.env.entropy.id_bytes()
     }
 
-    /// Creates an object unless something is there. Give a nonce within the first 64 KiB (every
-    /// envelope and segment has one): it is what tells two writers' objects apart.
-    /// Calling again with the same bytes after an error is safe, and is how one finds out.
+    /// Creates an object unless one is there. The payload must have a nonce within the first 64
+    /// KiB, as every envelope and segment has: it tells two writers' objects apart. After an error,
+    /// call again with the same bytes: that is safe, and finds out.
     ///
     /// # Errors
     /// Kind `Unavailable` after the last try: the object may be there, now or later.
@@ -194,33 +196,34 @@ impl Bucket {
         self.inner.create(name, payload.into().0).boxed().await
     }
 
-    /// The whole object, or nothing if it isn't there.
+    /// Reads the whole object; `None` if it is missing.
     pub async fn get(&self, name: &str) -> Result<Option<Bytes>> {
         self.inner.get(name).boxed().await
     }
 
-    /// The bytes of `range` that the object has: less than asked for at its end, none beyond it.
-    /// `None` if there is no such object.
+    /// Reads the bytes of `range` that the object has: fewer at its end, none beyond it. `None` if
+    /// it is missing.
     pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Option<Bytes>> {
         self.inner.get_range(name, range).boxed().await
     }
 
-    /// True if there is such an object.
+    /// True if the object exists.
     pub async fn exists(&self, name: &str) -> Result<bool> {
         Ok(self.size(name).await?.is_some())
     }
 
-    /// The object's size in bytes, if it is there.
+    /// The object's size, bytes, if it exists.
     pub async fn size(&self, name: &str) -> Result<Option<u64>> {
         self.inner.size(name).boxed().await
     }
 
-    /// Everything whose name begins with `prefix/`, sorted by name.
+    /// Lists all objects whose name begins with `prefix/`, sorted by name.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         self.inner.list(prefix).boxed().await
     }
 
-    /// True if the stream has a data number from `from` on. One page of a listing, however long the stream is.
+    /// True if the stream has a data number from `from` on. One page of a listing, for a stream of
+    /// any length.
     pub async fn has_data_from(&self, from: SegmentKey) -> Result<bool> {
         match &self.local {
             Some(dir) => dir.has_data_from(from).await,
@@ -228,7 +231,7 @@ impl Bucket {
         }
     }
 
-    /// Deletes an object; it is fine if there is none.
+    /// Deletes an object. A missing one is no error.
     pub async fn delete(&self, name: &str) -> Result<()> {
         if let (Some(dir), Object::Segment(key)) = (&self.local, names::parse(name)) {
             dir.forget(key);
@@ -236,14 +239,15 @@ impl Bucket {
         self.inner.delete(name).boxed().await
     }
 
-    /// Opens a local bucket's file of a segment anew with the next read: another may stand in its place by now.
+    /// Makes the next read open a local bucket's file of a segment anew: another may stand in its
+    /// place by now.
     pub(crate) fn forget_file(&self, key: SegmentKey) {
         if let Some(dir) = &self.local {
             dir.forget(key);
         }
     }
 
-    /// Bytes of a segment that must be there; fewer than asked for only at its end.
+    /// Reads bytes of a segment that must be there; fewer only at its end.
     pub(crate) async fn segment_range(&self, key: SegmentKey, range: Range<u64>) -> Result<Bytes> {
         if let Some(dir) = &self.local {
             return dir.read(key, range).await;
@@ -253,12 +257,12 @@ impl Bucket {
     }
 }
 
-/// What a failed try means.
+/// The error that a failed try means.
 fn failure(action: &'static str, name: &str, error: &object_store::Error) -> Error {
     Error::from_store(action, name, error)
 }
 
-/// What a call to the store gave, or that it gave nothing in the time that it had.
+/// Gives the store's answer to a call, or an error if it gave none in time.
 fn in_time<T>(
     action: &'static str,
     name: &str,
@@ -275,7 +279,7 @@ fn in_time<T>(
 }
 
 impl Inner {
-    /// An object that is no left-over of a probe, if there is any: the place is not empty.
+    /// Finds an object that is no left-over of a probe. If there is one, the place is not empty.
     async fn first_object(&self) -> Result<Option<String>> {
         let looked = self.retried("listing", || async {
             let mut stream = self.store.list(None);
@@ -294,8 +298,8 @@ impl Inner {
         let path = parse(name)?;
         let options = PutOptions::from(PutMode::Create);
         let len = payload.content_length();
-        // A large object is sent again at once after its first failure, however long it waited for its turn: its
-        // caller would otherwise begin anew with more than this object.
+        // A large object is sent again at once after its first failure, however long it waited for
+        // its turn. Otherwise its caller would begin anew with more than this object.
         let mut tries = (len < LARGE_BYTES_MIN).then(|| Tries::new(self.patience));
         loop {
             let put = self.store.put_opts(&path, payload.clone(), options.clone());
@@ -305,14 +309,14 @@ impl Inner {
                     self.health.answered("creating");
                     return Ok(Created::Ours);
                 }
-                // An earlier try, of this call or of one before it, may have been ours.
+                // An earlier try, of this call or of one before it, may have made it.
                 Err(Error::Exists { .. }) => match self.compare(name, &payload).await {
                     Ok(Some(created)) => {
                         self.health.answered("creating");
                         return Ok(created);
                     }
-                    // It was there and is not any more: nobody deletes what is being created, but
-                    // a store may answer late. Try again like after any other failure.
+                    // It existed and does not now. No node deletes an object that is being created,
+                    // but a store may answer late. Try again like after any other failure.
                     Ok(None) => Error::Unavailable {
                         action: "creating",
                         object: name.to_owned(),
@@ -320,7 +324,8 @@ impl Inner {
                     },
                     Err(error) => error,
                 },
-                // A create misses no object: this is not the store that answers, or not its bucket.
+                // A create misses no object: the answer is not from the store, or not about its
+                // bucket.
                 Err(Error::NotFound { object }) => away("creating", object),
                 Err(error) => error,
             };
@@ -329,12 +334,12 @@ impl Inner {
         }
     }
 
-    /// Whether what stands under `name` is `payload`.
+    /// Says whether the object under `name` is `payload`.
     ///
-    /// Up to 1 MiB all of it is compared. Of more, the length and 64 KiB at either end are: only
-    /// segments are that large, their head begins with a random nonce that is drawn once for each
-    /// build, and what a build holds does not change; so an equal nonce means equal bytes. The other
-    /// end is compared to notice a store that mangles what it was given.
+    /// Up to 1 MiB, it compares everything. Of larger objects, it compares the length and 64 KiB at
+    /// either end. Only segments are that large. Each build of a segment draws a random nonce,
+    /// which its head begins with, and never changes. So an equal nonce means equal bytes. The
+    /// comparison of the other end notices a store that mangles bytes.
     async fn compare(&self, name: &str, payload: &PutPayload) -> Result<Option<Created>> {
         let len = payload.content_length();
         let Some(there) = self.size(name).await? else { return Ok(None) };
@@ -383,8 +388,8 @@ impl Inner {
             let got = self.read(&path, self.store.get_opts(&path, wanted));
             let fetch = async { got.await?.bytes().await };
             match self.timed("reading", name, fetch).await {
-                // Stores answer a range that begins beyond the end with errors of their own kinds, and in words
-                // of their own. One in other trouble should not get twice the calls.
+                // Stores answer a range that begins beyond the end with errors of various kinds and
+                // words. A store in other trouble should not get twice the calls.
                 Err(error) if error.is_transient() && error.is_of_range() => {
                     match self.size_once(&path, name).await {
                         Ok(size) if size <= range.start => Ok(Bytes::new()),
@@ -397,7 +402,8 @@ impl Inner {
         .await
     }
 
-    /// Reads an object. A 404 that does not say what is missing counts once a listing lacks the object, too.
+    /// Reads an object. A 404 that does not say what is missing counts only once a listing lacks
+    /// the object, too.
     async fn read<T>(
         &self,
         path: &Path,
@@ -435,7 +441,7 @@ impl Inner {
     async fn size_once(&self, path: &Path, name: &str) -> Result<u64> {
         let look = async {
             match self.store.head(path).await {
-                // The answer to a HEAD has no body: a bucket that is away looks like an object that is.
+                // The answer to a HEAD has no body: an absent bucket looks like an absent object.
                 Err(error) if Error::is_vague_404(&error) => {
                     let wanted = GetOptions::new().with_range(Some(GetRange::Bounded(0..1)));
                     self.read(path, self.store.get_opts(path, wanted)).await.map(|got| got.meta)
@@ -470,8 +476,7 @@ impl Inner {
             let mut stream = self.store.list_with_offset(Some(&path), &offset);
             while let Some(meta) = self.next(&mut stream, &prefix).await? {
                 match names::parse(meta.location.as_ref()) {
-                    // Where names are sorted nothing else follows, and one page is enough; elsewhere a gap
-                    // may be overlooked.
+                    // Where names are sorted, one page is enough. Elsewhere a gap may go unnoticed.
                     Object::Segment(key) if key.number.is_node() => return Ok(false),
                     Object::Segment(key) if key.number >= from.number => return Ok(true),
                     _ => {}
@@ -496,13 +501,13 @@ impl Inner {
     ) -> Result<Option<T>> {
         let next = async { stream.next().await.transpose() };
         match self.timed("listing", prefix, next).await {
-            // There is always something to list, if it is nothing.
+            // A listing always has an answer, if only an empty one.
             Err(Error::NotFound { object }) => Err(away("listing", object)),
             other => other,
         }
     }
 
-    /// One call to the store, with a bound on how long it may take.
+    /// Makes one call to the store, with a bound on its time.
     async fn timed<T>(
         &self,
         action: &'static str,
@@ -513,7 +518,7 @@ impl Inner {
         in_time(action, name, done.map_err(|_| CALL_TIMEOUT))
     }
 
-    /// Tries a read until it answers, one way or the other; an object that isn't there is an answer.
+    /// Tries a read until the store answers. A missing object is an answer.
     async fn retried<T, F>(
         &self,
         action: &'static str,
@@ -537,7 +542,7 @@ impl Inner {
         }
     }
 
-    /// A try has failed: waits for the next, or fails if there is none.
+    /// Waits for the next try after a failed one, or fails if there is none.
     async fn await_next(
         &self,
         tries: &mut Tries,
@@ -558,7 +563,7 @@ impl Inner {
     }
 }
 
-/// What a 404 means to a call that needs no object.
+/// The meaning of a 404 for a call that needs no object.
 fn away(action: &'static str, object: String) -> Error {
     let detail = "the store says that there is no such bucket".to_owned();
     Error::Away { action, object, detail }

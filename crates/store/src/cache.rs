@@ -1,4 +1,4 @@
-//! What is kept so that it need not be fetched twice. Losing any of it is harmless.
+//! Copies of fetched data. Losing any of it is harmless.
 
 pub mod disk;
 pub(crate) mod flight;

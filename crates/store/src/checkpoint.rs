@@ -1,6 +1,6 @@
-//! A checkpoint: changes merged into the tree, liveness brought up to date, a new root.
+//! A checkpoint: merges changes into the tree, updates liveness, and makes a new root.
 //!
-//! Nothing here creates the ref; who owns the volume does that when everything below has been put.
+//! Nothing here creates the ref. The volume's owner does that when everything below has been put.
 
 use crate::bucket::Bucket;
 use crate::changes::{Changes, Merging};
@@ -13,16 +13,16 @@ use skerry_core::liveness::LivenessDelta;
 use skerry_core::position::SegmentKey;
 use skerry_core::root::Root;
 
-/// What a checkpoint made.
+/// Result of a checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The new root.
     pub root: Root,
-    /// Segments that the old root listed and the new one doesn't.
+    /// Segments that the old root listed and the new one does not.
     pub dropped: Vec<SegmentKey>,
 }
 
-/// What a root says besides its tree.
+/// Fields of a root besides its tree.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// Its size, bytes.
@@ -31,9 +31,9 @@ pub struct Facts {
     pub name: String,
 }
 
-/// Writes a checkpoint of `old` with `changes` on top, and releases at most `drain_nodes_max` nodes of dropped
-/// subtrees; the rest waits for the next. One that fails for want of the store leaves
-/// nothing that can be deleted.
+/// Writes a checkpoint of `old` with `changes` on top. Releases at most `drain_nodes_max` nodes of
+/// dropped subtrees; the rest waits for the next checkpoint. If the store is unavailable, it leaves
+/// no object that can be deleted.
 pub async fn write<C: Changes>(
     bucket: &Bucket,
     nodes: &Nodes,
@@ -47,7 +47,8 @@ pub async fn write<C: Changes>(
     match write_nodes(&mut writer, old, changes, facts, drain_nodes_max).await {
         Ok(made) => Ok(made),
         Err(error) => {
-            // Only while the lane is surely this writer's: another copy of it may have published these nodes.
+            // Only while the lane is surely this writer's: another copy of it may have published
+            // these nodes.
             if error.is_unavailable() {
                 writer.discard().await;
             }

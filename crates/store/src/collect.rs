@@ -31,19 +31,22 @@ use std::time::Duration;
 
 pub use crate::family::Owned;
 
-/// How often refs are listed anew when they change while they are read; then the pass gives up until the next.
+/// Number of listings of refs that change while they are read. Then the pass gives up until the
+/// next.
 const LISTINGS_MAX: usize = 5;
 
-/// How many deleted volumes, seals and begun clones a node remembers: 32 bytes or so each. Others are read again.
+/// The most deleted volumes, seals and begun clones that a node remembers: about 32 bytes each.
+/// Others are read again.
 const REMEMBERED_MAX: usize = 1 << 18;
 /// A clone that has had no descriptor for so long has no maker any more, and a damaged pin no
 /// reader. Its holder holds whatever its span reaches.
 const ABANDONED_AGE: Duration = Duration::from_secs(12 * 3600);
 
-/// How many refs are read at once.
+/// Number of refs read at once.
 const REFS_AT_ONCE: usize = 16;
 
-/// How many segments are deleted at once: enough to hide the latency of a store, few beside what clients read.
+/// Number of segments deleted at once: enough to hide the latency of a store, and few beside the
+/// reads of clients.
 const DELETES_IN_FLIGHT: usize = 16;
 
 /// After so many that failed a pass deletes no more: it is the store's trouble, and not that of
@@ -53,41 +56,42 @@ const DELETES_FAILED_MAX: usize = 4;
 /// What an owner knows of its volume besides what a short pass lists.
 #[derive(Debug, Clone)]
 pub struct Near {
-    /// The root of the head that it wrote last, and that root's place.
+    /// The root of the last head that it wrote, and that root's position.
     pub head: (Arc<Root>, Position),
-    /// What need not be read, and may hold whatever it reaches.
+    /// Spans of refs that need not be read; each may hold all that it reaches.
     pub unread: Vec<Span>,
     /// Snapshots that must be read: neighbours of a deleted one.
     pub read: Vec<Base>,
 }
 
-/// Deletes what nothing holds.
+/// Deletes segments that nothing holds.
 pub struct Collector {
     bucket: Bucket,
     nodes: Nodes,
-    /// Of each volume with pins: what the last listing of them showed.
+    /// The last listing of pins, for each volume with pins.
     pins: Mutex<HashMap<VolumeId, PinClocks>>,
-    /// Clones that have a holder and no descriptor: when they were first seen so, on the boot-time clock.
+    /// Clones with a holder and no descriptor, each with its first such sight on the boot-time
+    /// clock.
     begun: Mutex<HashMap<VolumeId, Duration>>,
-    /// Deleted volumes of which a sweep found nothing any more.
+    /// Deleted volumes of which a sweep found nothing left.
     over: Mutex<HashSet<VolumeId>>,
-    /// Seals that were read; they stand for ever.
+    /// Seals that were read; they stay for ever.
     seals: Mutex<HashSet<SegmentKey>>,
 }
 
 impl Collector {
-    /// A collector of a bucket.
+    /// Makes a collector of a bucket.
     pub fn new(bucket: Bucket, nodes: Nodes) -> Self {
         let (pins, begun) = (Mutex::default(), Mutex::default());
         Self { bucket, nodes, pins, begun, over: Mutex::default(), seals: Mutex::default() }
     }
 
-    /// True of a deleted volume of which a sweep found nothing any more.
+    /// True if a sweep of this deleted volume found nothing left.
     pub fn is_over(&self, volume: VolumeId) -> bool {
         self.over.lock().contains(&volume)
     }
 
-    /// Notes that a sweep found nothing any more of a deleted volume.
+    /// Notes that a sweep of a deleted volume found nothing left.
     pub fn note_over(&self, volume: VolumeId) {
         let mut over = self.over.lock();
         if over.len() < REMEMBERED_MAX {
@@ -95,7 +99,7 @@ impl Collector {
         }
     }
 
-    /// Lists every segment of a volume's streams: for a sweep.
+    /// Lists every segment of a volume's streams, for a sweep.
     pub async fn sweep_candidates(&self, lives: &[Incarnation]) -> Result<Vec<SegmentKey>> {
         let mut out = Vec::new();
         for life in lives {
@@ -123,9 +127,9 @@ impl Collector {
         Ok(is_seal)
     }
 
-    /// A sweep: those of `candidates` that nothing holds; none if the pass had to be given up. They must have been
-    /// listed before this call, and an owner must look for a seal in its stream between this and
-    /// [`Self::delete`].
+    /// Sweeps: gives the `candidates` that nothing holds, or none if it gave up. The caller must
+    /// have listed them before this call. An owner must look for a seal in its stream between this
+    /// and [`Self::delete`].
     pub async fn free(
         &self,
         owned: &Owned,
@@ -139,15 +143,15 @@ impl Collector {
             // Nobody may take a head for one that can be pinned any more.
             catalog::delete_heads(&self.bucket, owned.volume, |_| true).await?;
         }
-        // A newer Skerry may hold what this one would not know how to see.
+        // A newer Skerry may hold segments in a way that this one does not see.
         self.bucket.check_features().await?;
         let Some(held) = self.held(owned, candidates).await? else { return Ok(None) };
         Ok(Some(held.free(&placed(owned.volume, lives, candidates))))
     }
 
-    /// A short pass: those of `candidates` that an owner's head or a deleted snapshot has just let go of, and that
-    /// nothing holds; none if the pass had to be given up. An owner must look for a seal between this and
-    /// [`Self::delete`].
+    /// Makes a short pass. Gives the `candidates` that an owner's head or a deleted snapshot has
+    /// just let go of and that nothing holds. Gives none if it gave up. An owner must look for a
+    /// seal between this and [`Self::delete`].
     pub async fn free_near(
         &self,
         owned: &Owned,
@@ -196,12 +200,13 @@ impl Collector {
         held.free(&placed(volume, lives, candidates)).into_iter().collect()
     }
 
-    /// What a deleted snapshot may have held alone: everything that its base names, but for parts of its liveness that
-    /// one of `others` has, too.
+    /// Gives the segments that a deleted snapshot may have held alone. These are all that its base
+    /// names, except for parts of its liveness that one of `others` shares.
     pub async fn of_base(&self, base: &Base, others: &[Base]) -> Result<BTreeSet<SegmentKey>> {
         let others: Vec<_> = others.iter().map(|other| other.root.liveness).collect();
         let mut all = liveness::all_but(&self.nodes, base.root.liveness, &others).await?;
-        // Data segments between its root and its end, where they are of one stream; others wait for the sweep.
+        // Data segments between its root and its end, if they are of one stream; others wait for
+        // the sweep.
         let first = if base.at.stream == base.end.stream { base.at.number.0 + 1 } else { 1 };
         let stream = base.end.stream;
         all.extend((first..=base.end.number.0).map(|n| SegmentKey { stream, number: Number(n) }));
@@ -229,8 +234,8 @@ impl Collector {
         failed.into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Everything in the family that holds one of the candidates; none if refs kept changing, or if
-    /// the owner's own head is not the newest.
+    /// Finds everything in the family that holds one of the candidates. Gives none if refs kept
+    /// changing, or if the owner's own head is not the newest.
     async fn held(&self, owned: &Owned, candidates: &BTreeSet<SegmentKey>) -> Result<Option<Held>> {
         // What an earlier listing held stays held: the next reads only what is new.
         let mut gathering = Gathering::new(self, owned.volume, candidates, Held::default());
@@ -246,7 +251,7 @@ impl Collector {
         Ok(None)
     }
 
-    /// Takes away the holders of clones that are over.
+    /// Deletes the holders of clones that are over.
     async fn release_clones(&self, family: &BTreeMap<VolumeId, Listed>) -> Result<()> {
         for listed in family.values() {
             for (name, _, clone) in listed.clones() {
@@ -258,7 +263,7 @@ impl Collector {
         Ok(())
     }
 
-    /// How long ago this node first saw the latest renewal of each pin, by its own boot-time clock.
+    /// Time since this node first saw the latest renewal of each pin, by its own boot-time clock.
     fn first_seen(&self, volume: VolumeId, listed: &Listed) -> BTreeMap<PinId, Duration> {
         let now = self.bucket.clock().boot();
         let pins: Vec<(PinId, u64)> =
@@ -272,7 +277,7 @@ impl Collector {
         ages
     }
 
-    /// True of a clone whose holder has been seen without its descriptor for long.
+    /// True if this node has long seen the clone's holder without its descriptor.
     fn is_abandoned(&self, id: VolumeId, clone: &Listed) -> bool {
         let mut begun = self.begun.lock();
         if clone.desc {
@@ -301,7 +306,7 @@ impl Collector {
     }
 }
 
-/// Candidates with their streams' epochs, where these are known.
+/// Gives the candidates with their streams' epochs, where known.
 fn placed(
     volume: VolumeId,
     lives: &[Incarnation],
@@ -312,7 +317,7 @@ fn placed(
     candidates.iter().map(|key| Candidate { key: *key, stream: place(key) }).collect()
 }
 
-/// What is held, being gathered from one listing.
+/// Gathers the holds of one listing.
 struct Gathering<'a> {
     collector: &'a Collector,
     /// Whose segments the candidates are.
@@ -320,7 +325,7 @@ struct Gathering<'a> {
     candidates: &'a BTreeSet<SegmentKey>,
     /// Nodes of liveness that were read: roots share most of theirs.
     seen: SeenNodes,
-    /// Refs of snapshots that were read; what they name is held.
+    /// Refs of snapshots that were read; the segments that they name are held.
     read: HashSet<String>,
     held: Held,
 }
@@ -336,8 +341,8 @@ impl<'a> Gathering<'a> {
         Self { collector, owner, candidates, seen, read, held }
     }
 
-    /// Goes through a listing. False if a ref of it is gone by now: what followed it is not in the
-    /// listing, and may hold what it held, so that the listing must be made again.
+    /// Goes through a listing. False if a ref of it is gone by now. Its successor is not in the
+    /// listing and may hold what it held, so the listing must be made again.
     async fn all(&mut self, family: &BTreeMap<VolumeId, Listed>) -> Result<bool> {
         let mut withdrawn = HashSet::new();
         for listed in family.values() {
@@ -347,7 +352,8 @@ impl<'a> Gathering<'a> {
                     self.collector.begun.lock().remove(&clone);
                     withdrawn.insert(clone);
                 } else if !family[&clone].desc {
-                    // Its maker is about to write the descriptor, or died: what it is made of stays.
+                    // Its maker is about to write the descriptor, or died: the base of the clone
+                    // stays.
                     self.held.unread.push(*holder.span());
                 }
             }
@@ -360,9 +366,9 @@ impl<'a> Gathering<'a> {
         Ok(true)
     }
 
-    /// True of a clone that never was. One that is pending is withdrawn here and now if its snapshot is deleted, or if
-    /// it is abandoned, unless it turns out to be settled: its maker may have died; one that is only slow finds the
-    /// tombstone, or this.
+    /// True if the clone never came to be. Withdraws a pending clone here and now if its snapshot
+    /// is deleted, or if it is abandoned, unless it is already settled. Its maker may have died. A
+    /// maker that is only slow finds the tombstone, or this decision.
     async fn is_withdrawn(
         &self,
         listed: &Listed,
@@ -431,12 +437,12 @@ impl<'a> Gathering<'a> {
     }
 
     async fn heads(&mut self, volume: VolumeId, listed: &Listed) -> Result<bool> {
-        // A pending descriptor holds as much as one that is settled.
+        // A pending descriptor holds as much as a settled one.
         if listed.desc && listed.heads.is_empty() {
             self.descriptor(&self.collector.desc(volume).await?).await?;
         }
         let newest = listed.newest_head();
-        // The newest first: what could not be read of an older one must not count as read.
+        // The newest first: unreadable nodes of an older one must not count as read.
         for name in listed.heads.iter().rev() {
             let Some(head) = read_ref(&self.collector.bucket, name).await? else {
                 return Ok(false);
@@ -445,7 +451,7 @@ impl<'a> Gathering<'a> {
             let is_old = newest.is_some_and(|newest| RefOrder::of(&head.base.at) < newest);
             let seen = is_old.then(|| self.seen.clone());
             match (self.root(&head.base.root).await, seen) {
-                // Put late, by a writer that had been fenced: what it names was nobody's any more.
+                // Put late by a fenced writer: no reader needs the segments that it names.
                 (Err(Error::NotFound { .. }), Some(seen)) => self.seen = seen,
                 (done, _) => done?,
             }
@@ -453,7 +459,7 @@ impl<'a> Gathering<'a> {
         Ok(true)
     }
 
-    /// Holds what pins name; deletes those that have expired.
+    /// Holds the segments that pins name. Deletes expired pins.
     async fn pins(&mut self, volume: VolumeId, listed: &Listed) -> Result<bool> {
         let ages = self.collector.first_seen(volume, listed);
         for (id, (_, name)) in &listed.pins {

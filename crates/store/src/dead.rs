@@ -1,6 +1,7 @@
-//! The chain of dead-pending subtrees: a stack, of which a checkpoint has the newest in memory and spills the rest.
+//! The chain of dead-pending subtrees: a stack. A checkpoint has the newest in memory and spills
+//! the rest.
 //!
-//! Must hold: memory is bounded, however many subtrees a trim drops and however many a root had before.
+//! Must hold: memory is bounded, for any number of subtrees that a trim drops or a root had before.
 
 use crate::error::{Error, Result};
 use crate::node_writer::NodeWriter;
@@ -12,13 +13,14 @@ use skerry_core::names;
 use skerry_core::node::{MapNode, NodeKind, NodePtr};
 use std::sync::Arc;
 
-/// How many nodes of dropped subtrees are fetched at once.
+/// Number of nodes of dropped subtrees fetched at once.
 const FETCH_AT_ONCE: usize = 16;
 
-/// Subtrees that were dropped, the newest last.
+/// Dropped subtrees, newest last.
 #[derive(Debug, Default)]
 pub struct Dead {
-    /// At most twice as many as a node holds, so that pushing and popping in turns writes no node each time.
+    /// At most twice the number in a node, so that pushing and popping in turns does not write a
+    /// node each time.
     top: Vec<NodePtr>,
     below: Option<NodePtr>,
     subtrees: u64,
@@ -26,7 +28,7 @@ pub struct Dead {
 }
 
 impl Dead {
-    /// What a root's chain holds; nothing of it is read yet.
+    /// Takes a root's chain; reads nothing of it yet.
     pub fn of(pending: Option<&DeadPending>) -> Self {
         match pending {
             Some(pending) => Self {
@@ -39,7 +41,7 @@ impl Dead {
         }
     }
 
-    /// True if nothing is left.
+    /// True if no subtree is left.
     pub fn is_empty(&self) -> bool {
         self.top.is_empty() && self.below.is_none()
     }
@@ -97,8 +99,8 @@ impl Dead {
         Ok(taken)
     }
 
-    /// Releases what dropped subtrees reference, `nodes_max` nodes at the most. Depth first: what is in memory stays
-    /// little.
+    /// Releases the references of dropped subtrees, of at most `nodes_max` nodes. Goes depth first,
+    /// so that memory stays small.
     pub async fn drain(
         &mut self,
         nodes_max: usize,
@@ -128,7 +130,7 @@ impl Dead {
         Ok(())
     }
 
-    /// Writes what is in memory; gives what the new root says of the chain.
+    /// Writes the subtrees in memory. Gives the chain for the new root.
     pub async fn finish(
         mut self,
         writer: &mut NodeWriter<'_>,

@@ -1,9 +1,9 @@
 //! A local directory as a store whose large objects go around the kernel's page cache.
 //!
-//! Everything but the writing of large objects is `object_store`'s own. Segments are written once
-//! and read later, if at all: copies of them in the page cache cost a core for each gigabyte or so
-//! in fresh pages, and a burst of dirty pages that every other sync of the disk then waits for.
-//! Where a file system knows no direct IO, `object_store` writes those objects, too.
+//! All but the writing of large objects is `object_store`'s own. Segments are written once and read
+//! later, if at all. Copies in the page cache cost a core for each gigabyte or so in fresh pages,
+//! and make bursts of dirty pages. Every other sync of the disk then waits for a burst. Where a
+//! file system has no direct IO, `object_store` writes large objects, too.
 
 mod upload;
 
@@ -26,21 +26,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use upload::Upload;
 
-/// Smaller objects are not worth a path of their own.
+/// Size from which on an object goes around the page cache, bytes.
 pub(crate) const DIRECT_BYTES_MIN: usize = 1 << 20;
-/// What a disk takes at once: large enough for its full speed, small enough that the sync of a log
+/// Bytes of one write: large enough for a disk's full speed, and small enough that a log's sync
 /// never waits for long.
 const PIECE_BYTES: usize = 1 << 20;
-/// Direct IO wants memory, places and lengths in multiples of a disk's block; none is larger.
+/// Direct IO needs memory, offsets and lengths in multiples of a disk's block; no disk's block is
+/// larger.
 const ALIGN_BYTES: usize = 4096;
-/// Names of objects under way end with this and a number; listings leave such names out.
+/// Names of objects under way end with this and a number. Listings leave such names out.
 const STAGED: &str = "#";
 
 /// A local directory.
 #[derive(Debug)]
 pub(crate) struct DirectFs {
     inner: LocalFileSystem,
-    /// The file system has refused direct IO once.
+    /// True if the file system has refused direct IO once.
     is_refused: Arc<AtomicBool>,
     /// Makes a directory's entries durable.
     sync_dir: fn(&FsPath) -> io::Result<()>,
@@ -52,7 +53,7 @@ impl std::fmt::Display for DirectFs {
     }
 }
 
-/// How an attempt ended that did not fail.
+/// The end of an attempt that did not fail.
 enum Attempt {
     Created,
     /// The directory is missing.
@@ -66,7 +67,7 @@ impl DirectFs {
         Self { inner, is_refused: Arc::new(AtomicBool::new(false)), sync_dir }
     }
 
-    /// Creates a large object; false if that is for `inner` to do.
+    /// Creates a large object. False if `inner` must do it.
     async fn create(&self, location: &Path, payload: &PutPayload) -> Result<bool> {
         let path = self.inner.path_to_filesystem(location)?;
         let (payload, refused) = (payload.clone(), self.is_refused.clone());
@@ -86,7 +87,8 @@ impl DirectFs {
         work.await.map_err(|error| Error::Generic { store: "DirectFs", source: Box::new(error) })?
     }
 
-    /// Makes the name of an object durable that was there already: the attempt that made it may have failed at that.
+    /// Makes the name of an existing object durable: the attempt that made it may have failed at
+    /// that.
     async fn sync_name(&self, location: &Path) -> Result<()> {
         let path = self.inner.path_to_filesystem(location)?;
         let sync_dir = self.sync_dir;
@@ -95,7 +97,7 @@ impl DirectFs {
         synced.map_err(|error| Error::Generic { store: "DirectFs", source: Box::new(error) })
     }
 
-    /// Begins an object that comes in parts; nothing if that is for `inner` to do.
+    /// Begins an object that comes in parts. Gives nothing if `inner` must do it.
     async fn begin(&self, location: &Path) -> Result<Option<Upload>> {
         let path = self.inner.path_to_filesystem(location)?;
         let refused = self.is_refused.clone();
@@ -118,7 +120,8 @@ fn note_refused(path: &FsPath, refused: &AtomicBool) {
     refused.store(true, Ordering::Relaxed);
 }
 
-/// Writes an object under another name, makes it durable, and gives it its name, which must be free.
+/// Writes an object under another name, makes it durable, and gives it its name, which must be
+/// free.
 fn create(path: &FsPath, payload: &PutPayload) -> io::Result<Attempt> {
     let (file, staged) = match stage(path) {
         Ok(Some(staged)) => staged,
@@ -128,11 +131,12 @@ fn create(path: &FsPath, payload: &PutPayload) -> io::Result<Attempt> {
     };
     let published = fill(&file, payload).and_then(|()| {
         let linked = link(&file, &staged, path);
-        // Also if it was there: an attempt before this one may have made the name and not its entry durable.
+        // Also if it existed: an attempt before this one may have made the name and not its entry
+        // durable.
         path.parent().map_or(Ok(()), sync_dir)?;
         linked
     });
-    // What is left of a failed attempt is no object; a crash may leave it, too.
+    // The remains of a failed attempt are no object; a crash may leave them, too.
     let _ = fs::remove_file(&staged);
     published.map(|()| Attempt::Created)
 }
@@ -141,8 +145,8 @@ fn sync_dir(dir: &FsPath) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Gives a staged file its name. By the open file: a writer that was stopped for hours may have had its staged file
-/// cleared away, and another's stands under the same name.
+/// Gives a staged file its name, by the open file. The staged file of a writer that was stopped for
+/// hours may be gone, with another writer's under its name.
 fn link(file: &File, staged: &FsPath, path: &FsPath) -> io::Result<()> {
     let open = format!("/proc/self/fd/{}", file.as_raw_fd());
     let by_name = || {
@@ -154,15 +158,15 @@ fn link(file: &File, staged: &FsPath, path: &FsPath) -> io::Result<()> {
         return by_name();
     }
     match rustix::fs::linkat(CWD, &open, CWD, path, AtFlags::SYMLINK_FOLLOW) {
-        // The name is taken, or the file has none of its own any more.
+        // The name is taken, or the file has lost its own.
         Err(error @ (Errno::EXIST | Errno::NOENT | Errno::STALE)) => Err(error.into()),
-        // Not every kernel and file system links so.
+        // Not every kernel and file system can link so.
         Err(_) => by_name(),
         Ok(()) => Ok(()),
     }
 }
 
-/// Fails if what got the name is not what was written.
+/// Fails if another file got the name.
 fn is_the_same(file: &File, path: &FsPath) -> io::Result<()> {
     let (ours, named) = (file.metadata()?, fs::metadata(path)?);
     if (ours.dev(), ours.ino()) == (named.dev(), named.ino()) {
@@ -171,7 +175,7 @@ fn is_the_same(file: &File, path: &FsPath) -> io::Result<()> {
     Err(ErrorKind::AlreadyExists.into())
 }
 
-/// A new file beside `path`; none if the directory is missing.
+/// Makes a new file beside `path`; none if the directory is missing.
 fn stage(path: &FsPath) -> io::Result<Option<(File, PathBuf)>> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).custom_flags(OFlags::DIRECT.bits() as i32);
@@ -207,7 +211,8 @@ fn fill(mut file: &File, payload: &PutPayload) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Bytes on their way to a disk, put together to pieces of [`PIECE_BYTES`] where direct IO wants them.
+/// Bytes on their way to a disk, gathered into pieces of [`PIECE_BYTES`] at an address that direct
+/// IO accepts.
 struct Pieces {
     memory: Vec<u8>,
     start: usize,
@@ -221,7 +226,7 @@ impl Pieces {
         Self { memory, start, len: 0 }
     }
 
-    /// Adds bytes; each piece that is full is written.
+    /// Adds bytes. Writes each full piece.
     fn add(
         &mut self,
         mut bytes: &[u8],
@@ -240,7 +245,7 @@ impl Pieces {
         Ok(())
     }
 
-    /// What does not fill a piece, with zeros up to the end of a block.
+    /// The last part of a piece, with zeros up to the end of a block.
     fn padded(&mut self) -> &[u8] {
         let padded = self.len.next_multiple_of(ALIGN_BYTES);
         let piece = &mut self.memory[self.start..self.start + padded];
@@ -248,7 +253,7 @@ impl Pieces {
         piece
     }
 
-    /// What does not fill a piece: its whole blocks, and the rest.
+    /// The last part of a piece: its whole blocks, and the rest.
     fn left(&self) -> (&[u8], &[u8]) {
         let blocks = self.len - self.len % ALIGN_BYTES;
         self.memory[self.start..self.start + self.len].split_at(blocks)
@@ -332,7 +337,8 @@ mod tests {
         lens.iter().enumerate().map(chunk).collect()
     }
 
-    /// Who was stopped between writing and naming finds another's file under the staged name: that is not its object.
+    /// A writer that was stopped between writing and naming finds another's file under the staged
+    /// name, which is not its object.
     #[test]
     fn only_the_file_that_was_written_gets_the_name() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -359,7 +365,8 @@ mod tests {
         assert!(!path.exists());
     }
 
-    /// An attempt whose sync failed leaves the name; the next finds it, and must not acknowledge it unsynced.
+    /// An attempt whose sync failed leaves the name. The next finds it, and must not acknowledge it
+    /// unsynced.
     #[tokio::test]
     async fn a_name_that_was_there_is_synced_before_that_is_said() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -376,7 +383,7 @@ mod tests {
     /// Objects of every awkward length read back, are listed alone, and are created once.
     #[tokio::test]
     async fn large_objects_are_created_once_and_whole() {
-        // On a real disk if there is one here: file systems in memory have no direct IO.
+        // On a real disk if the machine has one: file systems in memory have no direct IO.
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory");
         let inner = LocalFileSystem::new_with_prefix(dir.path()).expect("a store");
         let store = DirectFs::new(inner.with_fsync(true));
@@ -404,7 +411,8 @@ mod tests {
         assert_eq!(files, shapes.len(), "nothing else is left");
     }
 
-    /// Parts of every awkward length, written all at once, are one object; what is not completed is none.
+    /// Parts of every awkward length, written at once, make one object; an incomplete upload makes
+    /// none.
     #[tokio::test]
     async fn parts_make_one_object() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory");

@@ -1,64 +1,65 @@
-//! The error of everything in this crate: it names the object and says what to do about it.
+//! The error of this crate. It names the object and says what to do about it.
 //!
-//! It is cloneable, since everybody who waits for the same fetch gets the same answer.
+//! It is cloneable, since every waiter of a fetch gets its answer.
 
 use skerry_core::FormatError;
 use skerry_core::retry::Trouble;
 use std::io;
 use std::sync::Arc;
 
-/// The result of everything in this crate.
+/// The result of every call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the caller can do about an error.
+/// The caller's choice after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// It is not there: nothing to retry.
+    /// The object is missing: a retry does not help.
     NotFound,
-    /// Something is there already: choose another name.
+    /// The object exists already: choose another name.
     Exists,
-    /// Somebody else owns this now: stop writing.
+    /// Another node owns the object now: stop writing.
     Fenced,
-    /// The request or the setting makes no sense: correct it.
+    /// The request or the setting is invalid: correct it.
     Invalid,
-    /// The bucket cannot be reached, denies, or is full: try again later. Whether a write happened is not known.
+    /// The bucket can't be reached, denies, or is full: try again later. A write may or may not
+    /// have happened.
     Unavailable,
-    /// Stored bytes are not what was written: restore them, and look at the medium.
+    /// Stored bytes are damaged: restore them, and look at the medium.
     Corrupt,
     /// A defect of Skerry.
     Internal,
 }
 
-/// Why an operation on a bucket failed.
+/// Says why an operation on a bucket failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An object that should be there is not.
+    /// An object that must be there is missing.
     #[error("{object} is not in the bucket")]
     NotFound {
         /// The object's name.
         object: String,
     },
-    /// Something is there already.
+    /// The object exists already.
     #[error("{object} exists already")]
     Exists {
-        /// What exists.
+        /// The object.
         object: String,
     },
-    /// Somebody else has taken over.
+    /// Another node has taken over.
     #[error("{object} has another owner now: {detail}")]
     Fenced {
-        /// What was taken over.
+        /// The object that was taken over.
         object: String,
-        /// By whom, or how that was noticed.
+        /// The new owner, or the evidence.
         detail: String,
     },
-    /// A request, name or setting that cannot be.
+    /// A request, name or setting is impossible.
     #[error("{what} is not valid: {detail}")]
     Invalid {
-        /// What was given.
+        /// The value.
         what: String,
-        /// What is wrong with it.
+        /// The fault.
         detail: String,
     },
     /// There is no bucket at this place.
@@ -67,7 +68,7 @@ pub enum Error {
         /// The place.
         place: String,
     },
-    /// Something else lives at this place.
+    /// Other objects live at this place.
     #[error(
         "{place} is not a Skerry bucket and not empty (it holds {found}); choose an empty place"
     )]
@@ -77,78 +78,78 @@ pub enum Error {
         /// One of the objects there.
         found: String,
     },
-    /// The store does not do what everything here rests on.
+    /// The store breaks a rule that Skerry needs.
     #[error("{place} cannot be used: {detail}")]
     Unfit {
         /// The place.
         place: String,
-        /// What it did wrong.
+        /// The broken rule.
         detail: String,
     },
-    /// The bucket says no.
+    /// The bucket denies access.
     #[error("the bucket denies {action} {object}: {detail}; check its credentials and permissions")]
     Denied {
-        /// What was tried.
+        /// The action.
         action: &'static str,
-        /// On which object.
+        /// Its object.
         object: String,
-        /// What the store said.
+        /// The store's message.
         detail: String,
     },
     /// The disk of a local bucket or of the cache is full.
     #[error("disk full {action} {object}; free some space, it is tried again")]
     DiskFull {
-        /// What was tried.
+        /// The action.
         action: &'static str,
-        /// On which object.
+        /// Its object.
         object: String,
     },
-    /// The bucket itself is not there, which says nothing of its objects.
+    /// The bucket itself is missing, which says nothing of its objects.
     #[error("the bucket is not there, {action} {object}: {detail}; it is tried again")]
     Away {
-        /// What was tried.
+        /// The action.
         action: &'static str,
-        /// On which object.
+        /// Its object.
         object: String,
-        /// What the store said.
+        /// The store's message.
         detail: String,
     },
-    /// The bucket did not answer, or not with sense.
+    /// The bucket did not answer, or answered nonsense.
     #[error("the bucket failed {action} {object}: {detail}")]
     Unavailable {
-        /// What was tried.
+        /// The action.
         action: &'static str,
-        /// On which object.
+        /// Its object.
         object: String,
-        /// What the store said, after the last try.
+        /// The store's message at the last try.
         detail: String,
     },
-    /// Stored bytes are not what was written, or a newer Skerry wrote them.
+    /// Stored bytes are damaged, or a newer Skerry wrote them.
     #[error("{object}{}: {source}", at_offset(.offset))]
     Format {
         /// The object's name.
         object: String,
-        /// Where in it, bytes.
+        /// Offset in it, bytes.
         offset: Option<u64>,
-        /// What is wrong.
+        /// The fault.
         source: FormatError,
     },
     /// An I/O error of a local file that is not an object.
     #[error("{action} {path}: {source}")]
     File {
-        /// What was tried.
+        /// The action.
         action: &'static str,
-        /// On which file.
+        /// The file.
         path: String,
-        /// What the system said.
+        /// The system's error.
         source: Arc<io::Error>,
     },
     /// A defect of Skerry.
     #[error("{object}: {detail}; this is a defect of Skerry")]
     Internal {
-        /// What was worked on.
+        /// The object of the work.
         object: String,
-        /// What went wrong.
+        /// The fault.
         detail: String,
     },
 }
@@ -158,7 +159,7 @@ fn at_offset(offset: &Option<u64>) -> String {
 }
 
 impl Error {
-    /// What the caller can do about it.
+    /// The caller's choice after it.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound { .. } | Self::NoBucket { .. } => ErrorKind::NotFound,
@@ -201,22 +202,23 @@ impl Error {
         Self::Internal { object: object.into(), detail: detail.into() }
     }
 
-    /// A format error of an object, without a place in it.
+    /// Makes a format error of an object, without an offset.
     pub fn format(object: impl Into<String>, source: FormatError) -> Self {
         Self::Format { object: object.into(), offset: None, source }
     }
 
-    /// A format error at a byte of an object.
+    /// Makes a format error at a byte of an object.
     pub fn format_at(object: impl Into<String>, offset: u64, source: FormatError) -> Self {
         Self::Format { object: object.into(), offset: Some(offset), source }
     }
 
-    /// An object whose checksums are right and whose content makes no sense where it stands.
+    /// Makes an error of an object whose checksums are right and whose content can't be right
+    /// there.
     pub fn corrupt(object: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::format(object, FormatError::invalid("its content", detail))
     }
 
-    /// An error of a local file that is not an object.
+    /// Makes an error of a local file that is not an object.
     pub fn file(action: &'static str, path: &std::path::Path, source: io::Error) -> Self {
         let path = path.display().to_string();
         if source.kind() == io::ErrorKind::StorageFull {
@@ -225,7 +227,7 @@ impl Error {
         Self::File { action, path, source: Arc::new(source) }
     }
 
-    /// What a store's error means for `object`.
+    /// Translates a store's error about `object`.
     pub fn from_store(action: &'static str, object: &str, error: &object_store::Error) -> Self {
         use object_store::Error as E;
         let (object, detail) = (object.to_owned(), error.to_string());
@@ -256,8 +258,8 @@ impl Error {
         }
     }
 
-    /// True of an HTTP server's 404 that does not say that it means the object. A proxy or a gateway that does not
-    /// find its server says as much.
+    /// True if the error is a 404 from an HTTP server that does not say that it means the object. A
+    /// proxy or gateway that misses its server answers like that.
     pub(crate) fn is_vague_404(error: &object_store::Error) -> bool {
         let detail = error.to_string();
         let is_http = detail.contains("status code") || Self::says_bucket_is_away(error);
@@ -266,7 +268,7 @@ impl Error {
             && !OBJECT_MISSING.iter().any(|code| detail.contains(code))
     }
 
-    /// True of a store's error that names the bucket as what is missing.
+    /// True if a store's error names the bucket as missing.
     pub(crate) fn says_bucket_is_away(error: &object_store::Error) -> bool {
         let detail = error.to_string();
         BUCKET_AWAY.iter().any(|words| detail.contains(words))
@@ -278,41 +280,42 @@ impl Error {
         text.contains("range") || text.contains("416")
     }
 
-    /// What kind of trouble it is: whether, and for whom, it is worth waiting.
+    /// Kind of the trouble, which decides whether, and for whom, waiting is worth it.
     pub fn trouble(&self) -> Trouble {
         match self {
             Self::Unavailable { .. } => Trouble::Busy,
             Self::Denied { .. } => Trouble::Denied,
             Self::DiskFull { .. } => Trouble::Full,
             Self::Away { .. } => Trouble::Away,
-            // A disk that can't read a place won't; anything else may be a matter of mounts and servers.
+            // A disk that can't read a place never will. Anything else may be a matter of mounts
+            // and servers.
             Self::File { source, .. } if source.raw_os_error() == Some(EIO) => Trouble::Permanent,
             Self::File { .. } => Trouble::Busy,
             _ => Trouble::Permanent,
         }
     }
 
-    /// True if the same call may succeed later, by itself or once somebody has mended the store.
+    /// True if the call may succeed later, by itself or once a person has mended the store.
     pub fn is_unavailable(&self) -> bool {
         self.kind() == ErrorKind::Unavailable
     }
 
-    /// True if the same call may succeed a moment later.
+    /// True if the call may succeed a moment later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 }
 
-/// The number of the error that a disk has.
+/// The error number of a broken disk.
 const EIO: i32 = 5;
 
-/// What stores say in a 404 if it is the bucket that they don't find: S3 and GCS, Azure, and a proxy's page
-/// about a server that it doesn't find. `object_store` makes a missing object of all of them.
+/// Words in a 404 for a missing bucket: from S3 and GCS, from Azure, and in a proxy's page about a
+/// missing server. `object_store` makes a missing object of all of them.
 const BUCKET_AWAY: [&str; 5] =
     ["NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "<html", "<!DOCTYPE"];
-/// What stores say in a 404 if it is the object that they don't find: S3 and GCS, Azure.
+/// Words in a 404 for a missing object: from S3 and GCS, and from Azure.
 const OBJECT_MISSING: [&str; 3] = ["NoSuchKey", "BlobNotFound", "No such object"];
-/// What stores say, with the status of a bad request, of keys that were good once.
+/// Words that stores send with the status of a bad request, about keys that have expired.
 const KEYS_STALE: [&str; 4] =
     ["ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed"];
 
@@ -320,7 +323,7 @@ fn says_keys_are_stale(detail: &str) -> bool {
     KEYS_STALE.iter().any(|words| detail.contains(words))
 }
 
-/// The kind of the first `io::Error` among the sources: what a local directory or a socket said.
+/// The kind of the first `io::Error` among the sources, from a local directory or a socket.
 fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
     let mut next = Some(error);
     while let Some(current) = next {
@@ -353,7 +356,7 @@ mod tests {
         assert!(Error::from_store("reading", "x", &reset).is_transient());
     }
 
-    /// As `object_store` has it from an HTTP server.
+    /// An error as `object_store` makes it of an HTTP server's answer.
     fn missing(body: &str) -> object_store::Error {
         let source = format!("Server returned non-2xx status code: 404 Not Found: {body}").into();
         object_store::Error::NotFound { path: "x".to_owned(), source }

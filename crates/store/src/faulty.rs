@@ -1,11 +1,11 @@
-//! A store that goes wrong on purpose, for simulators: by seed, so that a run can be repeated.
+//! A store that fails on purpose, for simulators. A seed decides, so that a run can be repeated.
 //!
-//! A call may fail before it does anything, fail after it did (the response is lost), be slow, and a
-//! PUT or DELETE whose response was lost may take effect only later. A store may die, for a while or
-//! for good, or after its n-th call. What is stored is never wrong: that is for other tests.
+//! A call may fail before it does anything, fail after it did (the response is lost), or be slow. A
+//! PUT or DELETE whose response was lost may take effect only later. A store may die, for a while
+//! or for good, or after its n-th call. Stored bytes are never wrong: that is for other tests.
 //!
-//! It spawns nothing: what is to land late lands just before a later call of anybody, or at
-//! [`Faults::land_all`]. Same seed and same calls, in the same order, give the same faults.
+//! It spawns nothing: late writes land just before a later call of any client, or at
+//! [`Faults::land_all`]. A seed with the same calls in the same order gives the same faults.
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -22,33 +22,33 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How likely each fault is: so many of a thousand calls.
+/// Likelihood of each fault, in a thousand calls.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FaultPlan {
     /// Calls that fail and do nothing.
     pub error_before: u32,
-    /// Calls that do what they should and then report failure.
+    /// Calls that act and then report failure.
     pub response_lost: u32,
-    /// Of a thousand writes whose response is lost: how many take effect only later.
+    /// Writes that take effect only later, of a thousand whose response is lost.
     pub late: u32,
     /// Calls that are slow.
     pub slow: u32,
-    /// How slow, milliseconds.
+    /// Delay of a slow call, milliseconds.
     pub slow_ms: Range<u64>,
-    /// After how many further calls of anybody a late write lands, at the most.
+    /// The most calls, of any client, until a late write lands.
     pub late_calls_max: u32,
-    /// Nothing may be written: the credentials ran out, or the disk is full.
+    /// True to deny writes: the credentials ran out, or the disk is full.
     pub deny_writes: bool,
-    /// Nothing may be deleted, as by a key without that right.
+    /// True to deny deletes, as a key without that right does.
     pub deny_deletes: bool,
-    /// All calls fail, and do nothing.
+    /// All calls fail with this refusal, and do nothing.
     pub refusal: Option<Refusal>,
-    /// After this many calls everything fails, until [`Faults::revive`].
+    /// Number of calls after which everything fails, until [`Faults::revive`].
     pub stop_after: Option<u64>,
 }
 
 impl FaultPlan {
-    /// Some of everything, in a tenth of all calls.
+    /// Some of every fault, in a tenth of all calls.
     pub fn rough() -> Self {
         Self {
             error_before: 40,
@@ -65,16 +65,16 @@ impl FaultPlan {
     }
 }
 
-/// As what a store refuses all calls.
+/// The store's reason to refuse all calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is busy.
+    /// The store is busy.
     Busy,
-    /// It denies access.
+    /// The store denies access.
     Denied,
-    /// It is full.
+    /// The store is full.
     Full,
-    /// It says that the bucket itself is not there.
+    /// The store says that the bucket itself is missing.
     Away,
 }
 
@@ -82,7 +82,7 @@ impl Refusal {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Busy, Self::Denied, Self::Full, Self::Away];
 
-    /// What `object_store` makes of it.
+    /// The error of `object_store` for it.
     fn error(self) -> Error {
         let path = "it".to_owned();
         match self {
@@ -112,15 +112,15 @@ struct State {
     faults: u64,
 }
 
-/// What happens to one call.
+/// Fate of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fate {
     slow: Option<Duration>,
-    /// Do it now.
+    /// True if it happens now.
     happens: bool,
-    /// Do it later, after this call.
+    /// The later call after which it happens.
     happens_after: Option<u64>,
-    /// Tell the caller.
+    /// True if the caller gets an answer.
     answers: bool,
 }
 
@@ -185,12 +185,12 @@ impl Faults {
         self.state.lock().plan = plan;
     }
 
-    /// From now on everything fails and nothing happens.
+    /// Makes everything fail without effect from now on.
     pub fn kill(&self) {
         self.state.lock().dead = true;
     }
 
-    /// The store works again; also after [`FaultPlan::stop_after`], which is taken out of the plan.
+    /// Makes the store work again. Removes [`FaultPlan::stop_after`] from the plan.
     pub fn revive(&self) {
         let mut state = self.state.lock();
         state.dead = false;
@@ -202,7 +202,7 @@ impl Faults {
         self.state.lock().calls
     }
 
-    /// Calls that were made to fail.
+    /// Failed calls so far.
     pub fn failed(&self) -> u64 {
         self.state.lock().faults
     }
@@ -212,7 +212,7 @@ impl Faults {
         self.state.lock().late.len()
     }
 
-    /// Makes all writes land that are late.
+    /// Lands all late writes.
     pub async fn land_all(&self) {
         let due = self.state.lock().due(true);
         self.land(due).await;
@@ -220,7 +220,7 @@ impl Faults {
 
     async fn land(&self, due: Vec<Late>) {
         for late in due {
-            // Nobody waits for the answer; "exists" and "not found" are as good as any.
+            // No caller waits for the answer; "exists" and "not found" are as good as any.
             let _ = match late {
                 Late::Put(path, payload, opts) => {
                     self.store.put_opts(&path, payload, opts).await.map(drop)
@@ -230,7 +230,7 @@ impl Faults {
         }
     }
 
-    /// Decides about a call, after what is due has landed and the slowness is over.
+    /// Decides about a call, after late writes have landed and its delay is over.
     async fn begin(&self, writes: bool) -> Fate {
         let due = self.state.lock().due(false);
         self.land(due).await;
@@ -241,7 +241,7 @@ impl Faults {
         fate
     }
 
-    /// What a call is told whose answer is lost, or that was refused.
+    /// The error of a call that was refused, or whose answer is lost.
     fn no_answer(&self) -> Error {
         self.state.lock().plan.refusal.map_or_else(lost, Refusal::error)
     }
@@ -289,7 +289,7 @@ impl Faulty {
     }
 }
 
-/// An error that says nothing about whether something happened.
+/// An error that leaves open whether the call happened.
 fn lost() -> Error {
     let source = "the connection was lost (on purpose)".into();
     Error::Generic { store: "faulty", source }
@@ -399,7 +399,7 @@ mod tests {
         (bucket, faults)
     }
 
-    /// Two writers race for numbers; whoever is told "ours" must be the one that is read back.
+    /// Two writers race for numbers. The one that is told "ours" must be the one that reads back.
     async fn race(seed: u64) -> Vec<(Created, bool)> {
         let (bucket, faults) = rough_bucket(seed).await;
         let mut told = Vec::new();

@@ -1,13 +1,13 @@
-//! Segments that were written of late, around the kernel's page cache.
+//! Segments that were written lately, around the kernel's page cache.
 //!
-//! A guest reads again what it has just written more often than anything else, and then finds it nowhere in memory. So
-//! the first read of such a segment brings all of it into the page cache. Nothing is read for a segment that is only
-//! written: a long copy costs the disk no more than before.
+//! A guest often reads again what it has just written, and would find none of it in memory. So the
+//! first read of such a segment brings all of it into the page cache. A segment that is only
+//! written causes no read: a long copy costs the disk no more.
 
 use skerry_core::position::SegmentKey;
 use std::collections::VecDeque;
 
-/// The newest segments, up to so many bytes; each counts until it is taken.
+/// The newest segments, up to a bound in bytes; each counts until it is taken.
 #[derive(Debug)]
 pub(crate) struct Fresh {
     bytes_max: u64,
@@ -17,12 +17,12 @@ pub(crate) struct Fresh {
 }
 
 impl Fresh {
-    /// Remembers none yet, and at most `bytes_max` of them.
+    /// Makes an empty list that remembers at most `bytes_max` bytes of segments.
     pub(crate) fn new(bytes_max: u64) -> Self {
         Self { bytes_max, bytes: 0, segments: VecDeque::new() }
     }
 
-    /// A segment of `len` bytes was written.
+    /// Notes that a segment of `len` bytes was written.
     pub(crate) fn note(&mut self, key: SegmentKey, len: u64) {
         self.segments.push_back((key, len));
         self.bytes += len;
@@ -33,7 +33,7 @@ impl Fresh {
         }
     }
 
-    /// Whether the segment was written of late; only once.
+    /// True if the segment was written lately; only once.
     pub(crate) fn take(&mut self, key: SegmentKey) -> bool {
         let found = self.segments.iter().position(|(fresh, _)| *fresh == key);
         let Some((_, len)) = found.and_then(|at| self.segments.remove(at)) else { return false };

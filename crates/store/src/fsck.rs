@@ -1,9 +1,9 @@
-//! Fsck: reads everything in a bucket and says what is wrong with it, in sentences that name objects.
+//! Fsck: reads everything in a bucket and reports faults, in sentences that name objects.
 //!
-//! It changes nothing, and believes no cache: what it reads comes from the store. Of every volume it
-//! reads descriptor, refs and incarnations, rolls forward, walks the trees, recounts references and
-//! compares them with liveness to the block (live and dead-pending together), and verifies the content
-//! of every block that anything references. A volume that is written meanwhile is looked at again.
+//! It changes nothing, and trusts no cache: it reads from the store. Of every volume it reads
+//! descriptor, refs and incarnations, rolls forward, and walks the trees. It recounts references
+//! and compares them with liveness to the block, live and dead-pending together. It verifies the
+//! content of every referenced block. It looks again at a volume that was written meanwhile.
 
 use crate::blocks::{Blocks, BlocksSettings};
 use crate::bucket::Bucket;
@@ -33,43 +33,43 @@ use std::collections::{BTreeMap, BTreeSet};
 const NODE_CACHE_BYTES: u64 = 16 << 20;
 /// Memory for blocks while checking, bytes: neighbours of one frame.
 const BLOCK_CACHE_BYTES: u64 = 4 << 20;
-/// How often a volume that changes while it is read is looked at anew.
+/// Number of looks at a volume that changes while it is read.
 const TRIES_MAX: usize = 4;
 
-/// What was found.
+/// Result of a check.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
-    /// Volumes that there are; one whose head is deleted counts as long as it has snapshots.
+    /// Number of volumes. One whose head is deleted counts as long as it has snapshots.
     pub volumes: u64,
-    /// Refs and snapshots looked at.
+    /// Refs and snapshots that were checked.
     pub refs: u64,
-    /// Segments that something references.
+    /// Referenced segments.
     pub segments: u64,
     /// Blocks whose content was verified.
     pub blocks: u64,
     /// Segments that nothing holds.
     pub orphans: u64,
-    /// What is wrong, a sentence each.
+    /// The faults, a sentence each.
     pub problems: Vec<String>,
 }
 
 /// References by segment and slot.
 type Counts = BTreeMap<(SegmentKey, u16), u32>;
 
-/// What is known of one volume once it has been looked at.
+/// Facts about one volume after a look at it.
 #[derive(Default)]
 struct Seen {
-    /// Neither a proposal, nor deleted with all its snapshots.
+    /// True if the volume is neither a proposal, nor deleted with all its snapshots.
     is_there: bool,
     refs: u64,
     problems: Vec<String>,
     ranges: Vec<HeldRange>,
     lives: Vec<Incarnation>,
-    /// Every block that is referenced. As large as the volume: of one volume at a time.
+    /// Every referenced block. As large as the volume, so kept for one volume at a time.
     entries: BTreeMap<(SegmentKey, u16), (BlockEntry, BlockSize)>,
-    /// Segments that are referenced: of nodes, and in the end of blocks, too.
+    /// Referenced segments: of nodes, and in the end of blocks, too.
     segments: BTreeSet<SegmentKey>,
-    /// Lengths of data segments, as liveness says.
+    /// Lengths of data segments in liveness.
     lengths: BTreeSet<(SegmentKey, u64)>,
 }
 
@@ -79,10 +79,10 @@ impl Seen {
     }
 }
 
-/// Reads the whole bucket.
+/// Checks the whole bucket.
 ///
 /// # Errors
-/// If the bucket can't be listed. Everything else that can't be read is a problem of its own.
+/// If the bucket can't be listed. Anything else that can't be read is a fault of its own.
 pub async fn run(bucket: &Bucket) -> Result<Findings> {
     let checker = Checker {
         bucket,
@@ -157,8 +157,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Looks at a volume, again if it changed meanwhile and something seemed wrong. What is given back names its
-    /// segments and no blocks: it is kept until all volumes have been looked at.
+    /// Looks at a volume, again if it changed meanwhile and something seemed wrong. The result
+    /// names segments and no blocks: it is kept until all volumes are checked.
     async fn volume_settled(&self, id: VolumeId, out: &mut Findings) -> Result<Seen> {
         let mut tries = 0;
         let mut seen = loop {
@@ -202,7 +202,8 @@ impl Checker<'_> {
         seen
     }
 
-    /// A clone is known below its parent, or the parent's collector takes what it needs.
+    /// Checks that the parent has the clone's holder. Without it, the parent's collector deletes
+    /// what the clone needs.
     async fn holder(&self, desc: &VolumeDesc, seen: &mut Seen) {
         let Some((parent, _)) = desc.parent.filter(|_| seen.is_there) else { return };
         let is_ours = |name: &str| match names::parse(name) {
@@ -247,8 +248,8 @@ impl Checker<'_> {
         }
     }
 
-    /// The newest head counts. An older one is about to be deleted, or was put late by a writer that had been
-    /// fenced: nothing follows from it, and what it names may be gone.
+    /// Checks the newest head, which counts. An older one is about to be deleted, or was put late
+    /// by a fenced writer. Nothing follows from it, and segments that it names may be gone.
     async fn head_refs(&self, desc: &VolumeDesc, seen: &mut Seen) {
         let heads = match catalog::list_heads(self.bucket, desc.id).await {
             Ok(heads) => heads,
@@ -321,7 +322,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Checks a root and what lies over it.
+    /// Checks a root and the changes over it.
     async fn view(&self, what: &str, view: &View, seen: &mut Seen) {
         self.root(what, &view.root, seen).await;
         let block = view.root.block;
@@ -331,7 +332,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Nothing is mapped beyond the end of the volume.
+    /// Checks that nothing is mapped beyond the end of the volume.
     async fn ends(&self, view: &View, seen: &mut Seen) {
         let blocks = view.root.block.blocks(view.size_bytes);
         let mut scan = crate::tree::Scan::new(&self.nodes, view.root.top, blocks..u64::MAX);
@@ -354,7 +355,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Recounts what a root references and compares it with its liveness.
+    /// Recounts the references of a root and compares them with its liveness.
     async fn root(&self, what: &str, root: &Root, seen: &mut Seen) {
         let mut counts = Counts::new();
         if let Some(top) = root.top
@@ -371,7 +372,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Counts what is dead-pending, and the chain itself.
+    /// Counts the dead-pending subtrees, and the chain itself.
     async fn dead(
         &self,
         what: &str,
@@ -402,7 +403,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// The references that a root's liveness lists.
+    /// Gives the references that a root's liveness lists.
     async fn listed(&self, root: &Root, seen: &mut Seen) -> Result<Counts> {
         let mut listed = Counts::new();
         let mut walk = Walk::new(&self.nodes, root.liveness);
@@ -424,7 +425,7 @@ impl Checker<'_> {
         Ok(listed)
     }
 
-    /// Counts what a subtree references.
+    /// Counts the references of a subtree.
     async fn walk(
         &self,
         top: NodePtr,
@@ -465,7 +466,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Verifies every block that anything references, and the head of its segment.
+    /// Verifies every referenced block, and the head of its segment.
     async fn content(&self, seen: &mut Seen) {
         let segments: BTreeSet<SegmentKey> =
             seen.entries.keys().map(|(key, _)| *key).chain(seen.segments.iter().copied()).collect();
@@ -499,7 +500,7 @@ impl Checker<'_> {
         seen.entries = entries;
     }
 
-    /// Segments that were there at the beginning and that nothing holds.
+    /// Counts segments that existed at the beginning and that nothing holds.
     async fn count_orphans(
         &self,
         segments: &BTreeSet<SegmentKey>,
@@ -529,7 +530,7 @@ impl Checker<'_> {
     }
 }
 
-/// Says where counted and listed references differ; the first of many.
+/// Reports the first of the differences between counted and listed references.
 fn compare(what: &str, counts: &Counts, listed: &Counts, seen: &mut Seen) {
     let mut wrong = Vec::new();
     for at in counts.keys().chain(listed.keys()).collect::<BTreeSet<_>>() {
@@ -564,7 +565,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU64;
 
-    /// Blocks of all volumes were kept until the end: 90 GB for a bucket of 4 TiB.
+    /// Blocks of all volumes were once kept until the end: 90 GB for a bucket of 4 TiB.
     #[tokio::test]
     async fn what_is_kept_of_a_volume_names_no_blocks() {
         let bucket = memory_bucket(1).await;

@@ -1,8 +1,9 @@
-//! What the store fails at now: for `status`, and for a log that is told once, not with every try.
+//! The store's present failures, for `status`, and for a log that reports each failure once, not
+//! with every try.
 //!
-//! A failure is noted when a caller gave up, a success with every answer. One kind of call says nothing of another:
-//! a key that may read and not delete is a store that fails at deleting. Only when the store as a whole was out of
-//! reach does any answer end that.
+//! A caller that gives up notes a failure, and every answer notes a success. One kind of call says
+//! nothing of another: with a key that may read and not delete, the store fails at deleting. Only
+//! if the store as a whole was out of reach does any answer end the failure.
 
 use crate::error::Error;
 use parking_lot::Mutex;
@@ -11,30 +12,30 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A failure that lasts is logged again after this time.
+/// Interval at which a lasting failure is logged again.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a kind of call failed with last.
+/// The last failure of a kind of call.
 #[derive(Debug)]
 struct Failing {
     trouble: Trouble,
     text: String,
-    /// False once a call has succeeded again; kept for `logged`.
+    /// False once a call has succeeded again; then kept for `logged`.
     is_now: bool,
-    /// When it was logged last, on the boot-time clock.
+    /// Time of its last log message, on the boot-time clock.
     logged: Duration,
 }
 
-/// What a store fails at.
+/// The present failures of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// True if anything fails: answers are many, and must not wait for a lock.
+    /// True if any kind of call fails. Answers are many, and must not wait for a lock.
     is_ill: AtomicBool,
     by_action: Mutex<BTreeMap<&'static str, Failing>>,
 }
 
 impl Health {
-    /// A caller gave up. `now` is on the boot-time clock.
+    /// Notes that a caller gave up. `now` is on the boot-time clock.
     pub(crate) fn failed(&self, action: &'static str, error: &Error, now: Duration) {
         let (trouble, text) = (error.trouble(), error.to_string());
         let mut by_action = self.by_action.lock();
@@ -49,7 +50,7 @@ impl Health {
         }
     }
 
-    /// The store answered.
+    /// Notes that the store answered.
     pub(crate) fn answered(&self, action: &'static str) {
         if !self.is_ill.load(Ordering::Acquire) {
             return;
@@ -66,7 +67,7 @@ impl Health {
         self.is_ill.store(is_ill, Ordering::Release);
     }
 
-    /// What fails now, for people.
+    /// Describes the present failures for people.
     pub(crate) fn failing(&self) -> Option<String> {
         let by_action = self.by_action.lock();
         let now = by_action.values().filter(|failing| failing.is_now);

@@ -1,9 +1,9 @@
-//! What Skerry keeps in an object store, and how it gets there and back.
+//! Skerry's objects in an object store: writing them, reading them, and deleting them.
 //!
-//! The lower half talks to the store: [`bucket`] is the one door (conditional creates, the one retry
-//! policy, ranged reads), [`url`] opens it, [`probe`] refuses a store that cannot be trusted,
-//! [`meter`] counts and [`faulty`] breaks it on purpose; [`nodes`] and [`blocks`] fetch and cache
-//! what is immutable, and believe nothing that they have not verified.
+//! The lower half talks to the store. [`bucket`] is the one door, with conditional creates, the one
+//! retry policy and ranged reads. [`url`] opens it, and [`probe`] refuses a store that can't be
+//! trusted. [`meter`] counts calls, and [`faulty`] breaks them on purpose. [`nodes`] and [`blocks`]
+//! fetch and cache immutable data, and trust nothing that they have not verified.
 //!
 //! Nothing here reads a clock, an environment variable or a source of randomness of its own.
 #![forbid(unsafe_code)]

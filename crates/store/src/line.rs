@@ -1,4 +1,5 @@
-//! The line to the store, which all large objects of a node share: how many are sent at once, and for how long.
+//! The uplink to the store, shared by all large objects of a node: the number sent at once, and the
+//! time for each.
 //!
 //! An object that is cut off is sent again from its first byte. When so many share the line that none is through in
 //! time, none ever is: so a timeout lowers how many are sent at once, and gives a single one more time. Objects that
@@ -15,14 +16,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// After this long without an answer a call counts as failed.
+/// Time after which a call without an answer has failed.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// The longest that a large object may take to be sent. 32 MiB are through at 600 kbit/s; longer waits would only find
-/// a dead connection later.
+/// The longest time for sending a large object. 32 MiB finish at 600 kbit/s; longer waits would
+/// only find a dead connection later.
 pub const SEND_TIMEOUT_MAX: Duration = Duration::from_secs(480);
-/// Smaller objects are sent beside all others: they don't fill a line.
+/// Size from which on an object waits for its turn, bytes. Smaller ones don't fill an uplink.
 pub(crate) const LARGE_BYTES_MIN: usize = 1 << 20;
-/// How many large objects are sent at once where the line takes them: enough for a fast one.
+/// The most large objects sent at once: enough for a fast uplink.
 const AT_ONCE_MAX: usize = 32;
 
 #[derive(Debug)]
@@ -33,15 +34,15 @@ struct State {
     long: Vec<Instant>,
     /// Those who wait for a turn, in the order of asking.
     waiting: VecDeque<u64>,
-    /// The number of the next to ask.
+    /// The number of the next caller.
     next: u64,
     at_once_max: usize,
     timeout: Duration,
-    /// How often a timeout changed something. One wave of timeouts is one reason.
+    /// Number of changes by timeouts. One wave of timeouts makes one change.
     changes: u64,
 }
 
-/// Who may send now.
+/// The uplink: decides which caller may send now.
 #[derive(Debug)]
 pub(crate) struct Line {
     state: Mutex<State>,
@@ -63,7 +64,7 @@ impl Default for Line {
     }
 }
 
-/// A turn on the line; it ends with this.
+/// A turn on the uplink; it ends when this is dropped.
 struct Turn<'a> {
     line: &'a Line,
     began: Instant,
@@ -73,7 +74,7 @@ struct Turn<'a> {
     tries: bool,
 }
 
-/// A place among those who wait; given up when this is dropped.
+/// A place in the queue; dropping it gives it up.
 struct Place<'a> {
     line: &'a Line,
     number: u64,
@@ -103,10 +104,10 @@ impl Drop for Turn<'_> {
 }
 
 impl Line {
-    /// Sends an object of this many bytes by `call`, when it is its turn.
+    /// Sends an object of this many bytes by `call`, when its turn comes.
     ///
     /// # Errors
-    /// The time that it had, if it is not through by then.
+    /// The time that it had, if it did not finish in it.
     pub(crate) async fn send<T>(
         &self,
         bytes: usize,
@@ -136,7 +137,7 @@ impl Line {
     async fn turn(&self) -> Turn<'_> {
         let place = self.ask();
         loop {
-            // Before the look, so that a turn that ends meanwhile is noticed.
+            // Before the look, so that no turn that ends meanwhile is missed.
             let freed = self.freed.notified();
             let (now, mut try_at) = (Instant::now(), None);
             {
@@ -198,7 +199,7 @@ impl State {
         }
     }
 
-    /// One was through after this time.
+    /// Takes in a send that finished after this time.
     fn widen(&mut self, took: Duration) {
         if took <= self.timeout / 2 {
             self.at_once_max = (self.at_once_max + 1).min(AT_ONCE_MAX);

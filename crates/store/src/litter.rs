@@ -1,7 +1,7 @@
-//! What crashes leave in a local bucket: files of objects that were on their way and never got their name.
+//! Remains of crashes in a local bucket: files of objects under way that never got their name.
 //!
-//! They are no objects, nothing names them, and no listing shows them; they only take space. Whoever still
-//! writes one that is taken away fails to give it its name, and tries again.
+//! They are no objects: nothing names them, and no listing shows them. They only take space. A
+//! writer whose file is removed fails to give it its name, and tries again.
 
 use crate::error::{Error, Result};
 use skerry_core::names::{self, Object};
@@ -9,16 +9,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Deletes the files of Skerry's objects under `root` that were staged and last written before `deadline`; gives how many.
+/// Deletes the files of Skerry's objects under `root` that were staged and last written before
+/// `deadline`. Gives their number.
 pub(crate) fn remove_staged(root: &Path, deadline: Duration) -> Result<usize> {
     remove(root, deadline, |name| !matches!(names::parse(name), Object::Foreign))
 }
 
-/// Deletes all files under `dir` that were staged and last written before `deadline`, a time since 1970; gives how many.
-/// It is somebody's who keeps nothing else there, such as a database's.
+/// Deletes all files under `dir` that were staged and last written before `deadline`, a time
+/// since 1970. Gives their number. For a directory with a single user, such as a database.
 ///
 /// # Errors
-/// `Io` if the directory can't be read. One that is not there has none.
+/// [`Error::File`] if the directory can't be read. A missing one has no such files.
 pub fn remove_all_staged(dir: &Path, deadline: Duration) -> Result<usize> {
     match dir.try_exists() {
         Ok(false) => Ok(0),
@@ -38,7 +39,7 @@ fn remove(root: &Path, deadline: Duration, is_ours: impl Fn(&str) -> bool) -> Re
             if kind.is_dir() {
                 todo.push(entry.path());
             } else if kind.is_file() && is_staged(root, &entry.path(), &is_ours) {
-                // One that is gone by now was published or removed by whoever wrote it.
+                // A file that is gone by now was published or removed by its writer.
                 let written = entry.metadata().and_then(|about| about.modified());
                 if written.is_ok_and(|at| at < deadline) && fs::remove_file(entry.path()).is_ok() {
                     removed += 1;
@@ -49,7 +50,7 @@ fn remove(root: &Path, deadline: Duration, is_ours: impl Fn(&str) -> bool) -> Re
     Ok(removed)
 }
 
-/// True for `NAME#NUMBER`, which is what `object_store` and `direct` call such files.
+/// True for `NAME#NUMBER`, the names that `object_store` and `direct` give such files.
 fn is_staged(root: &Path, path: &Path, is_ours: impl Fn(&str) -> bool) -> bool {
     let name = path.strip_prefix(root).ok().and_then(Path::to_str).unwrap_or_default();
     name.rsplit_once('#').is_some_and(|(object, number)| {

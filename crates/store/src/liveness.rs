@@ -1,7 +1,9 @@
-//! The liveness tree: brought up to date by a checkpoint, walked by whoever wants to know what a root holds.
+//! The liveness tree: checkpoints update it, and collectors and fsck walk it to learn what a root
+//! holds.
 //!
-//! Nothing counts the references to its own nodes: their segments are held because their parents name them, so a
-//! walk must look at every inner node. It need not look at a leaf that can't list anything of interest.
+//! Nothing counts the references to its own nodes. Their segments are held because their parents
+//! name them, so a walk must look at every inner node. It may skip leaves that can't list a segment
+//! of interest.
 
 use crate::error::{Error, Result};
 use crate::node_writer::NodeWriter;
@@ -20,25 +22,25 @@ use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 
-/// How many leaves are fetched at once, and in memory together.
+/// Number of leaves fetched at once, and in memory together.
 const LEAVES_AT_ONCE: usize = 16;
-/// The highest level that is believed: more than every segment there can be.
+/// The highest level that a reader accepts: more than all possible segments need.
 const LEVEL_MAX: u8 = 8;
 
-/// What an update made.
+/// Result of an update.
 #[derive(Debug, Default)]
 pub struct Updated {
     /// The top of the new tree; none if nothing is referenced.
     pub top: Option<NodePtr>,
-    /// Segments that the old tree listed, or stood in, and the new one perhaps doesn't.
+    /// Segments that the old tree listed, or stood in, and the new one perhaps does not.
     pub dropped: BTreeSet<SegmentKey>,
-    /// How many entries were looked into; all others were copied as bytes, or not even read.
+    /// Number of decoded entries; all others were copied as bytes, or not even read.
     pub decoded: usize,
-    /// How many leaves were written.
+    /// Number of written leaves.
     pub leaves: usize,
 }
 
-/// Writes a tree that says what `old` says with `delta` on top.
+/// Writes the tree of `old` with `delta` on top.
 pub async fn update(
     writer: &mut NodeWriter<'_>,
     old: Option<NodePtr>,
@@ -59,7 +61,7 @@ pub async fn update(
         nodes = updater.inners(level, &nodes).await?;
     }
     let mut top = nodes.pop().map(|child| child.ptr);
-    // A top of one child says nothing that the child does not.
+    // A top of one child adds nothing to the child.
     while let Some(ptr) = top.filter(|ptr| ptr.level > 0) {
         let [only] = updater.children(&ptr).await?[..] else { break };
         top = Some(only.ptr);
@@ -90,7 +92,7 @@ impl Updater<'_, '_> {
         liveness::children(&bytes).map_err(|e| wrong(Some(*ptr), e))
     }
 
-    /// The nodes that come to stand where `old` stood, which covers the segments from `from` up to `to`.
+    /// Gives the nodes that replace `old`, which covers the segments from `from` up to `to`.
     fn inner(&mut self, old: NodePtr, from: SegmentKey, to: Option<SegmentKey>) -> NodesFuture<'_> {
         Box::pin(async move {
             let children = self.children(&old).await?;
@@ -100,7 +102,7 @@ impl Updater<'_, '_> {
                 // The first child reaches down to where its parent begins.
                 let first = if i == 0 { from } else { child.first };
                 let next = children.get(i + 1).map_or(to, |next| Some(next.first));
-                // A leaf that has become small is put together with the next.
+                // A leaf that has become small joins the next.
                 let joins = run.last().is_some_and(|leaf| is_small(leaf.ptr));
                 if old.level == 1 && (joins || self.delta.touches(first, next)) {
                     run.push(Leaf { ptr: Some(child.ptr), first, to: next });
@@ -122,7 +124,7 @@ impl Updater<'_, '_> {
     /// Writes inner nodes of a level over `children`.
     async fn inners(&mut self, level: u8, children: &[Child]) -> Result<Vec<Child>> {
         let mut out = Vec::new();
-        // Evenly, so that none is left with a single child for ever.
+        // Evenly, so that none keeps a single child for ever.
         let count = children.len().div_ceil(FANOUT_MAX).max(1);
         for part in children.chunks(children.len().div_ceil(count).max(1)) {
             let stored_bytes = part.iter().map(|child| child.ptr.live).sum();
@@ -134,7 +136,7 @@ impl Updater<'_, '_> {
         Ok(out)
     }
 
-    /// Writes the leaves that come to stand where a run of neighbours stood.
+    /// Writes the leaves that replace a run of neighbours.
     async fn leaves(&mut self, run: &[Leaf]) -> Result<Vec<Child>> {
         let mut out = Vec::new();
         let mut made = LeafWriter::new(self.writer.birth());
@@ -211,8 +213,8 @@ async fn leaf(nodes: &Nodes, ptr: &NodePtr) -> Result<Bytes> {
 /// Nodes that were looked at: roots share most of theirs.
 pub type SeenNodes = HashSet<(SegmentKey, u32)>;
 
-/// Adds to `listed` those of `candidates` that a tree lists or stands in. Looks at no node that `seen` has, nor at
-/// leaves that can't list a candidate.
+/// Adds to `listed` the `candidates` that a tree lists or stands in. Skips nodes that `seen` has,
+/// and leaves that can't list a candidate.
 pub async fn hold(
     nodes: &Nodes,
     top: Option<NodePtr>,
@@ -247,7 +249,7 @@ pub async fn hold(
     Ok(())
 }
 
-/// Everything that a tree lists or stands in, but for parts that one of `others` has, too.
+/// Gives all segments that a tree lists or stands in, except for parts that one of `others` shares.
 pub async fn all_but(
     nodes: &Nodes,
     top: Option<NodePtr>,
@@ -281,19 +283,19 @@ pub async fn all_but(
 /// Walks a tree in order.
 pub struct Walk<'a> {
     nodes: &'a Nodes,
-    /// The next one last.
+    /// The next one is last.
     todo: Vec<NodePtr>,
-    /// Segments that the tree's own nodes stand in, as far as it was walked.
+    /// Segments of the tree's own nodes, as far as it was walked.
     pub own: BTreeSet<SegmentKey>,
 }
 
 impl<'a> Walk<'a> {
-    /// A walk that has not begun.
+    /// Makes a walk from the beginning.
     pub fn new(nodes: &'a Nodes, top: Option<NodePtr>) -> Self {
         Self { nodes, todo: top.into_iter().collect(), own: BTreeSet::new() }
     }
 
-    /// The segments of the next leaf; none at the end.
+    /// Gives the segments of the next leaf; none at the end.
     pub async fn next_leaf(&mut self) -> Result<Option<Vec<(SegmentKey, SegmentLive)>>> {
         while let Some(ptr) = self.todo.pop() {
             self.own.insert(ptr.segment);

@@ -1,9 +1,9 @@
-//! A bucket that is a local directory: its segments as open files, read at a position.
+//! A bucket in a local directory: its segments as open files, read at a position.
 //!
-//! This is a way around the object store for reading only, worth it because a block that the kernel
-//! has in memory then costs a system call instead of a trip through a thread pool. Segments never
-//! change, so an open file stays right; what was deleted is forgotten, so that its space comes free. A file that
-//! failed, or is damaged, is opened anew before that is believed: a good one may have been put back.
+//! This goes around the object store for reading only. It is worth it: a block in the kernel's
+//! memory then costs a system call instead of a trip through a thread pool. Segments never change,
+//! so an open file stays right. Deleted ones are closed, so that their space comes free. Before a
+//! failed or damaged file counts as such, it is opened anew: a good one may have been put back.
 
 use crate::direct::DIRECT_BYTES_MIN;
 use crate::error::{Error, Result};
@@ -25,11 +25,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How many segments are kept open: a quarter of the usual limit of 1024 files for a process.
+/// Number of segments kept open: a quarter of the usual limit of 1024 files for a process.
 pub const OPEN_FILES_MAX: usize = 256;
 
-/// Of the segments that were written last, so many bytes are brought into memory when they are read first. The
-/// kernel may drop them again like all that it keeps of files.
+/// Bytes of the newest segments that come into memory at their first read. The kernel may drop them
+/// again like all its copies of files.
 const FRESH_BYTES_MAX: u64 = 2 << 30;
 
 /// The files of a local bucket.
@@ -46,7 +46,7 @@ impl std::fmt::Debug for LocalDir {
 }
 
 impl LocalDir {
-    /// The bucket at `root`, which keeps at most `open_files_max` files open.
+    /// The bucket at `root`, with at most `open_files_max` open files.
     pub fn new(root: RootDir, open_files_max: usize) -> Self {
         let fresh = Mutex::new(Fresh::new(FRESH_BYTES_MAX));
         Self { root, files: Cache::new(open_files_max), fresh }
@@ -57,14 +57,14 @@ impl LocalDir {
         self.files.get(&key)
     }
 
-    /// A segment of `len` bytes was written: around the page cache, if it is large.
+    /// Notes that a segment of `len` bytes was written: around the page cache, if it is large.
     pub(crate) fn note_written(&self, key: SegmentKey, len: u64) {
         if len >= DIRECT_BYTES_MIN as u64 {
             self.fresh.lock().note(key, len);
         }
     }
 
-    /// A segment's file; opened by a thread that may wait if it isn't open.
+    /// Gives a segment's file. If it is not open, a thread that may wait opens it.
     pub(crate) async fn open(&self, key: SegmentKey) -> Result<Arc<File>> {
         if let Some(file) = self.opened(key) {
             return Ok(file);
@@ -94,7 +94,7 @@ impl LocalDir {
         Ok(file)
     }
 
-    /// Closes a segment that is being deleted, or whose file did not hold what it should.
+    /// Closes a segment that is being deleted, or whose file was damaged.
     pub fn forget(&self, key: SegmentKey) {
         self.files.remove(&key);
         self.fresh.lock().take(key);
@@ -126,8 +126,8 @@ impl LocalDir {
         })
     }
 
-    /// Deletes what crashes left of objects that were on their way, if it was last written before `deadline`, a
-    /// time since 1970; gives how many files.
+    /// Deletes the remains of crashed writes that were last written before `deadline`, a time
+    /// since 1970. Gives the number of files.
     pub async fn remove_staged(&self, deadline: Duration) -> Result<usize> {
         let root = self.root.clone();
         let sweep = move || {
@@ -138,7 +138,7 @@ impl LocalDir {
         blocking(sweep).await?
     }
 
-    /// Bytes of a segment; fewer than asked for only at its end.
+    /// Reads bytes of a segment; fewer only at its end.
     pub(crate) async fn read(&self, key: SegmentKey, range: Range<u64>) -> Result<Bytes> {
         let len = range.end.saturating_sub(range.start) as usize;
         let mut read = read_at(self.open(key).await?, range.start, len).await?;
@@ -153,7 +153,7 @@ impl LocalDir {
     }
 }
 
-/// Runs something that may wait for a disk, off the runtime's own threads.
+/// Runs work that may wait for a disk, off the runtime's own threads.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
@@ -161,7 +161,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     done.map_err(|error| Error::internal("a read of a local file", error.to_string()))
 }
 
-/// Up to `len` bytes from `at`, without a thread if the kernel has them in memory.
+/// Reads up to `len` bytes from `at`, without a thread if the kernel has them in memory.
 pub(crate) async fn read_at(
     file: Arc<File>,
     at: u64,
@@ -187,10 +187,11 @@ pub(crate) async fn read_at(
     .await
 }
 
-/// Set once a file system has said that it cannot read without waiting, so that it isn't asked again.
+/// Set once a file system can't read without waiting, so that it is not asked again.
 static NOWAIT_UNSUPPORTED: AtomicBool = AtomicBool::new(false);
 
-/// Fills `buffers`, `len` bytes in all, if that needs no waiting for a disk; false if it would, or at the end of the file.
+/// Fills `buffers`, `len` bytes in all, if that needs no waiting for a disk. False if it would, or
+/// at the end of the file.
 pub(crate) fn try_read_exact_at(
     file: &File,
     at: u64,

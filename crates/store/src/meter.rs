@@ -1,7 +1,7 @@
-//! A store that counts: calls, bytes, errors and latency by kind, and, for tests, which objects.
+//! A store that counts calls, bytes, errors and latency by kind, and for tests the objects.
 //!
-//! It changes nothing. The counters are plain atomics that outlive it; tests take a [`Tally`] before
-//! and after and look at the difference, metrics read the same numbers.
+//! It changes nothing. The counters are plain atomics that outlive it. Tests take a [`Tally`]
+//! before and after and compare; metrics read these numbers.
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What kind of call.
+/// Kind of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CallKind {
     /// PUT, conditional or not.
@@ -28,7 +28,7 @@ pub enum CallKind {
     GetRange,
     /// HEAD.
     Head,
-    /// LIST, however many pages it takes.
+    /// LIST of any number of pages.
     List,
     /// DELETE of one object.
     Delete,
@@ -52,7 +52,8 @@ impl CallKind {
     }
 }
 
-/// The upper bounds of the latency histogram's buckets, microseconds; one more bucket is without bound.
+/// The upper bounds of the latency histogram's buckets, microseconds; one more bucket is without
+/// bound.
 pub const LATENCY_BOUNDS_US: [u64; 12] = [
     100, 250, 1_000, 2_500, 10_000, 25_000, 100_000, 250_000, 1_000_000, 2_500_000, 10_000_000,
     60_000_000,
@@ -65,7 +66,7 @@ pub struct CallCounters {
     pub calls: AtomicU64,
     /// Bytes sent or received in payloads, or objects listed.
     pub bytes: AtomicU64,
-    /// Calls that failed; that an object is missing, or is there, is an answer.
+    /// Failed calls. A missing or existing object is an answer.
     pub errors: AtomicU64,
     /// Calls that have not ended.
     pub in_flight: AtomicU64,
@@ -75,7 +76,7 @@ pub struct CallCounters {
     pub latency: [AtomicU64; LATENCY_BOUNDS_US.len() + 1],
 }
 
-/// The most paths that are remembered, so that a forgotten recording doesn't eat the memory.
+/// The most paths that a recording keeps, so that a forgotten one does not eat the memory.
 const PATHS_MAX: usize = 100_000;
 
 /// All numbers of a metered store.
@@ -105,12 +106,12 @@ impl Counters {
         Tally { calls: read(|c| &c.calls), bytes: read(|c| &c.bytes), errors: read(|c| &c.errors) }
     }
 
-    /// Begins to remember which objects are called for, the first 100,000 of them.
+    /// Begins to record the objects of calls, the first 100,000 of them.
     pub fn record_paths(&self) {
         *self.paths.lock() = Some(Vec::new());
     }
 
-    /// What was called since [`Counters::record_paths`] or the last call of this.
+    /// Takes the calls since [`Counters::record_paths`] or the last call of this method.
     pub fn take_paths(&self) -> Vec<(CallKind, String)> {
         self.paths.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
@@ -153,7 +154,7 @@ impl Tally {
         self.calls.iter().sum()
     }
 
-    /// What came after `earlier`.
+    /// Gives the difference to `earlier`.
     pub fn since(&self, earlier: &Self) -> Self {
         let minus = |a: [u64; 6], b: [u64; 6]| std::array::from_fn(|i| a[i].saturating_sub(b[i]));
         Self {
@@ -164,7 +165,7 @@ impl Tally {
     }
 }
 
-/// A store that counts what is asked of another one.
+/// A store that counts the calls to another one.
 pub struct Meter {
     store: Arc<dyn ObjectStore>,
     clock: Arc<dyn Clock>,
@@ -172,12 +173,12 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Counts what is asked of `store`.
+    /// Counts the calls to `store`.
     pub fn new(store: Arc<dyn ObjectStore>, clock: Arc<dyn Clock>) -> Self {
         Self { store, clock, counters: Arc::default() }
     }
 
-    /// The same, added to what is counted already: of a store that is opened again, or another.
+    /// As [`Self::new`], adding to existing counters, for a store that is opened again, or another.
     pub fn adding_to(
         counters: Arc<Counters>,
         store: Arc<dyn ObjectStore>,
@@ -186,7 +187,7 @@ impl Meter {
         Self { store, clock, counters }
     }
 
-    /// The numbers; they stay when the meter is gone.
+    /// The numbers; they outlive the meter.
     pub fn counters(&self) -> Arc<Counters> {
         self.counters.clone()
     }
@@ -209,7 +210,7 @@ impl Meter {
     }
 }
 
-/// A call under way; it ends when this is dropped, also if the caller gave up.
+/// A call under way. Dropping it ends the call, also if the caller gave up.
 struct Call {
     counters: Arc<Counters>,
     clock: Arc<dyn Clock>,
@@ -230,7 +231,7 @@ impl Call {
     }
 }
 
-/// That nothing is there, or something is, is what was asked.
+/// A missing object, or an existing one, is an answer.
 fn is_failure(error: &Error) -> bool {
     !matches!(error, Error::NotFound { .. } | Error::AlreadyExists { .. })
 }

@@ -1,7 +1,8 @@
 //! Writes map nodes: collects them into segments of a stream's node lane and puts those.
 //!
-//! A checkpoint reads some of the nodes that it writes. The bucket has them only when their segment is put, and the
-//! node cache may drop them at any time, so the writer answers for the segment that it collects.
+//! A checkpoint reads some of the nodes that it writes. The bucket has them only once their segment
+//! is put, and the node cache may drop them at any time. So the writer answers for the segment that
+//! it collects.
 
 use crate::bucket::{Bucket, Created};
 use crate::error::{Error, Result};
@@ -17,11 +18,11 @@ use skerry_core::size::BlockSize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A segment of nodes is put when it holds this many bytes: large enough that a checkpoint is few
-/// PUTs, small enough to be held in memory twice.
+/// Length at which a segment of nodes is put, bytes. Large enough that a checkpoint takes few PUTs,
+/// small enough to be in memory twice.
 pub const NODES_SEGMENT_BYTES: usize = 8 << 20;
 
-/// Who writes nodes, and under which numbers.
+/// The writer of nodes, and the numbers for its segments.
 #[derive(Debug, Clone)]
 pub struct NodeLane {
     /// The volume.
@@ -32,8 +33,8 @@ pub struct NodeLane {
     pub epoch: u64,
     /// The block size, for the head.
     pub block: BlockSize,
-    /// The next number of the lane, counted from zero. A number is used up by the attempt to put it:
-    /// what became of a PUT that failed is not known.
+    /// The next number of the lane, counted from zero. An attempt to put uses a number up: the fate
+    /// of a failed PUT is unknown.
     pub next: Arc<AtomicU64>,
 }
 
@@ -44,12 +45,12 @@ pub struct NodeWriter<'a> {
     lane: NodeLane,
     birth: u64,
     builder: Option<NodesBuilder>,
-    /// What was put so far.
+    /// The segments put so far.
     put: Vec<String>,
 }
 
 impl<'a> NodeWriter<'a> {
-    /// A writer of nodes of this birth that goes on with a lane's next number.
+    /// Makes a writer of nodes of this birth that goes on with a lane's next number.
     pub fn new(bucket: &'a Bucket, nodes: &'a Nodes, lane: NodeLane, birth: u64) -> Self {
         Self { bucket, nodes, lane, birth, builder: None, put: Vec::new() }
     }
@@ -59,7 +60,7 @@ impl<'a> NodeWriter<'a> {
         self.birth
     }
 
-    /// A node of a map, whether it was put or not.
+    /// Gives a map node, whether it was put or not.
     pub async fn get(&self, ptr: &NodePtr) -> Result<Arc<MapNode>> {
         match self.unput(ptr) {
             Some(bytes) => MapNode::parse(bytes).map(Arc::new).map_err(|error| {
@@ -69,7 +70,7 @@ impl<'a> NodeWriter<'a> {
         }
     }
 
-    /// The bytes of a node of another kind than the map's, whether it was put or not.
+    /// Gives the bytes of a node of another kind, whether it was put or not.
     pub async fn get_raw(&self, ptr: &NodePtr, kind: NodeKind) -> Result<Bytes> {
         match self.unput(ptr) {
             Some(bytes) => Ok(bytes),
@@ -77,7 +78,7 @@ impl<'a> NodeWriter<'a> {
         }
     }
 
-    /// True if reading a node of a map asks the bucket.
+    /// True if reading a map node asks the bucket.
     pub fn is_far(&self, ptr: &NodePtr) -> bool {
         self.unput(ptr).is_none() && self.nodes.try_get(ptr).is_none()
     }
@@ -102,7 +103,7 @@ impl<'a> NodeWriter<'a> {
         })
     }
 
-    /// Adds a node; its segment is put at the latest by [`Self::finish`].
+    /// Adds a node. [`Self::finish`] puts its segment at the latest.
     pub async fn push(
         &mut self,
         kind: NodeKind,
@@ -141,13 +142,13 @@ impl<'a> NodeWriter<'a> {
         }
     }
 
-    /// Puts what is left.
+    /// Puts the remaining nodes.
     pub async fn finish(&mut self) -> Result<()> {
         self.put_builder().await
     }
 
-    /// Deletes what was put: no root will name it, and the next attempt needs the room. What can't be deleted now, or
-    /// is put late, is left to a sweep.
+    /// Deletes the segments that were put: no root will name them, and the next attempt needs the
+    /// room. A sweep deletes those that can't be deleted now, or that land late.
     pub async fn discard(self) {
         for name in &self.put {
             if let Err(error) = self.bucket.delete(name).await {

@@ -1,7 +1,8 @@
-//! Nodes of maps, of liveness and of what is dead-pending: fetched, verified against their pointers, kept in memory.
+//! Nodes of maps, of liveness and of dead-pending chains: fetched, verified against their pointers,
+//! and kept in memory.
 //!
-//! Must hold: nothing is given out whose bytes did not hash to the checksum in the pointer, and the
-//! cache never holds more than its budget. Nodes never change, so nothing here is ever invalidated.
+//! Must hold: every node given out matches the checksum in its pointer, and the cache never exceeds
+//! its budget. Nodes never change, so nothing here is ever invalidated.
 
 use crate::bucket::Bucket;
 use crate::cache::flight::Flights;
@@ -19,28 +20,28 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Memory for nodes unless told otherwise, bytes: the leaves of 10 GiB of scattered 4 KiB blocks.
+/// Default memory for nodes, bytes: the leaves of 10 GiB of scattered 4 KiB blocks.
 pub const NODE_CACHE_BYTES: u64 = 64 << 20;
-/// Who asks for nodes one after another is given this much at once, bytes.
+/// Bytes of one read for a caller that asks for nodes one after another.
 const AHEAD_BYTES: u64 = 64 << 10;
-/// Inner nodes stand behind their children, so this much in front of one is read with it, bytes.
+/// Bytes before an inner node that are read with it: inner nodes stand behind their children.
 const BEFORE_BYTES: u64 = 16 << 10;
-/// How many stretches that were read ahead are kept until their nodes are asked for: a walk meets
-/// the segments of a few checkpoints at a time. At most 64 KiB each.
+/// Number of stretches kept from reading ahead until their nodes are wanted, at most 64 KiB each. A
+/// walk meets the segments of a few checkpoints at a time.
 const STRETCHES_MAX: usize = 16;
-/// Memory that an entry costs besides its bytes, about.
+/// Memory of an entry besides its bytes, about.
 const ENTRY_BYTES: u64 = 160;
 
 type Key = (SegmentKey, u32);
 
-/// Something verified.
+/// A verified node.
 #[derive(Clone)]
 enum Cached {
     Map(Arc<MapNode>),
     Other(NodeKind, Bytes),
 }
 
-/// What kind of node a pointer is expected to lead to.
+/// The kind of node that a pointer must lead to.
 #[derive(Clone, Copy)]
 enum Want {
     Map,
@@ -83,7 +84,7 @@ impl Weighter<Key, Cached> for Weigh {
     }
 }
 
-/// Bytes of a segment that were read and of which not every node has been asked for; not verified.
+/// Bytes of a segment that were read, and whose nodes may be wanted later; not verified.
 struct Stretch {
     segment: SegmentKey,
     start: u64,
@@ -96,7 +97,7 @@ impl Stretch {
     }
 }
 
-/// How often nodes were found and fetched.
+/// Counters of nodes by their source.
 #[derive(Debug, Default)]
 pub struct NodeCounters {
     /// Found in memory.
@@ -105,7 +106,7 @@ pub struct NodeCounters {
     pub misses: AtomicU64,
     /// Reads of the bucket.
     pub fetches: AtomicU64,
-    /// Bytes of those.
+    /// Bytes of those reads.
     pub fetched_bytes: AtomicU64,
 }
 
@@ -124,7 +125,7 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Nodes of `bucket`, with at most `cache_bytes` of them in memory.
+    /// Makes a reader of the nodes of `bucket`, with at most `cache_bytes` of them in memory.
     pub fn new(bucket: Bucket, cache_bytes: u64) -> Self {
         let items = (cache_bytes / 2048).max(16) as usize;
         let inner = Inner {
@@ -137,7 +138,7 @@ impl Nodes {
         Self { inner: Arc::new(inner) }
     }
 
-    /// A node, if it is in memory.
+    /// Gives a map node, if it is in memory.
     pub fn try_get(&self, ptr: &NodePtr) -> Option<Arc<MapNode>> {
         match self.inner.cache.get(&(ptr.segment, ptr.offset)) {
             Some(Cached::Map(node)) => {
@@ -148,10 +149,11 @@ impl Nodes {
         }
     }
 
-    /// A node.
+    /// Gives a map node.
     ///
     /// # Errors
-    /// [`Error::Format`] with the segment's name and the node's offset if it is not what the pointer means.
+    /// [`Error::Format`] with the segment's name and the node's offset if it is not the pointer's
+    /// node.
     pub async fn get(&self, ptr: &NodePtr) -> Result<Arc<MapNode>> {
         if let Some(node) = self.try_get(ptr) {
             return Ok(node);
@@ -164,7 +166,7 @@ impl Nodes {
         }
     }
 
-    /// The bytes of a node of another kind than the map's, verified.
+    /// Gives the bytes of a node of another kind, verified.
     pub async fn get_raw(&self, ptr: &NodePtr, kind: NodeKind) -> Result<Bytes> {
         if let Some(Cached::Other(found, bytes)) = self.inner.cache.get(&(ptr.segment, ptr.offset))
             && found == kind
@@ -178,7 +180,7 @@ impl Nodes {
         }
     }
 
-    /// Remembers a node of this kind that was just made; `bytes` must be what `ptr` was made from.
+    /// Keeps a new node of this kind. `ptr` must have been made from `bytes`.
     pub fn insert(&self, ptr: &NodePtr, kind: NodeKind, bytes: Bytes) {
         let cached = if kind.is_map() {
             let Ok(node) = MapNode::parse(bytes) else { return };
@@ -189,12 +191,12 @@ impl Nodes {
         self.inner.cache.insert((ptr.segment, ptr.offset), cached);
     }
 
-    /// Bytes in memory, about.
+    /// Memory, bytes, about.
     pub fn cached_bytes(&self) -> u64 {
         self.inner.cache.weight()
     }
 
-    /// How often nodes were found and fetched.
+    /// The counters.
     pub fn counters(&self) -> &NodeCounters {
         &self.inner.counters
     }
@@ -204,7 +206,7 @@ fn corrupt(ptr: &NodePtr, source: FormatError) -> Error {
     Error::format_at(names::segment(ptr.segment), u64::from(ptr.offset), source)
 }
 
-/// A node's own bytes of what was read, verified.
+/// Cuts a node's own bytes out of a read, and verifies them.
 fn own_bytes(ptr: &NodePtr, read: &Bytes, at: u64) -> Result<Bytes, FormatError> {
     let (start, end) = (at as usize, at as usize + ptr.len as usize);
     if read.len() < end {
@@ -258,16 +260,17 @@ impl Inner {
         let own = match own_bytes(ptr, &bytes, start - from) {
             Ok(own) => own,
             Err(first) => {
-                // What came may have been damaged on its way, or stand in a file that was replaced.
+                // The bytes may have been damaged on their way, or stand in a file that was
+                // replaced.
                 tracing::warn!(segment = %names::segment(ptr.segment), offset = ptr.offset, %first, "a node is read again");
                 self.bucket.forget_file(ptr.segment);
                 let bytes = self.read(ptr.segment, exact).await?;
                 return own_bytes(ptr, &bytes, 0).map_err(|error| corrupt(ptr, error));
             }
         };
-        // Even an exact read is remembered: it is how the next one is seen to follow on.
+        // Even an exact read is remembered: so the next read is known to follow it.
         self.remember(Stretch { segment: ptr.segment, start: from, bytes });
-        // A copy, so that a small node in the cache doesn't keep the whole stretch in memory.
+        // A copy, so that a small node in the cache does not keep the whole stretch in memory.
         Ok(Bytes::copy_from_slice(&own))
     }
 
@@ -278,7 +281,7 @@ impl Inner {
         Ok(bytes)
     }
 
-    /// How much to read for a node: more after it for who reads on, more before it for who descends.
+    /// The range to read for a node: more after it for a walk, more before it for a descent.
     fn widen(&self, ptr: &NodePtr, exact: Range<u64>) -> Range<u64> {
         let reads_on = self.stretches.lock().iter().any(|s| {
             s.segment == ptr.segment && (s.start..=s.end() + AHEAD_BYTES / 4).contains(&exact.start)
@@ -300,12 +303,12 @@ impl Inner {
             Bytes::copy_from_slice(&s.bytes[(start - s.start) as usize..(end - s.start) as usize])
         })?;
         drop(stretches);
-        // Damage in what was read ahead is no error: the node is read again, alone.
+        // Damage in bytes that were read ahead is no error: the node is read again, alone.
         ptr.verify(&own).ok().map(|()| own)
     }
 
     fn remember(&self, stretch: Stretch) {
-        // A long liveness leaf is asked for once and as a whole; keeping it here would be waste.
+        // A long liveness leaf is wanted once and as a whole; keeping it here would be waste.
         let keep = stretch.bytes.len() as u64 <= 2 * AHEAD_BYTES;
         let stretch = if keep {
             stretch

@@ -1,9 +1,9 @@
-//! The start-up probe: whether a store keeps the one promise that everything rests on.
+//! The start-up probe: tests whether a store keeps the one promise that Skerry rests on.
 //!
 //! Writers are fenced by creating an object that must not exist yet. Some stores ignore that
-//! condition, some check it and then write, so that two writers may both win; with either, two
-//! nodes would write one volume. So the probe *races*: in sequence the second kind looks well.
-//! It cannot prove a store right; it refuses the ones that are known to be wrong.
+//! condition. Some check it and then write, so that two writers may both win. With either, two
+//! nodes would write one volume. So the probe *races*: in sequence the second kind looks well. It
+//! can't prove a store right; it refuses stores that are proven wrong.
 
 use crate::bucket::{Bucket, Created};
 use crate::error::{Error, Result};
@@ -12,25 +12,26 @@ use futures::future::join_all;
 use skerry_core::names;
 use skerry_core::retry::Patience;
 
-/// How many race for one key.
+/// Number of racers for one key.
 pub const WRITERS: usize = 8;
-/// How many keys they race for: a store that lets two win in a tenth of all races still gets through
-/// in a fifth of all probes; those seen so far let two win in most of them.
+/// Number of keys. A store that lets two win in a tenth of all races still passes a fifth of all
+/// probes. The bad stores seen so far let two win in most races.
 pub const KEYS: usize = 16;
-/// What each writer writes, bytes.
+/// Length of each racer's object, bytes.
 const BODY_BYTES: usize = 256;
 
-/// Races conditional creates in a bucket, checks what can be read afterwards, and cleans up.
+/// Races conditional creates in a bucket, checks the objects afterwards, and cleans up.
 ///
 /// # Errors
-/// [`Error::Unfit`] if the store cannot be used, saying why; kind `Unavailable` if it does not answer.
+/// [`Error::Unfit`] with the reason if the store can't be used; kind `Unavailable` if it does not
+/// answer.
 pub async fn probe(bucket: &Bucket) -> Result<()> {
     let names: Vec<String> = (0..KEYS).map(|_| key(bucket)).collect();
     let checked = check(bucket, &names).await;
-    // However patient the caller is.
+    // With a command's patience, even for a more patient caller.
     let clearing = bucket.with_patience(Patience::COMMAND);
     for deleted in join_all(names.iter().map(|name| clearing.delete(name))).await {
-        // A left-over harms nobody, and the verdict matters more.
+        // A left-over does no harm, and the verdict matters more.
         if let Err(error) = deleted {
             tracing::debug!(%error, "a probe's left-over stays");
         }
@@ -60,7 +61,7 @@ async fn check(bucket: &Bucket, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Eight writers want one key: exactly one may get it, and its bytes must be what is read.
+/// Lets eight writers race for one key. Exactly one may get it, and a read must give its bytes.
 async fn race(bucket: &Bucket, name: &str) -> Result<()> {
     let bodies: Vec<Bytes> = (0..WRITERS).map(|_| body(bucket)).collect();
     let creates = bodies.iter().map(|body| bucket.create(name, body.clone()));

@@ -1,8 +1,8 @@
 //! The directory of a local bucket, as it was when the bucket was opened.
 //!
-//! A disk that is unmounted leaves an empty directory under the same path, and a store that makes what directories
-//! it needs would write into it, and find nothing there. So every call looks whether the directory is still the one
-//! that was opened; if not, the bucket does not answer.
+//! An unmounted disk leaves an empty directory under its path. A store that creates missing
+//! directories would write into it, and find nothing there. So every call checks that the directory
+//! is still the opened one. If not, the bucket does not answer.
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -18,18 +18,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
-/// A directory that must stay the same one.
+/// A directory that must not be replaced by another.
 #[derive(Debug, Clone)]
 pub struct RootDir {
     path: PathBuf,
     /// Device and i-node.
     id: (u64, u64),
-    /// The directory itself: as long as it is open, its file system keeps both, and is not unmounted by accident.
+    /// The directory itself. As long as it is open, its file system keeps both numbers, and is not
+    /// unmounted by accident.
     _held: Arc<File>,
 }
 
 impl RootDir {
-    /// The directory that is at `path` now.
+    /// Opens the directory at `path`.
     ///
     /// # Errors
     /// If there is none.
@@ -39,12 +40,12 @@ impl RootDir {
         Ok(Self { path, id, _held: Arc::new(held) })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &FsPath {
         &self.path
     }
 
-    /// Looks whether it is still there.
+    /// Checks that it is still there.
     ///
     /// # Errors
     /// If nothing is at its path, or another directory.
@@ -64,7 +65,8 @@ impl RootDir {
         ))
     }
 
-    /// The same, as a store says it, on a thread that may wait: a file server that hangs must hold up nobody else.
+    /// As [`Self::check`], with a store's error, on a thread that may wait. A hanging file server
+    /// must hold up no other call.
     async fn check_store(&self) -> Result<()> {
         let root = self.clone();
         let checked = tokio::task::spawn_blocking(move || root.check()).await;
@@ -77,7 +79,7 @@ fn id_of(found: &fs::Metadata) -> (u64, u64) {
     (found.dev(), found.ino())
 }
 
-/// A store in a directory that must stay the same one. What is said of another one does not count.
+/// A store in a directory that must not be replaced. Answers about another directory do not count.
 #[derive(Debug)]
 pub(crate) struct Rooted<S> {
     inner: S,
@@ -139,7 +141,7 @@ impl<S: ObjectStore> ObjectStore for Rooted<S> {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let root = self.root.clone();
-        // After the last: what was not found may be in the other directory.
+        // After the last object: missing ones may be missing because the directory is another.
         let checked = stream::once(async move { root.check_store().await });
         let failed = checked.filter_map(|checked| async { checked.err().map(Err) });
         self.inner.list(prefix).chain(failed).boxed()
@@ -166,7 +168,7 @@ mod tests {
     use object_store::local::LocalFileSystem;
     use object_store::{ObjectStoreExt, PutMode};
 
-    /// While the directory is away, nothing is there, nothing is missing, and nothing is taken.
+    /// While the directory is away, nothing is there, nothing is missing, and nothing is accepted.
     #[tokio::test]
     async fn a_directory_that_is_away_answers_nothing() {
         let dir = tempfile::tempdir().expect("a directory");

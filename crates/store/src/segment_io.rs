@@ -1,4 +1,4 @@
-//! Reading what stands at a number of a stream: a segment's head, a seal, or nothing.
+//! Reading a number of a stream: a segment's head, a seal, or nothing.
 
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
@@ -10,16 +10,16 @@ use skerry_core::seal::Seal;
 use skerry_core::segment::{HeadRead, SegmentHead, SegmentKind};
 use skerry_core::takeover::Found;
 
-/// How much of a segment is read at first: holds the head of a batch of 4,096 scattered blocks, so
-/// that one GET is almost always enough.
+/// Bytes of a segment in the first read. They hold the head of a batch of 4,096 scattered blocks,
+/// so one GET is almost always enough.
 pub const HEAD_GUESS_BYTES: u64 = 128 << 10;
 
-/// An object whose checksums are right and whose place in the volume is not.
+/// The error of an object whose checksums are right and whose place in the volume is wrong.
 pub(crate) fn corrupt(name: &str, detail: &str) -> Error {
     Error::format(name, FormatError::invalid("segment", detail))
 }
 
-/// What stands at `key`; looked at once more if it is not right, since it may have been damaged on its way.
+/// Reads the object at `key`. Reads a bad one again, since it may have been damaged on its way.
 pub async fn read(bucket: &Bucket, key: SegmentKey) -> Result<Found<Box<SegmentHead>>> {
     match read_once(bucket, key).await {
         Err(error @ Error::Format { .. }) => {
@@ -50,7 +50,7 @@ async fn read_once(bucket: &Bucket, key: SegmentKey) -> Result<Found<Box<Segment
     }
 }
 
-/// Checks that a segment is the one that follows a position.
+/// Checks that a segment follows a position.
 pub fn check_follows(head: &SegmentHead, at: &Position, volume: VolumeId) -> Result<()> {
     let name = names::segment(head.id.key);
     let first = at.number == Number::ZERO;
@@ -68,7 +68,7 @@ pub fn check_follows(head: &SegmentHead, at: &Position, volume: VolumeId) -> Res
     Err(corrupt(&name, detail))
 }
 
-/// The place after a segment.
+/// The position after a segment.
 pub fn after(head: &SegmentHead, at: &Position) -> Position {
     Position {
         epoch: at.epoch,
@@ -117,8 +117,8 @@ mod tests {
         assert_eq!(read(&bucket, key).await.expect_err("damage").kind(), ErrorKind::Corrupt);
     }
 
-    /// An interrupted copy, or a file system after a power cut, leaves an empty object. That was waited for as for a
-    /// store that does not answer.
+    /// An interrupted copy, or a file system after a power cut, leaves an empty object. Once,
+    /// readers waited for it as for a store that does not answer.
     #[tokio::test]
     async fn an_empty_segment_is_damage() {
         let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,5 @@
-//! What this crate's own tests share: a seeded source of randomness, a clock that stands still, an open bucket.
+//! Helpers of this crate's own tests: a seeded source of randomness, a stopped clock, an open
+//! bucket.
 
 use crate::bucket::{Bucket, Env};
 use bytes::Bytes;
@@ -26,7 +27,7 @@ impl Entropy for Seeded {
     }
 }
 
-/// It is always the same moment.
+/// A clock that stands still.
 pub(crate) struct Stopped;
 
 impl Clock for Stopped {
@@ -56,10 +57,10 @@ pub(crate) async fn memory_bucket(seed: u64) -> Bucket {
     bucket_in(Arc::new(InMemory::new()), seed).await
 }
 
-/// What a store in memory does besides what it is asked to.
+/// Extra actions of a store in memory.
 #[async_trait::async_trait]
 pub(crate) trait Hook: Send + Sync + 'static {
-    /// Before an object is put, which an error prevents.
+    /// Runs before an object is put; an error prevents the put.
     async fn putting(&self, _inner: &InMemory, _at: &Path) -> Result<()> {
         Ok(())
     }
@@ -71,7 +72,7 @@ pub(crate) trait Hook: Send + Sync + 'static {
     async fn got(&self, _inner: &InMemory, _at: &Path, bytes: Bytes) -> Bytes {
         bytes
     }
-    /// Before objects are listed.
+    /// Runs before objects are listed.
     async fn listing(&self, _inner: &InMemory, _prefix: Option<&Path>) {}
 }
 
@@ -158,7 +159,7 @@ impl<H: Hook> ObjectStore for Hooked<H> {
     }
 }
 
-/// Flips a bit of what is read, as often as it is told.
+/// Flips a bit of each read, this many times.
 #[derive(Default)]
 pub(crate) struct Flips(pub(crate) std::sync::atomic::AtomicUsize);
 

@@ -1,6 +1,7 @@
 //! Reading the map: lookups, runs of data, whole walks.
 //!
-//! Trees are immutable; everything here works on a root's top pointer and fetches nodes through [`Nodes`].
+//! Trees are immutable. Everything here works on a root's top pointer and fetches nodes through
+//! [`Nodes`].
 
 use crate::error::Result;
 use crate::nodes::Nodes;
@@ -21,7 +22,7 @@ pub fn child_span(level: u8, first: u64, place: u8) -> Range<u64> {
     span(level - 1, first + (u64::from(place) << span_shift(level - 1)))
 }
 
-/// What a lookup that must not wait found.
+/// Result of a lookup that must not wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
     /// The block's entry, or none for a hole.
@@ -48,7 +49,7 @@ pub fn try_lookup(nodes: &Nodes, top: Option<NodePtr>, index: u64) -> Lookup {
     }
 }
 
-/// Looks a block up, fetching what is not in memory.
+/// Looks a block up. Fetches nodes that are not in memory.
 pub async fn lookup(nodes: &Nodes, top: Option<NodePtr>, index: u64) -> Result<Option<BlockEntry>> {
     let Some(mut ptr) = top.filter(|top| span(top.level, 0).contains(&index)) else {
         return Ok(None);
@@ -66,7 +67,7 @@ pub async fn lookup(nodes: &Nodes, top: Option<NodePtr>, index: u64) -> Result<O
     }
 }
 
-/// Where a scan stands: the nodes from the top down to a leaf.
+/// State of a scan: the nodes from the top down to a leaf.
 ///
 /// Holes cost nothing: a scan of an empty petabyte looks at one pointer.
 pub struct Scan<'a> {
@@ -86,7 +87,7 @@ impl<'a> Scan<'a> {
         span.start < self.range.end && span.end > self.range.start
     }
 
-    /// The mapped blocks of the next leaf that has any, by index; none at the end.
+    /// Gives the mapped blocks of the next leaf that has any, by index; none at the end.
     pub async fn next_leaf(&mut self) -> Result<Option<Vec<(u64, BlockEntry)>>> {
         while let Some((first, ptr)) = self.todo.pop() {
             if !self.wants(&span(ptr.level, first)) {
@@ -140,11 +141,11 @@ struct Pair {
     b: Option<NodePtr>,
 }
 
-/// Where a comparison of two trees stands. Parts that both have are not looked into, and no more than a leaf is in
-/// memory, however much differs.
+/// State of a comparison of two trees. It skips parts that both share. Memory is at most a leaf,
+/// for any difference.
 pub struct Diff<'a> {
     nodes: &'a Nodes,
-    /// The next one last.
+    /// The next one is last.
     todo: Vec<Pair>,
     from: u64,
 }
@@ -164,7 +165,7 @@ impl<'a> Diff<'a> {
         }
     }
 
-    /// The blocks that differ in the next leaf in which any does; none at the end.
+    /// Gives the blocks that differ in the next leaf with any; none at the end.
     pub async fn next_leaf(&mut self) -> Result<Option<Vec<Differing>>> {
         while let Some(pair) = self.todo.pop() {
             let Pair { level, first, a, b } = pair;
@@ -188,7 +189,8 @@ impl<'a> Diff<'a> {
     }
 }
 
-/// The children of a node at `level`; a node of a lower level is its own first child, as in a tree that grew.
+/// The children of a node at `level`. A node of a lower level is its own first child, as in a tree
+/// that grew.
 async fn children(nodes: &Nodes, ptr: Option<NodePtr>, level: u8) -> Result<[Option<NodePtr>; 64]> {
     let mut out = [None; 64];
     match ptr {
@@ -261,7 +263,7 @@ mod tests {
         }
     }
 
-    /// A comparison tells what two maps tell, leaf by leaf, from wherever it begins.
+    /// A comparison of trees agrees with one of maps, leaf by leaf, from any beginning.
     #[tokio::test]
     async fn a_comparison_is_right_and_never_holds_more_than_a_leaf() {
         let bucket = memory_bucket(1).await;

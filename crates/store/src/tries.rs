@@ -5,7 +5,7 @@ use skerry_core::retry::{Patience, Trouble, Verdict, decide};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The tries of one call that some caller waits for.
+/// The tries of one call that a caller waits for.
 #[derive(Debug)]
 pub struct Tries {
     patience: Patience,
@@ -14,12 +14,12 @@ pub struct Tries {
 }
 
 impl Tries {
-    /// A call that begins now.
+    /// Begins a call.
     pub fn new(patience: Patience) -> Self {
         Self { patience, failed: 0, began: Instant::now() }
     }
 
-    /// A try has failed: waits until the next one may begin, or says that there is none.
+    /// Takes in a failed try. Waits until the next one may begin, or says that there is none.
     pub async fn wait(&mut self, trouble: Trouble, entropy: &dyn Entropy) -> Verdict {
         self.failed = self.failed.saturating_add(1);
         let mut random = [0; 2];

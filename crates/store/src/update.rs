@@ -14,14 +14,14 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 
-/// How many old leaves are fetched ahead of the update at once.
+/// Number of old leaves fetched at once ahead of the update.
 const PREFETCH_LEAVES: usize = 16;
 
 /// Merges an overlay into a tree.
 pub struct Updater<'a, 'w> {
     writer: &'a mut NodeWriter<'w>,
     overlay: &'a Overlay,
-    /// References taken and released by the new tree.
+    /// Counts references that the new tree takes and releases.
     pub delta: &'a mut LivenessDelta,
     /// Subtrees that were dropped whole.
     pub dropped: &'a mut Dead,
@@ -30,7 +30,7 @@ pub struct Updater<'a, 'w> {
 type NodeFuture<'f> = Pin<Box<dyn Future<Output = Result<Option<NodePtr>>> + Send + 'f>>;
 
 impl<'a, 'w> Updater<'a, 'w> {
-    /// An updater that writes through `writer`.
+    /// Makes an updater that writes through `writer`.
     pub fn new(
         writer: &'a mut NodeWriter<'w>,
         overlay: &'a Overlay,
@@ -40,7 +40,7 @@ impl<'a, 'w> Updater<'a, 'w> {
         Self { writer, overlay, delta, dropped }
     }
 
-    /// The top of the new tree of a volume of `blocks` blocks.
+    /// Writes the new tree of a volume of `blocks` blocks. Gives its top.
     pub async fn run(&mut self, top: Option<NodePtr>, blocks: u64) -> Result<Option<NodePtr>> {
         let level = level_for(blocks.max(1)).max(top.map_or(0, |top| top.level));
         let start = match top {
@@ -78,7 +78,7 @@ impl<'a, 'w> Updater<'a, 'w> {
         })
     }
 
-    /// The first block at or after `from` within `range` that the overlay changes.
+    /// Finds the first block at or after `from` within `range` that the overlay changes.
     fn next_change(&self, from: u64, range: &Range<u64>) -> Option<u64> {
         let entry = self.overlay.entries_within(from..range.end).next().map(|change| change.index);
         let zero = self.overlay.zeroed_within(from..range.end).next().map(|zero| zero.start);
@@ -149,7 +149,8 @@ impl<'a, 'w> Updater<'a, 'w> {
         Ok(Some(self.push(level, live, bytes).await?))
     }
 
-    /// Fetches the leaves that will change, several at once: a checkpoint must not pay a round trip for each.
+    /// Fetches the leaves that will change, several at once: a checkpoint must not pay a round trip
+    /// for each.
     async fn prefetch(&self, children: &BTreeMap<u8, NodePtr>, first: u64) -> Result<()> {
         let writer = &*self.writer;
         let wanted: Vec<NodePtr> = children

@@ -1,9 +1,9 @@
 //! Opens a store by its URL: a local directory, memory, S3, Google Cloud Storage or Azure.
 //!
 //! Settings come in as plain maps: nothing here reads the environment. Retries inside the store's
-//! client are switched off, since [`crate::bucket`] has the one policy; a client that is denied access
-//! is made anew, with fresh keys. Which clouds there are is
-//! decided by cargo features (`s3`, `gcs`, `azure`).
+//! client are off, since [`crate::bucket`] has the one policy. A client that is denied access is
+//! replaced by one with fresh keys. Cargo features (`s3`, `gcs`, `azure`) decide which clouds there
+//! are.
 
 use crate::direct::DirectFs;
 use crate::error::{Error, Result};
@@ -18,47 +18,48 @@ use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
-/// What must be known to open a store, besides its URL.
+/// Options for opening a store, besides its URL.
 #[derive(Debug, Clone, Default)]
 pub struct StoreOptions {
-    /// Settings by name, as `object_store` calls them: `endpoint`, `region`, `access_key_id`,
-    /// `secret_access_key`, `allow_http`, `service_account_path`, `account_name`, … One that isn't known is an error.
+    /// Settings by the names of `object_store`: `endpoint`, `region`, `access_key_id`,
+    /// `secret_access_key`, `allow_http`, `service_account_path`, `account_name`, … An unknown one
+    /// is an error.
     pub settings: BTreeMap<String, String>,
-    /// The process's environment, or what of it may count: names beginning with `AWS_`, `GOOGLE_`
-    /// or `AZURE_` that are known are used where `settings` say nothing.
+    /// The process's environment, or its usable part. Known names that begin with `AWS_`, `GOOGLE_`
+    /// or `AZURE_` apply where `settings` lack them.
     pub environment: BTreeMap<String, String>,
-    /// The longest that a call may take. A [`crate::bucket::Bucket`] times its calls itself, and needs
-    /// [`crate::line::SEND_TIMEOUT_MAX`]; by default it is a minute, for those who don't.
+    /// The longest time for a call. A [`crate::bucket::Bucket`] times its calls itself, and needs
+    /// [`crate::line::SEND_TIMEOUT_MAX`]. The default, for callers that do not, is a minute.
     pub timeout_max: Option<Duration>,
 }
 
-/// A store that has been opened.
+/// An opened store.
 #[derive(Debug, Clone)]
 pub struct OpenStore {
     /// The store.
     pub store: Arc<dyn ObjectStore>,
     /// The directory, if it is a local one.
     pub local_root: Option<RootDir>,
-    /// Where it is, for people; without secrets.
+    /// Its address for people, without secrets.
     pub display: String,
 }
 
-/// The files by which a directory's hard links are tried.
+/// The files that test a directory's hard links.
 const LINK_PROBES: [&str; 2] = ["links-0", "links-1"];
-/// EPERM, ENOSYS, EOPNOTSUPP: what file systems without hard links say to one.
+/// EPERM, ENOSYS, EOPNOTSUPP: the errors of file systems without hard links.
 const NO_LINKS: [i32; 3] = [1, 38, 95];
 
 fn invalid(what: &str, detail: impl Into<String>) -> Error {
     Error::invalid(format!("the bucket's address {what:?}"), detail)
 }
 
-/// Opens the store at `url`: `file:///…` or a plain path (made if it is missing), `memory://`,
+/// Opens the store at `url`: `file:///…` or a plain path (created if missing), `memory://`,
 /// `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`.
 ///
-/// Nothing is sent anywhere yet; [`crate::bucket::Bucket::open`] does.
+/// Sends nothing yet; [`crate::bucket::Bucket::open`] does.
 ///
 /// # Errors
-/// Kind `Invalid` for a URL or a setting that can't be, `Unavailable` if a directory can't be made.
+/// Kind `Invalid` for an impossible URL or setting; `Unavailable` if a directory can't be made.
 pub fn open(url: &str, options: &StoreOptions) -> Result<OpenStore> {
     if !url.contains("://") {
         refuse_half_url(url)?;
@@ -86,7 +87,8 @@ pub fn open(url: &str, options: &StoreOptions) -> Result<OpenStore> {
     }
 }
 
-/// Refuses what was meant to be a URL and lacks a slash: it would become a directory of that name.
+/// Refuses a text that looks like a URL and lacks a slash: it would become a directory of that
+/// name.
 fn refuse_half_url(text: &str) -> Result<()> {
     let Some((scheme, rest)) = text.split_once(':') else { return Ok(()) };
     let is_scheme = scheme.len() > 1 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -101,8 +103,8 @@ fn refuse_half_url(text: &str) -> Result<()> {
     Err(invalid(text, detail))
 }
 
-/// Refuses a directory without hard links, by which objects are created there. Says nothing of one that
-/// can't be written: that may change, and is told when something is created.
+/// Refuses a directory without hard links, by which objects are created there. Passes one that
+/// can't be written: that may change, and the first creation reports it.
 fn require_links(
     root: &Path,
     shown: &str,
@@ -114,7 +116,7 @@ fn require_links(
         return Ok(());
     }
     let linked = link(&file, &other);
-    // Left-overs harm nobody: they are in the probe's place.
+    // Left-overs do no harm: they stand in the probe's place.
     let _ = std::fs::remove_file(&other);
     let _ = std::fs::remove_file(&file);
     let _ = std::fs::remove_dir(&dir);
@@ -125,7 +127,7 @@ fn require_links(
                      which objects are created: choose a directory on another one"
                 .to_owned(),
         }),
-        // Another process may be at the same.
+        // Another process may be doing the same.
         _ => Ok(()),
     }
 }
@@ -160,7 +162,7 @@ fn display(url: &Url) -> String {
     format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or(""), url.path())
 }
 
-/// What may be said about a text that is no URL.
+/// The harmless part of a text that is no URL.
 fn redact(url: &str) -> String {
     url.split_once("://").map_or_else(String::new, |(scheme, _)| format!("{scheme}://…"))
 }
@@ -179,7 +181,7 @@ mod cloud {
     }
 }
 
-/// What to say about a scheme that is not known, or not in this build.
+/// The error for a scheme that is unknown, or not in this build.
 fn unknown(scheme: &str, display: &str) -> Error {
     let detail = match scheme {
         "s3" => "this build has no S3; build it with the feature s3".to_owned(),
@@ -200,7 +202,7 @@ mod cloud {
     use object_store::prefix::PrefixStore;
     use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
-    /// How long the client waits for a connection; the whole call is timed by the bucket.
+    /// Time for which the client waits for a connection; the bucket times the whole call.
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
     fn no_retry() -> RetryConfig {
@@ -212,13 +214,14 @@ mod cloud {
     }
 
     fn client(options: &StoreOptions) -> ClientOptions {
-        // An error says that there is a provider already, which is as good.
+        // An error means that a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let timeout = options.timeout_max.unwrap_or(CALL_TIMEOUT);
         ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout(timeout)
     }
 
-    /// The settings that count: the environment's known ones, then the given ones, which must be known.
+    /// Collects the settings: the environment's known ones, then the given ones, which must be
+    /// known.
     fn settings<K: std::str::FromStr>(
         environment_prefix: &str,
         options: &StoreOptions,
@@ -246,7 +249,8 @@ mod cloud {
         Ok(all)
     }
 
-    /// The client refuses an unencrypted address that was not allowed, and says no more than "builder error".
+    /// Refuses an unencrypted address without `allow_http`: the client would say only "builder
+    /// error".
     fn refuse_plain_http(
         environment_prefix: &str,
         options: &StoreOptions,
@@ -272,7 +276,7 @@ mod cloud {
         }
     }
 
-    /// Builders have the same methods and no common trait.
+    /// Builders have equal methods and no common trait.
     #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
     macro_rules! build {
         ($builder:ty, $prefix:literal, $url:expr, $display:expr, $options:expr) => {{
@@ -298,7 +302,7 @@ mod cloud {
         Ok(Arc::new(PrefixStore::new(store, prefix)))
     }
 
-    /// A store whose client fetches its keys again when they are not good any more.
+    /// Makes a store whose client fetches its keys again when they are no longer good.
     pub(super) fn renewing(
         scheme: &str,
         url: &Url,

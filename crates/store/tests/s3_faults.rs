@@ -1,5 +1,5 @@
-//! A bucket on a real S3 client and a server that misbehaves: what can pass is made again, and told apart from what
-//! is an answer.
+//! A bucket on a real S3 client and a server that fails. Faults that can pass are retried, and told
+//! from answers.
 
 use object_store::ObjectStore;
 use rand::rngs::StdRng;
@@ -13,12 +13,13 @@ use skerry_testkit::s3_faults::{Call, Fault};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Calls that fail before one works: more than a command's patience survives for what people must mend.
+/// Calls that fail before one works: more than a command's patience has for faults that people must
+/// mend.
 const CALLS: u64 = 3;
 /// As long as a test may last.
 const EVER: u64 = u64::MAX;
 
-/// What can pass, for calls that read.
+/// Faults that can pass, for calls that read.
 const READ_FAULTS: [Fault; 11] = [
     Fault::Refuse(503, "SlowDown"),
     Fault::Refuse(500, "InternalError"),
@@ -90,7 +91,7 @@ async fn every_call_is_made_again_while_the_reason_can_pass() {
     }
 }
 
-/// Whatever happens to an answer, whose object it is comes out right.
+/// A create gets the owner of the object right, whatever happens to the answer.
 #[tokio::test]
 async fn a_create_knows_whose_object_it_is_over_lost_answers() {
     let server = BadS3::start().expect("a server");
@@ -110,7 +111,7 @@ async fn a_create_knows_whose_object_it_is_over_lost_answers() {
     }
 }
 
-/// A bucket that is not there is not one in which nothing is.
+/// A missing bucket does not count as an empty one.
 #[tokio::test]
 async fn nothing_is_said_of_objects_while_the_bucket_is_away() {
     let server = BadS3::start().expect("a server");
@@ -137,7 +138,7 @@ async fn nothing_is_said_of_objects_while_the_bucket_is_away() {
     assert_eq!(bucket.failing(), None);
 }
 
-/// A 404 that says nothing more counts once the store lists its objects: some stores say no more of an object either.
+/// A 404 without a code counts once the store lists its objects: some stores never say more.
 #[tokio::test]
 async fn a_vague_404_counts_where_the_store_lists() {
     let server = BadS3::start().expect("a server");
@@ -157,7 +158,7 @@ async fn a_vague_404_counts_where_the_store_lists() {
     assert_eq!(error.trouble(), Trouble::Away);
 }
 
-/// A key that may do all but delete: nothing is ever collected, and that is said.
+/// A key may do everything but delete: nothing is ever collected, and `failing` says so.
 #[tokio::test]
 async fn a_key_that_may_not_delete_is_told_of() {
     let server = BadS3::start().expect("a server");

@@ -1,8 +1,8 @@
-//! The bucket's descriptor: numbered, so that a feature can be raised on a bucket in use.
+//! The bucket's descriptor. It is numbered, so that a feature can be raised on a bucket in use.
 //!
-//! The highest number counts. A feature is raised by creating the next number, never by changing one. A node that
-//! is running finds that out before it takes a volume over and before it deletes anything: an older Skerry must not
-//! collect what it does not know how to hold.
+//! The highest number counts. Raising a feature creates the next number, and never changes one. A
+//! running node reads it before it takes a volume over and before it deletes anything. An older
+//! Skerry must not collect where it does not know what holds segments.
 
 use super::{Bucket, Created, Inner};
 use crate::error::{Error, Result};
@@ -12,10 +12,10 @@ use skerry_core::id::BucketId;
 use skerry_core::names::{self, Object};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Where buckets had their descriptor whose layout nobody reads any more.
+/// Name of the descriptor in a former layout, which no version reads today.
 const FORMER: &str = "bucket";
 
-/// A descriptor that was read, and the highest number that was seen.
+/// A descriptor, and the highest number that was seen.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) id: BucketId,
@@ -29,7 +29,8 @@ impl Seen {
 }
 
 impl Bucket {
-    /// Fails if somebody raised a feature that this version does not know since the bucket was opened: one GET.
+    /// Fails if a feature that this version does not know was raised since the bucket was opened:
+    /// one GET.
     ///
     /// # Errors
     /// [`Error::Format`], written by a newer Skerry.
@@ -45,11 +46,12 @@ impl Bucket {
         }
     }
 
-    /// Raises features for everybody, now and later. Returns when they stand in the bucket; nodes that run find out as
-    /// [`Self::check_features`] says.
+    /// Raises features for all nodes, now and later. Returns when they stand in the bucket. Running
+    /// nodes find out by [`Self::check_features`].
     ///
     /// # Errors
-    /// [`Error::Format`] if the bucket has features, or is given some, that this version does not know.
+    /// [`Error::Format`] if the bucket has features, or is given some, that this version does not
+    /// know.
     pub async fn raise(&self, features: Features) -> Result<BucketDesc> {
         loop {
             let (number, now) = self.inner.newest_desc().await?.ok_or_else(|| {
@@ -92,7 +94,7 @@ impl Inner {
         Ok(Some((number, self.decode_desc(number, &bytes)?)))
     }
 
-    /// Opens the bucket, or makes one where nothing is.
+    /// Opens the bucket, or makes one in an empty place.
     pub(super) async fn open_desc(&self, create: bool) -> Result<Seen> {
         let (number, desc) = match self.newest_desc().await? {
             Some(found) => found,
@@ -121,7 +123,7 @@ impl Inner {
         let (number, bytes) = (1, desc.encode(self.env.entropy.id_bytes()));
         match self.create(&names::descriptor(number), bytes.into()).await? {
             Created::Ours => Ok((number, desc)),
-            // Somebody else made the bucket between our read and our create: it is theirs, and good.
+            // Another node made the bucket between this node's read and create: use that one.
             Created::Theirs => {
                 let name = names::descriptor(number);
                 self.newest_desc().await?.ok_or_else(|| Error::not_found(&name))
@@ -129,7 +131,7 @@ impl Inner {
         }
     }
 
-    /// What stands where a bucket was looked for.
+    /// Says what stands in the place of the bucket.
     async fn why_not_here(&self, place: String, found: String) -> Result<Error> {
         let former = self.get(FORMER).await?;
         if former.is_some_and(|bytes| BucketDesc::is(&bytes)) {

@@ -7,7 +7,7 @@ use object_store::memory::InMemory;
 use skerry_core::descriptor::{BucketDesc, Features};
 use skerry_core::id::BucketId;
 
-/// What every bucket must do, whatever store it is in.
+/// Checks the rules of every bucket, in any store.
 async fn conforms(bucket: &Bucket) {
     let body = Bytes::from_static(b"0123456789");
     assert_eq!(bucket.get("a/b").await.expect("get"), None);
@@ -87,7 +87,7 @@ async fn patience_ends_and_calls_are_timed() {
     let before = faults.calls();
     let error = bucket.create("a/b", vec![1]).await.expect_err("dead");
     assert!(error.to_string().contains("creating a/b"), "{error}");
-    // After 50, 100, 200, 400, 800 and 1000 ms at most; 3 s are over then, or one more is made.
+    // After 50, 100, 200, 400, 800 and 1000 ms at most; then 3 s are over, or one more is made.
     assert!((6..=9).contains(&tries(before)), "{}", tries(before));
     let before = faults.calls();
     assert!(bucket.delete("a/b").await.is_err());
@@ -172,7 +172,7 @@ async fn left_overs_of_a_probe_make_no_place_foreign() {
     Bucket::open(store, env(1), true).await.expect("as good as empty");
 }
 
-/// Whoever is at work on a bucket finds out that a feature was raised, and whoever comes later.
+/// A node at work on a bucket finds out that a feature was raised, and so does a later one.
 #[tokio::test(start_paused = true)]
 async fn a_feature_is_raised_on_a_bucket_in_use() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
@@ -185,7 +185,7 @@ async fn a_feature_is_raised_on_a_bucket_in_use() {
     other.check_features().await.expect("it may be ignored");
     let later = Bucket::open(store.clone(), env(3), false).await.expect("opens");
     assert_eq!(later.id(), bucket.id());
-    // Somebody who knows more than this version raises a bit that a writer must know.
+    // A newer version raises a bit that a writer must know.
     let newer = BucketDesc {
         id: bucket.id(),
         features: Features { writer: 1, ..ignorable },

@@ -1,12 +1,12 @@
-//! The disk cache: frames as they were fetched, in a ring of files on a local disk.
+//! The disk cache: fetched frames in a ring of files on a local disk.
 //!
-//! It holds stored bytes and believes nothing: whoever reads a frame checks that it is the one that
-//! was meant and that its blocks have their hashes, and takes anything else for a miss. So nothing
-//! is synced, a crash or a flipped bit costs a fetch, and all of it may be deleted at any time.
-//! Reading never waits for writing: one thread writes, and what it can't keep up with is dropped.
+//! It holds stored bytes and trusts none. A reader of a frame checks that the map means this frame,
+//! and that its blocks have their checksums; any other frame is a miss. So the cache syncs nothing.
+//! A crash or a flipped bit costs a fetch, and all of it may be deleted at any time. Reading never
+//! waits for writing: one thread writes, and drops frames when it can't keep up.
 //!
-//! `docs/format.md` ("Disk cache") has the bytes. Must hold: the files never add up to more than the
-//! budget, and the index in memory is bounded by [`FRAME_BYTES_MIN`].
+//! `docs/format.md` ("Disk cache") has the bytes. Must hold: the files never exceed the budget, and
+//! [`FRAME_BYTES_MIN`] bounds the index in memory.
 
 mod index;
 mod ring;
@@ -25,42 +25,42 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// Size of the disk cache unless told otherwise, bytes.
+/// Default size of the disk cache, bytes.
 pub const DISK_CACHE_BYTES: u64 = 4 << 30;
-/// A file of the ring takes at most one frame for each of these bytes, so that well compressed
-/// frames don't let the index in memory grow: at most 2 Mi frames for 4 GiB.
+/// Bytes of a ring file for each frame that it may take. So well compressed frames can't let the
+/// index in memory grow: at most 2 Mi frames for 4 GiB.
 pub const FRAME_BYTES_MIN: u64 = 2048;
 
-/// How many batches may wait to be written: many, since each may be one small frame; what they
-/// cost together is bounded by [`QUEUE_BYTES_MAX`].
+/// Number of batches that may wait for the writer. It is large, since each may be one small frame;
+/// [`QUEUE_BYTES_MAX`] bounds their total.
 const QUEUE_LEN: usize = 1024;
-/// How many bytes may wait to be written: one segment of the largest size. More is dropped, since
+/// Bytes that may wait for the writer: one segment of the largest size. More is dropped, since
 /// memory is dearer than a second fetch.
 const QUEUE_BYTES_MAX: u64 = 36 << 20;
-/// Frames are queued in batches of about this many bytes, so that overload costs only some of them.
+/// Bytes of a batch in the queue, about, so that overload drops only some frames.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Which frame: its segment, and where it begins there.
+/// Names a frame: its segment, and its offset there.
 pub(crate) type FrameKey = (SegmentKey, u32);
 
-/// Where a frame lies in a local file.
+/// Place of a frame in a local file.
 pub(crate) struct Placed {
     /// The file.
     pub(crate) file: Arc<File>,
-    /// Where the frame begins in it, bytes.
+    /// Offset of the frame in it, bytes.
     pub(crate) at: u64,
 }
 
-/// What the disk cache did.
+/// Counters of the disk cache.
 #[derive(Debug, Default)]
 pub struct DiskCounters {
     /// Frames written.
     pub written: AtomicU64,
     /// Bytes written.
     pub written_bytes: AtomicU64,
-    /// Frames not written, because the disk could not keep up or failed.
+    /// Frames that were not written, because the disk could not keep up or failed.
     pub dropped: AtomicU64,
-    /// Frames found damaged, or replaced by another one.
+    /// Frames that were damaged, or replaced by another one.
     pub damaged: AtomicU64,
     /// Frames in the index.
     pub frames: AtomicU64,
@@ -68,18 +68,18 @@ pub struct DiskCounters {
 
 enum Job {
     Write(Vec<(FrameKey, Bytes)>),
-    /// Tells when everything before it is done.
+    /// Reports when all jobs before it are done.
     Mark(Arc<(Mutex<bool>, Condvar)>),
 }
 
-/// What the reading side and the writing thread share.
+/// State that the readers and the writing thread share.
 struct Shared {
     index: Index,
     counters: DiskCounters,
     queued_bytes: AtomicU64,
 }
 
-/// The disk cache. Dropping it ends its thread after what is queued.
+/// The disk cache. Dropping it ends its thread after the queued jobs.
 pub struct DiskCache {
     shared: Arc<Shared>,
     dir: PathBuf,
@@ -94,8 +94,8 @@ impl std::fmt::Debug for DiskCache {
 }
 
 impl DiskCache {
-    /// Opens the cache of `bucket` in `dir`, which is made if it is missing, with files of `bytes` in
-    /// all. What is there already is looked through in the background and counts as a hit from then on.
+    /// Opens the cache of `bucket` in `dir`, which it creates if missing, with files of `bytes` in
+    /// all. A background scan indexes old frames, which count as hits from then on.
     ///
     /// # Errors
     /// If the directory can't be made or read, or no thread can be started.
@@ -116,18 +116,18 @@ impl DiskCache {
         Ok(Self { shared, dir: dir.to_owned(), jobs: Some(jobs), thread: Some(thread) })
     }
 
-    /// Where a frame lies, if it seems to be there.
+    /// Finds the likely place of a frame.
     pub(crate) fn find(&self, key: FrameKey) -> Option<Placed> {
         self.shared.index.find(key)
     }
 
-    /// Forgets a frame that turned out not to be what was asked for.
+    /// Forgets a frame that turned out to be another.
     pub(crate) fn forget(&self, key: FrameKey) {
         self.shared.counters.damaged.fetch_add(1, Ordering::Relaxed);
         self.shared.index.remove(key);
     }
 
-    /// Hands over frames to be written; drops those for which there is no room in the queue.
+    /// Queues frames for the writer. Drops frames for which the queue has no room.
     pub(crate) fn offer(&self, frames: impl IntoIterator<Item = (FrameKey, Bytes)>) {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for (key, frame) in frames {
@@ -153,8 +153,8 @@ impl DiskCache {
         }
     }
 
-    /// Waits until what was found at the start is indexed and what was offered is written. Blocks the
-    /// thread: for tests and for stopping.
+    /// Waits until all old frames are indexed and all offered ones written. Blocks the thread: for
+    /// tests and for stopping.
     pub fn settle(&self) {
         let Some(jobs) = &self.jobs else { return };
         let mark = Arc::new((Mutex::new(false), Condvar::new()));
@@ -166,7 +166,7 @@ impl DiskCache {
         }
     }
 
-    /// What it did.
+    /// The counters.
     pub fn counters(&self) -> &DiskCounters {
         &self.shared.counters
     }
@@ -181,7 +181,7 @@ impl Drop for DiskCache {
     }
 }
 
-/// The thread that writes.
+/// The writing thread.
 struct Writer {
     shared: Arc<Shared>,
     ring: Ring,

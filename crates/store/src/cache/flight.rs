@@ -1,35 +1,35 @@
-//! Single flight: of many who want the same thing at once, one fetches it and all get it.
+//! Single flight: of many callers that want one thing at once, one fetches it and all get it.
 //!
-//! If the one who fetches gives up, the others see that and start over; nothing is spawned. Not a
-//! cache: what has landed is forgotten. Must hold: who has claimed several things finishes them
-//! before waiting for anybody else's, so that nobody waits in a circle.
+//! If the fetcher gives up, the others see that and start over; nothing is spawned. It is not a
+//! cache: a landed value is forgotten. Must hold: a caller that has claimed several things finishes
+//! them before it waits for another's. So no callers wait in a circle.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;
 use tokio::sync::watch;
 
-/// The fetches under way, by what they fetch. At most as many as their callers have claimed.
+/// The fetches under way, by key. Bounded by the claims of their callers.
 pub(crate) struct Flights<K: Eq + Hash + Clone, V> {
     under_way: Mutex<HashMap<K, watch::Receiver<Option<V>>>>,
 }
 
-/// Who fetches.
+/// Says which caller fetches.
 pub(crate) enum Claim<'a, K: Eq + Hash + Clone, V> {
-    /// The caller does, and lands it.
+    /// This caller fetches, and lands the value.
     Mine(Flight<'a, K, V>),
-    /// Somebody else does.
+    /// Another caller fetches.
     Theirs(Landing<V>),
 }
 
-/// A fetch that is the caller's to do.
+/// A fetch that this caller must do.
 pub(crate) struct Flight<'a, K: Eq + Hash + Clone, V> {
     flights: &'a Flights<K, V>,
     key: K,
     sender: watch::Sender<Option<V>>,
 }
 
-/// A fetch that somebody else does.
+/// A fetch that another caller does.
 pub(crate) struct Landing<V>(watch::Receiver<Option<V>>);
 
 impl<K: Eq + Hash + Clone, V: Clone> Flights<K, V> {
@@ -37,7 +37,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Flights<K, V> {
         Self { under_way: Mutex::new(HashMap::new()) }
     }
 
-    /// Takes on the fetch of `key`, unless somebody has.
+    /// Takes on the fetch of `key`, unless another caller has.
     pub(crate) fn claim(&self, key: K) -> Claim<'_, K, V> {
         let mut under_way = self.under_way.lock();
         if let Some(theirs) = under_way.get(&key) {
@@ -48,7 +48,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Flights<K, V> {
         Claim::Mine(Flight { flights: self, key, sender })
     }
 
-    /// Waits for whoever fetches `key` already, or fetches it.
+    /// Waits for the present fetch of `key`, or fetches it.
     pub(crate) async fn run(&self, key: K, fetch: impl Future<Output = V>) -> V {
         loop {
             match self.claim(key.clone()) {
@@ -68,7 +68,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Flights<K, V> {
 }
 
 impl<K: Eq + Hash + Clone, V> Flight<'_, K, V> {
-    /// Gives the result to everybody who waits.
+    /// Gives the value to all waiters.
     pub(crate) fn land(self, value: V) {
         self.sender.send_replace(Some(value));
     }
@@ -81,7 +81,7 @@ impl<K: Eq + Hash + Clone, V> Drop for Flight<'_, K, V> {
 }
 
 impl<V: Clone> Landing<V> {
-    /// What was fetched, or nothing if whoever fetched gave up.
+    /// Gives the fetched value, or nothing if the fetcher gave up.
     pub(crate) async fn wait(mut self) -> Option<V> {
         let landed = self.0.wait_for(Option::is_some).await.ok()?;
         landed.clone()

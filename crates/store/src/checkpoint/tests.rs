@@ -16,7 +16,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// Leaves of one inner node: a trim of 32 MiB that leaves one of them drops all others.
+/// Number of leaves below one inner node: a trim of 32 MiB that leaves one of them drops all
+/// others.
 const LEAVES: u64 = 64;
 const LEAF_BLOCKS: u64 = 128;
 const SLOTS: u64 = 4096;
@@ -69,7 +70,7 @@ impl Volume {
         made.dropped
     }
 
-    /// The references of the map, and its nodes'.
+    /// Counts the references of the map, and of its nodes.
     async fn counted(&self) -> Counts {
         let mut counts = Counts::new();
         let mut todo: Vec<NodePtr> = self.root.top.into_iter().collect();
@@ -112,14 +113,16 @@ fn sparse(leaves: u64) -> Overlay {
     overlay
 }
 
-/// An ordinary fstrim made a ref of 141 MB, which no reader took: 1.16 TiB with a block in each 512 KiB, then trims
-/// that leave one leaf of each 32 MiB. Here is a sixteenth of it.
+/// An ordinary fstrim once made a ref of 141 MB, which no reader accepted. The volume had a block
+/// in each 512 KiB of 1.16 TiB, and the trims left one leaf of each 32 MiB. This is a sixteenth of
+/// it.
 #[tokio::test]
 async fn trims_make_no_root_long_and_everything_is_freed_in_the_end() {
     trim_and_free(2400, NODE_CACHE_BYTES).await;
 }
 
-/// What a checkpoint spilled was looked for in the bucket once the cache had dropped it, before it was put.
+/// A checkpoint once looked in the bucket for nodes that it had spilled and not put, when the cache
+/// had dropped them.
 #[tokio::test]
 async fn what_is_not_put_yet_is_read_without_a_cache() {
     for cache_bytes in [0, 64 << 10] {
@@ -182,7 +185,7 @@ async fn a_tree_grows_without_a_cache() {
     assert_eq!(volume.listed().await, volume.counted().await);
 }
 
-/// A disk that takes so many objects of streams more.
+/// A disk that accepts this number of further objects of streams.
 struct Full(AtomicI64);
 
 #[async_trait::async_trait]
@@ -197,7 +200,8 @@ impl Hook for Full {
     }
 }
 
-/// Each attempt left what it had put, and filled what room was made for it.
+/// Once, each failed attempt left the objects that it had put, and so filled the room that was made
+/// for it.
 #[tokio::test]
 async fn a_checkpoint_that_fails_leaves_nothing() {
     let store = Hooked::new(Full(AtomicI64::new(0)));

@@ -42,7 +42,7 @@ async fn put_head(bucket: &Bucket, volume: VolumeId, base: Base) -> String {
     name
 }
 
-/// A snapshot of nothing, with the number of its place as its id.
+/// Puts an empty snapshot with its place's number as its id.
 async fn put_snapshot(bucket: &Bucket, n: u8) -> Ref {
     let id = SnapshotId([n; 16]);
     let name = String::from("one");
@@ -61,7 +61,7 @@ async fn put_holder(bucket: &Bucket, clone: VolumeId, of: &Ref) {
     assert!(bucket.create(&name, vec![holder.encode(bucket.nonce())]).await.is_ok());
 }
 
-/// What an owner says that wrote the head at this number.
+/// The owner that wrote the head at this number, and its incarnation.
 fn owned(number: u64) -> (Owned, [Incarnation; 1]) {
     let head = Some(head_at(number));
     let owned = Owned { volume: VOLUME, writing: Some((STREAM, Number::node(1000))), head };
@@ -81,7 +81,8 @@ async fn node(
     ptr
 }
 
-/// A tree of two leaves that list a data segment each, every node in a segment of its own: the top and the leaves.
+/// A tree of two leaves that list a data segment each, with every node in a segment of its own.
+/// Gives the top and the leaves.
 async fn two_leaves(bucket: &Bucket) -> (NodePtr, Vec<Child>) {
     let nodes = Nodes::new(bucket.clone(), 1 << 20);
     let (block, next) = (BlockSize::default(), Arc::new(AtomicU64::new(0)));
@@ -102,8 +103,8 @@ async fn two_leaves(bucket: &Bucket) -> (NodePtr, Vec<Child>) {
     (node((bucket, &nodes, &lane), NodeKind::LivenessInner, 1, bytes).await, children)
 }
 
-/// The walk of an old head that stopped at a missing leaf left its parent marked as walked: the newest head's walk
-/// passed by it, and live segments below it were free.
+/// Once, the walk of an old head stopped at a missing leaf and left its parent marked as walked.
+/// The newest head's walk then skipped it, and live segments below it counted as free.
 #[tokio::test]
 async fn what_an_old_head_could_not_read_stops_the_pass_if_the_newest_needs_it() {
     let bucket = memory_bucket(2).await;
@@ -145,7 +146,8 @@ impl Hook for Busy {
     }
 }
 
-/// Each listing was read from its beginning; a clone that checked in meanwhile spoiled every one.
+/// Once, each listing was read from its beginning, and a clone's checkpoint meanwhile spoiled every
+/// one.
 #[tokio::test]
 async fn a_busy_clone_does_not_spoil_a_sweep_of_many_snapshots() {
     let store = Hooked::new(Busy(Lock::default()));
@@ -166,7 +168,7 @@ async fn a_busy_clone_does_not_spoil_a_sweep_of_many_snapshots() {
     assert!(free.expect("reads").is_some(), "the pass was given up");
 }
 
-/// What a collector remembers of pins goes with the pins.
+/// The collector forgets pins that are gone.
 #[tokio::test]
 async fn pins_that_are_gone_are_forgotten() {
     let bucket = memory_bucket(1).await;
@@ -194,7 +196,8 @@ impl Clock for Set {
     }
 }
 
-/// A cloner that died after its holder held everything below its snapshot for as long as that lived.
+/// Once, a cloner that died after its holder held everything below its snapshot as long as the
+/// snapshot lived.
 #[tokio::test]
 async fn a_clone_that_never_got_its_descriptor_holds_for_a_day() {
     let clock = Arc::new(Set(AtomicU64::new(1)));

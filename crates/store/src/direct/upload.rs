@@ -1,7 +1,7 @@
 //! An object that comes in parts, written around the page cache.
 //!
-//! Parts may be written in any order. What of a part fills whole blocks goes around the cache, a piece at a time; the
-//! few bytes that are left of it, and a part that begins within a block, go through it.
+//! Parts may be written in any order. The whole blocks of a part go around the cache, a piece at a
+//! time. The few bytes left of it, and a part that begins within a block, go through the cache.
 
 use super::{ALIGN_BYTES, Pieces};
 use async_trait::async_trait;
@@ -13,18 +13,19 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// An upload under way. Dropped, what was written goes.
+/// An upload under way. Dropping it removes the written parts.
 #[derive(Debug)]
 pub(super) struct Upload {
     path: PathBuf,
     staged: Option<PathBuf>,
-    /// Nothing when it is over. One part is written at a time: the sync of a log waits for all that is on its way.
+    /// Empty when the upload is over. One part is written at a time: the sync of a log waits for
+    /// all writes on their way.
     files: Arc<Mutex<Option<Files>>>,
-    /// Where the next part begins, bytes.
+    /// Offset of the next part, bytes.
     end: u64,
 }
 
-/// The same file, around the page cache and through it.
+/// One file, opened around the page cache and through it.
 #[derive(Debug)]
 struct Files {
     around: File,
@@ -32,7 +33,7 @@ struct Files {
 }
 
 impl Upload {
-    /// Goes on with a file that was just made for direct IO, which is to get the name `path`.
+    /// Goes on with a file that was just made for direct IO, and that will get the name `path`.
     pub(super) fn new(path: PathBuf, staged: PathBuf, around: File) -> io::Result<Self> {
         let through = OpenOptions::new().write(true).open(&staged)?;
         let files = Arc::new(Mutex::new(Some(Files { around, through })));
@@ -41,7 +42,8 @@ impl Upload {
 }
 
 impl Files {
-    /// Writes whole blocks; through the cache where the file system takes the flag and not the write.
+    /// Writes whole blocks. Goes through the cache where the file system accepts the flag and not
+    /// the write.
     fn write_blocks(&self, blocks: &[u8], at: u64) -> io::Result<()> {
         match self.around.write_all_at(blocks, at) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -75,7 +77,7 @@ impl Files {
     }
 }
 
-/// Gives what was written its name, durably.
+/// Gives the written file its name, durably.
 fn publish(files: &Files, staged: &Path, path: &Path) -> io::Result<()> {
     files.through.sync_all()?;
     fs::rename(staged, path)?;
@@ -118,7 +120,7 @@ impl MultipartUpload for Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         if let Some(staged) = self.staged.take() {
-            // What can't be removed is litter beside the objects, and no object.
+            // A file that can't be removed is litter beside the objects, and no object.
             let _ = fs::remove_file(staged);
         }
     }
@@ -138,14 +140,14 @@ mod tests {
     use rustix::fs::OFlags;
     use std::os::unix::fs::OpenOptionsExt;
 
-    /// A write that direct IO refuses (here: of a length that it does not take) goes through the cache.
+    /// A write that direct IO refuses (here because of its length) goes through the cache.
     #[test]
     fn what_is_refused_goes_through_the_cache() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory");
         let path = dir.path().join("object#1");
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).custom_flags(OFlags::DIRECT.bits() as i32);
-        // Where there is no direct IO at all, nothing is refused.
+        // Where the system has no direct IO at all, nothing is refused.
         let around = options.open(&path).or_else(|_| File::create(&path)).expect("made");
         let through = OpenOptions::new().write(true).open(&path).expect("opened");
         let files = Files { around, through };

@@ -6,11 +6,11 @@ use futures::stream::FuturesUnordered;
 use object_store::memory::InMemory;
 use std::sync::Arc;
 
-/// The sleep between two looks at how many share the line.
+/// Interval between two looks at the number of sends on the uplink.
 const STEP: Duration = Duration::from_millis(100);
 const MIB: usize = 1 << 20;
 
-/// A line of so many bytes a second, which all that is sent shares.
+/// An uplink of this many bytes a second, shared by all sends.
 struct Slow {
     bytes_per_s: usize,
     running: Mutex<usize>,
@@ -37,7 +37,7 @@ impl Slow {
     }
 }
 
-/// Sends `count` objects of 16 MiB at once, each until it is through; gives how many tries that took.
+/// Sends `count` objects of 16 MiB at once, each until it finishes. Gives the number of tries.
 async fn send_all(count: usize, bytes_per_s: usize) -> usize {
     let slow = Slow { bytes_per_s, running: Mutex::new(0) };
     let line = Line::default();
@@ -55,7 +55,8 @@ async fn send_all(count: usize, bytes_per_s: usize) -> usize {
     tries.into_inner()
 }
 
-/// Four volumes of 64 MiB at 1 MB/s: sixteen at once got 4 MB each through in a minute, for ever.
+/// Once, four volumes of 64 MiB at 1 MB/s sent sixteen objects at once, which got 4 MB each through
+/// in a minute, for ever.
 #[tokio::test(start_paused = true)]
 async fn objects_that_share_a_slow_line_are_through_in_the_end() {
     let tries = send_all(16, 1_000_000).await;
@@ -119,12 +120,12 @@ async fn a_bucket_gives_a_large_object_more_time_with_each_try() {
     let bucket = bucket_in(Arc::new(faulty), 1).await;
     let hang = FaultPlan { slow: 1000, slow_ms: 200_000..200_001, ..FaultPlan::default() };
     faults.set_plan(hang);
-    // Of a large one there are two tries, of 60 and 120 s.
+    // A large one gets two tries, of 60 and 120 s.
     for (bytes, seconds) in [(7, 60), (MIB, 120)] {
         let error = bucket.create("a/b", vec![1; bytes]).await.expect_err("200 s are too long");
         assert!(error.to_string().contains(&format!("no answer within {seconds}s")), "{error}");
     }
-    // It has 240 s now.
+    // Now it has 240 s.
     assert!(bucket.create("a/b", vec![1; MIB]).await.is_ok());
 }
 
@@ -147,7 +148,7 @@ async fn turns_are_taken_in_the_order_of_asking() {
             send(number).await;
         }
     };
-    // A caller that goes away while it waits keeps none behind it back.
+    // A caller that leaves while it waits holds up none behind it.
     let gone = tokio::time::timeout(STEP / 2, send(99));
     let _ = tokio::join!(busy, gone, send(50));
     assert_eq!(order.lock()[..3], [0, 50, 1]);

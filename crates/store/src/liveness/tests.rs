@@ -89,7 +89,7 @@ async fn a_tree_says_what_a_map_says() {
                 changes.push((at, slot, by));
             }
             if !grows {
-                // Whole stretches go.
+                // Removes whole stretches.
                 let from = rng.random_range(0..2000);
                 for (at, slots) in tree.model.range(key(from)..key(from + 500)) {
                     for (slot, count) in slots {
@@ -142,7 +142,7 @@ async fn a_look_for_a_few_segments_reads_few_leaves() {
     assert!(seen.len() <= 4, "{} nodes were read", seen.len());
 }
 
-/// The top is looked into before it is put.
+/// The tree's top is read before it is put.
 #[tokio::test]
 async fn a_tree_of_many_leaves_is_written_without_a_cache() {
     let mut tree = Tree::with_cache(1, 0).await;

@@ -132,7 +132,7 @@ async fn nodes_are_kept_by_their_kind() {
         assert_eq!(nodes.get_raw(&other, NodeKind::Dead).await.expect("a node"), dead);
     }
     assert_eq!(fetches(&nodes), 1);
-    // What is asked for as another kind than it is, is refused, in memory or not.
+    // A node read as another kind is refused, in memory or not.
     for nodes in [nodes, Nodes::new(bucket, NODE_CACHE_BYTES)] {
         assert!(nodes.get(&other).await.is_err());
         assert!(nodes.get_raw(&other, NodeKind::LivenessLeaf).await.is_err());
@@ -141,7 +141,7 @@ async fn nodes_are_kept_by_their_kind() {
     }
 }
 
-/// A bit that flips in one answer put a volume out of service.
+/// Once, a bit that flipped in one answer put a volume out of service.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_arrives_damaged_is_read_once_more() {
     let store = Hooked::new(Flips::default());

@@ -15,14 +15,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How a store gets conditional creates wrong.
+/// Fault of a store in conditional creates.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Wrong {
-    /// It overwrites.
+    /// The store overwrites.
     IgnoresMode,
-    /// It looks, and then writes.
+    /// The store looks, and then writes.
     NotAtomic,
-    /// It answers a range with the whole.
+    /// The store answers a range with the whole object.
     IgnoresRange,
 }
 
@@ -135,7 +135,7 @@ async fn a_shaky_store_is_called_unavailable_and_never_unfit() {
     }
 }
 
-/// A key that may not delete fails at that for good; left-overs are not worth a guest's patience.
+/// A key that may not delete fails at that for good. Left-overs are not worth a guest's patience.
 #[tokio::test(start_paused = true)]
 async fn left_overs_are_given_up_soon() {
     let faulty = Faulty::new(Arc::new(InMemory::new()), 1, FaultPlan::default());

@@ -1,7 +1,7 @@
-//! The index of the disk cache: 4 bytes of a frame's key to 4 bytes that say where it is.
+//! The index of the disk cache: from 4 bytes of a frame's key to 4 bytes of its place.
 //!
-//! Small, since there may be two million frames, and therefore not exact: two keys may share an
-//! entry, and then the later one has it. Frames describe themselves, so a wrong entry is a miss.
+//! It is small, since there may be two million frames, and so it is not exact. Two keys may share
+//! an entry, and the later one has it. Frames describe themselves, so a wrong entry is a miss.
 
 use super::{FrameKey, Placed};
 use parking_lot::{Mutex, RwLock};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// Frames begin at multiples of this many bytes within a file.
 pub(super) const ALIGN: u64 = 64;
-/// How many files there can be at a time.
+/// The most files at a time.
 pub(super) const FILES_MAX: u64 = 1 << (32 - PLACE_BITS);
 /// The largest file, bytes.
 pub(super) const FILE_BYTES_MAX: u64 = ALIGN << PLACE_BITS;
@@ -19,7 +19,7 @@ pub(super) const FILE_BYTES_MAX: u64 = ALIGN << PLACE_BITS;
 const PLACE_BITS: u32 = 24;
 const SHARDS: usize = 16;
 
-/// Where a frame is: file number modulo [`FILES_MAX`], and the place in it in units of [`ALIGN`].
+/// Place of a frame: file number modulo [`FILES_MAX`], and the offset in it in units of [`ALIGN`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Place(u32);
 
@@ -80,7 +80,7 @@ impl Index {
         self.files.write()[(number % FILES_MAX) as usize] = Some(file);
     }
 
-    /// Forgets a file and all that is in it.
+    /// Forgets a file and all frames in it.
     pub(super) fn drop_file(&self, number: u64) {
         let slot = (number % FILES_MAX) as usize;
         self.files.write()[slot] = None;
@@ -94,7 +94,7 @@ impl Index {
     }
 }
 
-/// 32 bits of a frame's key. The stream is random already; number and offset are mixed in.
+/// Makes 32 bits of a frame's key. The stream is random already; number and offset are mixed in.
 fn fingerprint((segment, offset): FrameKey) -> u32 {
     let [a, b] = [0, 8].map(|at| {
         let mut half = [0; 8];

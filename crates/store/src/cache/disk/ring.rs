@@ -1,5 +1,5 @@
-//! The ring of files behind the disk cache: frames are appended to the newest one; when it is full,
-//! the oldest one is deleted and another one begun. Only the cache's own thread is in here.
+//! The ring of files behind the disk cache. Frames are appended to the newest file. When that is
+//! full, the oldest one is deleted and another begun. Only the cache's own thread runs this code.
 
 use super::index::{ALIGN, FILE_BYTES_MAX, FILES_MAX, Index};
 use super::{FRAME_BYTES_MIN, FrameKey};
@@ -13,9 +13,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Into how many files the budget is cut: so much of it is lost when one is deleted.
+/// Number of files in the budget: deleting one loses this share.
 const FILES: u64 = 64;
-/// The smallest file, bytes: holds a few of the largest frames.
+/// The smallest file, bytes: it holds a few of the largest frames.
 const FILE_BYTES_MIN: u64 = 256 << 10;
 /// Bytes of a file's head.
 const HEAD: usize = 64;
@@ -29,7 +29,7 @@ struct Part {
     number: u64,
     path: PathBuf,
     file: Arc<File>,
-    /// How much of it is in use, bytes.
+    /// Bytes of it in use.
     end: u64,
     frames: u64,
 }
@@ -39,12 +39,12 @@ pub(super) struct Ring {
     bucket: BucketId,
     file_bytes: u64,
     files_max: usize,
-    /// Oldest first; the last one is written to.
+    /// Oldest first; frames go to the last one.
     parts: Vec<Part>,
 }
 
 impl Ring {
-    /// Finds the files of this bucket; files of other buckets or versions are deleted.
+    /// Finds the files of this bucket. Deletes files of other buckets or versions.
     pub(super) fn open(dir: &Path, bytes: u64, bucket: BucketId) -> Result<Self> {
         let file_bytes = (bytes / FILES).clamp(FILE_BYTES_MIN, FILE_BYTES_MAX) / ALIGN * ALIGN;
         let files_max = (bytes / file_bytes).clamp(1, FILES_MAX) as usize;
@@ -69,7 +69,7 @@ impl Ring {
         let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
         let mut head = [0; HEAD];
         file.read_exact_at(&mut head, 0).ok()?;
-        // The budget may have been made smaller since; a file must fit the one of today.
+        // The budget may have been made smaller since: a file must fit the present one.
         let fits = file.metadata().ok()?.len() <= self.file_bytes;
         let ours = head == encode_head(self.bucket, number);
         let path = path.to_owned();
@@ -82,8 +82,8 @@ impl Ring {
         })
     }
 
-    /// Deletes the oldest files until at most `keep` are left. Files of before the index was filled
-    /// are in no index yet.
+    /// Deletes the oldest files until at most `keep` are left. Before the scan, no index has
+    /// entries of them.
     fn trim(&mut self, keep: usize) -> Vec<u64> {
         let surplus = self.parts.len().saturating_sub(keep);
         let oldest = self.parts.drain(..surplus);
@@ -95,7 +95,8 @@ impl Ring {
             .collect()
     }
 
-    /// Reads the heads of all frames into the index, newest file last, so that the newest place wins.
+    /// Reads the heads of all frames into the index, newest file last, so that the newest place
+    /// wins.
     pub(super) fn scan(&mut self, index: &Index) {
         for part in &mut self.parts {
             index.add_file(part.number, part.file.clone());
@@ -109,13 +110,13 @@ impl Ring {
                 part.frames += 1;
             }
         }
-        // Writing goes on where the newest file's frames end; what a crash left behind it goes.
+        // Writing goes on after the newest file's frames. The remains of a crash behind them go.
         if let Some(part) = self.parts.last() {
             drop(part.file.set_len(part.end));
         }
     }
 
-    /// Writes a frame, unless it is there.
+    /// Writes a frame, unless the index has it.
     pub(super) fn append(&mut self, index: &Index, key: FrameKey, frame: &[u8]) -> io::Result<()> {
         if index.contains(key) {
             return Ok(());
@@ -173,7 +174,7 @@ fn encode_head(bucket: BucketId, number: u64) -> [u8; HEAD] {
     head
 }
 
-/// As many bytes as there are, up to the buffer's length.
+/// Reads as many bytes as there are, up to the buffer's length.
 fn read_some_at(file: &File, buffer: &mut [u8], at: u64) -> usize {
     let mut filled = 0;
     while filled < buffer.len() {
