@@ -148,7 +148,7 @@ impl<'a> NodeWriter<'a> {
     }
 
     /// Deletes the segments that were put: no root will name them, and the next attempt needs the
-    /// room. A sweep deletes those that can't be deleted now, or that land late.
+    /// room. A sweep deletes the ones that can't be deleted now, or that land late.
     pub async fn discard(self) {
         for name in &self.put {
             if let Err(error) = self.bucket.delete(name).await {

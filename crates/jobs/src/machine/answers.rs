@@ -1,163 +1,165 @@
-//! What a machine is told, and what it answers.
+//! Inputs of a machine, and its answers.
 
 use super::Phase;
 use crate::job::{JobRef, Lease, State};
 use crate::name::{Group, LimitKey, Tenant};
 
-/// What a worker says of an attempt.
+/// A worker's report of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
-    /// Done.
+    /// The job is done.
     Succeeded,
-    /// Not done; with `is_final`, trying again is no use.
+    /// The job is not done. With `is_final`, another try would not help.
     Failed {
-        /// Trying again is no use.
+        /// True if another try would not help.
         is_final: bool,
     },
-    /// Stopped.
+    /// The worker stopped, as it was told to.
     Cancelled,
-    /// Given back, not begun: no failure, and somebody else's at once.
+    /// The worker gives the job back without having begun. No failure, and the next worker gets it
+    /// at once.
     Returned,
-    /// Done for now: it runs again, not before this.
+    /// Done for now: the job runs again, not before this time.
     Again {
-        /// Not before this, milliseconds since 1970.
+        /// The earliest time, milliseconds since 1970.
         at_ms: u64,
     },
 }
 
-/// What becomes of a job whose attempt has ended.
+/// Fate of a job whose attempt has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// It is tried again, not before this, milliseconds since 1970.
+    /// The job is tried again, not before this time.
     Retry {
-        /// Not before this, milliseconds since 1970.
+        /// The earliest time, milliseconds since 1970.
         at_ms: u64,
     },
-    /// It has come to its end.
+    /// The job has ended.
     End(State),
 }
 
-/// A job that a worker may have.
+/// A job for a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Granted {
-    /// What the worker shows.
+    /// The lease that the worker shows.
     pub lease: Lease,
-    /// Until when, without a sign of life, milliseconds since 1970.
+    /// End of the lease without a heartbeat, milliseconds since 1970.
     pub expires_ms: u64,
-    /// What the job's owner gave it, bytes.
+    /// Size of the job's payload and its other texts, bytes.
     pub bytes: u32,
 }
 
-/// The answer to a sign of life.
+/// The answer to a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Beat {
-    /// Until when the job is the worker's now, milliseconds since 1970.
+    /// New end of the lease, milliseconds since 1970.
     pub expires_ms: u64,
-    /// Somebody wants the work stopped.
+    /// True if the worker must stop: the job was cancelled.
     pub cancel_asked: bool,
 }
 
-/// What is known of the worker of a lease that has come to its end.
+/// The state of the worker whose lease has run out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// It has not been told: the lease begins anew.
+    /// The worker has not heard of the job: the lease begins anew.
     Untold,
-    /// It is there, and has not said that it begins, as it promised: the attempt is no failure of the job.
+    /// The worker is connected, and promised to say when it begins, and has not. The attempt is no
+    /// failure of the job.
     Unbegun,
-    /// It has begun, or may have: the attempt has failed.
+    /// The worker has begun, or may have: the attempt has failed.
     Begun,
 }
 
-/// How a lease ended without a word of its worker.
+/// The reason why a lease ended without its worker's report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
     /// The worker was silent: the attempt has failed.
     Silent,
-    /// The attempt took longer than its job allows: it has failed, and its worker is to stop.
+    /// The attempt took longer than its job allows. It has failed, and its worker must stop.
     TooLong,
     /// The worker was silent, and had not begun: no failure.
     Unbegun,
 }
 
-/// What a job waits for that has not come to its end and that no worker has.
+/// The reason why a job waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
-    /// Its time, milliseconds since 1970.
+    /// Its start time, milliseconds since 1970.
     Time(u64),
     /// Its task group is paused.
     Paused,
-    /// A limit, under which as many jobs run as may.
+    /// A limit under which the allowed number of jobs run.
     Limit {
-        /// Which.
+        /// The limit.
         key: LimitKey,
         /// Jobs that run.
         running: u32,
-        /// Jobs that may.
+        /// Jobs that may run.
         max: u32,
     },
-    /// A rate that has no token.
+    /// A rate without a token.
     Rate {
-        /// Which.
+        /// The rate.
         key: LimitKey,
-        /// When the next comes, milliseconds since 1970.
+        /// Time of the next token, milliseconds since 1970.
         at_ms: u64,
     },
     /// Its turn: other jobs go before it, or no worker asks.
     Turn,
 }
 
-/// A lease that ended without a word of its worker.
+/// A lease that ended without its worker's report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expired {
-    /// Which.
+    /// The lease.
     pub lease: Lease,
-    /// How it came to that.
+    /// The reason.
     pub how: Over,
-    /// What becomes of the job.
+    /// Fate of the job.
     pub next: Next,
-    /// Whose it is, and what it is called.
+    /// The job's tenant, and its id or place.
     pub called: Option<(Tenant, JobRef)>,
 }
 
-/// A limit of which a worker says again and again how many jobs it lets run at once.
+/// A floating limit: a worker reports again and again how many jobs it lets run at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Floating {
-    /// So many now.
+    /// The present maximum.
     pub max: u32,
-    /// How often a worker is asked, milliseconds.
+    /// Interval at which a worker is asked, milliseconds.
     pub refresh_ms: u32,
-    /// Which workers are asked.
+    /// Task group of the workers that are asked.
     pub group: Group,
 }
 
-/// What calling a job off does.
+/// Effect of cancelling a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cancelled {
-    /// It has come to its end.
+    /// The job has ended.
     Now,
-    /// Its worker is told.
+    /// The job's worker is told.
     Asked,
 }
 
-/// How many jobs there are.
+/// Numbers of jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// That have not come to their end.
+    /// Jobs that have not ended.
     pub active: usize,
-    /// Of these, that a worker has.
+    /// Jobs of these that a worker has.
     pub running: usize,
 }
 
-/// How many jobs of a task group there are that have not come to their end.
+/// Numbers of a task group's jobs that have not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GroupCounts {
-    /// Whose time has not come.
+    /// Jobs that wait for their start time.
     pub early: u64,
-    /// That could run, but for limits and workers.
+    /// Jobs that could run, but for limits and workers.
     pub ready: u64,
-    /// That a worker has.
+    /// Jobs that a worker has.
     pub running: u64,
-    /// None is given out.
+    /// True if the group is paused: workers get none of its jobs.
     pub is_paused: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Attempts: they begin with a lease, and end with a report, or when the lease is over.
+//! Attempts: each begins with a lease, and ends with a report or with the end of the lease.
 
 use super::timers::Timer;
 use super::{Beat, Expired, Granted, Hold, Machine, Next, Over, Phase, Report};
@@ -7,7 +7,7 @@ use crate::job::{JobKey, JobRef, Lease, State, Ticket};
 use crate::name::{Group, Tenant};
 
 impl Machine {
-    /// The next job for a worker of a task group, if there is one that may run.
+    /// Leases the next job of a task group that may run, if there is one.
     pub fn lease(&mut self, group: &Group, now_ms: u64) -> Option<Granted> {
         self.set_now(now_ms);
         if self.paused.contains(group) {
@@ -43,17 +43,17 @@ impl Machine {
         })
     }
 
-    /// The lease of a job that a worker has.
+    /// The lease of a running job.
     pub fn lease_of(&self, job: JobKey) -> Option<Lease> {
         self.leased.get(&job).map(|no| self.jobs[*no].lease())
     }
 
-    /// Whose job it is that a worker has, and what it is called.
+    /// The tenant of a leased job, and its id or place.
     pub fn called(&self, lease: Lease) -> Option<(Tenant, JobRef)> {
         self.called_of(self.held(lease).ok()?)
     }
 
-    /// What a worker shows that has a job.
+    /// The ticket that the worker of a lease carries.
     pub fn ticket(&self, lease: Lease) -> Option<Ticket> {
         let entry = &self.jobs[self.held(lease).ok()?];
         let tenant = self.tenants.try_get(entry.tenant)?.clone();
@@ -66,10 +66,10 @@ impl Machine {
         Some((tenant, entry.id.clone().map_or(JobRef::Assigned(entry.seq), JobRef::Named)))
     }
 
-    /// A sign of life.
+    /// Takes in a heartbeat.
     ///
     /// # Errors
-    /// `LeaseLost` if somebody else has the job, or nobody.
+    /// `LeaseLost` if another worker has the job, or none.
     pub fn heartbeat(&mut self, lease: Lease, now_ms: u64) -> Result<Beat> {
         self.set_now(now_ms);
         let no = self.held(lease)?;
@@ -77,7 +77,7 @@ impl Machine {
         Ok(Beat { expires_ms, cancel_asked: self.jobs[no].cancel_asked })
     }
 
-    /// The time of a lease begins anew; says when it is over, if the clock is not set.
+    /// Begins the time of a lease anew. Gives its end, as long as no step of the clock comes.
     fn renew(&mut self, no: u32) -> u64 {
         let entry = &mut self.jobs[no];
         let now_ms = self.now_ms.saturating_sub(self.stepped_ms);
@@ -88,7 +88,7 @@ impl Machine {
         self.now_ms + (entry.timer_ms - now_ms)
     }
 
-    /// An attempt has run for so long already; says when its lease is over.
+    /// Begins the time of an attempt that has run for `ran_ms` already. Gives the end of its lease.
     pub(super) fn begin_run(&mut self, no: u32, ran_ms: u64) -> u64 {
         let entry = &mut self.jobs[no];
         let left_ms = u64::from(entry.max_run_ms).saturating_sub(ran_ms);
@@ -97,20 +97,20 @@ impl Machine {
         self.renew(no)
     }
 
-    /// The worker of a lease is told of it now: its time begins.
+    /// Begins the time of a lease at the moment when its worker is told.
     ///
     /// # Errors
-    /// `LeaseLost` if another worker has the job, or nobody.
+    /// `LeaseLost` if another worker has the job, or none.
     pub fn begin_told(&mut self, lease: Lease, now_ms: u64) -> Result<u64> {
         self.set_now(now_ms);
         let no = self.held(lease)?;
         Ok(self.begin_run(no, 0))
     }
 
-    /// How an attempt ended.
+    /// Takes in the report of an attempt.
     ///
     /// # Errors
-    /// `LeaseLost` if somebody else has the job, or nobody.
+    /// `LeaseLost` if another worker has the job, or none.
     pub fn report(&mut self, lease: Lease, report: Report, now_ms: u64) -> Result<Next> {
         self.set_now(now_ms);
         let no = self.held(lease)?;
@@ -151,8 +151,9 @@ impl Machine {
         }
     }
 
-    /// What has come due: jobs whose time has come, leases that are over, tokens of rates. A bounded part of it: more is
-    /// due at once if [`Machine::next_ms`] says so. `hold` says what is known of a lease's worker.
+    /// Handles due timers: start times, ends of leases, tokens of rates. It handles a bounded
+    /// number; [`Machine::next_ms`] says if more are due at once. `hold` gives the state of a
+    /// lease's worker.
     pub fn tick(&mut self, now_ms: u64, hold: impl Fn(Lease) -> Hold) -> Vec<Expired> {
         self.set_now(now_ms);
         self.queues.look_again();
@@ -195,7 +196,8 @@ impl Machine {
         Some(Expired { lease, how, next, called })
     }
 
-    /// Given back, not begun: it is the next worker's at once, and no try.
+    /// A job that was given back before it began is the next worker's at once, and the attempt does
+    /// not count as a try.
     fn after_return(&mut self, no: u32) -> Next {
         if self.jobs[no].cancel_asked {
             return Next::End(State::Cancelled);
@@ -204,7 +206,8 @@ impl Machine {
         Next::Retry { at_ms: self.now_ms }
     }
 
-    /// When something comes due next, milliseconds since 1970; now if there is more to do at once.
+    /// Time of the next due timer, milliseconds since 1970; the present if more is to be done at
+    /// once.
     pub fn next_ms(&self) -> Option<u64> {
         if self.queues.has_more() {
             Some(self.now_ms)

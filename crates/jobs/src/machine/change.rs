@@ -1,4 +1,4 @@
-//! Changes of jobs that have not come to their end, and of their task groups.
+//! Changes of jobs that have not ended, and of their task groups.
 
 use super::{Cancelled, Machine, Phase};
 use crate::error::{Error, ErrorKind, Result};
@@ -7,10 +7,10 @@ use crate::name::{Group, Tenant};
 use crate::spec::check_priority;
 
 impl Machine {
-    /// Calls a job off: one that waits ends now, one that runs when its worker has stopped.
+    /// Cancels a job. A waiting one ends now, a running one when its worker has stopped.
     ///
     /// # Errors
-    /// `NotFound` if there is none that has not come to its end.
+    /// `NotFound` if no such job waits or runs.
     pub fn cancel(&mut self, tenant: &Tenant, job: &JobRef, now_ms: u64) -> Result<Cancelled> {
         self.set_now(now_ms);
         let no = self.need(tenant, job)?;
@@ -24,12 +24,12 @@ impl Machine {
         Ok(Cancelled::Now)
     }
 
-    /// Somebody wants a job stopped that runs.
+    /// True if a running job was cancelled and its worker has not stopped yet.
     pub fn is_cancel_asked(&self, tenant: &Tenant, job: &JobRef) -> bool {
         self.find(tenant, job).is_some_and(|no| self.jobs[no].cancel_asked)
     }
 
-    /// Forgets a job that waits.
+    /// Removes a waiting job.
     ///
     /// # Errors
     /// `NotFound`, or `Conflict` if it runs.
@@ -42,7 +42,7 @@ impl Machine {
         Ok(())
     }
 
-    /// A job that waits may run at once.
+    /// Lets a waiting job start at once.
     ///
     /// # Errors
     /// `NotFound`, or `Conflict` if it runs.
@@ -60,7 +60,7 @@ impl Machine {
     /// Changes a job's priority.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` if it runs; `Invalid` if there is no such priority.
+    /// `NotFound`; `Conflict` if it runs; `Invalid` if the priority is out of range.
     pub fn set_priority(
         &mut self,
         tenant: &Tenant,
@@ -92,12 +92,12 @@ impl Machine {
         Ok(no)
     }
 
-    /// No job of the task group is given out until it is resumed.
+    /// Pauses the task group: workers get none of its jobs until it is resumed.
     pub fn pause(&mut self, group: &Group) {
         self.paused.insert(group.clone());
     }
 
-    /// Jobs of the task group are given out again. True if they were not.
+    /// Resumes the task group. True if it was paused.
     pub fn resume(&mut self, group: &Group) -> bool {
         self.paused.remove(group)
     }

@@ -1,4 +1,4 @@
-//! Floating limits, of which a worker says how many jobs they let run.
+//! Floating limits, whose maximum a worker reports.
 
 use super::limits::Rule;
 use super::{Floating, Machine, Phase};
@@ -8,7 +8,8 @@ use crate::limit::LimitKind;
 use crate::name::{Group, LimitKey, Tenant};
 
 impl Machine {
-    /// The task group of a job that has not come to its end, and, if it waits, until when, milliseconds since 1970.
+    /// The task group of a job that has not ended. If the job waits, also its start time,
+    /// milliseconds since 1970.
     pub fn group_of(&self, tenant: &Tenant, job: &JobRef) -> Option<(&Group, Option<u64>)> {
         let entry = &self.jobs[self.find(tenant, job)?];
         let starts_ms = match entry.phase {
@@ -23,7 +24,7 @@ impl Machine {
     pub fn floating(&self, tenant: &Tenant, key: &LimitKey) -> Option<Floating> {
         let tenant = self.tenants.find(tenant)?;
         let limit = &self.queues.limits[self.queues.find_limit(tenant, key)?];
-        // One that no job is under may be remembered as the rate that it was.
+        // A limit without jobs may be remembered as the rate that it was.
         match (&limit.kind, limit.rule) {
             _ if limit.users == 0 => None,
             (LimitKind::Floating { refresh_ms, group, .. }, Rule::AtOnce(max)) => {
@@ -33,7 +34,7 @@ impl Machine {
         }
     }
 
-    /// The names of all floating limits that a job is under, in no order.
+    /// The names of all floating limits with jobs under them, in no order.
     pub fn floating_limits(&self) -> Vec<(Tenant, LimitKey)> {
         let limits = self.queues.limits.iter();
         let floating = limits
@@ -45,7 +46,8 @@ impl Machine {
         named.collect()
     }
 
-    /// A worker says how many jobs a floating limit lets run at once. Nothing if nobody is under it.
+    /// Sets the maximum of a floating limit, as a worker reported it. Does nothing if no job is
+    /// under it.
     ///
     /// # Errors
     /// `Conflict` if it is no floating limit.

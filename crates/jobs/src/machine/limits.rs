@@ -1,25 +1,26 @@
-//! Limits at work: how much room each has, and which classes of jobs wait for it.
+//! Limits at work: the room of each, and the classes of jobs that wait for it.
 //!
-//! A line is *hungry* at a limit if a class of it waits there and none that this limit has woken is as good. What must
-//! hold once nothing is being woken: at a limit with room no line is hungry. So a place that comes free costs one step
-//! for each hungry line, and a line that has not used its last place is not looked at again.
+//! A line is *hungry* at a limit if a class of it waits there, and no class that this limit has
+//! woken is as good. Must hold once no class is to be woken: at a limit with room no line is
+//! hungry. So freed room costs one step for each hungry line. A line that has not used its last
+//! room is not looked at again.
 
 use super::queues::{ClassNo, LineNo, Place};
 use crate::limit::{Bucket, Flow, LimitKind};
 use crate::name::LimitKey;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How a limit decides.
+/// The rule by which a limit decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// So many at once.
+    /// At most this many jobs at once.
     AtOnce(u32),
-    /// So many in a while.
+    /// At most this many attempts in a time.
     Rate(Flow),
 }
 
 impl Rule {
-    /// What a limit of this kind begins with.
+    /// The first rule of a limit of this kind.
     pub(super) fn of(kind: &LimitKind) -> Self {
         match *kind {
             LimitKind::Concurrency { max } => Self::AtOnce(max),
@@ -32,9 +33,10 @@ impl Rule {
 /// The classes of a line at a limit, best first.
 #[derive(Debug, Default)]
 struct Waiters {
-    /// They wait until it has room.
+    /// Classes that wait until the limit has room.
     parked: BTreeSet<(Place, ClassNo)>,
-    /// It had room for them, and they have not taken it: they stand among the heads of their line.
+    /// Classes that the limit had room for, and that have not taken it. They stand among the heads
+    /// of their line.
     woken: BTreeSet<(Place, ClassNo)>,
 }
 
@@ -52,29 +54,29 @@ impl Waiters {
 pub(super) struct LimitState {
     /// The tenant and the limit's name.
     pub(super) key: (u32, LimitKey),
-    /// As the newest job that is under it has it.
+    /// The kind that its newest job gave it.
     pub(super) kind: LimitKind,
-    /// What holds now: a floating limit's maximum is what a worker said last.
+    /// The present rule. For a floating limit, the maximum is the one that a worker reported last.
     pub(super) rule: Rule,
     /// Jobs that run under it.
     pub(super) held: u32,
     /// The tokens of a rate.
     pub(super) bucket: Bucket,
-    /// The definition of the rate under which the last token was taken, if what outlives the broker has one: another
-    /// definition, or another kind of limit, may hold by now.
+    /// The definition of the rate under which the last token was taken, if the database keeps the
+    /// bucket. Another definition, or another kind of limit, may hold by now.
     pub(super) drained_under: Option<LimitKind>,
-    /// Classes under it.
+    /// Number of classes under it.
     pub(super) users: u32,
     lines: BTreeMap<LineNo, Waiters>,
     hungry: BTreeSet<LineNo>,
-    /// The hungry line after this one is woken next.
+    /// The next hungry line after this one is woken next.
     last_woken: LineNo,
-    /// When the timer for its next token goes off, milliseconds.
+    /// Time of the timer for its next token, milliseconds.
     pub(super) timer_ms: Option<u64>,
 }
 
 impl LimitState {
-    /// A limit under which nothing has run; a rate's bucket is full.
+    /// Makes a limit under which no job has run. A rate's bucket is full.
     pub(super) fn new(key: (u32, LimitKey), kind: LimitKind) -> Self {
         Self {
             key,
@@ -91,7 +93,7 @@ impl LimitState {
         }
     }
 
-    /// How many more may begin now.
+    /// Number of jobs that may begin now.
     pub(super) fn room(&self, now_us: u64) -> u32 {
         match self.rule {
             Rule::AtOnce(max) => max.saturating_sub(self.held),
@@ -99,7 +101,8 @@ impl LimitState {
         }
     }
 
-    /// One begins now, or, at no time, had begun before. True if that took a token.
+    /// Takes room for a job that begins now. Without a time, its attempt had begun before. True if
+    /// that took a token.
     pub(super) fn take(&mut self, now_us: Option<u64>) -> bool {
         self.held += 1;
         let (Rule::Rate(flow), Some(now_us)) = (self.rule, now_us) else { return false };
@@ -108,12 +111,12 @@ impl LimitState {
         true
     }
 
-    /// True if a rate of this name has a bucket that is not full, whatever kind of limit it is now.
+    /// True if the bucket of a rate is not full, even if the limit is of another kind now.
     pub(super) fn owes(&self, now_us: u64) -> bool {
         self.bucket.full_at_us > now_us
     }
 
-    /// Becomes what nothing has run under, but for what is owed to a rate's bucket.
+    /// Becomes a limit under which no job has run, except for the debt of a rate's bucket.
     pub(super) fn begin_anew(&mut self, kind: LimitKind) {
         let new = Self::new(self.key.clone(), kind);
         let before = std::mem::replace(self, new);
@@ -134,40 +137,40 @@ impl LimitState {
         }
     }
 
-    /// A class waits.
+    /// Adds a waiting class.
     pub(super) fn park(&mut self, line: LineNo, place: Place, class: ClassNo) {
         self.change(line, |waiters| {
             waiters.parked.insert((place, class));
         });
     }
 
-    /// A class waits no more.
+    /// Removes a waiting class.
     pub(super) fn unpark(&mut self, line: LineNo, place: Place, class: ClassNo) {
         self.change(line, |waiters| {
             waiters.parked.remove(&(place, class));
         });
     }
 
-    /// A class that waited may take a place.
+    /// Notes that a waiting class may take room.
     pub(super) fn note_woken(&mut self, line: LineNo, place: Place, class: ClassNo) {
         self.change(line, |waiters| {
             waiters.woken.insert((place, class));
         });
     }
 
-    /// A class that was woken has taken its place, or leaves it to the next.
+    /// Notes that a woken class has taken its room, or leaves it to the next.
     pub(super) fn forget_woken(&mut self, line: LineNo, place: Place, class: ClassNo) {
         self.change(line, |waiters| {
             waiters.woken.remove(&(place, class));
         });
     }
 
-    /// A line waits for a place that is there.
+    /// True if a line waits for room that the limit has.
     pub(super) fn must_wake(&self, now_us: u64) -> bool {
         !self.hungry.is_empty() && self.room(now_us) > 0
     }
 
-    /// The best class of the next hungry line; all of them have their turn.
+    /// Gives the best class of the next hungry line. The lines take turns.
     pub(super) fn next_hungry(&mut self) -> Option<(LineNo, Place, ClassNo)> {
         let after = self.hungry.range(self.last_woken.saturating_add(1)..).next();
         let line = after.or_else(|| self.hungry.first()).copied()?;
@@ -176,8 +179,9 @@ impl LimitState {
         Some((line, place, class))
     }
 
-    /// When a token comes for which a class waits, or when the limit can be forgotten, milliseconds, rounded up.
-    /// While there are tokens, nothing comes of another: what waits has been woken.
+    /// Time of the next token that a class waits for, or at which the limit can be forgotten,
+    /// milliseconds, rounded up. While there are tokens, another changes nothing: all that could be
+    /// woken is awake.
     pub(super) fn wanted_ms(&self, now_us: u64) -> Option<u64> {
         if let Rule::Rate(flow) = self.rule
             && !self.lines.is_empty()

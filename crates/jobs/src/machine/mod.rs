@@ -1,11 +1,11 @@
-//! The state machine of a shard: every job that has not come to its end, and what happens next.
+//! The state machine of a shard: every job that has not ended, and the decision which is next.
 //!
-//! It is deterministic and does nothing: who calls it says what time it is, keeps what it decides, and answers
-//! when that is durable. It holds no payloads. Nothing is ever searched for: what can run stands in `queues`,
-//! what happens by itself in `timers`, each entry exactly as long as it is wanted.
+//! It is deterministic and has no effects. Its caller passes the time, keeps its decisions, and
+//! answers when they are durable. It holds no payloads. It never searches: jobs that can run stand
+//! in `queues`, and future events in `timers`, each entry exactly as long as it is wanted.
 //!
-//! What must hold: a job has at most one lease; what a limit counts is the jobs that run under it, no more and no
-//! less; an attempt's number is used once; a job that came to its end is not here any more.
+//! Must hold: a job has at most one lease. A limit counts exactly the jobs that run under it. The
+//! number of an attempt is used once. An ended job is not here.
 
 mod answers;
 mod attempts;
@@ -37,18 +37,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use timers::{Timer, Timers};
 
-/// What a job is doing.
+/// Phase of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Its time has not come: the timer says when it does.
+    /// Its start time has not come; the timer has the time.
     Early,
-    /// It could run.
+    /// Nothing but limits and workers holds it up.
     Ready,
-    /// A worker has it, until the timer says.
+    /// A worker has it, until the timer goes off.
     Running,
 }
 
-/// A job that has not come to its end, as far as decisions need it.
+/// A job that has not ended, as far as decisions need it.
 #[derive(Debug)]
 struct Entry {
     hash: TenantHash,
@@ -59,15 +59,15 @@ struct Entry {
     tenant: u32,
     group: u32,
     begun: AttemptNo,
-    /// When its newest attempt began.
+    /// The epoch in which its newest attempt began.
     epoch: Epoch,
     uncounted: u32,
     lease_ms: u32,
-    /// The longest run of an attempt; 0 is as long as it wants.
+    /// The longest run of an attempt; 0 is unlimited.
     max_run_ms: u32,
-    /// When the attempt must have ended, by the clock of leases.
+    /// Latest end of the attempt, by the clock of leases.
     run_end_ms: u64,
-    /// What its owner gave it.
+    /// Size of its spec, bytes.
     bytes: u32,
     retry: RetryPolicy,
     priority: u8,
@@ -90,14 +90,15 @@ impl Entry {
     }
 }
 
-/// How much is done at once, so that nobody waits long for the machine. The rest is left to what comes next, or to a tick.
+/// Bounds on the work of one call, so that no caller waits long for the machine. Later changes, or
+/// a tick, do the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// Classes that one change wakes.
     pub wakes: usize,
-    /// Classes that are looked at for one job that is given out.
+    /// Classes that the search for one job looks at.
     pub looks: usize,
-    /// Timers that one tick sees to.
+    /// Timers that one tick handles.
     pub timers: usize,
 }
 
@@ -112,15 +113,15 @@ impl Default for Pace {
 pub struct Machine {
     pace: Pace,
     now_ms: u64,
-    /// By how much the clock was set forward, all in all: leases do not notice.
+    /// Sum of the clock's steps forward. Leases do not notice them.
     stepped_ms: u64,
     random: u64,
     jobs: Pool<Entry>,
-    /// Jobs by tenant and id, or by place if they have none.
+    /// Jobs by tenant and id, or by place if they have no id.
     ids: HashTable<u32>,
     hasher: RandomState,
     leased: HashMap<JobKey, u32>,
-    /// Attempts that begin now are of this opening of the shard.
+    /// Epoch of attempts that begin now.
     epoch: Epoch,
     tenants: Names<Tenant>,
     groups: Names<Group>,
@@ -128,27 +129,28 @@ pub struct Machine {
     by_group: HashMap<u32, GroupCounts>,
     queues: Queues,
     timers: Timers,
-    /// Rates whose buckets are full, or which are none any more, since this was asked.
+    /// Rates whose buckets are full, or which are no longer rates, since the last call of
+    /// `take_rates`.
     full_rates: BTreeSet<(Tenant, LimitKey)>,
 }
 
 impl Machine {
-    /// An empty one. `seed` decides the jitter of retries.
+    /// Makes an empty machine. `seed` decides the jitter of retries.
     pub fn new(seed: u64) -> Self {
         Self { random: seed, ..Self::default() }
     }
 
-    /// Attempts that begin from now on are of this opening of the shard.
+    /// Sets the epoch of attempts that begin from now on.
     pub fn set_epoch(&mut self, epoch: Epoch) {
         self.epoch = epoch;
     }
 
-    /// The same, that does more at once, or less.
+    /// This machine with other bounds on its work.
     pub fn paced(self, pace: Pace) -> Self {
         Self { pace, ..self }
     }
 
-    /// The time: it never goes back, whatever the clock does.
+    /// Sets the time, which never goes back, whatever the clock does.
     fn set_now(&mut self, now_ms: u64) {
         self.now_ms = self.now_ms.max(now_ms);
     }
@@ -175,7 +177,8 @@ impl Machine {
     /// Takes a job that waits: a new one, or one that is restarted.
     ///
     /// # Errors
-    /// `Exists` if there is one of its id; `Conflict` if a limit of its is there as another kind.
+    /// `Exists` if a job of its id is here; `Conflict` if one of its limits is here as another
+    /// kind.
     pub fn enqueue(&mut self, job: &Job, now_ms: u64) -> Result<()> {
         if self.find(&job.spec.tenant, &job.name()).is_none() {
             self.check_kinds(job)?;
@@ -196,7 +199,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Takes a job that was running when the broker stopped: its worker may still have it, for one lease from now.
+    /// Takes a job that was running when the broker stopped. Its worker may still have it, for one
+    /// lease from now.
     ///
     /// # Errors
     /// As [`Machine::resume_waiting`].
@@ -295,12 +299,12 @@ impl Machine {
         })
     }
 
-    /// The identity of a job that has not come to its end.
+    /// The identity of a job that has not ended.
     pub fn key_of(&self, tenant: &Tenant, job: &JobRef) -> Option<JobKey> {
         self.find(tenant, job).map(|no| self.jobs[no].key())
     }
 
-    /// The job waits from now on, until `start_at_ms`.
+    /// Lets the job wait until `start_at_ms`.
     fn wait(&mut self, no: u32, start_at_ms: u64) {
         let now_us = self.now_us();
         if start_at_ms > self.now_ms {
@@ -315,14 +319,14 @@ impl Machine {
         }
     }
 
-    /// The job is in no phase until now.
+    /// Enters a phase with a job that is in none.
     fn enter(&mut self, no: u32, phase: Phase) {
         let entry = &mut self.jobs[no];
         entry.phase = phase;
         *self.by_group.entry(entry.group).or_default().of(phase) += 1;
     }
 
-    /// The job is in no phase from now on.
+    /// Takes the job out of its phase.
     fn leave(&mut self, no: u32) {
         let entry = &self.jobs[no];
         if let Some(counts) = self.by_group.get_mut(&entry.group) {
@@ -330,7 +334,7 @@ impl Machine {
         }
     }
 
-    /// Takes a job out of whatever it waits in, or from its worker.
+    /// Takes a job out of the queue or timer in which it waits, or from its worker.
     fn stop(&mut self, no: u32) {
         self.leave(no);
         let now_us = self.now_us();
@@ -346,7 +350,7 @@ impl Machine {
         }
     }
 
-    /// The job has come to its end.
+    /// Removes a job that has ended.
     fn forget(&mut self, no: u32) {
         let (jobs, hasher) = (&self.jobs, &self.hasher);
         let hash = hash_entry(hasher, &jobs[no]);
@@ -361,14 +365,14 @@ impl Machine {
         self.tenants.release(entry.tenant);
     }
 
-    /// After every change: what it made ready is woken, a bounded part of it at once.
+    /// Runs after every change: wakes a bounded number of the classes that it made ready.
     fn settle(&mut self) {
         let (mut steps, now_us) = (self.pace.wakes, self.now_us());
         self.queues.wake_some(&mut steps, now_us);
         self.settle_limits();
     }
 
-    /// Timers of limits are where they belong, and a tenant is known as long as a limit of its is.
+    /// Sets the timers of limits, and keeps a tenant known as long as one of its limits.
     fn settle_limits(&mut self) {
         for tenant in std::mem::take(&mut self.queues.new_limits_of) {
             self.tenants.hold_again(tenant);
@@ -384,21 +388,21 @@ impl Machine {
         self.queues.set_timers(&mut self.timers, now_us);
     }
 
-    /// Task groups that may have work that they had not when this was asked before, and are not paused.
+    /// Task groups without a pause that may have new work since the last call of this method.
     pub fn take_touched(&mut self) -> Vec<Group> {
         let touched = self.queues.take_touched();
         let names = touched.into_iter().filter_map(|group| self.groups.try_get(group).cloned());
         names.filter(|group| !self.paused.contains(group)).collect()
     }
 
-    /// Not all that may run of a task group was given out: the next tick goes on.
+    /// Notes that not every job of a task group that may run was given out. The next tick goes on.
     pub fn look_later(&mut self, group: &Group) {
         if let Some(group) = self.groups.find(group) {
             self.queues.note_unsure(group);
         }
     }
 
-    /// How many jobs there are of each task group.
+    /// Numbers of jobs in each task group.
     pub fn groups(&self) -> Vec<(Group, GroupCounts)> {
         let paused = GroupCounts { is_paused: true, ..GroupCounts::default() };
         let paused = self.paused.iter().map(|group| (group.clone(), paused));
@@ -411,7 +415,7 @@ impl Machine {
         counted.into_iter().collect()
     }
 
-    /// How many jobs there are.
+    /// Numbers of jobs.
     pub fn counts(&self) -> Counts {
         Counts { active: self.jobs.len(), running: self.leased.len() }
     }

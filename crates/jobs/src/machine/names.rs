@@ -1,4 +1,4 @@
-//! Texts that many jobs share, kept once, as long as somebody uses them.
+//! Texts that many jobs share, kept once, as long as one job uses them.
 
 use super::pool::Pool;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ impl<T> Default for Names<T> {
 }
 
 impl<T: Clone + Eq + Hash> Names<T> {
-    /// The value's number, used once more.
+    /// Gives the value's number, and counts one more use.
     pub(super) fn hold(&mut self, value: &T) -> u32 {
         let at = self.find(value).unwrap_or_else(|| {
             let at = self.pool.insert((value.clone(), 0));
@@ -29,12 +29,12 @@ impl<T: Clone + Eq + Hash> Names<T> {
         at
     }
 
-    /// What is known is used once more.
+    /// Counts one more use of a known value.
     pub(super) fn hold_again(&mut self, at: u32) {
         self.pool[at].1 += 1;
     }
 
-    /// Used once less. True if nobody uses it now.
+    /// Counts one use less. True if that was the last.
     pub(super) fn release(&mut self, at: u32) -> bool {
         self.pool[at].1 -= 1;
         if self.pool[at].1 > 0 {
@@ -45,17 +45,17 @@ impl<T: Clone + Eq + Hash> Names<T> {
         true
     }
 
-    /// All that somebody uses.
+    /// All values in use.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.by_value.iter().map(|(value, at)| (*at, value))
     }
 
-    /// The number of a value that somebody uses.
+    /// The number of a value in use.
     pub(super) fn find(&self, value: &T) -> Option<u32> {
         self.by_value.get(value).copied()
     }
 
-    /// The value, if somebody uses it.
+    /// The value, if it is in use.
     pub(super) fn try_get(&self, at: u32) -> Option<&T> {
         self.pool.get(at).map(|(value, _)| value)
     }

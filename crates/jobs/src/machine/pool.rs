@@ -1,7 +1,7 @@
 //! Values under small numbers that are used again.
 
-/// Values of a kind, each under a number that it keeps as long as it is there. Grows by pieces, so that a growing
-/// pool never needs its memory twice.
+/// Values of a kind, each under a number that it keeps as long as it is here. Grows by pieces, so
+/// that a growing pool never needs twice its memory.
 #[derive(Debug)]
 pub(super) struct Pool<T> {
     pieces: Vec<Vec<Option<T>>>,
@@ -18,7 +18,7 @@ impl<T> Default for Pool<T> {
 }
 
 impl<T> Pool<T> {
-    /// Takes a value, and says under which number.
+    /// Takes a value. Gives its number.
     pub(super) fn insert(&mut self, value: T) -> u32 {
         self.len += 1;
         if let Some(at) = self.free.pop() {
@@ -34,14 +34,14 @@ impl<T> Pool<T> {
         u32::try_from(above + piece.len() - 1).expect("fewer than 2^32 values")
     }
 
-    /// Gives a value back. Its number may be another's from now on.
+    /// Gives a value back. From now on its number may be another's.
     pub(super) fn remove(&mut self, at: u32) -> T {
         self.len -= 1;
         self.free.push(at);
         self.pieces[at as usize / PIECE][at as usize % PIECE].take().expect("a number in use")
     }
 
-    /// How many there are.
+    /// Number of values.
     pub(super) fn len(&self) -> usize {
         self.len
     }

@@ -1,18 +1,21 @@
-//! Who is next: jobs that could run, by task group, tenant and limits.
+//! The order of jobs that could run, by task group, tenant and limits.
 //!
-//! Jobs of one task group, one tenant and the same limits are a *class*, ordered by priority and age. Of each class
-//! only the first job is ever looked at: it stands among the *heads* of its *line* (the tenant's queue within the
-//! task group), or, if a limit has no room, the class is parked at that limit, where it is in nobody's way. Lines
-//! of a task group take turns, a job each: deficit round-robin (Shreedhar and Varghese 1995) with jobs of equal cost.
+//! Jobs with one task group, one tenant and equal limits are a *class*, ordered by priority and
+//! age. Only the first job of each class is ever looked at. It stands among the *heads* of its
+//! *line* (the tenant's queue within the task group). If a limit has no room, the class is parked
+//! at that limit, where it holds up no other. Lines of a task group take turns, a job each: deficit
+//! round-robin (Shreedhar and Varghese 1995) with jobs of equal cost.
 //!
-//! What must hold once nothing is left to wake: whatever could run now and is not parked is among the heads, and of what
-//! is parked at a limit that has room, something better is among them. So: a limit that gets room wakes the best class
-//! of each hungry line (`limits`); a class that was woken and takes the place, or leaves it, makes its line hungry
-//! again; and a class with a new first job looks anew.
+//! Must hold once no class is left to wake: every class that could run now and is not parked is
+//! among the heads. And of the classes parked at a limit with room, a better one is among them. So
+//! a limit that gets room wakes the best class of each hungry line (`limits`). A woken class that
+//! takes the room, or leaves it, makes its line hungry again. And a class with a new first job
+//! looks anew.
 //!
-//! Each step is of the order of the logarithm of the number of classes, and one change makes a bounded number of them:
-//! hundreds of thousands of classes may wait for one limit, and each of them for another. What is left is done by the
-//! next change, or by the next tick; until then some jobs that could run wait.
+//! Each step takes about the logarithm of the number of classes, and one change makes a bounded
+//! number of steps. Hundreds of thousands of classes may wait for one limit, and each of them for
+//! another. The next change, or the next tick, does the rest; until then some jobs that could run
+//! wait.
 
 use super::limits::{LimitState, Rule};
 use super::pool::Pool;
@@ -28,7 +31,7 @@ pub(super) type LineNo = u32;
 /// The number of a limit.
 pub(super) type LimitNo = u32;
 
-/// A waiting job's place in its class: the lower, the sooner.
+/// A waiting job's key in its class: the lower, the sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) priority: u8,
@@ -36,27 +39,27 @@ pub(super) struct Place {
     pub(super) job: u32,
 }
 
-/// Where a class stands.
+/// The spot of a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spot {
-    /// No job of it is ready.
+    /// No job of the class is ready.
     Nowhere,
     /// Among the heads of its line.
     Heads(Place),
-    /// The same; it came from this limit, which has room for it.
+    /// As [`Self::Heads`], woken by this limit, which has room for it.
     Woken(Place, LimitNo),
     /// At a limit that had no room.
     Parked(Place, LimitNo),
 }
 
-/// Jobs between which only priority and age decide.
+/// Jobs that only priority and age tell apart.
 #[derive(Debug)]
 struct Class {
     line: LineNo,
     limits: Box<[LimitNo]>,
     ready: BTreeSet<Place>,
     spot: Spot,
-    /// Jobs of it, ready or not.
+    /// Number of its jobs, ready or not.
     users: u32,
 }
 
@@ -65,9 +68,9 @@ struct Class {
 struct Line {
     key: (u32, u32),
     heads: BTreeSet<(Place, ClassNo)>,
-    /// When it is its turn; none while it has no heads.
+    /// Its turn; none while it has no heads.
     turn: Option<u64>,
-    /// Classes of it.
+    /// Number of its classes.
     users: u32,
 }
 
@@ -78,36 +81,36 @@ pub(super) struct Queues {
     class_by_key: HashMap<(LineNo, Box<[LimitNo]>), ClassNo>,
     lines: Pool<Line>,
     line_by_key: HashMap<(u32, u32), LineNo>,
-    /// Of each task group, the lines with heads, by turn.
+    /// The lines with heads of each task group, by turn.
     turns: HashMap<u32, BTreeSet<(u64, LineNo)>>,
     next_turn: u64,
     pub(super) limits: Pool<LimitState>,
     limit_by_key: HashMap<(u32, LimitKey), LimitNo>,
-    /// Groups in which something came among the heads.
+    /// Groups with new heads.
     touched: BTreeSet<u32>,
-    /// Groups of which nothing was given out, and not every head was looked at.
+    /// Groups that gave out no job, with heads that were not looked at.
     unsure: BTreeSet<u32>,
-    /// Limits that have changed since it was seen whether they have room for a hungry line.
+    /// Limits that have changed since the last check for room for a hungry line.
     changed: BTreeSet<LimitNo>,
-    /// Limits that have, or had.
+    /// Limits that have such room, or had.
     waking: BTreeSet<LimitNo>,
-    /// The limit after this one wakes next.
+    /// The next limit after this one wakes next.
     last_waking: LimitNo,
     /// Limits whose timer may have to change.
     retime: BTreeSet<LimitNo>,
     /// Timers of limits that are gone.
     stale_timers: Vec<(u64, LimitNo)>,
-    /// Rates from which tokens were taken since this was asked.
+    /// Rates from which tokens were taken since the last call of `take_rates`.
     pub(super) drained: BTreeSet<LimitNo>,
-    /// Rates of tenants of which nothing need be remembered any more.
+    /// Rates that need not be remembered any more, with their tenants.
     pub(super) full: Vec<(u32, LimitKey)>,
-    /// Tenants of limits that are new, and of limits that are gone.
+    /// Tenants of new limits, and of limits that are gone.
     pub(super) new_limits_of: Vec<u32>,
     pub(super) gone_limits_of: Vec<u32>,
 }
 
 impl Queues {
-    /// The class of jobs of this task group, tenant and limits, used once more.
+    /// Gives the class of this task group, tenant and limits, and counts one more use.
     pub(super) fn hold_class(&mut self, group: u32, tenant: u32, limits: &[LimitNo]) -> ClassNo {
         let line = self.line(group, tenant);
         let mut limits: Box<[LimitNo]> = limits.into();
@@ -127,7 +130,7 @@ impl Queues {
         no
     }
 
-    /// Used once less.
+    /// Counts one use less.
     pub(super) fn drop_class(&mut self, no: ClassNo, now_us: u64) {
         self.classes[no].users -= 1;
         if self.classes[no].users > 0 {
@@ -155,12 +158,12 @@ impl Queues {
         })
     }
 
-    /// The tenant's limit of this name, if anybody knows it.
+    /// The tenant's limit of this name, if it is known.
     pub(super) fn find_limit(&self, tenant: u32, key: &LimitKey) -> Option<LimitNo> {
         self.limit_by_key.get(&(tenant, key.clone())).copied()
     }
 
-    /// The tenant's limit of this name; the newest definition holds.
+    /// Gives the tenant's limit of this name. The newest definition holds.
     pub(super) fn define_limit(
         &mut self,
         tenant: u32,
@@ -184,7 +187,7 @@ impl Queues {
             self.note_changed(no);
         } else if self.limits[no].kind != *kind {
             let said = match (&self.limits[no].kind, kind) {
-                // What a worker said holds until it says something else.
+                // The maximum that a worker reported holds until its next report.
                 (LimitKind::Floating { .. }, LimitKind::Floating { .. }) => self.limits[no].rule,
                 _ => Rule::of(kind),
             };
@@ -194,13 +197,14 @@ impl Queues {
         no
     }
 
-    /// A limit lets through more from now on, or less. What runs already is not touched.
+    /// Changes the rule of a limit. Running jobs are not affected.
     pub(super) fn set_rule(&mut self, no: LimitNo, rule: Rule) {
         self.limits[no].rule = rule;
         self.note_changed(no);
     }
 
-    /// A limit that nobody is under is forgotten, once there is nothing to remember: a rate's bucket must be full.
+    /// Forgets a limit without classes, once nothing is to be remembered: a rate's bucket must be
+    /// full.
     fn drop_limit(&mut self, no: LimitNo, now_us: u64) {
         self.note_changed(no);
         if self.limits[no].users == 0 && !self.limits[no].owes(now_us) {
@@ -215,43 +219,44 @@ impl Queues {
         }
     }
 
-    /// Nothing of a limit's bucket need be remembered any more.
+    /// Notes that a limit's bucket need not be remembered any more.
     fn forget_bucket(&mut self, no: LimitNo) {
         let limit = &mut self.limits[no];
         self.full.extend(limit.drained_under.take().map(|_| limit.key.clone()));
         self.drained.remove(&no);
     }
 
-    /// A limit's bucket is as it was when it was last heard of.
+    /// Restores a limit's bucket as the database kept it.
     pub(super) fn restore(&mut self, no: LimitNo, bucket: Bucket) {
         let limit = &mut self.limits[no];
         (limit.bucket, limit.drained_under) = (bucket, Some(limit.kind.clone()));
         self.note_changed(no);
     }
 
-    /// A job of the class is ready.
+    /// Adds a ready job to the class.
     pub(super) fn add(&mut self, no: ClassNo, place: Place, now_us: u64) {
         self.classes[no].ready.insert(place);
         self.settle_class(no, now_us);
     }
 
-    /// It is not, any more.
+    /// Removes a job from the class.
     pub(super) fn remove(&mut self, no: ClassNo, place: Place, now_us: u64) {
         self.classes[no].ready.remove(&place);
         self.settle_class(no, now_us);
     }
 
-    /// A ready job of the class has another place.
+    /// Changes the key of a ready job of the class.
     pub(super) fn replace(&mut self, no: ClassNo, before: Place, after: Place, now_us: u64) {
         self.classes[no].ready.remove(&before);
         self.classes[no].ready.insert(after);
         self.settle_class(no, now_us);
     }
 
-    /// The next job of a task group, with the limits that it needs taken for it; so many classes are looked at.
+    /// Takes the next job of a task group, and its limits for it. Looks at a bounded number of
+    /// classes.
     pub(super) fn take(&mut self, group: u32, looks: &mut usize, now_us: u64) -> Option<Place> {
         loop {
-            // A class that leaves its place to the next must not keep a better one from being seen.
+            // A class that leaves its room to the next must not hide a better one.
             self.wake_some(looks, now_us);
             let (_, line) = self.turns.get(&group)?.first().copied()?;
             if *looks == 0 {
@@ -260,7 +265,7 @@ impl Queues {
             }
             *looks -= 1;
             let Some((place, no)) = self.lines[line].heads.first().copied() else {
-                // It is the next line's turn.
+                // The next line has its turn.
                 self.leave_turn(line);
                 continue;
             };
@@ -278,7 +283,7 @@ impl Queues {
         }
     }
 
-    /// The line has its turn after all others of its task group.
+    /// Puts the line's turn after all others of its task group.
     fn join_turns(&mut self, no: LineNo) {
         let line = &mut self.lines[no];
         line.turn = Some(self.next_turn);
@@ -286,7 +291,7 @@ impl Queues {
         self.next_turn += 1;
     }
 
-    /// A line without heads has no turn, unless something of it may just be about to be woken.
+    /// Ends the turn of a line without heads, unless one of its classes may be about to be woken.
     fn settle_turn(&mut self, no: LineNo) {
         let is_settled = self.waking.is_empty() && self.changed.is_empty();
         if is_settled && self.lines[no].heads.is_empty() {
@@ -307,11 +312,11 @@ impl Queues {
         }
     }
 
-    /// Takes the limits of a class for a job of it.
-    /// At no time (`None`) it takes no tokens: its attempt had begun before.
+    /// Takes the limits of a class for a job of it. Without a time it takes no tokens: the attempt
+    /// had begun before.
     pub(super) fn hold_limits(&mut self, no: ClassNo, now_us: Option<u64>) {
         if let (Spot::Woken(place, limit), Some(_)) = (self.classes[no].spot, now_us) {
-            // It takes the place that it was woken for.
+            // The class takes the room that it was woken for.
             self.classes[no].spot = Spot::Heads(place);
             self.limits[limit].forget_woken(self.classes[no].line, place, no);
         }
@@ -324,13 +329,13 @@ impl Queues {
         }
     }
 
-    /// Something about a limit has changed: what it wakes, and when.
+    /// Notes that a limit has changed: it may wake classes, and its timer may change.
     fn note_changed(&mut self, limit: LimitNo) {
         self.changed.insert(limit);
         self.retime.insert(limit);
     }
 
-    /// Gives back what a job of the class held.
+    /// Gives back the limits of a job of the class.
     pub(super) fn give_limits(&mut self, no: ClassNo) {
         for at in 0..self.classes[no].limits.len() {
             let limit = self.classes[no].limits[at];
@@ -339,14 +344,14 @@ impl Queues {
         }
     }
 
-    /// Tokens have come for those who wait for a rate.
+    /// Takes in that tokens have come to a rate.
     pub(super) fn tokens_came(&mut self, limit: LimitNo, now_us: u64) {
         self.limits[limit].timer_ms = None;
         self.note_changed(limit);
         self.drop_limit(limit, now_us);
     }
 
-    /// Wakes classes that wait for limits that have room, in at most so many steps.
+    /// Wakes classes that wait for limits with room, in a bounded number of steps.
     pub(super) fn wake_some(&mut self, steps: &mut usize, now_us: u64) {
         while let Some(limit) = self.changed.pop_first() {
             if self.limits[limit].must_wake(now_us) {
@@ -372,7 +377,7 @@ impl Queues {
         self.limits[limit].unpark(line, place, no);
         self.note_changed(limit);
         match self.full(no, now_us) {
-            // It waits on, for another; this place is for the next.
+            // The class waits on, for another limit; this room is for the next.
             Some(other) => self.park(no, place, other),
             None => {
                 self.limits[limit].note_woken(line, place, no);
@@ -381,17 +386,17 @@ impl Queues {
         }
     }
 
-    /// Something is left to do at once.
+    /// True if something is left to be done at once.
     pub(super) fn has_more(&self) -> bool {
         !self.waking.is_empty() || !self.unsure.is_empty()
     }
 
-    /// Not all of a group was looked at.
+    /// Notes that not all of a group was looked at.
     pub(super) fn note_unsure(&mut self, group: u32) {
         self.unsure.insert(group);
     }
 
-    /// Groups whose heads were not all looked at are looked at again.
+    /// Looks again at groups whose heads were not all looked at.
     pub(super) fn look_again(&mut self) {
         self.touched.append(&mut self.unsure);
     }
@@ -401,7 +406,7 @@ impl Queues {
         self.classes[no].limits.iter().copied().find(|limit| self.limits[*limit].room(now_us) == 0)
     }
 
-    /// Puts a class where it belongs after its ready jobs changed.
+    /// Puts a class at its spot after its ready jobs changed.
     fn settle_class(&mut self, no: ClassNo, now_us: u64) {
         let class = &self.classes[no];
         let first = class.ready.first().copied();
@@ -422,7 +427,7 @@ impl Queues {
         self.settle_turn(self.classes[no].line);
     }
 
-    /// Takes a class from where it stands. The place that it was woken for and has not taken is the next one's.
+    /// Takes a class from its spot. Room that it was woken for and has not taken goes to the next.
     fn leave_spot(&mut self, no: ClassNo) {
         let class = &mut self.classes[no];
         let line = class.line;
@@ -450,7 +455,7 @@ impl Queues {
         self.note_changed(limit);
     }
 
-    /// A class stands among the heads of its line.
+    /// Puts a class among the heads of its line.
     fn lead(&mut self, no: ClassNo, place: Place, spot: Spot) {
         let class = &mut self.classes[no];
         class.spot = spot;
@@ -463,12 +468,12 @@ impl Queues {
         self.touched.insert(group);
     }
 
-    /// Task groups in which there may be work that there was not when this was asked before.
+    /// Task groups that may have new work since the last call of this method.
     pub(super) fn take_touched(&mut self) -> BTreeSet<u32> {
         std::mem::take(&mut self.touched)
     }
 
-    /// Sets the timers of limits to when tokens come for which somebody waits.
+    /// Sets the timers of limits to the next tokens that classes wait for.
     pub(super) fn set_timers(&mut self, timers: &mut Timers, now_us: u64) {
         for (at_ms, no) in std::mem::take(&mut self.stale_timers) {
             timers.remove(at_ms, Timer::Token(no));

@@ -1,14 +1,14 @@
-//! Rates that outlive the machine: what to keep of their buckets, and buckets as they were kept.
+//! Rates that outlive the machine: the changes of their buckets to keep, and the kept buckets.
 
 use super::Machine;
 use crate::limit::{Drained, LimitKind};
 use crate::name::{LimitKey, Tenant};
 
-/// Rates of which nothing is kept any more, in one batch: deletions of many thousands take long.
+/// The most rates in one batch that are no longer kept: deletions of many thousands take long.
 const FORGOTTEN_AT_ONCE: usize = 1024;
 
 impl Machine {
-    /// Takes a rate as it was kept. It comes before the jobs that are under it.
+    /// Restores a kept rate. It comes before the jobs under it.
     pub fn restore_rate(&mut self, tenant: &Tenant, key: &LimitKey, rate: Drained, now_ms: u64) {
         self.set_now(now_ms);
         let now_us = self.now_us();
@@ -24,8 +24,8 @@ impl Machine {
         self.tenants.release(held);
     }
 
-    /// What has changed of the buckets of rates since this was asked before: what to keep, or that nothing is kept. Of the
-    /// latter it gives a part at once.
+    /// Takes the changed buckets of rates since the last call: each with its new state, or with
+    /// none if it is no longer kept. Gives a bounded part of the latter at once.
     pub fn take_rates(&mut self) -> Vec<(Tenant, LimitKey, Option<Drained>)> {
         let mut rates = Vec::new();
         for no in std::mem::take(&mut self.queues.drained) {

@@ -1,12 +1,12 @@
-//! What happens by itself, and when. Each timer is taken out exactly when it is not wanted any more: none is ever
-//! looked at in vain.
+//! Future events and their times. Each timer is removed exactly when it is no longer wanted: none
+//! goes off in vain.
 
 use std::collections::BTreeSet;
 
-/// What happens.
+/// An event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// The job's time has come.
+    /// The job's start time has come.
     Start(u32),
     /// The job's lease is over.
     Expiry(u32),
@@ -14,7 +14,7 @@ pub(super) enum Timer {
     Token(u32),
 }
 
-/// All timers of a shard, by time. Leases go by a clock of their own, that knows no steps.
+/// All timers of a shard, by time. Leases go by a clock of their own, which ignores steps.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     set: BTreeSet<(u64, Timer)>,
@@ -26,23 +26,23 @@ impl Timers {
         if let Timer::Expiry(_) = timer { &mut self.leases } else { &mut self.set }
     }
 
-    /// At `at_ms`, this happens.
+    /// Adds an event at `at_ms`.
     pub(super) fn add(&mut self, at_ms: u64, timer: Timer) {
         self.of(timer).insert((at_ms, timer));
     }
 
-    /// It does not.
+    /// Removes it.
     pub(super) fn remove(&mut self, at_ms: u64, timer: Timer) {
         self.of(timer).remove(&(at_ms, timer));
     }
 
-    /// The next that has come due; the clock of leases is `stepped_ms` behind.
+    /// Takes the next due event. The clock of leases is `stepped_ms` behind.
     pub(super) fn pop(&mut self, now_ms: u64, stepped_ms: u64) -> Option<Timer> {
         let leases_ms = now_ms.saturating_sub(stepped_ms);
         [(&mut self.leases, leases_ms), (&mut self.set, now_ms)].into_iter().find_map(due)
     }
 
-    /// When the next comes due, milliseconds since 1970.
+    /// Time of the next event, milliseconds since 1970.
     pub(super) fn next_ms(&self, stepped_ms: u64) -> Option<u64> {
         let lease = self.leases.first().map(|(at_ms, _)| at_ms.saturating_add(stepped_ms));
         let other = self.set.first().map(|(at_ms, _)| *at_ms);
@@ -50,7 +50,7 @@ impl Timers {
     }
 }
 
-/// The first timer of a set, if its time has come.
+/// Takes the first timer of a set, if its time has come.
 fn due((set, now_ms): (&mut BTreeSet<(u64, Timer)>, u64)) -> Option<Timer> {
     set.first().filter(|(at_ms, _)| *at_ms <= now_ms)?;
     set.pop_first().map(|(_, timer)| timer)

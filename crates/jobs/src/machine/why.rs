@@ -1,4 +1,5 @@
-//! Why a job waits, for people who ask. The first reason that is found: a job may wait for several things at once.
+//! The reason why a job waits, for people who ask. It is the first one found: a job may wait for
+//! several things at once.
 
 use super::limits::Rule;
 use super::{Machine, Phase, Why};
@@ -6,7 +7,7 @@ use crate::job::JobRef;
 use crate::name::Tenant;
 
 impl Machine {
-    /// What a job waits for; nothing if a worker has it, or if it is not here.
+    /// The reason why a job waits; none if a worker has it, or if it is not here.
     pub fn why(&self, tenant: &Tenant, job: &JobRef) -> Option<Why> {
         let entry = &self.jobs[self.find(tenant, job)?];
         match entry.phase {
