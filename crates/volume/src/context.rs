@@ -1,4 +1,4 @@
-//! What all volumes of a node share: the bucket, the caches, the log, the settings.
+//! Everything that the volumes of a node share: the bucket, the caches, the log, the settings.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::EngineSettings;
@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::sync::Semaphore;
 
-/// What a node's engine is made of.
+/// Parts of a node's engine.
 pub struct NodeParts {
     /// The bucket, opened and probed.
     pub bucket: Bucket,
@@ -35,26 +35,27 @@ pub struct NodeParts {
     pub blocks: Blocks,
     /// The log, opened.
     pub log: Log,
-    /// What survived in it.
+    /// The surviving records in it.
     pub recovery: Recovery,
     /// True if the log is on a disk; without one, the default flush level is `bucket`.
     pub has_log: bool,
-    /// Where tails go that are not merged, or not now; nowhere without a log on a disk.
+    /// The place for tails that are not merged, or not now; none without a log on a disk.
     pub parking: Option<Arc<dyn Parking>>,
     /// The node.
     pub node: NodeId,
-    /// Tells its log from one that was copied with its data directory, once a copy of the node has run.
+    /// Tells its log from one that was copied with its data directory, once a copy of the node has
+    /// run.
     pub line: Option<ClaimId>,
     /// The host's name.
     pub host: String,
-    /// A runtime whose blocking threads do the heavy computing, at a low priority if it is to give way
-    /// to clients. Without it, computing is done where it comes up: for simulations.
+    /// A runtime whose blocking threads do the heavy computing, at a low priority if it must yield
+    /// to clients. Without it, computing runs where it is called: for simulations.
     pub background: Option<Handle>,
     /// Limits.
     pub settings: EngineSettings,
 }
 
-/// What all volumes of a node share.
+/// Everything that the volumes of a node share.
 pub struct Context {
     /// The bucket.
     pub bucket: Bucket,
@@ -77,38 +78,40 @@ pub struct Context {
     line: Option<ClaimId>,
     /// The host's name.
     pub host: String,
-    /// True if the log is on a disk. Without one a flush is kept only by the bucket, whatever a volume's level.
+    /// True if the log is on a disk. Without one, only the bucket keeps flushed data, whatever a
+    /// volume's level.
     pub has_log: bool,
-    /// Memory for what is in the bucket and not in the maps.
+    /// Memory for changes that are in the bucket and not in the maps.
     pub(crate) overlays: Arc<OverlayBudget>,
-    /// Memory for what is in the log and not in the bucket.
+    /// Memory for records that are in the log and not in the bucket.
     pub(crate) indexes: Arc<OverlayBudget>,
-    /// Where heavy computing runs.
+    /// The runtime for heavy computing.
     pub background: Option<Handle>,
-    /// Limits what computes there and waits for the store in between.
+    /// Limits the tasks that compute there and wait for the store in between.
     pub(crate) heavy: Semaphore,
-    /// Where tails go that are not merged, or not now; nowhere if the log is not on a disk.
+    /// The place for tails that are not merged, or not now; none if the log is not on a disk.
     pub(crate) parking: Option<Arc<dyn Parking>>,
-    /// Of volumes whose tail could not be moved out of the log, or that could not be opened: what to tell people.
+    /// Messages for people about volumes whose tail could not be moved out of the log, or that
+    /// could not be opened.
     pub(crate) stuck: Mutex<BTreeMap<VolumeId, String>>,
-    /// One tail is moved at a time; those that wait for it have no thread meanwhile.
+    /// Held while a tail is moved, one at a time. The others wait without a thread.
     pub(crate) parking_now: tokio::sync::Mutex<()>,
-    /// How many volumes that were lost are being put aside.
+    /// Number of lost volumes whose tails are being parked.
     pub(crate) leaving: AtomicUsize,
-    /// The node is about to stop: nothing that is not asked for is begun.
+    /// True once the node is about to stop: it begins nothing by itself any more.
     pub(crate) stopping: AtomicBool,
-    /// Memory in which batches are put together.
+    /// Memory for building batches.
     pub(crate) scratch: Scratch,
     /// Memory for the buffers of all volumes.
     pub(crate) buffers: Buffers,
-    /// Clients send so much that background work must leave them the processors.
+    /// True if clients send so much that background work must leave them the processors.
     pub(crate) clients_active: AtomicBool,
-    /// Wakes the task that looks after the log's room.
+    /// Wakes the task that watches the log's room.
     pub(crate) pressure: Notify,
 }
 
 impl Context {
-    /// What the volumes of a node made of `parts` share, and what survived in its log.
+    /// Builds the shared part of a node made of `parts`. Gives it and the surviving records.
     pub(crate) fn new(parts: NodeParts) -> (Self, Recovery) {
         let settings = &parts.settings;
         let ctx = Self {
@@ -146,8 +149,8 @@ impl Context {
         self.bucket.clock()
     }
 
-    /// The log's id as seals name it. Nothing that was written to a log before the node began its line follows on from
-    /// a seal of after that: it is never merged.
+    /// The log's id in seals. A record from before the node began its line never follows a seal
+    /// from after that, so it is never merged.
     pub fn log_id(&self) -> LogId {
         let line = self.line.map_or(0, |line| u128::from_be_bytes(line.0));
         LogId((self.log.id().as_u128() ^ line).to_be_bytes())
@@ -158,28 +161,28 @@ impl Context {
         Owner { node: self.node, log: self.log_id(), lease: 0, host: self.host.clone() }
     }
 
-    /// Bytes of what is in the bucket and not in the maps of all that is open or attached here.
+    /// Bytes of all open or attached changes that are in the bucket and not in the maps.
     pub fn overlay_bytes(&self) -> usize {
         self.overlays.all_bytes()
     }
 
-    /// How much of the log's room is in use, percent: of its cap, or of what its disk has room for.
+    /// Used share of the log's room, percent: of its cap, or of the room on its disk.
     pub(crate) fn log_percent(&self) -> u64 {
         self.log.used_percent()
     }
 
-    /// Notes what somebody should look at.
+    /// Notes a message that people should see.
     pub(crate) fn note(&self, volume: VolumeId, line: String) {
         tracing::error!("{line}");
         self.stuck.lock().insert(volume, line);
     }
 
-    /// All is well with the volume now.
+    /// Removes the message about a volume: all is well with it.
     pub(crate) fn unnote(&self, volume: VolumeId) {
         self.stuck.lock().remove(&volume);
     }
 
-    /// Runs heavy computing in the background, or here if there is none.
+    /// Runs heavy computing in the background, or here if there is no background.
     pub async fn compute<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

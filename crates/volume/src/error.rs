@@ -1,29 +1,30 @@
-//! The one error of the engine that callers see: what kind it is, and a sentence that names the object and says what to do.
+//! The one error of the engine for callers: its kind, and a sentence that names the object and says
+//! what to do.
 
 use skerry_core::retry::Trouble;
 use std::fmt;
 
-/// What a caller does about an error.
+/// The caller's duty after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// A bug: report it.
     Internal,
-    /// There is no such thing, or no longer: a deleted volume is none.
+    /// The object does not exist, or no longer: a deleted volume does not.
     NotFound,
     /// The name is taken.
     Exists,
-    /// Clients or records of this node are in the way: end that first, or say force.
+    /// Clients or records of this node are in the way. End that first, or use force.
     Busy,
     /// Another owner writes the volume: ask that node, or release the volume.
     Fenced,
-    /// The attachment ended, because the volume was released or rolled back. Attach again only without what was
-    /// remembered of the volume: it may hold another state.
+    /// The attachment ended, because the volume was released or rolled back. Forget all knowledge
+    /// of the volume before attaching again: it may hold another state.
     Detached,
-    /// The request can't be carried out as it stands.
+    /// The request can't be carried out as written.
     Invalid,
     /// The bucket, the disk or the node can't serve now; try again later.
     Unavailable,
-    /// Data is damaged or of a format that isn't known.
+    /// Data is damaged or of an unknown format.
     Corrupt,
 }
 
@@ -32,44 +33,45 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     message: String,
-    /// Whether the same attempt may succeed later.
+    /// Says whether the same attempt may succeed later.
     trouble: Trouble,
-    /// The volume went out of service and may come back as it was: another attachment finds the same state then.
+    /// True if the volume went out of service and may come back as it was. Then another attachment
+    /// finds the same state.
     ends_attachment: bool,
 }
 
 impl Error {
-    /// An error of this kind; the message names the object and says what to do.
+    /// Makes an error of this kind. The message names the object and says what to do.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let trouble = Trouble::Permanent;
         Self { kind, message: message.into(), trouble, ends_attachment: false }
     }
 
-    /// The error with which a volume went out of service: no attempt on this attachment will succeed. If `comes_back`,
-    /// one on another may.
+    /// Makes this the error with which a volume went out of service. No attempt on this attachment
+    /// will succeed. If `comes_back`, one on another may.
     pub(crate) fn of_volume(self, comes_back: bool) -> Self {
-        // A volume that was released may be written elsewhere before it is claimed again.
+        // A released volume may be written elsewhere before it is claimed again.
         let ends_attachment = comes_back && self.kind != ErrorKind::Detached;
         Self { trouble: Trouble::Permanent, ends_attachment, ..self }
     }
 
-    /// Whether the same attempt may succeed later.
+    /// Says whether the same attempt may succeed later.
     pub(crate) fn trouble(&self) -> Trouble {
         self.trouble
     }
 
-    /// True if this attachment is over, and another may succeed and find the same state: everything that this one
-    /// was told is written. Never so of [`ErrorKind::Detached`].
+    /// True if this attachment is over, and another may succeed and find the same state, with
+    /// everything acknowledged here. Never for [`ErrorKind::Detached`].
     pub fn ends_attachment(&self) -> bool {
         self.ends_attachment
     }
 
-    /// What a caller does about it.
+    /// The kind.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The sentence.
+    /// The message.
     pub fn message(&self) -> &str {
         &self.message
     }

@@ -1,10 +1,10 @@
-//! What the engine tells people about volumes, snapshots and the node.
+//! The engine's descriptions of volumes, snapshots and the node, for people.
 
 use skerry_core::descriptor::FlushLevel;
 use skerry_core::id::{BucketId, NodeId, SnapshotId, VolumeId};
 use skerry_core::name::Name;
 
-/// What a volume is made with.
+/// Properties of a new volume.
 #[derive(Debug, Clone)]
 pub struct CreateVolume {
     /// Its name.
@@ -28,17 +28,17 @@ pub struct VolumeInfo {
     pub size_bytes: u64,
     /// Its block size, bytes.
     pub block_size_bytes: u64,
-    /// What a flush promises.
+    /// Its flush level.
     pub flush: FlushLevel,
-    /// When it was made, milliseconds since 1970.
+    /// Time of its creation, milliseconds since 1970.
     pub created_ms: u64,
-    /// How many clients are attached, on this node.
+    /// Number of clients attached on this node.
     pub clients: u64,
     /// Bytes in this node's log that are not in the bucket yet.
     pub undestaged_bytes: u64,
-    /// How long the oldest of them has waited, milliseconds.
+    /// Time for which the oldest of them has waited, milliseconds.
     pub undestaged_age_ms: u64,
-    /// How many snapshots it has.
+    /// Number of its snapshots.
     pub snapshots: u64,
     /// The host that writes it, if any.
     pub owner: Option<String>,
@@ -46,11 +46,11 @@ pub struct VolumeInfo {
     pub owned_here: bool,
     /// True if the volume is deleted and only its snapshots remain.
     pub deleted: bool,
-    /// Why it serves nothing, if it does not (a disk error, a fence, damage).
+    /// The reason why it is out of service, if it is (a disk error, a fence, damage).
     pub failure: Option<String>,
 }
 
-/// What a snapshot has become.
+/// State of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnapshotState {
     /// Durable in the log only.
@@ -70,31 +70,31 @@ pub struct SnapshotView {
     pub id: SnapshotId,
     /// Its volume's name.
     pub volume: String,
-    /// When it was taken, milliseconds since 1970.
+    /// Time of the snapshot, milliseconds since 1970.
     pub created_ms: u64,
     /// The volume's size then, bytes.
     pub size_bytes: u64,
-    /// What it has become.
+    /// Its state.
     pub state: SnapshotState,
 }
 
 /// A range in which two snapshots differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiffRange {
-    /// Where, bytes.
+    /// Offset, bytes.
     pub offset: u64,
-    /// How many bytes.
+    /// Length, bytes.
     pub length: u64,
     /// True if it reads as zeros in the second.
     pub zero: bool,
 }
 
-/// A range of a volume and whether anything is stored for it.
+/// A range of a volume, and whether anything is stored for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatusRange {
-    /// Where, bytes.
+    /// Offset, bytes.
     pub offset: u64,
-    /// How many bytes.
+    /// Length, bytes.
     pub length: u64,
     /// True if nothing is stored: it reads as zeros.
     pub hole: bool,
@@ -115,38 +115,38 @@ pub struct NodeStatus {
     pub log_used_bytes: u64,
     /// The most bytes of log.
     pub log_cap_bytes: u64,
-    /// Why the log serves nothing, if it does not.
+    /// The reason why the log is out of service, if it is.
     pub log_failure: Option<String>,
     /// Volumes that are open here.
     pub volumes_open: u64,
-    /// What somebody should look at: volumes out of service, tails outside the log.
+    /// Messages for people: volumes out of service, parked tails.
     pub parked: Vec<String>,
-    /// The last error of the bucket, while it goes on.
+    /// The last error of the bucket, while it lasts.
     pub bucket_failure: Option<String>,
 }
 
-/// What releasing a volume cost.
+/// Price of releasing a volume.
 #[derive(Debug, Clone)]
 pub struct Released {
-    /// The host that held it, if any.
+    /// The host that owned it, if any.
     pub held_by: Option<String>,
     /// True if that host may have data that is now lost.
     pub may_lose: bool,
 }
 
-/// What fsck found.
+/// Result of a check.
 #[derive(Debug, Clone, Default)]
 pub struct FsckReport {
-    /// Volumes that there are; one whose head is deleted counts as long as it has snapshots.
+    /// Number of volumes. One whose head is deleted counts as long as it has snapshots.
     pub volumes: u64,
-    /// Refs and snapshots looked at.
+    /// Refs and snapshots that were checked.
     pub refs: u64,
-    /// Segments looked at.
+    /// Segments that were checked.
     pub segments: u64,
-    /// Blocks whose content was checked.
+    /// Blocks whose content was verified.
     pub blocks: u64,
     /// Segments that nothing holds.
     pub orphans: u64,
-    /// What is wrong, a sentence each.
+    /// The faults, a sentence each.
     pub problems: Vec<String>,
 }

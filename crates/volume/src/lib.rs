@@ -1,13 +1,13 @@
-//! The engine: every volume of one data folder.
+//! The engine: every volume of one data directory.
 //!
-//! It knows the node's log and the bucket; it does not know sockets, protocols or configuration
-//! files. [`Node`] knows which are open, [`volume::Volume`] a volume that this node writes,
-//! [`Device`] what a protocol attaches to.
+//! It knows the node's log and the bucket. It does not know sockets, protocols or configuration
+//! files. [`Node`] has the open volumes, [`volume::Volume`] is a volume that this node writes, and
+//! protocols attach to a [`Device`].
 //!
-//! `streams` is the engine itself, `disk` makes disks of it.
+//! `streams` is the engine itself, and `disk` makes disks of it.
 #![forbid(unsafe_code)]
 
-// The tests' rig names this crate as the tests beside it do.
+// The rig of the tests names this crate as the tests beside it do.
 #[cfg(test)]
 extern crate self as skerry_volume;
 

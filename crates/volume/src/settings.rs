@@ -8,65 +8,74 @@ use std::time::Duration;
 pub struct EngineSettings {
     /// The flush level of volumes that are created without one.
     pub default_flush: FlushLevel,
-    /// A batch is cut when its blocks, or its records, hold this many bytes: one segment. Large enough that a PUT's fixed
-    /// cost is small beside it, small enough that several are built and put within the memory budget.
+    /// Bytes of blocks, or of records, at which a batch is cut: one segment. Large enough that a
+    /// PUT's fixed cost is small beside it. Small enough that several are built and put within the
+    /// memory budget.
     pub segment_bytes: usize,
-    /// A batch is cut when it has this many records, so that its slots fit 16 bits.
+    /// Number of records at which a batch is cut, so that its slots fit 16 bits.
     pub segment_records_max: usize,
-    /// How many segments of one volume may be on their way at once; at most `takeover::ON_THEIR_WAY_MAX`.
+    /// Number of segments of one volume on their way at once; at most `takeover::ON_THEIR_WAY_MAX`.
     pub puts_in_flight_max: usize,
-    /// How old undestaged data of an idle volume may grow; a goal, never a reason to delay a write.
+    /// Wanted limit on the age of an idle volume's undestaged data; never a reason to delay a
+    /// write.
     pub dirty_age: Duration,
-    /// Bytes of the live indexes of the whole node, beyond which the writers of volumes with a fair part of them wait for
-    /// destage: so they take twice of this at most.
+    /// Bytes of the live indexes of the whole node. Above it, writers of volumes with a fair part
+    /// of them wait for destage. So the indexes take twice this at most.
     pub index_bytes_max: usize,
-    /// Bytes of overlays in the whole node: when half of it is used, those that have the mean or more check in.
+    /// Bytes of overlays in the whole node. When half of it is used, volumes with the mean or more
+    /// make a checkpoint.
     pub overlay_bytes_max: usize,
-    /// A volume checks in after this many segments, so that opening it reads no more than as many.
+    /// Number of segments after which a volume makes a checkpoint. Opening it reads no more than as
+    /// many.
     pub checkpoint_segments_max: u64,
-    /// How many nodes of dropped subtrees one checkpoint releases: bounds its length.
+    /// Number of nodes of dropped subtrees that one checkpoint releases. It bounds the checkpoint's
+    /// length.
     pub drain_nodes_max: usize,
-    /// A snapshot that may hold more than this beyond its content, bytes, gets a root of its own, and a checkpoint with it:
-    /// smaller than what a checkpoint is worth, so that many snapshots waste little.
+    /// Bytes beyond its content from which on a snapshot gets a root of its own, and so a
+    /// checkpoint. Smaller than a checkpoint is worth, so that many snapshots waste little.
     pub snapshot_garbage_bytes_max: u64,
-    /// How many nodes of dropped subtrees the checkpoint of such a snapshot releases: bounds how long the snapshot waits
-    /// for its ref. Of 128 blocks each, so 8 GiB of blocks of 4 KiB.
+    /// Number of nodes of dropped subtrees that the checkpoint of such a snapshot releases. It
+    /// bounds the snapshot's wait for its ref. At 128 blocks each, this is 8 GiB of blocks of 4
+    /// KiB.
     pub snapshot_drain_nodes_max: usize,
-    /// How long nobody must have written to a volume before it tidies up: a checkpoint, and the rest of what
-    /// was trimmed.
+    /// Time without writes after which a volume tidies up: a checkpoint, and the rest of trimmed
+    /// subtrees.
     pub idle_age: Duration,
     /// The longest record of a write; longer writes are cut.
     pub record_bytes_max: usize,
-    /// A gap in the boot-time clock longer than this makes the node look whether it still owns its
-    /// volumes: shorter than any take-over by hand. If the store does not answer, the node goes on.
+    /// Gap of the boot-time clock after which the node looks whether it still owns its volumes.
+    /// Shorter than any take-over by hand. If the store does not answer, the node goes on.
     pub glimpse_gap: Duration,
-    /// After a gap longer than this nothing is served before the store has answered.
+    /// Gap after which nothing is served before the store has answered.
     pub suspend_gap: Duration,
-    /// How often the owner of a volume in use looks whether its stream was sealed, while the store answers: bounds what it
-    /// acknowledges in vain where a take-over shows no gap in its clock. A look is one GET for each volume.
+    /// Interval at which the owner of a volume in use looks for a seal on its stream, while the
+    /// store answers. It bounds vain acknowledgements where a take-over shows no gap in the owner's
+    /// clock. A look is one GET for each volume.
     pub fence_interval: Duration,
-    /// How long after the start everything is swept: not while clients come back.
+    /// Time from the start to the first sweep: not while clients come back.
     pub sweep_first: Duration,
-    /// How often after that. A sweep lists all streams of the volumes that are open.
+    /// Interval of further sweeps. A sweep lists all streams of the open volumes.
     pub sweep_interval: Duration,
-    /// What a crash left half-written in a local bucket is deleted when it is so old; nothing is on its way so long.
+    /// Age at which half-written files of a crash in a local bucket are deleted. No write is under
+    /// way so long.
     pub litter_age: Duration,
-    /// How long a pin of what is read here holds without being renewed: a reader must have answered in that time.
+    /// Time for which a pin of a read state holds without a renewal. A reader must have answered in
+    /// that time.
     pub pin_ttl: Duration,
-    /// From this share of the log's cap on, percent, the volumes whose records keep its oldest files are destaged,
-    /// whatever the age of those records: below where writers are delayed.
+    /// Share of the log's cap, percent, from which on volumes whose records keep its oldest files
+    /// destage, whatever the age of those records. Below the share at which writers are delayed.
     pub pressure_percent: u64,
-    /// Bytes of the buffers of all volumes of the node: batches that are put together or on their way, and reads ahead.
-    /// Room for several batches, small beside what a host has.
+    /// Bytes of the buffers of all volumes of the node: batches that are built or on their way, and
+    /// reads ahead. Room for several batches, and little of a host's memory.
     pub buffer_bytes_max: usize,
-    /// From this share of the log's cap on, writers are delayed in proportion, percent.
+    /// Share of the log's cap from which on writers are delayed in proportion, percent.
     pub delay_from_percent: u64,
     /// The longest such delay.
     pub delay_max: Duration,
-    /// How long a guest's request waits for a bucket that fails for a reason that can pass; without end if nothing
-    /// is set, as for a slow disk.
+    /// Time for which a guest's request waits for a bucket that fails for a reason that can pass.
+    /// Without end if unset, as for a slow disk.
     pub guest_wait_max: Option<Duration>,
-    /// How long after it failed a volume is opened again; each time it fails again it is twice as long.
+    /// Time from a volume's failure to its comeback; doubled after each further failure.
     pub comeback_first: Duration,
     /// The longest such time.
     pub comeback_max: Duration,

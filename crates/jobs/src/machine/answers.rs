@@ -45,7 +45,7 @@ pub struct Granted {
     pub lease: Lease,
     /// End of the lease without a heartbeat, milliseconds since 1970.
     pub expires_ms: u64,
-    /// Size of the job's payload and its other texts, bytes.
+    /// Size of the job's spec, bytes.
     pub bytes: u32,
 }
 

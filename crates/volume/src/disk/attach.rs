@@ -1,4 +1,4 @@
-//! Attaching: a device of a volume that this node writes, or of what it only reads.
+//! Attaching: a device of a volume that this node writes, or of a state that it only reads.
 
 use crate::disk::Node;
 use crate::disk::device::Device;
@@ -12,16 +12,16 @@ use skerry_core::root::Base;
 use skerry_store::{claim, view};
 use std::sync::Arc;
 
-/// How often a volume that its owner checks in meanwhile is pinned anew.
+/// Number of tries to pin a volume whose owner makes checkpoints meanwhile.
 const PIN_TRIES_MAX: usize = 5;
 
 impl Node {
-    /// Attaches a volume or a snapshot. A volume that another node writes is served read-only.
+    /// Attaches a volume or a snapshot. Serves a volume that another node writes read-only.
     pub async fn open_device(&self, target: &Target) -> Result<Arc<Device>> {
         if target.snapshot.is_none()
             && let Some(volume) = self.open_by_name(&target.volume)
         {
-            // A bucket that is down keeps no client from what this node writes.
+            // A bucket that is down keeps no client from a volume that this node writes.
             volume.look_at_attach().await;
             if let Ok(device) = Device::head(volume, target.to_string()).await {
                 return Ok(Arc::new(device));
@@ -57,7 +57,7 @@ impl Node {
                 bases.push((desc.base_volume(), desc.base.clone()));
             }
             let pinned = self.pin(bases, target).await?;
-            // What the pin copied must still have been the newest when it was there.
+            // The copy in the pin must still have been the newest when the pin was there.
             if claim::pin_holds(&self.ctx.bucket, id, &peek).await? {
                 let reading = Arc::new(Reading::new(self.ctx.clone(), peek.view, pinned));
                 return Ok(self.attach_reading(reading, target));
@@ -67,7 +67,8 @@ impl Node {
         Err(Error::new(ErrorKind::Unavailable, detail))
     }
 
-    /// Pins what is about to be read. Who may only read the bucket reads unpinned.
+    /// Pins a state before it is read. Without write access to the bucket, the reader reads
+    /// unpinned.
     async fn pin(&self, bases: Vec<(VolumeId, Base)>, target: &Target) -> Result<Option<Pinned>> {
         match Pinned::hold(&self.ctx, bases).await {
             Ok(pinned) => Ok(Some(pinned)),

@@ -1,4 +1,4 @@
-//! A disk's batch becomes a segment: blocks are put together from the log and from what they are merged with.
+//! Building a disk's segment: the blocks of a batch come from the log and from the base state.
 //!
 //! A batch is built only from the log and from the state at the end of the batch before.
 
@@ -23,18 +23,19 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How many blocks that partial writes are merged with are read at once: a batch must not pay a round trip for each.
+/// Number of base blocks of partial writes read at once: a batch must not pay a round trip for
+/// each.
 const BASES_AT_ONCE: usize = 16;
-/// How many blocks are taken over under one hold of the state's lock: bounds how long a client waits for it.
+/// Number of blocks applied under one hold of the state's lock. It bounds the wait of a client.
 const APPLY_BLOCKS: usize = 256;
 
-/// How a batch becomes blocks, and the blocks that those written in part are merged with.
+/// The plan of a batch's blocks, and the base blocks of partial writes.
 pub struct Plan {
     batch: BatchPlan,
     base: HashMap<u64, Bytes>,
 }
 
-/// Plans a batch. It needs room for its blocks, for what they are merged with, and for the segment.
+/// Plans a batch. The plan counts memory for its blocks, for their base, and for the segment.
 pub(super) fn plan(volume: &Volume, batch: &Batch<Disk>) -> Planned<Disk> {
     let block = volume.desc.block;
     let size = batch.size_before.max(batch.size_after);
@@ -48,7 +49,7 @@ pub(super) fn plan(volume: &Volume, batch: &Batch<Disk>) -> Planned<Disk> {
 }
 
 impl Volume {
-    /// Reads the blocks that a batch's partial writes are merged with, several at once.
+    /// Reads the base blocks of a batch's partial writes, several at once.
     pub(super) async fn read_base(self: &Arc<Self>, plan: &mut Plan) -> Result<()> {
         let blocks = plan.batch.blocks.iter();
         let partial: Vec<u64> = blocks.filter(|b| b.needs_base).map(|b| b.index).collect();
@@ -60,7 +61,7 @@ impl Volume {
         Ok(())
     }
 
-    /// The bytes of a block at the end of the batches that are in the bucket; zeros for a hole.
+    /// Reads a block at the end of the batches in the bucket; zeros for a hole.
     async fn base_block(&self, index: u64) -> Result<Bytes> {
         let mut waiting = self.ctx.work_waits();
         let mut overtaken = 0;
@@ -68,7 +69,7 @@ impl Volume {
             match self.read_base_block(index).await {
                 Ok(Some(block)) => return Ok(block),
                 Ok(None) => return Ok(Bytes::from(vec![0; self.desc.block.bytes()])),
-                // A node or a segment that was collected while this read was under way: look again.
+                // A node or a segment was collected while this read was under way: look again.
                 Err(e) if e.kind() == ErrorKind::NotFound && overtaken < RESOLVE_TRIES_MAX => {
                     overtaken += 1;
                     self.check_in_service()?;
@@ -81,7 +82,8 @@ impl Volume {
         }
     }
 
-    /// Puts a batch's blocks together from the log and builds its segment. Computes and reads the log; waits for nothing.
+    /// Puts a batch's blocks together from the log and builds its segment. Computes and reads the
+    /// log; waits for nothing.
     pub(super) fn assemble(
         &self,
         id: &SegmentId,
@@ -117,7 +119,7 @@ impl Volume {
         Ok((segment, zeros))
     }
 
-    /// Copies every piece from its record; each record is verified.
+    /// Copies every piece from its record, and verifies each record.
     fn copy_pieces(&self, plan: &BatchPlan, raw: &mut [u8]) -> Result<()> {
         let bytes = self.desc.block.bytes();
         let mut todo: Vec<(u64, usize, usize)> = Vec::with_capacity(plan.pieces.len());
@@ -154,7 +156,7 @@ impl Volume {
         Ok(())
     }
 
-    /// Takes a durable segment into the overlay.
+    /// Applies a durable segment to the overlay.
     pub(super) fn apply_blocks(&self, segment: &BuiltSegment, zeros: &[Range<u64>]) {
         for zeros in zeros {
             self.in_pieces(zeros.clone(), |state, rest| {
@@ -173,7 +175,7 @@ impl Volume {
         }
     }
 
-    /// Takes out of the live index what the overlay says now.
+    /// Removes from the live index the ranges that the overlay has now.
     pub(super) fn forget_live(&self, built: &BuiltSegment, zeros: &[Range<u64>], before: u64) {
         let per_block = self.desc.block.bytes() as u64 / SECTOR_BYTES;
         let sectors = |blocks: &Range<u64>| blocks.start * per_block..blocks.end * per_block;
@@ -193,8 +195,8 @@ impl Volume {
         }
     }
 
-    /// Works on all of `range`, piece by piece: `work` does the next piece of what is left, and gives its end. Between
-    /// two pieces, clients that wait for the state's lock get it.
+    /// Works on all of `range`, piece by piece. `work` does the next piece and gives its end.
+    /// Between two pieces, clients that wait for the state's lock get it.
     fn in_pieces(
         &self,
         range: Range<u64>,
@@ -223,7 +225,8 @@ pub(super) fn end_of_extents(live: &ExtentMap, rest: Range<u64>, max: usize) -> 
 }
 
 fn is_zero(data: &[u8]) -> bool {
-    // A block's first bytes tell almost always; comparing it with itself shifted tells for sure, at memcmp's speed.
+    // A block's first byte almost always tells. Comparing it with itself shifted tells for sure, at
+    // memcmp's speed.
     data.first() == Some(&0) && data[..data.len() - 1] == data[1..]
 }
 
@@ -244,7 +247,7 @@ mod tests {
     use super::*;
     use skerry_core::extents::Source;
 
-    /// A trim over many extents is done in pieces of a few, and all of it is done.
+    /// A trim over many extents runs in pieces of a few, and all of it is done.
     #[test]
     fn a_piece_of_a_trim_holds_few_extents() {
         const EXTENTS: u64 = 10_000;

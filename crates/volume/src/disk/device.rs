@@ -30,11 +30,11 @@ pub struct Device {
 }
 
 impl Device {
-    /// Attaches to a volume that this node writes, once nothing is under way that changes what the volume is: a
-    /// client sees one state and its own writes on it.
+    /// Attaches to a volume that this node writes, once no operation is under way that replaces its
+    /// state. So a client sees one state and its own writes on it.
     ///
     /// # Errors
-    /// Why the volume is out of service, if it is.
+    /// The reason why the volume is out of service, if it is.
     pub(crate) async fn head(volume: Arc<Volume>, name: String) -> Result<Self> {
         let (size_bytes, generation) = volume.let_in().await?;
         let ctx = volume.ctx.clone();
@@ -51,7 +51,7 @@ impl Device {
         Self { ctx, name, size_bytes, kind, readahead: Readahead::default() }
     }
 
-    /// What it was attached as.
+    /// The name of its export.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -115,7 +115,7 @@ impl Device {
         }
     }
 
-    /// Fills `out`. Any offset and length will do.
+    /// Fills `out`. Accepts any offset and length.
     pub async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let range = range_of(offset, out.len());
         if is_whole(&range) {
@@ -151,7 +151,7 @@ impl Device {
         Ok(out.into())
     }
 
-    /// Writes. Any offset and length will do; whole sectors cost the least.
+    /// Writes. Accepts any offset and length; whole sectors cost the least.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
         let (volume, generation) = self.head_of()?;
         let range = range_of(offset, data.len());
@@ -173,7 +173,7 @@ impl Device {
         Ok(())
     }
 
-    /// Makes a range read as zeros. Any offset and length will do.
+    /// Makes a range read as zeros. Accepts any offset and length.
     pub async fn zero(&self, offset: u64, len: u64) -> Result<()> {
         let (volume, generation) = self.head_of()?;
         let range = offset..offset.saturating_add(len);
@@ -190,7 +190,7 @@ impl Device {
         Ok(())
     }
 
-    /// Flushes without waiting for others; none if that is not possible.
+    /// Flushes without waiting; none if that is not possible.
     pub fn try_flush(&self) -> Option<Result<()>> {
         let attempt = match &self.kind {
             Kind::Head { volume, generation } => {
@@ -205,11 +205,12 @@ impl Device {
         }
     }
 
-    /// Makes what was acknowledged durable, as the volume's flush level promises.
+    /// Makes acknowledged writes durable, as the volume's flush level promises.
     pub async fn flush(&self) -> Result<()> {
         match &self.kind {
             Kind::Head { volume, generation } => {
-                // What a rollback undid is not durable, and a later state is none of this client's.
+                // After a rollback, undone writes are not durable, and a later state is not this
+                // client's.
                 drop(volume.admit(*generation)?);
                 volume.flush().await
             }
@@ -217,8 +218,8 @@ impl Device {
         }
     }
 
-    /// Which parts of a range hold data, from its beginning on; neighbours differ. No more than `max` of them, and
-    /// no further than a bounded search gets: ask again from where the answer ends.
+    /// Tells which parts of a range hold data, from its beginning on; neighbours differ. Gives at
+    /// most `max` parts, as far as a bounded search gets. Ask again from the end of the answer.
     pub async fn status(&self, offset: u64, len: u64, max: usize) -> Result<Vec<StatusRange>> {
         let range = outward(&(offset..offset.saturating_add(len)));
         let mut found = match &self.kind {
@@ -237,8 +238,8 @@ impl Device {
         Ok(found)
     }
 
-    /// Notes a read; gives what should now be brought near, as long as the client reads in order. A local
-    /// bucket's files are read ahead by the kernel.
+    /// Notes a read. Gives the range to prefetch now, as long as the client reads in order. The
+    /// kernel reads ahead in a local bucket's files.
     pub fn read_ahead(&self, offset: u64, len: u64) -> Option<Range<u64>> {
         if self.ctx.bucket.local_dir().is_some() {
             return None;
@@ -246,15 +247,15 @@ impl Device {
         self.readahead.after(offset..offset.saturating_add(len), self.size_bytes)
     }
 
-    /// Brings a range near, so that reads that follow don't wait. Waits for no bucket that fails: it holds memory that
-    /// others want, and the volume.
+    /// Prefetches a range, so that later reads don't wait. Does not wait for a failing bucket: it
+    /// holds memory that others want, and the volume.
     pub async fn prefetch(&self, offset: u64, len: u64) {
         let len = len.min(PREFETCH_BYTES_MAX).min(self.size_bytes.saturating_sub(offset));
-        // A hint is not worth the memory that others wait for.
+        // A hint is not worth memory that others wait for.
         let Some(_room) = self.ctx.buffers.try_take(len as usize) else { return };
         let whole = outward(&range_of(offset, len as usize));
         let mut out = vec![0; (whole.end - whole.start) as usize];
-        // What can't be read now is the business of the read that follows, which waits for it.
+        // The later read waits for data that can't be read now.
         let _ = match &self.kind {
             Kind::Head { volume, generation } => {
                 volume.read_now(whole.start, &mut out, *generation).await
@@ -268,7 +269,7 @@ fn range_of(offset: u64, len: usize) -> Range<u64> {
     offset..offset.saturating_add(len as u64)
 }
 
-/// The most that one prefetch brings near.
+/// The most bytes of one prefetch.
 const PREFETCH_BYTES_MAX: u64 = 4 << 20;
 
 impl Drop for Device {

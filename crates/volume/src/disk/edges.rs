@@ -1,8 +1,9 @@
 //! Requests that are not whole sectors: read, merge, write.
 //!
-//! The log and the live index know sectors only, so a partial one is read and written back as a whole. It is
-//! written only over what was read: a write that came between, from any connection, makes this one read again.
-//! So neither loses the other's bytes, and whole sectors pay nothing for it.
+//! The log and the live index know sectors only. So a partial sector is read and written back as a
+//! whole. It is written only over the state that was read: a write between, from any connection,
+//! makes this one read again. So neither loses the other's bytes, and whole sectors cost nothing
+//! extra.
 
 use crate::disk::Volume;
 use crate::disk::io::RESOLVE_TRIES_MAX;
@@ -27,13 +28,13 @@ pub(crate) enum Piece {
 }
 
 impl Piece {
-    /// The bytes that it is.
+    /// Its bytes.
     pub(crate) fn range(&self) -> &Range<u64> {
         let (Self::Whole(range) | Self::Partial(range)) = self;
         range
     }
 
-    /// Where it is within a request that begins at `start`.
+    /// Its place within a request that begins at `start`.
     pub(crate) fn within(&self, start: u64) -> Range<usize> {
         let range = self.range();
         (range.start - start) as usize..(range.end - start) as usize
@@ -67,7 +68,7 @@ pub(crate) fn pieces(range: Range<u64>) -> impl Iterator<Item = Piece> {
     parts.into_iter().filter(|piece| !piece.range().is_empty())
 }
 
-/// What a state says of a range: as long as it says the same, the range holds the same.
+/// A state's sources of a range. While they are equal, the range holds equal bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) parts: Vec<Part>,
@@ -75,7 +76,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// What `state` says of whole sectors.
+    /// The sources of whole sectors in `state`.
     pub(crate) fn of(state: &State<Disk>, range: &Range<u64>) -> Self {
         let mut parts = Vec::new();
         state.resolve(range.clone(), &mut parts);
@@ -84,8 +85,8 @@ impl Seen {
 }
 
 impl Volume {
-    /// Changes bytes within one sector, which are a piece of a request of `request`: to `data`, or to zeros if there is
-    /// none. The whole sectors of the request must lie in the volume.
+    /// Changes bytes within one sector to `data`, or to zeros without it. They are a piece of
+    /// `request`, whose whole sectors must lie in the volume.
     pub(crate) async fn patch(
         &self,
         request: &Range<u64>,
@@ -108,7 +109,7 @@ impl Volume {
         }
     }
 
-    /// Reads whole sectors, and notes what they were read from.
+    /// Reads whole sectors, and gives their sources.
     async fn read_seen(&self, range: &Range<u64>, out: &mut [u8], generation: u64) -> Result<Seen> {
         let (mut tries, mut waiting) = (0, self.ctx.guest_waits());
         loop {
@@ -124,7 +125,7 @@ impl Volume {
         }
     }
 
-    /// Writes, if the range is still what was seen; false if it is not.
+    /// Writes, if the range still has the seen sources; false if not.
     async fn write_over(
         &self,
         request: &Range<u64>,

@@ -1,4 +1,4 @@
-//! Which ranges hold data and which are holes, and in which ranges two states differ.
+//! Ranges with data and holes, and ranges in which two states differ.
 
 use crate::context::Context;
 use crate::disk::Node;
@@ -24,26 +24,28 @@ use std::sync::Arc;
 const DATA: Source = Source { at: 0, skip: 0 };
 const HOLE: Source = Source { at: 0, skip: Source::ZERO };
 
-/// What is copied of one layer of a state under its lock: bounds how long writers wait for a question.
+/// Number of entries of a layer copied under the lock. It bounds the wait of writers.
 const WINDOW_ENTRIES: usize = 256;
-/// What a comparison of two snapshots looks at together, of the trees and of each layer over them: about 100 bytes each.
+/// Number of blocks that a comparison of two snapshots looks at together, of the trees and of each
+/// layer: about 100 bytes each.
 const SUSPECTS_MAX: usize = 16 << 10;
-/// Leaves and windows that one answer looks at: a client that wants more asks on from where the answer ends.
+/// Leaves and windows that one answer looks at. A client that wants more asks on from the end of
+/// the answer.
 const LOOKS_MAX: usize = 256;
 
-/// What a state says of the beginning of a range, without the tree: to be laid over what the tree says.
+/// The beginning of a range in a state, without the tree: to be laid over the tree.
 pub(crate) struct Window {
-    /// How far that is, sectors.
+    /// Its sectors.
     range: Range<u64>,
     top: Option<NodePtr>,
-    /// What a checkpoint is writing, and what waits for it, below `over`.
+    /// The overlays that checkpoints write or wait for, below `over`.
     frozen: Vec<Arc<Overlay>>,
     over: ExtentMap,
     per_block: u64,
 }
 
 impl Window {
-    /// Copies what the state says of `range` (sectors), as far as it is little.
+    /// Copies the beginning of `range` (sectors) from a state, as far as it is small.
     pub(crate) fn of(state: &State<Disk>, range: Range<u64>) -> Self {
         let per_block = state.payload.block.bytes() as u64 / SECTOR_BYTES;
         let mut window = Self {
@@ -63,7 +65,7 @@ impl Window {
         window
     }
 
-    /// The first entries of a layer; the window ends where more of them begin.
+    /// The first entries of a layer. The window ends before the entries that don't fit.
     fn head<T>(
         &mut self,
         entries: impl Iterator<Item = T>,
@@ -78,7 +80,7 @@ impl Window {
         head
     }
 
-    /// Lays the beginning of an overlay over what is there.
+    /// Lays the beginning of an overlay over the window.
     fn lay(&mut self, overlay: &Overlay) {
         let per_block = self.per_block;
         let sectors = move |blocks: &Range<u64>| blocks.start * per_block..blocks.end * per_block;
@@ -99,7 +101,7 @@ impl Window {
         self.over.insert(sectors.start..sectors.end.min(self.range.end).max(sectors.start), source);
     }
 
-    /// Adds what is known of the window to `answer`, one leaf of the tree after the other, until it is enough.
+    /// Adds the window to `answer`, one leaf of the tree after the other, until that is enough.
     async fn tell(mut self, ctx: &Context, answer: &mut Answer) -> Result<()> {
         while let Some(frozen) = self.frozen.pop() {
             let over = std::mem::take(&mut self.over);
@@ -138,14 +140,15 @@ impl Window {
 struct Answer {
     ranges: Vec<StatusRange>,
     max: usize,
-    /// Up to which sector they tell.
+    /// The sector up to which they reach.
     cursor: u64,
-    /// Leaves looked at.
+    /// Number of leaves looked at.
     looks: usize,
 }
 
 impl Answer {
-    /// True if no more is to be told. The last range may yet grow, so it takes one more than is wanted.
+    /// True if the answer is complete. The last range may still grow, so this takes one more than
+    /// wanted.
     fn is_enough(&self) -> bool {
         self.ranges.len() > self.max || (self.looks >= LOOKS_MAX && !self.ranges.is_empty())
     }
@@ -161,8 +164,9 @@ impl Answer {
     }
 }
 
-/// Which parts of `range` (bytes) hold data: at most `max` ranges from its beginning on, in order, without gaps. The work
-/// is in proportion to the answer: `window` gives what a state says of the beginning of a range, at one moment.
+/// Tells which parts of `range` (bytes) hold data: at most `max` ranges from its beginning on, in
+/// order, without gaps. The work is in proportion to the answer. `window` gives the beginning of a
+/// range in a state, at one moment.
 pub(crate) async fn status(
     ctx: &Context,
     range: &Range<u64>,
@@ -174,7 +178,7 @@ pub(crate) async fn status(
     let mut tries = 0;
     while answer.cursor < end && !answer.is_enough() {
         match window(answer.cursor..end)?.tell(ctx, &mut answer).await {
-            // A node that was collected while this looked: look again.
+            // A node was collected while this looked: look again.
             Err(e) if e.kind() == ErrorKind::NotFound && tries < RESOLVE_TRIES_MAX => tries += 1,
             told => told?,
         }
@@ -184,8 +188,8 @@ pub(crate) async fn status(
 }
 
 impl Volume {
-    /// Which parts of a range (bytes) hold data, as [`status`] tells it; a hole is as good as a read of zeros,
-    /// so it is told only by who may serve reads.
+    /// Tells which parts of a range (bytes) hold data, as [`status`] does. A hole promises zeros,
+    /// so only a node that may serve reads tells it.
     pub(crate) async fn block_status(
         &self,
         range: Range<u64>,
@@ -217,7 +221,7 @@ fn push(out: &mut Vec<StatusRange>, sectors: Range<u64>, hole: bool) {
 }
 
 impl Node {
-    /// In which ranges two snapshots of a volume differ.
+    /// Finds the ranges in which two snapshots of a volume differ.
     pub async fn diff_snapshots(
         &self,
         volume: &Name,
@@ -233,7 +237,7 @@ impl Node {
     }
 }
 
-/// In which ranges two views differ, as seen from the second.
+/// Finds the ranges in which two views differ, seen from the second.
 pub(crate) async fn diff(ctx: &Context, a: &View, b: &View) -> Result<Vec<DiffRange>> {
     let block = a.root.block;
     let end = a.size_bytes.max(b.size_bytes);
@@ -264,18 +268,19 @@ pub(crate) async fn diff(ctx: &Context, a: &View, b: &View) -> Result<Vec<DiffRa
     Ok(out)
 }
 
-/// What a block was and is, where the trees alone tell.
+/// The entries of a block before and after, where the trees alone tell.
 type Known = Option<(Option<BlockEntry>, Option<BlockEntry>)>;
 
 /// The blocks of a stretch in which two views may differ.
 struct Suspects {
     blocks: BTreeMap<u64, Known>,
-    /// Where the next stretch begins; none at the end.
+    /// Beginning of the next stretch; none at the end.
     next: Option<u64>,
 }
 
 impl Suspects {
-    /// Those of the stretch that begins with a block. It ends where the trees, or one layer over them, have `max`.
+    /// Finds the suspects of the stretch that begins with a block. It ends where the trees, or one
+    /// layer over them, have `max`.
     async fn from(nodes: &Nodes, views: [&View; 2], from: u64, max: usize) -> Result<Self> {
         let mut found = Self { blocks: BTreeMap::new(), next: None };
         let tops = views.map(|view| view.root.top);
@@ -313,7 +318,7 @@ impl Suspects {
         self.next.unwrap_or(u64::MAX)
     }
 
-    /// Adds blocks of a layer, in order; the stretch ends behind them if they are too many.
+    /// Adds blocks of a layer, in order. If they are too many, the stretch ends behind them.
     fn add(&mut self, blocks: &[u64], max: usize) {
         for index in blocks {
             self.blocks.entry(*index).or_insert(None);
@@ -324,7 +329,8 @@ impl Suspects {
     }
 }
 
-/// The first blocks of a range that an overlay zeroes and a tree maps; a few more than `max` at the most.
+/// The first blocks of a range that an overlay zeroes and a tree maps; a few more than `max` at
+/// most.
 async fn mapped(
     nodes: &Nodes,
     top: Option<NodePtr>,
@@ -371,7 +377,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    /// However much a state holds, little of it is copied at once, and all of it is told in the end.
+    /// A window of a state of any size copies little, and the windows together tell everything.
     #[test]
     fn a_window_copies_little_and_windows_tell_all() {
         let block = BlockSize::from_bytes(4096).expect("a block size");
@@ -450,7 +456,7 @@ mod tests {
         }
     }
 
-    /// However much differs, a stretch of the comparison holds little of it, and the stretches together all.
+    /// A stretch of any comparison holds few blocks, and the stretches together all.
     #[tokio::test]
     async fn snapshots_are_compared_in_stretches() {
         let env = Env { clock: Arc::new(Still), entropy: Arc::new(Still) };

@@ -1,4 +1,4 @@
-//! Fsck of the whole bucket, and of what this node knows besides.
+//! Fsck of the whole bucket, and of this node's own state.
 
 use crate::disk::Node;
 use crate::error::Result;
@@ -6,7 +6,7 @@ use crate::info::FsckReport;
 use skerry_store::fsck;
 
 impl Node {
-    /// Reads everything in the bucket and says what is wrong. Changes nothing.
+    /// Checks everything in the bucket and reports faults. Changes nothing.
     ///
     /// # Errors
     /// If the bucket can't be listed.

@@ -1,6 +1,6 @@
 //! Reads and writes of a disk's whole sectors.
 //!
-//! A write is acknowledged when its record is in the log's memory and the live index knows it.
+//! A write is acknowledged when its record is in the log's memory and the live index has it.
 
 use crate::disk::Volume;
 use crate::disk::build::end_of_extents;
@@ -20,11 +20,11 @@ use skerry_store::tree;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-/// How often a read is resolved anew when what it found was moved meanwhile.
+/// Number of times that a read looks again after the data was moved.
 pub(crate) const RESOLVE_TRIES_MAX: usize = 16;
 
-/// A read of more parts than this does not try to do without waiting: reading many blocks together
-/// is cheaper than one by one.
+/// The most parts of a read that tries not to wait: reading many blocks together is cheaper than
+/// one by one.
 const TRY_PARTS_MAX: usize = 16;
 
 /// How many extents of the live index one record of zeros covers: as many as the longest write may.
@@ -67,7 +67,7 @@ impl State<Disk> {
 }
 
 impl Volume {
-    /// Fails unless the range may be served to somebody who attached at `generation`.
+    /// Fails unless the range may be served to a client that attached at `generation`.
     pub(crate) fn admit_range(
         &self,
         range: &Range<u64>,
@@ -97,7 +97,7 @@ impl Volume {
         Ok(Attempt::Done)
     }
 
-    /// Reads what ranges resolve to over the tree below `top`.
+    /// Makes a reader of resolved ranges over the tree below `top`.
     pub(crate) fn parts(&self, top: Option<NodePtr>) -> PartsReader<'_> {
         PartsReader { ctx: &self.ctx, block: self.desc.block, top }
     }
@@ -107,7 +107,7 @@ impl Volume {
         self.io.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Fills `out`, waiting for what is not at hand, and for a bucket that fails for a reason that can pass.
+    /// Fills `out`. Waits for data, and for a bucket that fails for a reason that can pass.
     pub async fn read_into(&self, offset: u64, out: &mut [u8], generation: u64) -> Result<()> {
         let mut waiting = self.ctx.guest_waits();
         while let Err(error) = self.read_now(offset, out, generation).await {
@@ -140,7 +140,7 @@ impl Volume {
                     return Ok(());
                 }
                 Ok(false) => {}
-                // A segment that was collected while this read was under way: look again.
+                // A segment was collected while this read was under way: look again.
                 Err(e) if e.kind() == ErrorKind::NotFound => last = Some(e),
                 Err(e) => return Err(e),
             }
@@ -154,7 +154,7 @@ impl Volume {
         })
     }
 
-    /// Reads one whole block of the state that is in the bucket: what batches are merged with.
+    /// Reads one whole block of the state in the bucket, the base of batches.
     pub(crate) async fn read_base_block(&self, index: u64) -> Result<Option<Bytes>> {
         let (said, top) = {
             let state = self.state.lock();
@@ -184,8 +184,8 @@ impl Volume {
         self.append_write(&range_of(offset, data.len()), offset, data, generation, None)
     }
 
-    /// Appends a piece of a request of `whole`, which must lie in the volume: no part of it is written if it doesn't.
-    /// If it builds on what was `seen`, the piece must still be that.
+    /// Appends a piece of the request `whole`, which must lie in the volume; otherwise it writes
+    /// nothing. If the piece builds on `seen`, the state must still be that.
     pub(crate) fn append_write(
         &self,
         whole: &Range<u64>,
@@ -214,7 +214,7 @@ impl Volume {
         Ok(attempt)
     }
 
-    /// Writes a piece of a request of `whole`, waiting for room where there is none.
+    /// Writes a piece of the request `whole`. Waits for room if there is none.
     pub(crate) async fn write(
         &self,
         whole: &Range<u64>,
@@ -241,7 +241,7 @@ impl Volume {
         Ok(())
     }
 
-    /// Makes a piece of a request of `whole`, which must lie in the volume, read as zeros.
+    /// Makes a piece of the request `whole`, which must lie in the volume, read as zeros.
     pub(crate) async fn zero(
         &self,
         whole: &Range<u64>,

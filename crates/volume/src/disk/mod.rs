@@ -1,4 +1,4 @@
-//! Disks: volumes whose content is blocks. A [`Volume`] is a stream that carries one.
+//! Disks: volumes whose content is blocks. A [`Volume`] is a stream that carries a disk.
 
 pub mod device;
 

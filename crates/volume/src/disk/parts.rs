@@ -1,6 +1,6 @@
-//! Carries resolved reads out: each part of a range comes from the log, from a block, or is zeros.
+//! Reading resolved ranges: each part comes from the log, from a block, or is zeros.
 //!
-//! A volume and a state that is only read resolve a range alike, and read it through here alike.
+//! Volumes and read-only states resolve ranges alike, and both read them here.
 
 use crate::context::Context;
 use crate::disk::payload::{From, Part};
@@ -43,7 +43,8 @@ impl PartsReader<'_> {
         Ok(blocks.is_empty() || self.ctx.blocks.try_read(&blocks, self.block, out))
     }
 
-    /// Fills `out`; false if a log record was let go meanwhile, so that the range must be resolved anew.
+    /// Fills `out`. False if the log let a record go meanwhile, so that the range must be resolved
+    /// again.
     pub(crate) async fn read(&self, parts: &[Part], out: &mut [u8]) -> Result<bool> {
         let mut blocks = Vec::with_capacity(parts.len());
         let mut at = 0;
@@ -85,7 +86,7 @@ impl PartsReader<'_> {
     }
 }
 
-/// Reads from a log record; false if its file was let go, so that the data is in the bucket by now.
+/// Reads from a log record. False if its file was let go; then the bucket has the data.
 fn read_log(ctx: &Context, at: u64, skip: u64, out: &mut [u8]) -> Result<bool> {
     let offset = (RECORD_HEAD as u64 + skip) as u32;
     let outcome = ctx.log.read(LogPosition::from_u64(at), offset, out)?;

@@ -1,7 +1,7 @@
-//! A disk as a stream's payload: the live index of what its log says of each sector.
+//! A disk as a stream's payload: the live index of its log records by sector.
 //!
-//! A range is looked up in the live index of the log, then in the overlay, then in the overlay that
-//! a checkpoint is writing, then in the tree.
+//! A lookup of a range goes to the live index of the log, then to the overlay. Then it goes to the
+//! overlays that checkpoints write, and last to the tree.
 
 use crate::disk::Volume;
 use crate::disk::build::{self, Plan};
@@ -25,29 +25,29 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What a disk keeps in memory of records that are not in the bucket yet.
+/// A disk's memory of records that are not in the bucket yet.
 #[derive(Debug)]
 pub struct Disk {
     /// The block size.
     pub(crate) block: BlockSize,
-    /// What the log says of each sector that is not in the bucket yet.
+    /// The log's content of each sector that is not in the bucket yet.
     pub(crate) live: ExtentMap,
 }
 
-/// What a disk keeps of a batch.
+/// A disk's part of a batch.
 #[derive(Debug, Default)]
 pub struct DiskBatch {
     /// Records of content, in log order.
     pub(crate) spans: Vec<Span>,
-    /// Bytes of the blocks that its segment is put together from, at most: content by whole blocks, and every block that
-    /// is written in part once.
+    /// Upper bound of the bytes of blocks for its segment: content by whole blocks, and once every
+    /// block that is written in part.
     block_bytes: usize,
     /// The blocks that are written in part.
     partial: HashSet<u64>,
 }
 
 impl DiskBatch {
-    /// Counts the blocks of `sectors`: whole ones only if they hold data.
+    /// Counts the blocks of `sectors`; whole ones only if they hold data.
     fn count_blocks(&mut self, block: BlockSize, sectors: &Range<u64>, zero: bool) {
         let per_block = block.bytes() as u64 / SECTOR_BYTES;
         let whole = sectors.start.div_ceil(per_block)..sectors.end / per_block;
@@ -67,7 +67,7 @@ impl Payload for Disk {
     type Changes = Overlay;
     type Batch = DiskBatch;
     type Plan = Plan;
-    /// Blocks that are zeros.
+    /// Blocks of zeros.
     type Made = Vec<Range<u64>>;
     /// Snapshots that are attached.
     type Shared = Readings;
@@ -80,7 +80,7 @@ impl Payload for Disk {
         let (offset, len, zero) = match action {
             Action::Write { offset, len } => (*offset, *len, false),
             Action::Zero { offset, len } => (*offset, *len, true),
-            // Whatever else happens to a volume is the stream's.
+            // All other actions on a volume are the stream's.
             _ => return 0,
         };
         let sectors = offset / SECTOR_BYTES..(offset + len) / SECTOR_BYTES;
@@ -140,30 +140,30 @@ impl Payload for Disk {
     }
 }
 
-/// Where a part of a read comes from.
+/// Source of a part of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum From {
-    /// A log record, and how far into its data, bytes.
+    /// A log record, and the offset in its data, bytes.
     Log {
         /// The record.
         at: u64,
-        /// Bytes into its data.
+        /// Offset in its data, bytes.
         skip: u64,
     },
     /// Zeros.
     Zero,
-    /// A stored block, and how far into it, bytes.
+    /// A stored block, and the offset in it, bytes.
     Block(BlockEntry, usize),
-    /// A block that only the tree knows of, and how far into it, bytes.
+    /// A block that only the tree has, and the offset in it, bytes.
     Tree(u64, usize),
 }
 
 /// A part of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Part {
-    /// How many bytes.
+    /// Length, bytes.
     pub(crate) len: usize,
-    /// Where they come from.
+    /// Their source.
     pub(crate) from: From,
 }
 
@@ -202,7 +202,7 @@ impl State<Disk> {
         }
     }
 
-    /// What the overlays say of a block.
+    /// The overlays' answer for a block.
     pub(crate) fn overlaid(&self, index: u64) -> Overlaid {
         let mut said = self.layers().map(|layer| layer.get(index));
         said.find(|said| *said != Overlaid::Below).unwrap_or(Overlaid::Below)

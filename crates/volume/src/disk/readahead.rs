@@ -1,35 +1,35 @@
-//! Which bytes to fetch before a client that reads in order asks for them. Decides; fetches nothing.
+//! The bytes to fetch before a client that reads in order asks for them. Decides; fetches nothing.
 //!
-//! The distance doubles as long as the client goes on, so that one who stops soon has cost little.
+//! The distance doubles as long as the client goes on. A client that stops soon has cost little.
 
 use parking_lot::Mutex;
 use std::ops::Range;
 
 /// The first distance.
 const FIRST_BYTES: u64 = 256 << 10;
-/// The longest: what a bucket that answers after 20 ms needs for 200 MB/s.
+/// The longest distance: at 20 ms for each answer of a bucket, 200 MB/s need it.
 const MAX_BYTES: u64 = 4 << 20;
-/// Reads in order before anything is fetched.
+/// Number of reads in order before anything is fetched.
 const STREAK: u32 = 2;
-/// A client with several requests under way has them arrive a little out of order.
+/// Number of reads by which requests may arrive out of order: a client may have several under way.
 const SLACK_READS: u64 = 8;
 
-/// What one client has read lately.
+/// The recent reads of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Readahead(Mutex<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// The end of what was read in order.
+    /// End of the reads in order.
     next: u64,
-    /// The end of what was asked to be fetched.
+    /// End of the requested fetches.
     ahead: u64,
     streak: u32,
     distance: u64,
 }
 
 impl Readahead {
-    /// Notes a read, and says what to fetch now, of a device of `size` bytes.
+    /// Notes a read of a device of `size` bytes. Gives the range to fetch now.
     pub(crate) fn after(&self, read: Range<u64>, size: u64) -> Option<Range<u64>> {
         let mut seen = self.0.lock();
         let slack = SLACK_READS * (read.end - read.start);
@@ -57,7 +57,8 @@ mod tests {
 
     const SIZE: u64 = 64 << 20;
 
-    /// Everything but the first reads is fetched once, before it is read, and never far ahead.
+    /// Checks that everything but the first reads is fetched once, before it is read, and never far
+    /// ahead.
     #[test]
     fn reads_in_order_are_fetched_before_they_come() {
         for len in [4096u64, 65536, 1 << 20] {

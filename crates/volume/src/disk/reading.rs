@@ -1,4 +1,4 @@
-//! A state of a volume that is only read: a snapshot, or a volume that another node writes.
+//! A read-only state of a volume: a snapshot, or a volume that another node writes.
 
 use crate::context::Context;
 use crate::disk::parts::PartsReader;
@@ -26,7 +26,7 @@ pub(crate) struct Reading {
 /// One number of a snapshot.
 pub(crate) type Number = (SnapshotId, u64);
 
-/// Snapshots that are attached here, each read once for all its clients.
+/// Attached snapshots, each read once for all its clients.
 #[derive(Default)]
 pub struct Readings {
     all: Mutex<HashMap<Number, Weak<Reading>>>,
@@ -45,7 +45,7 @@ impl Readings {
         found.check().is_ok().then_some(found)
     }
 
-    /// Clients that come find it from now on.
+    /// Adds a snapshot for clients that come.
     pub(crate) fn add(&self, number: Number, reading: &Arc<Reading>) {
         let mut all = self.all.lock();
         all.retain(|_, reading| reading.strong_count() > 0);
@@ -54,7 +54,7 @@ impl Readings {
 }
 
 impl Reading {
-    /// Reads what a view holds.
+    /// Makes a reader of a view.
     pub(crate) fn new(ctx: Arc<Context>, view: View, pinned: Option<Pinned>) -> Self {
         let _share = ctx.overlays.read(view.changes.bytes());
         Self { ctx, state: State::of(view), pinned, _share }
@@ -89,7 +89,7 @@ impl Reading {
         self.parts().try_read(&parts, out)
     }
 
-    /// Fills `out`; waits for a bucket that fails for a reason that can pass.
+    /// Fills `out`. Waits for a bucket that fails for a reason that can pass.
     pub(crate) async fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let mut waiting = self.ctx.guest_waits();
         while let Err(error) = self.read_now(offset, out).await {
@@ -101,7 +101,7 @@ impl Reading {
     /// Fills `out`, in one attempt.
     pub(crate) async fn read_now(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let parts = self.resolve(offset, out.len())?;
-        // Nothing of it is in the log, so there is nothing to resolve anew.
+        // No part is in the log, so nothing needs to be resolved again.
         self.parts().read(&parts, out).await.map(drop)
     }
 

@@ -1,4 +1,4 @@
-//! What is done with disks: create, clone, list, resize.
+//! Operations on disks: create, clone, list, resize.
 
 use crate::disk::Node;
 use crate::disk::Volume;
@@ -47,13 +47,13 @@ impl Node {
         self.show_volume(&new.name).await
     }
 
-    /// Gives a volume another name.
+    /// Renames a volume.
     pub async fn rename_volume(&self, name: &Name, new: &Name) -> Result<VolumeInfo> {
         let volume = self.rename(name, new).await?;
         Ok(self.info_here(new.as_str(), &volume))
     }
 
-    /// Makes a writable volume from a snapshot, sharing everything.
+    /// Creates a clone of a snapshot. It shares everything.
     pub async fn clone_volume(
         &self,
         volume: &Name,
@@ -66,7 +66,7 @@ impl Node {
         for _ in 0..REPLACED_MAX {
             match self.clone_ref(&found, volume, snapshot, new, size_bytes).await {
                 Err(e) if e.kind() == ErrorKind::NotFound => {
-                    // Its owner may have put a higher number of the same snapshot meanwhile.
+                    // The owner may have put a higher number of this snapshot meanwhile.
                     let now = self.published(parent, volume, snapshot).await?;
                     if now == found {
                         return Err(e);
@@ -117,7 +117,7 @@ impl Node {
         self.show_volume(new).await
     }
 
-    /// All volumes, by name. One that is damaged is shown with what is wrong with it, and hides no other.
+    /// Lists all volumes, by name. A damaged one is shown with its fault, and hides no other.
     ///
     /// # Errors
     /// If the bucket does not answer.
@@ -134,11 +134,11 @@ impl Node {
                 Err(e) => out.push(self.info_of_damaged(&name, id, &e).await),
             }
         }
-        // The true name of what was left over may be younger than the listing.
+        // The true name of a left-over may be younger than the listing.
         if settled { Box::pin(self.list_volumes()).await } else { Ok(out) }
     }
 
-    /// What a name leads to.
+    /// Finds the target of a name.
     async fn listed(&self, name: &str, found: skerry_store::Result<VolumeId>) -> Result<Listed> {
         let id = found?;
         if self.ctx.catalog.state(id).await? != Some(VolumeState::Ready) {
@@ -167,7 +167,7 @@ impl Node {
         let desc = entry.desc;
         let mut info = described(name, &desc, entry.gone);
         if !self.ctx.has_log {
-            // Whatever was asked for: here, only the bucket keeps what was flushed.
+            // Whatever level the volume has: here, only the bucket keeps flushed data.
             info.flush = FlushLevel::Bucket;
         }
         let labels = self.ctx.catalog.labels(id).await?;
@@ -184,7 +184,7 @@ impl Node {
         Ok(info)
     }
 
-    /// What can be said of a volume that can't be read: what its descriptor tells, if that can be.
+    /// Describes a volume that can't be read: by its descriptor, if that can be read.
     async fn info_of_damaged(&self, name: &str, id: VolumeId, why: &Error) -> VolumeInfo {
         let mut info = match self.ctx.catalog.entry(id).await {
             Ok(entry) => described(name, &entry.desc, entry.gone),
@@ -217,7 +217,7 @@ impl Node {
         }
     }
 
-    /// Changes a volume's size. Shrinking needs leave, and what is cut off is gone for good.
+    /// Changes a volume's size. Shrinking needs `shrink`, and its data is gone for good.
     pub async fn resize_volume(
         &self,
         name: &Name,
@@ -235,7 +235,7 @@ impl Node {
             return Err(Error::new(ErrorKind::Invalid, detail));
         }
         let resizing = volume.clone();
-        // To its end, even if who asked for it goes away: half of it would be a tail of zeros.
+        // To its end, even if the caller goes away: half of it would be a tail of zeros.
         let done = tokio::spawn(async move {
             let _admin = admin;
             resizing.resize(size_bytes).await?;
@@ -247,16 +247,16 @@ impl Node {
     }
 }
 
-/// What a name of a listing leads to.
+/// Target of a name in a listing.
 enum Listed {
     Volume(Box<VolumeInfo>),
     /// A volume that is not made yet, or never was.
     Nothing,
-    /// What a crash left behind; the name is free now.
+    /// A left-over of a crash; the name is free now.
     LeftOver,
 }
 
-/// What a descriptor alone tells of a volume.
+/// Describes a volume by its descriptor alone.
 fn described(name: &str, desc: &VolumeDesc, deleted: bool) -> VolumeInfo {
     VolumeInfo {
         size_bytes: desc.size_bytes,
@@ -268,7 +268,7 @@ fn described(name: &str, desc: &VolumeDesc, deleted: bool) -> VolumeInfo {
     }
 }
 
-/// A volume of which nothing but its name and its id can be read.
+/// Describes a volume of which only name and id can be read.
 fn unknown(name: &str, id: VolumeId) -> VolumeInfo {
     VolumeInfo {
         name: name.to_owned(),
@@ -289,13 +289,13 @@ fn unknown(name: &str, id: VolumeId) -> VolumeInfo {
 }
 
 impl Volume {
-    /// Changes the size: a shrink first zeroes what is cut off, so that growing never brings it back.
+    /// Changes the size. A shrink first zeroes the end, so that growing never brings it back.
     async fn resize(&self, size_bytes: u64) -> Result<()> {
         let (now, generation) = {
             let state = self.state.lock();
             (state.size_bytes, state.generation)
         };
-        // Nothing may be written between the two.
+        // No write may come between the two records.
         let _paused = self.pause();
         if size_bytes < now {
             let cut = size_bytes..now;
