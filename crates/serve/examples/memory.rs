@@ -13,7 +13,7 @@ use skerry_serve::nbd::{Limits, Server};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UnixListener};
 
-/// How long clients get to take their last replies.
+/// Time for clients to take their last replies.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,9 +1,8 @@
-//! The seam between protocol and engine: what can be served, and what one opened export can do.
+//! The seam between protocol and engine: exports, and the operations on an opened one.
 //!
-//! No protocol's numbers appear here: errors are kinds, which each protocol maps in one table of
-//! its own. Offsets and lengths are in bytes, and were checked by the caller: they lie inside the
-//! export. Clients that know better use multiples of [`ExportInfo::block_bytes_min`]; an export
-//! takes any.
+//! No protocol's numbers appear here. Errors are kinds, which each protocol maps in one table of
+//! its own. Offsets and lengths are in bytes; the caller has checked that they lie inside the
+//! export. Good clients use multiples of [`ExportInfo::block_bytes_min`]; an export accepts any.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,27 +10,28 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-/// Everything that a server serves: exports are looked up by name while a client negotiates.
+/// All exports of a server. A negotiation looks them up by name.
 #[async_trait]
 pub trait Exports: Send + Sync + 'static {
-    /// The names that a client is shown when it asks what there is.
+    /// Lists the names for a client that asks.
     async fn list(&self) -> Result<Vec<String>, OpenError>;
 
-    /// Opens `name` for one connection; the empty name means the default export, if there is one.
+    /// Opens `name` for one connection. The empty name means the default export, if there is one.
     ///
-    /// What is returned is dropped when the connection ends. An implementation that only allows
-    /// reading says so in [`ExportInfo::read_only`]; the server then refuses writes by itself.
+    /// The export is dropped when the connection ends. A read-only one says so in
+    /// [`ExportInfo::read_only`]; then the server itself refuses writes.
     async fn open(&self, name: &str, client: &ClientInfo) -> Result<Arc<dyn Export>, OpenError>;
 }
 
 /// One export, opened for one connection.
 ///
-/// The `try_` methods are the fast path: they are called on the connection's own task, allocate
-/// nothing, and must return without waiting. Their defaults always decline, so that only the
-/// asynchronous ones need to be written. Those run to their end even when the client has left.
+/// The `try_` methods are the fast path. They run on the connection's own task, allocate nothing,
+/// and must return without waiting. Their defaults always decline, so an implementation needs only
+/// the asynchronous ones. Those run to their end even when the client has left.
 #[async_trait]
 pub trait Export: Send + Sync + 'static {
-    /// What the client is told; asked once for each connection, so a resize is seen by new ones.
+    /// Describes the export for the client. Called once for each connection, so only new ones see a
+    /// resize.
     fn info(&self) -> ExportInfo;
 
     /// Fills all of `buf` from `offset` if that is possible without waiting.
@@ -48,8 +48,8 @@ pub trait Export: Send + Sync + 'static {
         Attempt::WouldBlock
     }
 
-    /// Flushes, as [`Export::flush`], if everything is durable already or can be made so at once: a
-    /// quick disk may be waited for here, for a millisecond or so.
+    /// Flushes, as [`Export::flush`], if everything is durable already or can become so at once.
+    /// This may wait for a quick disk, for a millisecond or so.
     fn try_flush(&self) -> Attempt<()> {
         Attempt::WouldBlock
     }
@@ -57,12 +57,12 @@ pub trait Export: Send + Sync + 'static {
     /// Fills all of `buf` from `offset`.
     async fn read(&self, offset: u64, buf: &mut [u8]) -> Result<Content, IoError>;
 
-    /// Writes `data` at `offset`; once it returns, every later read sees it. With `fua` it is
-    /// also durable before this returns.
+    /// Writes `data` at `offset`. Once it returns, every later read sees the data. With `fua` the
+    /// data is also durable before this returns.
     async fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<(), IoError>;
 
-    /// Makes durable every write, trim and zeroing whose answer was given before this call, on
-    /// any connection to the same volume.
+    /// Makes durable every write, trim and zeroing that was answered before this call, on any
+    /// connection to the volume.
     async fn flush(&self) -> Result<(), IoError>;
 
     /// Says that the content of the range is no longer needed.
@@ -76,27 +76,27 @@ pub trait Export: Send + Sync + 'static {
         options: ZeroesOptions,
     ) -> Result<(), IoError>;
 
-    /// Fetches the range ahead of reads that are expected; a hint. Returns when it is there, or
-    /// can't be had: what is under way is bounded by how many of these calls are.
+    /// Prefetches the range for expected reads; a hint. Returns when the range is there, or can't
+    /// be fetched: the number of these calls bounds the fetches under way.
     async fn cache(&self, offset: u64, len: u64) -> Result<(), IoError>;
 
-    /// What is allocated from `offset` on: at least one extent, in order and without gaps. Extents
-    /// may end before or past `offset + len`; the server cuts them.
+    /// Tells what is allocated from `offset` on: at least one extent, in order and without gaps.
+    /// Extents may end before or past `offset + len`; the server cuts them.
     async fn block_status(&self, offset: u64, len: u64) -> Result<Vec<StatusExtent>, IoError>;
 }
 
 /// The outcome of a fast-path call.
 #[derive(Debug)]
 pub enum Attempt<T> {
-    /// It is done; the same as the asynchronous call having returned this.
+    /// Done, as if the asynchronous call had returned this.
     Done(T),
-    /// It would have to wait: ask again with the asynchronous call. Nothing has happened.
+    /// The call would have to wait. Nothing has happened: call the asynchronous one.
     WouldBlock,
-    /// It failed, and the asynchronous call would fail too.
+    /// The call failed, and the asynchronous one would fail too.
     Failed(IoError),
 }
 
-/// What a read produced.
+/// Result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// The buffer holds the bytes.
@@ -105,7 +105,7 @@ pub enum Content {
     Zeroes,
 }
 
-/// How [`Export::write_zeroes`] is to go about it.
+/// Options of [`Export::write_zeroes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ZeroesOptions {
     /// Durable before the answer.
@@ -123,14 +123,14 @@ pub struct StatusExtent {
     pub len_bytes: u64,
     /// No space is allocated for it.
     pub hole: bool,
-    /// It reads as zeroes.
+    /// Reads as zeroes.
     pub zero: bool,
 }
 
-/// What a client is told of an export.
+/// Description of an export for a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportInfo {
-    /// The export's own name: differs from the one asked for when that was the default export.
+    /// The export's own name. It differs from the requested one when that was the default export.
     pub name: String,
     /// A line for people; empty if there is nothing to say.
     pub description: String,
@@ -138,25 +138,25 @@ pub struct ExportInfo {
     pub size_bytes: u64,
     /// Writes of every kind are refused by the server.
     pub read_only: bool,
-    /// Requests are served best in multiples of this, which clients are told as the minimum; a power
-    /// of two, 512 or more. Any other is served, too: some clients never ask, some don't heed it.
+    /// A power of two, 512 or more, in whose multiples requests are served best. Clients see it as
+    /// the minimum. The server takes others, too: some clients never ask, and some don't heed it.
     pub block_bytes_min: u32,
     /// Requests should be aligned to this; a power of two.
     pub block_bytes_preferred: u32,
 }
 
-/// Who opens an export.
+/// The client that opens an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientInfo {
-    /// A number of this server's that is never used again.
+    /// A number of this server that is never used again.
     pub connection: u64,
     /// The other end, for logs and for people: `unix` or an address with its port.
     pub peer: String,
-    /// Why the export is opened.
+    /// The purpose of opening.
     pub purpose: Purpose,
 }
 
-/// Why an export is opened.
+/// Purpose of opening an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Only [`Export::info`] is wanted: nothing needs to be claimed.
@@ -165,32 +165,32 @@ pub enum Purpose {
     Serve,
 }
 
-/// Why an export can't be opened; the text goes to the client.
+/// Says why an export can't be opened. The text goes to the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// There is no such export.
     #[error("there is no export '{name}'; list the exports to see which there are")]
     NotFound {
-        /// The name that was asked for.
+        /// The requested name.
         name: String,
     },
-    /// Somebody else holds it.
+    /// Another client has it.
     #[error("export '{name}' is in use by {holder}")]
     Busy {
         /// The export's name.
         name: String,
-        /// Who holds it.
+        /// The client that has it.
         holder: String,
     },
-    /// It exists, and this client may not open it.
+    /// This client may not open the export.
     #[error("{0}")]
     Denied(String),
-    /// It can't be served now; trying later makes sense.
+    /// The export can't be served now; trying later makes sense.
     #[error("{0}")]
     Unavailable(String),
 }
 
-/// What went wrong with a request, as far as a client must know.
+/// Kind of a failed request, as far as a client must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IoErrorKind {
     /// A write to something that is read-only.
@@ -203,11 +203,12 @@ pub enum IoErrorKind {
     NoSpace,
     /// Not possible here (for a fast zeroing: not fast).
     NotSupported,
-    /// This connection can't go on, and a new one may, on the same state: the server answers what it
-    /// can and closes it, so that the client asks again there. Never for an export that may hold
-    /// something else then: clients that reconnect by themselves keep what they remember.
+    /// This connection can't go on, and a new one may, on the same state. The server answers what
+    /// it can and closes the connection, so that the client asks again on another. Never for an
+    /// export that may hold another state then: clients that reconnect by themselves keep their
+    /// memory of it.
     Reconnect,
-    /// More was asked for at once than can be given.
+    /// The request is larger than the server can serve at once.
     TooLarge,
 }
 
@@ -215,9 +216,9 @@ pub enum IoErrorKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct IoError {
-    /// What the client is to make of it.
+    /// The kind, for the client.
     pub kind: IoErrorKind,
-    /// What happened to what, for logs and for protocols that carry text.
+    /// The event and its object, for logs and for protocols that carry text.
     pub message: Cow<'static, str>,
 }
 

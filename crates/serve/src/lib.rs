@@ -1,15 +1,15 @@
-//! What a guest talks to: block protocols, over two small traits that the engine implements.
+//! The guest's side: block protocols, over two small traits that the engine implements.
 //!
 //! Participants: a *client* (QEMU, the kernel, libnbd) on a socket; this crate, which speaks the
-//! protocol; and an [`Exports`] with its [`Export`]s, which store the bytes.
+//! protocol; an [`Exports`] with its [`Export`]s, which store the bytes.
 //!
-//! This crate doesn't know volumes, snapshots, logs or buckets, and keeps no data of its own: an
-//! acknowledgement on the wire is one that the [`Export`] gave. What must hold:
+//! This crate does not know volumes, snapshots, logs or buckets, and keeps no data of its own. An
+//! acknowledgement on the wire is one that the [`Export`] gave. Must hold:
 //!
 //! - every byte that arrives is hostile: none makes it panic, or allocate past [`nbd::Limits`];
 //! - a reply is sent once for each request, and only after the export has answered;
-//! - a request that reached the export is always driven to its end, even when its client is gone:
-//!   futures of an export are never cancelled half-way.
+//! - a request that reached the export always runs to its end, even when its client is gone: the
+//!   server never cancels futures of an export half-way.
 
 mod export;
 pub mod memory;

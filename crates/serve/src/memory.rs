@@ -1,7 +1,8 @@
 //! An export in memory: the reference for the traits' meaning, for tests, examples and benches.
 //!
-//! Sparse in pages; what was never written, or was trimmed or zeroed with leave to punch holes,
-//! takes no memory and reads as zeroes. Everything is "durable" at once, and nothing ever waits.
+//! Sparse in pages. Ranges that were never written, or were trimmed or zeroed with leave to punch
+//! holes, take no memory and read as zeroes. Everything is "durable" at once, and nothing ever
+//! waits.
 
 use std::sync::Arc;
 
@@ -41,14 +42,14 @@ impl MemoryExport {
         Self { info, pages: (0..count).map(|_| Page::default()).collect() }
     }
 
-    /// The same disk, but writes are refused.
+    /// Refuses writes from now on.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.info.read_only = true;
         self
     }
 
-    /// The parts of a range that lie in one page each: page, start in it, length.
+    /// Splits a range into its parts in one page each: page, start in it, length.
     fn parts(&self, offset: u64, len: u64) -> impl Iterator<Item = (&Page, usize, usize)> {
         let end = offset + len;
         let mut at = offset;
@@ -183,7 +184,7 @@ pub struct FixedExports {
 }
 
 impl FixedExports {
-    /// Serves these.
+    /// Serves these exports.
     #[must_use]
     pub fn new(exports: Vec<Arc<dyn Export>>) -> Self {
         Self { exports }

@@ -3,13 +3,13 @@
 //! In layers, each of which knows only those above it in this list:
 //!
 //! - [`wire`]: every number and message of the protocol, as pure encoding and decoding;
-//! - `check`: which requests are well formed, as a pure function of request and export;
+//! - `check`: the check of a request's form, as a pure function of request and export;
 //! - `negotiate`: from the first byte of a connection to an opened export;
 //! - `session`: requests and replies;
 //! - `server`: listeners, limits, counting, shutting down; `threads`: what sessions run on.
 //!   `quiet`: how often it tells of what clients do.
 //!
-//! Not here: TLS (`STARTTLS` is answered with "unsupported"; negotiation and session run over any
+//! Missing: TLS (`STARTTLS` is answered with "unsupported"; negotiation and session run over any
 //! `AsyncRead + AsyncWrite`, which is the seam for it), extended headers, the oldstyle handshake.
 
 mod budget;

@@ -1,12 +1,12 @@
-//! How many bytes all connections hold together, and which connection may hold more.
+//! The bytes that all connections hold together, and the connection that may hold more.
 //!
 //! A large request takes its room here before a buffer for it is allocated. A connection that finds none waits in a
 //! queue, and is woken when it is first in it and room was given back. One connection at a time may go beyond the
 //! budget, so that a large request is served however much the others hold, and for however long. One that goes beyond it
 //! and waits for the bucket lets the large ones behind it wait, too.
 //!
-//! Small requests are counted and never wait for others: a connection that holds nothing may always go on with one (see
-//! [`super::Limits`]).
+//! Small requests are counted and never wait for others. A connection that holds nothing may always
+//! go on with one (see [`super::Limits`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,16 +20,16 @@ use parking_lot::Mutex;
 pub(crate) struct Budget {
     used: AtomicUsize,
     max: usize,
-    /// Whether the queue may not be empty: who gives room back looks here first.
+    /// True if the queue may not be empty. A share that gives room back looks here first.
     is_waited_for: AtomicBool,
     queue: Mutex<Queue>,
 }
 
-/// Connections that wait for room, by number, in the order in which they came.
+/// Connections that wait for room, by number, in the order of their coming.
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<(u64, Waker)>,
-    /// The connection that holds more than the budget has.
+    /// The connection that holds more than the budget.
     beyond: Option<u64>,
 }
 
@@ -39,7 +39,7 @@ impl Budget {
         Arc::new(Self { used, max, is_waited_for, queue: Mutex::default() })
     }
 
-    /// Bytes that all connections hold now.
+    /// Bytes that all connections hold.
     pub(crate) fn used_bytes(&self) -> usize {
         self.used.load(Ordering::SeqCst)
     }
@@ -59,14 +59,14 @@ impl Queue {
     }
 }
 
-/// One connection's share; given back when it is dropped.
+/// One connection's share; dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Budget>,
-    /// The connection's.
+    /// The connection's number.
     number: u64,
     mine: usize,
-    /// It went beyond the budget, and may still be there.
+    /// True if it went beyond the budget, and may still be there.
     may_be_beyond: bool,
     waits: bool,
 }
@@ -76,7 +76,7 @@ impl Share {
         Self { budget, number, mine: 0, may_be_beyond: false, waits: false }
     }
 
-    /// Says how much the connection holds now.
+    /// Sets the bytes that the connection holds.
     pub(crate) fn set(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.mine, bytes);
         if bytes > before {
@@ -88,7 +88,7 @@ impl Share {
         }
     }
 
-    /// Lets another go beyond the budget, once this connection holds nothing.
+    /// Lets another connection go beyond the budget, once this one holds nothing.
     fn come_back(&mut self) {
         if self.mine > 0 || !std::mem::take(&mut self.may_be_beyond) {
             return;
@@ -97,12 +97,12 @@ impl Share {
         queue.beyond = queue.beyond.filter(|number| *number != self.number);
     }
 
-    /// Takes room for `bytes` more, which the next [`Self::set`] must count. If there is none, the task is woken when
-    /// there may be.
+    /// Takes room for `bytes` more, which the next [`Self::set`] must count. If there is none, the
+    /// task is woken when there may be.
     pub(crate) fn poll_take(&mut self, cx: &Context<'_>, bytes: usize) -> bool {
         let budget = &*self.budget;
         let mut queue = budget.queue.lock();
-        // Before the count is read: who gives room back from now on wakes the first.
+        // Before the count is read: a share that gives room back from now on wakes the first.
         budget.is_waited_for.store(true, Ordering::SeqCst);
         let is_next = queue.waiting.front().is_none_or(|(first, _)| *first == self.number);
         let used = budget.used_bytes();
@@ -130,7 +130,7 @@ impl Share {
         true
     }
 
-    /// Leaves the queue to those behind.
+    /// Leaves the queue to the connections behind.
     pub(crate) fn stop_waiting(&mut self) {
         if !std::mem::take(&mut self.waits) {
             return;

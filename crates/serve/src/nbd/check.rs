@@ -1,14 +1,14 @@
-//! Which requests are well formed: a pure function of the request and of what is served.
+//! The check of a request's form: a pure function of the request and the export.
 //!
-//! Whatever passes lies inside the export and is allowed on it; nothing that is refused has any
-//! effect. Alignment is no matter of form: a client that never negotiated block sizes may ask for any
-//! bytes, and some that did (nbdfuse) do so, too. The order of the checks is the order in which a client would want to
-//! know: what it asks for, whether it may, whether it fits.
+//! A request that passes lies inside the export and is allowed on it. A refused one has no effect.
+//! Alignment is no matter of form: a client that never negotiated block sizes may ask for any
+//! bytes. Some clients that did (nbdfuse) do so, too. The checks come in the order of a client's
+//! interest: the request's meaning, its permission, its place.
 
 use super::wire::{PAYLOAD_BYTES_MAX, Request, command, command_flag as flag};
 use crate::export::{ExportInfo, IoError, IoErrorKind, ZeroesOptions};
 
-/// What a request is checked against.
+/// The facts that a request is checked against.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) size_bytes: u64,
@@ -38,7 +38,7 @@ pub(crate) enum Command {
     BlockStatus { one: bool },
 }
 
-/// Checks `request`, or says what the client is told.
+/// Checks `request`. Gives its command, or the error for the client.
 pub(crate) fn check(request: &Request, shape: &Shape) -> Result<Command, IoError> {
     let fua = request.flags & flag::FUA != 0;
     let (command, allowed_flags) = match request.command {
@@ -63,7 +63,7 @@ pub(crate) fn check(request: &Request, shape: &Shape) -> Result<Command, IoError
         command::BLOCK_STATUS => return Err(invalid("no metadata context was selected")),
         _ => return Err(invalid("unknown command")),
     };
-    // FUA is allowed with every command, and means nothing to those that don't write.
+    // FUA is allowed with every command, and means nothing to commands that don't write.
     if request.flags & !(allowed_flags | flag::FUA) != 0 {
         return Err(invalid("unknown flags for this command"));
     }

@@ -1,23 +1,24 @@
-//! What the server tells a connection: go on, drain, or stop at once. Orders only ever rise.
+//! The server's order to a connection: go on, drain, or stop at once. Orders only ever rise.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Waker};
 
 use futures::task::AtomicWaker;
 
-/// The state that a connection is to be in.
+/// The wanted state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Order {
     /// Serve requests.
     Serve = 0,
-    /// Answer what was begun, take nothing new, then close: the client asks again elsewhere.
+    /// Answer the requests that have begun, take no new one, then close: the client asks again
+    /// elsewhere.
     Drain = 1,
-    /// Close the socket now; what was begun still runs to its end.
+    /// Close the socket now. Requests that have begun still run to their end.
     Kill = 2,
 }
 
-/// One connection's order, with the one task that waits for it to change.
+/// One connection's order, and the one task that waits for it to change.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     order: AtomicU8,
@@ -25,19 +26,19 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Raises the order; a lower one than given before is ignored.
+    /// Raises the order. Ignores a lower one than the present.
     pub(crate) fn give(&self, order: Order) {
         self.order.fetch_max(order as u8, Ordering::AcqRel);
         self.waker.wake();
     }
 
-    /// The order now; the connection's task is woken when it rises afterwards.
+    /// Gives the order; the connection's task is woken when it rises afterwards.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Order {
         self.register(cx.waker());
         self.now()
     }
 
-    /// The order now.
+    /// Gives the order.
     pub(crate) fn now(&self) -> Order {
         match self.order.load(Ordering::Acquire) {
             0 => Order::Serve,

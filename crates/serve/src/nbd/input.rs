@@ -1,5 +1,5 @@
-//! A connection's receive buffer: what has arrived and isn't consumed yet. Negotiation hands it
-//! on to transmission, as a client may send requests before it has seen the last option's reply.
+//! A connection's receive buffer: bytes that have arrived and are not consumed. Negotiation passes
+//! it on to transmission, as a client may send requests before it has seen the last option's reply.
 
 use std::io;
 use std::pin::Pin;
@@ -7,12 +7,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// Size of the buffer. A Unix socket holds about 200 KiB, so that one read can take all that is
-/// there: 32 writes of 4 KiB and more. Memory that was never reached isn't resident.
+/// Size of the buffer. A Unix socket holds about 200 KiB, so one read can take all of it: 32 writes
+/// of 4 KiB and more. Memory that was never reached is not resident.
 const INPUT_BYTES: usize = 256 << 10;
 
-/// A read is offered at least this much room. Everything that must be contiguous in the buffer
-/// (an option with its data, a small write) is at most [`CONTIGUOUS_BYTES_MAX`] long.
+/// The least room that a read is offered. Everything that must be contiguous in the buffer (an
+/// option with its data, a small write) is at most [`CONTIGUOUS_BYTES_MAX`] long.
 const ROOM_BYTES_MIN: usize = 64 << 10;
 
 /// The longest run of bytes that [`Input`] can ever hold in one piece.
@@ -31,7 +31,7 @@ impl Input {
         Self { buf: vec![0; INPUT_BYTES], start: 0, end: 0 }
     }
 
-    /// What has arrived and isn't consumed.
+    /// The bytes that have arrived and are not consumed.
     pub(crate) fn available(&self) -> &[u8] {
         &self.buf[self.start..self.end]
     }
@@ -45,7 +45,7 @@ impl Input {
         }
     }
 
-    /// Whether there is no more room until something is consumed.
+    /// True if there is no more room until bytes are consumed.
     pub(crate) fn is_full(&self) -> bool {
         self.end - self.start > CONTIGUOUS_BYTES_MAX
     }

@@ -1,8 +1,8 @@
 //! From the first byte of a connection to an opened export.
 //!
 //! The client's whole part has a deadline, which stands still while an export is opened. Every
-//! option is answered before the next is read, so a client can't pile up work. Nothing here is
-//! claimed for a client that only asks.
+//! option is answered before the next is read, so a client can't pile up work. A client that only
+//! asks claims nothing.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -22,9 +22,9 @@ use super::wire::{
 };
 use crate::export::{ClientInfo, Export, ExportInfo, Exports, OpenError, Purpose};
 
-/// Longest data of an option that is looked at: a name and some metadata queries of full length.
+/// Longest data of an option that is read: a name and some metadata queries of full length.
 const OPTION_BYTES_MAX: u32 = 32 << 10;
-/// Longer data than this isn't even skipped: the client is broken or hostile.
+/// Longest data of an option that is skipped. A client that sends more is broken or hostile.
 const OPTION_SKIP_BYTES_MAX: u32 = 1 << 20;
 /// Options that one client may send; tools send fewer than ten for each export they look at.
 const OPTIONS_MAX: usize = 4096;
@@ -34,11 +34,11 @@ pub(crate) struct Agreed {
     pub(crate) export: Arc<dyn Export>,
     pub(crate) info: ExportInfo,
     pub(crate) shape: Shape,
-    /// What the client has sent beyond the negotiation.
+    /// Bytes of the client beyond the negotiation.
     pub(crate) input: Input,
 }
 
-/// Why a negotiation ended without an export.
+/// Says why a negotiation ended without an export.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NegotiateError {
     #[error("the client left during the negotiation")]
@@ -107,7 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
         Err(NegotiateError::Protocol("too many options"))
     }
 
-    /// Answers one option; an export is returned when transmission begins.
+    /// Answers one option. Gives an export when transmission begins.
     async fn option(
         &mut self,
         option: u32,
@@ -279,7 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
         Ok(())
     }
 
-    /// Contexts hold for the export that they were selected for, under the name that was used.
+    /// Contexts hold for the export that they were selected for, under the name of the selection.
     fn keep_meta_only_for(&mut self, name: &str) {
         if self.meta_for.as_deref() != Some(name) {
             self.meta_for = None;
@@ -308,7 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
     }
 }
 
-/// The connection during the negotiation: every wait ends at the deadline, or when told to.
+/// The connection during the negotiation. Every wait ends at the deadline, or at an order.
 struct Line<'a, S> {
     stream: &'a mut S,
     input: Input,

@@ -1,4 +1,4 @@
-//! Listeners and connections: who is connected, how many may be, and how it all ends.
+//! Listeners and connections: their number, their bound, and their end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -20,24 +20,24 @@ use super::session::Session;
 use super::threads::SessionThreads;
 use crate::export::{ClientInfo, Exports, Purpose};
 
-/// How long accepting pauses when the system has no descriptors left: long enough not to spin,
-/// short enough that a client's connect doesn't time out.
+/// Pause of accepting when the system has no descriptors left. Long enough not to spin, short
+/// enough that a client's connect does not time out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A TCP client that is silent for this long is asked whether it is still there, as a guest whose
-/// host has died must not stay a connected client for ever.
+/// Silence of a TCP client after which the system asks whether it is there. A guest whose host has
+/// died must not stay a connected client for ever.
 const TCP_KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
-/// How a shutdown went.
+/// Outcome of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Connections that ended in time, with every reply that they were owed.
+    /// Connections that ended in time, with all their replies.
     pub finished: usize,
     /// Connections that were cut off when the time was up.
     pub cut: usize,
 }
 
-/// An NBD server. Clones are handles to the same one.
+/// An NBD server. Clones share it.
 #[derive(Clone)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -47,7 +47,7 @@ struct Shared {
     exports: Arc<dyn Exports>,
     limits: Limits,
     budget: Arc<Budget>,
-    /// Where sessions run; without it, where they were accepted.
+    /// The threads of sessions; without it, sessions run on the accepting runtime.
     threads: Option<SessionThreads>,
     seats: Mutex<Seats>,
     /// Changes whenever a connection ends.
@@ -81,7 +81,7 @@ struct Seats {
 
 struct Seat {
     control: Arc<Control>,
-    /// The export's own name, once there is one.
+    /// The export's own name, once one is open.
     export: Option<String>,
 }
 
@@ -92,7 +92,7 @@ impl Server {
         Self::build(exports, limits, None)
     }
 
-    /// The same with sessions on threads of their own. What a request has to wait for still runs
+    /// As [`Self::new`], with sessions on threads of their own. Requests that must wait still run
     /// on the runtime that accepts connections.
     #[must_use]
     pub fn on_threads(exports: Arc<dyn Exports>, limits: Limits, threads: SessionThreads) -> Self {
@@ -146,7 +146,7 @@ impl Server {
         .await;
     }
 
-    /// Serves one connection that somebody else has accepted (or wrapped, say in TLS), until its
+    /// Serves one connection that the caller has accepted (or wrapped, say in TLS), until its
     /// client has gone. `peer` names the other end for people.
     pub async fn serve_stream<S>(&self, stream: S, peer: String)
     where
@@ -159,7 +159,7 @@ impl Server {
         serve(place, stream, peer, Handle::current()).await;
     }
 
-    /// How many clients each export has, by the export's own name.
+    /// Number of clients of each export, by the export's own name.
     #[must_use]
     pub fn clients(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
@@ -171,15 +171,15 @@ impl Server {
         counts
     }
 
-    /// Bytes of payload, both ways, that the server holds for all its clients.
+    /// Bytes of payload, both ways, that the server holds for all clients.
     #[must_use]
     pub fn bytes_in_flight(&self) -> usize {
         self.shared.budget.used_bytes()
     }
 
-    /// Closes every connection to the export of this name, without further replies, and waits
-    /// until what they had begun has ended. Returns how many there were. A client that connects
-    /// meanwhile isn't affected: whoever must keep clients out refuses to open the export.
+    /// Closes every connection to the export of this name, without further replies. Waits until
+    /// their requests have ended. Gives their number. A client that connects meanwhile is not
+    /// affected: to keep clients out, refuse to open the export.
     pub async fn disconnect(&self, export: &str) -> usize {
         let mut departures = self.shared.departures.subscribe();
         let killed = self.give_order(Order::Kill, |seat| seat.export.as_deref() == Some(export));
@@ -192,9 +192,9 @@ impl Server {
         killed.len()
     }
 
-    /// Stops accepting, lets the requests in flight end and their replies go out, and takes no new
-    /// ones. No request is answered with an error: a client that reconnects asks again.
-    /// Connections that aren't done after `drain_time_max` are cut off.
+    /// Stops accepting, lets requests in flight end and their replies go out, and takes no new
+    /// ones. No request gets an error: a client that reconnects asks again. Cuts off connections
+    /// that are not done after `drain_time_max`.
     pub async fn shutdown(&self, drain_time_max: Duration) -> Drained {
         let mut departures = self.shared.departures.subscribe();
         self.shared.closing.send_replace(true);
@@ -243,7 +243,7 @@ impl Server {
         }
     }
 
-    /// Serves a connection on the thread whose turn it is; `open` makes its stream there.
+    /// Serves a connection on the thread whose turn it is. `open` makes its stream there.
     fn welcome<S>(&self, peer: String, open: impl FnOnce() -> io::Result<S> + Send + 'static)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -269,7 +269,7 @@ impl Server {
     fn take_place(&self) -> Option<Place> {
         let mut seats = self.shared.seats.lock();
         let full = seats.taken.len() >= self.shared.limits.connections_max;
-        // Asked under the lock, so that a shutdown tells everybody who has a seat.
+        // Asked under the lock, so that a shutdown reaches every connection with a seat.
         if full || *self.shared.closing.borrow() {
             return None;
         }
@@ -281,7 +281,7 @@ impl Server {
     }
 }
 
-/// A connection's entry among the seats; given up when it is dropped.
+/// A connection's entry among the seats; dropping it gives it up.
 struct Place {
     shared: Arc<Shared>,
     number: u64,
@@ -303,7 +303,7 @@ impl Drop for Place {
     }
 }
 
-/// One connection, from its first byte to its last. What its requests wait for runs on `slow`.
+/// Serves one connection, from its first byte to its last. Requests that must wait run on `slow`.
 async fn serve<S>(place: Place, mut stream: S, peer: String, slow: Handle)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

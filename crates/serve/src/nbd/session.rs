@@ -1,17 +1,17 @@
 //! One connection after its negotiation: requests in, replies out, on one task.
 //!
-//! The task takes what has arrived, gives every whole request to the export's fast path, and
-//! writes all replies with one call; only then does it look for more. So a busy connection costs
-//! two system calls for as many requests as came together. A request that would have to wait
+//! The task takes the bytes that have arrived, gives every whole request to the export's fast path,
+//! and writes all replies with one call. Only then does it look for more. So a busy connection
+//! costs two system calls for all requests that came together. A request that would have to wait
 //! becomes a future, driven from the same task ([`slow`]), and its reply joins the same queue.
 //!
-//! What must hold:
-//! - a request is given to the export after every reply that was sent before it arrived was
-//!   decided: requests are taken in order, and a reply is never sent before the export's answer;
-//! - futures of the export are driven to their end, also when the client has gone;
-//! - a stop is no error: what was begun is answered, what was not is left unanswered, and the
-//!   connection is closed, so that a client that reconnects asks again (QEMU's `reconnect-delay`);
-//! - what is held for the client is bounded: past a limit nothing more is read.
+//! Must hold:
+//! - the export gets a request after the decision of every reply that was sent before it arrived.
+//!   Requests are taken in order, and a reply is never sent before the export's answer;
+//! - futures of the export run to their end, also when the client has gone;
+//! - a stop is no error. Requests that have begun are answered, others are not, and the connection
+//!   is closed. So a client that reconnects asks again (QEMU's `reconnect-delay`);
+//! - memory for the client is bounded: past a limit the session reads nothing more.
 
 mod deadline;
 mod dispatch;
@@ -41,13 +41,13 @@ use super::limits::Limits;
 use super::negotiate::Agreed;
 use crate::export::Export;
 
-/// While more than this waits to be written, no further request is taken: the first replies of a
-/// batch must not wait for the last, and what is written should still be in the processor's cache.
+/// Bytes of waiting replies past which no further request is taken. The first replies of a batch
+/// must not wait for the last, and should be written from the processor's cache.
 const OUTPUT_PAUSE_BYTES: usize = 256 << 10;
 
-/// The most that is taken out of a socket before it is closed: more than a client's socket holds.
+/// The most bytes read from a socket before it is closed: more than a client's socket holds.
 const PARTING_BYTES_MAX: usize = 64 << 20;
-/// How much of it at once.
+/// Bytes of one such read.
 const PARTING_READ_BYTES: usize = 64 << 10;
 
 /// A connection that serves requests.
@@ -66,17 +66,17 @@ pub(crate) struct Session<S> {
     slow_bytes: usize,
     /// False once the client has said or shown that it sends nothing more.
     input_open: bool,
-    /// The export has said that another connection must go on.
+    /// True once the export has said that another connection must go on.
     must_reconnect: bool,
     linger: Option<Pin<Box<Sleep>>>,
-    /// How many large writes began.
+    /// Number of large writes that began.
     payloads: u64,
-    /// For the client to send the rest of a large write.
+    /// Time for the client to send the rest of a large write.
     sending: Deadline,
-    /// For the client to take the first of many replies.
+    /// Time for the client to take the first of many replies.
     taking: Deadline,
     failures: u64,
-    /// Where what waits runs.
+    /// The runtime of requests that must wait.
     elsewhere: Handle,
 }
 
@@ -112,16 +112,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Serves until the client has gone and everything that it began has ended. Returns the
-    /// number of requests that failed for reasons other than the client's own.
+    /// Serves until the client has gone and all its requests have ended. Gives the number of
+    /// requests that failed for reasons other than the client's own.
     pub(crate) async fn run(mut self) -> u64 {
         poll_fn(|cx| self.poll_run(cx)).await;
         self.part().await;
         self.failures
     }
 
-    /// Closes a connection whose client may still be sending. What it has sent is taken out of the
-    /// socket first: closing over unread bytes resets a TCP connection, and replies can get lost.
+    /// Closes a connection whose client may still be sending. Reads its remaining bytes first:
+    /// closing over unread bytes resets a TCP connection, and replies can get lost.
     async fn part(&mut self) {
         let is_leaving = self.is_leaving();
         let Some(mut stream) = self.stream.take().filter(|_| is_leaving) else { return };
@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         .await;
     }
 
-    /// Whether nothing new is taken, and the connection is closed when all is answered.
+    /// True if nothing new is taken, and the connection is closed when all is answered.
     fn is_leaving(&self) -> bool {
         self.must_reconnect || self.control.now() != Order::Serve
     }
@@ -176,13 +176,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Whether nothing is left to be done. Only asked when nothing could be done just now.
+    /// True if nothing is left to be done. Only asked when nothing could be done just now.
     fn is_over(&self) -> bool {
         let ends = !self.input_open || self.is_leaving();
         ends && self.slow.is_empty() && self.output.is_empty()
     }
 
-    /// Everything that is held for this client and grows with what it asks for, in bytes.
+    /// Bytes held for this client that grow with its requests.
     fn held_bytes(&self) -> usize {
         self.slow_bytes + self.output.len() + self.incoming.held_bytes()
     }
@@ -256,21 +256,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         true
     }
 
-    /// Takes nothing more from the client; what has been begun is still answered.
+    /// Takes nothing more from the client. Requests that have begun are still answered.
     fn stop_reading(&mut self) {
         self.input_open = false;
         self.input.consume(usize::MAX / 2);
         self.incoming = Incoming::Header;
     }
 
-    /// Closes the socket. What the export is doing goes on.
+    /// Closes the socket. The export's work goes on.
     fn hang_up(&mut self) {
         self.stop_reading();
         self.stream = None;
         self.output.clear();
     }
 
-    /// Cuts off a client that takes too long over what others may wait for. True when it was.
+    /// Cuts off a client that takes too long over a transfer that others may wait for. True if it
+    /// did.
     fn poll_transfers(&mut self, cx: &mut Context<'_>) -> bool {
         let time_max = self.limits.transfer_time_max;
         let is_sent = matches!(self.incoming, Incoming::Payload { .. });
@@ -288,8 +289,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         true
     }
 
-    /// Gives a client from which nothing more is taken a bounded time to take its replies. True when that
-    /// time is over, and the connection was closed for it.
+    /// Gives a client from which nothing more is taken a bounded time to take its replies. True if
+    /// that time is over, and the connection was closed for it.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> bool {
         let ends = !self.input_open || self.is_leaving();
         let blocked = ends && !self.output.is_empty();

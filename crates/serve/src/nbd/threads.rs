@@ -1,8 +1,8 @@
-//! Threads that sessions run on, each with a runtime of its own.
+//! Threads for sessions, each with a runtime of its own.
 //!
-//! A connection stays on one thread. On a runtime whose threads share their work, every request of a
-//! busy connection costs a second look for events and now and then the waking of another thread:
-//! measured, a third of the server's time on small requests. What a request waits for runs elsewhere.
+//! A connection stays on one thread. On a runtime with shared work, every request of a busy
+//! connection costs a second look for events. Now and then it wakes another thread. That was a
+//! third of the server's time on small requests. Requests that must wait run elsewhere.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// Threads for sessions. They end, and cut what still runs on them, when this is dropped.
+/// Threads for sessions. Dropping this ends them, and cuts off the work that still runs on them.
 #[derive(Debug)]
 pub struct SessionThreads {
     threads: Vec<(Handle, oneshot::Sender<()>)>,

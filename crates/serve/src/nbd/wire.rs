@@ -1,10 +1,10 @@
 //! The protocol's numbers and messages: pure encoding and decoding, for both ends.
 //!
-//! Participants: client and server. Goals: every message that this server understands can be
-//! encoded and decoded here, from byte slices, with no I/O and no state. Non-goals: what a message
-//! means for an export, and in which order messages may come.
+//! Participants: client and server. Goals: encode and decode every message that this server
+//! understands, from byte slices, with no I/O and no state. Non-goals: a message's meaning for an
+//! export, and the order of messages.
 //!
-//! All integers are big-endian. The protocol is described in the NBD project's `doc/proto.md`.
+//! All integers are big-endian. The NBD project's `doc/proto.md` describes the protocol.
 
 mod errno;
 mod options;
@@ -35,11 +35,11 @@ pub const MAGIC_SIMPLE_REPLY: u32 = 0x6744_6698;
 /// Before a chunk of a structured reply.
 pub const MAGIC_CHUNK: u32 = 0x668e_33ef;
 
-/// The longest string that the protocol allows, and the longest name that is looked at, in bytes.
+/// The longest string of the protocol, and the longest name that is read, bytes.
 pub const STRING_BYTES_MAX: usize = 4096;
 
-/// The largest payload of a read or write, in bytes; what is advertised as maximum block size,
-/// and what the protocol lets clients assume where they don't ask.
+/// The largest payload of a read or write, bytes. The server advertises it as the maximum block
+/// size, and the protocol lets clients assume it where they don't ask.
 pub const PAYLOAD_BYTES_MAX: u32 = 32 << 20;
 
 /// Handshake flags, the same bits from both sides.
@@ -126,7 +126,7 @@ pub mod transmit {
     pub const SEND_WRITE_ZEROES: u16 = 1 << 6;
     /// The DF flag is understood.
     pub const SEND_DF: u16 = 1 << 7;
-    /// A flush covers what any connection was told is done.
+    /// A flush covers requests that were answered on any connection.
     pub const CAN_MULTI_CONN: u16 = 1 << 8;
     /// `CACHE` is understood.
     pub const SEND_CACHE: u16 = 1 << 10;
@@ -150,7 +150,7 @@ pub mod command {
     pub const CACHE: u16 = 5;
     /// Zero.
     pub const WRITE_ZEROES: u16 = 6;
-    /// What is allocated.
+    /// Allocation status.
     pub const BLOCK_STATUS: u16 = 7;
 }
 

@@ -1,4 +1,4 @@
-//! A client that does one thing at a time, and can do what no honest client does.
+//! A client that does one thing at a time, and can do things that no honest client does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use skerry_serve::{Export, Exports};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
-/// As a socket has it; smaller than many messages, so that they arrive in parts.
+/// Buffer of the pipe, like a socket's. Smaller than many messages, so that they arrive in parts.
 const PIPE_BYTES: usize = 16 << 10;
 
 pub(crate) const DISK_BYTES: u64 = 1 << 20;
@@ -53,7 +53,7 @@ pub(crate) struct Client {
     pub(crate) task: JoinHandle<()>,
     pub(crate) structured: bool,
     cookie: u64,
-    /// Offsets and lengths of reads that aren't answered.
+    /// Offsets and lengths of reads without an answer.
     reads: HashMap<u64, (u64, usize)>,
 }
 
@@ -88,7 +88,7 @@ impl Client {
         self.structured = true;
     }
 
-    /// Sends an option and collects its replies, up to the one that is the last.
+    /// Sends an option and collects its replies, up to the last one.
     pub(crate) async fn option(&mut self, option: u32, data: &[u8]) -> Vec<(u32, Vec<u8>)> {
         let header = OptionHeader { option, len: data.len() as u32 };
         self.stream.write_all(&header.encode()).await.expect("option");
@@ -229,7 +229,7 @@ impl Client {
         assert_eq!(reply.errno, 0);
     }
 
-    /// Whether the server closes the connection now, without another byte.
+    /// True if the server closes the connection now, without another byte.
     pub(crate) async fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.stream.read_to_end(&mut rest).await {

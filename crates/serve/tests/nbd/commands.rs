@@ -45,7 +45,7 @@ async fn compare_with_model(server: &Server, structured: bool, seed: u64) {
     assert_eq!(wiped.errno, 0);
     let mut model = vec![0u8; DISK_BYTES as usize];
     for _ in 0..200 {
-        // Now and then long enough to have buffers of their own.
+        // Now and then large enough for a buffer of its own.
         let sectors_max = if rng.random_ratio(1, 10) { 600 } else { 20 };
         // A client that has negotiated no block size may ask for any bytes.
         let unit = if rng.random() { 512 } else { 1 };

@@ -1,4 +1,4 @@
-//! Which reads the connection's own thread makes, and which it hands on.
+//! Tests which reads the connection's own thread makes, and which it passes on.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{Client, DISK_BYTES, serving};
 
-/// A disk that can answer every read at once. Notes the offsets of those it was asked to wait for.
+/// A disk that can answer every read at once. Notes the offsets of reads for which the server
+/// waits.
 struct Elsewhere {
     inner: MemoryExport,
     reads: Mutex<Vec<u64>>,
@@ -57,7 +58,7 @@ impl Export for Elsewhere {
     }
 }
 
-/// One thread unpacked all reads of a connection, however many stood in line.
+/// Once, one thread unpacked all reads of a connection, however many stood in line.
 #[tokio::test]
 async fn a_long_read_with_another_behind_it_is_made_elsewhere() {
     const LEN: u32 = 64 << 10;

@@ -1,4 +1,4 @@
-//! How connections end: by the client, by the server, and with requests in flight.
+//! Tests of the end of connections: by the client, by the server, and with requests in flight.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,7 +192,7 @@ async fn a_client_that_says_goodbye_and_takes_no_replies_is_cut_off() {
     client.write(0, &[1; 64 << 10]).await;
     client.send(command::READ, 0, 0, 64 << 10, &[]).await;
     client.send(command::DISC, 0, 0, 0, &[]).await;
-    // The connection holds less than the reply, and we don't read.
+    // The connection holds less than the reply, and the client does not read.
     let before = tokio::time::Instant::now();
     (&mut client.task).await.expect("ended");
     assert_eq!(before.elapsed(), skerry_serve::nbd::Limits::default().linger_time_max);

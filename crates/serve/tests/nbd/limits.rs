@@ -1,4 +1,4 @@
-//! What one client can make the server hold.
+//! Tests of the bounds on one client's memory in the server.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ async fn bytes_in_flight_are_bounded_for_a_connection_and_for_all() {
         for _ in 0..20 {
             client.send(command::READ, 0, 0, LEN, &[]).await;
         }
-        // Buffers are somewhat longer than what they are for, so two requests may reach the limit.
+        // Buffers are somewhat longer than their content, so two requests may reach the limit.
         gate.wait_until(|p| p.arrived >= 2).await;
         for passed in 1..20 {
             gate.let_pass(1);
@@ -58,7 +58,7 @@ async fn bytes_in_flight_are_bounded_for_a_connection_and_for_all() {
     }
 }
 
-/// A hint is answered when it has been followed, and what is on its way counts.
+/// A hint is answered when it has been followed, and its fetches count as bytes in flight.
 #[tokio::test]
 async fn what_is_cached_counts_as_bytes_in_flight() {
     let gate = Gate::shut("disk", DISK_BYTES);
@@ -105,7 +105,7 @@ async fn a_client_that_takes_no_replies_is_not_read_from() {
     let server = serving_with(Arc::new(FixedExports::new(vec![disk])), Limits::default());
     let mut client = Client::open(&server, "disk", false).await;
     client.write(0, &vec![1; DISK_BYTES as usize]).await;
-    // Far more requests than the server may take while nobody reads its replies.
+    // Far more requests than the server may take while the client reads no replies.
     let request = skerry_serve::nbd::wire::Request {
         flags: 0,
         command: command::READ,
@@ -162,14 +162,14 @@ fn long_disk() -> Server {
     serving_with(Arc::new(FixedExports::new(vec![disk])), limits)
 }
 
-/// A client that announces the longest write and sends so many bytes of it.
+/// A client that announces the longest write and sends `sent` bytes of it.
 async fn sender(server: &Server, sent: usize) -> Client {
     let mut client = Client::open(server, "disk", false).await;
     client.send(command::WRITE, 0, 0, LONG, &vec![7; sent]).await;
     client
 }
 
-/// The budget, one long request beyond it, and what small requests are assured of.
+/// Asserts the bound: the budget, one long request beyond it, and the assured small requests.
 fn assert_bounded(server: &Server, clients: usize) {
     let limits = Limits::default();
     let bound = 64 * MIB + LONG as usize + clients * limits.request_bytes_assured;
@@ -177,8 +177,8 @@ fn assert_bounded(server: &Server, clients: usize) {
     assert!(held <= bound, "{held} bytes are held, and {bound} may be");
 }
 
-/// Clients that send a part of a long write, and then nothing, make the server hold no more than it may; beside them others
-/// go on, and when their time is over they are cut off, which lets long requests in.
+/// Clients send a part of a long write and stop. The server holds no more than it may for them, and
+/// serves others beside them. When their time is over, it cuts them off and lets long requests in.
 #[tokio::test(start_paused = true)]
 async fn writes_that_are_half_sent_hold_no_more_than_the_budget() {
     const CLIENTS: usize = 20;
@@ -200,7 +200,8 @@ async fn writes_that_are_half_sent_hold_no_more_than_the_budget() {
     assert_eq!(other.read(0, 8 << 20).await, vec![2; 8 * MIB]);
 }
 
-/// The same of clients that ask for much and take no replies.
+/// Clients ask for much and take no replies, with the bounds of
+/// [`writes_that_are_half_sent_hold_no_more_than_the_budget`].
 #[tokio::test(start_paused = true)]
 async fn replies_that_are_not_taken_hold_no_more_than_the_budget() {
     const CLIENTS: usize = 20;
@@ -218,7 +219,7 @@ async fn replies_that_are_not_taken_hold_no_more_than_the_budget() {
     assert_eq!(other.read(0, LONG).await.len(), LONG as usize);
 }
 
-/// However long what the others asked for takes, one long request at a time goes on.
+/// One long request at a time goes on, however long the requests of others take.
 #[tokio::test]
 async fn a_long_request_goes_on_beside_those_that_are_stuck() {
     let (held, free) = (Gate::shut("held", u64::from(LONG)), Gate::open("free", u64::from(LONG)));

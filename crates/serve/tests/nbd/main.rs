@@ -1,5 +1,5 @@
-//! The NBD server as clients see it: a small client of our own for every message and error, and
-//! the clients that people use.
+//! Tests of the NBD server with clients: a small one of our own for every message and error, and
+//! common ones.
 
 mod client;
 mod commands;

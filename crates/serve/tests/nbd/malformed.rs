@@ -1,5 +1,5 @@
-//! Bytes that no honest client sends. Whatever comes, the connection ends without a panic, and
-//! the server goes on serving others.
+//! Tests with bytes that no honest client sends. Any of them ends the connection without a panic,
+//! and the server goes on serving others.
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -12,12 +12,12 @@ use crate::gate::Gate;
 
 const ROUNDS: u64 = 300;
 
-/// Sends `bytes`, takes everything that comes back, and waits for the end of the connection.
+/// Sends `bytes`, takes all answers, and waits for the end of the connection.
 async fn send_and_leave(server: &Server, bytes: &[u8]) {
     let (stream, task) = connect(server);
     let (mut reader, mut writer) = tokio::io::split(stream);
     let sending = async {
-        // The server may hang up on us before we are done.
+        // The server may close the connection before the client is done.
         let _ = writer.write_all(bytes).await;
         let _ = writer.shutdown().await;
     };

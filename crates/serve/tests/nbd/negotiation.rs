@@ -186,7 +186,7 @@ async fn abort_is_acknowledged_and_closes() {
     assert!(client.is_closed().await);
 }
 
-/// Fails to open anything, in a way that the name says; notes why it was asked.
+/// Fails to open anything, in a way that the name says. Notes the purpose.
 struct Refusing;
 
 #[async_trait]

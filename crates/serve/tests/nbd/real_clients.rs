@@ -1,5 +1,5 @@
-//! The clients that people use: libnbd's tools, QEMU's tools, fio. A test whose client isn't
-//! installed says so and which Debian package has it.
+//! Tests with common clients: libnbd's tools, QEMU's tools, fio. A test whose client is not
+//! installed says so, and names the Debian package.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::gate::Gate;
 
 const SIZE: u64 = 64 << 20;
 
-/// A server on a socket in a folder of its own.
+/// A server on a socket in a directory of its own.
 struct Node {
     folder: TempDir,
     server: Server,

@@ -1,4 +1,4 @@
-//! A time limit for what the client has to do: to send a payload's rest, or to take a long reply.
+//! A time limit for the client's part: to send the rest of a payload, or to take a long reply.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-/// The time that is left for one thing. The next thing has all of it again.
+/// The time that is left for one transfer. The next one has all of it again.
 #[derive(Debug, Default)]
 pub(super) struct Deadline {
-    /// The number of the thing that the clock runs for.
+    /// The number of the transfer that the clock runs for.
     of: Option<u64>,
     clock: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
-    /// Whether the time for `now`, if there is such a thing, is over; if not, the task is woken then.
+    /// True if the time for the transfer `now`, if there is one, is over. Otherwise the task is
+    /// woken then.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, now: Option<u64>, limit: Duration) -> bool {
         let is_new = self.of != now;
         self.of = now;

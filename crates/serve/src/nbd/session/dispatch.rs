@@ -1,4 +1,4 @@
-//! From bytes to requests to the export's fast path; and every reply's encoding.
+//! From bytes to requests to the export's fast path; and the encoding of every reply.
 
 use std::task::Context;
 
@@ -12,25 +12,25 @@ use super::output::{HEADROOM_BYTES, PACKED_BYTES_MAX};
 use super::slow::{self, Work};
 use crate::export::{Attempt, Content, IoError, IoErrorKind, StatusExtent};
 
-/// Writes up to this length wait in the receive buffer until they are there as a whole; longer
-/// ones are received into a buffer of their own, so that they aren't moved about.
+/// Longest write that waits in the receive buffer until it is whole. Longer ones go to a buffer of
+/// their own, so that their bytes are not moved about.
 const GATHERED_BYTES_MAX: usize = 32 << 10;
 
-/// Payloads of refused writes are skipped up to this length; who announces more is cut off.
+/// Longest payload of a refused write that is skipped. A client that announces more is cut off.
 const SKIPPED_BYTES_MAX: u32 = 256 << 20;
 
-/// Extents in one reply to `BLOCK_STATUS`: 32 KiB of reply; the client asks again for the rest.
+/// Extents in one reply to `BLOCK_STATUS`: 32 KiB of reply. The client asks again for the rest.
 const EXTENTS_MAX: usize = 4096;
 
-/// What the next bytes of the client are.
+/// Meaning of the client's next bytes.
 #[derive(Debug)]
 pub(super) enum Incoming {
     /// A request's header.
     Header,
     /// The rest of a large write's data.
     Payload { request: Request, fua: bool, buf: Vec<u8>, filled: usize },
-    /// The rest of a refused write's data; the reply is sent after it, as a client that is still
-    /// sending needn't be able to match a reply.
+    /// The rest of a refused write's data. The reply is sent after it: a client that is still
+    /// sending need not be able to match a reply.
     Skip { request: Request, error: IoError, left: usize },
 }
 
@@ -45,7 +45,7 @@ impl Incoming {
         }
     }
 
-    /// Says how much of the room was filled.
+    /// Notes that `n` bytes of the room were filled.
     pub(super) fn arrived(&mut self, n: usize) {
         if let Self::Payload { filled, .. } = self {
             *filled += n;
@@ -65,17 +65,17 @@ impl Incoming {
 /// four at a time) went from 0.42 to 0.57 × the rate of a server on a plain file.
 const LONG_READ_BYTES: usize = 32 << 10;
 
-/// What came of looking for a request.
+/// Result of looking for a request.
 enum Step {
     Took,
     NeedsMore,
-    /// The server holds too much for this request to be taken now.
+    /// The server holds too much to take this request now.
     NeedsRoom,
     Broken(&'static str),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// Takes every request that is there, as far as limits allow. Whether there was any.
+    /// Takes every request that is there, as far as limits allow. True if there was any.
     pub(super) fn take_requests(&mut self, cx: &Context<'_>) -> bool {
         let (mut any, mut needs_room) = (false, false);
         while !self.is_leaving() && (self.may_take() || !matches!(self.incoming, Incoming::Header))
@@ -131,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         std::mem::replace(&mut self.incoming, Incoming::Header)
     }
 
-    /// Takes room for what a large request makes the server hold, before there is a buffer for it.
+    /// Takes room for a large request, before its buffer is allocated.
     fn poll_room(&mut self, cx: &Context<'_>, request: &Request, command: Command) -> bool {
         let bytes = match command {
             Command::Read | Command::Write { .. } => request.len,
@@ -339,7 +339,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Answers a request that returns nothing but its success.
+    /// Answers a request without data.
     pub(super) fn answer(&mut self, request: &Request, result: Result<(), IoError>) {
         match result {
             Ok(()) => self.output.append(&wire::simple_reply(request.cookie, 0)),
@@ -365,8 +365,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.output.append(&reply);
     }
 
-    /// Tells the client that its request failed; or leaves it unanswered, if another connection
-    /// may carry it out.
+    /// Tells the client that its request failed. Leaves it unanswered if another connection may
+    /// carry it out.
     fn refuse(&mut self, request: &Request, error: &IoError) {
         if error.kind == IoErrorKind::Reconnect {
             if !self.must_reconnect {
@@ -393,7 +393,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Hands a request to the export's asynchronous methods.
+    /// Passes a request to the export's asynchronous methods.
     fn wait_for(&mut self, request: Request, work: Work) {
         let bytes = work.held_bytes();
         self.slow_bytes += bytes;
@@ -412,7 +412,7 @@ fn put_read_header(room: &mut [u8], request: &Request) {
     }
 }
 
-/// Extents as the protocol wants them: neighbours of equal status joined, cut to `len` bytes.
+/// Extents in the protocol's form: neighbours of equal status joined, cut to `len` bytes.
 fn status_pairs(extents: &[StatusExtent], len: u32, one: bool) -> Vec<(u32, u32)> {
     let mut pairs: Vec<(u32, u32)> = Vec::new();
     let mut left = len;

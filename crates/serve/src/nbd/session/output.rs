@@ -1,7 +1,7 @@
 //! Replies on their way out: a queue of buffers, written with one vectored write.
 //!
-//! Small replies are packed into shared buffers. Data of large reads stays in the buffer that the
-//! export filled, so that it is copied once, by the kernel. Buffers are kept and reused: they are
+//! Small replies are packed into shared buffers. Data of a large read stays in the buffer that the
+//! export filled, so that only the kernel copies it, once. Buffers are kept and reused. They are
 //! always initialised over their whole length, so nothing is zeroed twice.
 
 use std::collections::VecDeque;
@@ -18,9 +18,9 @@ pub(super) const PACKED_BYTES_MAX: usize = 32 << 10;
 /// Length of a buffer of packed replies. Larger ones would fall out of the second-level cache
 /// before they are written.
 const PACK_BYTES: usize = 128 << 10;
-/// Buffers are made in multiples of this, so that those of similar size can stand in for another.
+/// Unit of buffer lengths, so that buffers of similar size can stand in for each other.
 const BUFFER_STEP_BYTES: usize = 64 << 10;
-/// Larger buffers than this aren't kept.
+/// Longest buffer that is kept.
 const KEPT_BUFFER_BYTES_MAX: usize = 2 << 20;
 /// At most this much is kept for reuse on a connection that has requests in flight, while the server has room.
 const KEPT_BYTES_MAX: usize = 8 << 20;
@@ -61,7 +61,7 @@ impl Pool {
         vec![0; len.next_multiple_of(BUFFER_STEP_BYTES)]
     }
 
-    /// Gives a buffer back.
+    /// Takes a buffer back.
     pub(super) fn give(&mut self, buf: Vec<u8>) {
         let max = if self.has_room { KEPT_BYTES_MAX } else { KEPT_IDLE_BYTES_MAX };
         let fits = self.kept_bytes + buf.len() <= max;
@@ -71,7 +71,7 @@ impl Pool {
         }
     }
 
-    /// Lets go of what an idle connection needn't keep, oldest first.
+    /// Frees the buffers that an idle connection does not need, oldest first.
     pub(super) fn trim(&mut self) {
         while self.kept_bytes > KEPT_IDLE_BYTES_MAX && !self.kept.is_empty() {
             self.kept_bytes -= self.kept.remove(0).len();
@@ -86,18 +86,18 @@ struct Piece {
     end: usize,
 }
 
-/// What has still to be written, in order.
+/// Replies to be written, in order.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pieces: VecDeque<Piece>,
     bytes: usize,
-    /// How many pieces were written.
+    /// Number of written pieces.
     passed: u64,
     pub(super) pool: Pool,
 }
 
 impl Output {
-    /// How much is waiting, in bytes.
+    /// Waiting bytes.
     pub(super) fn len(&self) -> usize {
         self.bytes
     }
@@ -111,7 +111,7 @@ impl Output {
         self.passed
     }
 
-    /// Room for a reply of `len` bytes (at most [`PACKED_BYTES_MAX`]), which counts only once it
+    /// Gives room for a reply of `len` bytes (at most [`PACKED_BYTES_MAX`]). It counts only once it
     /// is [committed](Self::commit).
     pub(super) fn room(&mut self, len: usize) -> &mut [u8] {
         let fits = self.pieces.back().is_some_and(|piece| piece.buf.len() - piece.end >= len);
@@ -185,7 +185,7 @@ impl Output {
             if piece.start < piece.end {
                 return;
             }
-            // Also drops pieces in which room was taken and nothing committed.
+            // Also drops pieces whose room was never committed.
             if let Some(piece) = self.pieces.pop_front() {
                 self.passed += 1;
                 self.pool.give(piece.buf);
@@ -194,7 +194,7 @@ impl Output {
     }
 }
 
-/// Where the data of a read begins in a buffer of its own: every header fits in front.
+/// Offset of a read's data in a buffer of its own: every header fits in front.
 pub(super) const HEADROOM_BYTES: usize = OFFSET_DATA_HEADER_BYTES;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Requests that have to wait: each is a future that the connection's task drives.
+//! Requests that must wait: each is a future that the connection's task drives.
 //!
-//! Flushes and writes wait for another task (the log's), and run on the connection's own task: a
-//! hop to another would be the larger part of their cost. Everything else may have work to do
-//! (fetch, decompress, walk a map), and runs on a task of its own, so that it neither delays the
-//! connection's fast path nor is confined to one processor.
+//! Flushes and writes wait for another task (the log's). They run on the connection's own task: a
+//! hop to another would be most of their cost. Other requests may have work to do (fetch,
+//! decompress, walk a map), and run on a task of their own. So they neither delay the connection's
+//! fast path nor share one processor.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use crate::export::{Content, Export, IoError, IoErrorKind, StatusExtent, ZeroesO
 /// A request in flight.
 pub(super) type SlowFuture = Pin<Box<dyn Future<Output = Finished> + Send>>;
 
-/// What the export is asked to do. Offset and length are the request's.
+/// The request to the export. Offset and length are the request's.
 pub(super) enum Work {
     /// Data goes to `buf` from [`HEADROOM_BYTES`] on.
     Read {
@@ -46,12 +46,12 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// The memory that is held until it has ended.
+    /// Bytes that are held until it has ended.
     pub(super) fn held_bytes(&self) -> usize {
         match self {
             Self::Read { buf } => buf.len(),
             Self::Write { data, .. } => data.len(),
-            // What is fetched is in memory, whoever holds it.
+            // The fetched bytes are in memory, whichever part holds them.
             Self::Cache { len } => *len as usize,
             _ => 0,
         }

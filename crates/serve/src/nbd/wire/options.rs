@@ -30,7 +30,7 @@ pub struct ClientHello {
 }
 
 impl ClientHello {
-    /// Decodes the flags; `None` if there is one that isn't known, which must end the connection.
+    /// Decodes the flags. `None` if one is unknown, which must end the connection.
     #[must_use]
     pub fn decode(flags: [u8; 4]) -> Option<Self> {
         let flags = u32::from_be_bytes(flags);
@@ -55,10 +55,10 @@ impl ClientHello {
     }
 }
 
-/// What comes before an option's data.
+/// The header before an option's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OptionHeader {
-    /// An [`super::option`], or one that isn't known.
+    /// An [`super::option`], or an unknown one.
     pub option: u32,
     /// Length of the data, in bytes.
     pub len: u32,
@@ -86,7 +86,7 @@ impl OptionHeader {
     }
 }
 
-/// What comes before the data of a reply to an option, as a client decodes it.
+/// The header before the data of a reply to an option, as a client decodes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OptionReplyHeader {
     /// The option that is answered.
@@ -114,7 +114,7 @@ impl OptionReplyHeader {
 pub struct InfoRequest {
     /// The export's name.
     pub name: String,
-    /// The types of [`super::info`] that the client would like to have.
+    /// The types of [`super::info`] that the client would like.
     pub wanted: Vec<u16>,
 }
 
@@ -150,7 +150,7 @@ impl InfoRequest {
 pub struct MetaRequest {
     /// The export's name.
     pub name: String,
-    /// The contexts that are asked for.
+    /// The requested contexts.
     pub queries: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Round trips, and bytes compared with the protocol's own description.
+//! Tests of round trips, and of bytes against the protocol's own description.
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};

@@ -18,11 +18,11 @@ pub struct Request {
     pub flags: u16,
     /// A [`super::command`].
     pub command: u16,
-    /// The client's name for it, repeated in the reply.
+    /// The client's name for the request, repeated in the reply.
     pub cookie: u64,
-    /// Where, in bytes.
+    /// Offset, bytes.
     pub offset: u64,
-    /// How much, in bytes.
+    /// Length, bytes.
     pub len: u32,
 }
 
@@ -87,7 +87,7 @@ pub struct Chunk {
     pub kind: u16,
     /// The request's cookie.
     pub cookie: u64,
-    /// How much follows, in bytes.
+    /// Bytes that follow.
     pub len: u32,
 }
 
