@@ -8,8 +8,8 @@
 //!
 //! - every byte that arrives is hostile: none makes it panic, or allocate past [`nbd::Limits`];
 //! - a reply is sent once for each request, and only after the export has answered;
-//! - a request that reached the export always runs to its end, even when its client is gone: the
-//!   server never cancels futures of an export half-way.
+//! - a request that reached the export always runs to its end, even when its client is gone: no
+//!   future of an export is cancelled half-way.
 
 mod export;
 pub mod memory;

@@ -1,5 +1,5 @@
-//! Which bucket the node used at an address: one that is another all of a sudden was emptied, or its disk is not
-//! mounted, and serving it would look as if all volumes were gone.
+//! The bucket that the node used at an address. If another is suddenly there, the bucket was
+//! emptied, or its disk is not mounted. Serving it would look as if all volumes were gone.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use skerry_api::{Error, ErrorKind, Result};
 use crate::layout::Layout;
 use crate::note;
 
-/// Buckets at such addresses are new with each start.
+/// Prefix of addresses whose bucket is new with each start.
 pub(crate) const NEW_EACH_TIME: &str = "memory:";
 
 #[derive(Serialize, Deserialize)]
@@ -18,7 +18,7 @@ struct Noted {
     id: String,
 }
 
-/// Checks that the bucket at an address is the one that was there before, and notes it.
+/// Checks that the bucket at an address is the one from before, and notes it.
 ///
 /// # Errors
 /// `Invalid` if it is another.
@@ -34,7 +34,8 @@ pub(crate) fn enter(layout: &Layout, url: &str, id: &str) -> Result<()> {
     }
 }
 
-/// Whether the node used a bucket at this address last: that it is there, and may be used, is known then.
+/// True if the node used a bucket at this address last. Then the bucket is known to exist and to be
+/// usable.
 pub(crate) fn is_known(layout: &Layout, url: &str) -> Result<bool> {
     let noted = read(layout)?;
     Ok(noted.is_some_and(|before| before.url == url))

@@ -1,4 +1,5 @@
-//! Claims a start of the node in its bucket, and looks whether a copy of the node has claimed the next one.
+//! Claims a start of the node in its bucket, and looks for a copy of the node that has claimed the
+//! next one.
 //!
 //! [`skerry_core::start`] has the protocol and decides; this carries it out.
 
@@ -18,10 +19,11 @@ use crate::layout::Layout;
 use crate::note;
 use crate::slots;
 
-/// Between two looks for a copy: what is acknowledged in that time by the one that is overtaken is parked, not merged.
+/// Interval of looks for a copy. A node that is overtaken acknowledges in vain until the next look:
+/// those writes are parked, not merged.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How a start was made of which the node's own notes know nothing.
+/// The origin, for people, of a start that the node's own notes do not know.
 const UNNOTED: &str = "from another data directory, or this one has lost its note of that";
 
 /// The note of the last start.
@@ -30,12 +32,13 @@ struct Noted {
     bucket: String,
     number: u64,
     claim: String,
-    /// The first start of the node's present line, if it is not the first line: see [`Claim::line`].
+    /// The first start of the node's present line, unless that is the first line: see
+    /// [`Claim::line`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     line: Option<String>,
 }
 
-/// A start that is claimed.
+/// A claimed start.
 pub(crate) struct Claim {
     bucket: Bucket,
     number: u64,
@@ -43,13 +46,13 @@ pub(crate) struct Claim {
     context: Context,
 }
 
-/// What claims and refusals speak of.
+/// Facts for claims and refusals.
 #[derive(Clone)]
 struct Context {
     node: NodeId,
     host: String,
     note: PathBuf,
-    /// What is removed to make a copy a node of its own.
+    /// Files that are removed to make a copy a node of its own.
     own: Vec<PathBuf>,
     /// Logs outside the data directory: they are the first node's as well, and must not be removed.
     shared_logs: Vec<PathBuf>,
@@ -98,13 +101,14 @@ impl Claim {
         Ok(Self { bucket: bucket.clone(), number: next.number, line, context })
     }
 
-    /// Tells the node's line from those of its copies: changes when the node goes on though a copy of it has run since.
-    /// What it had acknowledged before does not follow on from what that copy wrote, and the other way round.
+    /// Tells the node's line from those of its copies. It changes when the node goes on though a
+    /// copy of it has run since. Writes that the node had acknowledged before never follow that
+    /// copy's writes, and the other way round.
     pub(crate) fn line(&self) -> Option<ClaimId> {
         self.line
     }
 
-    /// Returns when a copy of the node has been started, with what to say of it.
+    /// Returns when a copy of the node has been started, with the error to report.
     pub(crate) async fn overtaken(&self, interval: Duration) -> Error {
         loop {
             tokio::time::sleep(interval).await;
@@ -165,13 +169,14 @@ impl Context {
             claim: next.claim.to_string(),
             line: line.map(|line| line.to_string()),
         };
-        // Before the record is made: a crash in between must not make the node a stranger to itself.
+        // Before the record is made: a crash in between must not make the node a stranger to
+        // itself.
         slots::write(&self.note, &noted)?;
         self.create(bucket, next, place).await
     }
 
-    /// Whether a copy of the node was started since the start that its own note knows of; `newest` is the highest number
-    /// that is claimed. Without a note it can't be told.
+    /// True if a copy of the node was started after the start in the node's own note. `newest` is
+    /// the highest claimed number. Without a note it can't be told.
     async fn is_overtaken(&self, bucket: &Bucket, newest: u64) -> Result<bool> {
         let Some(noted) = self.noted(bucket)? else { return Ok(false) };
         if newest > noted.number {
@@ -216,7 +221,7 @@ impl Context {
         }
     }
 
-    /// What is claimed next when a person says that no other copy runs.
+    /// The next claim when a person says that no other copy runs.
     async fn in_its_place(&self, bucket: &Bucket) -> Result<NotedStart> {
         let number = self.newest(bucket).await? + 1;
         Ok(NotedStart { number, claim: ClaimId::random(&**bucket.entropy()) })
@@ -231,7 +236,7 @@ impl Context {
         Ok(Some(NotedStart { number: noted.number, claim }))
     }
 
-    /// The highest number that is claimed; 0 if none is.
+    /// The highest claimed number; 0 if none is.
     async fn newest(&self, bucket: &Bucket) -> Result<u64> {
         let listed = bucket.list(&names::node_prefix(self.node)).await.map_err(stored)?;
         let number = |name: &str| match names::parse(name) {
@@ -336,7 +341,7 @@ fn is_within(path: &Path, dir: &Path) -> bool {
     }
 }
 
-/// How the other start was made, for people.
+/// The origin of the other start, for people.
 fn how(conflict: Conflict) -> &'static str {
     match conflict {
         Conflict::Overtaken => "by a copy of this data directory",
@@ -432,20 +437,21 @@ mod tests {
         refused(two.start(&bucket).await);
         one.start(&bucket).await.expect("starts");
         refused(two.start(&bucket).await);
-        // A block for block copy of the disk, with the same notes, at what looks like the same place.
+        // A block for block copy of the disk, with the same notes, at a place that looks the same.
         let twin = Host { place: one.place, ..two };
         one.copy_notes_to(&twin);
         one.start(&bucket).await.expect("starts");
         for _ in 0..2 {
             refused(twin.start(&bucket).await);
         }
-        // Told that the other one is gone, it goes on; and then it is the other one that refuses.
+        // Told that the other node is gone, it goes on; and then the other one refuses.
         twin.go_on(&bucket).await.expect("goes on");
         twin.start(&bucket).await.expect("again");
         refused(one.start(&bucket).await);
     }
 
-    /// One that learns only from the next number that it was overtaken goes on at once, too, when it is told.
+    /// A node that learns only from the next number that it was overtaken goes on when it is told
+    /// once, too.
     #[tokio::test]
     async fn one_that_was_overtaken_goes_on_when_it_is_told_once() {
         let (dir, bucket) = (tempfile::tempdir().expect("a directory"), bucket().await);
@@ -458,7 +464,8 @@ mod tests {
         one.start(&bucket).await.expect("again");
     }
 
-    /// A node that goes on though its copy has run begins a line of its own, for good; one that was only moved does not.
+    /// A node that goes on though its copy has run begins a line of its own, for good. A node that
+    /// was only moved does not.
     #[tokio::test]
     async fn a_node_that_was_overtaken_begins_a_new_line() {
         let (dir, bucket) = (tempfile::tempdir().expect("a directory"), bucket().await);
@@ -498,7 +505,8 @@ mod tests {
         assert_eq!(one.go_on(&bucket).await.expect("needs no word").number, 5);
     }
 
-    /// A copy that was made between the note of a start and its record claims the same start, elsewhere.
+    /// A copy that was made between the note of a start and its record claims the same start,
+    /// elsewhere.
     #[tokio::test]
     async fn a_copy_of_a_start_on_its_way_is_refused() {
         let (dir, bucket) = (tempfile::tempdir().expect("a directory"), bucket().await);
@@ -535,7 +543,7 @@ mod tests {
             }
             let again = host.start(&bucket).await.expect("starts after a crash");
             assert_eq!(again.number, next.number + u64::from(is_claimed));
-            // Whenever the PUT of the start that died lands, it is the node's own.
+            // Whenever the dead start's PUT lands, the record is the node's own.
             context.create(&bucket, next, host.place).await.expect("its own");
         }
     }

@@ -1,4 +1,4 @@
-//! The commands: each asks a node for one thing and prints what it answers.
+//! The commands: each asks a node for one thing and prints the answer.
 
 mod export;
 mod import;
@@ -22,7 +22,7 @@ use crate::output::Output;
 use crate::settings::{API_VARIABLE, DATA_DEFAULT, DATA_VARIABLE, Settings, Variable};
 use crate::values::invalid;
 
-/// Runs the program with its arguments and environment; returns what it ends with.
+/// Runs the program with its arguments and environment. Gives its exit code.
 pub(crate) fn main(
     args: impl IntoIterator<Item = OsString>,
     variable: Variable<'_>,
@@ -57,7 +57,7 @@ fn run(cli: Cli, variable: Variable<'_>, out: &mut dyn Write) -> Result<()> {
     }
 }
 
-/// What every command that asks a node has.
+/// Address and output of a command that asks a node.
 pub(crate) struct Context<'a> {
     address: Address,
     output: Output<'a>,
@@ -87,7 +87,7 @@ pub(crate) async fn ask(mut context: Context<'_>, command: Command) -> Result<()
     }
 }
 
-/// Where the node is: what a flag says, or the environment, or the data directory.
+/// The node's address: from a flag, or the environment, or the data directory.
 fn address(global: &Global, variable: Variable<'_>) -> Result<Address> {
     match global.api.as_slice() {
         [] => {}

@@ -1,5 +1,5 @@
-//! The control API, served: each handler checks what came in, asks the engine, and converts what
-//! it answers. Nothing is decided here.
+//! The service of the control API: each handler checks its input, asks the engine, and converts the
+//! answer. It decides nothing.
 
 mod convert;
 mod export;
@@ -21,8 +21,8 @@ use crate::values::{block_bytes, name, volume_bytes};
 
 pub(crate) use convert::error;
 
-/// Items of one message of a listing: some hundred bytes each, so that a message stays well below
-/// gRPC's 4 MiB.
+/// Number of items in one message of a listing. Some hundred bytes each, so a message stays well
+/// below gRPC's 4 MiB.
 const PAGE_ITEMS: usize = 2000;
 
 /// The service, over an engine.
@@ -38,7 +38,7 @@ impl ControlService {
     }
 }
 
-/// Lets a request in or turns it away: the place for authentication, of which there is none yet.
+/// Accepts or refuses a request: the place for authentication, which does not exist yet.
 #[allow(clippy::result_large_err, reason = "the interceptor's type is tonic's")]
 pub(crate) fn admit(request: Request<()>) -> Result<Request<()>, Status> {
     Ok(request)

@@ -7,22 +7,23 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use skerry_core::env::{Clock, Entropy};
 use skerry_core::wall::{HELD, Step, WallTime};
 
-/// The time of day as this process believes it: one for all its parts, so that the broker and the schedules agree.
+/// The time of day that this process believes. One for all its parts, so that the broker and the
+/// schedules agree.
 static WALL_TIME: Mutex<WallTime> = Mutex::new(WallTime::new());
 
-/// The system's clocks. The wall clock is held against the boot clock, as [`skerry_core::wall`] says.
+/// The system's clocks. The wall clock is checked against the boot clock, by [`skerry_core::wall`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SystemClock;
 
 impl Clock for SystemClock {
     fn boot(&self) -> Duration {
-        // Goes on while the machine sleeps, unlike the monotonic clock: a gap must be seen.
+        // Goes on while the machine sleeps, unlike the monotonic clock: a gap must show.
         duration(clock_gettime(ClockId::Boottime))
     }
 
     fn wall_ms(&self) -> u64 {
         let (now_ms, step) = {
-            // A panic elsewhere leaves it whole: it is changed in one go.
+            // A panic elsewhere leaves it whole: every change is one assignment.
             let mut time = WALL_TIME.lock().unwrap_or_else(PoisonError::into_inner);
             time.now_ms(self.boot(), raw_wall_ms())
         };
@@ -65,7 +66,7 @@ fn say(step: Step) {
     }
 }
 
-/// A time before its clock's zero counts as zero.
+/// Converts a time. A time before its clock's zero counts as zero.
 fn duration(time: Timespec) -> Duration {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
@@ -78,8 +79,8 @@ pub(crate) struct SystemEntropy;
 impl Entropy for SystemEntropy {
     #[allow(clippy::disallowed_methods, reason = "this is where randomness comes from")]
     fn fill(&self, out: &mut [u8]) {
-        // Fails only on systems without a random source at all; ids that might repeat would
-        // destroy data, so there is no going on.
+        // Fails only on systems without a random source at all. Ids that might repeat would destroy
+        // data, so there is no going on.
         getrandom::fill(out).expect("the system has a source of random bytes");
     }
 }

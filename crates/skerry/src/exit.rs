@@ -1,15 +1,15 @@
-//! How the program ends: the one table of exit codes, and the one place that prints an error.
+//! The end of the program: the one table of exit codes, and the one place that prints an error.
 
 use std::io::Write;
 
 use skerry_api::{Error, ErrorKind};
 
-/// All went well.
+/// Success.
 pub(crate) const DONE: u8 = 0;
-/// The command line can't be understood.
+/// The command line is malformed.
 pub(crate) const USAGE: u8 = 2;
 
-/// Each kind of error and the code that the program ends with.
+/// Each kind of error and its exit code.
 const CODES: [(ErrorKind, u8); 8] = [
     (ErrorKind::Internal, 1),
     (ErrorKind::NotFound, 3),
@@ -21,7 +21,7 @@ const CODES: [(ErrorKind, u8); 8] = [
     (ErrorKind::Fenced, 9),
 ];
 
-/// The table as `--help` shows it.
+/// The table in `--help`.
 pub(crate) const HELP: &str = "\
 Exit codes:
   0  done                    5  in use: end that first, or say --force
@@ -35,14 +35,14 @@ pub(crate) fn code(kind: ErrorKind) -> u8 {
     CODES.iter().find(|(of, _)| *of == kind).map_or(1, |(_, code)| *code)
 }
 
-/// Prints an error where people look for it, and returns the code to end with.
+/// Prints an error where people look for it. Gives the exit code.
 pub(crate) fn report(error: &Error, err: &mut dyn Write) -> u8 {
-    // Where nobody reads errors, the code must do.
+    // If no person reads errors, the code must do.
     let _ = writeln!(err, "skerry: {error}");
     code(error.kind())
 }
 
-/// Prints what the command line's parser says (an error, help or the version), in our words.
+/// Prints the message of the command line's parser (an error, help or the version), in our words.
 pub(crate) fn report_usage(error: &clap::Error, err: &mut dyn Write) -> u8 {
     if !error.use_stderr() {
         // Help and version; a reader that has gone needs neither.

@@ -1,4 +1,4 @@
-//! Volumes and snapshots as exports: between what block protocols ask for and what the engine can.
+//! Volumes and snapshots as exports: the bridge from block protocols to the engine.
 
 use std::sync::Arc;
 
@@ -16,21 +16,21 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Engine, EngineDevice};
 
-/// Extents that one question gets as an answer: a client asks again from where they end.
+/// Extents of one answer. A client asks again from their end.
 const EXTENTS_MAX: usize = 1024;
 
 /// All volumes and snapshots of an engine, by name: `VOLUME` and `VOLUME@SNAPSHOT`.
 #[derive(Clone)]
 pub(crate) struct EngineExports {
     engine: Arc<dyn Engine>,
-    /// The engine's runtime: what opening a volume starts must not run on a session's thread.
+    /// The engine's runtime: work that opening a volume starts must not run on a session's thread.
     runtime: Handle,
     /// Held by the client that is told what there is: that asks the bucket about every volume.
     listing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl EngineExports {
-    /// Exports of this engine, which runs on the caller's runtime.
+    /// Makes the exports of this engine, which runs on the caller's runtime.
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
         Self { engine, runtime: Handle::current(), listing: Arc::default() }
     }
@@ -58,7 +58,7 @@ impl Exports for EngineExports {
     }
 
     async fn open(&self, name: &str, client: &ClientInfo) -> Result<Arc<dyn Export>, OpenError> {
-        // Only what has the form of a name can be one.
+        // Only a text in the form of a name can be one.
         let not_found = || OpenError::NotFound { name: name.to_owned() };
         let target: Target = name.parse().map_err(|_| not_found())?;
         let (exports, purpose) = (self.clone(), client.purpose);
@@ -119,7 +119,7 @@ fn info(name: String, size_bytes: u64, block_bytes: u64) -> ExportInfo {
 
 struct DeviceExport {
     info: ExportInfo,
-    /// None if it was opened to be described only.
+    /// None if it was opened only to be described.
     device: Option<Arc<dyn EngineDevice>>,
 }
 
@@ -185,8 +185,8 @@ impl Export for DeviceExport {
             let text = "zeroing is fast in whole sectors of 512 bytes only";
             return Err(IoError::new(IoErrorKind::NotSupported, text));
         }
-        // Space is never reserved, so a range that must stay allocated gets none either: like any
-        // other write, a later one to it needs room in the bucket.
+        // Space is never reserved, so a range that must stay allocated gets none either. A later
+        // write to it needs room in the bucket, like any other.
         self.device()?.zero(offset, len).await.map_err(io_error)?;
         self.flush_if(options.fua).await
     }
@@ -215,12 +215,12 @@ fn attempt<T>(outcome: Option<Result<(), Error>>, done: T) -> Attempt<T> {
     }
 }
 
-/// What an error of the engine is to a client: of a request, and of an attempt to attach.
+/// The meaning of an engine's error for a client: of a request, and of an attempt to attach.
 fn meaning(kind: ErrorKind) -> (IoErrorKind, fn(String) -> OpenError) {
     match kind {
         ErrorKind::Invalid => (IoErrorKind::Invalid, OpenError::Denied),
-        // No `Reconnect` for what was rolled back or released: a client that connects again by itself would go on,
-        // with all that it remembers, on another state.
+        // No `Reconnect` after a rollback or a release. A client that connects again by itself
+        // would go on, with all its memory, on another state.
         ErrorKind::Detached | ErrorKind::Unavailable => {
             (IoErrorKind::Failed, OpenError::Unavailable)
         }
@@ -233,7 +233,7 @@ fn meaning(kind: ErrorKind) -> (IoErrorKind, fn(String) -> OpenError) {
     }
 }
 
-/// What is left unanswered, so that the client asks again on another connection, is what finds the same state there.
+/// Only an error after which another connection finds the same state leaves a request unanswered.
 fn io_error(error: Error) -> IoError {
     let kind = match error.ends_attachment() {
         true => IoErrorKind::Reconnect,
@@ -254,7 +254,7 @@ fn open_error(name: &str, error: Error) -> OpenError {
 mod tests {
     use super::*;
 
-    /// Of less than a sector the rest is read, and the whole of it written: no faster than a write.
+    /// For less than a sector, the rest is read and the whole written: no faster than a write.
     #[tokio::test]
     async fn zeroing_is_fast_in_whole_sectors_only() {
         let fake = crate::fake::Fake::default();

@@ -1,4 +1,4 @@
-//! A small engine in memory: enough to test everything that is served, and nothing more.
+//! A small engine in memory, for tests of everything that serves.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use skerry_volume::{
 use crate::engine::{Engine, EngineDevice};
 use crate::metrics::{Metric, Sample, Value};
 
-/// When everything happens: 2023-11-14T22:13:20Z.
+/// Time of all events: 2023-11-14T22:13:20Z.
 const NOW_MS: u64 = 1_700_000_000_000;
 const BLOCK: u64 = 4096;
 
@@ -48,13 +48,13 @@ struct State {
 pub(crate) struct Fake(Arc<Mutex<State>>);
 
 impl Fake {
-    /// Pretends that so many clients use a volume.
+    /// Pretends that this number of clients use a volume.
     pub(crate) fn set_clients(&self, name: &str, clients: u64) {
         let mut state = self.0.lock();
         state.volumes.get_mut(name).expect("a volume").info.clients = clients;
     }
 
-    /// Lets whoever wants a snapshot wait for ever.
+    /// Makes requests for a snapshot wait for ever.
     pub(crate) fn hang(&self) {
         self.0.lock().hangs = true;
     }
@@ -69,12 +69,12 @@ impl Fake {
         self.0.lock().unreadable_from = Some(offset);
     }
 
-    /// Pretends that a check finds these.
+    /// Pretends that a check finds these problems.
     pub(crate) fn set_problems(&self, problems: Vec<String>) {
         self.0.lock().problems = problems;
     }
 
-    /// How many flushes there were, and whether it was shut down.
+    /// The number of flushes, and whether it was shut down.
     pub(crate) fn flushes_and_end(&self) -> (u64, bool) {
         let state = self.0.lock();
         (state.flushes, state.left.is_some())
@@ -85,7 +85,7 @@ impl Fake {
         self.0.lock().left
     }
 
-    /// How many devices were opened.
+    /// Number of opened devices.
     pub(crate) fn opened(&self) -> u64 {
         self.0.lock().opened
     }
@@ -421,7 +421,7 @@ impl EngineDevice for FakeDevice {
         Ok(())
     }
 
-    /// Block by block, so that whoever asks must put ranges together and ask again.
+    /// Answers block by block, so that a caller must join ranges and ask again.
     async fn status(&self, offset: u64, len: u64, max: usize) -> Result<Vec<StatusRange>> {
         self.with(|blocks, _| {
             let mut ranges = Vec::new();

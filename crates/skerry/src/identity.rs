@@ -1,4 +1,4 @@
-//! Who the node is: an id that is made once for a data directory, and the host's name.
+//! The node's identity: an id that is made once for a data directory, and the host's name.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use skerry_core::id::NodeId;
 use crate::layout::Layout;
 use crate::note;
 
-/// A node, as others see it.
+/// A node, for others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// Its id, for as long as its data directory lives.
+    /// Its id, for the life of its data directory.
     pub(crate) node: NodeId,
     /// The name by which people know it.
     pub(crate) host: String,
@@ -42,7 +42,7 @@ impl Identity {
     }
 }
 
-/// The host's name, or what the settings call the node.
+/// The host's name, or the node's name in the settings.
 pub(crate) fn host(name: Option<&str>) -> String {
     match name {
         Some(name) => name.to_owned(),
@@ -54,7 +54,7 @@ fn no_id(path: &Path) -> Error {
     Error::new(ErrorKind::Corrupt, format!("{} holds no node id", path.display()))
 }
 
-/// What to do about an id that can't be read.
+/// Adds advice to the error of an unreadable id.
 fn irreplaceable(error: &Error) -> Error {
     let advice = "restore it: without it the node can't prove that its log is its own";
     Error::new(error.kind(), format!("{error}; {advice}"))

@@ -1,27 +1,27 @@
-//! What a file is that is to be imported: recognised by its content, since names say little.
+//! The format of a file to import, recognised by its content, since names say little.
 //!
-//! Only what can't be the beginning or the end of a disk counts: a raw image is refused by mistake only if it was made
-//! for that, and `--raw` takes it all the same.
+//! Only bytes that can't begin or end a disk count. A raw image is refused by mistake only if it
+//! was made for that, and `--raw` accepts it all the same.
 
 use std::fs::File;
 use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// Of either end of the file, this much is looked at.
+/// Bytes of either end of the file that are looked at.
 const LOOKED_AT_BYTES: u64 = 512;
 
-/// Where a magic number stands.
+/// Place of a magic number.
 enum At {
-    /// So many bytes from the beginning.
+    /// Offset from the beginning, bytes.
     Start(usize),
-    /// In the last 512 bytes, so many from their beginning.
+    /// Offset in the last 512 bytes.
     Trailer(usize),
 }
 
-/// A format that is no raw image.
+/// A format other than a raw image.
 pub(crate) struct Format {
-    /// What people call it.
+    /// Its usual name.
     pub(crate) name: &'static str,
     magic: &'static [(At, &'static [u8])],
     /// The command that makes a raw image of it, with `{}` for the file.
@@ -67,7 +67,7 @@ const FORMATS: [Format; 21] = formats! {
     "gzip": At::Start(0) => b"\x1f\x8b\x08"; "gzip -dc {} > disk.raw"
     "xz": At::Start(0) => b"\xfd7zXZ\0"; "xz -dc {} > disk.raw"
     "zstd": At::Start(0) => b"\x28\xb5\x2f\xfd"; "zstd -dc {} > disk.raw"
-    // The header, and the first block's magic number or that of an empty stream's end.
+    // The header, and the magic number of the first block or of an empty stream's end.
     "bzip2": At::Start(0) => b"BZh", At::Start(4) => b"1AY&SY"; "bzip2 -dc {} > disk.raw"
     "bzip2": At::Start(0) => b"BZh", At::Start(4) => b"\x17\x72\x45\x38\x50\x90"; "bzip2 -dc {} > disk.raw"
     "LZ4": At::Start(0) => b"\x04\x22\x4d\x18"; "lz4 -dc {} > disk.raw"
@@ -77,7 +77,7 @@ const FORMATS: [Format; 21] = formats! {
     "OVA or tar": At::Start(257) => b"ustar "; "tar -xf {}"
 };
 
-/// The format of a file (or block device), if it is none of a raw image.
+/// Recognises the format of a file (or block device), if it is not that of a raw image.
 pub(crate) fn recognise(file: &File) -> io::Result<Option<&'static Format>> {
     let size = (&mut &*file).seek(SeekFrom::End(0))?;
     let start = bytes_at(file, 0, size.min(LOOKED_AT_BYTES))?;
@@ -94,7 +94,7 @@ fn bytes_at(file: &File, offset: u64, len: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A word for a shell.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,@%:=".contains(c);
     match !word.is_empty() && word.chars().all(is_plain) {

@@ -8,11 +8,11 @@ use skerry_api::{Address, Error, ErrorKind, Result};
 
 use crate::settings::Settings;
 
-/// Only the node's own user may look into the data directory: whoever reaches its sockets may read
-/// and write every volume.
+/// Mode of the data directory. Only the node's own user may look into it: access to its sockets is
+/// access to every volume.
 const DIR_MODE: u32 = 0o700;
 
-/// Where a node keeps what.
+/// Paths of a node's files.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     data: PathBuf,
@@ -26,7 +26,7 @@ impl Layout {
         Ok(Self { data })
     }
 
-    /// Creates the directory, if it isn't there.
+    /// Creates the directory, if it is missing.
     pub(crate) fn create(&self) -> Result<()> {
         let made = DirBuilder::new().recursive(true).mode(DIR_MODE).create(&self.data);
         made.map_err(|error| failed("can't be created", &self.data, &error))
@@ -42,7 +42,7 @@ impl Layout {
         self.data.join("bucket")
     }
 
-    /// The log, unless the settings say otherwise.
+    /// The log, unless the settings name another directory.
     pub(crate) fn log(&self, settings: &Settings) -> PathBuf {
         let dir = settings.log.dir.clone().unwrap_or_else(|| self.data.join("log"));
         std::path::absolute(&dir).unwrap_or(dir)
@@ -58,7 +58,7 @@ impl Layout {
         self.data.join("parked")
     }
 
-    /// The disk cache, unless the settings say otherwise.
+    /// The disk cache, unless the settings name another directory.
     pub(crate) fn cache(&self, settings: &Settings) -> PathBuf {
         let dir = settings.cache.dir.clone().unwrap_or_else(|| self.data.join("cache"));
         std::path::absolute(&dir).unwrap_or(dir)
@@ -91,27 +91,27 @@ impl Layout {
         Address::Unix(self.data.join("api.sock"))
     }
 
-    /// Who the node is.
+    /// The node's identity.
     pub(crate) fn identity(&self) -> PathBuf {
         self.data.join("node.toml")
     }
 
-    /// Where the log is, as long as it may hold what the bucket does not.
+    /// The place of the log, as long as it may hold records that the bucket does not.
     pub(crate) fn log_place(&self) -> PathBuf {
         self.data.join("log-place")
     }
 
-    /// Which bucket the node used last, and where.
+    /// The bucket that the node used last, and its address.
     pub(crate) fn bucket_place(&self) -> PathBuf {
         self.data.join("bucket-place")
     }
 
-    /// Which start of the node was the last one here.
+    /// The last start of the node here.
     pub(crate) fn last_start(&self) -> PathBuf {
         self.data.join("last-start")
     }
 
-    /// What a running node holds locked.
+    /// The lock of a running node.
     pub(crate) fn lock(&self) -> PathBuf {
         self.data.join("lock")
     }

@@ -1,8 +1,8 @@
 //! Listeners: Unix sockets that only the node's own user reaches, and TCP.
 //!
-//! There is no authentication yet, so that reaching a socket is having every volume. Unix sockets
-//! therefore have their mode and group before anybody can connect: the node's own user's, if the
-//! settings don't say otherwise. TCP defaults to loopback.
+//! There is no authentication yet, so access to a socket is access to every volume. Unix sockets
+//! therefore get their mode and group before any client can connect: those of the node's own user
+//! by default. TCP defaults to loopback.
 
 use std::fmt;
 use std::fs::{File, Metadata, Permissions};
@@ -19,14 +19,14 @@ use crate::layout::Layout;
 use crate::settings::{Listen, NbdSettings, Settings};
 use crate::values::invalid;
 
-/// Only the node's own user may connect.
+/// Mode with which only the node's own user may connect.
 const PRIVATE_MODE: u32 = 0o600;
-/// Where groups have their numbers.
+/// The file with the numbers of groups.
 const GROUP_FILE: &str = "/etc/group";
-/// Clients that wait to be accepted: enough for a host's guests that all reconnect at once.
+/// Clients that wait to be accepted: enough for all guests of a host that reconnect at once.
 const BACKLOG: u32 = 1024;
 
-/// Something that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub(crate) enum Listener {
     /// A Unix socket; its file goes when this is dropped.
@@ -83,7 +83,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// Who may connect to a Unix socket.
+/// Access to a Unix socket.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Access {
     mode: u32,
@@ -94,7 +94,7 @@ impl Access {
     /// The node's own user alone.
     pub(crate) const PRIVATE: Self = Self { mode: PRIVATE_MODE, group: None };
 
-    /// What the settings say of NBD's sockets.
+    /// The access to NBD's sockets in the settings.
     fn of_nbd(settings: &NbdSettings) -> Result<Self> {
         let group = settings.socket_group.as_deref().map(group_number).transpose()?;
         Ok(Self { mode: settings.socket_mode.0, group })
@@ -117,7 +117,7 @@ impl Access {
         Ok(SocketFile { path: path.to_owned(), numbers: (found.dev(), found.ino()) })
     }
 
-    /// Says so if others may use the socket, and can't get to it.
+    /// Warns if other users may use the socket, and can't reach it.
     fn warn_if_out_of_reach(self, path: &Path) {
         let Some(dir) = path.parent() else { return };
         let is_closed = |dir: &Path| {
@@ -133,7 +133,7 @@ impl Access {
     }
 }
 
-/// The number of a group of this host. Groups that only a directory service knows go by number.
+/// The number of a group of this host. Groups of a directory service go by number.
 fn group_number(group: &str) -> Result<u32> {
     if let Ok(number) = group.parse() {
         return Ok(number);
@@ -150,7 +150,7 @@ fn group_number(group: &str) -> Result<u32> {
     number.ok_or_else(unknown)
 }
 
-/// Everything that a node listens on.
+/// All listeners of a node.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     /// NBD.
@@ -162,7 +162,7 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Binds what the settings ask for, or else the defaults.
+    /// Binds the addresses in the settings, or the defaults.
     pub(crate) async fn bind(settings: &Settings, layout: &Layout) -> Result<Self> {
         let access = Access::of_nbd(&settings.nbd)?;
         if says_whose_sockets_without_any(&settings.nbd) {
@@ -189,7 +189,7 @@ impl Listeners {
     }
 }
 
-/// Whether settings say who may use Unix sockets, and there is none.
+/// True if the settings give access to Unix sockets, and there is none.
 fn says_whose_sockets_without_any(nbd: &NbdSettings) -> bool {
     let is_unix = |Listen(address): &Listen| matches!(address, Address::Unix(_));
     let has_none = nbd.listen.as_ref().is_some_and(|asked| !asked.iter().any(is_unix));
@@ -231,7 +231,7 @@ fn listen_for(path: &Path, access: Access) -> io::Result<Listener> {
     Ok(Listener::Unix(socket.listen(BACKLOG)?, file))
 }
 
-/// Removes the socket that a killed process left behind; anything else is left alone.
+/// Removes the socket that a killed process left behind; leaves everything else alone.
 async fn remove_stale(path: &Path) -> Result<()> {
     let shown = path.display();
     match std::fs::symlink_metadata(path) {
@@ -295,7 +295,7 @@ mod tests {
         assert!(!path.exists());
     }
 
-    /// A group that this user may give to a file: for root another than its own.
+    /// A group that this user may give to a file; for root, another than its own.
     fn some_group(dir: &tempfile::TempDir) -> u32 {
         let found = std::fs::metadata(dir.path()).expect("there");
         if found.uid() == 0 { 1 } else { found.gid() }

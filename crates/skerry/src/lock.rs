@@ -1,8 +1,8 @@
 //! One data directory, one node, and one log, one node: files that are locked while the node runs.
 //!
-//! The lock is the system's, so it ends with the process, however that ends; the file's content
-//! (who holds it) is for people only. The file is never deleted: a lock on a deleted file excludes
-//! nobody.
+//! The lock is the system's, so it ends with the process, in any case. The file's content (the
+//! holder) is for people only. The file is never deleted: a lock on a deleted file excludes no
+//! process.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
@@ -16,7 +16,7 @@ use skerry_api::{Error, ErrorKind, Result};
 use crate::layout::{Layout, failed};
 use crate::settings::Settings;
 
-/// The most bytes that are read of who holds it: it is a line.
+/// The most bytes read about the holder: it is a line.
 const HOLDER_BYTES_MAX: u64 = 512;
 
 /// Keeps every other node off a directory until it is dropped.

@@ -1,7 +1,8 @@
-//! Where the node's log is, as long as it may hold what the bucket does not.
+//! The place of the node's log, as long as it may hold records that the bucket does not.
 //!
-//! A node that is started without its log, or with another, takes its volumes over from itself, and what
-//! only the old log has is never merged. So the place is written down while there is something to lose.
+//! A node that is started without its log, or with another, takes its volumes over from itself.
+//! Records that only the old log has are then never merged. So the place is written down while
+//! there is something to lose.
 
 use std::fs;
 use std::io::ErrorKind as Io;
@@ -15,31 +16,31 @@ use skerry_log::{FileDisk, Log};
 use crate::layout::{Layout, failed};
 use crate::note;
 
-/// The file that says where the log is, and which log it is.
+/// The file with the log's place and id.
 pub(crate) struct LogPlace {
     file: PathBuf,
-    /// Where the log is now, if there is one.
+    /// The present place of the log, if there is one.
     log: Option<PathBuf>,
-    /// The log that was used last, and whether it must be the one that is there.
+    /// The log that was used last, and whether the present one must be that.
     before: Option<String>,
     is_wanted: bool,
 }
 
-/// What the file says.
+/// Content of the file.
 #[derive(Serialize, Deserialize)]
 struct Noted {
     log: String,
     id: String,
-    /// The disk that it was on, if that was another than the data directory's.
+    /// The disk of the log, if that was another than the data directory's.
     own_disk: Option<u64>,
 }
 
 impl LogPlace {
-    /// Checks that the log at `log` (none: there is to be no log) is where the one that was used last was.
-    /// [`Self::confirm`] checks that it is the same, if its directory is still there.
+    /// Checks that the log at `log` is at the place of the one that was used last; none means no
+    /// log. [`Self::confirm`] checks that it is the same log, if its directory still exists.
     ///
     /// # Errors
-    /// `Invalid` if the last one is somewhere else, and was not emptied by a clean stop.
+    /// `Invalid` if the last one is at another place, and was not emptied by a clean stop.
     pub(crate) fn enter(layout: &Layout, log: Option<&Path>) -> Result<Self> {
         let mut place = Self {
             file: layout.log_place(),
@@ -74,10 +75,10 @@ impl LogPlace {
         Ok(place)
     }
 
-    /// Checks that the log that was opened is the one that was used last, and notes it.
+    /// Checks that the opened log is the one that was used last, and notes it.
     ///
     /// # Errors
-    /// `Invalid` if it is another: its disk is not mounted, perhaps.
+    /// `Invalid` if it is another: perhaps its disk is not mounted.
     pub(crate) fn confirm(&self, id: &str) -> Result<()> {
         let is_gone = self.before.as_deref().is_some_and(|before| before != id);
         if let Some(log) = self.log.as_ref().filter(|_| is_gone && self.is_wanted) {
@@ -108,7 +109,7 @@ impl LogPlace {
         Error::new(ErrorKind::Invalid, message)
     }
 
-    /// Nothing is in the log alone any more.
+    /// Notes that no record is in the log alone.
     pub(crate) fn leave(&self) {
         // If it stays, a start with another log is refused once too often.
         let _ = fs::remove_file(&self.file);
@@ -171,7 +172,8 @@ mod tests {
         enter(&layout, Some(&one), "1").expect("one whose disk is gone can't be waited for");
     }
 
-    /// A log whose disk is not mounted is wanted, whether its directory is there or not, and nothing is made there.
+    /// A log whose disk is not mounted is wanted, whether its directory exists or not, and nothing
+    /// is made there.
     #[test]
     fn a_log_with_a_disk_of_its_own_is_wanted_wherever_it_is() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -238,7 +240,7 @@ mod tests {
         assert_eq!(noted.expect("there").own_disk, Some(other));
     }
 
-    /// In the data directory itself a log is not missing because a disk is not mounted.
+    /// In the data directory itself, a missing log is not a disk that is not mounted.
     #[test]
     fn the_usual_log_may_be_deleted() {
         let dir = tempfile::tempdir().expect("a directory");

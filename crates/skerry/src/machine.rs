@@ -1,4 +1,4 @@
-//! On which machine, and in which directory, this node runs: what tells a copy of it from itself.
+//! The machine and the directory in which this node runs: they tell a copy of it from itself.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,12 +10,12 @@ use skerry_core::wire::{Hash16, hash16};
 
 use crate::layout::{Layout, failed};
 
-/// Where a system keeps the id that it made when it was installed.
+/// The file with the id that a system made at its installation.
 const MACHINE_ID: &str = "/etc/machine-id";
-/// Where a system tells the id of its hardware; only root may read it.
+/// The file with the id of the hardware; only root may read it.
 const HARDWARE_ID: &str = "/sys/class/dmi/id/product_uuid";
 
-/// Where the node of a data directory is now.
+/// The present place of a data directory's node.
 pub(crate) fn place(layout: &Layout) -> Result<Place> {
     place_of(layout.data())
 }
@@ -30,7 +30,7 @@ pub(crate) fn place_of(dir: &Path) -> Result<Place> {
     })
 }
 
-/// The hash of an id: machines' ids are not told to others. Zero if there is none, or none yet.
+/// The hash of an id, since machines' ids are private. Zero if there is none, or none yet.
 fn id_in(path: &Path) -> Hash16 {
     let text = fs::read_to_string(path).unwrap_or_default();
     match text.trim() {

@@ -1,8 +1,7 @@
-//! `skerry`: the daemon of a node, and the commands that ask it for something.
+//! `skerry`: the daemon of a node, and the commands that ask it.
 //!
-//! Wiring only: settings, clock and randomness are read here and handed on; what is decided and
-//! what is stored is elsewhere. [`cli`] says what may be typed, [`commands`] asks a node,
-//! [`serve`] is one.
+//! Wiring only: settings, clock and randomness are read here and passed on; other crates decide and
+//! store. [`cli`] is the command line, [`commands`] ask a node, [`serve`] is one.
 #![forbid(unsafe_code)]
 
 mod api_server;
@@ -48,7 +47,7 @@ mod tests;
 mod values;
 mod wiring;
 
-/// The system's allocator keeps what threads have freed: half as much memory again under load.
+/// The system's allocator keeps memory that threads have freed: half as much again under load.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,7 +1,7 @@
-//! Metrics as plain data, and how they become a Prometheus page.
+//! Metrics as plain data, and their form as a Prometheus page.
 //!
-//! The engine fills [`Metric`]s and knows nothing of Prometheus; they are read at each scrape, so
-//! nothing is counted twice and nothing has to be registered.
+//! The engine fills [`Metric`]s and does not know Prometheus. Each scrape reads them, so nothing is
+//! counted twice and nothing has to be registered.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use prometheus_client::registry::Registry;
 use crate::engine::Engine;
 use crate::jobs::JobsHost;
 
-/// One thing that is counted or measured, with a sample for each set of labels.
+/// One counter or gauge, with a sample for each set of labels.
 ///
-/// Names follow Prometheus' rules and carry their unit (`…_bytes`, `…_seconds`), without the
-/// `skerry_` in front and, for counters, without the `_total` behind: both are added.
+/// Names follow Prometheus' rules and carry their unit (`…_bytes`, `…_seconds`). They lack the
+/// `skerry_` in front and, for counters, the `_total` behind: both are added.
 #[derive(Debug, Clone)]
 pub(crate) struct Metric {
     /// Its name.
     pub(crate) name: &'static str,
-    /// A sentence on what it is, without the full stop.
+    /// A sentence about it, without the full stop.
     pub(crate) help: &'static str,
     /// Its samples: all of one kind.
     pub(crate) samples: Vec<Sample>,
 }
 
-/// A value, with what it is the value of.
+/// A value and its labels.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
     /// Label and value, such as `volume`, `db`.
@@ -41,16 +41,16 @@ pub(crate) struct Sample {
 #[derive(Debug, Clone)]
 #[allow(dead_code, reason = "which kinds there are is up to the engine")]
 pub(crate) enum Value {
-    /// It only grows while the process runs.
+    /// A number that only grows while the process runs.
     Counter(u64),
-    /// It goes up and down.
+    /// A number that goes up and down.
     Gauge(f64),
-    /// How many observations fell where.
+    /// Observations by bucket.
     Histogram {
         /// The sum of all observations.
         sum: f64,
-        /// Upper bound of each bucket, ascending, and how many fell into that bucket alone; the
-        /// last bound is [`f64::INFINITY`].
+        /// Upper bound of each bucket, ascending, and the number of observations in that bucket
+        /// alone. The last bound is [`f64::INFINITY`].
         buckets: Vec<(f64, u64)>,
     },
 }
@@ -75,7 +75,7 @@ impl Sample {
     }
 }
 
-/// Asks an engine, and whatever else there is, at each scrape.
+/// The sources that a scrape reads: an engine, the NBD clients, and the jobs.
 struct Source {
     engine: Arc<dyn Engine>,
     clients: Box<dyn Fn() -> Vec<(String, usize)> + Send + Sync>,
@@ -141,7 +141,7 @@ fn encode(value: &Value, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
     }
 }
 
-/// A registry that asks `engine`, `jobs`, and `clients` for the connections to each export.
+/// Makes a registry that asks `engine`, `jobs`, and `clients` for the connections to each export.
 pub(crate) fn registry(
     engine: Arc<dyn Engine>,
     clients: impl Fn() -> Vec<(String, usize)> + Send + Sync + 'static,

@@ -20,13 +20,13 @@ use crate::log_place::LogPlace;
 use crate::metrics::Metric;
 use crate::node_metrics;
 
-/// A node, the counters of its store, and what goes on beside it.
+/// A node, the counters of its store, and the threads beside it.
 pub(crate) struct NodeEngine {
     pub(crate) node: Arc<Node>,
     pub(crate) store: Arc<meter::Counters>,
-    /// Says where the log is.
+    /// Notes the log's place.
     pub(crate) log_place: LogPlace,
-    /// Computes for it.
+    /// Computes for the node.
     pub(crate) _background: Background,
     /// Commits the log; ends with the engine.
     pub(crate) _committer: skerry_log::CommitterThread,
@@ -145,7 +145,7 @@ impl Engine for NodeEngine {
 
 struct NodeDevice {
     device: Arc<Device>,
-    /// Where reading ahead runs, whoever's thread asks for it.
+    /// The runtime for reading ahead, whichever thread asks for it.
     runtime: Handle,
 }
 

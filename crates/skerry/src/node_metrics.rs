@@ -1,4 +1,4 @@
-//! What a node counts and measures, as metrics.
+//! The metrics of a node.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,7 +21,7 @@ fn gauge(value: u64) -> Value {
     Value::Gauge(value as f64)
 }
 
-/// Everything, now.
+/// All metrics, now.
 pub(crate) fn all(node: &Node, store: &Counters) -> Vec<Metric> {
     let mut out = log(node);
     out.extend(caches(node));

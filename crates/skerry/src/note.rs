@@ -1,7 +1,8 @@
-//! The small files that a node keeps of itself: TOML with a version and a checksum, written whole or not at all.
+//! The small files with a node's notes: TOML with a version and a checksum, written whole or not at
+//! all.
 //!
-//! `docs/format.md` ("Notes of a node") has their fields. A note is never changed in place here; [`crate::slots`] does
-//! that with the one that every start writes.
+//! `docs/format.md` ("Notes of a node") has their fields. A note is never changed in place here.
+//! [`crate::slots`] does that with the note that every start writes.
 
 use std::fs;
 use std::io::{self, ErrorKind as Io, Write as _};
@@ -15,7 +16,7 @@ use skerry_core::wire::hash16;
 use crate::layout::failed;
 
 const VERSION: u32 = 1;
-/// How the last line begins.
+/// Beginning of the last line.
 const CHECKSUM: &str = "checksum = ";
 
 #[derive(Serialize, Deserialize)]
@@ -25,7 +26,7 @@ struct Versioned<T> {
     note: T,
 }
 
-/// What of a note every version has.
+/// The part of a note that every version has.
 #[derive(Deserialize)]
 struct AnyVersion {
     version: u32,
@@ -34,7 +35,7 @@ struct AnyVersion {
 /// Reads a note, if there is one.
 ///
 /// # Errors
-/// `Corrupt` if it is not what was written, or a newer Skerry's; `Unavailable` if it can't be read.
+/// `Corrupt` if it is damaged, or a newer Skerry's; `Unavailable` if it can't be read.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == Io::NotFound => return Ok(None),
@@ -44,10 +45,10 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     decode(path, &text).map(Some)
 }
 
-/// Reads a note from its text. `path` is where it stands, for people.
+/// Reads a note from its text. `path` is its place, for people.
 ///
 /// # Errors
-/// `Corrupt` if it is not what was written, or a newer Skerry's.
+/// `Corrupt` if it is damaged, or a newer Skerry's.
 pub(crate) fn decode<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     let body = text.rfind(CHECKSUM).map(|at| text.split_at(at));
     let body = body.filter(|(body, sum)| *sum == checksum_line(body)).map(|(body, _)| body);
@@ -67,11 +68,11 @@ pub(crate) fn encode<T: Serialize>(note: &T) -> io::Result<String> {
     Ok(body + &checksum)
 }
 
-/// Writes beside the file and renames, so that a crash leaves the note before or this one. One that stands there
-/// already takes no room.
+/// Writes beside the file and renames, so that a crash leaves the note before or this one. An equal
+/// note takes no room.
 ///
 /// # Errors
-/// `Unavailable` if the disk does not take it.
+/// `Unavailable` if the disk refuses it.
 pub(crate) fn write<T: Serialize>(path: &Path, note: &T) -> Result<()> {
     let written = encode(note).and_then(|text| {
         if !fs::read(path).is_ok_and(|there| there == text.as_bytes()) {
@@ -82,7 +83,7 @@ pub(crate) fn write<T: Serialize>(path: &Path, note: &T) -> Result<()> {
     written.map_err(|error| failed("can't be written", path, &error))
 }
 
-/// Gives a file another content, whole or not at all.
+/// Replaces the content of a file, whole or not at all.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");

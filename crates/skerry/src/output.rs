@@ -1,4 +1,4 @@
-//! What commands print: one JSON document, or text for people.
+//! The output of commands: one JSON document, or text for people.
 //!
 //! The documents' fields are a promise to scripts; a test holds them.
 
@@ -14,7 +14,7 @@ use skerry_api::{Error, ErrorKind, Result, v1};
 
 use crate::values::human_bytes;
 
-/// Where a command's outcome goes, and in which form.
+/// The destination and form of a command's output.
 pub(crate) struct Output<'a> {
     /// One JSON document instead of text.
     pub(crate) json: bool,
@@ -33,7 +33,7 @@ impl Output<'_> {
             self.out.write_all(text.as_bytes())
         };
         match written.and_then(|()| self.out.flush()) {
-            // Whoever read has what they wanted.
+            // The reader has all that it wanted.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 let message = format!("standard output can't be written: {error}");
                 Err(Error::new(ErrorKind::Unavailable, message))
@@ -109,7 +109,7 @@ impl From<&v1::DiffRange> for DiffDocument {
     }
 }
 
-/// What a flush promises, in a word.
+/// A flush level, in a word.
 pub(crate) fn flush_word(flush: v1::FlushLevel) -> &'static str {
     match flush {
         v1::FlushLevel::Local => "local",
@@ -118,7 +118,7 @@ pub(crate) fn flush_word(flush: v1::FlushLevel) -> &'static str {
     }
 }
 
-/// What a snapshot has become, in a word.
+/// The state of a snapshot, in a word.
 pub(crate) fn state_word(state: v1::SnapshotState) -> &'static str {
     match state {
         v1::SnapshotState::Pending => "pending",
@@ -134,12 +134,12 @@ pub(crate) fn time(ms: u64) -> String {
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX).to_string()
 }
 
-/// All of it, as documents.
+/// Converts all of them to documents.
 pub(crate) fn documents<'a, T, D: From<&'a T>>(all: &'a [T]) -> Vec<D> {
     all.iter().map(D::from).collect()
 }
 
-/// A table for people: a heading, and rows of as many cells.
+/// A table for people: a heading, and rows with as many cells.
 pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
@@ -177,7 +177,7 @@ fn volume_row(volume: &v1::Volume) -> [String; 7] {
     ]
 }
 
-/// How a volume is, in a few words.
+/// The state of a volume, in a few words.
 fn volume_state(volume: &v1::Volume) -> String {
     if let Some(failure) = &volume.failure {
         return format!("failed: {failure}");

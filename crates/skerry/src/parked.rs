@@ -1,4 +1,4 @@
-//! Tails outside the log, on this machine's disk: a directory for each.
+//! Parked tails on this machine's disk: a directory for each.
 
 use skerry_log::{Disk, FileDisk};
 use skerry_volume::Parking;
@@ -7,16 +7,16 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What a tail's directory is called until all of the tail is in it.
+/// Ending of a tail's directory until all of the tail is in it.
 const UNFINISHED: &str = ".part";
 
-/// A directory of tails.
+/// A directory of parked tails.
 pub(crate) struct ParkedDir {
     dir: PathBuf,
 }
 
 impl ParkedDir {
-    /// The directory; what a crash left unfinished in it goes.
+    /// Opens the directory. Removes unfinished tails from a crash.
     pub(crate) fn shared(dir: PathBuf) -> Arc<dyn Parking> {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
@@ -32,7 +32,7 @@ impl ParkedDir {
     }
 }
 
-/// No error if there is nothing.
+/// Turns a missing file into no error.
 fn unless_missing<T: Default>(done: io::Result<T>) -> io::Result<T> {
     match done {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(T::default()),
@@ -49,7 +49,7 @@ impl Parking for ParkedDir {
     }
 
     fn give_up(&self, name: &str) {
-        // If it stays, the next start clears it away.
+        // If it stays, the next start removes it.
         let _ = fs::remove_dir_all(self.unfinished(name));
     }
 
@@ -82,7 +82,7 @@ impl Parking for ParkedDir {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        // Under the other name a crash half-way leaves nothing that could be taken for a tail.
+        // Under the other name, a crash half-way leaves nothing that looks like a tail.
         let dir = self.unfinished(name);
         unless_missing(fs::remove_dir_all(&dir))?;
         unless_missing(fs::rename(self.dir.join(name), &dir))?;

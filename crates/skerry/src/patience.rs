@@ -1,7 +1,8 @@
-//! How long a start waits for the bucket: a node whose bucket is away may hold in its log what its guests were promised.
+//! The patience of a start with the bucket. If the bucket is away, the node's log may hold writes
+//! that its guests were promised.
 //!
-//! A bucket that the node has used before is waited for as guests wait: whatever it fails with may pass. At its first
-//! use a wrong address, name or key is likelier, and a person wants to be told.
+//! A start waits for a known bucket as guests wait: any failure may pass. At the first use a wrong
+//! address, name or key is likelier, and a person wants an answer.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::settings::BucketSettings;
 /// How long a start waits.
 #[derive(Debug, Clone)]
 pub(crate) struct StartPatience {
-    /// As guests wait; none for a bucket that is not known.
+    /// A guest's patience; none for an unknown bucket.
     guest: Option<Patience>,
     starting: Starting,
 }
@@ -26,10 +27,10 @@ impl StartPatience {
         Self { guest: is_known.then_some(Patience { wait_max, ..Patience::GUEST }), starting }
     }
 
-    /// Does what needs the bucket: with a command's patience at first, then with a guest's.
+    /// Does work that needs the bucket: with a command's patience at first, then with a guest's.
     ///
     /// # Errors
-    /// Those of the last attempt.
+    /// The errors of the last attempt.
     pub(crate) async fn attempt<T>(
         &self,
         mut work: impl AsyncFnMut(Patience) -> Result<T>,
@@ -56,7 +57,7 @@ mod tests {
     use crate::settings::Seconds;
     use skerry_api::Error;
 
-    /// The patience of each attempt at something that fails with `kind`.
+    /// The patience of each attempt at work that fails with `kind`.
     async fn attempts(is_known: bool, kind: ErrorKind) -> Vec<Patience> {
         let settings = BucketSettings { guest_wait_s: Some(Seconds(7)), ..Default::default() };
         let mut made = Vec::new();

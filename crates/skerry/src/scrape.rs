@@ -15,13 +15,13 @@ use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-/// Scrapers at once; more wait. There is one, as a rule, and people with browsers.
+/// Scrapers at once; more wait. Usually there is one, and a few people with browsers.
 const CONNECTIONS_MAX: usize = 16;
-/// How long a request's head may take: whoever says nothing must not hold a place for ever.
+/// Time limit of a request's head: a silent client must not hold a place for ever.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long one connection may last.
+/// Time limit of one connection.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(300);
-/// How long accepting pauses when the system has no descriptors left.
+/// Pause of accepting when the system has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -86,7 +86,7 @@ fn the_end(served: Result<()>, overtaken: Option<&Error>) -> Result<()> {
     Err(why.clone())
 }
 
-/// Stops the node when a copy of it has been started; says why.
+/// Stops the node when a copy of it has been started. Gives the reason.
 fn stop_when_overtaken(claim: Claim, stop: CancellationToken) -> Arc<OnceLock<Error>> {
     let why = Arc::new(OnceLock::new());
     let told = why.clone();
@@ -100,7 +100,8 @@ fn stop_when_overtaken(claim: Claim, stop: CancellationToken) -> Arc<OnceLock<Er
     why
 }
 
-/// Takes as many open files as the system allows: a log has up to 480 of two descriptors each, and every client is one.
+/// Raises the limit of open files as far as the system allows. A log has up to 480 files of two
+/// descriptors each, and every client is one.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit { current: limit.maximum, ..limit };
@@ -132,7 +133,7 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// A thread for each processor; more than a few dozen connections share them.
+/// Starts a thread for each processor; more than a few dozen connections share them.
 fn session_threads() -> Result<SessionThreads> {
     let count = std::thread::available_parallelism().map_or(1, |count| count.get());
     SessionThreads::start(count).map_err(|error| {
@@ -140,7 +141,7 @@ fn session_threads() -> Result<SessionThreads> {
     })
 }
 
-/// Everything that talks to somebody.
+/// All servers of the node.
 struct Serving {
     nbd: NbdServer,
     api: ApiServer,
@@ -178,14 +179,14 @@ impl Serving {
         Ok(Self { nbd, api, tasks, snapshots, scraping })
     }
 
-    /// Lets clients have their last replies, for so long at most.
+    /// Lets clients have their last replies, for this time at most.
     async fn stop(mut self, drain_time_max: Duration) {
         let seconds = drain_time_max.as_secs();
         tracing::info!(seconds, "stopping: clients get their last replies");
         self.api.set_not_serving().await;
         let commands = async {
             if let Some(snapshots) = self.snapshots {
-                // The rest of the time is everybody else's.
+                // The rest of the time is for the others.
                 snapshots.stop(drain_time_max / 2).await;
             }
             self.api.drain().await;
@@ -262,7 +263,7 @@ fn serve_metrics(
     let clients = move || nbd.clients().into_iter().collect();
     let registry = Arc::new(metrics::registry(engine.clone(), clients, jobs));
     tokio::spawn(async move {
-        // Settings allow nothing but TCP here.
+        // Settings allow only TCP here.
         if let Listener::Tcp(listener, _) = listener {
             scrape::serve(listener, registry).await;
         }

@@ -1,7 +1,7 @@
 //! The settings of a node, as plain data: defaults, then the settings file, then flags.
 //!
 //! Nothing here opens anything but the settings file. `settings/example.toml` lists every setting
-//! with its default; it is what `skerry serve --help` prints, and a test reads it.
+//! with its default. `skerry serve --help` prints it, and a test reads it.
 
 mod expand;
 mod scalar;
@@ -19,7 +19,7 @@ pub(crate) use scalar::{ByteSize, Seconds, SocketMode};
 use crate::cli::ServeArgs;
 use crate::values::invalid;
 
-/// Where a node's data is, if nothing says otherwise.
+/// The default data directory.
 pub(crate) const DATA_DEFAULT: &str = "./skerry-data";
 /// Names the data directory.
 pub(crate) const DATA_VARIABLE: &str = "SKERRY_DATA";
@@ -29,15 +29,15 @@ pub(crate) const API_VARIABLE: &str = "SKERRY_API";
 /// All settings, with their defaults, as a file.
 pub(crate) const EXAMPLE: &str = include_str!("settings/example.toml");
 
-/// The log's cap, if nothing else is set: room for minutes of writing while the bucket is away.
+/// The default cap of the log: room for minutes of writing while the bucket is away.
 const LOG_CAP_BYTES: u64 = 8 << 30;
-/// The log takes at most one in so many bytes that are free on its disk.
+/// The log takes at most one in this many free bytes of its disk.
 const LOG_FREE_SHARE: u64 = 4;
 
 /// Reads a variable of the environment.
 pub(crate) type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Everything that a node can be told.
+/// All settings of a node.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
@@ -45,23 +45,23 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     /// The node itself.
     pub(crate) node: NodeSettings,
-    /// Where everything durable is.
+    /// The place of everything durable.
     pub(crate) bucket: BucketSettings,
     /// The write-ahead log.
     pub(crate) log: LogSettings,
-    /// What is kept near.
+    /// The caches.
     pub(crate) cache: CacheSettings,
-    /// How the log gets into the bucket.
+    /// The way of the log into the bucket.
     pub(crate) destage: DestageSettings,
-    /// Where NBD clients connect.
+    /// Listeners for NBD clients.
     pub(crate) nbd: NbdSettings,
-    /// Where commands connect.
+    /// Listeners for commands.
     pub(crate) api: ListenSettings,
-    /// Where Prometheus scrapes.
+    /// The listener for Prometheus.
     pub(crate) metrics: MetricsSettings,
     /// The job broker.
     pub(crate) jobs: JobsSettings,
-    /// Where jobs are kept; in the bucket if nothing is set.
+    /// The place of jobs; the bucket by default.
     pub(crate) database: Option<DatabaseSettings>,
 }
 
@@ -69,23 +69,23 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct JobsSettings {
-    /// False: this node takes no jobs.
+    /// False if this node takes no jobs.
     #[serde(deserialize_with = "scalar::flag")]
     pub(crate) enabled: bool,
-    /// So many databases; a tenant's jobs are in one. Can't be changed later.
+    /// Number of databases; one holds all jobs of a tenant. Can't be changed later.
     pub(crate) shards: u32,
-    /// How long jobs are kept that succeeded or were called off.
+    /// Retention of jobs that succeeded or were cancelled.
     pub(crate) done_retention_s: Seconds,
-    /// How long dead letters are kept.
+    /// Retention of dead letters.
     pub(crate) failed_retention_s: Seconds,
     /// Bytes of jobs on their way to all workers at once, for the whole node; more wait.
     pub(crate) handed_out_bytes: ByteSize,
 }
 
-/// What stands for a shard's number in a path.
+/// The mark for a shard's number in a path.
 pub(crate) const SHARD_MARK: &str = "%shard%";
 
-/// Where jobs are kept.
+/// The place of jobs.
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DatabaseSettings {
@@ -97,17 +97,17 @@ pub(crate) struct DatabaseSettings {
     /// Options of the store, such as keys and regions.
     #[serde(default)]
     pub(crate) options: BTreeMap<String, String>,
-    /// The database's log, if it is not in the same place.
+    /// The database's log, if it is at another place.
     pub(crate) wal: Option<WalSettings>,
     /// What only another log has is given up, or a log was moved: `docs/jobs.md`, "The log on a local disk".
     #[serde(default, deserialize_with = "scalar::flag")]
     pub(crate) give_up_wal: bool,
-    /// What SlateDB is told.
+    /// Settings of SlateDB.
     #[serde(default)]
     pub(crate) slatedb: toml::Table,
 }
 
-/// Where the log of the jobs' database is.
+/// The place of the jobs' database's log.
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WalSettings {
@@ -119,7 +119,8 @@ pub(crate) struct WalSettings {
     /// As the database's.
     #[serde(default)]
     pub(crate) options: BTreeMap<String, String>,
-    /// At a clean stop, what only the log has goes to the database: another host may go on then.
+    /// True to write the records that only the log has to the database at a clean stop. Then
+    /// another host may go on.
     #[serde(default = "yes", deserialize_with = "scalar::flag")]
     pub(crate) apply_wal_on_close: bool,
 }
@@ -165,22 +166,24 @@ impl Default for JobsSettings {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct NodeSettings {
-    /// How it is called where people see who holds a volume; the host's name if there is none.
+    /// The owner's name for people; by default the host's name.
     pub(crate) name: Option<String>,
-    /// Goes on in the place of a copy of the node that is gone. Never of the file: it is said once.
+    /// True to go on in the place of a copy of the node that is gone. Never in the file: it is said
+    /// once.
     #[serde(skip)]
     pub(crate) in_its_place: bool,
-    /// How long clients may take over their last replies when the node stops.
+    /// Time in which clients take their last replies when the node stops.
     pub(crate) shutdown_drain_s: Seconds,
 }
 
-/// Where everything durable is.
+/// The place of everything durable.
 #[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct BucketSettings {
-    /// Its URL; `bucket/` in the data directory if there is none.
+    /// Its URL; by default `bucket/` in the data directory.
     pub(crate) url: Option<String>,
-    /// How long guests, and starts, wait for a bucket that fails for a reason that can pass; without end if nothing is set.
+    /// Time for which guests, and starts, wait for a bucket that fails for a reason that can pass.
+    /// Without end by default.
     pub(crate) guest_wait_s: Option<Seconds>,
     /// Options of the store, such as keys and regions.
     pub(crate) options: BTreeMap<String, String>,
@@ -200,62 +203,62 @@ impl fmt::Debug for BucketSettings {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LogSettings {
-    /// False: every flush waits for the bucket.
+    /// False makes every flush wait for the bucket.
     #[serde(deserialize_with = "scalar::flag")]
     pub(crate) enabled: bool,
-    /// Where it is; `log/` in the data directory if nothing is set.
+    /// Its directory; by default `log/` in the data directory.
     pub(crate) dir: Option<PathBuf>,
     /// The most bytes of all its files; past it, writers wait for the bucket.
     pub(crate) cap_bytes: Option<ByteSize>,
 }
 
-/// What is kept near.
+/// The caches.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct CacheSettings {
-    /// Decoded blocks in memory, for the whole node.
+    /// Bytes of decoded blocks in memory, for the whole node.
     pub(crate) ram_bytes: ByteSize,
-    /// Frames on disk, as they are stored, for the whole node.
+    /// Bytes of stored frames on disk, for the whole node.
     pub(crate) disk_bytes: ByteSize,
-    /// Where they are; `cache/` in the data directory if nothing is set.
+    /// The directory of the disk cache; by default `cache/` in the data directory.
     pub(crate) dir: Option<PathBuf>,
 }
 
-/// How the log gets into the bucket.
+/// The way of the log into the bucket.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct DestageSettings {
-    /// How long a write may stay in the log alone; a goal, not a promise.
+    /// Time for which a write may stay in the log alone; a goal, not a promise.
     pub(crate) dirty_age_s: Seconds,
 }
 
-/// Where NBD clients connect, and how many.
+/// Listeners for NBD clients, and their number of connections.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct NbdSettings {
-    /// Addresses; the defaults if nothing is set.
+    /// Addresses; without any, the defaults.
     pub(crate) listen: Option<Vec<Listen>>,
-    /// Who may use its Unix sockets; only the node's own user if nothing is set.
+    /// Mode of its Unix sockets; by default only the node's own user has access.
     pub(crate) socket_mode: SocketMode,
-    /// The group of its Unix sockets, by name or number; the node's own if nothing is set.
+    /// Group of its Unix sockets, by name or number; by default the node's own.
     pub(crate) socket_group: Option<String>,
     /// Connections at once.
     pub(crate) connections_max: u32,
 }
 
-/// Where commands connect.
+/// Listeners for commands.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ListenSettings {
-    /// Addresses; the default if nothing is set.
+    /// Addresses; without any, the default.
     pub(crate) listen: Option<Vec<Listen>>,
 }
 
-/// Where Prometheus scrapes.
+/// The listener for Prometheus.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct MetricsSettings {
-    /// `HOST:PORT`; nowhere if nothing is set.
+    /// `HOST:PORT`; none by default.
     pub(crate) listen: Option<Listen>,
 }
 
@@ -303,7 +306,7 @@ impl Default for LogSettings {
 }
 
 impl LogSettings {
-    /// The cap, with so many bytes free on its disk.
+    /// The cap, with this number of free bytes on its disk.
     pub(crate) fn cap_bytes(&self, free_bytes: u64) -> u64 {
         let default = LOG_CAP_BYTES.min(free_bytes / LOG_FREE_SHARE);
         self.cap_bytes.map_or(default, |cap| cap.0)
@@ -334,7 +337,7 @@ impl Default for NbdSettings {
 }
 
 impl Settings {
-    /// What `skerry serve` is to do: the settings file, with flags over it.
+    /// The settings of `skerry serve`: the settings file, with flags over it.
     pub(crate) fn of_serve(
         flags: &ServeArgs,
         data: Option<PathBuf>,

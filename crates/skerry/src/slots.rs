@@ -1,7 +1,8 @@
-//! A note that every start writes, in a file that has its room for good: a full disk does not keep a node from starting.
+//! A note that every start writes, in a file that keeps its room: a full disk does not keep a node
+//! from starting.
 //!
-//! The file has two slots, each with a note and its number. The older note is overwritten, so that a crash leaves the
-//! newer one. `docs/format.md` ("Notes of a node") has the layout.
+//! The file has two slots, each with a note and its number. Writing overwrites the older note, so
+//! that a crash leaves the newer one. `docs/format.md` ("Notes of a node") has the layout.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind as Io};
@@ -15,15 +16,16 @@ use skerry_api::Result;
 use crate::layout::failed;
 use crate::note;
 
-/// Bytes of a slot: what disks and file systems write as one.
+/// Bytes of a slot: disks and file systems write it as one.
 const SLOT_BYTES: usize = 4096;
 /// Slots of a file.
 const SLOTS: usize = 2;
 
-/// What stands in a slot.
+/// Content of a slot.
 #[derive(Serialize, Deserialize)]
 struct Numbered<T> {
-    /// The higher one is the newer one. A file of a note alone, as it was written before there were slots, has none.
+    /// The higher number is the newer note. A file with a note alone, from before there were slots,
+    /// has none.
     #[serde(default)]
     sequence: u64,
     #[serde(flatten)]
@@ -33,7 +35,7 @@ struct Numbered<T> {
 /// Reads the newer note, if there is a file.
 ///
 /// # Errors
-/// `Corrupt` if neither slot has a note that is whole; `Unavailable` if the file can't be read.
+/// `Corrupt` if neither slot has a whole note; `Unavailable` if the file can't be read.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     Ok(newest(path)?.map(|(_, found)| found.note))
 }
@@ -41,7 +43,7 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 /// Overwrites the older note, for good.
 ///
 /// # Errors
-/// `Unavailable` if the disk does not take it; `Corrupt` if what is there is damaged.
+/// `Unavailable` if the disk refuses it; `Corrupt` if the file is damaged.
 pub(crate) fn write<T: Serialize>(path: &Path, note: &T) -> Result<()> {
     let (at, sequence) = match newest::<serde::de::IgnoredAny>(path)? {
         Some((slot, found)) => ((slot + 1) % SLOTS, found.sequence + 1),
@@ -77,7 +79,7 @@ fn newest<T: DeserializeOwned>(path: &Path) -> Result<Option<(usize, Numbered<T>
     let whole = slots.enumerate().filter_map(|(at, found)| Some((at, found.ok()?)));
     match whole.max_by_key(|(_, found)| found.sequence) {
         Some(newest) => Ok(Some(newest)),
-        // Says what is wrong with it.
+        // Reports the damage.
         None => decode(path, &bytes[..bytes.len().min(SLOT_BYTES)]).map(|found| Some((0, found))),
     }
 }
@@ -88,7 +90,7 @@ fn decode<T: DeserializeOwned>(path: &Path, slot: &[u8]) -> Result<Numbered<T>> 
     note::decode(path, text.map_err(|_| note::corrupt(path, "is no text"))?)
 }
 
-/// The file, if it has its slots.
+/// Opens the file, if it has its slots.
 fn open(path: &Path) -> io::Result<Option<File>> {
     match OpenOptions::new().write(true).open(path) {
         Ok(file) => {

@@ -1,7 +1,8 @@
-//! Raw images as pieces: bytes, and holes that read as zeros. Blocking; runs on a thread of its own.
+//! Raw images as pieces: bytes, and holes that read as zeros. Blocking; runs on a thread of its
+//! own.
 //!
 //! Pieces come in order and without gaps, are multiples of 512 bytes, and hold at most
-//! [`PIECE_BYTES_MAX`] bytes of data. A hole is what the file system says is one, or a run of zeros.
+//! [`PIECE_BYTES_MAX`] bytes of data. A hole is a file system's hole, or a run of zeros.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -16,7 +17,7 @@ use skerry_api::client::Piece;
 use skerry_api::v1::{Data, Hole};
 use skerry_core::size::SECTOR_BYTES;
 
-/// Zeros are looked for in runs of this many bytes: shorter ones cost less as data than as
+/// Length of the runs in which zeros are looked for. Shorter ones cost less as data than as
 /// messages of their own.
 const ZERO_RUN_BYTES: usize = 64 << 10;
 
@@ -26,7 +27,7 @@ pub(crate) struct Reader {
     /// The file's own size.
     file_bytes: u64,
     at: u64,
-    /// Up to here there is data.
+    /// End of the known data.
     data_end: u64,
     ready: VecDeque<Piece>,
 }
@@ -38,7 +39,7 @@ impl Reader {
         Ok(Self { file, file_bytes, at: 0, data_end: 0, ready: VecDeque::new() })
     }
 
-    /// How many bytes come: the file's size, rounded up to a multiple of 512.
+    /// Number of bytes to come: the file's size, rounded up to a multiple of 512.
     pub(crate) fn size_bytes(&self) -> u64 {
         self.file_bytes.next_multiple_of(SECTOR_BYTES)
     }
@@ -54,12 +55,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Finds where data goes on, and passes a hole over; false if there is only a hole.
+    /// Finds the next data, and skips a hole. False if only a hole is left.
     fn find_data(&mut self) -> io::Result<bool> {
         let start = match rustix::fs::seek(&self.file, SeekFrom::Data(self.at)) {
             Ok(start) => start - start % SECTOR_BYTES,
             Err(Errno::NXIO) => self.size_bytes(),
-            // A file system (or device) that knows no holes.
+            // A file system (or device) without holes.
             Err(Errno::INVAL) => self.at,
             Err(error) => return Err(error.into()),
         };
@@ -73,7 +74,7 @@ impl Reader {
             Err(Errno::INVAL) => self.file_bytes,
             Err(error) => return Err(error.into()),
         };
-        // At least something, even if the hole has just come into being.
+        // At least one sector, even if the hole has just come into being.
         self.data_end = end.max(start + SECTOR_BYTES).min(self.file_bytes);
         Ok(true)
     }
@@ -89,7 +90,7 @@ impl Reader {
         self.at += length;
     }
 
-    /// Cuts what was read into data and runs of zeros.
+    /// Cuts bytes into data and runs of zeros.
     fn split(&mut self, mut bytes: Bytes) {
         while !bytes.is_empty() {
             let zero = first_run_is_zero(&bytes);
@@ -126,9 +127,9 @@ fn first_run_is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(ZERO_RUN_BYTES).next().is_some_and(is_zero)
 }
 
-/// True if there is nothing but zeros.
+/// True if all bytes are zeros.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    // Words, so that it runs at the speed of memory.
+    // By words, so that it runs at the speed of memory.
     let (words, rest) = bytes.as_chunks::<16>();
     words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
 }
@@ -141,12 +142,12 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Writes to `file`, which is empty, what will have `size_bytes`.
+    /// Writes to `file`, which is empty and will have `size_bytes`.
     pub(crate) fn new(file: File, size_bytes: u64) -> Self {
         Self { file, at: 0, size_bytes }
     }
 
-    /// Writes the next piece; returns how many bytes it stands for.
+    /// Writes the next piece. Gives the number of bytes that it stands for.
     pub(crate) fn write(&mut self, piece: &Piece) -> io::Result<u64> {
         let (offset, length) = extent(piece);
         let end = offset.checked_add(length).filter(|end| *end <= self.size_bytes);
@@ -170,7 +171,7 @@ impl Writer {
     }
 }
 
-/// Where a piece is, and how long.
+/// Offset and length of a piece.
 pub(crate) fn extent(piece: &Piece) -> (u64, u64) {
     match piece {
         Piece::Data(data) => (data.offset, data.bytes.len() as u64),

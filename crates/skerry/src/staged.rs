@@ -1,9 +1,9 @@
 //! A file that is written beside its place and takes it only when it is whole.
 //!
-//! What must hold: whatever happens before [`Staged::take_place`] returned, what was at the place before is there, whole.
-//! No other file is touched, and until then only the user itself can read what is written.
+//! Must hold: until [`Staged::take_place`] has returned, the old file stays whole at the place,
+//! whatever happens. No other file is touched, and until then only the user can read the new one.
 //!
-//! A process that is killed leaves a file `.….skerry-export`, which the next one to the same place uses again.
+//! A killed process leaves a file `.….skerry-export`. The next one for this place uses it again.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
@@ -16,19 +16,19 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use skerry_api::{Error, ErrorKind, Result};
 
-/// What is added to the file's name: a dot before it, and this behind it.
+/// Addition to the file's name: a dot before it, and this behind it.
 const SUFFIX: &str = ".skerry-export";
-/// The rights of a file on its way.
+/// Mode of a file on its way.
 const PRIVATE_MODE: u32 = 0o600;
-/// The rights of a new file, before what the user's mask takes away.
+/// Mode of a new file, before the user's mask.
 const NEW_MODE: u32 = 0o666;
-/// How often a file is looked for again that another process has just given its place.
+/// Number of tries to open a file whose process may just have given it its place.
 const TRIES_MAX: u32 = 8;
 
-/// A file on its way. Dropping it removes what was written.
+/// A file on its way. Dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct Staged {
-    /// Locked as long as it is written, where files can be locked.
+    /// Locked while it is written, where files can be locked.
     file: File,
     part: PathBuf,
     place: PathBuf,
@@ -37,11 +37,11 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// Makes an empty file beside `place`, which may be taken even if there is a file, if it `replaces` that.
+    /// Makes an empty file beside `place`. If it `replaces`, the place may have a file.
     ///
     /// # Errors
-    /// `InUse` if another process writes to the same place; `Exists` if something else has the name that the file would
-    /// have until then; `Unavailable` if the file system does not let it be made.
+    /// `InUse` if another process writes to this place. `Exists` if another file has the staged
+    /// file's name. `Unavailable` if the file system refuses.
     pub(crate) fn create(place: &Path, replaces: bool) -> Result<Self> {
         Self::create_locked(place, replaces, File::try_lock)
     }
@@ -51,7 +51,7 @@ impl Staged {
         replaces: bool,
         lock: impl Fn(&File) -> Result<(), TryLockError>,
     ) -> Result<Self> {
-        // Where a symbolic link leads is replaced, not the link.
+        // Replaces the target of a symbolic link, not the link.
         let place = fs::canonicalize(place).unwrap_or_else(|_| place.to_owned());
         let part = part_of(&place)?;
         for _ in 0..TRIES_MAX {
@@ -59,7 +59,8 @@ impl Staged {
             match lock(&file) {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(in_use(&part)),
-                // Where files can't be locked, nothing tells a left-over from a file that is being written.
+                // Where files can't be locked, nothing tells a left-over from a file that is being
+                // written.
                 Err(TryLockError::Error(_)) if is_new => {}
                 Err(TryLockError::Error(_)) => return Err(unlockable(&part)),
             }
@@ -72,7 +73,7 @@ impl Staged {
         Err(in_use(&part))
     }
 
-    /// A second handle of the file.
+    /// Gives a second handle of the file.
     pub(crate) fn file(&self) -> io::Result<File> {
         self.file.try_clone()
     }
@@ -80,9 +81,9 @@ impl Staged {
     /// Gives the file its place, for good: all of it has been written and synced.
     ///
     /// # Errors
-    /// `Exists` if there is a file by now and it does not replace any.
+    /// `Exists` if there is a file by now and this one does not replace it.
     pub(crate) fn take_place(mut self) -> Result<()> {
-        // The rights that a person gave to last week's are this week's.
+        // Keeps the rights that a person gave to the file before.
         let before = fs::metadata(&self.place).ok().filter(|_| self.replaces);
         let rights = before.map_or_else(new_permissions, |before| self.inherit(&before));
         let set = self.file.set_permissions(rights);
@@ -126,13 +127,14 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         if !self.is_done {
-            // Half a file is worse than none; if it can't be removed, the next one to this place uses it.
+            // Half a file is worse than none. If it can't be removed, the next one for this place
+            // uses it.
             let _ = fs::remove_file(&self.part);
         }
     }
 }
 
-/// The name of the file that becomes the one at `place`.
+/// The name of the staged file for `place`.
 fn part_of(place: &Path) -> Result<PathBuf> {
     let Some(name) = place.file_name() else {
         return Err(unwritable(place, &io::ErrorKind::IsADirectory.into()));
@@ -143,11 +145,11 @@ fn part_of(place: &Path) -> Result<PathBuf> {
     Ok(place.with_file_name(part))
 }
 
-/// Makes the file, or opens the one that a process left which was killed; says whether it is new. Nothing if it went
-/// away meanwhile.
+/// Makes the file, or opens the one that a killed process left. Says whether it is new. Gives
+/// nothing if it went away meanwhile.
 fn open(part: &Path) -> Result<Option<(File, bool)>> {
     let mut options = OpenOptions::new();
-    // Links are not followed, and a pipe is not waited for.
+    // Never follows links, and never waits for a pipe.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     options.write(true).custom_flags(flags.cast_signed()).mode(PRIVATE_MODE);
     match options.clone().create_new(true).open(part) {
@@ -162,7 +164,7 @@ fn open(part: &Path) -> Result<Option<(File, bool)>> {
     }
 }
 
-/// Whether a file with such a name is what an export left that was killed.
+/// True if a file with such a name is the left-over of a killed export.
 fn is_left_over(file: &File) -> bool {
     file.metadata().is_ok_and(|found| {
         let is_private = found.mode() & 0o7777 == PRIVATE_MODE;
@@ -170,7 +172,7 @@ fn is_left_over(file: &File) -> bool {
     })
 }
 
-/// What any program's new file has.
+/// The rights of any program's new file.
 fn new_permissions() -> Permissions {
     // `umask` tells it only by changing it for all threads.
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -186,18 +188,18 @@ fn is_same(file: &File, path: &Path) -> bool {
     }
 }
 
-/// There is a file at the place.
+/// The error if a file is at the place.
 pub(crate) fn exists(place: &Path) -> Error {
     let message = format!("{} exists: choose another file, or use --force", place.display());
     Error::new(ErrorKind::Exists, message)
 }
 
-/// The file can't be written.
+/// The error if the file can't be written.
 pub(crate) fn unwritable(path: &Path, error: &io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, format!("{} can't be written: {error}", path.display()))
 }
 
-/// Another file has the name of the one that is written first.
+/// The error if another file has the staged file's name.
 fn foreign(part: &Path) -> Error {
     let message = format!(
         "{} is in the way, and no unfinished export of this user: remove it, or choose another file",

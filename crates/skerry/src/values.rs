@@ -1,4 +1,4 @@
-//! Checks what people and programs pass in, and turns it into the types that the rest uses.
+//! Checks the values that people and programs pass in, and converts them to types.
 
 use std::str::FromStr;
 
@@ -31,7 +31,7 @@ pub(crate) fn snapshot(text: &str) -> Result<(Name, Name)> {
     Ok((volume, snapshot.ok_or_else(missing)?))
 }
 
-/// The size of a volume, as people write it.
+/// The size of a volume, in its text form.
 pub(crate) fn volume_size(text: &str) -> Result<u64> {
     size::parse_bytes(text).and_then(size::check_volume).map_err(invalid)
 }
@@ -41,12 +41,12 @@ pub(crate) fn volume_bytes(bytes: u64) -> Result<u64> {
     size::check_volume(bytes).map_err(invalid)
 }
 
-/// The size of a block, as people write it.
+/// The size of a block, in its text form.
 pub(crate) fn block_size(text: &str) -> Result<u64> {
     size::parse_bytes(text).map_err(invalid).and_then(block_bytes)
 }
 
-/// The size of a block, from a message; the usual one if it is zero.
+/// The size of a block, from a message; the default if it is zero.
 pub(crate) fn block_bytes(bytes: u64) -> Result<u64> {
     let block = match bytes {
         0 => BlockSize::default(),
@@ -55,7 +55,7 @@ pub(crate) fn block_bytes(bytes: u64) -> Result<u64> {
     Ok(block.bytes() as u64)
 }
 
-/// A number of bytes as people read it: `10 GiB`, `1.5 MiB`, `512 B`.
+/// A number of bytes for people: `10 GiB`, `1.5 MiB`, `512 B`.
 pub(crate) fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let unit = (bytes.max(1).ilog2() / 10) as usize;

@@ -1,4 +1,4 @@
-//! From settings to a running engine: the one place that knows which parts there are.
+//! From settings to a running engine: the one place that knows all parts.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -40,9 +40,9 @@ use crate::settings::Settings;
 
 /// Memory for map nodes, bytes: the leaves of some 4 GiB that are read at random.
 const NODES_RAM_BYTES: u64 = 32 << 20;
-/// The log's cap without a disk to keep it on: what a node may hold in memory before writers wait.
+/// The log's cap without a disk: bytes that a node may hold in memory before writers wait.
 const MEMORY_LOG_BYTES: u64 = 128 << 20;
-/// The smallest log that makes sense: two files.
+/// The smallest useful log: two files.
 const LOG_CAP_BYTES_MIN: u64 = 128 << 20;
 
 /// Unit of the room that a file takes, as `stat` tells it.
@@ -56,7 +56,7 @@ pub(crate) struct Started {
     pub(crate) claim: Option<Claim>,
 }
 
-/// Opens the bucket and the log, recovers, and returns what serves the volumes.
+/// Opens the bucket and the log, recovers, and gives the engine.
 pub(crate) async fn start_engine(
     settings: &Settings,
     layout: &Layout,
@@ -141,12 +141,12 @@ fn stored(error: skerry_store::Error) -> Error {
     control::error(skerry_volume::Error::from(error))
 }
 
-/// A bucket that was opened and looked at.
+/// A bucket that was opened and checked.
 struct Opened {
     bucket: Bucket,
     url: String,
     store: Arc<Counters>,
-    /// How long the rest of the start waits for it.
+    /// The patience of the rest of the start with it.
     patience: StartPatience,
 }
 
@@ -173,7 +173,7 @@ async fn open_bucket(settings: &Settings, layout: &Layout, starting: &Starting) 
     let mut bucket = open.await?.with_patience(Patience::COMMAND);
     let probe = patience.attempt(async |patience| {
         match probe::probe(&bucket.with_patience(patience)).await {
-            // It was found fit when the node met it; what a full one holds can be read.
+            // The node found it fit when it first met it, and a full bucket can be read.
             Err(error) if is_known && error.trouble() == Trouble::Full => {
                 tracing::warn!(%error, "the bucket is full");
                 Ok(())
@@ -188,7 +188,7 @@ async fn open_bucket(settings: &Settings, layout: &Layout, starting: &Starting) 
     Ok(Opened { bucket, url: opened.display, store: counters, patience })
 }
 
-/// What of the environment stores may use.
+/// The part of the environment that stores may use.
 pub(crate) fn cloud_environment() -> BTreeMap<String, String> {
     const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
     std::env::vars().filter(|(name, _)| PREFIXES.iter().any(|p| name.starts_with(p))).collect()
@@ -239,7 +239,7 @@ fn open_log(settings: &Settings, layout: &Layout, host: &str) -> Result<OpenLog>
     Ok(OpenLog { log, recovery, lock })
 }
 
-/// Says that a log has no room of its own where files are written to another place each time.
+/// Warns that a log has no reserved room where the file system writes to a new place each time.
 pub(crate) fn warn_of_copies(dir: &Path) {
     if let Some(kind) = FileDisk::new(dir).copies_on_write() {
         tracing::warn!(
@@ -250,7 +250,7 @@ pub(crate) fn warn_of_copies(dir: &Path) {
     }
 }
 
-/// What is free on the disk of a directory.
+/// Free bytes on the disk of a directory.
 fn free_bytes(dir: &Path) -> Result<u64> {
     let stat = rustix::fs::statvfs(dir);
     let stat = stat.map_err(|error| failed("can't be measured", dir, &error.into()))?;

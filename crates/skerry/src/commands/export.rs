@@ -19,7 +19,8 @@ use crate::sparse::Writer;
 use crate::staged::{Staged, exists, unwritable};
 use crate::values::{self, human_bytes};
 
-/// Pieces that the node may be ahead of the disk: enough that receiving and writing overlap.
+/// Number of pieces by which the node may be ahead of the disk: enough for receiving and writing to
+/// overlap.
 const PIECES_AHEAD: usize = 4;
 
 /// Writes the volume or snapshot into the file.
@@ -45,7 +46,7 @@ pub(super) async fn run(context: &mut Context<'_>, args: ExportArgs) -> Result<(
     print(context, &args, size_bytes)
 }
 
-/// Refuses what can't or mustn't be written, before the node is asked.
+/// Refuses a path that can't or mustn't be written, before the node is asked.
 fn check(path: &Path, force: bool) -> Result<()> {
     match std::fs::metadata(path) {
         Ok(found) if !found.is_file() => Err(values::invalid(format!(
@@ -57,7 +58,7 @@ fn check(path: &Path, force: bool) -> Result<()> {
     }
 }
 
-/// Returns when somebody wants the command to end: its file is to be cleared away.
+/// Returns when a signal asks the command to end, so that its file can be cleared away.
 async fn interruption() {
     let terminated = async {
         match signal(SignalKind::terminate()) {

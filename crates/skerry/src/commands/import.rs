@@ -19,7 +19,7 @@ use crate::progress;
 use crate::sparse::{Reader, extent};
 use crate::values::{self, human_bytes};
 
-/// Pieces that are read ahead of the node: enough that reading and sending overlap.
+/// Number of pieces read ahead of the node: enough for reading and sending to overlap.
 const PIECES_AHEAD: usize = 4;
 
 /// Writes the file into the volume.
@@ -59,7 +59,7 @@ pub(super) async fn run(context: &mut Context<'_>, args: ImportArgs) -> Result<(
     print(context, &answered?, size_bytes)
 }
 
-/// The file, and the format that it looks like if that is not raw.
+/// Opens the file. Also gives the format that it looks like if that is not raw.
 fn open(path: &Path) -> io::Result<(File, Option<&'static Format>)> {
     if path.is_dir() {
         return Err(io::Error::from(io::ErrorKind::IsADirectory));
@@ -78,7 +78,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::new(kind, format!("{} can't be read: {error}", path.display()))
 }
 
-/// Sends all of it, until the node has had enough; what it says then is what counts.
+/// Sends everything, until the node wants no more; then the node's answer counts.
 fn send(
     reader: Reader,
     head: v1::ImportHead,

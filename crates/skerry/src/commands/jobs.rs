@@ -21,10 +21,10 @@ use crate::values::invalid;
 
 /// Jobs of one page of a listing.
 const PAGE_ITEMS: u32 = 1000;
-/// The largest payload, bytes: more is not even read.
+/// The largest payload, bytes; more is not even read.
 const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
 
-/// Carries out one of them.
+/// Carries out one of these commands.
 pub(super) async fn run(context: &mut Context<'_>, command: JobsCommand) -> Result<()> {
     let jobs = &mut context.client().await?.jobs();
     match command {
@@ -146,7 +146,7 @@ fn lease_ms(seconds: f64) -> Result<u32> {
     if !(1.0..=f64::from(u32::MAX)).contains(&ms) {
         return Err(invalid(format!("a lease of {seconds} s: 0.1 to 86400")));
     }
-    // In range, as was just seen.
+    // In range, by the check above.
     Ok(ms as u32)
 }
 
@@ -155,11 +155,11 @@ fn max_run_ms(seconds: f64) -> Result<u32> {
     if !(1.0..=f64::from(u32::MAX)).contains(&ms) {
         return Err(invalid(format!("a longest run of {seconds} s: 0.1 to 4294967")));
     }
-    // In range, as was just seen.
+    // In range, by the check above.
     Ok(ms as u32)
 }
 
-/// A time as people write it, milliseconds since 1970.
+/// Reads a time in its text form as milliseconds since 1970.
 fn start_at(text: &str) -> Result<u64> {
     let bad = || invalid(format!("{text:?} is no time: RFC 3339, or +SECONDS"));
     let at = match text.strip_prefix('+') {
@@ -274,7 +274,7 @@ async fn list(context: &mut Context<'_>, jobs: &mut Jobs, args: ListArgs) -> Res
         after: Default::default(),
     };
     let mut all: Vec<v1::Job> = Vec::new();
-    // One more than is shown, to know whether there is one.
+    // One more than is shown, to know whether there are more.
     while all.len() <= args.limit {
         let page = jobs.list_jobs(request.clone()).await?.into_inner();
         all.extend(page.jobs);

@@ -7,7 +7,7 @@ use super::Context;
 use crate::output::lines;
 use crate::values::human_bytes;
 
-/// Shows how the node is.
+/// Shows the node's state.
 pub(super) async fn status(context: &mut Context<'_>) -> Result<()> {
     let status = context.client().await?.get_status(v1::GetStatusRequest {}).await?;
     context.output.print(&status_document(&status), &status_lines(&status))
@@ -50,7 +50,7 @@ fn status_lines(status: &v1::GetStatusResponse) -> String {
     lines(&pairs)
 }
 
-/// Checks the bucket; fails if anything is wrong.
+/// Checks the bucket. Fails if there is any problem.
 pub(super) async fn fsck(context: &mut Context<'_>) -> Result<()> {
     let report = context.client().await?.fsck(v1::FsckRequest {}).await?;
     context.output.print(&report_document(&report), &report_lines(&report))?;

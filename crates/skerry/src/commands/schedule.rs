@@ -14,7 +14,7 @@ use crate::output::schedules::{ScheduleDocument, schedule_lines, schedule_table}
 use crate::schedule::{Interval, Keep, Schedules};
 use crate::values::{self, invalid};
 
-/// Shows, makes or ends the schedule of a volume.
+/// Shows, sets or ends the schedule of a volume.
 pub(super) async fn of_volume(context: &mut Context<'_>, args: ScheduleArgs) -> Result<()> {
     let asked = match (&args.every, args.keep) {
         (Some(every), Some(keep)) => Some((Interval::parse(every)?, Keep::new(keep)?)),
@@ -59,7 +59,7 @@ async fn end(
     context.output.print(&json!({ "off": name, "was_on": was_on }), &text)
 }
 
-/// A volume that there is, by name.
+/// Finds an existing volume by name.
 async fn find(context: &Context<'_>, name: &str) -> Result<(String, VolumeId)> {
     let request = v1::ShowVolumeRequest { name: values::name(name)?.to_string() };
     let found = context.client().await?.show_volume(request).await?;

@@ -9,7 +9,7 @@ use crate::cli::SnapshotCommand;
 use crate::output::{DiffDocument, SnapshotDocument, diff_table, documents, snapshot_table};
 use crate::values::{self, invalid};
 
-/// Carries out one of them.
+/// Carries out one of these commands.
 pub(super) async fn run(context: &mut Context<'_>, command: SnapshotCommand) -> Result<()> {
     match command {
         SnapshotCommand::Create { target } => create(context, &target).await,

@@ -8,7 +8,7 @@ use crate::cli::{Flush, VolumeCommand};
 use crate::output::{SnapshotDocument, VolumeDocument, documents, volume_lines, volume_table};
 use crate::values::{self, human_bytes};
 
-/// Carries out one of them.
+/// Carries out one of these commands.
 pub(super) async fn run(context: &mut Context<'_>, command: VolumeCommand) -> Result<()> {
     match command {
         VolumeCommand::Create { name, size, block_size, flush } => {

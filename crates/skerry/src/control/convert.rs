@@ -6,7 +6,7 @@ use skerry_volume::{DiffRange, FsckReport, NodeStatus, SnapshotState, SnapshotVi
 
 use crate::values::invalid;
 
-/// The most problems that one report carries; more than anybody reads, and they fit one message.
+/// The most problems of one report: more than a person reads, and they fit one message.
 const PROBLEMS_MAX: usize = 10_000;
 /// The most bytes of all of them, for the same reason.
 const PROBLEM_BYTES_MAX: usize = 2 << 20;
@@ -21,12 +21,12 @@ pub(crate) fn error(error: skerry_volume::Error) -> Error {
         Engine::Busy => ErrorKind::InUse,
         Engine::Fenced => ErrorKind::Fenced,
         Engine::Invalid => ErrorKind::Invalid,
-        // What was asked of has ended meanwhile: the next try meets the volume as it is then.
+        // The attachment ended meanwhile: the next try meets the volume in its new state.
         Engine::Detached | Engine::Unavailable => ErrorKind::Unavailable,
         Engine::Corrupt => ErrorKind::Corrupt,
     };
     if kind == ErrorKind::Internal {
-        // Whoever asked can do nothing about it.
+        // The caller can do nothing about it.
         tracing::error!(%error, "internal error");
     }
     Error::new(kind, error.message())
@@ -118,7 +118,7 @@ pub(super) fn fsck_report(report: FsckReport) -> v1::FsckResponse {
     }
 }
 
-/// A message of an import that makes no sense where it stands.
+/// The error for a message of an import at the wrong place.
 pub(super) fn out_of_order(what: &str) -> Error {
     invalid(format!("the import's messages are out of order: {what}"))
 }

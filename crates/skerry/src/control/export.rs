@@ -1,5 +1,4 @@
-//! An export, as the node sees it: what is stored is read ahead of the client, holes are passed
-//! over.
+//! The node's side of an export: it reads stored ranges ahead of the client, and skips holes.
 
 use std::sync::Arc;
 
@@ -12,14 +11,14 @@ use super::error;
 use crate::engine::EngineDevice;
 use crate::sparse::is_zero;
 
-/// Reads that run ahead of the client: enough to keep a bucket busy, at a MiB each.
+/// Number of reads ahead of the client: enough to keep a bucket busy, at a MiB each.
 const READS_AHEAD: usize = 8;
-/// Ranges that are asked for at once, and how far the question goes: bound the memory of an export of a
-/// fragmented volume.
+/// Number of ranges in one question, and the bytes that it covers. They bound the memory for an
+/// export of a fragmented volume.
 const RANGES_MAX: usize = 1024;
 const WINDOW_BYTES_MAX: u64 = 4 << 30;
 
-/// The head, and then the content in order and without gaps.
+/// Gives the head, and then the content in order and without gaps.
 pub(super) fn messages(
     device: Arc<dyn EngineDevice>,
 ) -> impl Stream<Item = Result<v1::ExportVolumeResponse>> + Send {
@@ -34,7 +33,7 @@ pub(super) fn messages(
         .map_ok(|message| v1::ExportVolumeResponse { message: Some(message) })
 }
 
-/// Everything up to `size_bytes`, in order: holes of any length, data of a piece at most.
+/// Gives everything up to `size_bytes`, in order: holes of any length, data of a piece at most.
 fn ranges(
     device: Arc<dyn EngineDevice>,
     size_bytes: u64,
@@ -51,7 +50,7 @@ fn ranges(
     .try_flatten()
 }
 
-/// Cuts ranges to size; says where they end.
+/// Cuts ranges to size. Gives their end.
 fn cut(found: &[StatusRange], start: u64, size_bytes: u64) -> Result<(Vec<StatusRange>, u64)> {
     let mut ranges = Vec::with_capacity(found.len());
     let mut at = start;

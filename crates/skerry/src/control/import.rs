@@ -155,7 +155,7 @@ fn unfinished(whole: &Name) -> Result<Name> {
     name(&format!("{}{UNFINISHED}", begin.unwrap_or(whole.as_str())))
 }
 
-/// Whether a volume that there is may be written over.
+/// Checks that an existing volume may be overwritten.
 fn check(found: &VolumeInfo, size_bytes: u64) -> Result<()> {
     let name = &found.name;
     if found.clients > 0 {
@@ -178,7 +178,7 @@ struct Writer<'a> {
     device: &'a dyn EngineDevice,
     at: u64,
     size_bytes: u64,
-    /// Made for this import, so that it is all zeros.
+    /// True if the volume was made for this import, so that it is all zeros.
     created: bool,
     data_bytes: u64,
 }
@@ -214,7 +214,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Makes it durable; returns how many bytes of data there were.
+    /// Makes everything durable. Gives the number of data bytes.
     async fn finish(self) -> Result<u64> {
         if self.at != self.size_bytes {
             let (at, size) = (self.at, self.size_bytes);

@@ -1,4 +1,4 @@
-//! What commands print of nodes that have jobs, and of this node's shards.
+//! The output of commands about nodes with jobs, and about this node's shards.
 
 use serde::Serialize;
 use skerry_api::v1;
@@ -12,7 +12,7 @@ pub(crate) struct NodesDocument {
     shards: Vec<ShardDocument>,
 }
 
-/// A node that has jobs in the bucket, as a document.
+/// A node with jobs in the bucket, as a document.
 #[derive(Debug, Serialize)]
 struct NodeDocument {
     node: String,

@@ -1,4 +1,4 @@
-//! What commands print of jobs.
+//! The output of commands about jobs.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use skerry_api::v1;
 
 use super::{lines, table, time};
 
-/// A job, as a document. Payloads and results are texts; what is not UTF-8 in them is replaced.
+/// A job, as a document. Payloads and results are texts; bytes that are not UTF-8 are replaced.
 #[derive(Debug, Serialize)]
 pub(crate) struct JobDocument {
     id: String,
@@ -41,7 +41,7 @@ struct AttemptDocument {
     error: Option<ErrorDocument>,
 }
 
-/// Why an attempt failed, as a document.
+/// The failure of an attempt, as a document.
 #[derive(Debug, Serialize)]
 struct ErrorDocument {
     code: String,
@@ -124,7 +124,7 @@ fn end_word(attempt: &v1::Attempt) -> &'static str {
     }
 }
 
-/// What a job waits for, if the node said so.
+/// The reason why a job waits, if the node gave it.
 fn waits_for(job: &v1::Job) -> Option<String> {
     use v1::waiting::Reason;
     Some(match job.waiting.as_ref()?.reason.as_ref()? {
@@ -140,7 +140,7 @@ fn waits_for(job: &v1::Job) -> Option<String> {
     })
 }
 
-/// Where a job stands, in a word.
+/// The state of a job, in a word.
 pub(crate) fn state_word(state: v1::JobState) -> &'static str {
     match state {
         v1::JobState::Scheduled => "scheduled",
@@ -172,7 +172,7 @@ pub(crate) fn job_table(jobs: &[v1::Job]) -> String {
     table(["TENANT", "ID", "GROUP", "STATE", "PRIORITY", "ATTEMPTS", "CREATED"], &rows)
 }
 
-/// A text without what a terminal would obey.
+/// A text without characters that control a terminal.
 fn plain(text: &str) -> String {
     let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
     text.chars().map(escaped).collect()
@@ -213,7 +213,7 @@ pub(crate) fn job_lines(job: &v1::Job) -> String {
     out
 }
 
-/// How many jobs there are, as a document.
+/// Numbers of jobs, as a document.
 #[derive(Debug, Serialize)]
 pub(crate) struct StatsDocument {
     enqueued: u64,
@@ -226,7 +226,7 @@ pub(crate) struct StatsDocument {
     groups: Vec<GroupDocument>,
 }
 
-/// How many jobs of a task group there are, as a document.
+/// Numbers of a task group's jobs, as a document.
 #[derive(Debug, Serialize)]
 struct GroupDocument {
     group: String,
@@ -258,7 +258,7 @@ impl From<&v1::GetJobStatsResponse> for StatsDocument {
     }
 }
 
-/// How many jobs there are, for people.
+/// Numbers of jobs, for people.
 pub(crate) fn stats_text(stats: &v1::GetJobStatsResponse) -> String {
     let since = lines(&[
         ("enqueued", stats.enqueued.to_string()),

@@ -1,4 +1,4 @@
-//! What commands print of schedules.
+//! The output of commands about schedules.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::schedule::Schedule;
 /// A schedule, as a document.
 #[derive(Debug, Serialize)]
 pub(crate) struct ScheduleDocument {
-    /// The volume's name; none if it has gone meanwhile.
+    /// The volume's name; none if it is deleted meanwhile.
     pub(crate) volume: Option<String>,
     volume_id: String,
     every_s: u64,
@@ -33,7 +33,7 @@ impl ScheduleDocument {
         }
     }
 
-    /// The name, or what can be said in its place.
+    /// The name, or a text in its place.
     fn shown(&self) -> String {
         let gone = || format!("{} (deleted)", self.volume_id);
         self.volume.clone().unwrap_or_else(gone)

@@ -1,34 +1,34 @@
-//! The names of snapshots that schedules take: `auto-` and the time that they were due.
+//! The names of snapshots that schedules take: `auto-` and the due time.
 
 use jiff::Timestamp;
 use skerry_core::name::Name;
 
-/// What such a name begins with.
+/// Beginning of such a name.
 const PREFIX: &str = "auto-";
 /// The last time that has a name, milliseconds since 1970: late in the year 9999.
 pub(super) const TIME_MS_MAX: u64 = 253_402_200_000_000;
 
-/// A time as names have it: `YYYYMMDDThhmmssZ`. Times after [`TIME_MS_MAX`] are taken for it.
+/// A time in the form of names: `YYYYMMDDThhmmssZ`. Later times become [`TIME_MS_MAX`].
 pub(super) fn compact(time_ms: u64) -> String {
     let ms = i64::try_from(time_ms.min(TIME_MS_MAX)).unwrap_or(0);
     let time = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
     time.strftime("%Y%m%dT%H%M%SZ").to_string()
 }
 
-/// The name of the snapshot that is due at a time.
+/// The name of the snapshot for a due time.
 pub(super) fn text(time_ms: u64) -> String {
     format!("{PREFIX}{}", compact(time_ms))
 }
 
-/// When a snapshot was due, if a schedule gave it its name; nothing if a person did.
+/// The due time of a snapshot, if a schedule named it; none if a person did.
 pub(super) fn time_ms(name: &str) -> Option<u64> {
     let time: Timestamp = name.strip_prefix(PREFIX)?.parse().ok()?;
     let ms = u64::try_from(time.as_millisecond()).ok()?;
-    // Times are read in more forms than one; only this one is ours.
+    // Times are read in more forms than one; schedules write only this one.
     (text(ms) == name).then_some(ms)
 }
 
-/// Of these snapshots, the ones that a schedule took beyond the newest `keep`, oldest first.
+/// The snapshots that a schedule took beyond the newest `keep`, oldest first.
 pub(super) fn surplus<'a>(names: impl IntoIterator<Item = &'a str>, keep: usize) -> Vec<Name> {
     let mut ours: Vec<(u64, Name)> =
         names.into_iter().filter_map(|name| Some((time_ms(name)?, name.parse().ok()?))).collect();

@@ -1,4 +1,4 @@
-//! What a job of a schedule holds: a JSON document, version 1.
+//! The payload of a schedule's job: a JSON document, version 1.
 
 use serde::{Deserialize, Serialize};
 use skerry_api::{Error, ErrorKind, Result};
@@ -10,26 +10,27 @@ use super::auto_name::{TIME_MS_MAX, compact};
 use super::{GROUP, Interval, SINCE_KEY, TENANT, VOLUME_KEY};
 use crate::values::invalid;
 
-/// The version that is written.
+/// The version of new documents.
 const VERSION: u32 = 1;
 /// The most snapshots that are kept.
 const KEEP_MAX: u32 = 1000;
-/// How long a node that takes a snapshot may say nothing: one that was killed is the next one's after it.
+/// The lease of a job. If the node that takes a snapshot is killed, the next one does the job after
+/// it.
 const LEASE: Duration = Duration::from_secs(10);
-/// How often a job that failed is tried again, after 2 s, 4 s and so on, at most a minute: until it is followed. Its
-/// handler gives up then.
+/// Number of retries of a failed job, after 2 s, 4 s and so on, at most a minute, until it is
+/// followed. Then its handler gives up.
 const RETRIES: u32 = 65_535;
 /// The longest wait between two tries, milliseconds.
 const RETRY_MS_MAX: u32 = 60_000;
-/// Before the first retry, milliseconds.
+/// The wait before the first retry, milliseconds.
 const RETRY_MS: u32 = 2_000;
 
-/// How many snapshots are kept: 1 to 1000.
+/// Number of kept snapshots: 1 to 1000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Keep(u32);
 
 impl Keep {
-    /// So many, if that is allowed.
+    /// Makes a number, if it is in range.
     pub(crate) fn new(count: u32) -> Result<Self> {
         if (1..=KEEP_MAX).contains(&count) {
             return Ok(Self(count));
@@ -43,22 +44,23 @@ impl Keep {
     }
 }
 
-/// One time of a schedule, and what it takes to find the next.
+/// One time of a schedule, with everything for finding the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Schedule {
-    /// The volume, whatever it is called by now.
+    /// The volume, whatever its present name.
     pub(crate) volume: VolumeId,
-    /// Tells this schedule of the volume from those before: when it was made, milliseconds since 1970.
+    /// Tells this schedule of the volume from earlier ones: time of its creation, milliseconds
+    /// since 1970.
     pub(crate) since_ms: u64,
-    /// When the snapshot is due, milliseconds since 1970.
+    /// Due time of the snapshot, milliseconds since 1970.
     pub(crate) due_ms: u64,
-    /// How often one is due.
+    /// The interval of snapshots.
     pub(crate) every: Interval,
-    /// How many are kept.
+    /// Number of kept snapshots.
     pub(crate) keep: Keep,
 }
 
-/// The part that says how to read the rest.
+/// The part that tells how to read the rest.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
@@ -77,7 +79,7 @@ struct Document {
 }
 
 impl Schedule {
-    /// Whether its time is further away than one interval: then it was made by a clock that was ahead.
+    /// True if its time is further away than one interval: then a clock that was ahead made it.
     pub(crate) fn is_beyond(&self, now_ms: u64) -> bool {
         self.due_ms > now_ms.saturating_add(self.every.ms())
     }
@@ -98,7 +100,7 @@ impl Schedule {
     /// Reads a document.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`]: it is none, of another version, or says what can't be.
+    /// [`ErrorKind::Corrupt`]: it is no document, of another version, or impossible.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
         let no_json = |error: serde_json::Error| corrupt(&error.to_string());
         let Versioned { version } = serde_json::from_slice(bytes).map_err(no_json)?;
@@ -120,13 +122,13 @@ impl Schedule {
         })
     }
 
-    /// What the job is called: once for each time of each schedule.
+    /// The job's id: one for each time of each schedule.
     pub(crate) fn job_id(&self) -> String {
         format!("snapshots/{}/{}/{}", self.volume, self.since_ms, compact(self.due_ms))
     }
 
-    /// The job that waits for its time. Jobs of one volume are done one after the other, so that there is never more
-    /// than one snapshot too many.
+    /// The job that waits for its time. Jobs of one volume are done one after the other, so there
+    /// is never more than one snapshot too many.
     pub(crate) fn job(&self) -> NewJob {
         let retry = v1::RetryPolicy {
             retries: Some(RETRIES),

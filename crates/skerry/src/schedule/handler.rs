@@ -1,4 +1,4 @@
-//! Does what a job of a schedule asks for. What is to be done is decided in [`super::plan`].
+//! Carries out a schedule's job. [`super::plan`] decides.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,23 +15,23 @@ use super::plan::{Plan, plan};
 use super::{Keep, TENANT};
 use crate::engine::Engine;
 
-/// How long one attempt may take: a volume that hangs must not keep others from their snapshots.
+/// Time limit of one attempt: a volume that hangs must not keep others from their snapshots.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// How often a snapshot is tried, once the job is followed: for a minute, so that a bucket may hiccup. What is away for
-/// longer is the next job's.
+/// Number of tries of a snapshot once the job is followed: for a minute, so that a bucket may
+/// hiccup. If trouble lasts longer, the next job takes a snapshot.
 const ATTEMPTS_MAX: u32 = 6;
 
 /// Takes snapshots, through the engine that the control API uses too.
 pub(super) struct Handler {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) clock: Arc<dyn Clock>,
-    /// Where the node's jobs are.
+    /// Address of the node's jobs.
     pub(super) address: Address,
 }
 
 impl Handler {
-    /// Does a job; what came of it is the job's result.
+    /// Does a job. The outcome is the job's result.
     pub(super) async fn handle(&self, task: Task) -> Result<Bytes, Failure> {
         let done = self.done(&task).await;
         if let Err(Failure::Retry { code, message } | Failure::Final { code, message }) = &done {
@@ -68,7 +68,7 @@ impl Handler {
         }
     }
 
-    /// What comes after the next job was enqueued.
+    /// The work after the next job was enqueued.
     async fn carry_out(
         &self,
         jobs: &Jobs,
@@ -93,7 +93,8 @@ impl Handler {
         }
     }
 
-    /// Deletes what is too much, and never what was just taken: names of a clock that was fast may say that it is older.
+    /// Deletes surplus snapshots, and never the one just taken: names from a clock that was fast
+    /// may make it look older.
     async fn thin_out(&self, volume: &Name, keep: Keep, taken: &Name) -> Result<(), Failure> {
         let all = self.engine.list_snapshots(volume).await.map_err(engine)?;
         let names = all.iter().map(|snapshot| snapshot.name.as_str());
@@ -123,13 +124,13 @@ async fn stopped(jobs: &Jobs, task: &Task, next: &Schedule) -> Result<String, Fa
     Err(Failure::Cancelled)
 }
 
-/// Enqueues the next job, unless it is there.
+/// Enqueues the next job, unless it exists.
 async fn follow(jobs: &Jobs, next: &Schedule, now_ms: u64) -> Result<(), Failure> {
     let is_new = jobs.enqueue(next.job()).await.map_err(asked)?.is_new;
     if is_new || next.due_ms <= now_ms {
         return Ok(());
     }
-    // Before its time it can have been done only by a clock that was ahead: it is to be done again.
+    // Only a clock that was ahead can have done it before its time: do it again.
     let job = jobs.show(TENANT, &next.job_id()).await.map_err(asked)?;
     if matches!(job.state(), v1::JobState::Succeeded | v1::JobState::Failed) {
         jobs.delete(TENANT, &next.job_id()).await.map_err(asked)?;
@@ -138,13 +139,13 @@ async fn follow(jobs: &Jobs, next: &Schedule, now_ms: u64) -> Result<(), Failure
     Ok(())
 }
 
-/// True of a job that is not to be followed.
+/// True if the job was cancelled, and is not to be followed.
 async fn is_called_off(jobs: &Jobs, id: &str) -> Result<bool, Failure> {
     let job = jobs.show(TENANT, id).await.map_err(asked)?;
     Ok(job.cancel_asked || job.state() == v1::JobState::Cancelled)
 }
 
-/// Calls off the job that was to follow.
+/// Cancels the job that was to follow.
 async fn end(jobs: &Jobs, next: &Schedule) -> Result<(), Failure> {
     match jobs.cancel(TENANT, &next.job_id()).await {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -152,12 +153,12 @@ async fn end(jobs: &Jobs, next: &Schedule) -> Result<(), Failure> {
     }
 }
 
-/// The broker did not do what it was asked for.
+/// The failure of a call to the broker.
 fn asked(error: Error) -> Failure {
     Failure::retry("jobs", error.message())
 }
 
-/// The engine did not do what it was asked for.
+/// The failure of a call to the engine.
 fn engine(error: skerry_volume::Error) -> Failure {
     Failure::retry(code(error.kind()), error.message())
 }

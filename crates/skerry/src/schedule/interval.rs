@@ -1,4 +1,4 @@
-//! How often a snapshot is taken, as people write it: `30s`, `15m`, `1h`, `7d`.
+//! The interval of snapshots, in the form that people write: `30s`, `15m`, `1h`, `7d`.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use skerry_api::Result;
 
 use crate::values::invalid;
 
-/// What people may write, the largest first, and the seconds of each.
+/// The units, the largest first, and the seconds of each.
 const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
 /// The longest interval, seconds: a year.
 const SECONDS_MAX: u64 = 365 * 86_400;
@@ -18,17 +18,17 @@ pub(crate) struct Interval {
 }
 
 impl Interval {
-    /// An interval of so many seconds, if that is one.
+    /// Makes an interval of seconds, if they are in range.
     fn of_seconds(seconds: u64) -> Option<Self> {
         (1..=SECONDS_MAX).contains(&seconds).then_some(Self { seconds })
     }
 
-    /// An interval of so many milliseconds, if that is one.
+    /// Makes an interval of milliseconds, if they are in range.
     pub(crate) fn of_ms(ms: u64) -> Option<Self> {
         if ms.is_multiple_of(1000) { Self::of_seconds(ms / 1000) } else { None }
     }
 
-    /// Reads what people write.
+    /// Reads the text form.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let read = UNITS.iter().find_map(|(unit, seconds)| {
             let digits = text.strip_suffix(unit)?;
@@ -44,17 +44,17 @@ impl Interval {
         })
     }
 
-    /// How long it is, seconds.
+    /// Its length, seconds.
     pub(crate) fn seconds(self) -> u64 {
         self.seconds
     }
 
-    /// How long it is, milliseconds.
+    /// Its length, milliseconds.
     pub(crate) fn ms(self) -> u64 {
         self.seconds * 1000
     }
 
-    /// The newest time of this interval that has passed: times are its multiples since 1970.
+    /// The newest time of this interval that has passed. Times are its multiples since 1970.
     pub(crate) fn last_before_ms(self, now_ms: u64) -> u64 {
         now_ms - now_ms % self.ms()
     }

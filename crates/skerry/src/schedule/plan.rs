@@ -1,4 +1,4 @@
-//! What a job of a schedule asks for, once its time has come.
+//! The plan of a schedule's job, once its time has come.
 
 use skerry_api::Result;
 use skerry_core::name::Name;
@@ -7,18 +7,18 @@ use super::auto_name;
 use super::document::Schedule;
 use crate::values;
 
-/// What is to be done.
+/// A plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// What is enqueued, first of all.
+    /// The next job, which is enqueued first of all.
     pub(super) next: Schedule,
-    /// The snapshot that is taken, if it is not there yet.
+    /// The snapshot to take, if it does not exist yet.
     pub(super) snapshot: Name,
 }
 
-/// Decides what a job asks for now. A snapshot is named after the newest time that has passed: of times that the node
-/// slept through one is taken, with a name that does not claim to be older than it is; and a job that is done again
-/// takes it again only if another one is due by then.
+/// Decides the plan of a job now. The newest time that has passed names the snapshot. If the node
+/// slept through several times, it takes one snapshot, whose name does not claim to be older than
+/// it is. A job that is done again takes a snapshot again only if another is due by then.
 ///
 /// # Errors
 /// The time has no name.

@@ -1,4 +1,4 @@
-//! The schedules of a node, as commands see and change them: through the jobs API, as anybody could.
+//! The schedules of a node, as commands see and change them: through the jobs API, like any client.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use super::{GROUP, Interval, SINCE_KEY, TENANT, VOLUME_KEY};
 const PAGE_ITEMS: u32 = 1000;
 /// Questions on their way at once.
 const QUESTIONS_MAX: usize = 16;
-/// How long calling a schedule off may take: a snapshot that is being taken stops at once, and one whose node has
-/// died after its lease.
+/// Time limit of ending a schedule. A running job stops at once; one whose node has died ends after
+/// its lease.
 const CALL_OFF_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The schedules of a node.
@@ -23,28 +23,28 @@ pub(crate) struct Schedules {
     jobs: Jobs,
 }
 
-/// A job of a schedule that has not come to its end.
+/// A job of a schedule that has not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pending {
     id: String,
     since_ms: u64,
 }
 
-/// What there was of a volume's jobs.
+/// A look at a volume's jobs.
 #[derive(Debug, Default)]
 struct Look {
     pending: Vec<Pending>,
-    /// The youngest of all, also of those that have ended.
+    /// The newest of all, ended ones included.
     newest: Option<String>,
 }
 
 impl Schedules {
-    /// Those of the node at an address.
+    /// Connects to the node at an address.
     pub(crate) async fn connect(address: &Address) -> Result<Self> {
         Ok(Self { jobs: Jobs::connect(address).await? })
     }
 
-    /// All of them, with the times that are next.
+    /// All schedules, with their next times.
     pub(crate) async fn all(&self) -> Result<Vec<Schedule>> {
         let mut ids = Vec::new();
         // Between two jobs of a schedule one runs for a moment, and only for a moment.
@@ -64,7 +64,7 @@ impl Schedules {
         Ok(newest.into_values().collect())
     }
 
-    /// That of a volume, with the time that is next.
+    /// The schedule of a volume, with its next time.
     pub(crate) async fn of(&self, volume: VolumeId) -> Result<Option<Schedule>> {
         let mut before: Option<Option<String>> = None;
         loop {
@@ -79,7 +79,7 @@ impl Schedules {
         }
     }
 
-    /// Gives a volume a schedule, in place of the one that it has.
+    /// Gives a volume a schedule, in place of its present one.
     pub(crate) async fn set(
         &self,
         volume: VolumeId,
@@ -96,7 +96,7 @@ impl Schedules {
             return Err(set_by_another(volume));
         }
         self.call_off(volume, since_ms).await?;
-        // Somebody who was faster may have set a newer one before this one was there: they did not see it.
+        // A faster command may have set a newer schedule without seeing this one.
         let look = self.look(volume, u64::MAX).await?;
         if look.pending.iter().any(|pending| pending.since_ms > since_ms) {
             self.call_off(volume, since_ms + 1).await?;
@@ -105,20 +105,20 @@ impl Schedules {
         Ok(schedule)
     }
 
-    /// Ends the schedule of a volume; true if there was one.
+    /// Ends the schedule of a volume. True if there was one.
     pub(crate) async fn end(&self, volume: VolumeId) -> Result<bool> {
         self.call_off(volume, u64::MAX).await
     }
 
-    /// Lets the schedules go on whose next time is further away than it can be: the clock was ahead, and has been set
-    /// right while the node was stopped. Returns how many.
+    /// Hastens schedules whose next time is impossibly far away: the clock was ahead, and was set
+    /// right while the node was stopped. Gives their number.
     pub(crate) async fn hasten(&self, now_ms: u64) -> Result<usize> {
         let mut hastened = 0;
         for schedule in self.all().await?.into_iter().filter(|all| all.is_beyond(now_ms)) {
             let request = v1::JobRequest { tenant: TENANT.to_owned(), id: schedule.job_id() };
             match self.jobs.raw().expedite_job(request).await.map_err(refused) {
                 Ok(_) => hastened += 1,
-                // It has gone, or it runs.
+                // The job is gone, or it runs.
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InUse) => {}
                 Err(error) => return Err(error),
             }
@@ -126,7 +126,7 @@ impl Schedules {
         Ok(hastened)
     }
 
-    /// Calls off all schedules of a volume from before `since_ms`; true if there was one.
+    /// Cancels all schedules of a volume from before `since_ms`. True if there was one.
     async fn call_off(&self, volume: VolumeId, since_ms: u64) -> Result<bool> {
         let all = self.call_off_all(volume, since_ms);
         tokio::time::timeout(CALL_OFF_TIME_MAX, all).await.unwrap_or_else(|_| {
@@ -152,7 +152,7 @@ impl Schedules {
         }
     }
 
-    /// Calls a job off, and waits until it has ended.
+    /// Cancels a job, and waits until it has ended.
     async fn cancel(&self, id: &str) -> Result<()> {
         match self.jobs.cancel(TENANT, id).await {
             Ok(true) => Ok(()),
@@ -162,7 +162,7 @@ impl Schedules {
         }
     }
 
-    /// What there is of a volume's schedules from before `since_ms`.
+    /// Looks at a volume's schedules from before `since_ms`.
     async fn look(&self, volume: VolumeId, since_ms: u64) -> Result<Look> {
         let mut look = Look::default();
         let wanted = v1::ListJobsRequest {
@@ -174,7 +174,7 @@ impl Schedules {
         Ok(look)
     }
 
-    /// Goes through all jobs that match: of one volume, the oldest first.
+    /// Goes through all matching jobs: of one volume, oldest first.
     async fn list(
         &self,
         mut wanted: v1::ListJobsRequest,
@@ -191,7 +191,8 @@ impl Schedules {
         }
     }
 
-    /// What jobs hold; those that hold no schedule are somebody else's mistake, and their worker says so.
+    /// Reads the schedules in jobs. A job without a schedule is another client's mistake, and its
+    /// worker says so.
     async fn read(&self, ids: Vec<String>) -> Result<Vec<Schedule>> {
         let shown = ids.into_iter().map(|id| async move {
             match self.jobs.show(TENANT, &id).await {
@@ -212,7 +213,7 @@ fn set_by_another(volume: VolumeId) -> Error {
     Error::new(ErrorKind::InUse, message)
 }
 
-/// Of the jobs of one volume, the last says how its schedule is.
+/// Order of the jobs of one volume: the last has its present schedule.
 fn order(schedule: &Schedule) -> (u64, u64) {
     (schedule.since_ms, schedule.due_ms)
 }
@@ -226,7 +227,7 @@ fn request() -> v1::ListJobsRequest {
     }
 }
 
-/// Takes note of a job, if it is of a schedule from before `since_ms`.
+/// Notes a job, if it is of a schedule from before `since_ms`.
 fn see(look: &mut Look, job: v1::Job, since_ms: u64) {
     let state = job.state();
     let Some(spec) = job.spec else { return };

@@ -1,7 +1,7 @@
 //! The node's own worker: a client of the node's API like any other, in the node's process.
 //!
-//! What must hold: it has gone before the API stops, since it is told of its work there; and nothing of it outlives the
-//! engine.
+//! Must hold: it has ended before the API stops, since the API brings its jobs; and nothing of it
+//! outlives the engine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use super::{GROUP, Schedules};
 use crate::engine::Engine;
 use crate::env::SystemClock;
 
-/// What people see it called.
+/// Its name for people.
 const NAME: &str = "skerry";
 /// Snapshots at once: most schedules are due on the hour, and each snapshot waits for a sync.
 const CONCURRENCY: u32 = 8;
 
-/// Between two tries to look at the schedules: jobs may take a while to be opened.
+/// Interval of tries to look at the schedules: opening the jobs may take a while.
 const HASTEN_RETRY: Duration = Duration::from_secs(5);
 
-/// Looks once, at the start, whether a clock that was ahead has left schedules that wait for too long.
+/// Looks once, at the start, for schedules that wait too long because a clock was ahead.
 async fn hasten(address: Address) {
     loop {
         let looked =
@@ -44,7 +44,7 @@ async fn hasten(address: Address) {
     }
 }
 
-/// The worker, while the node serves. It ends when this is dropped.
+/// The worker, while the node serves. Dropping it ends the worker.
 pub(crate) struct SnapshotWorker {
     stop: CancellationToken,
     task: AbortOnDropHandle<()>,
@@ -52,7 +52,7 @@ pub(crate) struct SnapshotWorker {
 }
 
 impl SnapshotWorker {
-    /// Starts it on a node that takes connections at `address`.
+    /// Starts it on a node that accepts connections at `address`.
     pub(crate) fn start(address: Address, engine: Arc<dyn Engine>) -> Self {
         let stop = CancellationToken::new();
         let hasten = AbortOnDropHandle::new(tokio::spawn(hasten(address.clone())));
@@ -70,7 +70,7 @@ impl SnapshotWorker {
         Self { stop, task, _hasten: hasten }
     }
 
-    /// Lets it finish what it does, for so long at most.
+    /// Lets it finish its jobs, for this time at most.
     pub(crate) async fn stop(self, time_max: Duration) {
         self.stop.cancel();
         if tokio::time::timeout(time_max, self.task).await.is_err() {

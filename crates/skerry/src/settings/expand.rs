@@ -1,13 +1,13 @@
 //! `${NAME}` and `${NAME:-text}` in the texts of a settings file.
 //!
-//! Texts are expanded after the file has been parsed, so that nothing in a variable (a quote, a
-//! line break) can change what the file means. `$${` stands for a plain `${`.
+//! Texts are expanded after the file has been parsed. So nothing in a variable (a quote, a line
+//! break) can change the meaning of the file. `$${` stands for a plain `${`.
 
 use toml::{Table, Value};
 
 use super::Variable;
 
-/// Expands all texts in a table; the error says where it is wrong.
+/// Expands all texts in a table. An error names its place.
 pub(super) fn table(table: &mut Table, variable: Variable<'_>) -> Result<(), String> {
     for (key, inner) in table.iter_mut() {
         value(inner, variable).map_err(|reason| format!("{key}: {reason}"))?;
@@ -47,7 +47,7 @@ fn expand(text: &str, variable: Variable<'_>) -> Result<String, String> {
     Ok(out)
 }
 
-/// What stands between the braces.
+/// Expands the text between the braces.
 fn one(inner: &str, variable: Variable<'_>) -> Result<String, String> {
     let (name, default) = match inner.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
@@ -57,7 +57,7 @@ fn one(inner: &str, variable: Variable<'_>) -> Result<String, String> {
     if !valid {
         return Err(format!("\"{name}\" is not the name of a variable"));
     }
-    // As in a shell, ":-" also stands in for a variable that is set to nothing.
+    // As in a shell, ":-" also replaces an empty variable.
     let set = variable(name).filter(|value| default.is_none() || !value.is_empty());
     set.or_else(|| default.map(str::to_owned)).ok_or_else(|| {
         format!("the variable {name} is not set: set it, or write ${{{name}:-default}}")

@@ -1,4 +1,4 @@
-//! Numbers in a settings file that may also come as texts, since only texts hold variables.
+//! Numbers in a settings file that may also be texts, since only texts hold variables.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub(crate) struct ByteSize(pub(crate) u64);
 pub(crate) struct Seconds(pub(crate) u64);
 
 impl Seconds {
-    /// The most: times that are added to each other must not overflow.
+    /// The most: sums of times must not overflow.
     const MAX: u64 = 100 * 366 * 86_400;
 
     fn of(seconds: u64) -> Option<Self> {
@@ -23,7 +23,8 @@ impl Seconds {
     }
 }
 
-/// Who may use a Unix socket, as `chmod` has it: `"0660"`. Only a text: as a number 660 would mean another mode.
+/// The mode of a Unix socket in `chmod`'s form: `"0660"`. Only a text: as a number 660 would mean
+/// another mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SocketMode(pub(crate) u32);
 

@@ -1,4 +1,4 @@
-//! Settings: defaults, files, flags, and what is said about bad ones.
+//! Tests of settings: defaults, files, flags, and the errors of bad ones.
 
 use clap::Parser as _;
 

@@ -1,4 +1,4 @@
-//! Images of every shape come out as they went in, and holes stay holes.
+//! Tests that images of every shape come out as they went in, and that holes stay holes.
 
 use std::os::unix::fs::MetadataExt as _;
 
