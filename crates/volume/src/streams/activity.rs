@@ -1,4 +1,4 @@
-//! Whether clients are active: how many requests the node's volumes were sent of late.
+//! Activity of clients: the recent requests to the node's volumes.
 
 use crate::streams::node::Node;
 use crate::streams::payload::Payload;
@@ -8,7 +8,7 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How often the requests are counted: destage notices that clients begin or end within this time.
+/// Interval of counting. Destage notices within this time that clients begin or end.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Counts requests. Ends with the node.
@@ -20,14 +20,14 @@ pub(crate) async fn watch_clients<P: Payload>(node: Weak<Node<P>>) {
         let now = node.ctx.clock().boot();
         let before = std::mem::replace(&mut count, node.requests());
         let within = now.saturating_sub(std::mem::replace(&mut counted, now));
-        // A volume that was closed takes its requests with it.
+        // A closed volume takes its count of requests with it.
         let active = pace::are_active(count.saturating_sub(before), within);
         node.ctx.clients_active.store(active, Ordering::Relaxed);
     }
 }
 
 impl<P: Payload> Node<P> {
-    /// Reads and writes of the volumes that are open.
+    /// Number of reads and writes of the open volumes.
     fn requests(&self) -> u64 {
         self.open_volumes().iter().map(|volume| volume.requests()).sum()
     }

@@ -1,24 +1,25 @@
 //! Memory that all volumes of a node share: for overlays, and for buffers.
 //!
-//! Overlays: when half of their memory is used, those that have the mean or more
-//! check in, and when all of it is, everybody who goes on. So a busy volume among many idle ones may use nearly all of it, and nobody more than there is.
+//! When half of the overlays' memory is used, volumes with the mean or more make a checkpoint. When
+//! all of it is used, so does every volume that goes on. So a busy volume among many idle ones may
+//! use nearly all of it, and all together no more than there is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What the overlays of all volumes may take.
+/// The memory for the overlays of all volumes.
 #[derive(Debug)]
 pub(crate) struct OverlayBudget {
     max_bytes: usize,
     used_bytes: AtomicUsize,
-    /// Of states that are only read, and that no checkpoint makes smaller.
+    /// Bytes of states that are only read, and that no checkpoint makes smaller.
     read_bytes: AtomicUsize,
     shares: AtomicUsize,
 }
 
 impl OverlayBudget {
-    /// Of so many bytes.
+    /// Makes a budget of this many bytes.
     pub(crate) fn new(max_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             max_bytes,
@@ -28,7 +29,8 @@ impl OverlayBudget {
         })
     }
 
-    /// Bytes that count: what is only read takes half of all at most from those that write, for they can't free it.
+    /// Bytes that count. States that are only read take at most half of everything from writers,
+    /// which can't free them.
     fn used_bytes(&self) -> usize {
         let read = self.read_bytes.load(Ordering::Relaxed).min(self.max_bytes / 2);
         self.used_bytes.load(Ordering::Relaxed) + read
@@ -39,20 +41,20 @@ impl OverlayBudget {
         self.used_bytes.load(Ordering::Relaxed) + self.read_bytes.load(Ordering::Relaxed)
     }
 
-    /// The part of a state that is only read.
+    /// Takes the part of a state that is only read.
     pub(crate) fn read(self: &Arc<Self>, bytes: usize) -> ReadShare {
         self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
         ReadShare { budget: self.clone(), bytes }
     }
 
-    /// A volume's part, empty at first.
+    /// Takes a volume's part, empty at first.
     pub(crate) fn share(self: &Arc<Self>) -> OverlayShare {
         self.shares.fetch_add(1, Ordering::Relaxed);
         OverlayShare { budget: self.clone(), bytes: AtomicUsize::default() }
     }
 }
 
-/// What the overlay of a state takes that is only read; nothing any more when this is dropped.
+/// The part of a read-only state's overlay; dropping it frees the part.
 #[derive(Debug)]
 pub(crate) struct ReadShare {
     budget: Arc<OverlayBudget>,
@@ -65,7 +67,7 @@ impl Drop for ReadShare {
     }
 }
 
-/// What one volume's overlay takes; nothing any more when this is dropped.
+/// The part of one volume's overlay; dropping it frees the part.
 #[derive(Debug)]
 pub(crate) struct OverlayShare {
     budget: Arc<OverlayBudget>,
@@ -73,24 +75,26 @@ pub(crate) struct OverlayShare {
 }
 
 impl OverlayShare {
-    /// The overlay takes so many bytes now.
+    /// Sets the bytes of the overlay.
     pub(crate) fn set(&self, bytes: usize) {
         let before = self.bytes.swap(bytes, Ordering::Relaxed);
-        // In one step, so that nobody sees a sum without either.
+        // In one step, so that no reader sees a sum without either.
         self.budget.used_bytes.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
     }
 
-    /// True if the volume is to check in.
+    /// True if the volume should make a checkpoint.
     pub(crate) fn is_due(&self) -> bool {
         self.is_full() || (self.is_mean_or_more() && self.used_bytes() >= self.budget.max_bytes / 2)
     }
 
-    /// True if the volume must not go on before a checkpoint is done: there is no more, whoever has it.
+    /// True if the volume must not go on before a checkpoint is done: all memory is used, by any
+    /// volume.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) > 0 && self.used_bytes() > self.budget.max_bytes
     }
 
-    /// True if there is no more, and this has its fair part of it or more: all together take no more than twice of all.
+    /// True if all memory is used, and this volume has its fair part or more. So all volumes
+    /// together take at most twice of everything.
     pub(crate) fn is_over(&self) -> bool {
         let own = self.bytes.load(Ordering::Relaxed);
         let shares = self.budget.shares.load(Ordering::Relaxed);
@@ -98,7 +102,7 @@ impl OverlayShare {
             && own.saturating_mul(shares) > self.budget.max_bytes
     }
 
-    /// How much is used of all, percent.
+    /// Used share, percent.
     pub(crate) fn used_percent(&self) -> u64 {
         (self.used_bytes() * 100 / self.budget.max_bytes.max(1)) as u64
     }
@@ -121,10 +125,10 @@ impl Drop for OverlayShare {
     }
 }
 
-/// Buffers are counted in units of so many bytes.
+/// Unit in which buffers are counted, bytes.
 const UNIT_BYTES: usize = 4096;
 
-/// Memory for buffers. Who can wait waits for room; who only reads ahead goes without.
+/// Memory for buffers. Callers that can wait wait for room; reads ahead go without.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     room: Arc<Semaphore>,
@@ -132,19 +136,20 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// Of so many bytes.
+    /// Makes buffers of this many bytes.
     pub(crate) fn new(max_bytes: usize) -> Self {
         let units = units(max_bytes).max(1);
         Self { room: Arc::new(Semaphore::new(units as usize)), units }
     }
 
-    /// Waits for room for so many bytes, in the order of asking. What is larger than all of it waits for all of it.
+    /// Waits for room for `bytes`, in the order of asking. A request larger than everything waits
+    /// for everything.
     pub(crate) async fn take(&self, bytes: usize) -> Option<Held> {
         let room = self.room.clone();
         room.acquire_many_owned(units(bytes).min(self.units)).await.ok().map(Held)
     }
 
-    /// Takes room for so many bytes, if there is and half of all is left then for those who wait.
+    /// Takes room for `bytes`, if that leaves half of everything for callers that wait.
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Held> {
         let left = self.room.available_permits().checked_sub(units(bytes) as usize)?;
         if left < self.units as usize / 2 {
@@ -154,12 +159,12 @@ impl Buffers {
     }
 }
 
-/// Room for buffers; free again when this is dropped.
+/// Room for buffers; dropping it frees the room.
 #[derive(Debug)]
 pub(crate) struct Held(OwnedSemaphorePermit);
 
 impl Held {
-    /// Gives back all but the room for so many bytes.
+    /// Gives back all but the room for `bytes`.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let surplus = self.0.num_permits().saturating_sub(units(bytes) as usize);
         drop(self.0.split(surplus));

@@ -1,10 +1,13 @@
-//! Checkpoints of a volume that is being written: freeze what changed, write the tree, publish the head.
+//! Checkpoints of a volume that is being written: freeze the changes, write the tree, publish the
+//! head.
 //!
-//! A snapshot that would hold much that is not in it gets a root of its own: a checkpoint is cut at its barrier, and its
-//! ref names the new root. So the snapshot waits for its ref until the tree is written; nothing else waits.
+//! A snapshot that would hold much beyond its content gets a root of its own. A checkpoint is cut
+//! at its barrier, and its ref names the new root. So the snapshot waits for its ref until the tree
+//! is written. Nothing else waits.
 //!
-//! Must hold: the ref of such a snapshot is created before the head that passes its barrier. Its root stands in the
-//! line of the volume's heads like any other, so that the neighbours of a snapshot still tell what it alone holds.
+//! Must hold: the ref of such a snapshot is created before the head that passes its barrier. Its
+//! root stands among the volume's heads like any other. So a snapshot's neighbours still tell what
+//! it alone holds.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::heavy;
@@ -22,16 +25,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// How many times what changed is frozen at once: what is being written, and what a snapshot waits for.
+/// The most sets of frozen changes at once: the one being written, and one that a snapshot waits
+/// for.
 const FROZEN_MAX: usize = 2;
 
-/// What a checkpoint is made of, cut between two segments. It is merged into the root of the checkpoint before.
+/// Input of a checkpoint, cut between two segments. It merges into the root of the checkpoint
+/// before.
 pub(crate) struct Frozen<P: Payload> {
     at: Position,
     changes: Arc<P::Changes>,
     facts: Facts,
     ticket: u64,
-    /// The snapshot at whose barrier it was cut, if its ref is to name the new root.
+    /// The snapshot at whose barrier it was cut, if its ref will name the new root.
     snapshot: Option<SnapshotInfo>,
 }
 
@@ -41,14 +46,14 @@ impl<P: Payload> Frozen<P> {
         Self { at: state.at, changes: state.freeze(), facts, ticket, snapshot }
     }
 
-    /// True if a snapshot's ref is to name the root that this makes.
+    /// True if a snapshot's ref will name the new root.
     pub(crate) fn is_of_snapshot(&self) -> bool {
         self.snapshot.is_some()
     }
 }
 
 impl<P: Payload> Stream<P> {
-    /// Freezes what changed if a checkpoint is due.
+    /// Freezes the changes if a checkpoint is due.
     pub(crate) fn freeze(&self) -> Option<Frozen<P>> {
         let ticket = self.checkpoints_wanted.load(Ordering::Acquire);
         let mut state = self.state.lock();
@@ -58,7 +63,8 @@ impl<P: Payload> Stream<P> {
         if !due || !state.frozen.is_empty() {
             return None;
         }
-        // A head is named by its place: a second one at the same place, with another root, could not be.
+        // The place of a head names it: a second one at this place, with another root, is
+        // impossible.
         if state.head_at.is_some_and(|head| head.order() == state.at.order()) {
             drop(state);
             self.checkpoints_done.send_modify(|done| *done = (*done).max(ticket));
@@ -69,7 +75,7 @@ impl<P: Payload> Stream<P> {
         Some(frozen)
     }
 
-    /// True if a snapshot whose barrier was just passed is better named by a root of its own.
+    /// True if a snapshot whose barrier was just passed should get a root of its own.
     pub(crate) fn wants_own_root(&self, snapshot: SnapshotId) -> bool {
         let garbage_max = self.ctx.settings.snapshot_garbage_bytes_max;
         let state = self.state.lock();
@@ -78,7 +84,7 @@ impl<P: Payload> Stream<P> {
             && self.snapshots.lock().has(snapshot)
     }
 
-    /// Freezes what changed at the barrier that was just passed.
+    /// Freezes the changes at the barrier that was just passed.
     pub(crate) fn freeze_for(&self, snapshot: SnapshotInfo) -> Frozen<P> {
         let ticket = self.checkpoints_wanted.load(Ordering::Acquire);
         let mut state = self.state.lock();
@@ -167,7 +173,7 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    /// Makes everything that is in the bucket now part of the tree, and waits for it.
+    /// Merges everything that is now in the bucket into the tree, and waits for it.
     pub async fn checkpoint(&self) -> Result<()> {
         let ticket = self.checkpoints_wanted.fetch_add(1, Ordering::AcqRel) + 1;
         self.work.notify_one();

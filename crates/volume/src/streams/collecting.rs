@@ -1,7 +1,9 @@
-//! Collection of a volume that this node writes: what its head and its deleted snapshots have let go of.
+//! Collection of a volume that this node writes: segments that its head and its deleted snapshots
+//! have let go of.
 //!
-//! A pass takes the lock of the refs only to see where the volume stands; it lists, decides and deletes without it, so
-//! that neither a snapshot nor a checkpoint waits for a collection. What is dead at one head is dead at every later one.
+//! A pass takes the lock of the refs only to note the volume's state. It lists, decides and deletes
+//! without it, so that neither a snapshot nor a checkpoint waits for a collection. A segment that
+//! is dead at one head is dead at every later one.
 
 use crate::error::Result;
 use crate::streams::payload::Payload;
@@ -19,10 +21,10 @@ use skerry_store::collect::{Near, Owned};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// A pass of collection is worth its listing from this many candidates on.
+/// Number of candidates from which on a pass is worth its listing.
 const CANDIDATES_MIN: usize = 64;
 
-/// Where a volume stood when a pass began.
+/// The volume's state when a pass began.
 struct Standing {
     owned: Owned,
     lives: Vec<Incarnation>,
@@ -72,7 +74,8 @@ impl<P: Payload> Stream<P> {
             (standing, std::mem::take(&mut keeper.candidates), keeper.own_root.clone())
         };
         let mut spans = self.snapshots.lock().spans();
-        // What the last snapshot with a root of its own holds is known; it was made to hold no more.
+        // The holdings of the last snapshot with a root of its own are known: the root was made so
+        // that it holds no more.
         let known = |id: &SnapshotId| own_root.as_ref().is_some_and(|(own, _)| own == id);
         let read = spans.extract_if(.., |(id, _)| known(id)).count();
         let read = own_root.iter().take(read).map(|(_, base)| base.clone()).collect();
@@ -101,7 +104,7 @@ impl<P: Payload> Stream<P> {
         self.free_near(&standing, &candidates, Vec::new(), read).await.map(drop)
     }
 
-    /// The bases of snapshots; none if one is not there: then nothing can be decided.
+    /// Reads the bases of snapshots. Gives none if one is missing: then nothing can be decided.
     async fn read_bases(&self, ids: Vec<SnapshotId>) -> Result<Option<Vec<Base>>> {
         let mut bases = Vec::new();
         for id in ids {
@@ -130,7 +133,8 @@ impl<P: Payload> Stream<P> {
 
     async fn delete_free(&self, free: &[SegmentKey]) -> Result<usize> {
         if !free.is_empty() {
-            // Between deciding and deleting: somebody who took the stream over may rely on what is here.
+            // Between deciding and deleting: a node that took the stream over may rely on these
+            // segments.
             self.look_for_seal().await?;
             self.ctx.collector.delete(free).await?;
         }
@@ -152,8 +156,8 @@ impl<P: Payload> Stream<P> {
         self.delete_free(&free.unwrap_or_default()).await
     }
 
-    /// Deletes heads that late PUTs of an earlier incarnation put here after this one's: what they name may be
-    /// gone, and a sweep stops at what it can't read.
+    /// Deletes heads that late PUTs of an earlier incarnation created after this one's. Their
+    /// segments may be gone, and a sweep stops at anything unreadable.
     async fn delete_late_heads(&self, own: &OwnHead) -> Result<()> {
         let own = RefOrder::of(&own.at);
         let deleted = catalog::delete_heads(&self.ctx.bucket, self.desc.id, |at| *at < own).await;

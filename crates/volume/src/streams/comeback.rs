@@ -1,10 +1,11 @@
-//! Volumes that went out of service for a reason that can pass come back by themselves.
+//! Comeback: a volume that went out of service for a reason that can pass comes back by itself.
 //!
-//! What a volume failed of may be mended without anybody telling the node: an object is put back, a disk has room
-//! again, the bucket answers with sense. So a volume that failed is opened again, after a wait that doubles with each
-//! failure: opening claims a stream, and what is claimed leaves objects behind. Its tail waits outside the log
-//! meanwhile ([`super::stuck`]) and comes back first. Clients of the failed volume are cut off, and find it again by
-//! connecting anew. A volume that others own stays theirs, and a log that failed takes a restart.
+//! The cause of a failure may be mended without a word to the node. An object is put back, a disk
+//! has room again, or the bucket answers with sense. So the node opens a failed volume again, after
+//! a wait that doubles with each failure: opening claims a stream, and claims leave objects behind.
+//! Its tail is parked outside the log meanwhile ([`super::stuck`]) and comes back first. Clients of
+//! the failed volume are cut off, and find it again by connecting anew. A volume that another node
+//! owns stays there. A failed log takes a restart.
 
 use crate::error::Result;
 use crate::streams::node::Node;
@@ -17,35 +18,35 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// While the bucket does not answer, a volume is tried in intervals of so many first waits.
+/// Interval of tries while the bucket does not answer, in first waits.
 const AWAY_FACTOR: u32 = 5;
 
 /// One volume's failures.
 #[derive(Debug, Clone, Copy)]
 struct Failures {
     count: u32,
-    /// When it may be opened again, on the boot-time clock.
+    /// Time from which it may be opened again, on the boot-time clock.
     due: Duration,
 }
 
-/// When volumes that failed may be opened again.
+/// The times from which failed volumes may be opened again.
 #[derive(Debug, Default)]
 pub(crate) struct Comebacks(Mutex<HashMap<VolumeId, Failures>>);
 
 impl Comebacks {
-    /// True if the volume may be opened again now. Asked of one for the first time, it is soon.
+    /// True if the volume may be opened again now. After the first question about it, it soon may.
     fn is_due(&self, id: VolumeId, now: Duration, first: Duration) -> bool {
         let due = now + first;
         now >= self.0.lock().entry(id).or_insert(Failures { count: 0, due }).due
     }
 
-    /// The try came to nothing before it began.
+    /// Notes that a try ended before it began.
     fn postponed(&self, id: VolumeId, now: Duration, first: Duration) {
         self.0.lock().insert(id, Failures { count: 0, due: now + AWAY_FACTOR * first });
     }
 
-    /// The volume is being opened again: if it fails once more, the next time is later. A volume that held out for
-    /// longer than the longest wait begins anew.
+    /// Notes that the volume is being opened again: after another failure, the next time is later.
+    /// A volume that held out for longer than the longest wait begins anew.
     fn begun(&self, id: VolumeId, now: Duration, first: Duration, max: Duration) {
         let mut all = self.0.lock();
         let before = all.get(&id).copied().unwrap_or(Failures { count: 0, due: now });
@@ -57,13 +58,13 @@ impl Comebacks {
 }
 
 impl<P: Payload> Node<P> {
-    /// True if a volume that failed may be opened again now; then the next time is later.
+    /// True if a failed volume may be opened again now. Then the next time is later.
     pub(crate) fn comes_back(&self, volume: &Stream<P>) -> bool {
         let has_failed = volume.state.lock().failure.is_some();
         has_failed && volume.is_aside.load(Ordering::Acquire) && self.take_turn(volume.desc.id)
     }
 
-    /// The bucket did not answer, so that nothing was claimed: no reason to wait for longer.
+    /// Notes that the bucket did not answer. Nothing was claimed, so the wait need not grow.
     pub(crate) fn comes_back_soon(&self, id: VolumeId) {
         let now = self.ctx.clock().boot();
         self.comebacks.postponed(id, now, self.ctx.settings.comeback_first);
@@ -84,7 +85,7 @@ impl<P: Payload> Node<P> {
         is_due
     }
 
-    /// Volumes that failed, and volumes that are not open though something waits for them.
+    /// Finds volumes that failed, and closed volumes with a tail.
     fn out_of_service(&self) -> Result<BTreeSet<VolumeId>> {
         let mut all: BTreeSet<VolumeId> =
             self.ctx.stuck_tails(None)?.iter().map(|name| name.volume).collect();
@@ -104,7 +105,7 @@ impl<P: Payload> Node<P> {
                 return Ok(());
             }
             let has_failed = self.open_now.lock().contains_key(&id);
-            // A volume that failed takes its turn when it is opened.
+            // A failed volume takes its turn when it is opened.
             let is_turn = match has_failed {
                 true => self.is_due(id),
                 false => self.take_turn(id),
@@ -117,7 +118,7 @@ impl<P: Payload> Node<P> {
     }
 }
 
-/// Opens again what failed, as long as the node lives.
+/// Opens failed volumes again, as long as the node lives.
 pub(crate) async fn bring_back_now_and_then<P: Payload>(node: Weak<Node<P>>) {
     loop {
         let Some(interval) = node.upgrade().map(|n| n.ctx.settings.comeback_first) else { return };

@@ -1,4 +1,5 @@
-//! How a volume of any kind comes to be: propose, see that what it hangs on is still there, take the name, settle.
+//! Creation of a volume of any kind: propose, check that its base is still there, take the name,
+//! settle.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::node::Node;
@@ -11,8 +12,9 @@ use skerry_core::refs::Ref;
 use skerry_store::family;
 
 impl<P: Payload> Node<P> {
-    /// Makes a descriptor a volume: propose, see that what it hangs on is still there, take the name, settle.
-    /// Of a clone `parent` is the ref that it copies: its holder comes before anything else.
+    /// Makes a descriptor a volume: propose, check that its base is still there, take the name,
+    /// settle. For a clone, `parent` is the ref that it copies: its holder comes before anything
+    /// else.
     pub(crate) async fn introduce(
         &self,
         desc: VolumeDesc,
@@ -34,7 +36,7 @@ impl<P: Payload> Node<P> {
         }
         let named = async {
             catalog.propose(&desc).await?;
-            // From here on the descriptor holds what it was made of, if that still counts.
+            // From here on the descriptor holds its base, if that still counts.
             if let Some(parent) = parent
                 && let Some(info) = &parent.snapshot
                 && !catalog.is_newest(parent.volume, info).await?

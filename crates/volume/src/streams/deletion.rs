@@ -1,8 +1,10 @@
-//! Deleting volumes, damaged ones included: the tombstone decides, and everything after it can be done again.
+//! Deleting volumes, damaged ones included: the tombstone decides, and everything after it can be
+//! repeated.
 //!
-//! A volume is opened first, so that its stream has this node's seal and what the log has of it is in the bucket: a
-//! snapshot that is on its way must not be lost with the head. One that can't be opened, or is out of service, is
-//! deleted all the same, as long as nothing is lost with it that was meant to stay.
+//! The node opens a volume first, so that its stream has this node's seal and its log records are
+//! in the bucket. A snapshot on its way must not be lost with the head. A volume that can't be
+//! opened, or is out of service, is deleted all the same, unless that would lose something that
+//! should stay.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::SnapshotState;
@@ -18,10 +20,12 @@ use skerry_store::{catalog, claim};
 use std::sync::Arc;
 
 impl<P: Payload> Node<P> {
-    /// Deletes a volume. Its snapshots stay, and keep its name, unless they are to go too.
+    /// Deletes a volume. Its snapshots stay, and keep its name, unless `snapshots` deletes them
+    /// too.
     ///
     /// # Errors
-    /// `Busy` while clients are attached, `Fenced` if it is damaged and another host wrote it; unless `force`.
+    /// Unless forced: `Busy` while clients are attached; `Fenced` if it is damaged and another host
+    /// wrote it.
     pub async fn delete_volume(&self, name: &Name, snapshots: bool, force: bool) -> Result<()> {
         let id = self.resolve_even_damaged(name).await?;
         if !self.ctx.catalog.is_gone(id).await? {
@@ -42,7 +46,7 @@ impl<P: Payload> Node<P> {
         self.finish_deletion(id, name).await
     }
 
-    /// The volume of this name; one whose state can't be read counts as one that there is.
+    /// Finds the volume of this name. One with an unreadable state counts as a volume.
     async fn resolve_even_damaged(&self, name: &Name) -> Result<VolumeId> {
         let missing = || Error::new(ErrorKind::NotFound, format!("there is no volume {name}"));
         let id = self.ctx.catalog.resolve(name).await?.ok_or_else(missing)?;
@@ -62,7 +66,8 @@ impl<P: Payload> Node<P> {
     ) -> Result<()> {
         let id = volume.desc.id;
         let _admin = volume.admin.lock().await;
-        // Snapshots that are pending must not be lost with the head; nor anything, if this fails half-way.
+        // Pending snapshots must not be lost with the head, nor anything else if this fails
+        // half-way.
         let _paused = volume.pause();
         volume.refuse_clients(force, false)?;
         if let Err(e) = volume.drain().await
@@ -109,7 +114,8 @@ impl<P: Payload> Node<P> {
         Ok(())
     }
 
-    /// Who wrote a volume last can be told by its incarnations, whatever else of it is damaged.
+    /// Refuses if another node wrote the volume last: its incarnations tell, whatever else is
+    /// damaged.
     async fn refuse_held_elsewhere(&self, id: VolumeId, name: &Name, why: &Error) -> Result<()> {
         let host = match claim::last_owner(&self.ctx.bucket, id).await {
             Ok(None) => return Ok(()),
@@ -124,7 +130,7 @@ impl<P: Payload> Node<P> {
         Err(Error::new(ErrorKind::Fenced, detail))
     }
 
-    /// Frees the name of a deleted volume that has no snapshots left, and deletes what nothing holds.
+    /// Frees the name of a deleted volume without snapshots, and deletes its free segments.
     pub(crate) async fn finish_deletion(&self, id: VolumeId, name: &Name) -> Result<()> {
         if self.ctx.catalog.settled_labels(id).await?.is_empty() {
             self.ctx.catalog.free(name, id).await?;
@@ -136,7 +142,7 @@ impl<P: Payload> Node<P> {
     }
 }
 
-/// True if something of the volume is damaged or lost, so that trying again won't help.
+/// True if something of the volume is damaged or lost, so that another try won't help.
 fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
 }

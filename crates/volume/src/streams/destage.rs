@@ -1,7 +1,7 @@
 //! Destage: turns cut batches into segments, puts several at once, applies them in order.
 //!
-//! One task for each volume. A batch is built only from the log and from the state at the end of the
-//! batch before; a segment counts when every lower number of its stream is durable.
+//! Each volume has one task. It builds a batch only from the log and from the state at the end of
+//! the batch before. A segment counts when every lower number of its stream is durable.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::budget::Held;
@@ -32,14 +32,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// A segment and what it does to the state.
+/// A segment and its changes to the state.
 struct Built<P: Payload> {
     /// Room for its bytes, until they are durable.
     room: Option<Held>,
     segment: BuiltSegment,
     made: P::Made,
     batch: Batch<P>,
-    /// How long it took to build, on the boot-time clock.
+    /// Time of building it, on the boot-time clock.
     took: Duration,
 }
 
@@ -49,19 +49,19 @@ type Put<P> = Pin<Box<dyn Future<Output = Result<Built<P>>> + Send>>;
 pub(crate) struct Destager<P: Payload> {
     volume: Arc<Stream<P>>,
     flight: FuturesOrdered<Put<P>>,
-    /// It ends with this.
+    /// The task ends when this is dropped.
     checkpoint: Option<Task<Result<()>>>,
-    /// Checkpoints that snapshots wait for: `checkin` bounds how many.
+    /// Checkpoints that snapshots wait for; `checkin` bounds their number.
     waiting: VecDeque<Frozen<P>>,
-    /// When the last batch was built, on the boot-time clock, and how long that took.
+    /// Time at which the last batch was built, on the boot-time clock, and the duration.
     built: (Duration, Duration),
 }
 
-/// What the destager does next.
+/// The destager's next action.
 enum Action<P: Payload> {
     /// Build the oldest batch.
     Build(Box<Batch<P>>),
-    /// Wait, at most so long.
+    /// Wait, at most for this time.
     Wait(Option<Duration>),
 }
 
@@ -81,7 +81,7 @@ impl<P: Payload> Destager<P> {
         let work: Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> = Box::pin(self.work());
         let done = AssertUnwindSafe(work).catch_unwind().await;
         let done = done.unwrap_or_else(|_| {
-            // Said by the panic itself; without this, writers would wait for room for ever.
+            // The panic printed itself. Without this, writers would wait for room for ever.
             Err(Error::new(ErrorKind::Internal, "destaging panicked; report it"))
         });
         if let Err(error) = done {
@@ -89,7 +89,7 @@ impl<P: Payload> Destager<P> {
             self.volume.fail(error);
         }
         self.checkpoint = None;
-        // The others need the memory, however long it takes to put the records aside.
+        // The others need the memory, however long parking the records takes.
         self.flight = FuturesOrdered::new();
         self.waiting.clear();
         self.volume.overlay_share.set(0);
@@ -135,7 +135,7 @@ impl<P: Payload> Destager<P> {
                 return Action::Wait(due.map(|due| due - now));
             }
         }
-        // A snapshot is named by a root, and there is none yet that says everything: a checkpoint comes first.
+        // A snapshot needs a root, and no complete one exists yet: a checkpoint comes first.
         if state.unsettled && state.cut.front().is_some_and(Batch::has_barrier) {
             return Action::Wait(None);
         }
@@ -148,7 +148,7 @@ impl<P: Payload> Destager<P> {
         }
     }
 
-    /// How long to rest before the oldest batch is built.
+    /// The rest before the oldest batch is built.
     fn rest(&self, state: &State<P>) -> Option<Duration> {
         let (built_at, step) = self.built;
         let batch = state.cut.front()?;
@@ -203,7 +203,7 @@ impl<P: Payload> Destager<P> {
         let Planned { mut plan, room_bytes, needs_base } = P::plan(&volume, &batch);
         let mut room = self.room_for(room_bytes).await?;
         if needs_base {
-            // What it is merged with is the state at the end of the batch before: get there first.
+            // Its base is the state at the end of the batch before: get there first.
             while let Some(done) = self.flight.next().await {
                 self.apply(done?).await?;
             }
@@ -229,7 +229,7 @@ impl<P: Payload> Destager<P> {
         Ok(())
     }
 
-    /// Waits for room for a segment and what it is put together from. What is on its way is applied meanwhile: its
+    /// Waits for room for a segment and its parts. Applies segments on their way meanwhile: their
     /// end makes room.
     async fn room_for(&mut self, bytes: usize) -> Result<Option<Held>> {
         let volume = self.volume.clone();
@@ -244,7 +244,7 @@ impl<P: Payload> Destager<P> {
         }
     }
 
-    /// Takes a segment that is durable, as is everything before it, into the state.
+    /// Applies a segment to the state. The segment and all before it are durable.
     async fn apply(&mut self, built: Built<P>) -> Result<()> {
         let volume = self.volume.clone();
         let Built { room, segment, made, batch, .. } = built;
@@ -280,7 +280,7 @@ impl<P: Payload> Destager<P> {
         Ok(())
     }
 
-    /// Starts a checkpoint when one is due. Freezing happens here, between two segments, so that a
+    /// Starts a checkpoint when one is due. Freezing happens here, between two segments. So a
     /// checkpoint passes a barrier only after the snapshot's ref was created, or creates it.
     fn begin_checkpoint(&mut self) {
         if self.checkpoint.is_none()
@@ -288,10 +288,10 @@ impl<P: Payload> Destager<P> {
         {
             let volume = self.volume.clone();
             self.checkpoint = Some(Task::spawn(async move {
-                // What a snapshot was cut from is worth a pass.
+                // The segments before a snapshot's cut are worth a pass.
                 let always = job.is_of_snapshot();
                 volume.check_in(job).await?;
-                // Beside whatever comes next.
+                // Beside the next steps.
                 tokio::spawn(async move { volume.collect_now_and_then(always).await });
                 Ok(())
             }));
@@ -300,7 +300,7 @@ impl<P: Payload> Destager<P> {
 }
 
 impl<P: Payload> Stream<P> {
-    /// The identity of the segment that follows the last one built.
+    /// The identity of the segment after the last one built.
     pub(crate) fn next_segment(&self, vseq_from: u64, vseq_to: u64) -> SegmentId {
         let (last, predecessor) = *self.last_built.lock();
         SegmentId {
@@ -316,13 +316,13 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    /// A segment was built, and its number is used up.
+    /// Notes that a segment was built: its number is used up.
     pub(crate) fn note_built(&self, built: &BuiltSegment) {
         *self.last_built.lock() = (built.key.number, built.hash);
         self.fence.next_number.store(built.key.number.0 + 1, Ordering::Release);
     }
 
-    /// A barrier whose snapshot was deleted while it was pending is left out.
+    /// Leaves out a barrier whose snapshot was deleted while pending.
     fn is_wanted(&self, op: &Op) -> bool {
         match op {
             Op::Barrier(barrier) => self.snapshots.lock().send(barrier.id),
@@ -330,7 +330,7 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    /// Moves the place that is in the bucket; gives what a barrier at the end makes a snapshot of.
+    /// Moves the position that is in the bucket. Gives the snapshot of a barrier at the end.
     fn take_position(&self, segment: &BuiltSegment, batch: &Batch<P>) -> Option<SnapshotInfo> {
         let mut state = self.state.lock();
         state.at = Position {
@@ -362,7 +362,7 @@ impl<P: Payload> Stream<P> {
         published
     }
 
-    /// What was counted of a batch is in the bucket.
+    /// Removes a batch from the counts: it is in the bucket.
     fn count_out(&self, batch: &Batch<P>) {
         let mut state = self.state.lock();
         let State { undestaged_bytes, undestaged_records, .. } = &mut *state;
@@ -379,7 +379,7 @@ async fn put<P: Payload>(volume: Arc<Stream<P>>, built: Built<P>) -> Result<Buil
 }
 
 impl<P: Payload> Stream<P> {
-    /// Puts a segment, again and again until it is durable or known to be somebody else's.
+    /// Puts a segment, again and again until it is durable, or another owner's object stands there.
     pub(crate) async fn put_segment(&self, built: &BuiltSegment) -> Result<()> {
         let name = names::segment(built.key);
         let mut waiting = self.ctx.work_waits();
@@ -387,7 +387,8 @@ impl<P: Payload> Stream<P> {
             match self.ctx.bucket.create(&name, built.chunks.clone()).await {
                 Ok(Created::Ours) => return Ok(()),
                 Ok(Created::Theirs) => match segment_io::read(&self.ctx.bucket, built.key).await {
-                    // Ours, nonce and all, but not what was put: the log still has it.
+                    // This node's, nonce and all, but not the bytes that were put: the log still
+                    // has them.
                     Ok(Found::Segment(head)) if head.hash == built.hash => {
                         let detail = format!(
                             "{name} is not what was put there; remove it and start the node again"
@@ -399,7 +400,8 @@ impl<P: Payload> Stream<P> {
                     Err(e) if e.is_unavailable() => self.wait_for_store(&mut waiting, &e).await?,
                     Err(e) => return Err(e.into()),
                 },
-                // Denied, full, unreachable: the log keeps what is written until the store takes it.
+                // Denied, full, unreachable: the log keeps the records until the store accepts the
+                // segment.
                 Err(e) => self.wait_for_store(&mut waiting, &e).await?,
             }
         }

@@ -1,11 +1,13 @@
-//! Whether this node still owns a volume's stream.
+//! The fence: checks whether this node still owns a volume's stream.
 //!
-//! A node that was suspended may have been declared dead meanwhile. After any gap of its boot-time
-//! clock, and at regular intervals while the store answers, the owner looks at every number from the
-//! lowest not known to be durable to the next unused, before it acknowledges or serves reads.
+//! A node that was suspended may have been declared dead meanwhile. So the owner looks after any
+//! gap of its boot-time clock, and at regular intervals while the store answers. It looks at every
+//! number from the lowest not known to be durable to the next unused. It does so before it
+//! acknowledges or serves reads.
 //!
-//! A hypervisor that suspends the whole machine may stop its clocks too: then there is no gap to see. So the looks at
-//! intervals ask no clock for one; their interval bounds what such a node acknowledges in vain.
+//! A hypervisor that suspends the whole machine may stop its clocks too: then no gap shows. So the
+//! regular looks do not depend on a gap. Their interval bounds the vain acknowledgements of such a
+//! node.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::EngineSettings;
@@ -24,32 +26,32 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Looks for one request: a machine that is too busy to run this without gaps must still get on.
+/// Number of looks for one request: a machine too busy to run this without gaps must still get on.
 const LOOKS_MAX: usize = 4;
-/// How long a client waits for a look that may go without an answer.
+/// Time for which a client waits for an optional look.
 const OPTIONAL_LOOK: Duration = Duration::from_secs(1);
-/// A volume that nobody asks for anything is looked at in one of so many intervals only.
+/// A volume without requests is looked at only once in this many intervals.
 const IDLE_INTERVALS: u32 = 6;
 
-/// What a volume knows of its ownership.
+/// A volume's knowledge of its ownership.
 #[derive(Debug)]
 pub(crate) struct Fence {
-    /// A gap after which the owner looks, if the store answers.
+    /// Gap after which the owner looks, if the store answers.
     glimpse: Duration,
-    /// A gap after which the owner must have looked.
+    /// Gap after which the owner must have looked.
     gap: Duration,
-    /// How old the last look may be.
+    /// The greatest age of the last look.
     interval: Duration,
-    /// When the last look began, nanoseconds of the boot-time clock.
+    /// Beginning of the last look, nanoseconds of the boot-time clock.
     looked_ns: AtomicU64,
-    /// The volume was asked for something since the last look at an interval.
+    /// True if a request came since the last regular look.
     used: AtomicBool,
-    /// When this was last asked, nanoseconds of the boot-time clock.
+    /// Time of the last check, nanoseconds of the boot-time clock.
     seen_ns: AtomicU64,
-    /// Suspicions raised so far, and how many of them a look has settled.
+    /// Number of suspicions raised, and the number that a look has settled.
     suspicions: AtomicU64,
     settled: AtomicU64,
-    /// Up to this suspicion a look that fails is no answer: the gap was so long.
+    /// For suspicions up to this one, a failed look is no answer: the gap was so long.
     certain: AtomicU64,
     delayed: AtomicBool,
     /// The first data number that was never used.
@@ -79,29 +81,29 @@ impl Fence {
         }
     }
 
-    /// True if the stream must be looked at before anything is acknowledged or served.
+    /// True if the owner must look at the stream before it acknowledges or serves anything.
     pub(crate) fn must_check(&self, clock: &Arc<dyn Clock>) -> bool {
         self.used.store(true, Ordering::Relaxed);
         let now = self.note_time(clock);
         let looked = self.looked_ns.load(Ordering::Acquire);
-        // While it is in use, `watch_fence` looks before this is so.
+        // While the volume is in use, `watch_fence` looks before this is so.
         if now.saturating_sub(looked) > 2 * nanos(self.interval) && !self.is_suspect() {
             self.suspicions.fetch_add(1, Ordering::AcqRel);
         }
         self.is_suspect()
     }
 
-    /// Notes how late it is, and suspects a gap; gives the time.
+    /// Notes the time, and suspects a gap. Gives the time.
     pub(crate) fn note_time(&self, clock: &Arc<dyn Clock>) -> u64 {
         let now = nanos(clock.boot());
         let seen = self.seen_ns.load(Ordering::Acquire);
         let gap = now.saturating_sub(seen);
         if gap > nanos(self.glimpse) {
             let is_certain = gap > nanos(self.gap);
-            // Before and after: nobody may see the suspicion and not how certain it is.
+            // Before and after: no reader may see the suspicion without its certainty.
             let number = self.suspicions.load(Ordering::Acquire) + 1;
             self.certain.fetch_max(if is_certain { number } else { 0 }, Ordering::AcqRel);
-            // First the suspicion, then the time: who sees the new time sees the suspicion.
+            // First the suspicion, then the time: a reader of the new time sees the suspicion.
             let number = self.suspicions.fetch_add(1, Ordering::AcqRel) + 1;
             self.certain.fetch_max(if is_certain { number } else { 0 }, Ordering::AcqRel);
         }
@@ -118,13 +120,13 @@ impl Fence {
         self.delayed.store(percent > from_percent, Ordering::Relaxed);
     }
 
-    /// True if writers are to be delayed.
+    /// True if writers must be delayed.
     pub(crate) fn is_delayed(&self) -> bool {
         self.delayed.load(Ordering::Relaxed)
     }
 }
 
-/// While this lives, a tail is on its way out of the log.
+/// Lives while a tail is on its way out of the log.
 struct Leaving<'a>(&'a AtomicUsize);
 
 impl<'a> Leaving<'a> {
@@ -168,7 +170,7 @@ pub(crate) async fn watch_fence<P: Payload>(volume: Weak<Stream<P>>) {
 }
 
 impl<P: Payload> Stream<P> {
-    /// Looks at the stream as long as there is a suspicion; fails if it was sealed.
+    /// Looks at the stream as long as there is a suspicion. Fails if it was sealed.
     pub(crate) async fn check_fence(&self) -> Result<()> {
         for _ in 0..LOOKS_MAX {
             if !self.fence.must_check(self.ctx.clock()) {
@@ -184,7 +186,8 @@ impl<P: Payload> Stream<P> {
         if !self.fence.is_suspect() {
             return Ok(());
         }
-        // What is suspected while this looks is not settled by it: the store may have answered before.
+        // This look does not settle suspicions that come meanwhile: the store may have answered
+        // before.
         let suspicions = self.fence.suspicions.load(Ordering::Acquire);
         let settled = self.fence.settled.load(Ordering::Acquire);
         let is_certain = self.fence.certain.load(Ordering::Acquire) > settled;
@@ -197,8 +200,8 @@ impl<P: Payload> Stream<P> {
         Ok(())
     }
 
-    /// Looks at the stream, if the store answers soon. A short gap is mostly a busy machine: a bucket that is away must
-    /// not stop writers for it.
+    /// Looks at the stream, if the store answers soon. A short gap mostly means a busy machine, and
+    /// an absent bucket must not stop writers for it.
     async fn glance(&self) -> Result<()> {
         let bucket = self.ctx.bucket.with_patience(Patience::LOOK);
         match tokio::time::timeout(OPTIONAL_LOOK, self.look_for_seal_in(&bucket)).await {
@@ -225,8 +228,8 @@ impl<P: Payload> Stream<P> {
         Ok(())
     }
 
-    /// What an object that is missing means: that somebody took the volume over and deleted what was not theirs to
-    /// keep, which nobody here had noticed yet; or else that it is lost.
+    /// Finds the meaning of a missing object. Either another node took the volume over and deleted
+    /// it, which this node had not noticed; or the object is lost.
     pub(crate) async fn if_missing(&self, error: Error) -> Error {
         if error.kind() != ErrorKind::NotFound {
             return error;
@@ -241,16 +244,17 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    /// Who attaches to a volume that is open already should not be given one that was taken over. A
-    /// bucket that does not answer soon is no reason to refuse: nothing is known then, as at any time.
+    /// Looks before a client attaches to an open volume, since the volume may have been taken over.
+    /// A bucket that does not answer soon is no reason to refuse: then nothing is known, as at any
+    /// time.
     pub(crate) async fn look_at_attach(&self) {
         if let Ok(Err(error)) = tokio::time::timeout(OPTIONAL_LOOK, self.look_for_seal()).await {
             tracing::debug!(volume = %self.name(), %error, "looked at the stream for a client");
         }
     }
 
-    /// The volume is out of service here: what this node had not destaged leaves the log, where it would take the
-    /// room of others. A disk that takes nothing is tried again now and then.
+    /// Parks the undestaged records of a volume that is out of service here: in the log they would
+    /// take the room of others. If a disk refuses them, it tries again now and then.
     pub(crate) async fn put_aside(&self, fate: Fate) {
         let _leaving = Leaving::begin(&self.ctx.leaving);
         while let Err(error) = self.park_rest(fate).await {
@@ -263,7 +267,7 @@ impl<P: Payload> Stream<P> {
         }
         self.ctx.unnote(self.desc.id);
         self.ctx.log.trim(self.group, LogPosition::MAX);
-        // What waits elsewhere is still the volume's, and counts as not being in the bucket.
+        // Parked records of a failed volume are still the volume's, and count as not in the bucket.
         if fate == Fate::Fenced {
             let mut state = self.state.lock();
             (state.undestaged_records, state.undestaged_bytes) = (0, 0);
@@ -285,7 +289,8 @@ impl<P: Payload> Stream<P> {
         self.ctx.park(fate, self.desc.id, records).await
     }
 
-    /// Takes the volume out of service because another owner took it. Gives why it is out of service.
+    /// Takes the volume out of service because another owner took it. Gives the reason why it is
+    /// out of service.
     pub(crate) fn fenced(&self, by: &str) -> Error {
         let error = Error::new(
             ErrorKind::Fenced,
@@ -295,7 +300,7 @@ impl<P: Payload> Stream<P> {
             ),
         );
         self.fail(error.clone());
-        // A volume that was released here before, or had failed, is that to whoever looks.
+        // A volume that was released here before, or had failed, keeps that reason.
         self.state.lock().failure.clone().unwrap_or(error)
     }
 }

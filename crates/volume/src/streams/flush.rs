@@ -1,4 +1,4 @@
-//! Flushing: what must be durable before a flush is answered, and how it gets there.
+//! Flushing: makes records durable before a flush is answered.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::payload::Payload;
@@ -8,12 +8,13 @@ use skerry_log::Position as LogPosition;
 use std::sync::atomic::Ordering;
 
 impl<P: Payload> Stream<P> {
-    /// What a flush promises here: without a log on a disk, no less than the bucket.
+    /// The flush level here: without a log on a disk, no less than the bucket.
     pub(crate) fn flush_level(&self) -> FlushLevel {
         if self.ctx.has_log { self.desc.flush } else { FlushLevel::Bucket }
     }
 
-    /// Flushes without waiting for others, if that is possible: on a quick log that nobody else uses now.
+    /// Flushes without waiting for others, if that is possible: on a quick log that no other caller
+    /// uses now.
     pub fn try_flush(&self) -> Result<Attempt> {
         let record = {
             let state = self.state.lock();
@@ -32,7 +33,7 @@ impl<P: Payload> Stream<P> {
                 Err(e) => return Err(self.out_of_log(e)),
             }
         }
-        // A doubt about the stream is looked into by who can wait.
+        // A caller that can wait looks into a doubt about the stream.
         if self.fence.must_check(self.ctx.clock()) {
             return Ok(Attempt::Wait);
         }
@@ -40,7 +41,7 @@ impl<P: Payload> Stream<P> {
         Ok(Attempt::Done)
     }
 
-    /// A log that can't sync takes the volume out of service.
+    /// Takes the volume out of service because the log can't sync.
     fn out_of_log(&self, error: skerry_log::Error) -> Error {
         let error = Error::from(error);
         self.fail(error.clone());
@@ -73,7 +74,7 @@ impl<P: Payload> Stream<P> {
         self.ctx.log.wait_durable(position).await.map_err(|e| self.out_of_log(e))
     }
 
-    /// Waits until everything below a sequence number is in the bucket.
+    /// Waits until all records below a vseq are in the bucket.
     pub async fn wait_bucket(&self, vseq: u64) -> Result<()> {
         self.wanted_vseq.fetch_max(vseq, Ordering::AcqRel);
         self.work.notify_one();
@@ -88,7 +89,8 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    /// Waits until everything below a sequence number is in the bucket, and the snapshots there have their refs.
+    /// Waits until all records below a vseq are in the bucket, and the snapshots there have their
+    /// refs.
     pub(crate) async fn wait_published(&self, vseq: u64) -> Result<()> {
         self.wait_bucket(vseq).await?;
         let mut progress = self.progress.subscribe();

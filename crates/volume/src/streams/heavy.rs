@@ -1,18 +1,18 @@
 //! Work that computes for long and waits for the store in between: writing a checkpoint's tree.
 //!
-//! It is polled on a thread that gives way to those that serve clients, while its timers and connections stay with the
-//! runtime of whoever asked: a client's read may share a connection with it, and must not wait behind its computing.
+//! A low-priority thread polls it, while its timers and connections stay with the caller's runtime.
+//! A client's read may share a connection with it, and must not wait behind its computing.
 
 use crate::error::{Error, ErrorKind, Result};
 use std::future::Future;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-/// How many such works have a thread at once. The background has four: the others are left to destage, also while these
-/// wait for a store that is slow.
+/// Number of such works with a thread at once. The background has four. The others are for destage,
+/// also while these wait for a slow store.
 pub(crate) const AT_ONCE_MAX: usize = 2;
 
-/// Runs `work` on a thread of the background, or here if there is none.
+/// Runs `work` on a thread of the background, or here if there is no background.
 pub(crate) async fn run<T: Send + 'static>(
     background: Option<&Handle>,
     at_once: &Semaphore,

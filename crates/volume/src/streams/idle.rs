@@ -1,7 +1,8 @@
-//! What a volume does for itself when nobody writes to it: it makes everything part of its tree, releases what
-//! trims dropped, and deletes the segments that nothing holds then.
+//! Tidying of an idle volume. It merges everything into its tree, releases subtrees that trims
+//! dropped, and deletes segments that nothing holds then.
 //!
-//! Under load checkpoints do that bit by bit. A volume that was trimmed and left alone would keep its garbage.
+//! Under load checkpoints do that bit by bit. A volume that was trimmed and left alone would keep
+//! its garbage.
 
 use crate::error::Result;
 use crate::streams::payload::Payload;
@@ -11,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Tidies up a volume whenever nobody has written to it for a while, as long as it is in service.
+/// Tidies a volume whenever no client has written to it for a while, as long as it is in service.
 pub(crate) async fn tidy_when_idle<P: Payload>(volume: Weak<Stream<P>>) {
     let mut last_vseq = None;
     let Some(jitter) = volume.upgrade().map(|open| open.idle_jitter()) else { return };
@@ -37,7 +38,7 @@ pub(crate) async fn tidy_when_idle<P: Payload>(volume: Weak<Stream<P>>) {
 }
 
 impl<P: Payload> Stream<P> {
-    /// Not all volumes of a node at once.
+    /// Spreads the volumes of a node over time.
     fn idle_jitter(&self) -> Duration {
         let mut random = [0; 2];
         self.ctx.bucket.entropy().fill(&mut random);
@@ -65,7 +66,7 @@ impl<P: Payload> Stream<P> {
             if is_drained {
                 break;
             }
-            // A head is named by its place: the next one needs another.
+            // The place of a head names it: the next one needs another.
             self.note(generation, Behalf::Operator, &Action::Step).await?;
             vseq += 1;
             self.drain().await?;

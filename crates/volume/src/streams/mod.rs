@@ -1,7 +1,7 @@
-//! The engine of streams: what this node writes, from its log into the bucket and back.
+//! The engine of streams: the volumes that this node writes, from its log into the bucket and back.
 //!
-//! It knows no payload ([`payload`] is what it asks of one) and reads nothing of records' content, of segments' blocks
-//! or of trees. A test of this crate holds it to that.
+//! It knows no payload ([`payload`] is what it asks of one). It reads nothing of records' content,
+//! of segments' blocks or of trees. A test of this crate checks that.
 
 pub(crate) mod node;
 pub mod payload;

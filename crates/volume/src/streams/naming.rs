@@ -1,8 +1,8 @@
 //! Names that a crash left behind, and renaming.
 //!
-//! A volume's stream holds its true name; the catalogue leads from names to volumes. A rename is durable
-//! in the stream first, then the new name is claimed, then the old one freed: whoever comes upon a name
-//! that is not the true one finishes what was begun.
+//! A volume's stream holds its true name; the catalogue leads from names to volumes. A rename is
+//! durable in the stream first. Then the new name is claimed, and then the old one freed. A node
+//! that meets a name other than the true one finishes the rename.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::node::Node;
@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl<P: Payload> Stream<P> {
-    /// Notes a new true name, and waits until it is in the bucket: the catalogue must not be ahead of it.
+    /// Notes a new true name, and waits until it is in the bucket: the catalogue must not be ahead
+    /// of it.
     async fn call(&self, name: &Name) -> Result<()> {
         let generation = self.state.lock().generation;
         let action = Action::Rename(name.to_string());
@@ -27,8 +28,8 @@ impl<P: Payload> Stream<P> {
 }
 
 impl<P: Payload> Node<P> {
-    /// What a volume is called now; nothing if there is none of this id, or it is deleted. Of one whose rename is
-    /// half done it is the name that it will have.
+    /// The present name of a volume; none if the id is unknown, or the volume is deleted. During a
+    /// rename, it is the new name.
     pub async fn name_of(&self, id: VolumeId) -> Result<Option<Name>> {
         if let Some(open) = self.open_here(id) {
             return parsed(&open.name()).map(Some);
@@ -45,15 +46,15 @@ impl<P: Payload> Node<P> {
         parsed(&peek.view.name).map(Some)
     }
 
-    /// Gives a volume another name.
+    /// Renames a volume.
     pub(crate) async fn rename(&self, name: &Name, new: &Name) -> Result<Arc<Stream<P>>> {
         let volume = self.writable(name).await?;
-        // It may lock the volume itself.
+        // This may lock the volume itself.
         if volume.name() != new.as_str() {
             self.free_left_over(new).await?;
         }
         let _admin = volume.admin.clone().lock_owned().await;
-        // A rename that was half done is finished by now, and may have been this one.
+        // A half-done rename is finished by now, and may have been this one.
         let old = parsed(&volume.name())?;
         if old != *new {
             if self.ctx.catalog.resolve(new).await?.is_some() {
@@ -66,7 +67,8 @@ impl<P: Payload> Node<P> {
         Ok(volume)
     }
 
-    /// Claims the true name and frees the old one; goes back to the old one if somebody else has the new.
+    /// Claims the true name and frees the old one. Goes back to the old one if another volume has
+    /// the new.
     async fn take_name(&self, volume: &Stream<P>, old: &Name, new: &Name) -> Result<()> {
         let id = volume.desc.id;
         match self.ctx.catalog.claim(new, id).await {
@@ -82,7 +84,7 @@ impl<P: Payload> Node<P> {
         Ok(())
     }
 
-    /// A volume was opened by `name`: if that is not its true name, finishes the rename.
+    /// Finishes the rename of a volume that was opened by `name`, if that is not its true name.
     pub(crate) async fn settle_name(&self, volume: &Arc<Stream<P>>, name: &Name) -> Result<()> {
         if volume.named.load(Ordering::Acquire) && volume.name() == name.as_str() {
             return Ok(());
@@ -93,37 +95,38 @@ impl<P: Payload> Node<P> {
             volume.named.store(true, Ordering::Release);
             return Ok(());
         }
-        // Who was taken over without knowing it knows an old name.
+        // An owner that was taken over without knowing it knows an old name.
         volume.look_for_seal().await?;
         let truth = parsed(&truth)?;
-        // A rename that only the log knows may yet be lost with it.
+        // A rename that only the log has may yet be lost with it.
         volume.drain().await?;
         match self.take_name(volume, name, &truth).await {
-            // The name that was wanted is somebody else's: this one stays.
+            // Another volume has the wanted name: this one stays.
             Err(e) if e.kind() == ErrorKind::Exists => Ok(()),
             done => done,
         }
     }
 
-    /// Frees a name that names nothing any more, if a crash left it behind.
+    /// Frees a name without a volume, if a crash left it behind.
     pub(crate) async fn free_left_over(&self, name: &Name) -> Result<()> {
         let catalog = &self.ctx.catalog;
         let Some(holder) = catalog.resolve(name).await? else { return Ok(()) };
-        // Its creator may have died half-way; if it is only slow, it will notice.
+        // Its creator may have died half-way. If it is only slow, it will notice.
         if catalog.settle(holder, VolumeState::Withdrawn).await? == VolumeState::Withdrawn {
             return Ok(catalog.free(name, holder).await?);
         }
         self.is_left_over(name, holder).await.map(drop)
     }
 
-    /// True if a name of a volume was left behind by a rename or a deletion; it is free then.
+    /// True if a rename or a deletion left a volume's name behind. Then the name is free.
     pub(crate) async fn is_left_over(&self, name: &Name, id: VolumeId) -> Result<bool> {
         let catalog = &self.ctx.catalog;
         if let Some(open) = self.open_here(id) {
             if open.name() == name.as_str() {
                 return Ok(false);
             }
-            // One whose rename may not be in the bucket yet keeps its old name; nobody waits for it here.
+            // A volume whose rename may not be in the bucket yet keeps its old name. No caller
+            // waits for it here.
             let truth = parsed(&open.name())?;
             if open.undestaged_records() > 0 && catalog.resolve(&truth).await? != Some(id) {
                 return Ok(false);
@@ -147,7 +150,7 @@ impl<P: Payload> Node<P> {
             return Ok(false);
         }
         let truth = parsed(&truth)?;
-        // The owner claims the true name; until it has, the old one leads to the volume.
+        // The owner claims the true name. Until it has, the old one leads to the volume.
         let renamed = catalog.resolve(&truth).await? == Some(id);
         if renamed {
             catalog.free(name, id).await?;
@@ -156,7 +159,7 @@ impl<P: Payload> Node<P> {
     }
 }
 
-/// A name that a volume's stream holds.
+/// Parses a name from a volume's stream.
 fn parsed(name: &str) -> Result<Name> {
     name.parse()
         .map_err(|e: skerry_core::name::NameError| Error::new(ErrorKind::Corrupt, e.to_string()))

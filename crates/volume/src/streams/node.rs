@@ -1,6 +1,6 @@
-//! The engine of one node: which volumes are open, and how they come and go.
+//! The engine of one node: the open volumes, their opening and their closing.
 //!
-//! What is done *to* volumes is in `volumes` and `snaps`; this knows which are open.
+//! Operations *on* volumes are in `volumes` and `snaps`.
 
 use crate::context::{Context, NodeParts};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,7 +32,7 @@ pub struct Node<P: Payload> {
     pub(crate) ctx: Arc<Context>,
     /// All volumes that are open here.
     pub(crate) open_now: Mutex<HashMap<VolumeId, Arc<Stream<P>>>>,
-    /// Held while a volume is opened or closed: one volume that takes long keeps no other waiting.
+    /// Held while a volume is opened or closed: a slow volume keeps no other waiting.
     pub(crate) opening: Turns<VolumeId>,
     pub(crate) tails: Mutex<Tails>,
     pub(crate) comebacks: Comebacks,
@@ -65,7 +65,7 @@ impl<P: Payload> Node<P> {
         Ok(node)
     }
 
-    /// Lets go of what the log has of a volume.
+    /// Drops a volume's records in the log.
     pub(crate) fn drop_tail(&self, id: VolumeId) {
         let tail = self.tails.lock().by_volume.remove(&id).unwrap_or_default();
         for group in tail.groups() {
@@ -73,15 +73,16 @@ impl<P: Payload> Node<P> {
         }
     }
 
-    /// A group that no record of the log has.
+    /// Gives a group that no record of the log has.
     pub(crate) fn fresh_group(&self) -> u32 {
         let mut tails = self.tails.lock();
         tails.next_group += 1;
         tails.next_group - 1
     }
 
-    /// The tail of a volume that is somebody else's now: what is not in the bucket moves out of the log. A volume
-    /// that is still held with this log, by a node of another name, keeps its tail for that node.
+    /// Parks the tail of a volume that another node owns now: records that are not in the bucket
+    /// leave the log. If the owner is a node of another name with this very log, the tail stays for
+    /// that node.
     pub(crate) async fn park(&self, id: VolumeId) -> Result<()> {
         let tail = self.tails.lock().by_volume.get(&id).cloned().unwrap_or_default();
         let desc = self.ctx.catalog.desc(id).await?;
@@ -103,7 +104,8 @@ impl<P: Payload> Node<P> {
         Ok(())
     }
 
-    /// A volume that this node writes, claimed if need be; with `held_only`, not one that was released.
+    /// Gives a volume that this node writes; claims it if needed. With `held_only`, leaves a
+    /// released one alone.
     pub(crate) async fn open_for_writing(
         &self,
         id: VolumeId,
@@ -115,13 +117,14 @@ impl<P: Payload> Node<P> {
         {
             return Ok(volume);
         }
-        // A volume that left is claimed again once its owner lets it go; its destager sees to what it had not destaged. One that failed
-        // has put that aside.
+        // A volume that left is claimed again once its owner lets it go, and its destager parks its
+        // undestaged records. A failed volume has parked them.
         self.open_now.lock().remove(&id);
         let desc = self.ctx.catalog.desc(id).await?;
         let waits = !self.ctx.stuck_tails(Some(id))?.is_empty();
         if waits {
-            // What the log has of it was trimmed before a restart, or is a copy: it must not take the room.
+            // A restart found these records in the log: they were trimmed before, or are a copy,
+            // and must not take the room.
             self.set_stuck(id).await?;
             // As long as the bucket's side can't be read, nothing comes back.
             claim::peek::<P::Changes>(&self.ctx.bucket, &desc).await?;
@@ -143,7 +146,8 @@ impl<P: Payload> Node<P> {
         Ok(volume)
     }
 
-    /// After a volume could not be opened: what came back for it, or would take room for long, leaves the log.
+    /// Handles a failed opening: records that came back, or that would take room for long, leave
+    /// the log.
     async fn leave_log(&self, id: VolumeId, error: &Error, came_back: bool) -> Result<()> {
         match error.kind() {
             ErrorKind::Fenced | ErrorKind::Unavailable if !came_back => Ok(()),
@@ -165,7 +169,7 @@ impl<P: Payload> Node<P> {
         }
     }
 
-    /// The volume of this name.
+    /// Finds the volume of this name.
     pub(crate) async fn resolve(&self, name: &Name) -> Result<VolumeId> {
         let missing = || Error::new(ErrorKind::NotFound, format!("there is no volume {name}"));
         let id = self.ctx.catalog.resolve(name).await?.ok_or_else(missing)?;
@@ -175,12 +179,13 @@ impl<P: Payload> Node<P> {
         Ok(id)
     }
 
-    /// The volume, if it is open here and nobody is known to have taken it over.
+    /// Gives the volume, if it is open here and not known to be taken over.
     pub(crate) fn open_here(&self, id: VolumeId) -> Option<Arc<Stream<P>>> {
         self.open_now.lock().get(&id).filter(|volume| !volume.has_left()).cloned()
     }
 
-    /// The volume of this name, if it is open here: what this node writes needs no asking of the bucket.
+    /// Gives the volume of this name, if it is open here. For this node's own volumes, the bucket
+    /// need not be asked.
     pub(crate) fn open_by_name(&self, name: &Name) -> Option<Arc<Stream<P>>> {
         let open = self.open_now.lock();
         let called = |volume: &&Arc<Stream<P>>| {
@@ -191,7 +196,7 @@ impl<P: Payload> Node<P> {
         open.values().find(called).cloned()
     }
 
-    /// The volume of this name, open for writing.
+    /// Gives the volume of this name, open for writing.
     pub(crate) async fn writable(&self, name: &Name) -> Result<Arc<Stream<P>>> {
         if let Some(volume) = self.open_by_name(name) {
             return Ok(volume);
@@ -209,7 +214,7 @@ impl<P: Payload> Node<P> {
         Ok(())
     }
 
-    /// The volume that this name was found to lead to, open for writing.
+    /// Gives the volume that a name was found to name, open for writing.
     pub(crate) async fn writable_of(&self, id: VolumeId, name: &Name) -> Result<Arc<Stream<P>>> {
         self.refuse_deleted(id, name).await?;
         let volume = self.open_for_writing(id, false).await?;
@@ -221,19 +226,19 @@ impl<P: Payload> Node<P> {
         Ok(volume)
     }
 
-    /// All volumes that are open here, in the order of their ids.
+    /// All open volumes, in the order of their ids.
     pub fn open_volumes(&self) -> Vec<Arc<Stream<P>>> {
         let mut open: Vec<_> = self.open_now.lock().values().cloned().collect();
         open.sort_unstable_by_key(|volume| volume.desc.id);
         open
     }
 
-    /// What all volumes share.
+    /// The shared part of all volumes.
     pub fn context(&self) -> &Arc<Context> {
         &self.ctx
     }
 
-    /// The node, for people.
+    /// The node's state, for people.
     pub fn status(&self) -> NodeStatus {
         let volumes_open = self.open_now.lock().len() as u64;
         let parked = self.attention();
@@ -251,7 +256,7 @@ impl<P: Payload> Node<P> {
         }
     }
 
-    /// True if nothing is in the log, or waits beside it, that is not in the bucket.
+    /// True if all records, in the log or parked, are in the bucket.
     pub fn is_drained(&self) -> bool {
         let tails = self.tails.lock().by_volume.is_empty();
         let volumes = self.open_volumes().iter().all(|volume| volume.undestaged_records() == 0);
@@ -260,7 +265,7 @@ impl<P: Payload> Node<P> {
         tails && volumes && all_put_aside && none_waits && self.ctx.stuck.lock().is_empty()
     }
 
-    /// What somebody should look at: what was kept aside, and volumes that are out of service.
+    /// Messages for people: parked tails, and volumes out of service.
     fn attention(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.ctx.stuck.lock().values().cloned().collect();
         lines.extend(self.ctx.parked());
@@ -316,8 +321,8 @@ impl<P: Payload> Node<P> {
     }
 }
 
-/// Sweeps some time after the start, and then once a day: what a crash or a deletion elsewhere left behind is
-/// found by nothing else. Ends with the node.
+/// Sweeps some time after the start, and then once a day: nothing else finds the left-overs of
+/// crashes, or of deletions on other nodes. Ends with the node.
 async fn sweep_now_and_then<P: Payload>(node: Weak<Node<P>>) {
     let Some(mut wait) = node.upgrade().map(|n| n.ctx.settings.sweep_first) else { return };
     loop {
@@ -334,11 +339,11 @@ async fn sweep_now_and_then<P: Payload>(node: Weak<Node<P>>) {
     }
 }
 
-/// How long nothing must be written before the log notes that it is quiet.
+/// Time without writes after which the log notes that it is quiet.
 const QUIET: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Notices gaps of the clock while nobody asks, so that an idle volume isn't suspected of having been
-/// suspended, and lets the log note quiet moments. Ends with the node.
+/// Notices gaps of the clock while no client asks, so that an idle volume is not suspected of
+/// having been suspended. Also lets the log note quiet moments. Ends with the node.
 async fn keep_up<P: Payload>(node: Weak<Node<P>>) {
     let mut end = skerry_log::Position::ZERO;
     let mut looked = std::time::Duration::ZERO;

@@ -53,9 +53,10 @@ pub(crate) async fn open<P: Payload>(
     let group = group_of(tail, &verdict, fresh);
     let volume = Arc::new(build(ctx, desc, group, claimed, lives, Snapshots::of_labels(&labels)));
     let (replaying, tail) = (volume.clone(), tail.clone());
-    // A tail has millions of records, perhaps.
+    // A tail may have millions of records.
     volume.ctx.compute(move || replaying.replay(&tail, &verdict)).await??;
-    // If nobody waits for this any more, nobody will have this volume: it ends here, as in a crash.
+    // If no caller waits for this any more, no caller will have this volume: it ends here, as in a
+    // crash.
     let destager = Task::spawn(Destager::new(volume.clone()).run());
     tokio::spawn(watch_fence(Arc::downgrade(&volume)));
     tokio::spawn(tidy_when_idle(Arc::downgrade(&volume)));
@@ -68,7 +69,7 @@ pub(crate) async fn open<P: Payload>(
     Ok(volume)
 }
 
-/// What becomes of a tail, seen from `at`.
+/// Judges a tail, seen from `at`.
 pub(crate) async fn judge(
     ctx: &Context,
     id: VolumeId,
@@ -84,8 +85,9 @@ pub(crate) async fn judge(
     ctx.compute(move || tail::judge(&tail, &at, &chain, log)).await?
 }
 
-/// Moves what is never merged out of the log; what can't be moved stays there, and is noted. So does what was
-/// written under a stream of which the bucket knows nothing: that may be the bucket's fault.
+/// Moves records that will never be merged out of the log. If that fails, they stay there, with a
+/// message. Records of a stream that the bucket does not know stay too: that may be the bucket's
+/// fault.
 pub(crate) async fn park(
     ctx: &Arc<Context>,
     id: VolumeId,
@@ -117,12 +119,13 @@ pub(crate) async fn park(
     }
 }
 
-/// The group to go on with.
+/// The group for new records.
 fn group_of(tail: &Tail, verdict: &Verdict, fresh: u32) -> u32 {
     verdict.replay(tail).next().map_or(fresh, |record| record.group)
 }
 
-/// What is never merged and could not be moved out of the log must not be let go with what is destaged.
+/// Refuses a tail whose parked records could not be moved out of the log and share the group of new
+/// ones. Trimming the destaged records would drop the parked ones.
 fn refuse_mixed(desc: &VolumeDesc, tail: &Tail, verdict: &Verdict) -> Result<()> {
     let goes_on = verdict.replay(tail).next().map(|record| record.group);
     if !verdict.parked.iter().any(|record| Some(record.group) == goes_on) {
@@ -139,8 +142,8 @@ fn refuse_mixed(desc: &VolumeDesc, tail: &Tail, verdict: &Verdict) -> Result<()>
     Err(Error::new(ErrorKind::Invalid, detail))
 }
 
-/// Creates the refs of snapshots whose barriers were passed on the way and whose refs are missing; buries
-/// those that the tail says were deleted while they were on their way.
+/// Creates the missing refs of snapshots whose barriers were passed on the way. Buries the
+/// snapshots that were deleted while pending, as the tail says.
 async fn settle_passed<C>(
     ctx: &Context,
     desc: &VolumeDesc,
@@ -197,7 +200,7 @@ async fn settle_passed<C>(
             ctx.catalog.label(desc.id, &passed.barrier.name, label).await?;
         }
         let name = names::snapshot(desc.id, id, PUBLISHED);
-        // Whoever was first wrote the same snapshot.
+        // The first writer wrote the same snapshot.
         let _ = ctx.bucket.create(&name, vec![made.encode(ctx.bucket.nonce())]).await?;
     }
     Ok(())
@@ -216,7 +219,8 @@ fn build<P: Payload>(
     let mut state: State<P> = State::of(claimed.view);
     if claimed.unsettled {
         state.unsettled = true;
-        // What the parent wrote is no reason to check in: a clone that writes little should move little.
+        // The parent's segments are no reason for a checkpoint: a clone that writes little should
+        // move little.
         state.applied = 0;
     }
     let keeper = RefKeeper {
@@ -264,7 +268,7 @@ fn build<P: Payload>(
 }
 
 impl<P: Payload> Stream<P> {
-    /// Takes the records of a tail into the state, as they were taken when they were written.
+    /// Applies the records of a tail to the state, as they were applied when they were written.
     fn replay(&self, tail: &Tail, verdict: &Verdict) -> Result<()> {
         let now = self.ctx.clock().boot();
         let parked: BTreeSet<u32> = verdict.parked.iter().map(|r| r.group).collect();

@@ -1,24 +1,25 @@
 //! The order of a stream's locks: its state first, then its snapshots.
 //!
-//! Two threads that take two locks in two orders wait for each other for ever, and the more clients a volume has, the
-//! sooner. So a build with debug assertions watches each thread: one that locks a [`First`] while it holds a [`Second`]
-//! panics, whether or not another thread comes the other way.
+//! Two threads that take two locks in opposite orders wait for each other for ever, and the more
+//! clients a volume has, the sooner. So a build with debug assertions watches each thread. A thread
+//! that locks a [`First`] while it holds a [`Second`] panics, whether or not another thread comes
+//! the other way.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::ops::{Deref, DerefMut};
 
 #[cfg(debug_assertions)]
 thread_local! {
-    /// How many of the second this thread holds.
+    /// Number of second locks that this thread holds.
     static HELD: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// A mutex that is taken first.
+/// A mutex that is locked first.
 #[derive(Debug)]
 pub(crate) struct First<T>(Mutex<T>);
 
 impl<T> First<T> {
-    /// Of a value.
+    /// Makes a mutex of a value.
     pub(crate) fn new(value: T) -> Self {
         Self(Mutex::new(value))
     }
@@ -31,12 +32,12 @@ impl<T> First<T> {
     }
 }
 
-/// A mutex that is taken last: its holder locks no [`First`].
+/// A mutex that is locked last: its holder locks no [`First`].
 #[derive(Debug)]
 pub(crate) struct Second<T>(Mutex<T>);
 
 impl<T> Second<T> {
-    /// Of a value.
+    /// Makes a mutex of a value.
     pub(crate) fn new(value: T) -> Self {
         Self(Mutex::new(value))
     }
@@ -50,7 +51,7 @@ impl<T> Second<T> {
     }
 }
 
-/// While this lives, the thread holds a [`Second`].
+/// Lives while the thread holds a [`Second`].
 pub(crate) struct SecondGuard<'a, T>(MutexGuard<'a, T>);
 
 impl<T> Deref for SecondGuard<'_, T> {

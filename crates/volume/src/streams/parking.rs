@@ -1,8 +1,8 @@
-//! Tails that can't be merged, for good or for now: each moves out of the node's log into a small log of its own,
-//! where it takes no room from the volumes that go on.
+//! Parking of tails that can't be merged, for good or for now. Each moves out of the node's log
+//! into a small log of its own, where it takes no room from volumes in service.
 //!
-//! Such a log has the format of the node's, and the same records. It has its final name only when all of it is
-//! durable; what a crash interrupts is done again at the next start, from the node's log.
+//! Such a log has the format of the node's, and the same records. It gets its final name only when
+//! all of it is durable. The next start repeats work that a crash interrupts, from the node's log.
 
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,48 +15,48 @@ use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// What a log's file must have room for besides its longest record, bytes.
+/// Room in a file of such a log besides its longest record, bytes.
 const FILE_BYTES_MORE: u64 = 64 << 10;
 
-/// Where tails are kept.
+/// The place for parked tails.
 pub trait Parking: Send + Sync {
-    /// A fresh disk for a tail; what an attempt before left under this name is gone.
+    /// Gives a fresh disk for a tail. Removes an earlier attempt under this name.
     fn begin(&self, name: &str) -> io::Result<Arc<dyn Disk>>;
-    /// The tail could not be written: what is there of it goes.
+    /// Removes a tail that could not be written.
     fn give_up(&self, name: &str);
-    /// The tail is whole and durable: from now on it is listed.
+    /// Lists a tail from now on: it is whole and durable.
     fn finish(&self, name: &str) -> io::Result<()>;
-    /// The names of the tails that are whole.
+    /// The names of the whole tails.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// The disk of a tail that is whole.
+    /// The disk of a whole tail.
     fn open(&self, name: &str) -> io::Result<Arc<dyn Disk>>;
-    /// Removes a tail that is whole, for good.
+    /// Removes a whole tail, for good.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Where a tail is, for people.
+    /// The place of a tail, for people.
     fn place(&self, name: &str) -> String;
 }
 
-/// What becomes of a tail outside the log.
+/// Fate of a parked tail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// Somebody else wrote the volume meanwhile: it is never merged.
+    /// Another owner wrote the volume meanwhile: the tail is never merged.
     Fenced,
-    /// Its volume is out of service: it comes back when the volume can be opened (`stuck`).
+    /// Its volume is out of service: the tail comes back when the volume can be opened (`stuck`).
     Stuck,
 }
 
-/// What the names of stuck tails begin with.
+/// Prefix of the names of stuck tails.
 const STUCK: &str = "stuck-";
 
-/// Which records of which volume a parked tail holds. Its text is the tail's name.
+/// The volume and records of a parked tail. Its text is the tail's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ParkedName {
     pub(crate) fate: Fate,
     pub(crate) volume: VolumeId,
     stream: StreamId,
-    /// The first record's sequence number.
+    /// The first record's vseq.
     from: u64,
-    /// The number after the last record's.
+    /// The vseq after the last record's.
     to: u64,
 }
 
@@ -93,7 +93,7 @@ impl ParkedName {
         Some(Self { fate, volume, stream: first.stream, from: first.vseq, to: last.vseq + 1 })
     }
 
-    /// True if everything of `other` is in this one.
+    /// True if this tail has everything of `other`.
     fn covers(&self, other: &Self) -> bool {
         (self.fate, self.volume, self.stream) == (other.fate, other.volume, other.stream)
             && self.from <= other.from
@@ -101,7 +101,7 @@ impl ParkedName {
     }
 }
 
-/// What to tell people of a parked tail.
+/// Describes a parked tail for people.
 fn line(parking: &dyn Parking, name: &str) -> String {
     let place = parking.place(name);
     let Ok(n) = name.parse::<ParkedName>() else {
@@ -126,7 +126,7 @@ fn line(parking: &dyn Parking, name: &str) -> String {
 }
 
 impl Context {
-    /// What has been parked, a line each.
+    /// Describes the parked tails, a line each.
     pub(crate) fn parked(&self) -> Vec<String> {
         let Some(parking) = &self.parking else { return Vec::new() };
         match parking.list() {
@@ -138,11 +138,11 @@ impl Context {
         }
     }
 
-    /// Copies records of a volume out of the log, which may let go of them afterwards. Without a log on a disk
-    /// there is nothing to keep: nobody was promised more than the bucket.
+    /// Copies a volume's records out of the log, which may drop them afterwards. Without a log on a
+    /// disk there is nothing to keep: no client was promised more than the bucket.
     ///
     /// # Errors
-    /// `Unavailable` if the disk does not take them; they must stay where they are then.
+    /// `Unavailable` if the disk refuses them; then they must stay in the log.
     pub(crate) async fn park(
         self: &Arc<Self>,
         fate: Fate,
@@ -214,7 +214,7 @@ impl Context {
                 Error::new(ErrorKind::Internal, format!("log record {} was let go", record.at))
             })?;
             while let Err(error) = copy.append(0, RECORD_KIND, &[payload]) {
-                // What is full empties itself as it is written out.
+                // A full buffer empties as it is written out.
                 if !matches!(error, skerry_log::Error::Full { .. })
                     || copy.commit_once()? == Progress::Idle
                 {
@@ -227,7 +227,7 @@ impl Context {
         Ok(())
     }
 
-    /// Files no larger than the tail, and as many as it takes.
+    /// Settings with files no larger than the tail, and as many as it takes.
     fn parked_settings(&self, records: &[&TailRecord]) -> Settings {
         let bytes = |r: &&TailRecord| match *r.action() {
             Action::Write { len, .. } => len + u64::from(RECORD_ALIGN_BYTES),

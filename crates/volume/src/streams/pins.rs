@@ -1,5 +1,5 @@
-//! What is read without being written here is pinned as long as somebody is attached to it, so that nobody
-//! collects it meanwhile. A pin that could not be renewed in time ends the reading: by then it may be gone.
+//! Pins of read-only states: while a client is attached, no collector deletes their segments. If a
+//! pin could not be renewed in time, the reading ends: by then the state may be gone.
 
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
@@ -13,14 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// How many times within its time a pin is renewed: two may fail.
+/// Number of renewals within a pin's time: two may fail.
 const RENEWALS: u32 = 3;
 
 /// Pins that are renewed until this is dropped.
 pub(crate) struct Pinned {
     clock: Arc<dyn Clock>,
     ttl: Duration,
-    /// What the clock said before the last renewal of all pins, milliseconds since boot.
+    /// The clock's reading before the last renewal of all pins, milliseconds since boot.
     renewed_ms: Arc<AtomicU64>,
     _ends_with_this: oneshot::Sender<()>,
 }
@@ -72,7 +72,7 @@ async fn keep(
         let before = Duration::from_millis(renewed_ms.load(Ordering::Acquire));
         let began = clock.boot();
         if !may_read(before, began, ttl) {
-            // Others may hold it for ended: it must not come back.
+            // Collectors may count it as ended: it must not come back.
             break;
         }
         let mut is_renewed = true;

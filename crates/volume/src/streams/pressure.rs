@@ -1,7 +1,9 @@
-//! Room in the log: a file of it is used again only when no volume needs a record in it. So when room gets scarce, the
-//! volumes that keep the oldest files are destaged, however small and young the part is that each of them has there.
+//! Room in the log: the log uses a file again only when no volume needs a record in it. So when
+//! room gets scarce, the volumes that keep the oldest files destage, however small and young their
+//! records there are.
 //!
-//! Without this a volume that writes little would keep the whole log from the others until its dirty age is reached.
+//! Without this, a volume that writes little would keep the whole log from the others until its
+//! dirty age is reached.
 
 use crate::streams::node::Node;
 use crate::streams::payload::Payload;
@@ -10,10 +12,10 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// How often the log is looked at without being asked to.
+/// Interval of looks at the log without a request.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Looks after the log's room. Ends with the node.
+/// Watches the log's room. Ends with the node.
 pub(crate) async fn relieve_log<P: Payload>(node: Weak<Node<P>>) {
     loop {
         let Some(ctx) = node.upgrade().map(|node| node.ctx.clone()) else { return };
@@ -25,7 +27,7 @@ pub(crate) async fn relieve_log<P: Payload>(node: Weak<Node<P>>) {
 }
 
 impl<P: Payload> Node<P> {
-    /// Has the oldest records destaged, if the log has little room.
+    /// Lets the oldest records be destaged, if the log has little room.
     fn relieve(&self) {
         if self.ctx.log_percent() < self.ctx.settings.pressure_percent {
             return;
@@ -38,8 +40,8 @@ impl<P: Payload> Node<P> {
 }
 
 impl<P: Payload> Stream<P> {
-    /// Destages what was written so far, unless older records are on their way: those hold the log's oldest files, and
-    /// a batch is the better the later it is cut.
+    /// Destages everything written so far, unless older records are on their way. Those hold the
+    /// log's oldest files, and a later cut makes a better batch.
     fn destage_rest(&self) {
         let destaged = self.progress.borrow().vseq;
         let (first, end) = {

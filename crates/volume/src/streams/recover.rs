@@ -1,8 +1,8 @@
-//! What a start does with the tails that the log holds: each volume with one is brought back into service.
+//! Tails at the start of a node: each volume with one is brought back into service.
 //!
-//! A volume that can't be opened keeps neither the node nor another volume from service. If it is damaged its tail
-//! leaves the log; if the bucket does not answer, the tail stays in the log. Either comes back by itself
-//! ([`super::comeback`]).
+//! A volume that can't be opened keeps neither the node nor another volume from service. If it is
+//! damaged, its tail is parked. If the bucket does not answer, the tail stays in the log. Either
+//! comes back by itself ([`super::comeback`]).
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::node::Node;
@@ -13,16 +13,17 @@ use std::time::Duration;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long a start waits for the bucket, for all volumes together; then the node serves, and goes on trying.
+/// Time for which a start waits for the bucket, for all volumes together. Then the node serves, and
+/// goes on trying.
 const START_WAIT: Duration = Duration::from_secs(30);
-/// How long one volume may take after that: one that hangs keeps no other waiting for ever.
+/// Time for one volume after that: a volume that hangs keeps no other waiting for ever.
 const ONE_WAIT: Duration = Duration::from_secs(120);
 
-/// What came of a tail.
+/// Outcome for a tail.
 enum Outcome {
-    /// Its volume is in service, or somebody else's, or deleted.
+    /// Its volume is in service, or another node's, or deleted.
     Settled,
-    /// The bucket knows no such volume.
+    /// The bucket does not know the volume.
     Unknown,
 }
 
@@ -30,7 +31,7 @@ impl<P: Payload> Node<P> {
     /// Brings every volume with a tail back into service.
     ///
     /// # Errors
-    /// If the bucket knows none of the volumes: it is not the one that the log belongs to.
+    /// If the bucket knows none of the volumes: it is not the bucket of this log.
     pub(crate) async fn recover(&self) -> Result<()> {
         let in_log: BTreeSet<VolumeId> = self.tails.lock().by_volume.keys().copied().collect();
         let stuck = self.ctx.stuck_tails(None)?.into_iter().map(|name| name.volume);
@@ -59,7 +60,7 @@ impl<P: Payload> Node<P> {
     }
 
     async fn recover_one(&self, id: VolumeId) -> Result<Outcome> {
-        // Deleted is deleted, whatever became of its descriptor.
+        // Deleted is deleted, even if the descriptor is unreadable.
         if self.ctx.catalog.is_gone(id).await? {
             self.drop_tail(id);
             self.drop_stuck(id)?;
@@ -70,7 +71,8 @@ impl<P: Payload> Node<P> {
             Err(e) if e.kind() == skerry_store::ErrorKind::NotFound => return Ok(Outcome::Unknown),
             Err(e) => {
                 if !e.is_unavailable() {
-                    // It is damaged, perhaps for long: its tail must not take the room of others.
+                    // The volume is damaged, perhaps for long: its tail must not take the room of
+                    // others.
                     self.set_stuck(id).await?;
                 }
                 return Err(e.into());
@@ -83,7 +85,7 @@ impl<P: Payload> Node<P> {
         Ok(Outcome::Settled)
     }
 
-    /// Another try for a volume that is not in service.
+    /// Tries again to bring a volume into service.
     pub(crate) async fn recover_again(&self, id: VolumeId) {
         let recovered = timeout(ONE_WAIT, Box::pin(self.recover_one(id))).await;
         match recovered.unwrap_or_else(no_answer) {
@@ -94,7 +96,7 @@ impl<P: Payload> Node<P> {
                 tracing::info!(volume = %id, "the volume is in service again");
             }
             Ok(_) => {}
-            // Nothing was tried but the bucket, and that was said when it began.
+            // Only the bucket was asked, and its trouble was reported when it began.
             Err(e) if e.kind() == ErrorKind::Unavailable => self.comes_back_soon(id),
             Err(e) => self.note_unopened(id, &e),
         }

@@ -1,4 +1,5 @@
-//! The refs of a volume that this node writes: snapshots' refs, head refs, and what may be collected after them.
+//! The refs of a volume that this node writes: snapshots' refs, head refs, and the candidates for
+//! collection after them.
 
 use crate::error::Result;
 use crate::streams::payload::Payload;
@@ -16,20 +17,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is known of a volume's refs; held under one lock, so that a root in use never loses its last ref.
+/// The owner's knowledge of a volume's refs. One lock holds it, so that a root in use never loses
+/// its last ref.
 #[derive(Debug)]
 pub(crate) struct RefKeeper {
-    /// The names of head refs that exist, the newest last.
+    /// The names of existing head refs, newest last.
     pub(crate) heads: Vec<String>,
-    /// The newest of them, its root and that root's place, if this incarnation wrote it.
+    /// The newest of them, its root and that root's position, if this incarnation wrote it.
     pub(crate) own_head: Option<OwnHead>,
     /// All incarnations of the volume.
     pub(crate) lives: Vec<Incarnation>,
-    /// The last snapshot that this incarnation gave a root of its own, and what it holds.
+    /// The last snapshot that got a root of its own from this incarnation, and its base.
     pub(crate) own_root: Option<(SnapshotId, Base)>,
     /// Segments that may be free.
     pub(crate) candidates: BTreeSet<SegmentKey>,
-    /// The node lane.
+    /// The next number of the node lane.
     pub(crate) next_node: Arc<AtomicU64>,
     /// The first node number that the newest ref does not cover.
     pub(crate) covered_node: u64,
@@ -43,15 +45,18 @@ pub(crate) struct OwnHead {
 }
 
 impl<P: Payload> Stream<P> {
-    /// Creates the ref of a snapshot whose barrier was just passed: it names the root below and what came since.
+    /// Creates the ref of a snapshot whose barrier was just passed: it names the root below and the
+    /// segments since.
     pub(crate) async fn publish_snapshot(&self, info: SnapshotInfo) -> Result<()> {
         let keeper = self.refs.lock().await;
-        // Under the lock: a checkpoint that ends now must not take away the root that this one names.
+        // Under the lock: a checkpoint that ends now must not take away the root that this one
+        // names.
         let base = self.state.lock().base();
         self.create_snapshot_ref(&keeper, info, base).await
     }
 
-    /// Creates a snapshot's ref, again and again until the store takes it or the volume is out of service.
+    /// Creates a snapshot's ref, again and again until the store takes it or the volume is out of
+    /// service.
     pub(crate) async fn create_snapshot_ref(
         &self,
         keeper: &RefKeeper,
@@ -64,7 +69,7 @@ impl<P: Payload> Stream<P> {
             return Ok(());
         }
         if let Some(failure) = self.state.lock().failure.clone() {
-            // Out of service, perhaps deleted: nothing more of it may appear.
+            // Out of service, perhaps deleted: no further object of it may appear.
             return Err(failure);
         }
         let label_name = info.name.clone();
@@ -72,10 +77,10 @@ impl<P: Payload> Stream<P> {
             volume: self.desc.id,
             base,
             snapshot: Some(info),
-            // 0 would say that it is not known; one more than there are costs nothing.
+            // 0 would mean unknown; one more than there are costs nothing.
             next_node: keeper.next_node.load(Ordering::Relaxed).max(1),
         };
-        // A ref that no label leads to would be held for ever.
+        // A ref without a label would be held for ever.
         if let Some(label) = Label::of(&made) {
             let labelled = names::label(self.desc.id, &label_name, &Labelled::Snapshot(label));
             let bytes = label::encode(id, self.ctx.bucket.nonce());
@@ -83,7 +88,7 @@ impl<P: Payload> Stream<P> {
         }
         self.create_persistently(&name, made.encode(self.ctx.bucket.nonce())).await?;
         self.snapshots.lock().published(id, Span::of_snapshot(&made));
-        // Wakes who waits for the snapshot.
+        // Wakes the callers that wait for the snapshot.
         self.progress.send_modify(|_| {});
         Ok(())
     }
@@ -125,14 +130,15 @@ impl<P: Payload> Stream<P> {
         loop {
             match self.ctx.bucket.create(name, bytes.clone()).await {
                 Ok(Created::Ours | Created::Theirs) => return Ok(()),
-                // Full, denied or away: writers wait in the log, and it is tried again until it works.
+                // Full, denied or away: writers wait in the log, and this tries again until it
+                // works.
                 Err(e) if e.is_unavailable() => self.wait_for_store(&mut waiting, &e).await?,
                 Err(e) => return Err(e.into()),
             }
         }
     }
 
-    /// Creates a head ref, and notes what may be free now.
+    /// Creates a head ref, and notes the segments that may be free now.
     pub(crate) async fn publish_head(
         &self,
         keeper: &mut RefKeeper,

@@ -1,4 +1,4 @@
-//! Giving a volume up, so that another node may write it.
+//! Releasing a volume, so that another node may write it.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::Released;
@@ -11,12 +11,12 @@ use skerry_store::claim::{self, ClaimOptions};
 use std::sync::Arc;
 
 impl<P: Payload> Node<P> {
-    /// Gives a volume up, so that another node may write it; by force, takes it from the node that has it.
+    /// Releases a volume, so that another node may write it. By force, takes it from its owner.
     pub async fn release_volume(&self, name: &Name, force: bool) -> Result<Released> {
         let id = self.resolve(name).await?;
         self.refuse_deleted(id, name).await?;
         if let Some(open) = self.open_here(id) {
-            // It may have been taken from here long ago, and nobody has noticed yet.
+            // It may have been taken over long ago, unnoticed here.
             open.look_at_attach().await;
         }
         let desc = self.ctx.catalog.desc(id).await?;
@@ -24,12 +24,14 @@ impl<P: Payload> Node<P> {
             return self.release_elsewhere(&desc, name, force).await;
         };
         let _admin = volume.admin.lock().await;
-        // Who writes or attaches from now on waits, and is told in the end that the volume was released.
+        // Clients that write or attach from now on wait, and learn in the end that the volume was
+        // released.
         let _paused = volume.pause();
         volume.refuse_clients(force, true)?;
         volume.drain().await?;
         volume.checkpoint().await?;
-        // Out of service before the seal is there: its own seal must not look like a take-over. Nobody opens it meanwhile.
+        // Out of service before the seal is there: its own seal must not look like a take-over. No
+        // caller opens it meanwhile.
         let _turn = self.opening.take(id).await;
         let text = format!("volume {name} was released here; attach again to claim it");
         volume.retire(Error::new(ErrorKind::Detached, text));
@@ -66,7 +68,7 @@ impl<P: Payload> Node<P> {
             return Err(Error::new(ErrorKind::Busy, detail));
         }
         self.seal_for_nobody(desc, true).await?;
-        // What was not destaged from here is in this log, if it is the one that was used.
+        // Undestaged records of this node are in its log, if it is still the same log.
         let is_other_log = self.ctx.has_log && owner.log != self.ctx.log_id();
         let is_elsewhere = owner.node != self.ctx.node || is_other_log;
         let is_local = desc.flush == FlushLevel::Local;
@@ -81,8 +83,8 @@ impl<P: Payload> Node<P> {
     }
 }
 
-/// From the moment on when a volume may have been given up, whatever comes of the attempt or of who asked
-/// for it: it is out of service here. Attaching again finds out whose it is.
+/// Takes a volume out of service here once it may have been released, whatever becomes of the
+/// attempt or of its caller. Attaching again finds out the owner.
 pub(crate) struct GivenUp<'a, P: Payload>(pub(crate) &'a Stream<P>);
 
 impl<P: Payload> Drop for GivenUp<'_, P> {

@@ -1,15 +1,16 @@
-//! Large buffers that are used again: fresh memory for each batch would cost a page fault for each of its pages.
+//! Large buffers that are used again: fresh memory for each batch would cost a page fault for each
+//! of its pages.
 
 use parking_lot::Mutex;
 
-/// How many buffers are kept: as many batches as two cores put together at once.
+/// Number of kept buffers: as many batches as two cores build at once.
 const KEPT_MAX: usize = 2;
 
-/// Buffers that nobody uses now.
+/// Unused buffers.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     kept: Mutex<Vec<Vec<u8>>>,
-    /// No buffer that is kept takes more.
+    /// The most bytes of a kept buffer.
     bytes_max: usize,
 }
 
@@ -19,7 +20,7 @@ impl Scratch {
         Self { kept: Mutex::default(), bytes_max }
     }
 
-    /// A buffer of `len` bytes. They are whatever was in them before.
+    /// Gives a buffer of `len` bytes of any content.
     pub(crate) fn take(&self, len: usize) -> Vec<u8> {
         let mut buffer = self.kept.lock().pop().unwrap_or_default();
         buffer.resize(len, 0);

@@ -1,4 +1,4 @@
-//! What is done with snapshots: take, list, delete, roll back to.
+//! Operations on snapshots: take, list, delete, roll back.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{SnapshotState, SnapshotView};
@@ -23,14 +23,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::OwnedMutexGuard;
 
-/// How often a snapshot is read anew whose ref is replaced by a higher number meanwhile.
+/// Number of new reads of a snapshot whose ref is replaced by a higher number meanwhile.
 pub(crate) const REPLACED_MAX: usize = 5;
 
 pub(crate) fn missing(volume: &Name, snapshot: &Name) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no snapshot {volume}@{snapshot}"))
 }
 
-/// `YYYYMMDDThhmmssZ`.
+/// Makes `YYYYMMDDThhmmssZ`.
 pub(crate) fn timestamp_name(wall_ms: u64) -> String {
     jiff::Timestamp::from_millisecond(wall_ms as i64)
         .map(|t| t.strftime("%Y%m%dT%H%M%SZ").to_string())
@@ -91,9 +91,9 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    /// Deletes a snapshot: a pending one by a record that cancels it, a published one by its tombstone.
-    /// Runs to its end even if who asked for it goes away: a pending one that is cancelled and has no tombstone would
-    /// be forgotten here, and be listed again after a restart.
+    /// Deletes a snapshot: a pending one by a record that cancels it, a published one by its
+    /// tombstone. Runs to its end even if the caller goes away. A pending snapshot that is
+    /// cancelled and has no tombstone would be forgotten here, and be listed again after a restart.
     pub(crate) async fn delete_snapshot(self: &Arc<Self>, name: &Name) -> Result<()> {
         let (volume, name) = (self.clone(), name.clone());
         let done = tokio::spawn(async move { volume.delete_snapshot_to_the_end(&name).await });
@@ -114,7 +114,8 @@ impl<P: Payload> Stream<P> {
         Ok(())
     }
 
-    /// Deletes a snapshot but for what it held; gives its ref, if there was one, or why that can't be read.
+    /// Deletes a snapshot without collecting its segments. Gives its ref, if there was one, or the
+    /// reason why that can't be read.
     async fn bury_snapshot(&self, name: &Name) -> Result<Result<Option<Ref>>> {
         let _admin = self.admin.lock().await;
         let known = self.snapshots.lock().get(name.as_str()).cloned();
@@ -125,15 +126,17 @@ impl<P: Payload> Stream<P> {
             let generation = self.state.lock().generation;
             let action = Action::Cancel(known.id);
             self.note(generation, Behalf::Operator, &action).await?;
-            // The record took it out of what is pending: those who wait for its ref look again.
+            // The record removed it from the pending ones: callers that wait for its ref look
+            // again.
             self.progress.send_modify(|_| {});
             self.flush().await?;
         }
         if known.state == SnapshotState::Pending && !self.snapshots.lock().was_sent(known.id) {
             return Ok(Ok(None));
         }
-        // A barrier that was on its way is in the stream, or will be: the tombstone decides.
-        // One whose ref may be under way; a published one's is there, and nobody else needs to wait.
+        // A barrier on its way is in the stream, or will be: the tombstone decides. The lock is
+        // only for a pending snapshot, whose ref may be under way. A published one's is there, and
+        // no other caller needs to wait.
         let _keeper = match known.state {
             SnapshotState::Pending => Some(self.refs.lock().await),
             _ => None,
@@ -154,10 +157,10 @@ impl<P: Payload> Stream<P> {
         Ok(found.map_err(Error::from))
     }
 
-    /// Becomes what a snapshot is, and keeps what it was as another. Writers are kept out before anything
-    /// else, so that whatever was acknowledged is in the one that is kept; clients of before get errors once the state
-    /// is another, and those that attach meanwhile wait for the end.
-    /// Runs to its end even if who asked for it goes away: half of it must not be.
+    /// Puts the volume back to a snapshot, and keeps the state before as another snapshot. Keeps
+    /// writers out before anything else, so that the kept snapshot has everything acknowledged.
+    /// Earlier clients get errors once the state is another, and clients that attach meanwhile wait
+    /// for the end. Runs to its end even if the caller goes away: it must not stop half-way.
     async fn roll_back(
         self: &Arc<Self>,
         to: (SnapshotId, Base),
@@ -178,7 +181,7 @@ impl<P: Payload> Stream<P> {
             .map_err(|e| Error::new(ErrorKind::Internal, format!("a rollback failed: {e}")))?
     }
 
-    /// Refuses while clients are attached, unless forced. Pause first: nobody attaches then.
+    /// Refuses while clients are attached, unless forced. Pause first: then no client attaches.
     pub(crate) fn refuse_clients(&self, force: bool, may_force: bool) -> Result<()> {
         let clients = self.clients.load(Ordering::Relaxed);
         if clients == 0 || force {
@@ -192,7 +195,7 @@ impl<P: Payload> Stream<P> {
         Err(Error::new(ErrorKind::Busy, detail))
     }
 
-    /// Keeps writers, and clients that attach, waiting until what this gives is dropped.
+    /// Keeps writers, and clients that attach, waiting until the result is dropped.
     pub(crate) fn pause(&self) -> Paused<'_, P> {
         self.state.lock().paused = true;
         Paused(self)
@@ -211,22 +214,23 @@ impl<P: Payload> Stream<P> {
             let root_at = state.root_at;
             target.root.birth = target.root.birth.max(state.root.birth);
             let mut next: State<P> = State::of(View { at, name, ..target });
-            // Whoever saw the state before must not go on with this one.
+            // A client that saw the state before must not go on with this one.
             next.generation = generation + 1;
             next.last_record = last_record;
             next.root_at = root_at;
             next.paused = true;
-            // What went wrong meanwhile stays so.
+            // A failure meanwhile stays.
             next.failure = state.failure.take();
             self.overlay_share.set(next.changes.bytes());
             *state = next;
         }
         self.progress.send_modify(|progress| progress.vseq = at.vseq);
-        // The root below is an old one: nothing may begin at this place before it has one of its own.
+        // The root below is an old one: nothing may begin at this place before it has one of its
+        // own.
         self.checkpoint().await
     }
 
-    /// Says, before the volume is rolled back, that its history forks there.
+    /// Creates the fork of a rollback, before the rollback.
     async fn note_fork(&self, snapshot: SnapshotId) -> Result<()> {
         let next_node = self.refs.lock().await.next_node.load(Ordering::Relaxed);
         let number = self.last_built.lock().0.next();
@@ -235,7 +239,7 @@ impl<P: Payload> Stream<P> {
         Ok(self.ctx.catalog.hold(self.desc.id, &fork).await?)
     }
 
-    /// Puts a segment that holds nothing but the rollback.
+    /// Puts a segment that holds only the rollback.
     async fn publish_rollback(&self, base: &Base) -> Result<Position> {
         let vseq = self.state.lock().at.vseq;
         let id = self.next_segment(vseq, vseq + 1);
@@ -251,7 +255,7 @@ impl<P: Payload> Stream<P> {
     }
 }
 
-/// While this lives, writers wait.
+/// Lives while writers wait.
 pub(crate) struct Paused<'a, P: Payload>(&'a Stream<P>);
 
 impl<P: Payload> Drop for Paused<'_, P> {
@@ -261,7 +265,7 @@ impl<P: Payload> Drop for Paused<'_, P> {
     }
 }
 
-/// `name`, or `name-2`, `name-3`, … whichever is free.
+/// Gives the first free name of `name`, `name-2`, `name-3`, …
 fn free_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
     if !taken(name) {
         return name.to_owned();
@@ -270,7 +274,7 @@ fn free_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
 }
 
 impl<P: Payload> Node<P> {
-    /// Takes a snapshot. Without a name it is called after the time.
+    /// Takes a snapshot. Without a name, the time names it.
     pub async fn create_snapshot(
         &self,
         volume: &Name,
@@ -295,7 +299,7 @@ impl<P: Payload> Node<P> {
         Ok(crate::streams::snapshots::Snapshots::of_labels(&labels).views(volume.as_str()))
     }
 
-    /// The ref of a snapshot, once it is in the bucket.
+    /// Gives the ref of a snapshot, once it is in the bucket.
     pub(crate) async fn published(
         &self,
         id: VolumeId,
@@ -303,13 +307,13 @@ impl<P: Payload> Node<P> {
         snapshot: &Name,
     ) -> Result<Ref> {
         if let Some(open) = self.open_here(id) {
-            // One that is not known here may be its new owner's, if the volume was taken over meanwhile.
+            // An unknown snapshot may be the new owner's, if the volume was taken over meanwhile.
             open.wait_snapshot(snapshot).await?;
         }
         if let Some(found) = self.ctx.catalog.find_snapshot(id, snapshot).await? {
             return Ok(found);
         }
-        // A label comes before its ref: whoever lists the snapshots in between sees this one already.
+        // A label comes before its ref: a listing in between shows this snapshot already.
         let labels = self.ctx.catalog.labels(id).await?;
         if !labels.iter().any(|(name, _)| name == snapshot.as_str()) {
             return Err(missing(volume, snapshot));
@@ -334,7 +338,8 @@ impl<P: Payload> Node<P> {
         self.finish_deletion(id, volume).await
     }
 
-    /// Makes a volume what a snapshot of it is; first keeps the present state as a snapshot, which it gives.
+    /// Puts a volume back to one of its snapshots. First keeps the present state as a snapshot,
+    /// which it gives.
     pub async fn rollback_volume(
         &self,
         name: &Name,

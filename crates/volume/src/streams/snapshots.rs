@@ -1,4 +1,4 @@
-//! The snapshots of a volume that this node writes, as its owner knows them.
+//! The owner's knowledge of the snapshots of its volume.
 
 use crate::info::{SnapshotState, SnapshotView};
 use skerry_core::hold::Span;
@@ -14,22 +14,24 @@ pub(crate) struct Known {
     pub(crate) created_ms: u64,
     pub(crate) size_bytes: u64,
     pub(crate) state: SnapshotState,
-    /// Which part of the volume's history its ref holds, once there is one.
+    /// The part of the volume's history that its ref holds, once there is one.
     pub(crate) span: Option<Span>,
-    /// The sequence number after its barrier, while it is pending.
+    /// The vseq after its barrier, while it is pending.
     pub(crate) vseq: u64,
 }
 
-/// All snapshots of a volume, by name. Only the owner creates, so that memory is the truth.
+/// All snapshots of a volume, by name. Only the owner creates snapshots, so this memory is the
+/// truth.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
     by_name: BTreeMap<String, Known>,
-    /// Whose barriers were put into a segment: from then on they may be in the stream for good.
+    /// Snapshots whose barriers were put into a segment: from then on they may be in the stream for
+    /// good.
     sent: BTreeSet<SnapshotId>,
 }
 
 impl Snapshots {
-    /// What the bucket lists.
+    /// Takes the snapshots of the bucket's labels.
     pub(crate) fn of_labels(labels: &[(String, Label)]) -> Self {
         let mut all = Self::default();
         for (name, label) in labels {
@@ -46,7 +48,7 @@ impl Snapshots {
         all
     }
 
-    /// A barrier was written.
+    /// Adds the snapshot of a barrier that was written.
     pub(crate) fn add(&mut self, barrier: &Barrier, size_bytes: u64, vseq: u64) {
         let known = Known {
             id: barrier.id,
@@ -59,7 +61,7 @@ impl Snapshots {
         self.by_name.insert(barrier.name.clone(), known);
     }
 
-    /// Its ref is in the bucket.
+    /// Notes that a snapshot's ref is in the bucket.
     pub(crate) fn published(&mut self, id: SnapshotId, span: Span) {
         for known in self.by_name.values_mut().filter(|known| known.id == id) {
             known.state = SnapshotState::Published;
@@ -67,7 +69,7 @@ impl Snapshots {
         }
     }
 
-    /// The spans of all that have refs.
+    /// The spans of all snapshots with refs.
     pub(crate) fn spans(&self) -> Vec<(SnapshotId, Span)> {
         self.by_name.values().filter_map(|known| Some((known.id, known.span?))).collect()
     }
@@ -90,12 +92,12 @@ impl Snapshots {
         self.sent.contains(&id)
     }
 
-    /// True if a snapshot is still wanted: deleting a pending one takes it out.
+    /// True if a snapshot is still wanted: deleting a pending one removes it.
     pub(crate) fn has(&self, id: SnapshotId) -> bool {
         self.by_name.values().any(|known| known.id == id)
     }
 
-    /// True if a snapshot whose barrier lies below a sequence number has no ref yet.
+    /// True if a snapshot whose barrier lies below a vseq has no ref yet.
     pub(crate) fn is_pending_below(&self, vseq: u64) -> bool {
         let mut pending = self.by_name.values().filter(|k| k.state == SnapshotState::Pending);
         pending.any(|known| known.vseq <= vseq)

@@ -1,4 +1,4 @@
-//! The state of a volume in memory: batches, changes, root, and what its payload keeps. No IO, no waiting.
+//! The state of a volume in memory: batches, changes, root, and its payload. No IO, no waiting.
 
 use crate::error::Error;
 use crate::settings::EngineSettings;
@@ -14,20 +14,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A batch being filled, or cut and waiting.
+/// A batch that is open, or cut and waiting.
 #[derive(Debug)]
 pub struct Batch<P: Payload> {
-    /// What the payload keeps of its records of content.
+    /// The payload's part.
     pub content: P::Batch,
-    /// What ends the batch besides them.
+    /// Operations that end the batch.
     pub ops: Vec<Op>,
     /// Snapshots that it cancels, with their names: their barriers were on their way by then.
     pub cancelled: Vec<(SnapshotId, String)>,
     /// Bytes of content.
     pub bytes: usize,
-    /// The first sequence number in it.
+    /// The first vseq in it.
     pub vseq_from: u64,
-    /// The first after it.
+    /// The first vseq after it.
     pub vseq_to: u64,
     /// The log position of its last record.
     pub last_record: u64,
@@ -35,12 +35,12 @@ pub struct Batch<P: Payload> {
     pub size_before: u64,
     /// The volume's size after it, bytes.
     pub size_after: u64,
-    /// When its first record was written, on the boot-time clock.
+    /// Time of its first record, on the boot-time clock.
     pub since: Option<Duration>,
 }
 
 impl<P: Payload> Batch<P> {
-    /// A batch that begins where the volume is of this size.
+    /// Makes a batch that begins at a volume of this size.
     fn new(vseq: u64, size_bytes: u64) -> Self {
         Self {
             content: P::Batch::default(),
@@ -56,7 +56,7 @@ impl<P: Payload> Batch<P> {
         }
     }
 
-    /// How many records it holds.
+    /// Number of its records.
     pub fn records(&self) -> u64 {
         self.vseq_to - self.vseq_from
     }
@@ -72,20 +72,20 @@ impl<P: Payload> Batch<P> {
     }
 }
 
-/// What a volume holds, apart from what is in its tree.
+/// State of a volume, apart from its tree.
 #[derive(Debug)]
 pub(crate) struct State<P: Payload> {
     /// The size, bytes.
     pub(crate) size_bytes: u64,
     /// The true name.
     pub(crate) name: String,
-    /// The next sequence number.
+    /// The next vseq.
     pub(crate) vseq: u64,
     /// The log position of the last record, zero if none.
     pub(crate) last_record: u64,
-    /// What the payload keeps of records that are not in the bucket yet.
+    /// The payload's memory of records that are not in the bucket yet.
     pub(crate) payload: P,
-    /// The batch being filled.
+    /// The open batch.
     pub(crate) open: Batch<P>,
     /// Batches that were cut and wait to be built.
     pub(crate) cut: VecDeque<Batch<P>>,
@@ -93,20 +93,20 @@ pub(crate) struct State<P: Payload> {
     pub(crate) undestaged_bytes: u64,
     /// Records that are not in the bucket.
     pub(crate) undestaged_records: usize,
-    /// What segments changed since the last checkpoint began.
+    /// Changes of segments since the last checkpoint began.
     pub(crate) changes: P::Changes,
-    /// Changes below those, the oldest first: a checkpoint is writing the first, others wait for it.
+    /// Changes below those, oldest first: a checkpoint is writing the first, others wait for it.
     pub(crate) frozen: VecDeque<Arc<P::Changes>>,
     /// The root below.
     pub(crate) root: Arc<Root>,
-    /// The place of the root.
+    /// The position of the root.
     pub(crate) root_at: Position,
-    /// The place of the last head that this incarnation published.
+    /// The position of the last head that this incarnation published.
     pub(crate) head_at: Option<Position>,
-    /// The root lacks what a clone's base had on top of it, which only the changes know: a checkpoint
-    /// must come before the first barrier.
+    /// True if the root lacks the changes on top of a clone's base, which only `changes` has. Then
+    /// a checkpoint must come before the first barrier.
     pub(crate) unsettled: bool,
-    /// The place up to which everything is in the bucket and applied.
+    /// The position up to which everything is in the bucket and applied.
     pub(crate) at: Position,
     /// Segments applied since the root.
     pub(crate) applied: u64,
@@ -114,16 +114,16 @@ pub(crate) struct State<P: Payload> {
     pub(crate) size_at: u64,
     /// The name at `at`.
     pub(crate) name_at: String,
-    /// Why nothing is served any more.
+    /// The reason why the volume is out of service.
     pub(crate) failure: Option<Error>,
-    /// Counts rollbacks: who attached before one gets errors.
+    /// Number of rollbacks: a client that attached before one gets errors.
     pub(crate) generation: u64,
-    /// True while writers must wait: a rollback is under way.
+    /// True while writers must wait: a rollback, a release or a deletion is under way.
     pub(crate) paused: bool,
 }
 
 impl<P: Payload> State<P> {
-    /// The state of a view with nothing in the log.
+    /// Makes the state of a view with nothing in the log.
     pub(crate) fn of(view: View<P::Changes>) -> Self {
         let vseq = view.at.vseq;
         Self {
@@ -152,12 +152,12 @@ impl<P: Payload> State<P> {
         }
     }
 
-    /// All changes over the root, the newest first.
+    /// All changes over the root, newest first.
     pub(crate) fn layers(&self) -> impl DoubleEndedIterator<Item = &P::Changes> {
         [&self.changes].into_iter().chain(self.frozen.iter().rev().map(Arc::as_ref))
     }
 
-    /// Takes the changes away for a checkpoint.
+    /// Takes the changes for a checkpoint.
     pub(crate) fn freeze(&mut self) -> Arc<P::Changes> {
         let changes = Arc::new(std::mem::take(&mut self.changes));
         self.frozen.push_back(changes.clone());
@@ -171,7 +171,8 @@ impl<P: Payload> State<P> {
         self.changes.bytes() + waiting.sum::<usize>()
     }
 
-    /// The most bytes that a snapshot of what is in the bucket would hold beyond its content, named by the root below.
+    /// Upper bound of the bytes that a snapshot of the state in the bucket would hold beyond its
+    /// content, if it named the root below.
     pub(crate) fn garbage_bytes_max(&self) -> u64 {
         P::garbage_bytes_max(&self.root, self.layers().rev())
     }
@@ -184,7 +185,7 @@ impl<P: Payload> State<P> {
         self.record(at, now);
     }
 
-    /// Takes the sequence number for a record at `at`.
+    /// Takes the vseq for a record at `at`.
     pub(crate) fn record(&mut self, at: u64, now: Duration) {
         self.vseq += 1;
         self.last_record = at;
@@ -206,25 +207,25 @@ impl<P: Payload> State<P> {
         self.cut.push_back(batch);
     }
 
-    /// Bytes that the payload and the batches take in memory, about.
+    /// Memory of the payload and the batches, bytes, about.
     pub(crate) fn index_bytes(&self) -> usize {
         self.payload.index_bytes(self.undestaged_records)
     }
 
-    /// What this state is, as far as it is in the bucket.
+    /// The base of the part of this state that is in the bucket.
     pub(crate) fn base(&self) -> Base {
         Base { root: (*self.root).clone(), at: self.root_at, end: self.at }
     }
 
-    /// True if there is nothing to merge into the tree and nothing dropped to release. A clone's base is left
-    /// alone: it is merged when the clone needs it.
+    /// True if there is nothing to merge into the tree and no dropped subtree to release. A clone's
+    /// base is left alone: it is merged when the clone needs it.
     pub(crate) fn is_tidy(&self) -> bool {
         let is_merged =
             self.changes.is_empty() && self.frozen.is_empty() && self.payload.is_settled();
         self.unsettled || (is_merged && self.root.dead_pending.is_none())
     }
 
-    /// When the oldest record that is not in the bucket was written.
+    /// Time of the oldest record that is not in the bucket.
     pub(crate) fn dirty_since(&self) -> Option<Duration> {
         self.cut.front().and_then(|batch| batch.since).or(self.open.since)
     }

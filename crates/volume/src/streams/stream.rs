@@ -1,8 +1,8 @@
-//! A stream that this node writes: a volume of any kind, as far as it is not the payload's.
+//! A stream that this node writes: a volume of any kind, without the payload's part.
 //!
-//! A record is taken when it is in the log's memory and the state knows it; a flush is done when the log (or, at level
-//! `bucket`, the bucket) has it. Sequence number, log position and what the payload makes of a record move in one
-//! critical section, so that a replay gives what was read.
+//! A record is accepted when it is in the log's memory and the state has it. A flush is done when
+//! the log has it, or, at level `bucket`, the bucket. The vseq, the log position and the payload's
+//! effect of a record move in one critical section. So a replay gives the data that was read.
 
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,12 +26,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// How far the bucket has got.
+/// Progress of destage.
 #[derive(Debug, Clone)]
 pub struct Progress {
-    /// Everything below this sequence number is in the bucket, contiguous, and applied.
+    /// All records below this vseq are in the bucket, contiguous, and applied.
     pub vseq: u64,
-    /// Why it goes no further, if it does not.
+    /// The reason why it goes no further, if it does not.
     pub failure: Option<Error>,
 }
 
@@ -52,11 +52,11 @@ pub struct IoCounts {
     pub zeroes: AtomicU64,
 }
 
-/// A volume that this node writes, whatever it carries.
+/// A volume that this node writes, with any payload.
 pub struct Stream<P: Payload> {
-    /// What all volumes share.
+    /// The part that all volumes share.
     pub ctx: Arc<Context>,
-    /// What it is.
+    /// Its descriptor.
     pub desc: Arc<VolumeDesc>,
     /// Its stream.
     pub stream: StreamId,
@@ -66,9 +66,9 @@ pub struct Stream<P: Payload> {
     pub group: u32,
     /// Locked before `snapshots`, never while that is held.
     pub(crate) state: First<State<P>>,
-    /// What its changes take in memory.
+    /// Memory for its changes.
     pub(crate) overlay_share: OverlayShare,
-    /// What its live index takes.
+    /// Memory for its live index.
     pub(crate) index_share: OverlayShare,
     /// Locked after `state`, where both are held; its holder locks no state.
     pub(crate) snapshots: Second<Snapshots>,
@@ -77,11 +77,11 @@ pub struct Stream<P: Payload> {
     /// Wakes writers that wait for room or for a rollback to end.
     pub(crate) room: Notify,
     pub(crate) progress: watch::Sender<Progress>,
-    /// The sequence number up to which somebody waits for the bucket.
+    /// The vseq up to which callers wait for the bucket.
     pub(crate) wanted_vseq: AtomicU64,
-    /// How many checkpoints were asked for.
+    /// Number of requested checkpoints.
     pub(crate) checkpoints_wanted: AtomicU64,
-    /// Up to which of them have been served.
+    /// Number of requests that are done.
     pub(crate) checkpoints_done: watch::Sender<u64>,
     /// Held while refs are written or deleted, so that a root in use never loses its last ref.
     pub(crate) refs: tokio::sync::Mutex<RefKeeper>,
@@ -95,37 +95,37 @@ pub struct Stream<P: Payload> {
     pub(crate) fence: Fence,
     /// The number and the head's hash that the next segment follows.
     pub(crate) last_built: Mutex<(Number, Hash16)>,
-    /// True once the catalogue is known to call it by its true name.
+    /// True once the catalogue is known to have its true name.
     pub(crate) named: AtomicBool,
     /// Counts of I/O.
     pub io: IoCounts,
     /// Attached clients.
     pub clients: AtomicU64,
-    /// True once it is out of service and what it had not destaged waits outside the log.
+    /// True once it is out of service and its undestaged records are parked.
     pub(crate) is_aside: AtomicBool,
-    /// True once its destager has ended, and with it all that becomes of the volume's records.
+    /// True once its destager has ended, and all its records have reached their end.
     pub(crate) has_ended: watch::Sender<bool>,
 }
 
-/// What an attempt that may not wait came to.
+/// Outcome of an attempt that may not wait.
 #[derive(Debug)]
 pub enum Attempt {
-    /// It is done.
+    /// Done.
     Done,
-    /// It would have to wait.
+    /// The attempt would have to wait.
     Wait,
-    /// What it builds on has changed: nothing was done.
+    /// The state under it has changed: nothing was done.
     Overtaken,
 }
 
-/// On whose behalf a record is written: who may be made to wait, and for what.
+/// The party for whom a record is written: decides for what it must wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Behalf {
-    /// A client's: it waits while the volume is paused, and while the index has no room.
+    /// A client: waits while the volume is paused, and while the index has no room.
     Client,
-    /// A command's: it waits while the volume is paused.
+    /// A command: waits while the volume is paused.
     Operator,
-    /// That of whoever paused the volume.
+    /// The operation that paused the volume.
     WhoPaused,
 }
 
@@ -140,7 +140,7 @@ impl<P: Payload> Stream<P> {
         self.state.lock().size_bytes
     }
 
-    /// Bytes that are not in the bucket, and for how long the oldest of them have waited.
+    /// Bytes that are not in the bucket, and the age of the oldest of them.
     pub fn undestaged(&self, now: Duration) -> (u64, Duration) {
         let state = self.state.lock();
         let age =
@@ -148,14 +148,15 @@ impl<P: Payload> Stream<P> {
         (state.undestaged_bytes, age)
     }
 
-    /// True if this node no longer owns the volume: another owner took it, or it was released or deleted here.
+    /// True if this node no longer owns the volume: another owner took it, or it was released or
+    /// deleted here.
     pub(crate) fn has_left(&self) -> bool {
         use ErrorKind::{Detached, Fenced, NotFound};
         let failure = self.state.lock().failure.as_ref().map(Error::kind);
         matches!(failure, Some(Fenced | Detached | NotFound))
     }
 
-    /// How many records are not in the bucket.
+    /// Number of records that are not in the bucket.
     pub(crate) fn undestaged_records(&self) -> usize {
         self.state.lock().undestaged_records
     }
@@ -167,14 +168,14 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    /// Takes the volume out of service here because somebody asked for it.
+    /// Takes the volume out of service here because an operator asked for it.
     pub(crate) fn retire(&self, error: Error) {
         if self.end(error.clone()) {
             tracing::info!(volume = %self.name(), reason = %error, "the volume is closed here");
         }
     }
 
-    /// True if this is what ended it.
+    /// Ends the service. True if this call did.
     fn end(&self, error: Error) -> bool {
         let is_gone = matches!(error.kind(), ErrorKind::Fenced | ErrorKind::NotFound);
         let is_log_well = self.ctx.log.failure().is_none();
@@ -193,7 +194,7 @@ impl<P: Payload> Stream<P> {
         is_first
     }
 
-    /// Fails unless the volume may be served to somebody who attached at `generation`.
+    /// Fails unless the volume may serve a client that attached at `generation`.
     pub(crate) fn admit(&self, generation: u64) -> Result<MutexGuard<'_, State<P>>> {
         let state = self.state.lock();
         if let Some(failure) = &state.failure {
@@ -211,7 +212,8 @@ impl<P: Payload> Stream<P> {
         Ok(state)
     }
 
-    /// Counts a client in, once the volume is not paused; gives the size and the generation that the client sees.
+    /// Counts a client in, once the volume is not paused. Gives the size and the generation that
+    /// the client sees.
     pub(crate) async fn let_in(&self) -> Result<(u64, u64)> {
         loop {
             let changed = self.room.notified();
@@ -235,7 +237,7 @@ impl<P: Payload> Stream<P> {
         Record { volume: self.desc.id, stream: self.stream, vseq, action }
     }
 
-    /// A log that failed takes the volume out of service.
+    /// Takes the volume out of service because the log failed.
     fn log_failed(&self, state: MutexGuard<'_, State<P>>, error: skerry_log::Error) -> Error {
         drop(state);
         let error = Error::from(error);
@@ -270,12 +272,12 @@ impl<P: Payload> Stream<P> {
         self.index_share.is_over()
     }
 
-    /// How much of the log or of the memory for indexes is used, whichever is more, percent.
+    /// Used share of the log or of the memory for indexes, whichever is higher, percent.
     pub(crate) fn filled_percent(&self) -> u64 {
         self.ctx.log_percent().max(self.index_share.used_percent())
     }
 
-    /// True if the volume itself has no room now. If it has, it is the log that has none.
+    /// True if the volume itself has no room now. If not, the log has none.
     fn is_held_back(&self, state: &State<P>, on_behalf: Behalf) -> bool {
         match on_behalf {
             Behalf::Client => state.paused || self.index_is_full(),
@@ -284,7 +286,8 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    /// Waits until a writer may try again: for the log, for the index, or for a rollback to end.
+    /// Waits until a writer may try again: for the log, for the index, or for the end of a
+    /// rollback.
     pub(crate) async fn wait_room(
         &self,
         room: std::pin::Pin<&mut tokio::sync::futures::Notified<'_>>,
@@ -307,7 +310,7 @@ impl<P: Payload> Stream<P> {
         self.ctx.log.wait_room(RECORD_HEAD + len)?.await.map_err(Error::from)
     }
 
-    /// When the log is nearly full, writers are delayed in proportion before they have to wait.
+    /// Delays writers in proportion when the log is nearly full, before they have to wait.
     pub(crate) async fn delay(&self) {
         let settings = &self.ctx.settings;
         let percent = self.ctx.log_percent().min(100);
@@ -319,7 +322,7 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    /// Appends a record at the state's next sequence number, and takes it into the state. The log may be full: then
+    /// Appends a record at the state's next vseq, and applies it to the state. If the log is full,
     /// nothing is done.
     pub(crate) fn append(
         &self,
@@ -340,7 +343,7 @@ impl<P: Payload> Stream<P> {
         Ok(Attempt::Done)
     }
 
-    /// Takes one record into the state.
+    /// Applies one record to the state.
     pub(crate) fn take(&self, state: &mut State<P>, action: &Action, at: u64, now: Duration) {
         match action {
             Action::Write { .. } | Action::Zero { .. } => state.content(action, at, now),
@@ -378,7 +381,7 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    /// Appends a record that speaks of the whole volume, waiting for room.
+    /// Appends a record about the whole volume, waiting for room.
     pub(crate) async fn note(
         &self,
         generation: u64,
@@ -388,7 +391,8 @@ impl<P: Payload> Stream<P> {
         self.append_waiting(generation, on_behalf, action, |_| Ok(())).await
     }
 
-    /// Appends a record that has no data, waiting for room. `check` must let it pass whenever it is tried.
+    /// Appends a record without data, waiting for room. `check` must accept it whenever it is
+    /// tried.
     pub(crate) async fn append_waiting(
         &self,
         generation: u64,

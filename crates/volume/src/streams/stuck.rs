@@ -1,10 +1,12 @@
-//! Tails of volumes that can't be opened, or that failed: they wait outside the log, so that one volume never takes
-//! the log's room from the others, and come back into it when the volume is opened again.
+//! Parked tails of volumes that can't be opened, or that failed. They wait outside the log, so that
+//! one volume never takes the log's room from the others. They come back into it when the volume is
+//! opened again.
 //!
-//! Coming back, all that waits is copied to the log's end in one group, oldest first: the order of positions is
-//! the order of history again, which is what trimming goes by. What a restart finds in the log beside it was trimmed,
-//! or is an unfinished copy, and leaves first. The copy is durable before what it was made of goes; what a crash
-//! leaves twice counts once (`Tail::keep_last_copies`).
+//! A comeback copies all waiting records to the log's end in one group, oldest first. So the order
+//! of positions is the order of history again, by which the log trims. Records that a restart finds
+//! in the log beside it were trimmed, or are an unfinished copy, and leave first. The copy is
+//! durable before its source goes. Records that a crash leaves twice count once
+//! (`Tail::keep_last_copies`).
 
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,11 +22,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a tail that comes back waits for room in the log without getting on. At a start nobody makes any.
+/// Time for which a tail that comes back waits for room in the log without progress. At a start no
+/// volume makes any.
 const ROOM_WAIT: Duration = Duration::from_secs(10);
-/// What is read of waiting tails at once, bytes (and one record).
+/// Bytes of waiting tails read at once (and one record).
 const READ_BYTES: usize = 4 << 20;
-/// A log that is only read reserves no more than this for what might be appended.
+/// Bytes that a log reserves at most for appends if it is only read.
 const READ_FILE_BYTES: u64 = 64 << 10;
 
 /// A log, and the records of one volume in it.
@@ -33,7 +36,7 @@ struct Source {
     records: Vec<TailRecord>,
 }
 
-/// Records that wait, each once, in the order of history.
+/// Waiting records, each once, in the order of history.
 struct Waiting {
     windows: Vec<Window>,
     /// Each with the number of its window.
@@ -50,7 +53,7 @@ impl Waiting {
         Self { windows, records: records.into_iter() }
     }
 
-    /// The next records with their payloads; none at the end.
+    /// Gives the next records with their payloads; none at the end.
     fn next_batch(&mut self) -> Result<Vec<(TailRecord, Vec<u8>)>> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < READ_BYTES
@@ -79,7 +82,7 @@ impl Context {
         Ok(stuck.filter(|name| volume.is_none_or(|id| name.volume == id)).collect())
     }
 
-    /// The tails are in the log again, or nobody needs them.
+    /// Removes tails that are in the log again, or that no volume needs.
     fn forget_stuck(&self, names: &[ParkedName]) -> Result<()> {
         let Some(parking) = &self.parking else { return Ok(()) };
         names.iter().try_for_each(|name| {
@@ -115,7 +118,7 @@ impl Context {
         Ok(Waiting::new(&sources?))
     }
 
-    /// Copies all that waits to the end of the log, and makes it durable.
+    /// Copies all waiting records to the end of the log, and makes them durable.
     async fn copy_back(self: &Arc<Self>, group: u32, mut waiting: Waiting) -> Result<Tail> {
         let mut back = Tail::default();
         loop {
@@ -136,7 +139,7 @@ impl Context {
         Ok(back)
     }
 
-    /// Appends to the log, if it gets on.
+    /// Appends to the log, if that makes progress.
     async fn append_copy(&self, group: u32, payload: &[u8]) -> Result<Position> {
         let parts = [payload];
         let append = self.log.append_waiting(group, RECORD_KIND, &parts);
@@ -148,7 +151,7 @@ impl Context {
     }
 }
 
-/// Records that are being copied into the log; let go again if nobody waits for the end of it.
+/// Records that are being copied into the log. Dropping this without `keep` trims them again.
 struct Copy<'a> {
     log: &'a Log,
     group: u32,
@@ -184,11 +187,11 @@ fn failed(what: &str, error: &io::Error) -> Error {
 }
 
 impl<P: Payload> Node<P> {
-    /// Puts what waits for the volume back into the log. The caller has the volume's turn, or the node is
-    /// not open yet.
+    /// Puts the volume's waiting records back into the log. The caller has the volume's turn, or
+    /// the node is not open yet.
     ///
     /// # Errors
-    /// `Unavailable` if the disk or the log does not take it; it waits on then.
+    /// `Unavailable` if the disk or the log refuses them; then they wait on.
     pub(crate) async fn bring_back(&self, id: VolumeId) -> Result<()> {
         let names = self.ctx.stuck_tails(Some(id))?;
         if names.is_empty() {
@@ -204,14 +207,14 @@ impl<P: Payload> Node<P> {
         self.ctx.forget_stuck(&names)
     }
 
-    /// What the log has of a volume that is not open waits elsewhere.
+    /// Parks a closed volume's records in the log.
     pub(crate) async fn set_stuck(&self, id: VolumeId) -> Result<()> {
         let tail = self.tails.lock().by_volume.get(&id).cloned().unwrap_or_default();
         let mut window = self.ctx.log.window();
         let look = move || -> Result<Vec<TailRecord>> {
             let mut held = Vec::with_capacity(tail.records.len());
             for record in &tail.records {
-                // What was let go meanwhile is in the bucket, or waits already.
+                // Records that were let go meanwhile are in the bucket, or wait already.
                 if window.read(Position::from_u64(record.at))?.is_some() {
                     held.push(record.clone());
                 }
@@ -219,14 +222,15 @@ impl<P: Payload> Node<P> {
             Ok(held)
         };
         let mut held = self.ctx.compute(look).await??;
-        // A crash may have left copies in the log out of order; a parked tail is named by its first and last.
+        // A crash may have left copies in the log out of order. The first and last record name a
+        // parked tail.
         held.sort_by_key(|record| record.vseq);
         self.ctx.park(Fate::Stuck, id, held).await?;
         self.drop_tail(id);
         Ok(())
     }
 
-    /// Nobody will ever ask for the volume's records again.
+    /// Drops the waiting records of a volume that will never need them.
     pub(crate) fn drop_stuck(&self, id: VolumeId) -> Result<()> {
         let names = self.ctx.stuck_tails(Some(id))?;
         self.ctx.forget_stuck(&names)

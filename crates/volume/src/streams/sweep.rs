@@ -1,6 +1,7 @@
-//! The sweep: looks at every object of every stream that this node may collect, and deletes what nothing holds.
+//! The sweep: looks at every object of every stream that this node may collect, and deletes
+//! segments that nothing holds.
 //!
-//! Of a living volume only its owner does so; a deleted one has no owner, and anybody may.
+//! Only its owner sweeps a living volume. A deleted one has no owner, and any node may sweep it.
 
 use crate::error::Result;
 use crate::streams::node::Node;
@@ -14,17 +15,17 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl<P: Payload> Node<P> {
-    /// Deletes every segment that nothing holds of the volumes that this node writes, and of the
-    /// deleted ones; gives how many. Lists all their streams: a thing for once a day.
+    /// Deletes every free segment of the volumes that this node writes, and of the deleted ones.
+    /// Gives their number. Lists all their streams: made for once a day.
     pub async fn sweep(&self) -> Result<usize> {
         let mut swept = 0;
         let mut failed = None;
         for volume in self.open_volumes().into_iter().filter(|v| !v.has_left()) {
             match volume.sweep().await {
                 Ok(count) => swept += count,
-                // It left this node meanwhile: what it has is its next owner's to sweep.
+                // It left this node meanwhile: its next owner sweeps its segments.
                 Err(_) if volume.has_left() => {}
-                // One that can't be swept keeps no other from it.
+                // A volume that can't be swept keeps no other from it.
                 Err(e) => failed = Some(e),
             }
         }
@@ -41,7 +42,7 @@ impl<P: Payload> Node<P> {
         failed.map_or(Ok(swept), Err)
     }
 
-    /// Deletes what crashes left in a local bucket besides objects.
+    /// Deletes the litter of crashes in a local bucket.
     async fn clear_litter(&self) -> Result<()> {
         let Some(dir) = self.ctx.bucket.local_dir() else { return Ok(()) };
         let now = Duration::from_millis(self.ctx.clock().wall_ms());
@@ -61,8 +62,8 @@ impl<P: Payload> Node<P> {
         Ok(listed.iter().filter_map(|object| gone(&object.name)).collect())
     }
 
-    /// Finishes what was begun of a deleted volume, and deletes what nothing holds of its streams. One of which nothing
-    /// is left is not looked at again until this node starts anew.
+    /// Finishes the deletion of a volume, and deletes the free segments of its streams. A volume of
+    /// which nothing is left is not looked at again until this node starts anew.
     async fn sweep_deleted(&self, id: VolumeId) -> Result<usize> {
         self.ctx.catalog.settled_labels(id).await?;
         let freed = self.free_deleted(id).await?;
@@ -72,7 +73,8 @@ impl<P: Payload> Node<P> {
         Ok(freed.unwrap_or_default())
     }
 
-    /// Deletes what nothing holds of a deleted volume's streams; says how much, or nothing if the pass was given up.
+    /// Deletes the free segments of a deleted volume's streams. Gives their number, or none if the
+    /// pass gave up.
     pub(crate) async fn free_deleted(&self, id: VolumeId) -> Result<Option<usize>> {
         let lives = claim::lives(&self.ctx.bucket, id).await?;
         let collector = &self.ctx.collector;

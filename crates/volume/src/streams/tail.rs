@@ -1,4 +1,4 @@
-//! Tails: what the node's log holds of each volume when the node starts.
+//! Tails: the records of each volume in the node's log at its start.
 
 use crate::error::{Error, ErrorKind, Result};
 use skerry_core::descriptor::Life;
@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-/// What a record says. A log holds millions of writes and trims, and few other records.
+/// Content of a record. A log holds millions of writes and trims, and few other records.
 #[derive(Debug, Clone)]
 pub(crate) enum Said {
     Write { offset: u64, len: u64 },
@@ -30,13 +30,13 @@ pub struct TailRecord {
     pub group: u32,
     /// Its stream.
     pub stream: StreamId,
-    /// Its sequence number.
+    /// Its vseq.
     pub vseq: u64,
     pub(crate) said: Said,
 }
 
 impl TailRecord {
-    /// What happened.
+    /// Its action.
     pub fn action(&self) -> Cow<'_, Action> {
         match &self.said {
             &Said::Write { offset, len } => Cow::Owned(Action::Write { offset, len }),
@@ -56,7 +56,7 @@ impl From<Action> for Said {
     }
 }
 
-/// What the log holds of one volume.
+/// The records of one volume in the log.
 #[derive(Debug, Clone, Default)]
 pub struct Tail {
     /// Its records, oldest first.
@@ -64,19 +64,19 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// The epoch of the oldest record whose stream is known, if there is any.
+    /// The epoch of the oldest record with a known stream, if there is one.
     pub fn first_epoch(&self, lives: &[Incarnation]) -> Option<u64> {
         let records = self.records.iter();
         records.filter_map(|r| lives.iter().find(|l| l.stream == r.stream)).map(|l| l.epoch).min()
     }
 
-    /// The groups of the log that its records are in.
+    /// The groups of its records.
     pub(crate) fn groups(&self) -> BTreeSet<u32> {
         self.records.iter().map(|r| r.group).collect()
     }
 
-    /// Of a record that was copied within the log, or into it, only the last copy counts. Gives the groups of which
-    /// nothing is left.
+    /// Keeps only the last copy of a record that was copied within the log, or into it. Gives the
+    /// groups of which nothing is left.
     fn keep_last_copies(&mut self) -> BTreeSet<u32> {
         let before = self.groups();
         if before.len() < 2 {
@@ -90,10 +90,10 @@ impl Tail {
     }
 }
 
-/// What the log holds.
+/// The tails in the log.
 #[derive(Debug, Default)]
 pub struct Tails {
-    /// By volume. Its readers share one: it may be large.
+    /// By volume. Readers share a tail: it may be large.
     pub by_volume: HashMap<VolumeId, Arc<Tail>>,
     /// A group that no record has.
     pub next_group: u32,
@@ -101,7 +101,7 @@ pub struct Tails {
     pub superseded: Vec<u32>,
 }
 
-/// Reads every record that survived.
+/// Reads every surviving record.
 pub fn read(mut recovery: Recovery) -> Result<Tails> {
     let mut tails = Tails { next_group: 1, ..Tails::default() };
     let mut by_volume: HashMap<VolumeId, Tail> = HashMap::new();
@@ -119,7 +119,7 @@ pub fn read(mut recovery: Recovery) -> Result<Tails> {
     Ok(tails)
 }
 
-/// The records of one group that are in the log, from `vseq` on.
+/// Reads the records of one group in the log, from `vseq` on.
 pub fn of_group(log: &Log, group: u32, vseq: u64) -> Result<Vec<TailRecord>> {
     let mut records = Vec::new();
     let mut reader = log.group_records(group);
@@ -146,33 +146,33 @@ fn decode(found: &Recovered<'_>) -> Result<Option<(VolumeId, TailRecord)>> {
     Ok(Some((record.volume, tail)))
 }
 
-/// What becomes of a tail.
+/// The verdict about a tail.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// Places in the tail of the records that follow on from what the bucket has.
+    /// Indices of the tail's records that follow the bucket's state.
     replay: Vec<u32>,
-    /// Somebody else wrote meanwhile: these are never merged.
+    /// Records that will never be merged: another owner wrote meanwhile.
     pub parked: Vec<TailRecord>,
-    /// Who, or why not.
+    /// That owner, or the reason.
     pub why: String,
 }
 
 impl Verdict {
-    /// The records of the tail that follow on from what the bucket has, oldest first.
+    /// The records of the tail that follow the bucket's state, oldest first.
     pub(crate) fn replay<'a>(&'a self, tail: &'a Tail) -> impl Iterator<Item = &'a TailRecord> {
         self.replay.iter().map(|place| &tail.records[*place as usize])
     }
 }
 
-/// Decides what of a tail follows on from `at`, the beginning of the stream that was just claimed.
+/// Decides which records of a tail follow `at`, the beginning of the stream that was just claimed.
 ///
-/// `chain` are the incarnations that led there, oldest first, without gaps. A record counts only if every
-/// incarnation after its own names this log; a log may hold records of several, of which some are fenced
-/// and the later ones are not. Those that count must follow on without a gap. Of those that don't, what the
-/// next incarnation found in the bucket is part of history.
+/// `chain` are the incarnations that led there, oldest first, without gaps. A record counts only if
+/// every incarnation after its own names this log. A log may hold records of several incarnations,
+/// of which some are fenced and later ones are not. Records that count must follow without a gap.
+/// Of the others, records that the next incarnation found in the bucket are part of history.
 ///
 /// # Errors
-/// `Corrupt` if a record is missing among those that count.
+/// `Corrupt` if a record that counts is missing.
 pub fn judge(tail: &Tail, at: &Position, chain: &[Life], log: LogId) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     let mut known: HashMap<StreamId, bool> = HashMap::new();
@@ -214,7 +214,7 @@ pub fn judge(tail: &Tail, at: &Position, chain: &[Life], log: LogId) -> Result<V
     Ok(verdict)
 }
 
-/// The seal that began an incarnation, as far as it matters here.
+/// The seal that began an incarnation, with the fields that matter here.
 fn seal_of(life: &Life) -> Seal {
     Seal { successor: life.stream, epoch: life.epoch, owner: life.owner.clone(), forced: false }
 }
@@ -252,8 +252,8 @@ mod tests {
         assert!(size_of::<TailRecord>() <= 64, "{} bytes", size_of::<TailRecord>());
     }
 
-    /// A log that was copied with its directory may hold what was acknowledged under a stream of which the bucket
-    /// never heard: it is kept for people, wherever the bucket has got to.
+    /// A log that was copied with its directory may hold acknowledged records of a stream that the
+    /// bucket never saw. They are kept for people, however far the bucket has got.
     #[test]
     fn records_of_an_unknown_stream_are_parked() {
         let owner = Owner { node: NodeId([1; 16]), log: OURS, lease: 0, host: String::new() };

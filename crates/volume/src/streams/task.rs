@@ -1,4 +1,4 @@
-//! A task that ends with what it belongs to.
+//! A task that ends with its owner.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,17 +9,17 @@ use tokio::task::{JoinError, JoinHandle};
 pub(crate) struct Task<T>(Option<JoinHandle<T>>);
 
 impl<T: Send + 'static> Task<T> {
-    /// Starts one.
+    /// Starts a task.
     pub(crate) fn spawn(work: impl Future<Output = T> + Send + 'static) -> Self {
         Self(Some(tokio::spawn(work)))
     }
 
-    /// Lets it go on by itself.
+    /// Lets the task go on by itself.
     pub(crate) fn keep(mut self) {
         self.0 = None;
     }
 
-    /// Ends it, and waits until it has ended.
+    /// Ends the task, and waits until it has ended.
     pub(crate) async fn end(mut self) {
         if let Some(task) = self.0.take() {
             task.abort();
@@ -27,7 +27,7 @@ impl<T: Send + 'static> Task<T> {
         }
     }
 
-    /// True if it has ended by itself.
+    /// True if the task has ended by itself.
     pub(crate) fn is_finished(&self) -> bool {
         self.0.as_ref().is_some_and(JoinHandle::is_finished)
     }

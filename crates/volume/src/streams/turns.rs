@@ -1,4 +1,4 @@
-//! Turns: at most one task at a time does something with a key, and tasks with other keys don't wait for it.
+//! Turns: at most one task at a time works on a key, and tasks with other keys don't wait for it.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Weak};
 use tokio::sync::OwnedMutexGuard;
 
-/// From this many keys on, those that no task uses are forgotten.
+/// Number of keys from which on unused ones are forgotten.
 const FORGET_FROM: usize = 64;
 
 /// One lock for each key that a task uses.

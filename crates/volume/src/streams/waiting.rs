@@ -1,8 +1,8 @@
 //! Waiting for a bucket that fails for a reason that can pass, as for a slow disk.
 //!
-//! The bucket's door makes each call again for moments only; who can't do without the answer waits here, between
-//! whole attempts. So an attempt sees what changed meanwhile: the volume was taken over, rolled back or closed, or
-//! the node stops. Nothing here decides how long: `skerry_core::retry` does.
+//! The bucket's door repeats each call for moments only. Callers that need the answer wait here,
+//! between whole attempts. So an attempt sees changes meanwhile: the volume was taken over, rolled
+//! back or closed, or the node stops. `skerry_core::retry` decides the times.
 
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -16,25 +16,25 @@ use std::sync::atomic::Ordering;
 pub(crate) struct Waiting<'a> {
     ctx: &'a Context,
     tries: Tries,
-    /// Whether a stop of the node ends it; if not, who waits for the stop has a limit.
+    /// True if a stop of the node ends it. If not, the stop has a time limit of its own.
     ends_with_node: bool,
 }
 
 impl Context {
-    /// For a guest, as long as the settings say.
+    /// For a guest, as long as the settings allow.
     pub(crate) fn guest_waits(&self) -> Waiting<'_> {
         let patience = Patience { wait_max: self.settings.guest_wait_max, ..Patience::GUEST };
         Waiting { ctx: self, tries: Tries::new(patience), ends_with_node: true }
     }
 
-    /// For what must get into the bucket in the end.
+    /// For work that must get into the bucket in the end.
     pub(crate) fn work_waits(&self) -> Waiting<'_> {
         Waiting { ctx: self, tries: Tries::new(Patience::GUEST), ends_with_node: false }
     }
 }
 
 impl Waiting<'_> {
-    /// An attempt has failed: waits until the next, or fails with its error.
+    /// Takes in a failed attempt. Waits until the next, or fails with its error.
     pub(crate) async fn after(&mut self, error: Error) -> Result<()> {
         if self.ends_with_node && self.ctx.stopping.load(Ordering::Acquire) {
             return Err(error);
@@ -47,7 +47,8 @@ impl Waiting<'_> {
 }
 
 impl<P: Payload> Stream<P> {
-    /// [`Volume::check_fence`] for a guest: if it can't be told who owns the stream, the guest waits.
+    /// [`Stream::check_fence`] for a guest: if the owner of the stream can't be told, the guest
+    /// waits.
     pub(crate) async fn check_fence_patiently(&self) -> Result<()> {
         let mut waiting = self.ctx.guest_waits();
         while let Err(error) = self.check_fence().await {
@@ -57,8 +58,8 @@ impl<P: Payload> Stream<P> {
         Ok(())
     }
 
-    /// Waits before the store is tried again, whatever it said: the log keeps what it does not take. Fails if the
-    /// volume went out of service meanwhile.
+    /// Waits before the store is tried again, after any error: the log keeps what the store does
+    /// not take. Fails if the volume went out of service meanwhile.
     pub(crate) async fn wait_for_store(
         &self,
         waiting: &mut Waiting<'_>,
@@ -78,7 +79,8 @@ impl<P: Payload> Stream<P> {
     }
 }
 
-/// What is permanent as far as is known still waits for people here: giving up would lose writes' way out.
+/// Waits even for trouble that seems permanent, until people mend it: giving up would lose the
+/// writes' way out.
 fn worth_waiting(trouble: Trouble) -> Trouble {
     if trouble.can_pass() { trouble } else { Trouble::Away }
 }

@@ -1,7 +1,7 @@
-//! A payload that is as little as one can be: a list of lines that only grows.
+//! The least possible payload: a list of lines that only grows.
 //!
-//! It has no index of sectors, no overlay, nothing written in part and nothing zeroed. A line is one slot of a segment;
-//! its tree is one leaf.
+//! It has no index of sectors, no overlay, no partial writes and no zeros. A line is one slot of a
+//! segment; its tree is one leaf.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::EngineSettings;
@@ -134,7 +134,7 @@ impl Payload for Lines {
     }
 
     fn garbage_bytes_max<'a>(_: &Root, _: impl Iterator<Item = &'a Added>) -> u64 {
-        // Nothing is ever taken away.
+        // Nothing is ever removed.
         0
     }
 
@@ -177,7 +177,7 @@ impl Payload for Lines {
 }
 
 impl State<Lines> {
-    /// How many lines there are.
+    /// Number of lines.
     fn count(&self) -> u64 {
         let end = |last: Option<&u64>| last.map_or(0, |number| number + 1);
         let added = self.layers().map(|added| end(added.lines.keys().next_back())).max();

@@ -1,4 +1,5 @@
-//! The engine carries more than disks: a second payload goes through everything that a stream goes through.
+//! Tests that the engine carries more than disks: a second payload goes through everything that a
+//! stream goes through.
 
 #[path = "../../../tests/engine/rig/mod.rs"]
 mod rig;
@@ -80,7 +81,8 @@ async fn says(list: &Stream<Lines>, count: usize) {
     assert_eq!(list.lines().await.expect("reads"), numbered(0..count));
 }
 
-/// Lines are read from the log, from what segments added, from what a checkpoint wrote, before and after crashes.
+/// Lines are read from the log, from segments, and from a checkpoint's tree, before and after
+/// crashes.
 #[tokio::test(start_paused = true)]
 async fn what_was_flushed_is_read_after_a_crash_wherever_it_is() {
     let world = World::new(1);
@@ -111,7 +113,7 @@ async fn what_was_flushed_is_read_after_a_crash_wherever_it_is() {
     says(&list, 36).await;
     drop((list, run));
 
-    // The log is lost with its disk: what was drained is in the bucket.
+    // The log is lost with its disk: drained lines are in the bucket.
     let mut lost = world.clone();
     lost.lose_disk();
     let run = Running::start(&lost, "a").await;
@@ -172,7 +174,7 @@ async fn another_host_takes_a_list_over_and_the_first_is_fenced() {
     assert_eq!(refused.kind(), ErrorKind::Fenced);
     second.node.release_volume(&called, true).await.expect("takes it away");
     let theirs = second.list().await;
-    // A prefix of what was written: the rest was in the first host's log only.
+    // A prefix of the written lines: the rest was in the first host's log only.
     says(&theirs, 7).await;
     add(&theirs, 7..9).await;
     theirs.flush().await.expect("flushes");
@@ -183,7 +185,7 @@ async fn another_host_takes_a_list_over_and_the_first_is_fenced() {
     says(&theirs, 9).await;
 }
 
-/// A bug in the destager is the volume's end, and no writer waits for room for ever.
+/// A bug in the destager ends its volume, and no writer waits for room for ever.
 #[tokio::test(start_paused = true)]
 async fn a_destager_that_panics_takes_its_volume_out_of_service() {
     let world = World::new(5);
