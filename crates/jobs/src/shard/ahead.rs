@@ -1,9 +1,10 @@
-//! Reading ahead: a queue is worked off in the order in which it came, so whoever reads a job reads those after it too.
-//! As soon as one of those is wanted, the next are read, while batches are on their way to the log: a batch hardly ever
-//! waits for the database's files.
+//! Reads ahead. Workers work off a queue in its order, so a shard that reads a job soon reads the
+//! jobs after it. As soon as one of those jobs is wanted, the shard reads the next ones, while
+//! batches are on their way to the log. So a batch hardly ever waits for the database's files.
 //!
-//! What is kept is the record of a job that waits, as it is in the database. Whoever changes a job takes it from here,
-//! so that nothing here is ever older than the database; what is changed while it is being read is not kept.
+//! The shard keeps the records of waiting jobs as they are in the database. Must hold: nothing here
+//! is older than the database. So a batch that changes a job takes its record from here, and a
+//! record that changes during its read is not kept.
 
 use super::store::Store;
 use crate::error::Result;
@@ -19,27 +20,29 @@ use std::task::{Context, Poll};
 
 /// Jobs that are read at once, one by one.
 const READS_MAX: usize = 64;
-/// So many neighbours are read together: it costs as much as two or three that are read alone.
+/// Number of neighbours from which on they are read together. Such a read costs as much as two or
+/// three reads of one job.
 const RUN_MIN: usize = 8;
-/// Neighbours: there are fewer than so many places between one and the next.
+/// Distance in places below which two jobs are neighbours.
 const RUN_GAP: u64 = 8;
-/// A reader who comes back within so many places of where he stopped reads in order.
+/// Distance in places from a reader's end within which the next job counts as read in order.
 const GOES_ON_WITHIN: u64 = 64;
-/// Readers that are told apart: queues of tenants that are worked off at the same time.
+/// Readers that are told apart: queues of tenants that are worked off concurrently.
 const READERS_MAX: usize = 32;
-/// How far one read goes beyond what is wanted: jobs, at first.
+/// Number of jobs that one read goes beyond the wanted ones, at first.
 const AHEAD_JOBS: usize = 256;
-/// The same for a reader who has had to wait again and again.
+/// Number of jobs that one read goes beyond the wanted ones, for a reader that had to wait again
+/// and again.
 const AHEAD_JOBS_MAX: usize = 1024;
-/// The same in bytes that their owners and workers gave them, for each job.
+/// Bytes of a read for each job, as owners and workers gave them.
 const AHEAD_BYTES: usize = 1 << 10;
-/// The same in places, of whosever jobs they are, or were: a job that comes back has hundreds of thousands after it that
-/// are done.
+/// Places of a read for each job, ended jobs and other tenants' jobs included. A restarted job has
+/// hundreds of thousands of ended jobs after it.
 const AHEAD_PLACES: usize = 4;
-/// What is kept in all: jobs, as many as eight readers have when each has used up nothing. Beyond it everything is let go:
-/// it is not being worked off.
+/// Number of jobs that are kept in all: what eight readers hold that have used up nothing. Beyond
+/// it, the shard lets go of all of them: no worker takes them.
 const KEPT_JOBS_MAX: usize = 2 * 8 * AHEAD_JOBS_MAX;
-/// The same in bytes that their owners and workers gave them.
+/// Bytes that are kept in all, as owners and workers gave them.
 const KEPT_BYTES_MAX: usize = KEPT_JOBS_MAX * AHEAD_BYTES;
 
 /// Jobs that are likely to be worked on next.
@@ -50,26 +53,26 @@ pub(super) struct Ahead {
     readers: VecDeque<Reader>,
 }
 
-/// Somebody who works off a queue.
+/// A queue that is worked off, and how far it is read.
 struct Reader {
-    /// Whose jobs.
+    /// Hash of the queue's tenant.
     hash: TenantHash,
-    /// What was read beyond what was wanted; it ends where the next is to be read.
+    /// Places that were read beyond the wanted ones. The next read begins at their end.
     ahead: Range<u64>,
     coming: Option<Coming>,
-    /// How far he reads: twice as far each time that he had to wait.
+    /// Number of jobs of one read. Doubled each time the reader had to wait.
     jobs: usize,
 }
 
-/// What is being read for the time when it is wanted.
+/// A read ahead that is under way.
 struct Coming {
     jobs: BoxFuture<'static, Result<Vec<Job>>>,
-    /// What was wanted since: it is about to be another.
+    /// Jobs that were wanted since the read began: their records are about to change.
     changed: HashSet<JobKey>,
 }
 
 impl Ahead {
-    /// The jobs at these places, in their order, that have not come to their end.
+    /// Gives the jobs at these places, in their order, that have not ended.
     pub(super) async fn take(
         &mut self,
         store: &Store,
@@ -77,7 +80,7 @@ impl Ahead {
     ) -> Result<HashMap<JobKey, Job>> {
         let (mut found, mut alone) = (HashMap::with_capacity(wanted.len()), Vec::new());
         for run in wanted.chunk_by(are_neighbours) {
-            // What was read ahead for the run before may be of this one.
+            // What was read ahead for the previous run may belong to this one.
             let mut run = run.to_vec();
             run.retain(|job| !self.move_kept(store, *job, &mut found));
             if let Some(first) = run.first()
@@ -106,7 +109,7 @@ impl Ahead {
         Ok(found)
     }
 
-    /// These are about to be others: what is known of them, and what is being read, is not kept.
+    /// Forgets these jobs, also in reads under way: they are about to change.
     fn note_changed(&mut self, wanted: &[JobKey]) {
         for job in wanted.iter().filter_map(|job| self.kept.remove(job)) {
             self.kept_bytes -= job.bytes();
@@ -116,7 +119,7 @@ impl Ahead {
         }
     }
 
-    /// Does something else, and goes on reading meanwhile.
+    /// Awaits `other`, and goes on reading meanwhile.
     pub(super) async fn meanwhile<T>(&mut self, other: impl Future<Output = T>) -> T {
         let mut other = pin!(other);
         poll_fn(|cx| {
@@ -129,7 +132,8 @@ impl Ahead {
         .await
     }
 
-    /// Moves a job that was read ahead to those that are wanted; false if there is none. Those after it are read next.
+    /// Moves a job that was read ahead to `found`, and reads the jobs after it. False if it was not
+    /// read ahead.
     fn move_kept(&mut self, store: &Store, key: JobKey, found: &mut HashMap<JobKey, Job>) -> bool {
         let Some(job) = self.kept.remove(&key) else { return false };
         self.kept_bytes -= job.bytes();
@@ -143,7 +147,7 @@ impl Ahead {
         true
     }
 
-    /// If this is what somebody reads next, and it is being read, waits for it.
+    /// Waits for a read under way if it begins at this job. False if there is none.
     async fn await_coming(&mut self, job: JobKey) -> bool {
         let Some(at) = self.readers.iter().position(|reader| reader.is_next(job)) else {
             return false;
@@ -169,7 +173,8 @@ impl Ahead {
         }
     }
 
-    /// Keeps what has come for a reader. What could not be read is read by whoever wants it, who says so.
+    /// Keeps what has come for a reader. Ignores a failed read: the batch that wants the jobs reads
+    /// them again, and fails.
     fn poll_reader(&mut self, at: usize, cx: &mut Context<'_>) -> Poll<()> {
         let reader = &mut self.readers[at];
         let Some(coming) = &mut reader.coming else { return Poll::Ready(()) };
@@ -185,7 +190,7 @@ impl Ahead {
         Poll::Ready(())
     }
 
-    /// If somebody stopped just before this place, he reads on now: how far?
+    /// Takes out the reader that stopped just before this place; gives how many jobs it reads.
     fn goes_on(&mut self, job: JobKey) -> Option<usize> {
         let found = self.readers.iter().position(|reader| reader.is_next(job));
         found.and_then(|at| self.readers.remove(at)).map(|reader| reader.jobs)
@@ -196,7 +201,7 @@ impl Ahead {
         self.readers.push_front(Reader { hash, ahead, coming: None, jobs });
     }
 
-    /// Reads neighbours, and what comes after them.
+    /// Reads neighbours, and the jobs after them.
     async fn read_run(
         &mut self,
         store: &Store,
@@ -212,7 +217,7 @@ impl Ahead {
             if run.binary_search(&key).is_ok() {
                 found.insert(key, job);
             } else if !found.contains_key(&key) {
-                // What was found before is about to change.
+                // A job that was found before is about to change.
                 self.keep(job);
             }
         }
@@ -221,7 +226,7 @@ impl Ahead {
     }
 
     fn keep(&mut self, job: Job) {
-        // What runs is known to whoever writes it.
+        // `Running` keeps jobs that workers have.
         if job.state != State::Scheduled {
             return;
         }
@@ -255,7 +260,8 @@ fn are_neighbours(one: &JobKey, next: &JobKey) -> bool {
     one.hash == next.hash && next.seq.0 - one.seq.0 < RUN_GAP
 }
 
-/// Jobs of one hash from `first` on that have not come to their end: up to `last`, and at most `most` beyond.
+/// Reads jobs of one hash from `first` on that have not ended: up to `last`, and at most `most`
+/// beyond it.
 async fn read(store: Store, first: JobKey, last: JobKey, most: usize) -> Result<Vec<Job>> {
     let places = (most * AHEAD_PLACES) as u64;
     let end = JobKey { seq: Seq(last.seq.0 + places), ..last };
@@ -352,8 +358,8 @@ mod tests {
         assert!(!ahead.kept.contains_key(&key(1 << 40)), "it is somebody's");
     }
 
-    /// Queues that are worked off at the same time, jobs that are changed out of turn, reads that go on over several
-    /// batches: what is taken is always what the database has.
+    /// Works off queues concurrently, changes jobs out of turn, and reads over several batches.
+    /// Each record that is taken must be the database's.
     #[tokio::test]
     async fn what_is_taken_is_what_the_database_has() {
         for seed in 0..20 {
@@ -388,7 +394,7 @@ mod tests {
 
     const JOBS: u64 = 2_000;
 
-    /// Time stands still.
+    /// A clock that stands still.
     struct Still;
 
     impl Clock for Still {

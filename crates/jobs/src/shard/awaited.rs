@@ -1,5 +1,6 @@
-//! Calls that wait for jobs to end. While it waits, a call costs its jobs' names and a number for each, whatever the jobs
-//! hold: what is told is only *that* a job has ended, and its record is read when the call takes it, one at a time.
+//! Calls that wait for jobs to end. A waiting call costs the names of its jobs and a number for
+//! each, whatever the jobs hold. The shard tells a call only *that* a job has ended. The call reads
+//! the records when it takes them, one at a time.
 
 use super::Shard;
 use super::state::State;
@@ -16,21 +17,21 @@ const AWAITED_BYTES: usize = 192;
 
 /// A call that waits for a job.
 struct Waiting {
-    /// Which of its jobs it is: several, if the call names it again and again.
+    /// Numbers of the job within its call: several if the call names it again and again.
     numbers: Vec<usize>,
     tell: mpsc::UnboundedSender<Vec<usize>>,
 }
 
-/// Who waits for which job to end.
+/// The calls that wait for jobs to end.
 #[derive(Default)]
 pub(super) struct Awaiting {
-    /// Of each job, the calls that wait for it, by their numbers.
+    /// For each job, the calls that wait for it, by number.
     jobs: HashMap<JobKey, BTreeMap<u64, Waiting>>,
     next_call: u64,
 }
 
 impl Awaiting {
-    /// A call waits for a job that is the `number`th of its own.
+    /// Adds a call that waits for a job, the `number`th of its own.
     fn add(
         &mut self,
         key: JobKey,
@@ -43,10 +44,10 @@ impl Awaiting {
         calls.entry(call).or_insert_with(fresh).numbers.push(number);
     }
 
-    /// A job has ended, or is gone: who waits for it looks.
+    /// Tells the calls that wait for a job that it has ended or is gone.
     pub(super) fn tell(&mut self, key: JobKey) {
         for waiting in self.jobs.remove(&key).unwrap_or_default().into_values() {
-            // Who does not wait any more need not know.
+            // A call that no longer waits need not know.
             let _ = waiting.tell.send(waiting.numbers);
         }
     }
@@ -60,36 +61,36 @@ impl Awaiting {
         }
     }
 
-    /// The shard is out of service: nobody will be told.
+    /// Forgets all calls: the shard is out of service.
     pub(super) fn clear(&mut self) {
         self.jobs.clear();
     }
 }
 
-/// Jobs of a tenant, each as it comes to its end.
+/// Jobs of a tenant, each as it ends.
 pub struct Awaited {
     shard: Shard,
     tenant: Tenant,
     jobs: Vec<JobRef>,
-    /// Where the call waits for each of them, if it does.
+    /// For each job, its key if the call waits for it.
     at: Vec<Option<JobKey>>,
-    /// Jobs that were not looked at yet begin here.
+    /// Number of the first job that was not yet looked at.
     fresh: usize,
     left: usize,
     call: u64,
     tell: mpsc::UnboundedSender<Vec<usize>>,
-    /// The numbers of jobs that have ended: each once, so that there are never more than jobs.
+    /// Numbers of ended jobs. Each comes once, so the channel never holds more than there are jobs.
     told: mpsc::UnboundedReceiver<Vec<usize>>,
-    /// Those that were told, and are not looked at yet.
+    /// Numbers that were told and are not yet looked at.
     ended: Vec<usize>,
     _room: OwnedSemaphorePermit,
 }
 
 impl Shard {
-    /// Waits for jobs to come to their end.
+    /// Waits for jobs to end.
     ///
     /// # Errors
-    /// `Unavailable` if too many are waited for already.
+    /// `Unavailable` if calls wait for too many jobs already.
     pub fn await_ends(&self, tenant: &Tenant, jobs: Vec<JobRef>) -> Result<Awaited> {
         let bytes: usize = jobs.iter().map(bytes_of).sum();
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -121,7 +122,7 @@ impl Shard {
         })
     }
 
-    /// A job, once it has come to its end.
+    /// Waits for a job to end, and gives it.
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`.
@@ -144,8 +145,8 @@ fn bytes_of(job: &JobRef) -> usize {
 }
 
 impl Awaited {
-    /// The number of a job, in the order in which they were named, and the job; or why there is none. Nothing when all
-    /// have ended.
+    /// Gives the number of a job, in the order of the call's names, and the job or the reason why
+    /// there is none. Nothing when all have ended.
     pub async fn next(&mut self) -> Option<(usize, Result<Job>)> {
         while self.left > 0 {
             let number = match self.next_fresh() {
@@ -154,11 +155,11 @@ impl Awaited {
             };
             let ended = match self.wait(number) {
                 Ok(true) => continue,
-                // It had ended, or is deleted, or its record says so any moment.
+                // The job had ended, or is deleted, or its record will say so any moment.
                 Ok(false) => self.shard.show(&self.tenant, &self.jobs[number]).await,
                 Err(error) => Err(error),
             };
-            // One that was restarted meanwhile is waited for again.
+            // A job that was restarted meanwhile is waited for again.
             if ended.as_ref().is_ok_and(|job| !job.state.is_final()) {
                 self.ended.push(number);
                 continue;
@@ -175,7 +176,7 @@ impl Awaited {
         (number < self.jobs.len()).then_some(number)
     }
 
-    /// A job that has ended; any that is waited for if the shard is out of service.
+    /// Gives a job that has ended; any that is waited for if the shard is out of service.
     async fn next_told(&mut self) -> usize {
         loop {
             if let Some(number) = self.ended.pop() {
@@ -191,7 +192,8 @@ impl Awaited {
         }
     }
 
-    /// Waits for a job that has not ended, or whose record does not say so yet; false if there is nothing to wait for.
+    /// Waits for a job that has not ended, or whose record does not say so yet. False if there is
+    /// nothing to wait for.
     fn wait(&mut self, number: usize) -> Result<bool> {
         self.at[number] = None;
         let mut state = self.shard.inner.state.lock();
@@ -219,7 +221,8 @@ mod tests {
     use crate::hash::TenantHash;
     use crate::job::Seq;
 
-    /// Sixty calls that named a job ten thousand times each, one of which went, kept a shard busy for seconds.
+    /// Once, sixty calls that each named a job ten thousand times kept a shard busy for seconds
+    /// when it ended.
     #[test]
     fn a_call_waits_for_a_job_once_however_often_it_names_it() {
         const NAMED: usize = 1000;

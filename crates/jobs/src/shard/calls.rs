@@ -1,4 +1,4 @@
-//! What people ask of a shard: to take jobs, and to change those that it has.
+//! The calls of a shard's users: take jobs, and change them.
 
 use super::durable::Mark;
 use super::edit::Edit;
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use std::pin::pin;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// What was decided, and the batch with which all is durable that it is based on.
+/// A decision, and the batch that makes durable what it is based on.
 struct Decided<T> {
     said: Result<T>,
     mark: Mark,
@@ -26,25 +26,25 @@ struct Decided<T> {
 /// A job that was taken, or was there already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enqueued {
-    /// What it is called.
+    /// The job's name.
     pub job: JobRef,
-    /// False if one of its id was there: nothing was changed then.
+    /// False if a job with its id was there already: then nothing changed.
     pub is_new: bool,
 }
 
 /// A job with a history, from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
-    /// What is or was wanted.
+    /// The specification.
     pub spec: JobSpec,
-    /// Where it stands; one that was running waits.
+    /// The state. A job that was running waits.
     pub state: JobState,
-    /// When it was taken there, milliseconds since 1970.
+    /// Time when it was taken there, milliseconds since 1970.
     pub created_ms: u64,
-    /// When it came to its end, if it has.
+    /// Time when it ended, if it has.
     pub ended_ms: Option<u64>,
-    /// What was tried, oldest first. Numbered anew from 1; attempts without an end are not taken. They count as tries,
-    /// but for those that were given back.
+    /// The attempts, oldest first. They are numbered anew from 1, without the ones that have no
+    /// end. They count as tries, except returned ones.
     pub attempts: Vec<Attempt>,
 }
 
@@ -100,17 +100,18 @@ impl Imported {
 }
 
 impl Shard {
-    /// Takes a job. One with an id that is there already is not taken again.
+    /// Takes a job. Does not take a job again whose id is there already.
     ///
     /// # Errors
-    /// `Invalid` for a field out of range, `Conflict` if a limit is there as another kind, `Unavailable`.
+    /// `Invalid` for a field out of range, `Conflict` if a limit is there as another kind,
+    /// `Unavailable`.
     pub async fn enqueue(&self, spec: JobSpec) -> Result<Enqueued> {
         spec.check()?;
         let now_ms = self.inner.clock.now_ms();
         self.take(Job::new(Seq(0), spec, now_ms)).await
     }
 
-    /// Takes a job with its history. One with an id that is there already is not taken again.
+    /// Takes a job with its history. Does not take a job again whose id is there already.
     ///
     /// # Errors
     /// As [`Shard::enqueue`].
@@ -146,10 +147,10 @@ impl Shard {
         Ok(Enqueued { job, is_new: true })
     }
 
-    /// Calls a job off.
+    /// Cancels a job.
     ///
     /// # Errors
-    /// `NotFound` if there is none that has not come to its end; `Unavailable`.
+    /// `NotFound` if there is none that has not ended; `Unavailable`.
     pub async fn cancel(&self, tenant: &Tenant, job: &JobRef) -> Result<Cancelled> {
         let decided = self.inner.decide(|state, now_ms| {
             let key = state.key(tenant, job)?;
@@ -174,10 +175,10 @@ impl Shard {
         self.inner.told(decided).await
     }
 
-    /// A job that has come to its end begins anew, with its history.
+    /// Restarts an ended job, with its history.
     ///
     /// # Errors
-    /// `NotFound`, `Conflict` if it has not come to its end, `Unavailable`.
+    /// `NotFound`, `Conflict` if it has not ended, `Unavailable`.
     pub async fn restart(&self, tenant: &Tenant, job: &JobRef) -> Result<()> {
         let (_claim, mut found) = self.ended(tenant, job).await?;
         found.restart();
@@ -193,7 +194,7 @@ impl Shard {
         self.inner.told(decided).await
     }
 
-    /// Deletes a job that waits or has come to its end, with all that is known of it.
+    /// Deletes a waiting or ended job, with all its rows.
     ///
     /// # Errors
     /// `NotFound`, `Conflict` if it runs, `Unavailable`.
@@ -213,7 +214,7 @@ impl Shard {
         self.inner.told(decided).await
     }
 
-    /// A job that has come to its end, and that nobody else decides about meanwhile.
+    /// Claims an ended job, and reads it.
     async fn ended(&self, tenant: &Tenant, job: &JobRef) -> Result<(JobClaim<'_>, Job)> {
         let called = (tenant.clone(), job.clone());
         self.inner.catch_up().await?;
@@ -232,7 +233,7 @@ impl Shard {
         Ok((claim, ended))
     }
 
-    /// A job that waits may start at once.
+    /// Lets a waiting job start at once.
     ///
     /// # Errors
     /// `NotFound`, `Conflict` if it runs, `Unavailable`.
@@ -241,7 +242,7 @@ impl Shard {
         self.change(tenant, job, Edit::Expedited, now).await
     }
 
-    /// Changes the priority of a job that waits.
+    /// Changes the priority of a waiting job.
     ///
     /// # Errors
     /// `NotFound`, `Conflict` if it runs, `Invalid`, `Unavailable`.
@@ -269,7 +270,7 @@ impl Shard {
         self.inner.told(decided).await
     }
 
-    /// No job of a task group is given out until it is resumed.
+    /// Pauses a task group: until [`Shard::resume`], workers get none of its jobs.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -278,7 +279,7 @@ impl Shard {
         self.set_paused(group, row, |state, _| state.machine.pause(group)).await
     }
 
-    /// Jobs of a task group are given out again.
+    /// Resumes a task group.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -305,12 +306,12 @@ impl Shard {
     }
 }
 
-/// There is no such job.
+/// The error for a job that does not exist.
 pub(super) fn no_job(tenant: &Tenant, job: &JobRef) -> Error {
     Error::new(ErrorKind::NotFound, format!("tenant {tenant} has no job {job}"))
 }
 
-/// A job about which nobody else decides meanwhile, and which has not begun, or is over.
+/// The sole right to decide about a job that is not active. Dropping it gives the right back.
 struct JobClaim<'a> {
     inner: &'a Inner,
     called: Called,
@@ -326,13 +327,13 @@ impl JobClaim<'_> {
 impl Drop for JobClaim<'_> {
     fn drop(&mut self) {
         self.inner.state.lock().checking.remove(&self.called);
-        // Who waits for the same job looks again.
+        // Calls that wait for this job look again.
         self.inner.claims.notify_waiters();
     }
 }
 
 enum Claim<'a> {
-    /// It is there and not over, or its end is not durable yet; what is known of it is with this batch.
+    /// The job has not ended, or its end is not yet durable; this batch makes its state durable.
     Active(Mark),
     Mine(JobClaim<'a>),
 }
@@ -353,7 +354,7 @@ impl Inner {
         }
     }
 
-    /// Nothing if somebody else decides about the job just now.
+    /// Nothing while another call decides about the job.
     fn try_claim(&self, called: &Called) -> Result<Option<Claim<'_>>> {
         let mut state = self.state.lock();
         state.check()?;
@@ -375,7 +376,7 @@ impl Inner {
         })
     }
 
-    /// A change is made, or refused: a refusal says what is known of a job, and a crash must not undo it either.
+    /// Makes or refuses a change. A crash must not undo a refusal either: it tells a job's state.
     fn decide<T>(&self, change: impl FnOnce(&mut State, u64) -> Result<T>) -> Decided<T> {
         let (mut state, now_ms) = self.at_once();
         let said = state.check().and_then(|()| change(&mut state, now_ms));
@@ -386,7 +387,7 @@ impl Inner {
         Decided { said, mark }
     }
 
-    /// What was decided, when all that it is based on is durable.
+    /// Gives a decision once all that it is based on is durable.
     async fn told<T>(&self, decided: Decided<T>) -> Result<T> {
         self.wait_durable(decided.mark).await?;
         decided.said

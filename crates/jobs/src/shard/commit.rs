@@ -1,7 +1,8 @@
-//! Group commit: whatever has changed since the batch before is written at once, made durable, and then answered.
+//! Group commit: a shard writes all changes since the previous batch together, makes them durable,
+//! and then answers.
 //!
-//! One batch at a time: while one is on its way, the next gathers. A job that changes several times between two
-//! batches is written once.
+//! One batch at a time: while one is on its way, the next gathers. A job that changes several times
+//! between two batches is written once.
 
 use super::Inner;
 use super::ahead::Ahead;
@@ -19,7 +20,8 @@ use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 use std::iter::Peekable;
 use std::sync::{Arc, Weak};
 
-/// Writes batches as long as the shard is in use and nothing fails. Workers had the jobs `resumed` when it was opened.
+/// Writes batches as long as the shard is in use and nothing fails. Workers had the jobs `resumed`
+/// when the shard was opened.
 pub(super) async fn run(inner: Weak<Inner>, resumed: HashSet<JobKey>) {
     let mut known = Known { running: Running::new(resumed), ahead: Ahead::default() };
     loop {
@@ -43,13 +45,14 @@ pub(super) async fn run(inner: Weak<Inner>, resumed: HashSet<JobKey>) {
 }
 
 impl Inner {
-    /// What has gathered, if anything has.
+    /// Takes the changes that have gathered, if there are any.
     fn take_batch(&self) -> Option<Batch> {
         self.state.lock().take_batch()
     }
 
-    /// Writes a batch: in one piece, or, if its records are large, in several, each whole or not at all. The rows of limits
-    /// go with the first, so that a crash in between leaves no lease without the token that it took.
+    /// Writes a batch: in one piece, or, if its records are large, in several, each whole or not at
+    /// all. Rows of limits go with the first piece, so a crash in between leaves no lease without
+    /// the token that it took.
     async fn commit(&self, known: &mut Known, batch: Batch, durable: &Pending) -> Result<()> {
         let Batch { edits, mut rows, mut deliveries, .. } = batch;
         let mut edits = edits.into_iter().peekable();
@@ -97,7 +100,7 @@ impl Inner {
         Ok(())
     }
 
-    /// The records say what has happened: nobody need remember it.
+    /// Forgets what was kept in memory until the records were written.
     fn note_written(&self, written: &[Written]) {
         let mut state = self.state.lock();
         for Written { now, before, is_gone, .. } in written {
@@ -109,13 +112,13 @@ impl Inner {
                 state.awaiting.tell(now.key());
             }
             if *is_gone {
-                // Who waits for its end looks for it, and finds nothing.
+                // Calls that wait for its end look for it, and find nothing.
                 state.awaiting.tell(now.key());
             }
         }
     }
 
-    /// The time of leases begins when their workers are told, however long the batch was on its way.
+    /// Begins leases now, as their workers are told, however long the batch was on its way.
     fn begin_leases(&self, mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
         let (mut state, now_ms) = self.at_once();
         for Delivery { granted, .. } in &mut deliveries {
@@ -125,7 +128,7 @@ impl Inner {
         deliveries
     }
 
-    /// The shard is out of service: whoever waits is told.
+    /// Takes the shard out of service: all waiting calls are told.
     pub(super) fn fail(&self, error: &Error) {
         if self.state.lock().failure.is_some() {
             return;
@@ -147,35 +150,35 @@ pub(super) enum Before {
 pub(super) struct Written {
     pub(super) now: Job,
     pub(super) before: Before,
-    /// It was deleted: `now` is what it was.
+    /// True if the job was deleted: `now` is its last state.
     pub(super) is_gone: bool,
-    /// More has happened to it than that a worker has it now.
+    /// True if the job changed in more than that a worker has it now.
     pub(super) is_changed: bool,
-    /// The database has a lease of it.
+    /// True if the database has a lease of it.
     pub(super) had_lease: bool,
 }
 
 /// Jobs whose records need not be read.
 struct Known {
-    /// Workers have them.
+    /// Jobs that workers have.
     running: Running,
-    /// They were read with others.
+    /// Jobs that were read with others.
     ahead: Ahead,
 }
 
 /// Jobs that are read at once, one by one.
 const READS_MAX: usize = 16;
 
-/// Records that are written in one piece, bytes, but for the last that were read together: hundreds of jobs of a megabyte
-/// may end at once.
+/// Bytes of records that are written in one piece, without the last ones read together. Hundreds of
+/// jobs of a megabyte may end at once.
 const PIECE_BYTES: usize = 16 << 20;
 /// Jobs that are read together.
 const READ_TOGETHER: usize = 64;
 
-/// What happened to jobs, in their order.
+/// Changes of jobs, in their order.
 type Edits = Peekable<btree_map::IntoIter<JobKey, Vec<Edit>>>;
 
-/// Makes the changes of a batch to its jobs: to as many as go into one piece.
+/// Makes the changes of a batch, as many as go into one piece.
 async fn gather(store: &Store, known: &mut Known, edits: &mut Edits) -> Result<Vec<Written>> {
     let (mut piece, mut bytes) = (Vec::new(), 0);
     while bytes < PIECE_BYTES && edits.peek().is_some() {
@@ -187,7 +190,7 @@ async fn gather(store: &Store, known: &mut Known, edits: &mut Edits) -> Result<V
     Ok(piece)
 }
 
-/// Makes changes to jobs; those that no worker has are read first.
+/// Makes changes to jobs; first reads the jobs that no worker has.
 async fn make(
     store: &Store,
     known: &mut Known,
@@ -238,20 +241,20 @@ fn apply(key: JobKey, known: Option<Job>, edits: Vec<Edit>) -> Result<Written> {
     Ok(Written { now, before, is_gone, is_changed, had_lease })
 }
 
-/// A job as its worker gets it: what became of earlier attempts may be megabytes, and it is not told of them.
+/// Gives a job as its worker gets it: without earlier attempts, which may be megabytes.
 fn without_history(job: &Job) -> Job {
     let mut job = job.clone();
     job.attempts.drain(..job.attempts.len().saturating_sub(1));
     job
 }
 
-/// Tells workers of their leases; gives those whose worker has gone.
+/// Tells workers of their leases; gives the leases whose worker has gone.
 fn deliver(running: &HashMap<JobKey, Job>, deliveries: Vec<Delivery>) -> Vec<Lease> {
     let mut gone = Vec::new();
     for Delivery { granted, on_its_way, to } in deliveries {
         let job = running.get(&granted.lease.key());
         let Some(job) = job.filter(|job| job.begun() == granted.lease.attempt) else {
-            // Over before it was written: a worker that has gone need not know.
+            // The attempt ended before it was written. A worker that has gone need not know.
             let _ = to.tell(Told::Missed(granted.bytes));
             continue;
         };
@@ -280,7 +283,7 @@ mod tests {
     use skerry_core::env::Clock;
     use std::time::Duration;
 
-    /// Time stands still.
+    /// A clock that stands still.
     struct Still;
 
     impl Clock for Still {
@@ -300,7 +303,7 @@ mod tests {
         Store::new(db, Arc::new(Steady::new(Arc::new(Still))), Retention::default(), false)
     }
 
-    /// Jobs of a megabyte whose leases were over together were all in memory for one batch.
+    /// Once, jobs of a megabyte whose leases ended together were all in memory for one batch.
     #[tokio::test]
     async fn many_large_jobs_that_end_together_are_read_in_pieces() {
         const JOBS: u64 = 200;

@@ -1,16 +1,16 @@
-//! Where a listing goes on: a place in it, bound to what was asked for. Anything else is refused: a listing that began again
-//! without a word would show jobs twice, or for ever.
+//! The point where a listing goes on, bound to its query. Any other cursor is refused: a listing
+//! that silently began again would show jobs twice, or for ever.
 
 use super::reading::Query;
 use crate::error::{Error, Result};
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// Where a listing goes on: CRC-32C of the query and of the place (4), the place.
+/// The point where a listing goes on: CRC-32C of the query and the point (4), the point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub Bytes);
 
 impl Cursor {
-    /// A place in what a query lists.
+    /// Makes the cursor of a point in a query's listing.
     pub(crate) fn seal(query: &Query, place: &[u8]) -> Self {
         let mut out = BytesMut::with_capacity(4 + place.len());
         out.put_u32_le(sum(query, place));
@@ -18,10 +18,10 @@ impl Cursor {
         Self(out.freeze())
     }
 
-    /// The place.
+    /// Gives the point.
     ///
     /// # Errors
-    /// `Invalid` if it is none, or one of another query.
+    /// `Invalid` if it is no cursor, or one of another query.
     pub(crate) fn open(&self, query: &Query) -> Result<Bytes> {
         let found =
             self.0.split_first_chunk().map(|(sum, place)| (u32::from_le_bytes(*sum), place));
@@ -34,7 +34,7 @@ impl Cursor {
     }
 }
 
-/// Tells a place from garbage, and from one of another query.
+/// Checksum that tells a point from garbage and from a point of another query.
 fn sum(query: &Query, place: &[u8]) -> u32 {
     let Query { tenant, group, state, metadata, is_prefix, limit: _ } = query;
     let (key, value) = metadata.as_ref().map_or(("", ""), |(key, value)| (key, value));

@@ -9,7 +9,7 @@ use bytes::{BufMut, BytesMut};
 use skerry_core::id::ClaimId;
 use skerry_core::wire::{FormatError, Reader};
 
-/// What it is called in messages.
+/// The descriptor's name in messages.
 const WHAT: &str = "shard descriptor";
 const VERSION: u16 = 3;
 /// The oldest version that is read.

@@ -1,4 +1,4 @@
-//! When a batch is durable: whoever is to be answered then waits for its batch, and for no other.
+//! Durability of a batch: an answer waits for its own batch, and for no other.
 
 use tokio::sync::watch;
 
@@ -11,24 +11,24 @@ pub(super) struct Pending(watch::Sender<bool>);
 pub(super) struct Mark(watch::Receiver<bool>);
 
 impl Pending {
-    /// What becomes durable with the batch.
+    /// Makes a mark that waits for this batch.
     pub(super) fn mark(&self) -> Mark {
         Mark(self.0.subscribe())
     }
 
-    /// It is durable.
+    /// Marks the batch as durable.
     pub(super) fn done(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Mark {
-    /// Of what is durable already.
+    /// A mark of a batch that is durable already.
     pub(super) fn past() -> Self {
         Self(watch::channel(true).1)
     }
 
-    /// Waits until it is durable; false if it never will be.
+    /// Waits until the batch is durable; false if it never will be.
     pub(super) async fn wait(mut self) -> bool {
         self.0.wait_for(|is_durable| *is_durable).await.is_ok()
     }

@@ -1,4 +1,4 @@
-//! What happened to a job since it was last written.
+//! Changes of a job since its record was last written.
 
 use crate::job::{AttemptNo, Ending, Epoch, Job, State};
 use crate::machine::Next;
@@ -7,35 +7,35 @@ use crate::name::Worker;
 /// A change of a job. The machine has made it; the record follows.
 #[derive(Debug)]
 pub(super) enum Edit {
-    /// It is there now.
+    /// The job is new.
     New(Box<Job>),
-    /// It had come to its end, and begins anew.
+    /// The job had ended, and begins anew.
     Restarted(Box<Job>),
-    /// A worker has it.
+    /// A worker has the job.
     Leased { attempt: AttemptNo, epoch: Epoch, worker: Worker, at_ms: u64 },
-    /// Its attempt is over.
+    /// The job's attempt has ended.
     AttemptEnded { at_ms: u64, ending: Ending, next: Next },
-    /// Its priority is another.
+    /// The job's priority has changed.
     Priority(u8),
-    /// It may start at once.
+    /// The job may start at once.
     Expedited,
-    /// Its worker is to stop.
+    /// The job's worker is to stop.
     CancelAsked,
-    /// It was called off while it waited.
+    /// The job was cancelled while it waited.
     Cancelled { at_ms: u64 },
-    /// It is gone. Nothing follows.
+    /// The job is gone. No change follows.
     Deleted,
-    /// It had come to its end, and is gone. Nothing follows.
+    /// The job had ended, and is gone. No change follows.
     EndedDeleted(Box<Job>),
 }
 
 impl Edit {
-    /// True of what says by itself what the job is.
+    /// True if this change holds the whole job.
     pub(super) fn begins(&self) -> bool {
         matches!(self, Self::New(_) | Self::Restarted(_) | Self::EndedDeleted(_))
     }
 
-    /// Makes the change to a job; to the one that is new, by being it.
+    /// Makes the change to a job. A change that holds the whole job replaces it.
     pub(super) fn apply(self, job: &mut Job) {
         match self {
             Self::New(new) | Self::Restarted(new) | Self::EndedDeleted(new) => *job = *new,

@@ -1,9 +1,10 @@
-//! Which ids belong to jobs that have come to their end, in memory, give or take: a new id is hardly ever one of them,
-//! and looking into every file of the database for it costs more than everything else that is done to take a job.
+//! Ids of ended jobs, in memory, approximately. A new id is hardly ever one of them, and a look
+//! into every file of the database costs more than the rest of taking a job.
 //!
-//! A scalable Bloom filter (Almeida et al. 2007) of blocked ones (Putze et al. 2007): what it does not have is not there;
-//! of what it has, a few per cent are not there either, and are looked for in vain. Ids are never taken out: those of
-//! jobs that are deleted or past their retention are looked for until the shard is opened again.
+//! A scalable Bloom filter (Almeida et al. 2007) of blocked ones (Putze et al. 2007). An id that it
+//! lacks is not in the database. Of the ids that it has, a few per cent are not there either: the
+//! shard looks for them in vain. Ids are never taken out: the shard looks for ids of deleted and
+//! expired jobs until it is opened again.
 
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -17,10 +18,11 @@ const BLOCK_BITS: usize = 512;
 const BLOCK_WORDS: usize = BLOCK_BITS / 64;
 /// Ids in the first filter; each that follows has room for twice as many.
 const FIRST_IDS: usize = 1 << 16;
-/// Ids in all since the shard was opened, 48 MiB: beyond it nothing is kept in memory, and every new id is looked for.
+/// Ids in all since the shard was opened, 48 MiB. Beyond it, nothing is kept in memory, and the
+/// shard looks for every new id.
 const IDS_MAX: usize = FIRST_IDS * ((1 << 9) - 1);
 
-/// The names of jobs that have come to their end.
+/// The names of ended jobs.
 #[derive(Default)]
 pub(super) struct EndedIds {
     known: Mutex<Known>,
@@ -29,33 +31,33 @@ pub(super) struct EndedIds {
 #[derive(Default)]
 struct Known {
     filters: Vec<Filter>,
-    /// Everything that the database had is here.
+    /// True if all names are here that the database had.
     has_all: bool,
-    /// There are too many.
+    /// True if there are too many names.
     is_full: bool,
 }
 
 struct Filter {
     words: Vec<u64>,
-    /// Ids for which there is room.
+    /// Ids that there is room for.
     room: usize,
 }
 
 impl EndedIds {
-    /// False only if no job of this name has come to its end.
+    /// False only if no job of this name has ended.
     pub(super) fn may_have(&self, key: &[u8]) -> bool {
         let known = self.known.lock();
         !known.has_all || known.has(hash(key))
     }
 
-    /// A job of this name has come to its end, or is about to. False if there are too many to know them all.
+    /// Notes that a job of this name has ended, or is about to. False if there are too many names.
     pub(super) fn add(&self, key: &[u8]) -> bool {
         let mut known = self.known.lock();
         known.add(hash(key));
         !known.is_full
     }
 
-    /// Everything was added that was there when the first was.
+    /// Notes that all names were added that the database had at the first one.
     pub(super) fn has_all(&self) {
         let mut known = self.known.lock();
         known.has_all = !known.is_full;
@@ -102,7 +104,7 @@ impl Filter {
         self.room -= 1;
     }
 
-    /// The words of the block that an id is in.
+    /// The words of an id's block.
     fn block(&self, hash: u64) -> std::ops::Range<usize> {
         let blocks = (self.words.len() / BLOCK_WORDS) as u128;
         let mixed = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -116,7 +118,7 @@ fn marks(hash: u64) -> impl Iterator<Item = usize> {
     (0..ID_MARKS).map(move |mark| (hash >> (9 * mark)) as usize % BLOCK_BITS)
 }
 
-/// The same for the same name in every run.
+/// Gives the same hash for a name in every run.
 fn hash(key: &[u8]) -> u64 {
     BuildHasherDefault::<DefaultHasher>::new().hash_one(key)
 }

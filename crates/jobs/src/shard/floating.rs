@@ -1,9 +1,10 @@
-//! Floating limits: a worker says again and again how many jobs may run at once.
+//! Floating limits: a worker reports again and again how many jobs may run at once.
 //!
-//! Whoever enqueues the first job under such a limit brings a job of the broker's own into being, in the limit's task
-//! group: its worker answers with a number, and it runs again a while later, as long as a job is under the limit.
-//! It is a job like any other: if its worker dies, another gets it, and what was said last holds until then. But it never
-//! fails for good, and another takes its place if it is called off: nobody would be asked any more.
+//! The first job under such a limit makes the broker add a job of its own, the refresher, in the
+//! limit's task group. Its worker reports a number, and the job runs again a while later, as long
+//! as a job is under the limit. The refresher is a job like any other: if its worker dies, another
+//! gets it, and the last number holds until then. But it never fails for good, and the broker
+//! replaces one that is cancelled. Otherwise no worker would be asked any more.
 
 use super::edit::Edit;
 use super::state::State;
@@ -42,9 +43,9 @@ fn refresher_spec(tenant: &Tenant, key: &LimitKey, limit: &Floating, start_at_ms
 }
 
 impl State {
-    /// A job has come under a limit, or one that refreshes it has ended: a limit that floats has a job that refreshes
-    /// it as long as anybody is under it, in the task group and as often as its newest definition says. One that is
-    /// missing is not run before `start_at_ms`.
+    /// Adds or moves a limit's refresher, after a job came under a limit or a refresher ended. Must
+    /// hold: a floating limit with a job under it has a refresher, with the task group and interval
+    /// of its newest definition. A new one does not run before `start_at_ms`.
     pub(super) fn see_to_refresher(
         &mut self,
         tenant: &Tenant,
@@ -56,9 +57,9 @@ impl State {
         let name = JobRef::Named(refresher(key));
         let mut start_at_ms = start_at_ms;
         if let Some((group, starts_ms)) = self.machine.group_of(tenant, &name) {
-            // One that runs is moved when its attempt is over.
+            // One that runs is moved when its attempt ends.
             let Some(starts_ms) = starts_ms else { return };
-            // Nobody is asked more often than either definition says.
+            // No worker is asked more often than either definition says.
             start_at_ms = starts_ms.min(now_ms + u64::from(limit.refresh_ms));
             if *group == limit.group && start_at_ms == starts_ms {
                 return;
@@ -73,7 +74,7 @@ impl State {
         taken.expect("there is none of this name, and it is under no limit");
     }
 
-    /// Something has happened to a job: if it refreshes a limit, the limit is seen to.
+    /// Checks the limit that a job refreshes, if it does, after a change of the job.
     pub(super) fn see_to_its_limit(&mut self, tenant: &Tenant, job: &JobRef, now_ms: u64) {
         let JobRef::Named(id) = job else { return };
         let Some(key) = refreshed_by(id) else { return };
@@ -82,7 +83,7 @@ impl State {
         }
     }
 
-    /// A worker says how much a limit lets through: its report, and what becomes of the job.
+    /// Takes a worker's number for a limit; gives the report of the refresher's attempt.
     pub(super) fn refresh(
         &mut self,
         tenant: &Tenant,
@@ -109,7 +110,7 @@ impl State {
         let name = JobRef::Named(refresher(limit));
         let asked = self.machine.group_of(tenant, &name);
         if asked.is_some_and(|(group, _)| *group != before.group) {
-            // Others are asked from now on.
+            // Workers of the new group are asked from now on.
             return Ok(Report::Succeeded);
         }
         Ok(Report::Again { at_ms: now_ms + u64::from(before.refresh_ms) })
@@ -126,7 +127,7 @@ fn encode_max(max: u32) -> Bytes {
     out.freeze()
 }
 
-/// How many jobs a floating limit lets run, as it was said last.
+/// The number that a worker last reported for a floating limit.
 pub(super) fn decode_max(bytes: &[u8]) -> std::result::Result<u32, FormatError> {
     let mut reader = Reader::new(WHAT, rate_row::body(WHAT, VERSION, bytes)?);
     let max = reader.u32()?;

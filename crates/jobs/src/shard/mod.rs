@@ -1,8 +1,8 @@
-//! A shard: the machine, its database, and the calls of those who use it.
+//! A shard: the machine, its database, and the calls of its users.
 //!
-//! Every call changes the machine first, in memory, and is answered when the batch that its change is in is durable.
-//! A failure of the database takes the shard out of service: what was not answered may have happened or not, and
-//! opening it again finds out.
+//! Every call changes the machine first, in memory. It is answered when the batch with its change
+//! is durable. A failure of the database takes the shard out of service: unanswered calls may have
+//! happened or not, and opening it again finds out.
 
 mod ahead;
 mod awaited;
@@ -57,15 +57,15 @@ use std::time::Duration;
 use store::{Row, Store};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
-/// New jobs on their way to the database at once, KiB: others wait until they are durable. (Outcomes never wait: a lease
-/// would run out meanwhile; they are bounded by the leases that there are.)
+/// KiB of new jobs that may be on their way to the database; further jobs wait. Outcomes never
+/// wait, as a lease would end meanwhile. The number of leases bounds them.
 const ON_ITS_WAY_KIB_MAX: u32 = 64 << 10;
-/// How long a database that is of no use may take to end.
+/// Time that a useless database may take to close.
 const LET_GO_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What a shard is made of.
+/// The parts of a shard.
 pub struct ShardParts {
-    /// The database, opened by nobody else.
+    /// The database, opened by this node alone.
     pub db: slatedb::Db,
     /// What it was opened as.
     pub opening: Opening,
@@ -73,7 +73,7 @@ pub struct ShardParts {
     pub clock: Arc<dyn Clock>,
     /// Decides the jitter of retries.
     pub entropy: Arc<dyn Entropy>,
-    /// How long jobs are kept that have come to their end.
+    /// Time for which ended jobs are kept.
     pub retention: Retention,
     /// At a close, what only the database's log has goes to the database; else it stays in the log.
     pub apply_log_on_close: bool,
@@ -84,31 +84,32 @@ struct Inner {
     state: Mutex<State>,
     store: Store,
     clock: Arc<Steady>,
-    /// Why the shard is out of service, if it is.
+    /// The reason why the shard is out of service, if it is.
     failure: watch::Sender<Option<Error>>,
-    /// Somebody has decided about a job.
+    /// Notified when a call has decided about a job.
     claims: Notify,
     /// KiB that may still be on their way.
     room: Arc<Semaphore>,
     /// Bytes of jobs that may still be waited for.
     awaited: Arc<Semaphore>,
-    /// There is something to write.
+    /// Notified when there is something to write.
     work: Arc<Notify>,
     /// Something comes due before the timers wake by themselves.
     timer: Arc<Notify>,
 }
 
-/// A shard that is open.
+/// An open shard.
 #[derive(Clone)]
 pub struct Shard {
     inner: Arc<Inner>,
 }
 
 impl Shard {
-    /// Opens a shard: reads back every job that has not come to its end.
+    /// Opens a shard: reads back every job that has not ended.
     ///
     /// # Errors
-    /// `Unavailable` if the database does not answer, `Corrupt` for what can't be read, `Conflict` if it is another shard.
+    /// `Unavailable` if the database does not answer, `Corrupt` for unreadable data, `Conflict` if
+    /// it is another shard's.
     pub async fn open(parts: ShardParts) -> Result<Self> {
         let clock = Arc::new(Steady::new(parts.clock.clone()));
         let (db, apply_log) = (parts.db.clone(), parts.apply_log_on_close);
@@ -129,7 +130,7 @@ impl Shard {
         let machine = Machine::new(u64::from_le_bytes(seed));
         let mut state = State::new(machine, epoch);
         let Now { ms: now_ms, stepped_ms } = clock.now();
-        // Leases begin now: a step from before is nothing to them.
+        // Leases begin now, so an earlier step of the clock does not matter to them.
         state.machine.note_stepped(stepped_ms);
         let resumed = read_back(store, &mut state, now_ms).await?;
         let inner = Arc::new(Inner {
@@ -152,10 +153,10 @@ impl Shard {
         Ok(Self { inner })
     }
 
-    /// Closes the shard, also one that is out of service; everything that was answered is durable.
+    /// Closes the shard, also one out of service; everything that was answered is durable.
     ///
     /// # Errors
-    /// `Unavailable` if the database does not take what it still has.
+    /// `Unavailable` if the database does not take what the shard still has.
     pub async fn close(self) -> Result<()> {
         let inner = &self.inner;
         let mark = inner.pending(&inner.state.lock());
@@ -163,13 +164,13 @@ impl Shard {
         inner.take_out_of_service(&closed());
         let ended = match &durable {
             Ok(()) => inner.store.close(inner.descriptor).await,
-            // Its tasks end, and let go what they hold.
+            // The database's tasks end, and let go of their resources.
             Err(_) => inner.store.abandon().await,
         };
         durable.and(ended)
     }
 
-    /// Waits until the shard is out of service; says why.
+    /// Waits until the shard is out of service; gives the reason.
     pub async fn out_of_service(&self) -> Error {
         self.inner.failed().await
     }
@@ -179,7 +180,7 @@ fn closed() -> Error {
     Error::new(ErrorKind::Unavailable, "the shard is closed")
 }
 
-/// Everything that is not over; gives the jobs that workers have.
+/// Reads back everything that has not ended; gives the jobs that workers have.
 async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<HashSet<JobKey>> {
     let mut rates = store.rows(&[keys::RATE], None).await?;
     while let Some(Row { key, value, .. }) = rates.next().await? {
@@ -222,8 +223,8 @@ async fn read_back(store: &Store, state: &mut State, now_ms: u64) -> Result<Hash
     Ok(resumed)
 }
 
-/// What is known of a limit, or nothing if it is damaged: a shard that stays closed for it would be worse. One that is
-/// newer is not damaged.
+/// Gives a limit's row, or nothing if it is damaged: a shard that stays closed for it would be
+/// worse. A row of a newer version is not damaged.
 fn readable<T>(row: std::result::Result<T, FormatError>, limit: &LimitKey) -> Result<Option<T>> {
     match row {
         Ok(row) => Ok(Some(row)),
@@ -236,7 +237,7 @@ fn readable<T>(row: std::result::Result<T, FormatError>, limit: &LimitKey) -> Re
 }
 
 impl Inner {
-    /// What is known, at this time: a step of the clock is noted before anything goes by the new time.
+    /// Gives the state and the time. Notes a step of the clock before anything uses the new time.
     fn at_once(&self) -> (MutexGuard<'_, State>, u64) {
         let mut state = self.state.lock();
         let now = self.clock.now();
@@ -247,7 +248,7 @@ impl Inner {
         (state, now.ms)
     }
 
-    /// Something has changed: gives the batch that it is in.
+    /// Notes a change: gives the batch with it.
     fn changed(&self, state: &State) -> Mark {
         self.work.notify_one();
         if state.must_wake() {
@@ -256,12 +257,12 @@ impl Inner {
         state.batch.durable.mark()
     }
 
-    /// The batch with which everything is durable that has happened.
+    /// The batch that makes everything durable that has happened.
     fn pending(&self, state: &State) -> Mark {
         if state.batch.is_empty() { state.under_way.clone() } else { self.changed(state) }
     }
 
-    /// Waits for a batch; one that is on its way when the shard fails may stay so for ever.
+    /// Waits for a batch, or for the shard's failure: a batch on its way may then stay so for ever.
     async fn wait_durable(&self, mark: Mark) -> Result<()> {
         tokio::select! {
             biased;
@@ -271,25 +272,26 @@ impl Inner {
         }
     }
 
-    /// The shard is out of service from now on, unless it is already: whoever waits is told.
+    /// Takes the shard out of service, unless it is already; all waiting calls are told.
     fn take_out_of_service(&self, why: &Error) {
         self.failure.send_modify(|failure| {
             failure.get_or_insert_with(|| why.clone());
         });
         self.state.lock().fail(why.clone());
-        // The tasks end, and let go what they know.
+        // The tasks end, and let go of their memory.
         self.work.notify_one();
         self.timer.notify_one();
     }
 
-    /// Waits until the shard is out of service; says why.
+    /// Waits until the shard is out of service; gives the reason.
     async fn failed(&self) -> Error {
         let mut failure = self.failure.subscribe();
         let found = failure.wait_for(Option::is_some).await;
         found.ok().and_then(|failure| failure.clone()).unwrap_or_else(closed)
     }
 
-    /// What the database answers; a store that is away may keep it from answering for ever.
+    /// Gives the database's answer, unless the shard fails first: a store that is away may keep the
+    /// database from answering for ever.
     async fn read<T>(&self, asked: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             biased;
@@ -298,11 +300,11 @@ impl Inner {
         }
     }
 
-    /// Waits until there is room for so many bytes on their way; it is with the batch that they go with.
+    /// Waits for room for this many bytes on their way. The batch keeps the room.
     async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
         let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).saturating_add(1);
         let kib = kib.min(ON_ITS_WAY_KIB_MAX);
-        // Who waits lets others go first, also if there is nothing to wait for: what comes together would not stay so.
+        // Also yields if there is room: calls that come together would otherwise not stay together.
         if let Ok(room) = self.room.clone().try_acquire_many_owned(kib) {
             return Ok(room);
         }
@@ -327,7 +329,7 @@ impl Drop for Inner {
     }
 }
 
-/// Finds out that somebody else has opened the database, also while nothing is written.
+/// Notices that another node has opened the database, also while nothing is written.
 async fn watch_database(inner: Weak<Inner>, mut status: watch::Receiver<DbStatus>) {
     let closed = status.wait_for(|status| status.close_reason.is_some()).await;
     let Ok(reason) = closed.map(|status| status.close_reason) else { return };
@@ -343,7 +345,8 @@ async fn watch_database(inner: Weak<Inner>, mut status: watch::Receiver<DbStatus
     }
 }
 
-/// New ids are looked for in the database until this has ended, and for ever if it fails.
+/// Reads the ids of ended jobs. Until it has succeeded, the shard looks for new ids in the
+/// database.
 async fn learn_ended_ids(store: Store, mut failure: watch::Receiver<Option<Error>>) {
     tokio::select! {
         biased;
@@ -357,10 +360,10 @@ async fn learn_ended_ids(store: Store, mut failure: watch::Receiver<Option<Error
     }
 }
 
-/// The longest sleep of a shard's timers: the clock that they wait for may have been set meanwhile.
+/// Longest sleep of a shard's timers: the clock may be set meanwhile.
 const TIMER_WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// Sees to what happens by itself.
+/// Runs what comes due.
 async fn watch_timers(inner: Weak<Inner>) {
     loop {
         let Some(shard) = inner.upgrade() else { return };
@@ -380,7 +383,7 @@ async fn watch_timers(inner: Weak<Inner>) {
         };
         drop(shard);
         match wait {
-            // There is more to do; others have their turn first.
+            // There is more to do; other tasks have their turn first.
             Some(Duration::ZERO) => tokio::task::yield_now().await,
             Some(wait) => {
                 let _ = tokio::time::timeout(wait, timer.notified()).await;

@@ -1,21 +1,22 @@
-//! Places for new jobs: none is given twice for one hash, whatever a crash forgot.
+//! Places for new jobs. Must hold: no place is given twice for one hash, whatever a crash forgot.
 //!
-//! A place has the number of the shard's opening above, and a counter of the hash below. Each hash counts by itself, so
-//! that a tenant's jobs are neighbours in the database whoever else enqueues: reading ahead depends on it.
+//! A place has the number of the shard's opening above, and a counter of the hash below. Each hash
+//! has its own counter, so a tenant's jobs are neighbours in the database whatever other tenants
+//! enqueue. Reading ahead depends on it.
 
 use crate::hash::TenantHash;
 use crate::job::{Epoch, Seq};
 use std::collections::HashMap;
 
-/// Bits of a place that count jobs; those above are the opening's number.
+/// Bits of a place that count jobs; the bits above are the opening's number.
 const COUNTER_BITS: u32 = 40;
-/// Hashes whose counters are remembered; beyond it all go on from above the highest.
+/// Hashes whose counters are kept. Beyond it, all hashes go on above the highest counter.
 const HASHES_MAX: usize = 1 << 16;
 
-/// The next places of a shard that is open.
+/// The next places of an open shard.
 pub(super) struct Places {
     next: HashMap<TenantHash, u64>,
-    /// Where a hash begins that has no counter.
+    /// The first place of a hash without a counter.
     floor: u64,
     /// Above all places that were given.
     top: u64,
@@ -29,7 +30,7 @@ impl Places {
         Self { next: HashMap::new(), floor, top: floor, hashes_max: HASHES_MAX }
     }
 
-    /// A place that no job of this hash had.
+    /// Gives a place that no job of this hash had.
     pub(super) fn take(&mut self, hash: TenantHash) -> Seq {
         if self.next.len() >= self.hashes_max && !self.next.contains_key(&hash) {
             self.next.clear();

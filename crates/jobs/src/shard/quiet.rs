@@ -1,13 +1,13 @@
-//! What a shard does now and then, whatever else is written: deletions that only its log has go to its files, if they free
-//! much, and if much has expired since the files were made, they are told the time. Only then can a merge
-//! (`crate::reclaim`) take away what is gone.
+//! What a shard does now and then, whatever else is written. It moves deletions that only its log
+//! has to its files, if they free much. It tells the files the time, if much has expired since they
+//! were made. Only then can a merge (`crate::reclaim`) remove what is gone.
 
 use super::Inner;
 use crate::reclaim::{BYTES_MIN, QUIET_MS};
 use std::sync::Weak;
 use std::time::Duration;
 
-/// Looks every ten minutes whether there is much to win.
+/// Checks every ten minutes whether there is much to free.
 pub(super) async fn watch(inner: Weak<Inner>) {
     loop {
         tokio::time::sleep(Duration::from_millis(QUIET_MS)).await;
@@ -19,7 +19,7 @@ pub(super) async fn watch(inner: Weak<Inner>) {
         drop(shard);
         let has_much = store.freed_bytes() >= BYTES_MIN || store.expires_unseen();
         if has_much && let Err(error) = store.tell_files().await {
-            // It is tried again, unless the shard is out of service.
+            // The next round tries again, unless the shard is out of service.
             tracing::debug!(%error, "what is gone stays in the files of a shard");
         }
     }

@@ -1,5 +1,5 @@
-//! What a shard tells of its jobs. Everything that is told is durable, and nothing is missing that had happened
-//! before it was asked.
+//! Answers about a shard's jobs. Must hold: an answer tells only what is durable, and lacks nothing
+//! that happened before the call.
 
 use super::calls::no_job;
 use super::cursor::Cursor;
@@ -14,39 +14,40 @@ use crate::machine::{Counts, GroupCounts, Why};
 use crate::name::{Group, Tenant};
 use bytes::Bytes;
 
-/// The most jobs that one listing gives.
+/// The most jobs of one listing.
 pub const LISTED_MAX: usize = 1000;
-/// A listing ends beyond so many bytes of names, metadata and errors: it is to fit a message without payloads and results.
+/// Bytes of names, metadata and errors beyond which a listing ends: it must fit a message without
+/// payloads and results.
 const LISTED_BYTES_MAX: usize = 1 << 20;
-/// And beyond so many bytes of payloads and results, also of jobs that don't match.
+/// Bytes of payloads and results beyond which a listing ends, including jobs that don't match.
 const LISTED_CONTENT_BYTES_MAX: usize = 16 << 20;
-/// The most rows that one listing looks at: what does not match costs time too.
+/// The most rows that one listing reads: rows that don't match cost time too.
 const ROWS_MAX: usize = 10_000;
 
-/// Which jobs are wanted.
+/// The jobs that are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
-    /// Whose; all tenants' if none.
+    /// The jobs' tenant; all tenants if none.
     pub tenant: Option<Tenant>,
-    /// Of which task group.
+    /// The jobs' task group.
     pub group: Option<Group>,
-    /// In which state.
+    /// The jobs' state.
     pub state: Option<JobState>,
-    /// With this entry of metadata; needs a tenant.
+    /// An entry of the jobs' metadata; needs a tenant.
     pub metadata: Option<(String, String)>,
-    /// The value of the entry only begins so.
+    /// True if the entry's value is only a prefix.
     pub is_prefix: bool,
-    /// So many at most.
+    /// Largest number of jobs.
     pub limit: usize,
 }
 
 /// A part of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Jobs, in the order of their rows: by the tenant's hash, then by age; those that have come to their end after the
-    /// others, by name; by value and age if metadata were asked for.
+    /// Jobs in the order of their rows: by the tenant's hash, then by age; then ended jobs, by
+    /// name. By value and age if metadata were asked for.
     pub jobs: Vec<Job>,
-    /// Where it goes on, if it does. There may be more even if there are no jobs here.
+    /// The point where it goes on, if it does. There may be more even if this part has no jobs.
     pub next: Option<Cursor>,
 }
 
@@ -67,7 +68,7 @@ impl Query {
             && self.state.is_none_or(|state| job.state == state)
     }
 
-    /// What the keys begin with that are looked at, in their order.
+    /// Prefixes of the keys that are read, in their order.
     fn prefixes(&self) -> Vec<Vec<u8>> {
         if let (Some(tenant), Some(entry)) = (&self.tenant, &self.metadata) {
             return vec![keys::metadata_prefix(tenant, entry, self.is_prefix)];
@@ -88,12 +89,13 @@ impl Query {
 }
 
 impl Shard {
-    /// A job, as it was when everything was durable that happened before this call.
+    /// Gives a job as it was when everything was durable that happened before this call.
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`.
     pub async fn show(&self, tenant: &Tenant, job: &JobRef) -> Result<Job> {
-        // Where it is, before the wait: its record may say another moment later that it has ended.
+        // The key is taken before the wait: a moment later, the job's record may say that it has
+        // ended.
         let (mark, key) = {
             let state = self.inner.state.lock();
             state.check()?;
@@ -103,13 +105,13 @@ impl Shard {
         self.inner.find(tenant, job, key).await?.ok_or_else(|| no_job(tenant, job))
     }
 
-    /// What a job waits for now; nothing if a worker has it, or if it has come to its end.
+    /// Tells what a job waits for now; nothing if a worker has it or it has ended.
     pub fn why(&self, tenant: &Tenant, job: &JobRef) -> Option<Why> {
         let (state, _) = self.inner.at_once();
         state.machine.why(tenant, job)
     }
 
-    /// Jobs that match, from where a listing before ended.
+    /// Lists jobs that match, from the end of the previous part.
     ///
     /// # Errors
     /// `Invalid`, `Unavailable`.
@@ -148,12 +150,12 @@ impl Shard {
         Ok(listed)
     }
 
-    /// How many jobs there are that have not come to their end.
+    /// Numbers of jobs that have not ended.
     pub fn counts(&self) -> Counts {
         self.inner.state.lock().machine.counts()
     }
 
-    /// The same, by task group.
+    /// Numbers of jobs that have not ended, by task group.
     pub fn groups(&self) -> Vec<(Group, GroupCounts)> {
         self.inner.state.lock().machine.groups()
     }
@@ -165,7 +167,7 @@ impl Shard {
 }
 
 impl Inner {
-    /// A job, as its record says; with this identity, if that is known.
+    /// Reads a job's record; by its key, if that is known.
     pub(super) async fn find(
         &self,
         tenant: &Tenant,
@@ -188,9 +190,9 @@ impl Inner {
 
 /// Jobs that rows are, or point to.
 enum Listing {
-    /// Jobs that have not come to their end.
+    /// Jobs that have not ended.
     Active(Jobs),
-    /// Others.
+    /// Rows of other kinds.
     Rows(Rows),
 }
 
@@ -202,7 +204,8 @@ impl Listing {
         }
     }
 
-    /// The next job, with the key after which the listing goes on. No job if its time is over, or it has gone since.
+    /// Gives the next job, with the key after which the listing goes on. No job if the row has
+    /// expired, or the job is gone.
     async fn next(&mut self, inner: &Inner) -> Result<Option<(Bytes, Option<Job>)>> {
         let rows = match self {
             Self::Active(jobs) => {

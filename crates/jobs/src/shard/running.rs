@@ -1,20 +1,20 @@
-//! The records of jobs that workers have: what changes when an attempt ends is written whole, and is not read for it. As
-//! long as they fit: payloads of a megabyte each would take as much memory as there are workers. What is not kept is read
-//! again when it changes.
+//! The records of jobs that workers have: the end of an attempt writes a whole record, and need not
+//! read it first. Memory bounds them: payloads of a megabyte each would take as much memory as
+//! there are workers. A record that is not kept is read again when the job changes.
 
 use crate::job::{Job, JobKey};
 use std::collections::{HashMap, HashSet};
 
-/// Bytes of what is kept, of a shard: the records of some hundred thousand small jobs.
+/// Bytes of kept records of a shard: some hundred thousand small jobs.
 const BYTES_MAX: usize = 32 << 20;
-/// What a record takes besides what its owner and its workers gave it, bytes.
+/// Bytes of a record besides what its owner and its workers gave it.
 const RECORD_BYTES: usize = 256;
 
 /// Jobs that workers have.
 pub(super) struct Running {
     jobs: HashMap<JobKey, Job>,
     bytes: usize,
-    /// Those that are not kept.
+    /// Jobs that workers have, and whose records are not kept.
     let_go: HashSet<JobKey>,
 }
 
@@ -40,14 +40,14 @@ impl Running {
         }
     }
 
-    /// A job that is kept, and that is about to change.
+    /// Takes a kept job that is about to change.
     pub(super) fn take(&mut self, key: JobKey) -> Option<Job> {
         let job = self.jobs.remove(&key)?;
         self.bytes -= bytes_of(&job);
         Some(job)
     }
 
-    /// True for a job that is not kept, and that is about to change.
+    /// Notes that a job is about to change; true if its record is not kept though a worker has it.
     pub(super) fn take_let_go(&mut self, key: JobKey) -> bool {
         self.let_go.remove(&key)
     }

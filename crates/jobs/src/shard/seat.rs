@@ -1,5 +1,5 @@
-//! A worker's seat: how many jobs it would take, and where they are sent. A worker sits at every shard at once, and
-//! what one of them gives it, the others don't.
+//! A worker's seat: the number of jobs that it would take, and where they are sent. A worker sits
+//! at every shard at once, and the seats share its credits.
 
 use super::budget::{Budget, OnItsWay};
 use crate::job::{Job, Lease, Ticket};
@@ -13,43 +13,43 @@ use tokio::sync::mpsc;
 /// A job that a worker has.
 #[derive(Debug, Clone)]
 pub struct Leased {
-    /// What the worker shows.
+    /// The lease that the worker shows.
     pub lease: Lease,
-    /// Until when, without a sign of life, milliseconds since 1970.
+    /// Time when the lease ends without a heartbeat, milliseconds since 1970.
     pub expires_ms: u64,
     /// The job.
     pub job: Job,
-    /// What it takes of the node's budget while it is on its way.
+    /// The job's share of the node's budget while it is on its way.
     pub on_its_way: Arc<OnItsWay>,
 }
 
 impl Leased {
-    /// What the worker shows.
+    /// The ticket that the worker shows.
     pub fn ticket(&self) -> Ticket {
         let spec = &self.job.spec;
         Ticket { lease: self.lease, tenant: spec.tenant.clone(), id: spec.id.clone() }
     }
 }
 
-/// What a worker is told.
+/// A message to a worker.
 #[derive(Debug)]
 pub enum Told {
-    /// A job is its own.
+    /// The worker has this job.
     Leased(Box<Leased>),
-    /// Somebody wants this work stopped.
+    /// The worker is to stop this work.
     Cancel(Ticket),
-    /// A job of so many bytes that was to be its own ended before it could be told: the credit was for nothing.
+    /// A job of this many bytes ended before the worker could be told: the credit was used in vain.
     Missed(u32),
     /// The node's budget was spent when there may have been work: the worker waits for room.
     NoRoom,
 }
 
-/// What is known of when a worker begins a job.
+/// The sign that a worker begins a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begins {
     /// It may have begun as soon as it was told.
     WhenTold,
-    /// It promises a sign of life before it begins: a lease that ends without one was never begun.
+    /// It promises a heartbeat before it begins: a lease that ends without one was never begun.
     WithBeat,
 }
 
@@ -57,18 +57,20 @@ pub enum Begins {
 #[derive(Debug)]
 struct Left {
     credits: u32,
-    /// A lease of its has run out, and nothing was heard of it since: its credits are for nobody, until it is heard.
+    /// True if one of its leases has run out and it has said nothing since: its credits don't count
+    /// until it does.
     is_silent: bool,
-    /// The node's budget was spent when there may have been work.
+    /// True if the node's budget was spent when there may have been work.
     is_hungry: bool,
-    /// Until it has heard of some, bytes; less than none if the last job was larger than what was left.
+    /// Bytes until the worker has received some; below zero if the last job was larger than what
+    /// was left.
     bytes: i64,
 }
 
-/// What is on its way to a worker at once, but for the last job, bytes of what the jobs' owners gave them.
+/// Bytes on their way to a worker at once, without the last job, as the jobs' owners gave them.
 pub const ON_ITS_WAY_BYTES: u32 = 2 << 20;
 
-/// Where a worker waits for work.
+/// The point where a worker waits for work.
 #[derive(Debug)]
 pub struct Seat {
     number: u64,
@@ -83,13 +85,13 @@ pub struct Seat {
     to: mpsc::UnboundedSender<(u32, Told)>,
 }
 
-/// What a worker is told, with the number of the shard that says so. No more jobs than there are credits.
+/// Messages to a worker, each with its shard's number. No more jobs than there are credits.
 pub type Tidings = mpsc::UnboundedReceiver<(u32, Told)>;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Seat {
-    /// A seat at each of so many shards, with shared credits.
+    /// Makes a seat at each of this many shards, with shared credits.
     pub fn at_all(
         shards: u32,
         group: &Group,
@@ -120,37 +122,37 @@ impl Seat {
         (seats.collect(), tidings)
     }
 
-    /// Tells one seat from another.
+    /// Number that tells one seat from another.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// What work is asked for.
+    /// The task group.
     pub(super) fn group(&self) -> &Group {
         &self.group
     }
 
-    /// Who asks.
+    /// The worker.
     pub(super) fn worker(&self) -> &Worker {
         &self.worker
     }
 
-    /// It says of each job that it begins.
+    /// True if the worker sends a heartbeat before it begins a job.
     pub(super) fn says_when_it_begins(&self) -> bool {
         self.begins == Begins::WithBeat
     }
 
-    /// The worker can still be told.
+    /// True if the worker can still be told.
     pub(super) fn is_taken(&self) -> bool {
         !self.to.is_closed()
     }
 
-    /// A lease of the worker has run out: it gets no more until it is heard.
+    /// Notes that a lease of the worker has run out: it gets no more jobs until it says something.
     pub(super) fn note_silent(&self) {
         self.left.lock().is_silent = true;
     }
 
-    /// The worker has said something. True if it had been silent.
+    /// Notes that the worker has said something. True if it had been silent.
     pub fn note_heard(&self) -> bool {
         std::mem::take(&mut self.left.lock().is_silent)
     }
@@ -160,18 +162,19 @@ impl Seat {
         self.left.lock().is_hungry
     }
 
-    /// The worker looks for work again.
+    /// Lets the worker look for work again.
     pub(crate) fn look_again(&self) {
         self.left.lock().is_hungry = false;
     }
 
-    /// The worker would take so many more.
+    /// Adds credits: the worker would take this many jobs more.
     pub fn add_credits(&self, more: u32) {
         let mut left = self.left.lock();
         left.credits = left.credits.saturating_add(more);
     }
 
-    /// The worker has heard of a job of so many bytes. True if it could get no other until now.
+    /// Notes that the worker has received a job of this many bytes. True if it could get no other
+    /// until now.
     pub fn add_bytes(&self, more: usize) -> bool {
         let mut left = self.left.lock();
         let was_full = left.bytes <= 0;
@@ -179,18 +182,19 @@ impl Seat {
         was_full && left.bytes > 0
     }
 
-    /// How many jobs the worker would take.
+    /// The number of jobs that the worker would take.
     pub fn credits(&self) -> u32 {
         self.left.lock().credits
     }
 
-    /// Takes back all that is left; says how many.
+    /// Takes back all credits that are left; gives their number.
     pub fn take_credits(&self) -> u32 {
         std::mem::take(&mut self.left.lock().credits)
     }
 
-    /// Uses a credit if there is work; `None` if the worker has gone or takes no more, or the node's budget is spent. Other shards wait meanwhile:
-    /// one that saw no credit while this looks in vain would forget a worker that has one.
+    /// Uses a credit if there is work. `None` if the worker has gone, takes no more, or the node's
+    /// budget is spent. Other shards wait meanwhile: a shard that saw no credit during a look in
+    /// vain would forget a worker that has one.
     pub(super) fn offer(
         &self,
         work: impl FnOnce() -> Option<Granted>,
@@ -200,7 +204,7 @@ impl Seat {
             return None;
         }
         if self.budget.is_spent() {
-            // The worker's task may sleep, and must know that it has lost its place.
+            // The worker's task may sleep, and must know that it is no longer in the queue.
             if !std::mem::replace(&mut left.is_hungry, true) {
                 let _ = self.tell(Told::NoRoom);
             }
@@ -214,7 +218,7 @@ impl Seat {
         }))
     }
 
-    /// Tells the worker; false if it has gone.
+    /// Sends a message to the worker; false if it has gone.
     pub(super) fn tell(&self, told: Told) -> bool {
         self.to.send((self.shard, told)).is_ok()
     }

@@ -1,4 +1,5 @@
-//! What a shard knows, behind one short lock: the machine, what has changed since it was last written, and who waits.
+//! The state of a shard, behind one short lock: the machine, the changes since the last write, and
+//! the waiting calls and workers.
 
 use super::awaited::Awaiting;
 use super::budget::OnItsWay;
@@ -18,10 +19,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Jobs that are given out before others have their turn.
+/// Jobs that are given out before other tasks have their turn.
 pub(crate) const GIVEN_AT_ONCE: u32 = 1024;
 
-/// A lease that is told of when it is durable.
+/// A lease whose worker is told when it is durable.
 pub(super) struct Delivery {
     pub(super) granted: Granted,
     pub(super) on_its_way: OnItsWay,
@@ -31,14 +32,14 @@ pub(super) struct Delivery {
 /// Changes that become durable together.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// Changes, by job, in the order in which they happened.
+    /// Changes by job, in the order in which they happened.
     pub(super) edits: BTreeMap<JobKey, Vec<Edit>>,
-    /// Other rows that are written, or deleted.
+    /// Other rows to write, or to delete.
     pub(super) rows: BTreeMap<Vec<u8>, Option<Bytes>>,
     pub(super) deliveries: Vec<Delivery>,
-    /// Who waits for it.
+    /// The calls that wait for it.
     pub(super) durable: Pending,
-    /// What it takes of the room for new jobs.
+    /// Its share of the room for new jobs.
     pub(super) room: Vec<OwnedSemaphorePermit>,
 }
 
@@ -59,7 +60,7 @@ pub struct Totals {
     pub succeeded: u64,
     /// Jobs that failed for good.
     pub failed: u64,
-    /// Jobs that were called off.
+    /// Jobs that were cancelled.
     pub cancelled: u64,
     /// Attempts that are followed by another.
     pub retried: u64,
@@ -68,7 +69,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Both.
+    /// Adds two totals.
     pub(crate) fn and(self, more: Self) -> Self {
         Self {
             enqueued: self.enqueued + more.enqueued,
@@ -85,31 +86,31 @@ impl Totals {
 /// A job's name within the shard.
 pub(super) type Called = (Tenant, JobRef);
 
-/// What a shard knows.
+/// The state of a shard.
 pub(super) struct State {
     pub(super) machine: Machine,
-    /// What has changed since the batch before.
+    /// Changes since the previous batch.
     pub(super) batch: Batch,
-    /// The batch before, which is being written, or was.
+    /// The previous batch, which is being written or was.
     pub(super) under_way: Mark,
     /// Places for new jobs.
     places: Places,
-    /// Jobs that somebody is looking for in the database, to decide about them.
+    /// Jobs that a call is looking for in the database, to decide about them.
     pub(super) checking: HashSet<Called>,
-    /// Jobs that have come to their end, and whose records do not say so yet.
+    /// Jobs that have ended, and whose records do not say so yet.
     pub(super) ending: HashMap<Called, JobKey>,
-    /// Jobs that had come to their end and are deleted, and whose records are still there.
+    /// Jobs that had ended and are deleted, and whose records are still there.
     pub(super) leaving: HashMap<Called, JobKey>,
     waiters: HashMap<Group, VecDeque<Arc<Seat>>>,
-    /// The numbers of those.
+    /// Numbers of the seats in `waiters`.
     waiting: HashSet<u64>,
-    /// Who has which job.
+    /// For each job, the seat of the worker that has it.
     holders: HashMap<JobKey, Arc<Seat>>,
-    /// Leases that nobody was told of: their time has not begun.
+    /// Leases whose workers were not told: their time has not begun.
     untold: BTreeSet<Lease>,
-    /// Leases of workers that promise a sign of life before they begin, and have given none.
+    /// Leases of workers that promise a heartbeat before they begin, and have sent none.
     unbegun: BTreeSet<Lease>,
-    /// Who wants to know how a job ends.
+    /// The calls that wait for jobs to end.
     pub(super) awaiting: Awaiting,
     pub(super) totals: Totals,
     /// When the shard's timers wake by themselves, milliseconds since 1970; never if there are none.
@@ -146,7 +147,7 @@ impl State {
         self.failure.clone().map_or(Ok(()), |why| Err(why.passing()))
     }
 
-    /// Takes the shard out of service: whoever waits is let go.
+    /// Takes the shard out of service, and lets all waiting calls and workers go.
     pub(super) fn fail(&mut self, error: Error) {
         self.failure.get_or_insert(error);
         self.waiters.clear();
@@ -158,7 +159,7 @@ impl State {
         self.batch = Batch::default();
     }
 
-    /// The identity of a job that has not come to its end.
+    /// The key of a job that has not ended.
     pub(super) fn key(&self, tenant: &Tenant, job: &JobRef) -> Result<JobKey> {
         self.machine.key_of(tenant, job).ok_or_else(|| {
             let detail = format!("tenant {tenant} has no job {job} that waits or runs");
@@ -166,13 +167,13 @@ impl State {
         })
     }
 
-    /// The identity of a job whose record does not say yet that it has come to its end.
+    /// The key of a job whose record does not say yet that it has ended.
     pub(super) fn key_or_ending(&self, tenant: &Tenant, job: &JobRef) -> Option<JobKey> {
         let ending = || self.ending.get(&(tenant.clone(), job.clone())).copied();
         self.machine.key_of(tenant, job).or_else(ending)
     }
 
-    /// What has gathered, if anything has: it is written now.
+    /// Takes the changes that have gathered, if there are any, to write them.
     pub(super) fn take_batch(&mut self) -> Option<Batch> {
         if self.batch.is_empty() {
             return None;
@@ -189,7 +190,7 @@ impl State {
         self.batch.edits.entry(job).or_default().push(edit);
     }
 
-    /// Takes a job at the next place: one that waits, or, imported, one that has come to its end.
+    /// Takes a job at the next place: one that waits, or an imported one that has ended.
     pub(super) fn take(&mut self, mut job: Job, now_ms: u64) -> Result<JobRef> {
         let hash = TenantHash::of(&job.spec.tenant);
         job.seq = self.places.take(hash);
@@ -207,7 +208,7 @@ impl State {
         Ok(name)
     }
 
-    /// An attempt is over, and the machine has said what comes next.
+    /// Notes the end of an attempt; the machine has said what comes next.
     pub(super) fn end_attempt(
         &mut self,
         lease: Lease,
@@ -240,17 +241,17 @@ impl State {
         }
     }
 
-    /// The worker of a job is told to stop.
+    /// Tells a job's worker to stop.
     pub(super) fn tell_cancel(&self, job: JobKey) {
         let lease = self.machine.lease_of(job);
         let ticket = lease.and_then(|lease| self.machine.ticket(lease));
         if let (Some(seat), Some(ticket)) = (self.holders.get(&job), ticket) {
-            // One that has gone is found out when its lease is over.
+            // The end of the lease shows that a worker has gone.
             let _ = seat.tell(Told::Cancel(ticket));
         }
     }
 
-    /// A worker that was to get a job has gone: it is the next one's.
+    /// Gives a job back whose worker has gone: the next worker gets it.
     pub(super) fn give_back(&mut self, lease: Lease, now_ms: u64) {
         let called = self.machine.called(lease);
         if let Ok(next) = self.machine.report(lease, Report::Returned, now_ms) {
@@ -259,13 +260,14 @@ impl State {
         }
     }
 
-    /// A sign of life: if it is the first, the worker begins.
+    /// Takes a heartbeat; the first one begins the attempt.
     pub(super) fn heartbeat(&mut self, lease: Lease, now_ms: u64) -> Result<Beat> {
         self.unbegun.remove(&lease);
         self.machine.heartbeat(lease, now_ms)
     }
 
-    /// The worker of a lease is told now: its time begins. Says when it is over, unless it is already.
+    /// Begins a lease: its worker is told now. Gives the time of its end, unless it has ended
+    /// already.
     pub(super) fn begin_lease(&mut self, lease: Lease, now_ms: u64) -> Option<u64> {
         self.untold.remove(&lease);
         self.machine.begin_told(lease, now_ms).ok()
@@ -279,7 +281,7 @@ impl State {
             if untold.contains(&lease) {
                 return Hold::Untold;
             }
-            // One that has gone may have begun before.
+            // A worker that has gone may have begun before.
             let is_there = || holders.get(&lease.key()).is_some_and(|seat| seat.is_taken());
             if unbegun.contains(&lease) && is_there() { Hold::Unbegun } else { Hold::Begun }
         };
@@ -312,8 +314,8 @@ impl State {
         next_ms.is_some_and(|next_ms| self.wake_ms.is_none_or(|wake_ms| next_ms < wake_ms))
     }
 
-    /// A worker waits from now on, if it did not. So many jobs are given out at once, and no more than
-    /// [`GIVEN_AT_ONCE`]; says how many were.
+    /// Lets a worker wait from now on, if it did not. Gives out at most `most` jobs and at most
+    /// [`GIVEN_AT_ONCE`]; gives their number.
     pub(super) fn seat(&mut self, seat: &Arc<Seat>, most: u32, now_ms: u64) -> u32 {
         if self.waiting.insert(seat.number()) {
             self.waiters.entry(seat.group().clone()).or_default().push_back(seat.clone());
@@ -321,7 +323,7 @@ impl State {
         self.serve_some(seat.group(), most.min(GIVEN_AT_ONCE), now_ms)
     }
 
-    /// A worker waits no more.
+    /// Lets a worker wait no more.
     pub(super) fn unseat(&mut self, seat: &Seat) {
         if !self.waiting.remove(&seat.number()) {
             return;
@@ -334,8 +336,7 @@ impl State {
         }
     }
 
-    /// Gives work to those who wait for it, wherever there may be some that there was not: a part of it, if it is much. A
-    /// tick goes on.
+    /// Gives new work to waiting workers: a part of it if it is much. A tick goes on.
     pub(super) fn dispatch(&mut self, now_ms: u64) {
         let mut most = GIVEN_AT_ONCE;
         for group in self.machine.take_touched() {
@@ -343,8 +344,8 @@ impl State {
         }
     }
 
-    /// Gives so many jobs of a task group at most to those who wait for them; says how many. If there may be more, a tick
-    /// goes on.
+    /// Gives at most `most` jobs of a task group to waiting workers; gives their number. If there
+    /// may be more, a tick goes on.
     pub(super) fn serve(&mut self, group: &Group, most: u32, now_ms: u64) -> u32 {
         let given = self.serve_some(group, most, now_ms);
         if given == most {
@@ -353,7 +354,7 @@ impl State {
         given
     }
 
-    /// Gives work of a task group to those who wait for it, in turns: so many jobs at most; says how many were given.
+    /// Gives at most `most` jobs of a task group to waiting workers, in turns; gives their number.
     fn serve_some(&mut self, group: &Group, most: u32, now_ms: u64) -> u32 {
         let Some(waiters) = self.waiters.get_mut(group) else { return 0 };
         let mut given = 0;

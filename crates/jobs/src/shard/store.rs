@@ -23,12 +23,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long jobs are kept that have come to their end.
+/// Time for which ended jobs are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Those that succeeded or were called off, milliseconds.
+    /// Time for jobs that succeeded or were cancelled, milliseconds.
     pub done_ms: u64,
-    /// Dead letters, milliseconds.
+    /// Time for dead letters, milliseconds.
     pub failed_ms: u64,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Store {
     retention: Retention,
     ended_ids: Arc<EndedIds>,
     apply_log_on_close: bool,
-    /// What was deleted since the files had all deletions, bytes of jobs.
+    /// Bytes of jobs that were deleted since the files last had all deletions.
     freed_bytes: Arc<AtomicU64>,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Store {
 #[derive(Default)]
 pub(super) struct Changes {
     batch: WriteBatch,
-    /// What is deleted, bytes of jobs.
+    /// Bytes of jobs that are deleted.
     freed_bytes: usize,
 }
 
@@ -104,7 +104,7 @@ impl Store {
         Ok(rows.next().await.map_err(failed)?.is_some())
     }
 
-    /// A job, wherever it stands. One that is in neither place may just have gone back to the first.
+    /// Reads a job, active or ended. One that is neither may just have been restarted.
     pub(super) async fn job(
         &self,
         key: JobKey,
@@ -122,19 +122,20 @@ impl Store {
         Ok(self.active_job(key).await?.filter(is_it))
     }
 
-    /// A job that has not come to its end, with its lease if a worker has it.
+    /// Reads a job that has not ended, with its lease if a worker has it.
     pub(super) async fn active_job(&self, key: JobKey) -> Result<Option<Job>> {
         let rows = self.rows(&keys::active(key), None).await?;
         Ok(Jobs::new(rows).next().await?.map(|(_, job)| job))
     }
 
-    /// The record of a job that waits.
+    /// Reads the record of a waiting job.
     pub(super) async fn waiting_job(&self, key: JobKey) -> Result<Option<Job>> {
         self.get_job(&keys::active(key)).await
     }
 
-    /// Jobs of one hash at these places that have not come to their end, oldest first. It costs as much as there are
-    /// places, also where everything has come to its end: what was deleted is passed over row by row.
+    /// Reads jobs of one hash at these places that have not ended, oldest first. Costs as much as
+    /// there are places, also if all jobs have ended: the database passes over deleted rows one by
+    /// one.
     pub(super) async fn active_in(&self, places: Range<JobKey>) -> Result<Jobs> {
         let options = ScanOptions { read_ahead_bytes: AHEAD_BYTES, ..durable() };
         let range = keys::active(places.start)..keys::active(places.end);
@@ -142,7 +143,7 @@ impl Store {
         Ok(Jobs::new(self.rows_of(rows)))
     }
 
-    /// A job that has come to its end.
+    /// Reads an ended job.
     pub(super) async fn ended_job(&self, tenant: &Tenant, name: &JobRef) -> Result<Option<Job>> {
         self.get_job(&keys::ended(tenant, name)).await
     }
@@ -151,20 +152,21 @@ impl Store {
         self.get(key).await?.map(|bytes| Job::decode(&bytes)).transpose()
     }
 
-    /// A row. What is written and not yet durable is not seen: nobody may be told what a crash would undo.
+    /// Reads a row. Does not see what is not yet durable: a crash would undo what a caller was
+    /// told.
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         let options = ReadOptions::default().with_durability_filter(DurabilityLevel::Remote);
         let found = self.db.get_key_value_with_options(key, &options).await.map_err(failed)?;
         Ok(found.filter(|row| is_kept(row, self.clock.now_ms())).map(|row| row.value))
     }
 
-    /// True if a job of this name has come to its end.
+    /// True if a job of this name has ended.
     pub(super) async fn has_ended(&self, tenant: &Tenant, name: &JobRef) -> Result<bool> {
         let key = keys::ended(tenant, name);
         Ok(self.ended_ids.may_have(&key) && self.get(&key).await?.is_some())
     }
 
-    /// Learns which jobs have come to their end, so that not every new id is looked for in the files.
+    /// Learns the names of ended jobs, so that not every new id is looked for in the files.
     pub(super) async fn learn_ended_ids(&self) -> Result<()> {
         let rows = self.db.scan_prefix_with_options([keys::ENDED], .., &in_one_go()).await;
         let mut rows = self.rows_of(rows.map_err(failed)?);
@@ -193,13 +195,13 @@ impl Store {
         Rows { rows, clock: self.clock.clone() }
     }
 
-    /// All jobs that have not come to their end, oldest first.
+    /// Reads all jobs that have not ended, oldest first.
     pub(super) async fn active(&self) -> Result<Jobs> {
         let rows = self.db.scan_prefix_with_options([keys::ACTIVE], .., &in_one_go()).await;
         Ok(Jobs::new(self.rows_of(rows.map_err(failed)?)))
     }
 
-    /// Puts a job where it belongs, and takes away what it was.
+    /// Writes a job's rows, and deletes its previous ones.
     pub(super) fn put(&self, changes: &mut Changes, written: &Written) {
         let (batch, job, key) = (&mut changes.batch, &written.now, written.now.key());
         let is_active = !job.state.is_final() && !written.is_gone;
@@ -250,7 +252,7 @@ impl Store {
         }
     }
 
-    /// Rows whose keys begin with `prefix`, from after `after` on, in their order.
+    /// Reads rows whose keys begin with `prefix`, after `after`, in their order.
     pub(super) async fn rows(&self, prefix: &[u8], after: Option<&[u8]>) -> Result<Rows> {
         let rest = after.and_then(|after| after.strip_prefix(prefix)).map(<[u8]>::to_vec);
         let from = rest.map_or(Bound::Unbounded, |rest| Bound::Excluded(Bytes::from(rest)));
@@ -259,7 +261,7 @@ impl Store {
         Ok(self.rows_of(rows.map_err(failed)?))
     }
 
-    /// Makes changes, all or none. They are seen at once, and durable after [`Store::sync`].
+    /// Makes changes, all or none. They are visible at once, and durable after [`Store::sync`].
     pub(super) async fn write(&self, changes: Changes) -> Result<()> {
         if !changes.batch.is_empty() {
             self.freed_bytes.fetch_add(changes.freed_bytes as u64, Ordering::Relaxed);
@@ -268,18 +270,19 @@ impl Store {
         Ok(())
     }
 
-    /// What was deleted since the files had all deletions, bytes of jobs.
+    /// Bytes of jobs that were deleted since the files last had all deletions.
     pub(super) fn freed_bytes(&self) -> u64 {
         self.freed_bytes.load(Ordering::Relaxed)
     }
 
-    /// True if the files have much that has expired, and a merge would not know what time it is.
+    /// True if the files have much that has expired, and a merge would not know the time.
     pub(super) fn expires_unseen(&self) -> bool {
         let manifest = self.db.manifest();
         reclaim::expires_unseen(&manifest, self.clock.now_ms(), self.retention.done_ms)
     }
 
-    /// Everything that was written goes to the files, with a row of now that says nothing: so they tell the time.
+    /// Moves everything that was written to the files. Adds a row of now that says nothing, so that
+    /// the files tell the time.
     pub(super) async fn tell_files(&self) -> Result<()> {
         let freed_bytes = self.freed_bytes();
         let mut changes = Changes::default();
@@ -290,7 +293,7 @@ impl Store {
         Ok(())
     }
 
-    /// Everything that was written is durable.
+    /// Makes everything durable that was written.
     pub(super) async fn sync(&self) -> Result<()> {
         self.flush(FlushType::Wal).await
     }
@@ -299,7 +302,8 @@ impl Store {
         self.db.flush_with_options(FlushOptions { flush_type }).await.map_err(failed)
     }
 
-    /// Closes the database; everything that was written is durable. If its log is applied, another log may follow.
+    /// Closes the database; everything that was written is durable. If its log is applied, another
+    /// log may follow.
     pub(super) async fn close(&self, descriptor: Descriptor) -> Result<()> {
         if !self.apply_log_on_close {
             return self.close_with(Some(FlushType::Wal)).await;
@@ -323,21 +327,21 @@ impl Store {
     }
 }
 
-/// True until a row's time is over. SlateDB shows it until its file is merged.
+/// True until a row has expired. SlateDB shows it until its file is merged.
 fn is_kept(row: &KeyValue, now_ms: u64) -> bool {
     let expires_ms = row.expire_ts.and_then(|expires_ms| u64::try_from(expires_ms).ok());
     expires_ms.is_none_or(|expires_ms| now_ms < expires_ms)
 }
 
-/// For rows that do not expire, whatever SlateDB is told of others.
+/// For rows that do not expire, whatever SlateDB's default is.
 fn for_ever() -> PutOptions {
     PutOptions { ttl: Ttl::NoExpiry }
 }
 
-/// How much is asked for at once by who reads on, bytes.
+/// Bytes that a read in order asks for at once.
 const AHEAD_BYTES: usize = 256 << 10;
 
-/// What is read at most to learn the ids of jobs that have come to their end, bytes: a start must not read for hours.
+/// Bytes that are read at most to learn the ids of ended jobs: a start must not read for hours.
 const LEARNED_BYTES_MAX: usize = 4 << 30;
 
 /// So many of these bytes are read as soon as a shard is open.
@@ -350,12 +354,12 @@ fn durable() -> ScanOptions {
     ScanOptions::default().with_durability_filter(DurabilityLevel::Remote)
 }
 
-/// For reading much in order: far ahead, and without driving from memory what is asked for again.
+/// For reading much in order: far ahead, and without pushing other blocks out of memory.
 fn in_one_go() -> ScanOptions {
     ScanOptions { read_ahead_bytes: 4 << 20, max_fetch_tasks: 4, cache_blocks: false, ..durable() }
 }
 
-/// A job's record, if it is another, and its lease.
+/// Writes a job's record, if it has changed, and its lease.
 fn put_active(batch: &mut WriteBatch, key: JobKey, written: &Written) {
     if written.is_changed {
         batch.put_with_options(keys::active(key), written.now.encode(), &for_ever());
@@ -379,7 +383,7 @@ fn each_entry(job: &Job, mut each: impl FnMut(Vec<u8>)) {
 }
 
 impl Changes {
-    /// A row is this, or gone.
+    /// Sets a row, or deletes it.
     pub(super) fn set(&mut self, key: Vec<u8>, value: Option<Bytes>) {
         match value {
             Some(value) => self.batch.put_with_options(key, value, &for_ever()),
@@ -388,7 +392,7 @@ impl Changes {
     }
 }
 
-/// Jobs that have not come to their end, one after the other, each with its lease if a worker has it.
+/// Jobs that have not ended, one after the other, each with its lease if a worker has it.
 pub(super) struct Jobs {
     rows: Rows,
     /// The row after the last job's.
@@ -405,7 +409,7 @@ pub(super) struct Rows {
 pub(super) struct Row {
     pub(super) key: Bytes,
     pub(super) value: Bytes,
-    /// Its time is not over.
+    /// True if the row has not expired.
     pub(super) is_kept: bool,
 }
 

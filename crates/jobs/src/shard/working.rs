@@ -1,4 +1,4 @@
-//! What workers say to a shard.
+//! The calls of a shard's workers.
 
 use super::durable::Mark;
 use super::seat::Seat;
@@ -12,10 +12,10 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use std::sync::Arc;
 
-/// What a worker says of an attempt that is over.
+/// What a worker reports of an attempt that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Done; with what came out.
+    /// Done, with a result.
     Succeeded(Bytes),
     /// Not done.
     Failed(JobError),
@@ -43,8 +43,8 @@ impl Outcome {
 }
 
 impl Shard {
-    /// A worker waits for work: as much as it has credits for. Said again when it has more. So many jobs are given out at
-    /// once; says how many were.
+    /// Lets a worker wait for work, as much as it has credits for. The worker calls again when it
+    /// has more. Gives out at most `most` jobs at once; gives their number.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -56,12 +56,12 @@ impl Shard {
         Ok(given)
     }
 
-    /// A worker waits no more. What was given to it is still on its way.
+    /// Lets a worker wait no more. Jobs that were given to it are still on their way.
     pub fn unseat(&self, seat: &Seat) {
         self.inner.state.lock().unseat(seat);
     }
 
-    /// A worker that was to get a job has gone: it is the next one's.
+    /// Gives a job back whose worker has gone: the next worker gets it.
     pub fn give_back(&self, lease: Lease) {
         let (mut state, now_ms) = self.inner.at_once();
         if state.check().is_ok() {
@@ -70,33 +70,33 @@ impl Shard {
         }
     }
 
-    /// A sign of life.
+    /// Takes a heartbeat.
     ///
     /// # Errors
-    /// `LeaseLost` if somebody else has the job, or nobody.
+    /// `LeaseLost` if the lease no longer holds.
     pub fn heartbeat(&self, lease: Lease) -> Result<Beat> {
         let (mut state, now_ms) = self.inner.at_once();
         state.check()?;
         state.heartbeat(lease, now_ms)
     }
 
-    /// How an attempt ended. Said again, it is answered the same.
+    /// Takes the outcome of an attempt. Repeated, it gets the first answer.
     ///
     /// # Errors
-    /// `LeaseLost` if somebody else has the job, or nobody; `Invalid` for a result that is too large, or is none for a
-    /// limit; `Unavailable`.
+    /// `LeaseLost` if the lease no longer holds; `Invalid` for a result that is too large, or is no
+    /// number for a limit; `Unavailable`.
     pub async fn report(&self, ticket: Ticket, outcome: Outcome) -> Result<Next> {
         let mut said = self.report_all(vec![(ticket, outcome)]).await;
         said.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "nothing was said")))
     }
 
-    /// The same of many, each by itself, one after the other.
+    /// Takes the outcomes of many attempts, each by itself, one after the other.
     pub async fn report_all(&self, reports: Vec<(Ticket, Outcome)>) -> Vec<Result<Next>> {
         let Ended { mut said, refused, mark } = self.inner.end_attempts(reports);
         if let Some(mark) = mark
             && let Err(why) = self.inner.wait_durable(mark).await
         {
-            // It may have happened or not.
+            // The report may have happened or not.
             said.iter_mut().filter(|said| said.is_ok()).for_each(|said| *said = Err(why.clone()));
         }
         let before = refused.into_iter().map(async |(at, ticket, ending)| {
@@ -114,22 +114,22 @@ impl Shard {
     }
 }
 
-/// Reports that are decided before others have their turn.
+/// Reports that are decided before other tasks have their turn.
 const ENDED_AT_ONCE: usize = 256;
-/// Reports that are looked for among those that were made before, at once.
+/// Reports that are looked up concurrently among earlier ones.
 const LOOKED_UP_AT_ONCE: usize = 64;
 
-/// What is made of reports at first.
+/// The first answer to reports.
 struct Ended {
     said: Vec<Result<Next>>,
-    /// Those whose leases don't hold, by their places: they may have been reported before.
+    /// Reports whose leases don't hold, by their indexes: they may be repeated.
     refused: Vec<(usize, Ticket, Ending)>,
-    /// The batch with which it is durable, if anything has changed.
+    /// The batch that makes it durable, if anything has changed.
     mark: Option<Mark>,
 }
 
 impl Known {
-    /// An attempt is over. How it ended is given back if its lease does not hold.
+    /// Takes the end of an attempt. Gives the ending back if its lease does not hold.
     fn report(
         &mut self,
         lease: Lease,
@@ -151,7 +151,7 @@ impl Known {
     }
 }
 
-/// What a report means if the job refreshes a limit.
+/// The meaning of a report if the job refreshes a limit.
 fn as_refresh(
     state: &mut Known,
     called: Option<&Called>,
@@ -167,7 +167,7 @@ fn as_refresh(
         (Some((tenant, limit)), Ending::Succeeded(result), _) => {
             state.refresh(tenant, &limit, result, now_ms)?
         }
-        // The next worker may do better, and somebody has to.
+        // The next worker may do better, and the limit needs a number.
         (Some((tenant, limit)), Ending::Failed(_), _)
             if state.machine.floating(tenant, &limit).is_some() =>
         {
@@ -183,7 +183,7 @@ impl Inner {
             Ended { said: Vec::with_capacity(reports.len()), refused: Vec::new(), mark: None };
         let mut reports = reports.into_iter();
         while reports.len() > 0 {
-            // Others come in between.
+            // Other calls come in between.
             let (mut state, now_ms) = self.at_once();
             let mut has_changed = false;
             for (ticket, outcome) in reports.by_ref().take(ENDED_AT_ONCE) {
@@ -204,7 +204,7 @@ impl Inner {
         ended
     }
 
-    /// What was answered to the same report before, if it was made before.
+    /// The answer to a repeated report, if it is one.
     async fn reported_before(&self, ticket: &Ticket, ending: &Ending) -> Result<Option<Next>> {
         self.catch_up().await?;
         let Ticket { lease, tenant, .. } = ticket;
@@ -212,7 +212,7 @@ impl Inner {
         let Some(job) = found.filter(|job| job.ending(*lease) == Some(ending)) else {
             return Ok(None);
         };
-        // One that is called off while it waits ends after its last attempt, not with it.
+        // A job that is cancelled while it waits ends after its last attempt, not with it.
         let waited = job.state == State::Cancelled
             && !job.cancel_asked
             && !matches!(ending, Ending::Cancelled);
