@@ -1,4 +1,5 @@
-//! All shards of a node as one: a tenant's jobs are in one of them, and a worker gets work from all that are open.
+//! All shards of a node as one. A tenant's jobs are in one of them, and a worker gets work from all
+//! that are open.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::{HashRange, TenantHash};
@@ -29,35 +30,35 @@ pub struct Broker {
     slots: Arc<Slots>,
     /// The shard that gives first next time.
     first: Arc<AtomicUsize>,
-    /// What may be on its way to all workers.
+    /// Budget of jobs on their way to all workers.
     budget: Arc<Budget>,
 }
 
-/// What a worker hears.
+/// A message to a worker.
 #[derive(Debug)]
 pub enum Heard {
-    /// A job is its own.
+    /// The worker has this job.
     Leased(Ticket, Box<Leased>),
-    /// Somebody wants this work stopped.
+    /// The worker is to stop this work.
     Cancel(Ticket),
-    /// A job of so many bytes that was to be its own ended before it could be told: the credit was for nothing.
+    /// A job of this many bytes ended before the worker could be told: the credit was used in vain.
     Missed(u32),
 }
 
 impl Broker {
-    /// All shards of a node, in the order of their ranges of hashes.
+    /// Makes a broker of all shards of a node, in the order of their ranges of hashes.
     ///
     /// # Panics
-    /// If there is none.
+    /// If there are no shards.
     pub fn new(shards: Vec<Shard>) -> Self {
         assert!(!shards.is_empty(), "a broker without shards");
         Self::over(Slots::new(shards.into_iter().map(Standing::Open)))
     }
 
-    /// So many shards that are about to be opened.
+    /// Makes a broker of shards that are about to be opened.
     ///
     /// # Panics
-    /// If there is none.
+    /// If there are no shards.
     pub fn opening(shards: u32) -> Self {
         assert!(shards > 0, "a broker without shards");
         Self::over(Slots::new((0..shards).map(|_| Standing::Opening)))
@@ -67,23 +68,24 @@ impl Broker {
         Self { slots: Arc::new(slots), first: Arc::default(), budget: Budget::new(BUDGET_BYTES) }
     }
 
-    /// The same, with so many bytes of jobs on their way to all workers at once, but for the last of each shard.
+    /// Sets the bytes of jobs on their way to all workers at once, without the last job of each
+    /// shard.
     #[must_use]
     pub fn with_budget(self, bytes: u64) -> Self {
         Self { budget: Budget::new(bytes), ..self }
     }
 
-    /// A shard stands otherwise from now on.
+    /// Sets a shard's standing.
     pub fn set(&self, number: u32, now: Standing) {
         self.slots.set(number, now);
     }
 
-    /// Where each shard stands, in the order of their ranges of hashes.
+    /// The standing of each shard, in the order of their ranges of hashes.
     pub fn standings(&self) -> Vec<Standing> {
         self.slots.standings()
     }
 
-    /// Tells when another set of shards is open.
+    /// Tells when the set of open shards changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.slots.changes()
     }
@@ -109,7 +111,8 @@ impl Broker {
         (0..self.slots.count()).map(|number| self.slots.get(number)).collect()
     }
 
-    /// A worker's place: jobs come until it is dropped, as many as there are credits for.
+    /// Opens a worker's request for work: jobs come until it is dropped, as many as there are
+    /// credits.
     ///
     /// # Errors
     /// `Invalid` for too many credits, `Unavailable`.
@@ -124,7 +127,7 @@ impl Broker {
         let changes = self.slots.changes();
         let shards = self.slots.open();
         if shards.is_empty() {
-            // It says why.
+            // This call gives the reason.
             self.slots.get(0)?;
         }
         let count = self.slots.count();
@@ -146,8 +149,9 @@ impl Broker {
         Ok(work)
     }
 
-    /// Work for a worker of a task group: at least one job, unless there is none for as long as `patience`; no more
-    /// than [`ON_ITS_WAY_BYTES`](crate::shard::ON_ITS_WAY_BYTES), but for the last.
+    /// Leases jobs to a worker of a task group: at least one, unless none comes within `patience`.
+    /// The bytes are at most [`ON_ITS_WAY_BYTES`](crate::shard::ON_ITS_WAY_BYTES), without the last
+    /// job.
     ///
     /// # Errors
     /// `Invalid` for no jobs or too many, `Unavailable`.
@@ -165,7 +169,7 @@ impl Broker {
         if let Ok(heard) = tokio::time::timeout(patience, work.hear()).await {
             work.keep(heard?);
         }
-        // What was given until now is on its way.
+        // Jobs that were given out until now are on their way.
         let given = max - work.stop();
         while work.kept.len() + work.missed < given as usize {
             let heard = work.hear().await?;
@@ -174,16 +178,16 @@ impl Broker {
         Ok(std::mem::take(&mut work.kept))
     }
 
-    /// A sign of life.
+    /// Takes a heartbeat.
     ///
     /// # Errors
-    /// `LeaseLost` if somebody else has the job, or nobody.
+    /// `LeaseLost` if the lease no longer holds.
     pub fn heartbeat(&self, ticket: &Ticket) -> Result<Beat> {
         let beat = self.shard(ticket.lease.hash)?.heartbeat(ticket.lease);
         beat.map_err(|error| ticket.named(error))
     }
 
-    /// How an attempt ended. Said again, it is answered the same.
+    /// Takes the outcome of an attempt. Repeated, it gets the first answer.
     ///
     /// # Errors
     /// As [`Shard::report`].
@@ -191,7 +195,7 @@ impl Broker {
         self.shard(ticket.lease.hash)?.report(ticket, outcome).await
     }
 
-    /// The same of many, each by itself.
+    /// Takes the outcomes of many attempts, each by itself.
     pub async fn report_all(&self, reports: Vec<(Ticket, Outcome)>) -> Vec<Result<Next>> {
         let mut said =
             vec![Err(Error::new(ErrorKind::Internal, "nothing was said")); reports.len()];
@@ -214,17 +218,17 @@ impl Broker {
         said
     }
 
-    /// A worker that was to get a job has gone, or has no room for it: it is the next one's.
+    /// Gives a job back whose worker has gone or has no room for it: the next worker gets it.
     pub fn give_back(&self, ticket: &Ticket) {
         if let Ok(shard) = self.shard(ticket.lease.hash) {
             shard.give_back(ticket.lease);
         }
     }
 
-    /// No job of a task group is given out until it is resumed.
+    /// Pauses a task group: until [`Broker::resume`], workers get none of its jobs.
     ///
     /// # Errors
-    /// `Unavailable`; it may be paused in some shards then.
+    /// `Unavailable`: some shards may have paused it then.
     pub async fn pause(&self, group: &Group) -> Result<()> {
         for shard in self.all()? {
             shard.pause(group).await?;
@@ -232,10 +236,10 @@ impl Broker {
         Ok(())
     }
 
-    /// Jobs of a task group are given out again.
+    /// Resumes a task group.
     ///
     /// # Errors
-    /// `Unavailable`; it may be paused in some shards still.
+    /// `Unavailable`: some shards may still pause it then.
     pub async fn resume(&self, group: &Group) -> Result<()> {
         for shard in self.all()? {
             shard.resume(group).await?;
@@ -243,7 +247,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Jobs that match, from where a listing before ended; shard by shard if no tenant is named.
+    /// Lists jobs that match, from the end of the previous part; shard by shard if no tenant is
+    /// named.
     ///
     /// # Errors
     /// `Invalid`, `Unavailable`.
@@ -270,7 +275,7 @@ impl Broker {
         Ok(listed)
     }
 
-    /// How many jobs there are that have not come to their end, in the shards that are open.
+    /// Numbers of jobs that have not ended, in the open shards.
     pub fn counts(&self) -> Counts {
         let all = self.slots.open().into_iter().map(|(_, shard)| shard.counts());
         all.fold(Counts::default(), |sum, more| Counts {
@@ -279,7 +284,7 @@ impl Broker {
         })
     }
 
-    /// The same, by task group.
+    /// Numbers of jobs that have not ended, by task group, in the open shards.
     pub fn groups(&self) -> BTreeMap<Group, GroupCounts> {
         let mut sums: BTreeMap<Group, GroupCounts> = BTreeMap::new();
         let open = self.slots.open().into_iter();
@@ -300,19 +305,19 @@ impl Broker {
     }
 }
 
-/// A worker's place. Whoever leaves it gives back what was on its way.
+/// A worker's request for work. Dropping it gives back the jobs on their way.
 pub struct Work {
     broker: Broker,
     /// The shards that were open when it began, each with the seat there.
     shards: Vec<(Shard, Arc<Seat>)>,
-    /// Tells when others are open.
+    /// Tells when the set of open shards changes.
     changes: watch::Receiver<u64>,
     seats: Vec<Arc<Seat>>,
     tidings: Tidings,
     credits: u32,
     /// Jobs that are not handed on yet.
     kept: Vec<(Ticket, Leased)>,
-    /// Credits that were for nothing.
+    /// Credits that were used in vain.
     missed: usize,
     has_stopped: bool,
 }
@@ -326,8 +331,8 @@ impl Work {
         }
     }
 
-    /// Waits for work at all shards. What they have is shared out: each gives as much as the others, and another is the
-    /// first each time, so that the jobs of none wait for all of another's.
+    /// Waits for work at all shards, which share it out. Each gives as much as the others, and
+    /// another one is first each time. So no shard's jobs wait for all of another's.
     fn sit_down(&self) -> Result<()> {
         let shards = &self.shards;
         let Some(seat) = self.seats.first() else { return Ok(()) };
@@ -348,7 +353,7 @@ impl Work {
         }
     }
 
-    /// The worker would take so many more.
+    /// Adds credits: the worker would take this many jobs more.
     ///
     /// # Errors
     /// `Invalid` for too many, `Unavailable`.
@@ -361,7 +366,8 @@ impl Work {
         self.sit_down()
     }
 
-    /// The worker has said something: if it had been silent for a lease, it gets jobs again.
+    /// Notes that the worker has said something: if it had been silent for a lease, it gets jobs
+    /// again.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -372,23 +378,26 @@ impl Work {
         }
     }
 
-    /// The worker takes no more than was given to it until now; says how many credits were left.
+    /// Stops: the worker takes no more than was given to it until now. Gives the number of credits
+    /// that were left.
     pub fn stop(&mut self) -> u32 {
         self.has_stopped = true;
         self.seats.first().map_or(0, |seat| seat.take_credits())
     }
 
-    /// The worker takes no more.
+    /// True if the worker takes no more.
     pub fn has_stopped(&self) -> bool {
         self.has_stopped
     }
 
-    /// What comes next: jobs that the worker has, durably, and wishes that it stop. More jobs come when it has heard of
-    /// those before: [`ON_ITS_WAY_BYTES`](crate::shard::ON_ITS_WAY_BYTES) at once.
+    /// Waits for the next message: a job that the worker has, durably, or a request to stop.
+    /// [`ON_ITS_WAY_BYTES`](crate::shard::ON_ITS_WAY_BYTES) are on their way at once; further jobs
+    /// come when it has received earlier ones.
     ///
     /// # Errors
-    /// `Unavailable` if a shard is out of service, or another can be used: the worker comes again, and is given work of
-    /// those that are open then. What it has said of jobs whose shard was away it says again then, too.
+    /// `Unavailable` if a shard is out of service, or a shard has opened. The worker then connects
+    /// again, and gets work of all open shards. It also repeats its reports of jobs whose shard was
+    /// away.
     pub async fn next(&mut self) -> Result<Heard> {
         let heard = self.hear().await?;
         let bytes = match &heard {
@@ -405,7 +414,7 @@ impl Work {
         Ok(heard)
     }
 
-    /// The node's budget was spent, and has room: the worker looks for work again.
+    /// Lets the worker look for work again, once the node's budget has room.
     fn look_again(&self) -> Result<()> {
         self.seats.iter().take(1).for_each(|seat| seat.look_again());
         let done = self.sit_down();
@@ -413,7 +422,7 @@ impl Work {
         done
     }
 
-    /// The same; what it has heard of is still on its way.
+    /// Waits for the next message, and counts it as still on its way.
     async fn hear(&mut self) -> Result<Heard> {
         loop {
             let is_hungry = self.seats.first().is_some_and(|seat| seat.is_hungry());
@@ -434,7 +443,7 @@ impl Work {
         }
     }
 
-    /// What a worker hears of what its seats are told.
+    /// The worker's message of a seat's message, if it has one.
     fn heard(&mut self, told: Told) -> Option<Heard> {
         Some(match told {
             Told::Leased(leased) => {
@@ -469,7 +478,7 @@ impl Drop for Work {
     }
 }
 
-/// Waits until a shard is out of service; says why.
+/// Waits until a shard is out of service; gives the reason.
 async fn out_of_service(shards: &[(Shard, Arc<Seat>)]) -> Error {
     let mut all: FuturesUnordered<_> =
         shards.iter().map(|(shard, _)| shard.out_of_service()).collect();

@@ -1,14 +1,14 @@
-//! What is kept in memory of a database's files: blocks, indexes and filters, up to a number of bytes. Without it each
-//! id that is looked for would read the filters of all files again.
+//! A cache of a database's files in memory: blocks, indexes and filters, up to a number of bytes.
+//! Without it, each look for an id would read the filters of all files.
 
 use async_trait::async_trait;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use slatedb::db_cache::{CachedEntry, CachedKey, DbCache};
 
-/// An entry's cost besides its bytes, about.
+/// An entry's approximate cost besides its bytes.
 const ENTRY_BYTES: u64 = 128;
-/// About as large as a block is.
+/// Approximate size of a block.
 const BLOCK_BYTES: u64 = 4096;
 
 #[derive(Clone)]
@@ -26,7 +26,7 @@ pub(crate) struct BlockCache {
 }
 
 impl BlockCache {
-    /// An empty one, of so many bytes at most.
+    /// Makes an empty cache of at most `bytes_max` bytes.
     pub(crate) fn new(bytes_max: u64) -> Self {
         let items = (bytes_max / BLOCK_BYTES).max(16) as usize;
         Self { cache: Cache::with_weighter(items, bytes_max, Weigh) }

@@ -1,14 +1,17 @@
-//! Decides whose a jobs database is, by the chain of its owner records: each is made only if there is none of its number,
-//! and the newest names the owner. It reads and writes nothing itself.
+//! Decides whose a jobs database is, by the chain of its owner records. Each record is made only if
+//! there is none of its number, and the newest names the owner. This module reads and writes
+//! nothing itself.
 //!
-//! Participants: nodes that share a bucket. Each has one database of its own, below a path that does not name the node,
-//! so that another node can have it when that one is lost. Goals: no two nodes serve one database; a node that comes back
-//! finds out that it was relieved, and begins no new database while its jobs are elsewhere; no clock decides.
-//! Non-goal: to find out whether a node is lost; people say so.
+//! Participants: nodes that share a bucket. Each has one database of its own, below a path that
+//! does not name the node. So another node can have it when the first is lost. Goals: no two nodes
+//! serve one database. A node that comes back finds out that it was relieved, and begins no new
+//! database while its jobs are elsewhere. No clock decides. Non-goal: to find out whether a node is
+//! lost; people say so.
 //!
-//! What must hold: a node looks at the chains before it opens a database *and after*, and serves only what is its own
-//! then. SlateDB's epoch keeps the writes of two from mixing; the records say which of them stops. A node gives its own
-//! database up *before* it takes another's, so that a crash in between leaves it none, and never two.
+//! Must hold: a node reads the chains before it opens a database *and after*, and serves only what
+//! is its own then. SlateDB's epoch keeps the writes of two nodes from mixing; the records decide
+//! which of them stops. A node gives its own database up *before* it takes another's, so a crash in
+//! between leaves it none, and never two.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::owner::{DatabaseId, Owner};
@@ -20,23 +23,23 @@ use std::collections::BTreeMap;
 pub struct Chain {
     /// The database.
     pub database: DatabaseId,
-    /// The records by their numbers, or why one can't be read.
+    /// The records by their numbers, or the reason why one can't be read.
     pub records: BTreeMap<u64, std::result::Result<Owner, String>>,
 }
 
 /// A record that can't be read, and may name any node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
-    /// The database whose record it is.
+    /// The database of the record.
     pub database: DatabaseId,
     /// Its number.
     pub number: u64,
-    /// Why it can't be read.
+    /// The reason why it can't be read.
     pub why: String,
 }
 
 impl Unread {
-    /// What this means for a node, and what helps.
+    /// The error for a node: what this means, and what helps.
     pub fn error(&self) -> Error {
         let detail = format!(
             "{} can't be read ({}), and may say that this node's jobs are in that database: `skerry jobs take-over {}` \
@@ -54,7 +57,8 @@ impl Unread {
 pub enum Has {
     /// One database, of which this is the newest record.
     Its(Owner),
-    /// More than one: a version before this one stopped in the midst of a take-over. None is opened by a guess.
+    /// More than one: an earlier version stopped in the middle of a take-over. No guess opens one
+    /// of them.
     Several(Vec<Owner>),
     /// The owner of this record has the database that was the node's.
     WasRelieved(Owner),
@@ -64,7 +68,7 @@ pub enum Has {
     Nothing(Vec<Owner>),
 }
 
-/// What a take-over does.
+/// The steps of a take-over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The database that the node has afterwards.
@@ -82,7 +86,7 @@ pub struct Taker {
     pub node: NodeId,
     /// Its host's name.
     pub host: String,
-    /// How many shards it opens.
+    /// Number of shards that it opens.
     pub shards: u16,
     /// The time now, for people.
     pub now_ms: u64,
@@ -100,8 +104,8 @@ struct Holders {
 }
 
 impl Holders {
-    /// A node that had the database before takes it back: the nodes that had it since are relieved of nothing, as each of
-    /// them gave its own up.
+    /// Notes that a node takes the database. If it had it before, later nodes were relieved of
+    /// nothing: each of them gave its own up.
     fn take(&mut self, node: NodeId) {
         match self.nodes.iter().position(|held| *held == node) {
             Some(at) => self.nodes.truncate(at + 1),
@@ -109,7 +113,7 @@ impl Holders {
         }
     }
 
-    /// What was given up had no jobs: nothing before matters.
+    /// Notes that the database was given up. It had no jobs then, so earlier nodes do not matter.
     fn give_up(&mut self) {
         *self = Self::default();
     }
@@ -130,7 +134,7 @@ impl Chain {
         self.last().filter(|owner| !owner.node.is_none())
     }
 
-    /// Why the newest record can't be read, if it can't.
+    /// The newest record, if it can't be read.
     pub fn damage(&self) -> Option<Unread> {
         match self.newest() {
             Some((number, Err(_))) => self.unread(number),
@@ -152,7 +156,7 @@ impl Chain {
                 pending = Some(number);
                 continue;
             };
-            // The node of a record that is damaged or gone is named by the record after it.
+            // The record after a damaged or missing one names its node.
             if last_read + 1 != number && !owner.before.is_none() {
                 pending = pending.filter(|unread| unread + 1 != number);
                 held.take(owner.before);
@@ -169,13 +173,13 @@ impl Chain {
         held
     }
 
-    /// How many shards it has, if a record says so.
+    /// The number of shards, if a record has it.
     fn shards(&self) -> Option<u16> {
         let read = self.records.values().rev().filter_map(|record| record.as_ref().ok());
         read.map(|owner| owner.shards).find(|shards| *shards != 0)
     }
 
-    /// Refuses another number of shards: each tenant's jobs are in the shard that this number picks.
+    /// Refuses another number of shards: the number picks the shard of each tenant's jobs.
     ///
     /// # Errors
     /// `Conflict`.
@@ -194,7 +198,7 @@ impl Chain {
     }
 }
 
-/// What a node has.
+/// Decides what a node has.
 pub fn has(node: NodeId, chains: &[Chain]) -> Has {
     let owners = || chains.iter().filter_map(Chain::owner);
     let mut its: Vec<&Owner> = owners().filter(|owner| owner.node == node).collect();
@@ -213,18 +217,19 @@ pub fn has(node: NodeId, chains: &[Chain]) -> Has {
     }
 }
 
-/// Who has what was the node's, if another does.
+/// The owner of what was the node's, if another has it.
 fn relieved(node: NodeId, chains: &[Chain]) -> Option<&Owner> {
     let by = |chain: &'_ Chain| chain.holders().nodes.contains(&node);
     chains.iter().filter(|chain| by(chain)).find_map(Chain::owner)
 }
 
-/// What a node does to take over the database that a text names: by its own id, its node's id, or its host's name. No text
-/// names the node's own, or what was its own.
+/// Plans the take-over of the database with this name: its own id, its node's id, or its host's
+/// name. No name means the node's own database, or the one that was its own.
 ///
 /// # Errors
-/// `NotFound`, `Invalid` if more than one has this name, `Conflict` if it has another number of shards, or if the node has
-/// several, `Corrupt` if nothing says whether what the node opens is its own to give up.
+/// `NotFound`, `Invalid` if more than one has this name. `Conflict` if it has another number of
+/// shards, or if the node has several. `Corrupt` if no record tells whether what the node opens is
+/// its own to give up.
 pub fn plan(taker: &Taker, chains: &[Chain], named: &str) -> Result<Plan> {
     let found = match named {
         "" => own(taker.node, chains)?,
@@ -254,7 +259,7 @@ pub fn plan(taker: &Taker, chains: &[Chain], named: &str) -> Result<Plan> {
             node: taker.node,
             before: found.last().map_or(NodeId::NONE, |owner| owner.node),
             taken_ms: taker.now_ms,
-            // A number that nothing says is not made up.
+            // An unknown number is not made up.
             shards: found.shards().unwrap_or(0),
             host: taker.host.clone(),
         });
@@ -263,7 +268,7 @@ pub fn plan(taker: &Taker, chains: &[Chain], named: &str) -> Result<Plan> {
     Ok(Plan { database: found.database, gives_up, records })
 }
 
-/// Why a node with several databases opens none, and what helps.
+/// The error for a node with several databases: why it opens none, and what helps.
 pub fn several(node: NodeId) -> Error {
     let detail = format!(
         "node {node} has more than one jobs database: see `skerry jobs nodes`, and let another node take all but one of \
@@ -317,7 +322,7 @@ mod tests {
         if node == NONE { NodeId::NONE } else { NodeId([node; 16]) }
     }
 
-    /// A database whose records name these nodes; nothing is one that can't be read.
+    /// A database whose records name these nodes; `None` is a record that can't be read.
     fn chain(database: u8, nodes: &[Option<u8>]) -> Chain {
         let before = |at: usize| at.checked_sub(1).and_then(|at| nodes[at]).unwrap_or(NONE);
         let database = DatabaseId(NodeId([database; 16]));
@@ -328,7 +333,7 @@ mod tests {
                 number,
                 node: id(node),
                 before: id(before(at)),
-                // No clock decides: the newest is the oldest by it.
+                // No clock decides: by its times, the newest is the oldest.
                 taken_ms: 1_000 - number,
                 shards: 0,
                 host: format!("host-{node}"),
@@ -394,7 +399,7 @@ mod tests {
         let damaged = chain(1, &[Some(A), None]);
         assert!(matches!(has(id(B), &[damaged.clone(), read(2, &[B])]), Has::Its(_)));
         assert!(matches!(has(id(A), std::slice::from_ref(&damaged)), Has::Unclear(_)));
-        // The next record says whose it was.
+        // The next record tells whose it was.
         let mut explained = read(1, &[A, B, C]);
         explained.records.insert(2, Err("damaged".to_owned()));
         for node in [A, B] {

@@ -1,4 +1,4 @@
-//! Opening a shard's database: SlateDB over any object store, told the time by the broker's clock.
+//! Opens a shard's database: SlateDB over any object store, by the broker's clock.
 
 use crate::cache::BlockCache;
 use crate::db_clock::DbClock;
@@ -26,11 +26,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// Where a shard's database is, and how it behaves.
+/// Place and settings of a shard's database.
 pub struct DatabaseParts {
     /// The store that it is in.
     pub store: Arc<dyn ObjectStore>,
-    /// Below this path.
+    /// The path in the store.
     pub path: String,
     /// The hashes of its tenants.
     pub hashes: HashRange,
@@ -44,19 +44,19 @@ pub struct DatabaseParts {
     pub clock: Arc<dyn Clock>,
     /// Names its files.
     pub entropy: Arc<dyn Entropy>,
-    /// The writer's epoch that the database has, as its owner was told when he was handed it (0 before the first, one
-    /// more with each opening): if another has opened it since, it is not opened. If nothing was handed out, whoever opens
-    /// it last has it.
+    /// The writer's epoch of the database when it was handed to its owner: 0 before the first
+    /// opening, one more with each. If another process has opened it since, the opening fails. If
+    /// no epoch was handed out, the last process to open it has it.
     pub expected_epoch: Option<u64>,
-    /// How long jobs are kept that have come to their end: files that are older are worth a merge.
+    /// Time for which ended jobs are kept: older files are worth a merge.
     pub retention: Retention,
-    /// Where it can be made to fail.
+    /// Points where it can be made to fail.
     pub fail_points: Arc<FailPointRegistry>,
-    /// Where its files are merged; where it is opened if nothing is said. A merge keeps a thread for long.
+    /// The runtime of its merges; by default the caller's. A merge keeps a thread for long.
     pub merging: Option<Handle>,
 }
 
-/// Where a database's log is.
+/// Place of a database's log.
 #[derive(Clone)]
 pub enum DatabaseLog {
     /// In the same store.
@@ -88,11 +88,12 @@ pub struct Database {
 
 /// Memory for the files of one database, bytes: the filters of some ten million jobs, and the blocks that are read next.
 const CACHE_BYTES: u64 = 64 << 20;
-/// How often batches that a local log does not need any more are let go.
+/// Interval at which batches are let go that a local log no longer needs.
 const LOCAL_GC_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What a shard's database is told unless told otherwise: it is made durable when the broker says so, and looks
-/// seldom at what nobody else changes; while nothing is written, at nothing more often than at that.
+/// SlateDB's default settings for a shard. The broker decides when it becomes durable. SlateDB
+/// seldom polls what no other process changes; while nothing is written, it polls nothing more
+/// often.
 pub fn settings() -> Settings {
     Settings {
         flush_interval: None,
@@ -101,13 +102,14 @@ pub fn settings() -> Settings {
     }
 }
 
-/// What a compaction asks a local disk for at once, of each of its files, bytes. SlateDB's own 8 MiB, made for stores that
-/// are far away, are 150 MiB of reads when a compaction begins, and the log's sync waits behind them.
+/// Bytes that a compaction asks a local disk for at once, of each of its files. SlateDB's own 8 MiB
+/// are made for stores that are far away. They are 150 MiB of reads when a compaction begins, and
+/// the log's sync waits behind them.
 const LOCAL_FETCH_BYTES: usize = 256 << 10;
-/// So many of those at once.
+/// Number of such fetches at once.
 const LOCAL_FETCHES: usize = 2;
 
-/// The same for a database on a local disk.
+/// Default settings for a database on a local disk.
 pub fn local_settings() -> Settings {
     let mut settings = settings();
     let compactor = settings.compactor_options.as_mut();
@@ -214,14 +216,15 @@ async fn build(parts: DatabaseParts, seed: [u8; 8], last_ms: u64) -> Result<Db> 
     Ok(db)
 }
 
-/// What SlateDB says, as data that is bad, when an object that it was to create is there: because somebody else was
-/// faster, or because it was created and the answer to that was lost. Trying again finds out.
+/// SlateDB's message when an object that it was to create is there; SlateDB reports it as bad data.
+/// Either another process was faster, or the answer to its own creation was lost. A retry finds
+/// out.
 const CREATED_BEFORE: &str = "version already exists";
 
-/// What is said when another has opened the database.
+/// Message when another node has opened the database.
 pub(crate) const FENCED: &str = "another node has opened the jobs' database";
 
-/// What a failure of the database means.
+/// Turns a failure of the database into the broker's error.
 pub fn failed(error: slatedb::Error) -> Error {
     if matches!(error.kind(), slatedb::ErrorKind::Closed(CloseReason::Fenced)) {
         return Error::fenced(FENCED);
@@ -266,9 +269,9 @@ fn check_layout(manifest: &VersionedManifest, path: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Corrupt, detail))
 }
 
-/// The time that a database has seen, milliseconds since 1970: its clock goes on from there even if the machine's was
-/// set back since. SlateDB names its files by time, and refuses one that is older than another; and it writes nothing
-/// that is older than what its log has.
+/// The latest time that a database has seen, milliseconds since 1970. Its clock goes on from there
+/// even if the machine's was set back since. SlateDB names its files by time, and refuses one older
+/// than another. It writes nothing older than its log.
 async fn latest_ms(
     admin: &Admin,
     manifest: &VersionedManifest,

@@ -1,4 +1,4 @@
-//! The broker's clock, as SlateDB wants it: one that never goes back, and by which it looks seldom at its store when
+//! The broker's clock for SlateDB. It never goes back, and makes SlateDB poll its store seldom when
 //! nothing has been written for a while.
 
 use chrono::{DateTime, Utc};
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// What time it is.
+/// The time for SlateDB.
 struct Times {
     clock: Arc<dyn Clock>,
     /// The latest time that was told, milliseconds since 1970.
@@ -38,9 +38,9 @@ pub(crate) struct DbClock {
 }
 
 impl DbClock {
-    /// A clock that goes on from `last_ms`, milliseconds since 1970. What happens more often than every `seldom` happens
-    /// that seldom when nothing has been written for as long: a database that can't take anything until its files are
-    /// merged has just been written to.
+    /// Makes a clock that goes on from `last_ms`, milliseconds since 1970. Tickers with intervals
+    /// below `seldom` slow down to it when nothing has been written for as long. A database that
+    /// takes no writes until its files are merged has just been written to.
     pub(crate) fn new(clock: Arc<dyn Clock>, last_ms: u64, seldom: Duration) -> Self {
         let times = Arc::new(Times { clock, last_ms: last_ms.into() });
         let written = Mutex::new(Instant::now());
@@ -48,7 +48,7 @@ impl DbClock {
         Self { times, polls }
     }
 
-    /// The database is open: from now on it is seen whether anything is written.
+    /// Watches an open database: from now on, the clock sees whether anything is written.
     pub(crate) fn watch(&self, status: watch::Receiver<DbStatus>) {
         // It is opened once.
         let _ = self.polls.status.set(status);
@@ -76,12 +76,12 @@ impl SystemClock for DbClock {
     }
 }
 
-/// The same for what happens often.
+/// The clock of tickers with short intervals.
 struct Polls {
     times: Arc<Times>,
     seldom: Duration,
     status: OnceLock<watch::Receiver<DbStatus>>,
-    /// When something was seen to be written last.
+    /// Time when a write was last seen.
     written: Mutex<Instant>,
 }
 
@@ -96,7 +96,8 @@ impl SystemClock for Polls {
         self.times.now()
     }
 
-    /// Sleeps for a while; goes on to sleep if nothing has changed for long, until something has.
+    /// Sleeps for a while. If nothing was written for long, sleeps on until something is, at most
+    /// for `seldom` in all.
     fn sleep<'a>(&'a self, time: Duration) -> Sleep<'a> {
         Box::pin(async move {
             let mut status = self.status.get().cloned();
@@ -106,7 +107,7 @@ impl SystemClock for Polls {
             tokio::time::sleep(time).await;
             let Some(mut status) = status else { return };
             let mut is_written = matches!(status.has_changed(), Ok(true));
-            // The first tick is at once.
+            // The first tick comes at once.
             let is_idle = !is_written && !time.is_zero();
             if is_idle && self.written.lock().elapsed() >= self.seldom {
                 let rest = self.seldom.saturating_sub(time);

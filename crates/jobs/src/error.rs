@@ -1,23 +1,23 @@
-//! What can go wrong, and what a caller does about it.
+//! Errors of the broker, and what a caller does about them.
 
 use std::fmt;
 
 /// What the caller should do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// Mend the request: a field of it is out of range.
+    /// Correct the request: one of its fields is out of range.
     Invalid,
-    /// There is no such job or limit: look at the name.
+    /// There is no such job or limit: check the name.
     NotFound,
     /// A job of this id is there already: use that one.
     Exists,
-    /// The job is not in a state in which this can be done: look at it.
+    /// The job's state does not allow this: look at the job.
     Conflict,
-    /// The lease is not held any more: stop the work, and report nothing.
+    /// The lease no longer holds: stop the work, and report nothing.
     LeaseLost,
     /// The database does not answer: try again.
     Unavailable,
-    /// What is at rest is damaged, or newer than this.
+    /// Stored data is damaged, or of a newer version.
     Corrupt,
     /// A fault of the broker: report it.
     Internal,
@@ -33,18 +33,19 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error with a text for people.
+    /// Makes an error with a text for people.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), is_fenced: false }
     }
 
-    /// Another has opened the database since.
+    /// Makes the error for a database that another process has opened since.
     pub(crate) fn fenced(message: impl Into<String>) -> Self {
         let unavailable = Self::new(ErrorKind::Unavailable, message);
         Self { is_fenced: true, ..unavailable }
     }
 
-    /// True if another has opened the database since: whoever opens it again does the same to that one.
+    /// True if another process has opened the database since. Opening it again fences that process
+    /// in turn.
     pub fn is_fenced(&self) -> bool {
         self.is_fenced
     }

@@ -1,18 +1,19 @@
-//! Where a tenant's jobs are: a number that the tenant's name gives, and ranges of such numbers.
+//! Hashes of tenants, which decide the shard of their jobs, and ranges of them.
 //!
-//! Keys of a shard's database begin with a letter and the tenant's hash. So a shard is a range of hashes, and a range
-//! can be split off or merged without reading a row.
+//! Keys of a shard's database begin with a letter and the tenant's hash. So a shard is a range of
+//! hashes, and a range can be split off or merged without reading a row.
 
 use crate::name::Tenant;
 use std::fmt;
 use std::ops::Bound;
 
-/// A tenant's hash: the first 8 bytes, big-endian, of the BLAKE3 hash of its name. Two tenants may share one.
+/// A tenant's hash: the first 8 bytes, big-endian, of the BLAKE3 hash of its name. Two tenants may
+/// share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantHash(pub u64);
 
 impl TenantHash {
-    /// The hash of a tenant, for ever.
+    /// The hash of a tenant. Must hold: it never changes.
     pub fn of(tenant: &Tenant) -> Self {
         let hash = blake3::hash(tenant.as_str().as_bytes());
         let first = hash.as_bytes().first_chunk().copied().unwrap_or_default();
@@ -30,7 +31,7 @@ pub struct HashRange {
 }
 
 impl HashRange {
-    /// All hashes: the range of a shard that is the only one.
+    /// All hashes: the range of a single shard.
     pub const ALL: Self = Self { first: 0, last: u64::MAX };
 
     /// The range of shard `number` (from 0) of `of` shards of equal size.
@@ -40,7 +41,7 @@ impl HashRange {
         Self { first: begin(number) as u64, last }
     }
 
-    /// Which of so many parts has a hash.
+    /// The number of a hash's part, of `of` parts.
     pub fn number_of(hash: TenantHash, of: u32) -> u32 {
         ((u128::from(hash.0) * u128::from(of)) >> 64) as u32
     }

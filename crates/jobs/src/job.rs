@@ -1,4 +1,4 @@
-//! A job as it is kept: what was asked for, where it stands, and what was tried.
+//! A job at rest: its specification, its state, and its attempts.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::TenantHash;
@@ -8,18 +8,21 @@ use bytes::Bytes;
 use std::fmt;
 use std::str::FromStr;
 
-/// Attempts that a job remembers; of more, the newest. Their numbers go on.
+/// Attempts that a job keeps; of more, the newest. Their numbers go on.
 pub const ATTEMPTS_KEPT: usize = 64;
-/// Bytes of results and errors that a job remembers, room for the two largest results; of more, the newest attempts.
+/// Bytes of results and errors that a job keeps: room for the two largest results. Of more, the
+/// newest attempts.
 pub const HISTORY_BYTES_MAX: usize = 2 * PAYLOAD_BYTES_MAX;
-/// The longest code and the longest message of an error, bytes; what is longer is cut off.
+/// The longest code and the longest message of an error, bytes; the rest is cut off.
 pub const ERROR_BYTES_MAX: usize = 4096;
 
-/// A job's place in the history of its tenant: never used twice for one hash, and older jobs have lower ones.
+/// A job's place in the history of its tenant. Never used twice for one hash; older jobs have lower
+/// ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub u64);
 
-/// A job's identity. It stays one when shards are split or merged, which may have given out the same places.
+/// A job's key. It stays unique when shards are split or merged, which may have given out equal
+/// places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobKey {
     /// The hash of its tenant.
@@ -32,12 +35,13 @@ pub struct JobKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptNo(pub u32);
 
-/// Which opening of a shard gave a lease: each opening has a number of its own, also if what the one before wrote is lost.
+/// The opening of a shard that gave a lease. Each opening has its own number, even if an earlier
+/// opening's writes are lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(pub u32);
 
-/// A lease: the fencing token of an attempt. An attempt is begun once only within an epoch, so that a lease which has
-/// passed to another worker is told from the one that holds.
+/// A lease: the fencing token of an attempt. Must hold: an attempt begins only once within an
+/// epoch. So a lease that has passed to another worker differs from the one that holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lease {
     /// The hash of the job's tenant.
@@ -51,26 +55,25 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The job.
+    /// The job's key.
     pub fn key(&self) -> JobKey {
         JobKey { hash: self.hash, seq: self.seq }
     }
 }
 
-/// What a worker shows with everything that it says of a job: its lease, and where the job is found when it has come to
-/// its end.
+/// What a worker shows with every report on a job: its lease, and the names that find an ended job.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     /// The lease.
     pub lease: Lease,
-    /// Whose job it is.
+    /// The job's tenant.
     pub tenant: Tenant,
     /// The job's id, if its owner named it.
     pub id: Option<JobId>,
 }
 
 impl Ticket {
-    /// The ticket of a lease, of a job that is called so.
+    /// Makes the ticket of a lease, from the job's name.
     pub(crate) fn of(lease: Lease, (tenant, job): &(Tenant, JobRef)) -> Self {
         let id = match job {
             JobRef::Named(id) => Some(id.clone()),
@@ -79,12 +82,12 @@ impl Ticket {
         Self { lease, tenant: tenant.clone(), id }
     }
 
-    /// What the job is called.
+    /// The job's name.
     pub fn job(&self) -> JobRef {
         self.id.clone().map_or(JobRef::Assigned(self.lease.seq), JobRef::Named)
     }
 
-    /// An error with this ticket; if its lease does not hold, the job is named: a lease has only its place.
+    /// Adds the job's name to an error if its lease does not hold: a lease has only its place.
     pub(crate) fn named(&self, error: Error) -> Error {
         if error.kind() != ErrorKind::LeaseLost {
             return error;
@@ -99,17 +102,17 @@ impl Ticket {
     }
 }
 
-/// What the ids of jobs begin with that were given none.
+/// Prefix of the ids of jobs that were given none.
 const ASSIGNED: char = '~';
-/// What the ids of jobs begin with that refresh a limit.
+/// Prefix of the ids of refreshers.
 const REFRESHER: &str = "~limit/";
 
-/// What a job is called.
+/// A job's name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum JobRef {
-    /// As its owner named it.
+    /// The id that its owner gave it.
     Named(JobId),
-    /// By its place: it was given no name.
+    /// The place of a job without an id.
     Assigned(Seq),
 }
 
@@ -131,7 +134,7 @@ impl FromStr for JobRef {
             _ => return JobId::new(text).map(Self::Named),
         };
         let seq = u64::from_str_radix(digits, 16).map(|seq| Self::Assigned(Seq(seq)));
-        // One text for one job.
+        // A job has one text.
         seq.ok().filter(|job| job.to_string() == text).ok_or_else(|| {
             Error::invalid(format!(
                 "{text:?} is not a valid job id: one that begins with '~' is the broker's own"
@@ -140,17 +143,17 @@ impl FromStr for JobRef {
     }
 }
 
-/// The id of the job that refreshes a limit.
+/// The id of a limit's refresher.
 pub(crate) fn refresher(limit: &LimitKey) -> JobId {
     JobId::new(&format!("{REFRESHER}{limit}")).expect("a limit's name is short enough")
 }
 
-/// The limit that a job refreshes, if it is such a job.
+/// The limit that a job refreshes, if it is a refresher.
 pub(crate) fn refreshed_by(id: &JobId) -> Option<LimitKey> {
     LimitKey::new(id.as_str().strip_prefix(REFRESHER)?).ok()
 }
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// It waits: for its time, for a limit, for a worker.
@@ -161,17 +164,17 @@ pub enum State {
     Succeeded,
     /// It was tried for the last time: a dead letter.
     Failed,
-    /// Somebody called it off.
+    /// It was cancelled.
     Cancelled,
 }
 
 impl State {
-    /// Nothing more happens by itself.
+    /// True if nothing more happens by itself.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 
-    /// For people and for JSON.
+    /// The state's name, for people and for JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scheduled => "scheduled",
@@ -183,36 +186,36 @@ impl State {
     }
 }
 
-/// How an attempt ended.
+/// The end of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// Done; with what came out.
+    /// Done, with a result.
     Succeeded(Bytes),
-    /// The worker says that it failed.
+    /// The worker reports that it failed.
     Failed(JobError),
-    /// The worker gave no sign of life.
+    /// The worker sent no heartbeat.
     Expired,
     /// The worker stopped, as it was told to.
     Cancelled,
     /// The worker gave it back, not begun, or was never told of it.
     Returned,
-    /// It took longer than its job lets an attempt take.
+    /// It took longer than its job allows an attempt.
     TooLong,
 }
 
-/// Why an attempt failed, as the worker tells it.
+/// The reason why an attempt failed, as the worker reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobError {
-    /// What kind, for programs.
+    /// Its kind, for programs.
     pub code: String,
-    /// For people.
+    /// Its text, for people.
     pub message: String,
-    /// Trying again is no use.
+    /// True if another attempt is of no use.
     pub is_final: bool,
 }
 
 impl JobError {
-    /// The same, with no text that is too long.
+    /// Cuts off texts that are too long.
     pub(crate) fn shortened(mut self) -> Self {
         for text in [&mut self.code, &mut self.message] {
             let end = text.floor_char_boundary(ERROR_BYTES_MAX);
@@ -222,22 +225,22 @@ impl JobError {
     }
 }
 
-/// One time that a worker had the job.
+/// One attempt of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     /// Its number.
     pub number: AttemptNo,
     /// The opening of the shard in which it began.
     pub epoch: Epoch,
-    /// Who had it.
+    /// The worker that had it.
     pub worker: Worker,
-    /// When it began, milliseconds since 1970.
+    /// Time when it began, milliseconds since 1970.
     pub started_ms: u64,
-    /// When and how it ended, unless it goes on.
+    /// Time and kind of its end, unless it goes on.
     pub ended: Option<(u64, Ending)>,
 }
 
-/// What workers said of attempts, bytes: results and errors.
+/// Bytes of the outcomes of attempts: results and errors.
 pub(crate) fn history_bytes(attempts: &[Attempt]) -> usize {
     let said = attempts.iter().map(|attempt| match &attempt.ended {
         Some((_, Ending::Succeeded(result))) => result.len(),
@@ -247,29 +250,30 @@ pub(crate) fn history_bytes(attempts: &[Attempt]) -> usize {
     said.sum()
 }
 
-/// A job as it is kept.
+/// A job at rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
     /// Its place.
     pub seq: Seq,
-    /// What was asked for, with what was changed since.
+    /// The specification, with its changes since.
     pub spec: JobSpec,
-    /// Where it stands.
+    /// The state.
     pub state: State,
-    /// When it was taken, milliseconds since 1970.
+    /// Time when it was taken, milliseconds since 1970.
     pub created_ms: u64,
-    /// When it came to its end, if it has.
+    /// Time when it ended, if it has.
     pub ended_ms: Option<u64>,
-    /// Somebody wants it stopped.
+    /// True if it is to be stopped.
     pub cancel_asked: bool,
-    /// How many attempts do not count as tries: those before it was restarted last, and those given back.
+    /// Number of attempts that do not count as tries: the ones before the last restart, and
+    /// returned ones.
     pub uncounted: u32,
-    /// What was tried, oldest first.
+    /// The attempts, oldest first.
     pub attempts: Vec<Attempt>,
 }
 
 impl Job {
-    /// A job that was just asked for.
+    /// Makes a new job.
     pub fn new(seq: Seq, spec: JobSpec, now_ms: u64) -> Self {
         Self {
             seq,
@@ -283,12 +287,12 @@ impl Job {
         }
     }
 
-    /// Its identity.
+    /// Its key.
     pub fn key(&self) -> JobKey {
         JobKey { hash: TenantHash::of(&self.spec.tenant), seq: self.seq }
     }
 
-    /// What it is called.
+    /// Its name.
     pub fn name(&self) -> JobRef {
         match &self.spec.id {
             Some(id) => JobRef::Named(id.clone()),
@@ -296,14 +300,14 @@ impl Job {
         }
     }
 
-    /// What its owner and its workers gave it, bytes: names, payload, metadata, results and errors.
+    /// Bytes from its owner and its workers: names, payload, metadata, results and errors.
     pub fn bytes(&self) -> usize {
         const NUMBERS: usize = 32;
         let workers = self.attempts.iter().map(|attempt| NUMBERS + attempt.worker.as_str().len());
         self.spec.bytes() + workers.sum::<usize>() + history_bytes(&self.attempts)
     }
 
-    /// Of these, payload and results.
+    /// Bytes of payload and results.
     pub fn content_bytes(&self) -> usize {
         let results = self.attempts.iter().map(|attempt| match &attempt.ended {
             Some((_, Ending::Succeeded(result))) => result.len(),
@@ -312,18 +316,18 @@ impl Job {
         self.spec.payload.len() + results.sum::<usize>()
     }
 
-    /// How many attempts have begun.
+    /// The number of the newest attempt.
     pub fn begun(&self) -> AttemptNo {
         self.attempts.last().map_or(AttemptNo(0), |attempt| attempt.number)
     }
 
-    /// A worker has it.
+    /// Gives the job to a worker.
     pub fn lease(&mut self, attempt: AttemptNo, epoch: Epoch, worker: Worker, now_ms: u64) {
         let begun = Attempt { number: attempt, epoch, worker, started_ms: now_ms, ended: None };
         self.begin(begun);
     }
 
-    /// This attempt is under way.
+    /// Begins an attempt.
     pub(crate) fn begin(&mut self, attempt: Attempt) {
         if self.attempts.len() >= ATTEMPTS_KEPT {
             self.attempts.remove(0);
@@ -332,7 +336,7 @@ impl Job {
         self.state = State::Running;
     }
 
-    /// What the worker of its newest attempt shows, if it has begun.
+    /// The ticket of its newest attempt, if one has begun.
     pub fn ticket(&self) -> Option<Ticket> {
         let Attempt { number, epoch, .. } = self.attempts.last()?;
         let JobKey { hash, seq } = self.key();
@@ -346,7 +350,7 @@ impl Job {
         last.filter(|_| self.state == State::Running)
     }
 
-    /// The attempt that goes on has ended.
+    /// Ends the attempt that is under way.
     pub fn end_attempt(&mut self, now_ms: u64, ending: Ending) {
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.ended.get_or_insert((now_ms, ending));
@@ -356,20 +360,20 @@ impl Job {
         }
     }
 
-    /// It waits again, until `start_at_ms`.
+    /// Lets it wait again, until `start_at_ms`.
     pub fn wait(&mut self, start_at_ms: u64) {
         self.state = State::Scheduled;
         self.spec.start_at_ms = start_at_ms;
     }
 
-    /// How an attempt ended, if it is remembered and has.
+    /// The end of an attempt, if it is kept and has ended.
     pub fn ending(&self, lease: Lease) -> Option<&Ending> {
         let is_it = |known: &&Attempt| known.number == lease.attempt && known.epoch == lease.epoch;
         let found = self.attempts.iter().find(is_it)?;
         found.ended.as_ref().map(|(_, ending)| ending)
     }
 
-    /// What came out of it, if it succeeded.
+    /// Its result, if it succeeded.
     pub fn result(&self) -> Option<&Bytes> {
         match self.attempts.last()?.ended.as_ref()? {
             (_, Ending::Succeeded(result)) if self.state == State::Succeeded => Some(result),
@@ -377,13 +381,13 @@ impl Job {
         }
     }
 
-    /// It has come to its end.
+    /// Ends it.
     pub fn finish(&mut self, state: State, now_ms: u64) {
         self.state = state;
         self.ended_ms = Some(now_ms);
     }
 
-    /// It begins anew, with its history.
+    /// Restarts it, with its history.
     pub fn restart(&mut self) {
         self.state = State::Scheduled;
         self.spec.start_at_ms = 0;

@@ -1,8 +1,8 @@
-//! The names of everything in a shard's database: one letter for the kind, the tenant's hash, then the row's own name.
+//! Keys of a shard's database: one letter for the kind, the tenant's hash, then the row's own name.
 //!
-//! The letter is the segment of SlateDB's tree, and the hash says which shard a row belongs to. Only the descriptor and
-//! the paused task groups have no hash: they are the shard's own. Names hold no control characters, so a zero byte ends
-//! each.
+//! The letter is the segment of SlateDB's tree, and the hash decides a row's shard. Only the
+//! descriptor and the paused task groups have no hash: they are the shard's own. Names hold no
+//! control characters, so a zero byte ends each.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::TenantHash;
@@ -10,21 +10,21 @@ use crate::job::{JobKey, JobRef, Seq};
 use crate::name::{Group, JobId, LimitKey, Tenant};
 use slatedb::{PrefixExtractor, PrefixTarget};
 
-/// The shard's descriptor: what format it has.
+/// The shard's descriptor, which has the format's version.
 pub const DESCRIPTOR: &[u8] = b"f";
-/// Before jobs that have not come to their end, each followed by its lease if a worker has it.
+/// Letter of jobs that have not ended, each followed by its lease if a worker has it.
 pub const ACTIVE: u8 = b'a';
-/// Before jobs that have come to their end.
+/// Letter of ended jobs.
 pub const ENDED: u8 = b't';
-/// Before dead letters, newest last.
+/// Letter of dead letters, newest last.
 pub const DEAD: u8 = b'd';
-/// Before jobs by metadata.
+/// Letter of jobs by metadata.
 pub const METADATA: u8 = b'm';
-/// Before what is known of limits.
+/// Letter of limits.
 pub const LIMIT: u8 = b'l';
-/// Before rates whose buckets are not full.
+/// Letter of rates whose buckets are not full.
 pub const RATE: u8 = b'r';
-/// Before task groups that are paused.
+/// Letter of paused task groups.
 pub const PAUSED: u8 = b'p';
 
 /// Follows the key of a job in the key of its lease.
@@ -47,7 +47,7 @@ impl PrefixExtractor for ByLetter {
     }
 }
 
-/// The rows of one kind of all tenants that have this hash.
+/// The rows of one kind of all tenants with this hash.
 pub fn of_hash(letter: u8, hash: TenantHash) -> Vec<u8> {
     let mut key = Vec::with_capacity(64);
     key.push(letter);
@@ -66,7 +66,7 @@ fn of_job(letter: u8, job: JobKey) -> Vec<u8> {
     key
 }
 
-/// A job that has not come to its end.
+/// The row of a job that has not ended.
 pub fn active(job: JobKey) -> Vec<u8> {
     of_job(ACTIVE, job)
 }
@@ -76,7 +76,7 @@ pub fn lease(job: JobKey) -> Vec<u8> {
     lease_after(&active(job))
 }
 
-/// The same, by the key of the job's own row.
+/// The lease of a job, by the key of the job's own row.
 pub fn lease_after(active: &[u8]) -> Vec<u8> {
     [active, &[LEASE]].concat()
 }
@@ -94,7 +94,7 @@ fn of_texts(letter: u8, tenant: &Tenant, texts: &[&str]) -> Vec<u8> {
     key
 }
 
-/// What a job is called in keys: places have all their digits, so that older jobs come first.
+/// A job's name in keys: places have all their digits, so that older jobs come first.
 fn text_of(name: &JobRef) -> String {
     match name {
         JobRef::Named(id) => id.as_str().to_owned(),
@@ -102,17 +102,17 @@ fn text_of(name: &JobRef) -> String {
     }
 }
 
-/// A job that has come to its end.
+/// The row of an ended job.
 pub fn ended(tenant: &Tenant, name: &JobRef) -> Vec<u8> {
     of_texts(ENDED, tenant, &[&text_of(name)])
 }
 
-/// The jobs of a tenant that have come to their end.
+/// The ended jobs of a tenant.
 pub fn ended_of(tenant: &Tenant) -> Vec<u8> {
     of_texts(ENDED, tenant, &[])
 }
 
-/// That a job failed for good.
+/// The row of a dead letter.
 pub fn dead(job: JobKey, tenant: &Tenant, name: &JobRef) -> Vec<u8> {
     let mut key = of_job(DEAD, job);
     put_text(&mut key, tenant.as_str());
@@ -120,7 +120,7 @@ pub fn dead(job: JobKey, tenant: &Tenant, name: &JobRef) -> Vec<u8> {
     key
 }
 
-/// That a job has this entry of metadata.
+/// The row of an entry of a job's metadata.
 pub fn metadata(tenant: &Tenant, entry: &(String, String), seq: Seq, name: &JobRef) -> Vec<u8> {
     let mut key = of_texts(METADATA, tenant, &[&entry.0, &entry.1]);
     key.extend_from_slice(&seq.0.to_be_bytes());
@@ -128,7 +128,8 @@ pub fn metadata(tenant: &Tenant, entry: &(String, String), seq: Seq, name: &JobR
     key
 }
 
-/// What all keys begin with of jobs whose entry of metadata has this value, or, with `is_prefix`, one that begins so.
+/// Prefix of the rows of jobs whose entry of metadata has this value, or, with `is_prefix`, begins
+/// with it.
 pub fn metadata_prefix(tenant: &Tenant, entry: &(String, String), is_prefix: bool) -> Vec<u8> {
     let mut key = of_texts(METADATA, tenant, &[&entry.0, &entry.1]);
     if is_prefix {
@@ -137,17 +138,17 @@ pub fn metadata_prefix(tenant: &Tenant, entry: &(String, String), is_prefix: boo
     key
 }
 
-/// What is known of a limit.
+/// The row of a limit.
 pub fn limit(tenant: &Tenant, limit: &LimitKey) -> Vec<u8> {
     of_texts(LIMIT, tenant, &[limit.as_str()])
 }
 
-/// When the bucket of a rate is full again.
+/// The row of a rate, with the time when its bucket is full again.
 pub fn rate(tenant: &Tenant, limit: &LimitKey) -> Vec<u8> {
     of_texts(RATE, tenant, &[limit.as_str()])
 }
 
-/// That a task group is paused.
+/// The row of a paused task group.
 pub fn paused(group: &Group) -> Vec<u8> {
     let mut key = vec![PAUSED];
     put_text(&mut key, group.as_str());
@@ -157,16 +158,16 @@ pub fn paused(group: &Group) -> Vec<u8> {
 /// A job that a row points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pointer {
-    /// Whose job it is.
+    /// The job's tenant.
     pub tenant: Tenant,
     /// Its place.
     pub seq: Seq,
-    /// What it is called.
+    /// Its name.
     pub name: JobRef,
 }
 
 impl Pointer {
-    /// What a row of dead letters or of metadata points to.
+    /// The job that a row of dead letters or of metadata points to.
     ///
     /// # Errors
     /// `Corrupt` if the key is neither.
@@ -203,7 +204,7 @@ pub fn limit_of(key: &[u8]) -> Result<(Tenant, LimitKey)> {
     Ok((tenant, LimitKey::new(take_text(&mut rest)?)?))
 }
 
-/// The task group that a row says is paused.
+/// The task group of a row of paused groups.
 ///
 /// # Errors
 /// `Corrupt` if the key is no task group's.

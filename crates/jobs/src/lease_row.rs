@@ -1,5 +1,5 @@
-//! A lease as bytes: a small row after its job's, so that giving a job to a worker does not write its payload again.
-//! `docs/jobs.md` has the table.
+//! Lease as bytes: a small row after its job's, so that giving a job to a worker does not write its
+//! payload again. `docs/jobs.md` has the table.
 
 use crate::error::Result;
 use crate::job::{Attempt, AttemptNo, Epoch};
@@ -9,12 +9,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use skerry_core::wire::{FormatError, Reader};
 
 const WHAT: &str = "lease record";
-/// The version that this writes, and the newest that it reads.
+/// The version that this code writes, and the newest that it reads.
 const VERSION: u8 = 1;
 /// Version, three reserved bytes, checksum.
 const HEAD_BYTES: usize = 8;
 
-/// An attempt that is under way, as bytes.
+/// Encodes an attempt that is under way.
 pub(crate) fn encode(attempt: &Attempt) -> Bytes {
     let mut out = BytesMut::with_capacity(64);
     out.put_bytes(0, HEAD_BYTES);
@@ -28,7 +28,7 @@ pub(crate) fn encode(attempt: &Attempt) -> Bytes {
     out.freeze()
 }
 
-/// Reads an attempt that is under way.
+/// Decodes an attempt that is under way.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Attempt> {
     let mut reader = Reader::new(WHAT, bytes);
     let version = reader.u8()?;

@@ -1,8 +1,8 @@
-//! The broker of durable jobs: what people want done, who is doing it, and how it ended.
+//! The broker of durable jobs: specifications, workers and outcomes.
 //!
-//! All decisions are made by one deterministic machine in memory ([`machine`]): which job is next, who holds it,
-//! which limits it waits for. It knows neither a database nor a clock nor a socket, and is rebuilt from records
-//! when it is opened. This crate knows nothing of volumes.
+//! One deterministic machine in memory ([`machine`]) makes all decisions: which job is next, which
+//! worker holds it, which limits it waits for. The machine knows no database, clock or socket, and
+//! is rebuilt from records when its shard is opened. This crate knows nothing of volumes.
 
 pub mod broker;
 mod cache;

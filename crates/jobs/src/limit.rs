@@ -1,46 +1,46 @@
-//! Limits: how many jobs may run at once, or start in a while.
+//! Limits: rules on how many jobs may run at once, or start in a time.
 
 use crate::error::{Error, Result};
 use crate::name::{Group, LimitKey};
 
 /// The most limits of one job.
 pub const LIMITS_MAX: usize = 8;
-/// The longest time that a rate counts in, milliseconds: a day.
+/// The longest period of a rate, milliseconds: a day.
 pub const RATE_MS_MAX: u32 = 86_400_000;
-/// The longest time that a rate's empty bucket may take to fill, microseconds: ten years. Times in microseconds have 64
-/// bits, and a bucket beyond it would never be seen to be full.
+/// The longest time that a rate's empty bucket may take to fill, microseconds: ten years. Times in
+/// microseconds have 64 bits: beyond this limit, a bucket would never count as full.
 pub const FILL_US_MAX: u64 = 10 * 365 * 86_400_000_000;
 /// The shortest time between two refreshes of a floating limit, milliseconds.
 pub const REFRESH_MS_MIN: u32 = 1_000;
 
-/// The task group that says how much floating limits let through, if none is named: workers of other jobs would take what
-/// they can't answer.
+/// Default task group of the refreshers of floating limits. Workers of other jobs would take
+/// refreshers that they can't answer.
 pub const REFRESHERS: &str = "limits";
 
-/// What a limit limits. The newest job that names a limit says how much.
+/// The kind of a limit. The newest job that names a limit defines it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum LimitKind {
-    /// So many jobs at once.
+    /// Jobs that run concurrently.
     Concurrency {
         /// At least one.
         max: u32,
     },
-    /// As [`LimitKind::Concurrency`], but a worker says how many, again and again.
+    /// As [`LimitKind::Concurrency`], but a worker reports the number again and again.
     Floating {
-        /// How many until a worker has said so.
+        /// The number until a worker has reported one.
         initial: u32,
-        /// How often a worker is asked, milliseconds.
+        /// Interval at which a worker is asked, milliseconds.
         refresh_ms: u32,
-        /// Which workers are asked.
+        /// The task group whose workers are asked.
         group: Group,
     },
     /// A token bucket: attempts that begin.
     Rate {
-        /// So many attempts …
+        /// This many attempts …
         count: u32,
-        /// … in so many milliseconds.
+        /// … in this many milliseconds.
         per_ms: u32,
-        /// And so many at once, if there were none for a while.
+        /// And this many at once, if there were none for a while.
         burst: u32,
     },
 }
@@ -50,12 +50,12 @@ pub enum LimitKind {
 pub struct Limit {
     /// Its name, the tenant's own.
     pub key: LimitKey,
-    /// What it limits.
+    /// Its kind.
     pub kind: LimitKind,
 }
 
 impl Limit {
-    /// What it takes in a message, bytes.
+    /// Its bytes in a message.
     pub(crate) fn bytes(&self) -> usize {
         const NUMBERS: usize = 32;
         let group = match &self.kind {
@@ -67,7 +67,7 @@ impl Limit {
 }
 
 impl LimitKind {
-    /// Looks whether the numbers make sense.
+    /// Checks that the numbers make sense.
     ///
     /// # Errors
     /// `Invalid` names the field.
@@ -96,7 +96,7 @@ impl LimitKind {
         Err(Error::invalid(format!("limit {key} is not valid: {reason}")))
     }
 
-    /// For messages.
+    /// The kind's name, for messages.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Concurrency { .. } => "concurrency limit",
@@ -109,13 +109,13 @@ impl LimitKind {
 /// A rate whose bucket is not full, as it outlives the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// So many attempts …
+    /// This many attempts …
     pub count: u32,
-    /// … in so many milliseconds.
+    /// … in this many milliseconds.
     pub per_ms: u32,
-    /// And so many at once.
+    /// And this many at once.
     pub burst: u32,
-    /// When the bucket is full again, milliseconds since 1970, rounded up.
+    /// Time when the bucket is full again, milliseconds since 1970, rounded up.
     pub full_at_ms: u64,
 }
 
@@ -125,32 +125,34 @@ impl Drained {
         LimitKind::Rate { count: self.count, per_ms: self.per_ms, burst: self.burst }
     }
 
-    /// The bucket at this time, microseconds. It is empty at worst: the clock may have been set back since.
+    /// The bucket at this time, microseconds. At worst, it is empty: the clock may have been set
+    /// back since.
     pub fn bucket(&self, now_us: u64) -> Bucket {
         let empty = Bucket::empty_at(Flow::new(self.count, self.per_ms, self.burst), now_us);
         Bucket { full_at_us: self.full_at_ms.saturating_mul(1000).min(empty.full_at_us) }
     }
 }
 
-/// A token bucket as one number: when the bucket is full again (the generic cell rate algorithm, ITU-T I.371).
+/// A token bucket as one number: the time when the bucket is full again (the generic cell rate
+/// algorithm, ITU-T I.371).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bucket {
-    /// When it is full again, microseconds.
+    /// Time when it is full again, microseconds.
     pub full_at_us: u64,
 }
 
-/// How a bucket fills.
+/// The rate at which a bucket fills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
-    /// A token every so many microseconds.
+    /// Time for one token, microseconds.
     period_us: u64,
-    /// How long an empty bucket takes to fill, microseconds.
+    /// Time to fill an empty bucket, microseconds.
     depth_us: u64,
 }
 
 impl Flow {
-    /// Of `count` tokens in `per_ms` milliseconds, and at most `burst` in the bucket; of more than fill in
-    /// [`FILL_US_MAX`], as many as do.
+    /// `count` tokens in `per_ms` milliseconds, and at most `burst` in the bucket, or as many as
+    /// fill in [`FILL_US_MAX`].
     pub fn new(count: u32, per_ms: u32, burst: u32) -> Self {
         let period_us = Self::period_us(count, per_ms);
         let depth_us = period_us.saturating_mul(u64::from(burst.max(1)));
@@ -164,17 +166,17 @@ impl Flow {
 }
 
 impl Bucket {
-    /// One that is empty at `at_us`.
+    /// A bucket that is empty at `at_us`.
     pub fn empty_at(flow: Flow, at_us: u64) -> Self {
         Self { full_at_us: at_us + flow.depth_us }
     }
 
-    /// When the next token can be taken, microseconds.
+    /// Time when the next token can be taken, microseconds.
     fn next_us(&self, flow: Flow) -> u64 {
         (self.full_at_us + flow.period_us).saturating_sub(flow.depth_us)
     }
 
-    /// How many tokens can be taken now.
+    /// Number of tokens that can be taken now.
     pub fn tokens(&self, flow: Flow, now_us: u64) -> u32 {
         let next_us = self.next_us(flow);
         if next_us > now_us {
@@ -184,7 +186,7 @@ impl Bucket {
         u32::try_from(full.min(1 + (now_us - next_us) / flow.period_us)).unwrap_or(u32::MAX)
     }
 
-    /// When there is one token more than now, microseconds.
+    /// Time when there is one token more than now, microseconds.
     pub fn more_us(&self, flow: Flow, now_us: u64) -> u64 {
         self.next_us(flow) + u64::from(self.tokens(flow, now_us)) * flow.period_us
     }

@@ -1,15 +1,15 @@
-//! The names that people give: of jobs, tenants, task groups, limits and workers. Short texts without control
-//! characters, so that they can be printed, logged, and put into keys.
+//! The names that people give: of jobs, tenants, task groups, limits and workers. Short texts
+//! without control characters, fit to be printed, logged, and put into keys.
 
 use crate::error::{Error, Result};
 use std::fmt;
 
 /// The longest name, bytes.
 pub const NAME_BYTES_MAX: usize = 128;
-/// The longest name of a limit, bytes: the job that refreshes it is named after it.
+/// The longest name of a limit, bytes: it is part of its refresher's name.
 pub const LIMIT_BYTES_MAX: usize = 120;
 
-/// The tenant and the task group of who names none.
+/// The default tenant, and the default task group.
 pub const DEFAULT: &str = "default";
 
 macro_rules! names {
@@ -50,13 +50,13 @@ macro_rules! names {
 names! {
     /// A job's id: unique within its tenant while the job is kept.
     JobId, "job id", NAME_BYTES_MAX;
-    /// Whose jobs they are.
+    /// The owner of jobs and limits.
     Tenant, "tenant", NAME_BYTES_MAX;
-    /// What workers ask for work by.
+    /// The name under which workers ask for work.
     Group, "task group", NAME_BYTES_MAX;
     /// A limit's name, unique within its tenant.
     LimitKey, "limit", LIMIT_BYTES_MAX;
-    /// What a worker calls itself, for people.
+    /// A worker's own name, for people.
     Worker, "worker", NAME_BYTES_MAX;
 }
 

@@ -1,4 +1,5 @@
-//! The owner record of a jobs database, and its name in the bucket. [`crate::chain`] decides by these records.
+//! The owner record of a jobs database, and its name in the bucket. [`crate::chain`] decides by
+//! these records.
 
 use crate::error::Result;
 use bytes::{BufMut, BytesMut};
@@ -12,10 +13,10 @@ const VERSION: u16 = 1;
 /// The longest host name that is kept, bytes.
 const HOST_BYTES_MAX: usize = 255;
 
-/// Under which all records stand.
+/// Prefix of all records.
 pub const OWNERS: &str = "jobs/owners";
 
-/// A jobs database. It is named by an id of its own.
+/// A jobs database, by an id of its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DatabaseId(pub NodeId);
 
@@ -32,23 +33,23 @@ impl fmt::Debug for DatabaseId {
 }
 
 impl DatabaseId {
-    /// Where a shard's files are.
+    /// Path of a shard's files.
     pub fn shard(&self, number: u32) -> String {
         format!("jobs/databases/{self}/{number}")
     }
 
-    /// All records of its owners.
+    /// Prefix of the records of its owners.
     pub fn owners(&self) -> String {
         format!("{OWNERS}/{self}")
     }
 
-    /// One of these records.
+    /// Name of one of these records.
     pub fn owner(&self, number: u64) -> String {
         format!("{OWNERS}/{self}/{number:016x}")
     }
 }
 
-/// The database and the number that the name of a record says.
+/// The database and the number in a record's name.
 pub fn parse(name: &str) -> Option<(DatabaseId, u64)> {
     let (database, number) = name.strip_prefix(OWNERS)?.strip_prefix('/')?.split_once('/')?;
     let number = Some(number).filter(|number| number.len() == 16)?;
@@ -56,18 +57,18 @@ pub fn parse(name: &str) -> Option<(DatabaseId, u64)> {
     Some((database, u64::from_str_radix(number, 16).ok()?))
 }
 
-/// Who has a database.
+/// The owner of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// Which.
+    /// The database.
     pub database: DatabaseId,
-    /// The first record has 1.
+    /// Number of the record. The first has 1.
     pub number: u64,
     /// The node; none if it was given up.
     pub node: NodeId,
-    /// Who had it before.
+    /// The previous owner.
     pub before: NodeId,
-    /// When it was taken, milliseconds since 1970.
+    /// Time when it was taken, milliseconds since 1970.
     pub taken_ms: u64,
     /// Shards that the database has; 0 in records of versions that did not write the number.
     pub shards: u16,
@@ -76,7 +77,7 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The record as bytes. A nonce tells two records apart that are otherwise alike.
+    /// Encodes the record. A nonce tells two otherwise equal records apart.
     pub fn encode(&self, nonce: [u8; 16]) -> Vec<u8> {
         let end = self.host.floor_char_boundary(HOST_BYTES_MAX);
         let mut out = BytesMut::new();
@@ -96,11 +97,11 @@ impl Owner {
         out.to_vec()
     }
 
-    /// Reads a record. A newer version adds fields before the checksum and changes none of these, so that its record
-    /// stops no node of this version.
+    /// Decodes a record. A newer version adds fields before the checksum and changes no others, so
+    /// its record stops no node of this version.
     ///
     /// # Errors
-    /// `Corrupt` if it is not what was written.
+    /// `Corrupt` if it is damaged.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(WHAT, bytes);
         if reader.bytes(4)? != MAGIC {

@@ -1,16 +1,16 @@
-//! A rate whose bucket is not full, as bytes. `docs/jobs.md` has the layout.
+//! Rate whose bucket is not full, as bytes. `docs/jobs.md` has the layout.
 
 use crate::limit::Drained;
 use bytes::{BufMut, Bytes, BytesMut};
 use skerry_core::wire::{FormatError, Reader};
 
 const WHAT: &str = "rate record";
-/// The version that this writes, and the newest that it reads.
+/// The version that this code writes, and the newest that it reads.
 const VERSION: u8 = 1;
-/// All but the checksum, which is always the last.
+/// All bytes but the checksum, which is always the last.
 const BODY_BYTES: usize = 24;
 
-/// A rate as bytes.
+/// Encodes a rate.
 pub(crate) fn encode(rate: &Drained) -> Bytes {
     let mut out = BytesMut::with_capacity(BODY_BYTES + 4);
     out.put_u8(VERSION);
@@ -24,8 +24,8 @@ pub(crate) fn encode(rate: &Drained) -> Bytes {
     out.freeze()
 }
 
-/// What is between the version and the checksum of a row whose last four bytes are the CRC-32C of all before. One of a newer
-/// version than `newest` may be longer, and is told from one that is damaged.
+/// The bytes between the version and the checksum of a row. Its last four bytes are the CRC-32C of
+/// all others. A row of a newer version than `newest` may be longer, and does not count as damaged.
 pub(crate) fn body<'a>(
     what: &'static str,
     newest: u8,
@@ -46,7 +46,7 @@ pub(crate) fn body<'a>(
     }
 }
 
-/// Reads a rate.
+/// Decodes a rate.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Drained, FormatError> {
     let mut reader = Reader::new(WHAT, body(WHAT, VERSION, bytes)?);
     let (count, per_ms, burst) = (reader.u32()?, reader.u32()?, reader.u32()?);

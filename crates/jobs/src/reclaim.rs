@@ -1,16 +1,18 @@
-//! Merges that win space back: files of a shard's database that hold much that was deleted, or whose time is over.
+//! Merges that win space back, in files of a shard's database that hold many deleted or expired
+//! rows.
 //!
-//! SlateDB merges files of similar size when new ones come. In a shard that is hardly written to none come, and what was
-//! deleted or has expired would keep its bytes for ever. Its compactor asks the scheduler here, which asks SlateDB's own
-//! first. Only if that has nothing to do, nothing is being merged, and no file was made for a while, it proposes one
-//! merge: of a tree (the rows of one letter) in whose files a quarter of the rows are deletions, or of a tree's oldest
-//! files, if all of what they had when they were made has expired since, but for dead letters.
+//! SlateDB merges files of similar size when new ones come. In a shard with few writes no files
+//! come, and deleted or expired rows would keep their bytes for ever. Its compactor asks the
+//! scheduler here, which asks SlateDB's own first. This scheduler proposes a merge only if that one
+//! has nothing to do, nothing is being merged, and no file was made for a while. It merges a tree
+//! (the rows of one letter) if a quarter of the rows in its files are deletions. Or it merges a
+//! tree's oldest files, if all that they had when they were made has expired, without dead letters.
 //!
-//! SlateDB's merges take the time of the newest row in its files for now: the shard writes a row when that is long ago
-//! (`shard::quiet`).
+//! SlateDB's merges take the time of the newest row in its files for now. So the shard writes a row
+//! when that is long ago (`shard::quiet`).
 //!
-//! Each such merge ends with the oldest files of its tree, so that what is gone leaves nothing behind. None is repeated in
-//! vain: one merge leaves no deletion, and makes files that are new.
+//! Each such merge ends with the oldest files of its tree, so that removed rows leave nothing
+//! behind. None is repeated in vain: a merge leaves no deletion, and makes new files.
 
 use crate::db_clock::DbClock;
 use crate::keys;
@@ -28,11 +30,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A database in which no file was made for so long is not busy, milliseconds.
+/// Time without a new file after which a database is not busy, milliseconds.
 pub(crate) const QUIET_MS: u64 = 600_000;
-/// Less than this is not worth a merge, bytes.
+/// Fewer bytes are not worth a merge.
 pub(crate) const BYTES_MIN: u64 = 4 << 20;
-/// A tree is merged if one of so many of its rows is a deletion, which takes away another row, or more.
+/// Rows for each deletion at which a tree is merged, or fewer. A deletion also takes away another
+/// row.
 const ROWS_PER_DELETION: u64 = 4;
 /// Trees of rows that expire.
 const EXPIRING: [u8; 3] = [keys::ENDED, keys::DEAD, keys::METADATA];
@@ -45,7 +48,8 @@ pub(crate) struct Reclaim {
 }
 
 impl Reclaim {
-    /// For the database at a path of a store, whose jobs are kept for `done_ms` after their end unless they failed.
+    /// For the database at a path of a store, which keeps jobs for `done_ms` after their end unless
+    /// they failed.
     pub(crate) fn new(
         store: Arc<dyn ObjectStore>,
         path: &str,
@@ -113,7 +117,8 @@ impl Scheduler {
         })
     }
 
-    /// True if many of a tree's rows are deletions. A single run has none: the merge that made it left them out.
+    /// True if many of a tree's rows are deletions. A single run has none: the merge that made it
+    /// left them out.
     fn has_deletions(&self, manifest: &VersionedManifest, sources: &[Source<'_>]) -> bool {
         if sources.len() < 2 || bytes(sources) < BYTES_MIN {
             return false;
@@ -124,7 +129,7 @@ impl Scheduler {
     }
 }
 
-/// What a merge takes for now, milliseconds since 1970.
+/// The time that a merge takes for now, milliseconds since 1970.
 fn merge_ms(manifest: &VersionedManifest) -> u64 {
     u64::try_from(manifest.last_l0_clock_tick()).unwrap_or(0)
 }
@@ -150,7 +155,7 @@ impl Source<'_> {
     }
 }
 
-/// When a file was made, milliseconds since 1970.
+/// Time when a file was made, milliseconds since 1970.
 fn made_ms(file: &SsTableView) -> u64 {
     file.sst.id.value().timestamp_ms()
 }
@@ -160,7 +165,7 @@ fn bytes(sources: &[Source<'_>]) -> u64 {
     files.map(|file| file.estimate_size()).sum()
 }
 
-/// What a tree has, newest first, as a merge names it.
+/// The files and runs of a tree, newest first, as a merge names them.
 fn sources_of(tree: &Segment) -> Vec<Source<'_>> {
     let new = tree.l0().iter();
     let new = new.map(|file| Source { id: SourceId::SstView(file.id), files: vec![file] });
@@ -172,8 +177,8 @@ fn sources_of(tree: &Segment) -> Vec<Source<'_>> {
     new.chain(merged).collect()
 }
 
-/// From where on all that a tree of rows that expire had is expired, but for dead letters; nothing if that is little.
-/// What a file had when it was made expires within `done_ms` of that.
+/// Index from which on all sources of an expiring tree have expired, without dead letters; nothing
+/// if they are few bytes. Rows expire within `done_ms` of the time when their file was made.
 fn expired_from(letter: &[u8], sources: &[Source<'_>], now_ms: u64, done_ms: u64) -> Option<usize> {
     if !EXPIRING.iter().any(|expiring| letter == [*expiring]) {
         return None;
@@ -184,7 +189,7 @@ fn expired_from(letter: &[u8], sources: &[Source<'_>], now_ms: u64, done_ms: u64
     (bytes(&sources[from..]) >= BYTES_MIN).then_some(from)
 }
 
-/// A merge of these, into the oldest run among them, or else into a new one.
+/// Plans a merge of these, into the oldest run among them, or else into a new one.
 fn merge(
     manifest: &VersionedManifest,
     tree: &Segment,
@@ -201,7 +206,7 @@ fn merge(
     Some(CompactionSpec::for_segment(tree.prefix().clone(), ids, into))
 }
 
-/// Rows of files.
+/// Numbers of rows of files.
 #[derive(Debug, Clone, Copy, Default)]
 struct Rows {
     all: u64,
@@ -209,22 +214,22 @@ struct Rows {
 }
 
 impl Rows {
-    /// Both.
+    /// Adds two numbers.
     fn and(self, more: Self) -> Self {
         Self { all: self.all + more.all, deletions: self.deletions + more.deletions }
     }
 }
 
-/// How many rows files have. Each is asked in the background, until it has answered.
+/// Numbers of rows of each file. A task asks each file in the background, until it has answered.
 struct Counts {
     reader: SstReader,
-    /// Nothing of files that do not say.
+    /// `None` for files without numbers.
     known: Mutex<HashMap<SsTableId, Option<Rows>>>,
     is_reading: AtomicBool,
 }
 
 impl Counts {
-    /// The rows of these files; nothing if they are not known, or not yet.
+    /// The rows of these files; nothing if they are unknown, or not yet known.
     fn of<'a>(
         self: &Arc<Self>,
         manifest: &VersionedManifest,
@@ -248,7 +253,7 @@ impl Counts {
         None
     }
 
-    /// Reads the counts of files, one at a time, and forgets those of files that are gone.
+    /// Reads the numbers of files, one at a time, and forgets gone files.
     async fn read(self: Arc<Self>, missing: Vec<SsTableHandle>, there: HashSet<SsTableId>) {
         self.known.lock().retain(|id, _| there.contains(id));
         for file in missing {
@@ -263,7 +268,7 @@ impl Counts {
                         rows.map(|rows| Rows { all: rows.num_rows(), deletions: rows.num_deletes });
                     self.known.lock().insert(id, rows);
                 }
-                // It is asked again.
+                // A later call asks it again.
                 Err(error) => {
                     tracing::debug!(%error, "the rows of a file of the jobs' database are not known");
                 }
@@ -281,7 +286,8 @@ mod tests {
     use object_store::memory::InMemory;
     use slatedb::config::{FlushOptions, FlushType};
 
-    /// Files whose rows could not be counted were taken for deletions and nothing else, and merged.
+    /// Once, files whose rows could not be counted were taken for deletions and nothing else, and
+    /// merged.
     #[tokio::test]
     async fn files_that_can_not_be_read_are_not_taken_for_deletions() {
         let store = Arc::new(InMemory::new());

@@ -1,5 +1,5 @@
-//! A job as bytes: `docs/jobs.md` has the table. A version, a checksum, and fields in a fixed order. An attempt that is
-//! under way is not in it: it is a row of its own, the lease.
+//! Job as bytes: `docs/jobs.md` has the table. A version, a checksum, and fields in a fixed order.
+//! An attempt under way is not part of it: it has a row of its own, the lease.
 
 use crate::error::Result;
 use crate::job::{Attempt, AttemptNo, Ending, Epoch, Job, JobError, Seq, State};
@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use skerry_core::wire::{FormatError, Reader};
 
 const WHAT: &str = "job record";
-/// The version that this writes, and the newest that it reads.
+/// The version that this code writes, and the newest that it reads.
 pub const VERSION: u8 = 2;
 /// Version, three reserved bytes, checksum.
 pub const HEAD_BYTES: usize = 8;
@@ -21,7 +21,7 @@ const HAS_ID: u8 = 2;
 const HAS_ENDED: u8 = 4;
 
 impl Job {
-    /// The job as bytes, without the attempt that is under way.
+    /// Encodes the job, without the attempt that is under way.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(256 + self.spec.payload.len());
         out.put_bytes(0, HEAD_BYTES);
@@ -37,10 +37,10 @@ impl Job {
         out.freeze()
     }
 
-    /// Reads a job.
+    /// Decodes a job.
     ///
     /// # Errors
-    /// `Corrupt` if it is not what was written, or another Skerry's.
+    /// `Corrupt` if it is damaged, or of another version.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(WHAT, bytes);
         let version = reader.u8()?;
@@ -153,7 +153,7 @@ fn put_attempt(out: &mut BytesMut, attempt: &Attempt, (at_ms, ending): &(u64, En
     }
 }
 
-/// Texts have at most 256 bytes.
+/// Writes a text of at most 256 bytes.
 pub(crate) fn put_text(out: &mut BytesMut, text: &str) {
     out.put_u16_le(text.len() as u16);
     out.put_slice(text.as_bytes());
@@ -281,7 +281,8 @@ fn invalid(detail: String) -> crate::Error {
     FormatError::invalid(WHAT, detail).into()
 }
 
-/// A sample of what this version writes. `SKERRY_WRITE_SAMPLE=1` writes it; a later version keeps it readable.
+/// A sample of what this version writes. `SKERRY_WRITE_SAMPLE=1` writes it; a later version keeps
+/// it readable.
 #[cfg(test)]
 pub(crate) fn sample(name: &str, now: &[u8]) -> Vec<u8> {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/jobs/v2");

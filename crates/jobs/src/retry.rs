@@ -1,23 +1,23 @@
-//! When a job that failed is tried again.
+//! Retries of failed jobs.
 
 use crate::error::{Error, Result};
 
 /// The largest factor, percent.
 pub const FACTOR_PERCENT_MAX: u16 = 10_000;
 
-/// When and how often a job is tried again. The default: three times, after 1 s, 2 s and 4 s, each up to a tenth
+/// Number and times of retries. The default: three, after 1 s, 2 s and 4 s, each up to a tenth
 /// earlier or later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RetryPolicy {
-    /// How many times, after the first attempt.
+    /// Number of retries, after the first attempt.
     pub retries: u16,
-    /// Before the first retry, milliseconds.
+    /// Interval before the first retry, milliseconds.
     pub initial_ms: u32,
-    /// Never longer than this, milliseconds (but for jitter).
+    /// Longest interval, milliseconds, without jitter.
     pub max_ms: u32,
-    /// What an interval is multiplied by for the next, percent: 100 to 10,000.
+    /// Factor from one interval to the next, percent: 100 to 10,000.
     pub factor_percent: u16,
-    /// How much earlier or later a retry may be, percent of the interval: up to 100.
+    /// Largest jitter of a retry, earlier or later, percent of the interval: up to 100.
     pub jitter_percent: u8,
 }
 
@@ -34,11 +34,11 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Never again.
+    /// No retry.
     pub const NEVER: Self =
         Self { retries: 0, initial_ms: 0, max_ms: 0, factor_percent: 100, jitter_percent: 0 };
 
-    /// Looks whether the numbers make sense.
+    /// Checks that the numbers make sense.
     ///
     /// # Errors
     /// `Invalid` names the field.
@@ -62,8 +62,8 @@ impl RetryPolicy {
         Ok(())
     }
 
-    /// How long to wait before retry number `retry` (the first is 0), milliseconds. `random` decides the jitter.
-    /// Nothing if there is no such retry.
+    /// Delay before retry number `retry` (the first is 0), milliseconds. `random` decides the
+    /// jitter. Nothing if there is no such retry.
     pub fn delay_ms(&self, retry: u32, random: u64) -> Option<u64> {
         if retry >= u32::from(self.retries) {
             return None;

@@ -1,26 +1,26 @@
-//! The places of a broker's shards. Each is open or says why it is not, so that one that fails keeps no other from being
-//! used.
+//! A broker's slots for its shards. Each shard is open, or its slot gives the reason why it is not,
+//! so one that fails keeps no other from being used.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::shard::Shard;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-/// Where a shard stands.
+/// The standing of a shard.
 #[derive(Clone)]
 pub enum Standing {
     /// It is being opened.
     Opening,
     /// It can be used.
     Open(Shard),
-    /// Another node has it, for this reason: it stays closed until somebody says otherwise.
+    /// Another node has it, for this reason: it stays closed until an operator decides otherwise.
     Elsewhere(String),
     /// It can't be used, for this reason: it is opened again.
     Failed(String),
 }
 
 impl Standing {
-    /// For people and for JSON.
+    /// The standing's name, for people and for JSON.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Opening => "opening",
@@ -30,7 +30,7 @@ impl Standing {
         }
     }
 
-    /// Why it is not open.
+    /// The reason why it is not open.
     pub fn reason(&self) -> &str {
         match self {
             Self::Opening => "it is being opened; try again",
@@ -47,10 +47,10 @@ impl Standing {
     }
 }
 
-/// All places, in the order of their ranges of hashes.
+/// All slots, in the order of their ranges of hashes.
 pub(crate) struct Slots {
     each: Box<[RwLock<Standing>]>,
-    /// How often one has been opened, or is not open any more.
+    /// Counts openings and closings of shards.
     changes: watch::Sender<u64>,
 }
 
@@ -76,7 +76,7 @@ impl Slots {
         self.each.iter().map(|slot| slot.read().clone()).collect()
     }
 
-    /// A shard that can be used.
+    /// A shard, if it can be used.
     pub(crate) fn get(&self, number: u32) -> Result<Shard> {
         let slot = self.each.get(number as usize);
         let standing = slot.map(|slot| slot.read().clone());
@@ -100,7 +100,7 @@ impl Slots {
         standings.filter_map(|(number, now)| Some((number, now.shard()?.clone()))).collect()
     }
 
-    /// Tells when others can be used than now.
+    /// Tells when the set of usable shards changes.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }

@@ -1,4 +1,4 @@
-//! What somebody wants done.
+//! The specification of a job.
 
 use crate::error::{Error, Result};
 use crate::limit::{LIMITS_MAX, Limit};
@@ -15,41 +15,40 @@ pub const METADATA_MAX: usize = 16;
 pub const METADATA_BYTES_MAX: usize = 256;
 /// The lowest priority; 0 is the highest.
 pub const PRIORITY_MAX: u8 = 99;
-/// The priority of who names none.
+/// The default priority.
 pub const PRIORITY_DEFAULT: u8 = 50;
-/// The latest time that a job may name, milliseconds since 1970: the end of the year 9999, the last that people's
-/// calendars have.
+/// The latest time that a job may name, milliseconds since 1970: the end of the year 9999, the last
+/// that calendars have.
 pub const TIME_MS_MAX: u64 = 253_402_300_799_999;
 /// The shortest lease, milliseconds.
 pub const LEASE_MS_MIN: u32 = 100;
 /// The longest lease, milliseconds: a day.
 pub const LEASE_MS_MAX: u32 = 86_400_000;
-/// The lease of who names none, milliseconds.
+/// The default lease, milliseconds.
 pub const LEASE_MS_DEFAULT: u32 = 30_000;
 
-/// A job as it was asked for.
+/// The specification of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSpec {
-    /// Its id; without one it gets one, and asking twice makes two jobs.
+    /// Its id. A job without one gets one, and asking twice makes two jobs.
     pub id: Option<JobId>,
-    /// Whose it is.
+    /// Its tenant.
     pub tenant: Tenant,
-    /// Which workers do it.
+    /// The task group whose workers do it.
     pub group: Group,
-    /// 0, the first, to 99.
+    /// From 0, the first, to 99.
     pub priority: u8,
-    /// Not before this, milliseconds since 1970; 0 is now.
+    /// Earliest start, milliseconds since 1970; 0 is now.
     pub start_at_ms: u64,
-    /// What the worker gets. Nobody else looks at it.
+    /// Bytes for the worker. Skerry does not read them.
     pub payload: Bytes,
-    /// What it can be found by; keys are unique.
+    /// Entries by which it can be found; keys are unique.
     pub metadata: Vec<(String, String)>,
-    /// When it is tried again.
+    /// Its retries.
     pub retry: RetryPolicy,
-    /// How long a worker has it without a sign of life, milliseconds.
+    /// Time that a worker has it without a heartbeat, milliseconds.
     pub lease_ms: u32,
-    /// How long an attempt may take in all, milliseconds, whatever signs of life its worker gives; 0 is as long as it
-    /// wants.
+    /// Longest time of an attempt, milliseconds, whatever its worker's heartbeats; 0 is no limit.
     pub max_run_ms: u32,
     /// All of these must let it run.
     pub limits: Vec<Limit>,
@@ -74,7 +73,7 @@ impl Default for JobSpec {
 }
 
 impl JobSpec {
-    /// What its owner gave it, bytes: names, limits, payload and metadata, and as much as numbers take.
+    /// Bytes from its owner: names, limits, payload and metadata, and a number for the rest.
     pub fn bytes(&self) -> usize {
         const NUMBERS: usize = 64;
         let metadata = self.metadata.iter().map(|(key, value)| key.len() + value.len());
@@ -84,7 +83,7 @@ impl JobSpec {
         NUMBERS + names + limits + self.payload.len() + metadata.sum::<usize>()
     }
 
-    /// Looks whether everything is in range.
+    /// Checks that all fields are in range.
     ///
     /// # Errors
     /// `Invalid` names the field.
@@ -153,7 +152,7 @@ impl JobSpec {
     }
 }
 
-/// Looks whether a priority is one.
+/// Checks that a priority is in range.
 ///
 /// # Errors
 /// `Invalid` if not.
@@ -165,7 +164,7 @@ pub fn check_priority(priority: u8) -> Result<()> {
     Ok(())
 }
 
-/// Looks whether a time is one that people's calendars have.
+/// Checks that calendars have a time.
 ///
 /// # Errors
 /// `Invalid` if not.
@@ -179,10 +178,10 @@ pub fn check_time(what: &str, at_ms: u64) -> Result<()> {
     Ok(())
 }
 
-/// Looks whether a payload or a result is too large.
+/// Checks the size of a payload or a result.
 ///
 /// # Errors
-/// `Invalid` if it is.
+/// `Invalid` if it is too large.
 pub fn check_payload(what: &str, bytes: &[u8]) -> Result<()> {
     if bytes.len() > PAYLOAD_BYTES_MAX {
         let detail = format!(

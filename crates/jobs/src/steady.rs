@@ -1,16 +1,18 @@
-//! Time that never goes back, and never stands still: if the machine's clock is set back, it goes on from where it was,
-//! so that leases end and jobs start as if it had not been. If the clock is set forward, jobs start by the new time, and
-//! it is told by how much, so that leases go on by the old: a step would end all of them at once.
+//! Time that never goes back, and never stands still. If the machine's clock is set back, time goes
+//! on from where it was, so leases end and jobs start as before. If the clock is set forward, jobs
+//! start by the new time. Leases go on by the old time, as a step would end all of them at once:
+//! callers get the size of the step.
 
 use parking_lot::Mutex;
 use skerry_core::env::Clock;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A step: what the clock on the wall goes forward by more than the clock since boot. Less is drift, or how clocks round.
+/// Smallest step, milliseconds by which the wall clock gains on the clock since boot. Less is
+/// drift, or rounding.
 const STEP_MS: u64 = 1_000;
 
-/// What was told last, and when, since the machine was started.
+/// The time that was told last, by both clocks.
 #[derive(Debug, Clone, Copy, Default)]
 struct Told {
     wall_ms: u64,
@@ -24,12 +26,12 @@ pub(crate) struct Steady {
     told: Mutex<Told>,
 }
 
-/// What time it is.
+/// The time now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Now {
     /// Milliseconds since 1970.
     pub(crate) ms: u64,
-    /// By how much the clock was set forward, all in all, milliseconds.
+    /// Sum of the clock's steps forward, milliseconds.
     pub(crate) stepped_ms: u64,
 }
 
@@ -43,13 +45,14 @@ impl Steady {
         self.now().ms
     }
 
-    /// The same, and by how much the clock was set.
+    /// The time, and the sum of the clock's steps.
     pub(crate) fn now(&self) -> Now {
         let mut told = self.told.lock();
         let (wall_ms, boot) = (self.clock.wall_ms(), self.clock.boot());
         let passed_ms = boot.saturating_sub(told.boot).as_millis() as u64;
         let goes_on_ms = if told.wall_ms == 0 { wall_ms } else { told.wall_ms + passed_ms };
-        // What was told stays the base while the clock is behind: parts of milliseconds are not lost.
+        // The last time told stays the base while the clock is behind, so parts of milliseconds are
+        // not lost.
         if let Some(step_ms) = wall_ms.checked_sub(goes_on_ms) {
             let step_ms = if step_ms > STEP_MS { step_ms } else { 0 };
             *told = Told { wall_ms, boot, stepped_ms: told.stepped_ms + step_ms };

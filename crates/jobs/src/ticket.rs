@@ -1,8 +1,9 @@
-//! What workers carry: a lease, and the job that it is of, as bytes that they give back with everything that they say.
+//! Tickets as bytes: a lease, and its job's names. Workers give them back with every report.
 //!
-//! Little-endian: version 1 (1), place (8), attempt (4), epoch (4), the tenant and the job's id, each a length (1) and its
-//! bytes; no id for a job whose owner gave it none. The hash is that of the tenant. The names are there because the
-//! record of a job that has come to its end is found by them: an outcome may be said again when it has.
+//! Little-endian: version 1 (1), place (8), attempt (4), epoch (4), the tenant and the job's id,
+//! each a length (1) and its bytes. No id for a job whose owner gave it none. The hash is that of
+//! the tenant. The names are there because they find the record of an ended job: a worker may
+//! repeat its report by then.
 
 use crate::error::{Error, Result};
 use crate::hash::TenantHash;
@@ -13,7 +14,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 const VERSION: u8 = 1;
 
 impl Ticket {
-    /// As workers carry it.
+    /// Encodes a ticket for its worker.
     pub fn encode(&self) -> Bytes {
         let id = self.id.as_ref().map_or("", JobId::as_str);
         let mut out = BytesMut::with_capacity(19 + self.tenant.as_str().len() + id.len());
@@ -29,7 +30,7 @@ impl Ticket {
         out.freeze()
     }
 
-    /// As workers show it.
+    /// Decodes a worker's ticket.
     ///
     /// # Errors
     /// `Invalid` if it is none.

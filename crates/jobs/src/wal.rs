@@ -1,13 +1,13 @@
 //! The database's log on a disk of its own: SlateDB's log interface over `skerry-log`.
 //!
-//! Participants: SlateDB, which appends write batches, asks for them to be durable, and says which it does not need any
-//! more; the log, which makes them durable with one fdatasync for all that wait.
+//! Participants: SlateDB, which appends write batches, asks for them to be durable, and lets go of
+//! batches; the log, which makes batches durable with one fdatasync for all that wait.
 //!
-//! What must hold: a batch is replayed whole or not at all, in order; what SlateDB was told is durable is replayed
-//! after a crash, until it is in the database; a log is used by one process.
+//! Must hold: a batch is replayed whole or not at all, in order. A durable batch is replayed after
+//! a crash, until it is in the database. One process uses a log.
 //!
-//! A *WAL file* of SlateDB's is one write batch here, numbered without gaps. A batch is one record, or several if it
-//! is long: `docs/jobs.md` has the bytes.
+//! A *WAL file* of SlateDB's is one write batch here, numbered without gaps. A batch is one record,
+//! or several if it is long: `docs/jobs.md` has the bytes.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys;
@@ -30,7 +30,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// All records are of one group.
+/// The log group of all records.
 const GROUP: u32 = 0;
 /// A record that is a whole batch.
 const WHOLE: u8 = 1;
@@ -48,11 +48,12 @@ const MERGE: u8 = 2;
 const HAS_CREATED: u8 = 4;
 const HAS_EXPIRES: u8 = 8;
 
-/// SlateDB is asked to need less of the log when so much of it came since it was asked before, a quarter. (What is on its
-/// way to the store already is not asked for again: a memtable for each batch would be of no use, and slow every read.)
+/// Share of the log, a quarter, after which SlateDB is asked to flush its memtable. Batches that
+/// are on their way to the store already do not count again: a memtable for each batch would be
+/// useless, and slow every read.
 const ASKED_SHARE: u64 = 4;
 
-/// A log that a database uses. Clones are the same.
+/// A database's log. Clones share it.
 #[derive(Clone)]
 pub struct LocalWal {
     shared: Arc<Shared>,
@@ -78,9 +79,9 @@ struct Shared {
 }
 
 struct State {
-    /// The batches that are not let go yet.
+    /// Batches that are not let go yet.
     kept: VecDeque<Kept>,
-    /// What was appended since the log was opened.
+    /// Bytes appended since the log was opened.
     appended_bytes: u64,
     status: WalStatus,
     listeners: Vec<WalStatusListener>,
@@ -90,7 +91,7 @@ struct State {
 struct Kept {
     number: u64,
     begins: Position,
-    /// What had been appended before it.
+    /// Bytes appended before it.
     before_bytes: u64,
 }
 
@@ -226,7 +227,7 @@ impl LocalWal {
         self.shared.log.id().as_u128().to_le_bytes()
     }
 
-    /// For SlateDB's builder.
+    /// The writer for SlateDB's builder.
     pub(crate) fn init(&self) -> Box<dyn WriterInit> {
         Box::new(self.clone())
     }
@@ -236,7 +237,7 @@ impl LocalWal {
         self.shared.found.lock().as_ref().map_or(0, |found| found.newest_ms)
     }
 
-    /// For SlateDB's collector.
+    /// The log for SlateDB's collector.
     pub(crate) fn gc(&self) -> Arc<dyn WalGc> {
         Arc::new(self.clone())
     }
@@ -244,7 +245,8 @@ impl LocalWal {
 
 #[async_trait]
 impl WriterInit for LocalWal {
-    /// Whoever has the log's directory is its only writer; whoever has the manifest's epoch, the database's.
+    /// Fences nothing: the directory's lock makes this process the log's only writer, and the
+    /// manifest's epoch the database's.
     async fn fence_and_init(
         &self,
         manifest: &mut WriterManifest,
@@ -284,10 +286,10 @@ impl WriterInit for LocalWal {
     }
 }
 
-/// A log to which nothing was appended for so long is quiet.
+/// Time without an append after which a log is quiet.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Tells the log when it is quiet: it marks its end, and gives back the room that it has to spare.
+/// Tells the log when it is quiet: it marks its end, and gives spare room back.
 async fn watch_quiet(shared: Weak<Shared>) {
     let mut end = None;
     loop {
@@ -355,7 +357,8 @@ fn read_some(log: &Log, found: &mut Batches) -> Result<VecDeque<WalRows>> {
 struct Writer {
     shared: Arc<Shared>,
     next: u64,
-    /// The last batch that was appended: its number, where its last record is, and its sequence number.
+    /// The last batch that was appended: its number, its last record's position, and its sequence
+    /// number.
     last: Option<(u64, Position, u64)>,
 }
 
@@ -378,7 +381,8 @@ impl WalWriter for Writer {
             last = appended.map_err(unavailable)?.position;
             begun.get_or_insert(last);
         }
-        // Every batch is flushed at once: its sync begins while SlateDB is still about to ask for it.
+        // Every batch is flushed at once: its sync begins while SlateDB is still about to ask for
+        // it.
         self.shared.log.request_sync(last);
         let mut state = self.shared.state.lock();
         let before_bytes = state.appended_bytes;
@@ -451,8 +455,8 @@ impl WalGc for LocalWal {
         _min_age: Duration,
         dry_run: bool,
     ) -> std::result::Result<(), WalError> {
-        // The newest manifest has no end. Others are of checkpoints, which a merge leaves behind for a quarter of an
-        // hour: whoever reads those can't read this log.
+        // The newest manifest has no end. Others are of SlateDB's checkpoints, which a merge leaves
+        // behind for a quarter of an hour: their readers can't read this log.
         let newest = referenced.iter().filter(|WalFileRange(_, to)| *to == Bound::Unbounded);
         let first = newest.map(|WalFileRange(from, _)| match from {
             Bound::Included(first) => *first,
@@ -467,7 +471,7 @@ impl WalGc for LocalWal {
 }
 
 impl State {
-    /// What was appended after a batch.
+    /// Bytes appended after a batch.
     fn bytes_after(&self, number: u64) -> u64 {
         let next = self.kept.partition_point(|kept| kept.number <= number);
         self.kept.get(next).map_or(0, |next| self.appended_bytes - next.before_bytes)
@@ -480,7 +484,7 @@ impl Shared {
         if status.closed_reason.is_some() { Err(status) } else { Ok(status) }
     }
 
-    /// Batches before this one are in the database.
+    /// Lets go of batches before `first`: they are in the database.
     fn let_go(&self, first: u64) {
         let mut state = self.state.lock();
         while state.kept.front().is_some_and(|kept| kept.number < first) {
@@ -490,7 +494,7 @@ impl Shared {
         self.log.trim(GROUP, below);
     }
 
-    /// Everything up to this batch is durable.
+    /// Notes that everything up to this batch is durable.
     fn flushed(&self, number: u64, seq: u64) {
         self.tell(|status| {
             if status.last_flushed_wal_id < number {
@@ -528,7 +532,7 @@ fn unavailable(error: skerry_log::Error) -> WalError {
     WalError::Unavailable(Arc::new(error))
 }
 
-/// What a failure of the log means.
+/// Turns a failure of the log into the broker's error.
 pub fn log_failed(error: skerry_log::Error) -> Error {
     use skerry_log::ErrorKind as Log;
     let kind = match error.kind() {
