@@ -298,7 +298,7 @@ impl Broker {
         sums
     }
 
-    /// What has happened since the shards were opened.
+    /// Totals since the shards were opened.
     pub fn totals(&self) -> Totals {
         let open = self.slots.open().into_iter();
         open.map(|(_, shard)| shard.totals()).fold(Totals::default(), Totals::and)

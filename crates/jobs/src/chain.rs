@@ -52,7 +52,7 @@ impl Unread {
     }
 }
 
-/// What a node has, by the chains of all databases.
+/// A node's databases, by the chains of all databases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Has {
     /// One database, of which this is the newest record.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What the caller should do.
+/// Advice to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// Correct the request: one of its fields is out of range.
@@ -61,7 +61,7 @@ impl Error {
         Self::new(ErrorKind::Invalid, message.to_string())
     }
 
-    /// What the caller should do.
+    /// Advice to the caller.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

@@ -61,7 +61,7 @@ impl Lease {
     }
 }
 
-/// What a worker shows with every report on a job: its lease, and the names that find an ended job.
+/// Shown by a worker with every report on a job: its lease, and the names that find an ended job.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     /// The lease.
@@ -156,15 +156,15 @@ pub(crate) fn refreshed_by(id: &JobId) -> Option<LimitKey> {
 /// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// It waits: for its time, for a limit, for a worker.
+    /// The job waits: for its time, for a limit, for a worker.
     Scheduled,
     /// A worker has it.
     Running,
-    /// It is done.
+    /// The job is done.
     Succeeded,
-    /// It was tried for the last time: a dead letter.
+    /// The job was tried for the last time: a dead letter.
     Failed,
-    /// It was cancelled.
+    /// The job was cancelled.
     Cancelled,
 }
 
@@ -199,7 +199,7 @@ pub enum Ending {
     Cancelled,
     /// The worker gave it back, not begun, or was never told of it.
     Returned,
-    /// It took longer than its job allows an attempt.
+    /// The attempt took longer than its job allows.
     TooLong,
 }
 

@@ -9,13 +9,13 @@ use tokio::sync::watch;
 /// The standing of a shard.
 #[derive(Clone)]
 pub enum Standing {
-    /// It is being opened.
+    /// The shard is being opened.
     Opening,
-    /// It can be used.
+    /// The shard can be used.
     Open(Shard),
     /// Another node has it, for this reason: it stays closed until an operator decides otherwise.
     Elsewhere(String),
-    /// It can't be used, for this reason: it is opened again.
+    /// The shard can't be used, for this reason: it is opened again.
     Failed(String),
 }
 

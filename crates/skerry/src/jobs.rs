@@ -1,7 +1,7 @@
-//! The job broker of a node: opened beside the engine, served on the same addresses.
+//! The job broker of a node: opened beside the engine, served at its addresses.
 //!
-//! What must hold: nothing of it keeps volumes from being served. If its database does not answer, callers are told
-//! why, and it is opened again.
+//! Must hold: nothing in it keeps volumes from being served. If its database does not answer,
+//! callers get the reason, and the node opens it again.
 
 mod convert;
 mod host;

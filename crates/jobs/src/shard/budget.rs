@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 /// Default of the bytes of jobs that may be on their way to all workers of a node at once.
 pub const BUDGET_BYTES: u64 = 256 << 20;
 
-/// What is left for jobs on their way.
+/// Budget for jobs on their way to workers.
 #[derive(Debug)]
 pub struct Budget {
     /// Below zero if the last jobs were larger than what was left: at most one of each shard.

@@ -138,7 +138,7 @@ impl Inner {
     }
 }
 
-/// What the database had of a job before a batch.
+/// Row of a job in the database before a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Before {
     Nothing,

@@ -1,5 +1,5 @@
-//! Ids of ended jobs, in memory, approximately. A new id is hardly ever one of them, and a look
-//! into every file of the database costs more than the rest of taking a job.
+//! Ids of ended jobs, in memory, approximately. A new id is hardly ever one of them. A look into
+//! every file of the database would cost more than the rest of taking a job.
 //!
 //! A scalable Bloom filter (Almeida et al. 2007) of blocked ones (Putze et al. 2007). An id that it
 //! lacks is not in the database. Of the ids that it has, a few per cent are not there either: the

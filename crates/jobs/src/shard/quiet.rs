@@ -1,4 +1,4 @@
-//! What a shard does now and then, whatever else is written. It moves deletions that only its log
+//! A shard's occasional work, whatever else is written. The shard moves deletions that only its log
 //! has to its files, if they free much. It tells the files the time, if much has expired since they
 //! were made. Only then can a merge (`crate::reclaim`) remove what is gone.
 

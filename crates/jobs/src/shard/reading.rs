@@ -160,7 +160,7 @@ impl Shard {
         self.inner.state.lock().machine.groups()
     }
 
-    /// What has happened since the shard was opened.
+    /// Totals since the shard was opened.
     pub fn totals(&self) -> Totals {
         self.inner.state.lock().totals
     }

@@ -47,13 +47,14 @@ pub enum Told {
 /// The sign that a worker begins a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begins {
-    /// It may have begun as soon as it was told.
+    /// The worker may have begun as soon as it was told.
     WhenTold,
-    /// It promises a heartbeat before it begins: a lease that ends without one was never begun.
+    /// The worker promises a heartbeat before it begins: a lease that ends without one was never
+    /// begun.
     WithBeat,
 }
 
-/// What a worker would still take.
+/// Room that a worker has left.
 #[derive(Debug)]
 struct Left {
     credits: u32,

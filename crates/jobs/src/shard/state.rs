@@ -49,7 +49,7 @@ impl Batch {
     }
 }
 
-/// What has happened since the shard was opened.
+/// Totals since the shard was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
     /// Jobs that were taken.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use std::sync::Arc;
 
-/// What a worker reports of an attempt that has ended.
+/// A worker's report of an attempt that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Done, with a result.

@@ -1,4 +1,4 @@
-//! Between the broker's types and the API's.
+//! Conversions between the broker's types and the API's.
 
 use std::collections::HashMap;
 
@@ -18,10 +18,10 @@ use crate::values::invalid;
 
 type Broken<T> = std::result::Result<T, skerry_jobs::Error>;
 
-/// Jobs of a page, if nobody says how many.
+/// Default number of jobs of a page.
 const PAGE_DEFAULT: usize = 100;
 
-/// An error of the broker, as the API's.
+/// Turns an error of the broker into the API's.
 pub(super) fn error(error: skerry_jobs::Error) -> Error {
     use skerry_jobs::ErrorKind as Broker;
     let kind = match error.kind() {
@@ -36,7 +36,7 @@ pub(super) fn error(error: skerry_jobs::Error) -> Error {
     Error::new(kind, error.message())
 }
 
-/// Why one item of a call was not done.
+/// The reason why one item of a call was not done.
 pub(super) fn failure(error: &skerry_jobs::Error) -> v1::Failure {
     use skerry_jobs::ErrorKind as Broker;
     let kind = match error.kind() {
@@ -68,13 +68,13 @@ pub(super) fn worker(text: &str) -> Broken<Worker> {
     Worker::new(text)
 }
 
-/// Whose job it is, and what it is called.
+/// The tenant and the name of a request's job.
 pub(super) fn address(request: &v1::JobRequest) -> Result<(Tenant, JobRef)> {
     let tenant = tenant(&request.tenant).map_err(error)?;
     Ok((tenant, request.id.parse().map_err(error)?))
 }
 
-/// A number that must fit a smaller one.
+/// A number that must fit a smaller type.
 fn small<T: TryFrom<u32>>(what: &str, number: u32) -> Broken<T> {
     T::try_from(number)
         .map_err(|_| skerry_jobs::Error::invalid(format!("{what} {number} is too large")))
@@ -348,7 +348,7 @@ pub(super) fn reported(lease: bytes::Bytes, next: Broken<Next>) -> v1::Reported 
     v1::Reported { lease, next: Some(next) }
 }
 
-/// A job that was waited for, or why there is none.
+/// A job that was waited for, or the reason why there is none.
 pub(super) fn awaited(id: String, ended: Broken<Job>) -> v1::AwaitJobsResponse {
     match ended {
         Ok(from) => v1::AwaitJobsResponse { id, job: Some(job(from)), failure: None },
@@ -391,7 +391,7 @@ pub(super) fn node(from: &Chain, here: Option<DatabaseId>) -> v1::JobNode {
     }
 }
 
-/// How this node's shards stand.
+/// The standing of each of this node's shards.
 pub(super) fn shards(standings: &[Standing]) -> Vec<v1::JobShard> {
     let shards = (0..).zip(standings).map(|(number, now)| v1::JobShard {
         number,

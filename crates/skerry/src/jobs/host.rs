@@ -1,5 +1,6 @@
-//! Keeps the shards open: one whose database failed is opened again, which finds out what happened. One that another node
-//! has opened since is left to that node until somebody says otherwise: each would end the other's work for ever.
+//! Keeps the shards open. A shard whose database failed is opened again, which finds out what
+//! happened. If another node has opened it since, it stays closed here until an operator decides
+//! otherwise: each node would end the other's work for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +20,13 @@ use super::open::{NotOpen, Opened, Opener};
 use crate::env::SystemClock;
 use crate::metrics::Metric;
 
-/// Between two attempts to open a shard.
+/// Interval between two attempts to open a shard.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
-/// The longest time between two attempts, and how long a shard must have been open to count as sound.
+/// Longest interval between two attempts; a shard that was open for as long counts as sound.
 const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(60);
-/// How long a database may take to close: what was answered is durable already.
+/// Longest time of a database's close: everything that was answered is durable already.
 pub(super) const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a start waits for the broker: volumes are served without it.
+/// Longest time that a start waits for the broker: volumes are served without it.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The broker of a node, while the node runs.
@@ -35,27 +36,29 @@ pub(crate) struct JobsHost {
     calls: Arc<Counters>,
     told: watch::Sender<Told>,
     found: Vec<watch::Receiver<Found>>,
-    /// One take-over at a time.
+    /// Held during a take-over.
     taking: tokio::sync::Mutex<()>,
     stop: CancellationToken,
     ended: tokio::sync::Mutex<JoinSet<()>>,
 }
 
-/// What the keepers of all shards are told: to look anew where their databases are.
+/// An order to the keepers of all shards: find their databases anew.
 #[derive(Debug, Clone, Copy, Default)]
 struct Told {
-    /// Grows each time.
+    /// Grows with each order.
     turn: u64,
-    /// No shard is in service, so that what a take-over gives up stays as empty as it is found.
+    /// True while no shard may serve. So the database that a take-over gives up stays as empty as
+    /// it was found.
     is_held: bool,
 }
 
-/// What the keeper of a shard has found.
+/// Findings of a shard's keeper.
 #[derive(Debug, Clone, Copy, Default)]
 struct Found {
-    /// The shard was tried once.
+    /// True once the shard was tried.
     is_tried: bool,
-    /// The jobs that its database has while none can come, and for which turn; nothing if it does not open.
+    /// Number of jobs in its database while none can come, with the order's turn; nothing if it
+    /// does not open.
     counted: Option<(u64, Option<usize>)>,
 }
 
@@ -92,28 +95,28 @@ impl JobsHost {
         Ok(self.broker.clone())
     }
 
-    /// What the broker counts, and what is asked of its store. Without labels that people choose: there may be any number
-    /// of tenants and task groups.
+    /// Metrics of the broker and of its calls to the store. No labels that people choose: there may
+    /// be any number of tenants and task groups.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
         let mut all = super::metrics::calls(&self.calls);
         all.extend(super::metrics::of(&self.broker));
         all
     }
 
-    /// The chains of all databases in the bucket, and which database is opened here.
+    /// The chains of all databases in the bucket, and the database that is opened here.
     pub(crate) async fn owners(&self) -> Result<(Vec<Chain>, Option<DatabaseId>)> {
         self.opener.owners().await
     }
 
-    /// Takes over the jobs of the node that is named, or takes back this node's own; they are opened when it returns, if
-    /// that does not take long.
+    /// Takes over the jobs of the named node, or takes back this node's own. Waits for them to
+    /// open, but not for long.
     pub(crate) async fn take_over(&self, named: &str) -> Result<()> {
         let _one = self.taking.lock().await;
         let plan = self.opener.plan(named).await?;
         let taken = match plan.and_then(|plan| plan.gives_up) {
             None => self.opener.take_over(named, None).await,
             Some(own) => {
-                // Workers are not sent away for nothing.
+                // Workers are not sent away in vain.
                 check_idle(self.broker.counts().active)?;
                 let _held = self.hold();
                 check_idle(self.count_held().await?)?;
@@ -125,7 +128,7 @@ impl JobsHost {
         let mut changes = self.broker.changes();
         let open = async {
             while !self.are_open() {
-                // The broker is there as long as this.
+                // The broker exists as long as this does.
                 let _ = changes.changed().await;
             }
         };
@@ -137,15 +140,15 @@ impl JobsHost {
         self.told.send_modify(|told| *told = Told { turn: told.turn + 1, is_held });
     }
 
-    /// No shard is in service until what this returns is dropped.
+    /// Takes all shards out of service until the result is dropped.
     fn hold(&self) -> impl Drop + '_ {
         (0..self.opener.shards()).for_each(|number| self.broker.set(number, Standing::Opening));
         self.tell(true);
         Held(self)
     }
 
-    /// How many jobs the databases of this node have, while no shard is in service: each was closed and is read anew, so
-    /// that everything counts which was acknowledged.
+    /// Counts the jobs in this node's databases, while no shard is in service. Each shard was
+    /// closed and is read anew, so the count has all that was acknowledged.
     async fn count_held(&self) -> Result<usize> {
         let turn = self.told.borrow().turn;
         let unknown = || {
@@ -186,7 +189,7 @@ impl Drop for Held<'_> {
     }
 }
 
-/// What this node has of its own is given up with a take-over: it must be nothing.
+/// Refuses a take-over while the database that it would give up has jobs.
 fn check_idle(active: usize) -> Result<()> {
     if active == 0 {
         return Ok(());
@@ -231,7 +234,7 @@ impl Keeper {
     async fn keep_open(mut self) {
         let (shard, mut past) = (self.number, Past::default());
         loop {
-            // What is said from here on is heard.
+            // Orders from here on are noticed.
             let told = *self.told.borrow_and_update();
             let opened = tokio::select! {
                 opened = self.opener.open(shard) => opened,
@@ -260,7 +263,7 @@ impl Keeper {
                     };
                     past.note_open_for(SystemClock.boot().saturating_sub(since));
                     self.stands(Standing::Failed(why.message().to_owned()));
-                    // It lets go what it holds, such as a log.
+                    // Closing lets go of resources such as a log.
                     let _ = tokio::time::timeout(CLOSE_TIME_MAX, open.close()).await;
                     NotOpen::from(why)
                 }
@@ -278,7 +281,7 @@ impl Keeper {
         }
     }
 
-    /// Waits while no shard is to be in service, and counts what this one has; false if the node stops.
+    /// Waits while no shard may serve, and counts the jobs of this one; false if the node stops.
     async fn waits_held(&mut self, open: &Shard) -> bool {
         loop {
             let told = *self.told.borrow_and_update();
@@ -328,23 +331,24 @@ impl Keeper {
     }
 }
 
-/// Waits until this node has another database, or none is to be in service.
+/// Waits until this node has another database, or no shard may serve.
 async fn moves_from(opener: &Opener, shard: u32, path: &str, told: &mut watch::Receiver<Told>) {
     while opener.is_at(shard, path) && !told.borrow().is_held {
         hears(told).await;
     }
 }
 
-/// Waits until something is said.
+/// Waits for an order.
 async fn hears(told: &mut watch::Receiver<Told>) {
     if told.changed().await.is_err() {
-        // There is nobody any more who could say something.
+        // No order can come any more.
         std::future::pending().await
     }
 }
 
-/// When a shard is opened again by itself, if it is. Each time that it opens or closes, all workers must connect again: one
-/// that fails soon after it opened, so many times by now, is opened less and less often.
+/// Interval after which a shard is opened again by itself, if it is. Each time that a shard opens
+/// or closes, all workers must connect again. So a shard that failed `flaps` times soon after it
+/// opened is opened less and less often.
 fn retry_after(why: &NotOpen, flaps: u32) -> Option<Duration> {
     let interval = RETRY_INTERVAL
         .saturating_mul(1_u32.checked_shl(flaps.saturating_sub(1)).unwrap_or(u32::MAX));
@@ -464,7 +468,7 @@ pub(super) mod tests {
         host.broker.shard_of(&tenant)?.enqueue(spec).await.map(|_| ())
     }
 
-    /// What a take-over gives up has no jobs, also if one comes while it looks.
+    /// The database that a take-over gives up has no jobs, also if one comes meanwhile.
     #[tokio::test(flavor = "multi_thread")]
     async fn nothing_is_acknowledged_while_a_database_is_given_up() {
         let bucket = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! What the broker counts, as metrics.
+//! Metrics of the broker.
 
 use skerry_jobs::broker::Broker;
 use skerry_jobs::machine::GroupCounts;
@@ -7,7 +7,7 @@ use skerry_store::meter::{CallKind, Counters};
 
 use crate::metrics::{Metric, Sample, Value};
 
-/// Everything, now.
+/// All metrics, now.
 pub(super) fn of(broker: &Broker) -> Vec<Metric> {
     let Totals { enqueued, leased, succeeded, failed, cancelled, retried, expired } =
         broker.totals();
@@ -25,7 +25,7 @@ pub(super) fn of(broker: &Broker) -> Vec<Metric> {
     ]
 }
 
-/// What is asked of the databases' stores.
+/// Metrics of calls to the databases' stores.
 pub(super) fn calls(store: &Counters) -> Vec<Metric> {
     let tally = store.tally();
     let each = |value: &dyn Fn(CallKind) -> u64| {

@@ -1,4 +1,4 @@
-//! From settings to shards that are open.
+//! Opens shards as the settings describe them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -41,34 +41,35 @@ use crate::wiring::{log_env, warn_of_copies};
 pub(crate) struct Opener {
     shards: u32,
     retention: Retention,
-    /// Of jobs on their way to all workers at once.
+    /// Bytes of jobs that may be on their way to all workers at once.
     handed_out_bytes: u64,
     settings: slatedb::config::Settings,
     data: Place,
-    /// Whose the databases in the node's bucket are; nothing if the settings name another place.
+    /// Owners of the databases in the node's bucket; nothing if the settings name another place.
     owners: Option<Owners>,
     log: Option<LogPlace>,
     apply_log_on_close: bool,
     give_up_log: bool,
-    /// What is asked of the stores.
+    /// Counts calls to the stores.
     calls: Arc<Counters>,
-    /// Where files are merged.
+    /// Runtime that merges files.
     background: Background,
-    /// What came of the first shard: it says how many there are.
+    /// Result of opening the first shard, which has the number of shards.
     first: watch::Sender<First>,
-    /// A bit for each shard in whose directory nothing is left of what crashes left.
+    /// A bit for each shard whose directory was cleared of litter.
     is_cleared: AtomicU64,
 }
 
-/// What is known of the first shard.
+/// State of the first shard.
 #[derive(Debug, Clone, Default)]
 struct First {
     is_tried: bool,
-    /// Where its database has been opened: it was made for as many shards as there are here.
+    /// Path where its database has been opened: it was made for the number of shards that there are
+    /// here.
     path: Option<String>,
 }
 
-/// A shard that is open, and where its files are.
+/// An open shard, and the path of its files.
 pub(crate) struct Opened {
     pub(crate) shard: Shard,
     pub(crate) path: String,
@@ -80,10 +81,10 @@ fn elsewhere() -> Error {
     )
 }
 
-/// Why a shard is not open.
+/// The reason why a shard is not open.
 pub(crate) struct NotOpen {
     pub(crate) error: Error,
-    /// Another has opened its database since.
+    /// True if another process has opened its database since.
     pub(crate) is_fenced: bool,
 }
 
@@ -100,11 +101,11 @@ impl From<skerry_jobs::Error> for NotOpen {
     }
 }
 
-/// Where the database's log is, if it is not in the same place.
+/// Place of the database's log, if it is not the database's own.
 enum LogPlace {
-    /// In a store, as objects of SlateDB's.
+    /// A store, in which SlateDB keeps it as objects.
     Store(Place),
-    /// In a directory of a local disk, with [`SHARD_MARK`] for the shard's number: Skerry's own log.
+    /// A directory of a local disk, with [`SHARD_MARK`] for the shard's number: Skerry's own log.
     Dir(String),
 }
 
@@ -113,12 +114,13 @@ struct Place {
     url: String,
     options: BTreeMap<String, String>,
     path: String,
-    /// Opened once: a directory that is away when the database is opened again is missed then, and not made anew.
+    /// Opened once: if its directory is away when the database is opened again, the opening fails,
+    /// and does not make it anew.
     store: OnceLock<Arc<dyn ObjectStore>>,
 }
 
 impl Opener {
-    /// What the settings say; the node's own bucket if they say nothing.
+    /// Reads the settings; by default, jobs are in the node's own bucket.
     pub(crate) fn new(settings: &Settings, layout: &Layout, me: &Identity) -> Result<Self> {
         let jobs = &settings.jobs;
         if jobs.shards == 0 || jobs.shards > SHARDS_MAX {
@@ -155,12 +157,12 @@ impl Opener {
         })
     }
 
-    /// What is asked of the databases' stores.
+    /// Counts of calls to the databases' stores.
     pub(crate) fn calls(&self) -> Arc<Counters> {
         self.calls.clone()
     }
 
-    /// How many shards there are.
+    /// The number of shards.
     pub(crate) fn shards(&self) -> u32 {
         self.shards
     }
@@ -194,7 +196,7 @@ impl Opener {
         let path = database.shard(number);
         self.may_begin(&store, number, &path, &database.shard(0)).await?;
         let shard = self.open_shard(&store, &path, number).await?;
-        // It may have been another's since before it was opened here.
+        // Another node may have owned it since before it was opened here.
         if let Err(why) = owners.check(&store, database).await {
             let _ = tokio::time::timeout(CLOSE_TIME_MAX, shard.close()).await;
             return Err(why);
@@ -202,8 +204,8 @@ impl Opener {
         Ok(Opened { shard, path })
     }
 
-    /// A shard is not made where the first one was made for another number of shards: jobs that are in another shard would
-    /// seem gone, and be taken again.
+    /// Refuses to make a shard if the first one was made for another number of shards. Jobs in
+    /// another shard would seem gone, and be taken again.
     async fn may_begin(
         &self,
         store: &Arc<dyn ObjectStore>,
@@ -234,7 +236,7 @@ impl Opener {
         Err(Error::new(ErrorKind::Unavailable, message))
     }
 
-    /// True if the newest record says that this node has the database which it opens.
+    /// True if the newest record of the database that this node opens names this node.
     pub(crate) async fn is_owner(&self) -> bool {
         let Some(owners) = &self.owners else { return false };
         match (self.data.open(&self.calls), owners.current()) {
@@ -258,19 +260,19 @@ impl Opener {
         self.owners.is_none() || self.current().is_some_and(is_it)
     }
 
-    /// The chains of all databases in the bucket, and which database is opened here.
+    /// The chains of all databases in the bucket, and the database that is opened here.
     pub(crate) async fn owners(&self) -> Result<(Vec<Chain>, Option<DatabaseId>)> {
         let Some(owners) = &self.owners else { return Ok((Vec::new(), None)) };
         let all = owners.all(&self.data.open(&self.calls)?).await?;
         Ok((all, owners.current()))
     }
 
-    /// The database that is opened here, if records say whose it is.
+    /// The database that is opened here, if records name its owner.
     pub(crate) fn current(&self) -> Option<DatabaseId> {
         self.owners.as_ref().and_then(Owners::current)
     }
 
-    /// What a take-over of the database that a text names would do; nothing if settings say where the jobs are.
+    /// Plans the take-over of the named database; nothing if the settings name the jobs' place.
     pub(crate) async fn plan(&self, named: &str) -> Result<Option<Plan>> {
         match &self.owners {
             Some(owners) => owners.plan(&self.data.open(&self.calls)?, named).await.map(Some),
@@ -279,7 +281,7 @@ impl Opener {
         }
     }
 
-    /// This node has the database that a text names from now on; `idle` is the one that it may give up.
+    /// Takes over the named database; `idle` is the one that the node may give up.
     pub(crate) async fn take_over(&self, named: &str, idle: Option<DatabaseId>) -> Result<()> {
         match &self.owners {
             Some(owners) => owners.take_over(&self.data.open(&self.calls)?, named, idle).await,
@@ -311,11 +313,12 @@ impl Opener {
             settings: self.settings.clone(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
-            // Who may open it is said by records, and looked at before and after.
+            // Records decide which node may open it, and are read before and after.
             expected_epoch: None,
             retention: self.retention,
             fail_points: Arc::default(),
-            // A connection that a merge opens is driven where it computes, and the log's PUTs would use it.
+            // A merge's thread drives the connections that it opens, and the log's PUTs would use
+            // them.
             merging: self.background.handle().filter(|_| self.data.is_local()),
         };
         let Database { db, opening } = database::open(parts).await?;
@@ -331,10 +334,11 @@ impl Opener {
     }
 }
 
-/// What crashes left may be somebody's who still writes it, but not for so long.
+/// Age from which on unfinished files count as litter: another process may still write younger
+/// ones.
 const LITTER_AGE: Duration = Duration::from_secs(86_400);
 
-/// Deletes what crashes left of files that were on their way into a database in a directory.
+/// Deletes unfinished files that crashes left in a database's directory.
 async fn clear_litter(dir: PathBuf) {
     let now = Duration::from_millis(SystemClock.wall_ms());
     let clear = move || litter::remove_all_staged(&dir, now.saturating_sub(LITTER_AGE));
@@ -349,7 +353,8 @@ async fn clear_litter(dir: PathBuf) {
 /// The most shards of a node.
 const SHARDS_MAX: u32 = 64;
 
-/// The most bytes of a shard's log on a local disk; the database is asked to need less of it with every quarter.
+/// The most bytes of a shard's log on a local disk. With every quarter, SlateDB is asked to flush
+/// its memtable.
 const LOG_BYTES_MAX: u64 = 2 << 30;
 
 impl LogPlace {
@@ -371,13 +376,13 @@ impl LogPlace {
             }
             Self::Dir(path) => PathBuf::from(path.replace(SHARD_MARK, &shard.to_string())),
         };
-        // All of it is read, gigabytes at worst: others must not wait for that.
+        // Reads gigabytes at worst, so it has a thread of its own.
         let opened = tokio::task::spawn_blocking(move || open_dir(&dir)).await;
         opened.unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, error.to_string())))
     }
 }
 
-/// Opens the log of a shard in a directory that nobody else uses.
+/// Opens the log of a shard in a directory that no other process uses.
 fn open_dir(dir: &Path) -> Result<DatabaseLog> {
     let unusable = |error: &std::io::Error| failed("can't be used for the jobs' log", dir, error);
     std::fs::create_dir_all(dir).map_err(|error| unusable(&error))?;
@@ -399,7 +404,7 @@ fn open_dir(dir: &Path) -> Result<DatabaseLog> {
 }
 
 impl Place {
-    /// It is in a directory of this machine.
+    /// True if it is in a directory of this machine.
     fn is_local(&self) -> bool {
         self.url.starts_with("file://") || !self.url.contains("://")
     }
@@ -415,7 +420,7 @@ impl Place {
         Self {
             url: settings.bucket.url.clone().unwrap_or_else(local),
             options: settings.bucket.options.clone(),
-            // Records say where in the bucket.
+            // Records name the database in the bucket.
             path: String::new(),
             store: OnceLock::new(),
         }
@@ -434,7 +439,7 @@ impl Place {
             );
             return Err(invalid(message));
         }
-        // What stands before the shard's number is where the store begins.
+        // The store begins with the path before the shard's number.
         let whole = path.find(SHARD_MARK).map_or(path.len(), |at| at);
         let end = path[..whole].rfind('/').unwrap_or(0);
         let (root, rest) = path.split_at(if whole == path.len() { path.len() } else { end });
@@ -485,7 +490,7 @@ impl Place {
     }
 }
 
-/// What SlateDB is told: the broker's defaults, with the settings file's over them.
+/// SlateDB's settings: the broker's defaults, with the settings file's over them.
 fn slatedb_settings(
     database: Option<&DatabaseSettings>,
     is_local: bool,
@@ -513,7 +518,7 @@ fn slatedb_settings(
 
 /// SlateDB's settings of the local read cache.
 const CACHE: &str = "object_store_cache_options";
-/// One word for both: what is written is put into the cache, too.
+/// A setting for both of SlateDB's: written files go into the cache, too.
 const CACHE_PUTS: &str = "cache_puts";
 
 fn expand_cache_puts(cache: &mut serde_json::Value) {
@@ -525,7 +530,7 @@ fn expand_cache_puts(cache: &mut serde_json::Value) {
     }
 }
 
-/// The name of a setting that was told and is none.
+/// The name of a setting that the file has and SlateDB lacks.
 fn unknown(known: &serde_json::Value, told: &serde_json::Value) -> Option<String> {
     told.as_object()?.iter().find_map(|(name, told)| match known.get(name) {
         None => Some(name.clone()),
@@ -626,7 +631,7 @@ mod tests {
         assert_eq!(elsewhere.dir_of(&elsewhere.path_of(0)), None);
     }
 
-    /// Others are served while gigabytes of a log are read.
+    /// Other calls are served while gigabytes of a log are read.
     #[test]
     fn a_log_is_not_read_where_others_are_served() {
         let dir = tempfile::tempdir().expect("a directory");

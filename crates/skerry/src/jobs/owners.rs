@@ -1,5 +1,5 @@
-//! Finds the node's jobs database in the bucket, makes one, and takes another node's over: carries out what
-//! `skerry_jobs::chain` decides.
+//! Finds the node's jobs database in the bucket, makes one, and takes another node's over: carries
+//! out what `skerry_jobs::chain` decides.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(super) struct Owners {
     bucket: OnceCell<Bucket>,
     /// The database that this node opens.
     current: Mutex<Option<DatabaseId>>,
-    /// One task looks for it, or takes another over, at a time.
+    /// Held by the task that looks for the database or takes another over.
     busy: tokio::sync::Mutex<()>,
 }
 
@@ -59,7 +59,7 @@ impl Owners {
         *self.current.lock()
     }
 
-    /// The node's own database; makes one if it has none.
+    /// Finds the node's own database; makes one if it has none.
     pub(super) async fn find(
         &self,
         store: &Arc<dyn ObjectStore>,
@@ -85,8 +85,8 @@ impl Owners {
         Ok(database)
     }
 
-    /// True if this node has nothing, and nothing of its own is elsewhere: it gave its own up for a database that its owner
-    /// took back.
+    /// True if this node has nothing, and nothing of its own is elsewhere. Then it gave its own up
+    /// for a database that its owner took back.
     pub(super) async fn begins_anew(&self, store: &Arc<dyn ObjectStore>) -> Result<bool> {
         let bucket = self.bucket(store).await?;
         let _busy = self.busy.lock().await;
@@ -119,7 +119,7 @@ impl Owners {
         Ok(database)
     }
 
-    /// Fails if a database is not this node's, or not any more.
+    /// Fails if a database is not this node's, or no longer.
     pub(super) async fn check(
         &self,
         store: &Arc<dyn ObjectStore>,
@@ -137,7 +137,7 @@ impl Owners {
         match newest_of(bucket, database).await? {
             Some(owner) if owner.node == self.me.node => Ok(()),
             Some(owner) if owner.node.is_none() => {
-                // It was given up here: what this node has is looked for anew.
+                // It was given up here: the node looks for its database anew.
                 let mut current = self.current.lock();
                 *current = current.filter(|current| *current != database);
                 let message = "this node gave this jobs database up; another is looked for";
@@ -167,13 +167,13 @@ impl Owners {
         chain::plan(&taker, chains, named).map_err(convert::error)
     }
 
-    /// What a take-over of the database that a text names would do.
+    /// Plans the take-over of the named database.
     pub(super) async fn plan(&self, store: &Arc<dyn ObjectStore>, named: &str) -> Result<Plan> {
         self.plan_by(&self.all(store).await?, named)
     }
 
-    /// Takes over the database that a text names. What this node has besides is given up: it must be the one that the
-    /// caller has found idle.
+    /// Takes over the named database. The database that this node gives up for it must be the one
+    /// that the caller has found idle.
     pub(super) async fn take_over(
         &self,
         store: &Arc<dyn ObjectStore>,
@@ -187,7 +187,8 @@ impl Owners {
             let message = "this node's own jobs can't be looked at now; try again";
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
-        // A record may be there although its making failed: only the records say then what this node has.
+        // A record may be there although its making failed. Only the records then tell what this
+        // node has.
         *self.current.lock() = None;
         for record in &plan.records {
             write(bucket, record).await?;
@@ -222,7 +223,7 @@ async fn write(bucket: &Bucket, owner: &Owner) -> Result<()> {
     }
 }
 
-/// The chains of all databases. One that is damaged keeps no other from being read.
+/// The chains of all databases. A damaged one keeps no other from being read.
 async fn read_all(bucket: &Bucket) -> Result<Vec<Chain>> {
     let listed = bucket.list(owner::OWNERS).await.map_err(failed)?;
     let numbers: Vec<_> = listed.iter().filter_map(|object| owner::parse(&object.name)).collect();
@@ -235,7 +236,7 @@ async fn read_all(bucket: &Bucket) -> Result<Vec<Chain>> {
     Ok(chains.into_iter().map(|(database, records)| Chain { database, records }).collect())
 }
 
-/// A record, or why it can't be read.
+/// A record, or the reason why it can't be read.
 type Tried = (DatabaseId, u64, std::result::Result<Owner, String>);
 
 async fn try_read(bucket: &Bucket, database: DatabaseId, number: u64) -> Result<Tried> {
@@ -268,7 +269,8 @@ async fn read(bucket: &Bucket, database: DatabaseId, number: u64) -> Result<Owne
     Ok(owner)
 }
 
-/// A database of the layout before stands below the node's id: its jobs must not seem gone.
+/// Refuses to begin beside a database of the previous layout, below the node's id: its jobs must
+/// not seem gone.
 async fn refuse_older(bucket: &Bucket, node: NodeId) -> Result<()> {
     let older = format!("jobs/{node}");
     let found = bucket.list(&format!("{older}/0/manifest")).await.map_err(failed)?;

@@ -1,4 +1,5 @@
-//! `skerry.v1.Jobs`, served: each handler checks what came in, asks the broker, and converts what it answers.
+//! `skerry.v1.Jobs`, served: each handler checks a request, asks the broker, and converts its
+//! answer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,11 +23,11 @@ use super::work::READ_TIME_MAX;
 use super::{convert, in_time, work};
 use crate::values::invalid;
 
-/// How long a lease waits for work at most.
+/// Longest time that a lease call waits for work.
 const WAIT_MS_MAX: u32 = 60_000;
 /// The most jobs that one unary call leases.
 const LEASE_MAX: u32 = 1000;
-/// The most things that one message is about.
+/// The most items of one message.
 pub(super) const ITEMS_MAX: usize = 10_000;
 
 /// The service, over a broker.
@@ -36,7 +37,7 @@ pub(crate) struct JobsService {
 }
 
 impl JobsService {
-    /// Serves this node's broker. Calls that wait for something to happen end at `stop`.
+    /// Serves this node's broker. Waiting calls end at `stop`.
     pub(crate) fn new(host: Arc<JobsHost>, stop: CancellationToken) -> Self {
         Self { host, stop }
     }
@@ -62,14 +63,14 @@ impl JobsService {
     }
 }
 
-/// Leases of which nobody knows yet: dropped, they are given back.
+/// Leases that no worker knows yet: dropped, they are given back.
 struct LeasedJobs {
     broker: Broker,
     jobs: Vec<(Ticket, Leased)>,
 }
 
 impl LeasedJobs {
-    /// They are on their way to who asked.
+    /// Gives the jobs for the answer to their worker.
     fn answer(mut self) -> Vec<v1::LeasedJob> {
         self.jobs.drain(..).map(|(ticket, leased)| convert::leased(ticket, leased)).collect()
     }
@@ -83,12 +84,12 @@ impl Drop for LeasedJobs {
     }
 }
 
-/// What calls hear that wait when the node is told to stop.
+/// The error of waiting calls when the node is told to stop.
 pub(super) fn stopping() -> Status {
     Error::new(ErrorKind::Unavailable, "the node stops; try again").into()
 }
 
-/// Looks whether a message is about too much.
+/// Checks a message's number of items.
 pub(super) fn check_items(what: &str, count: usize) -> Result<(), Status> {
     if count > ITEMS_MAX {
         let message = format!("{count} {what} in one message: {ITEMS_MAX} at most");
@@ -97,8 +98,8 @@ pub(super) fn check_items(what: &str, count: usize) -> Result<(), Status> {
     Ok(())
 }
 
-/// Does things side by side. They make no way for others: with tokio's budget spent, each of them would be asked in vain
-/// again and again.
+/// Awaits futures concurrently, without giving way to other tasks: with tokio's budget spent, each
+/// would be polled in vain again and again.
 async fn all<T>(asked: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     tokio::task::unconstrained(futures::future::join_all(asked)).await
 }
@@ -158,13 +159,13 @@ pub(super) async fn report(broker: Broker, outcomes: Vec<v1::Outcome>) -> Vec<v1
     answers.collect()
 }
 
-/// Passes a sign of life on.
+/// Passes a heartbeat on.
 pub(super) fn heartbeat(broker: &Broker, lease: bytes::Bytes) -> v1::Beat {
     let beat = Ticket::decode(&lease).and_then(|ticket| broker.heartbeat(&ticket));
     convert::beat(lease, beat)
 }
 
-/// What a worker without a connection asks for.
+/// The request of a worker without a connection.
 struct Ask {
     group: Group,
     worker: Worker,
@@ -256,9 +257,9 @@ impl Jobs for JobsService {
             let (reports, jobs) = (reports.await, Vec::new());
             return Ok(Response::new(v1::ReportJobsResponse { reports, jobs }));
         };
-        // The outcomes first: they may be what makes more work ready.
+        // The outcomes first: they may make more work ready.
         let (reports, jobs) = tokio::join!(biased; reports, self.lease(&broker, next));
-        // Whoever gets no job and asks for one hears why.
+        // A failed lease is no error here: the worker's next call tells why.
         let jobs = jobs.map(LeasedJobs::answer).unwrap_or_default();
         Ok(Response::new(v1::ReportJobsResponse { reports, jobs }))
     }
@@ -279,7 +280,8 @@ impl Jobs for JobsService {
         }
         let awaited = self.shard_of(&tenant)?.await_ends(&tenant, names.clone());
         let awaited = awaited.map_err(status)?;
-        // One at a time: each may be of megabytes, and the next is read when this one is on its way.
+        // One at a time: each may be of megabytes, and the next is read when this one is on its
+        // way.
         let ends = stream::unfold((awaited, names), async |(mut awaited, names)| {
             let (number, ended) = awaited.next().await?;
             let answer = convert::awaited(names[number].to_string(), ended);
@@ -417,7 +419,7 @@ impl Jobs for JobsService {
         request: Request<v1::TakeOverJobsRequest>,
     ) -> Answer<v1::TakeOverJobsResponse> {
         let (host, named) = (self.host.clone(), request.into_inner().node);
-        // It goes on if the caller leaves: what it has begun to write is written.
+        // The take-over goes on if the caller leaves: all its records are written.
         let taken = tokio::spawn(async move { host.take_over(&named).await }).await;
         taken.unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, error.to_string())))?;
         let shards = convert::shards(&self.broker()?.standings());

@@ -1,7 +1,7 @@
-//! A worker's connection: jobs flow to it as it has credits, signs of life and outcomes flow back.
+//! A worker's connection: jobs flow to it as it has credits; heartbeats and outcomes flow back.
 //!
-//! What is ready at once goes into one message. A worker that does not read is not read from either, so that what
-//! waits for it is bounded by its credits and by a few messages.
+//! Everything that is ready at once goes into one message. The node reads nothing from a worker
+//! that reads nothing. So the worker's credits and a few messages bound what waits for it.
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -28,7 +28,7 @@ const MESSAGES_MAX: usize = 2;
 pub(super) const READ_TIME_MAX: Duration = Duration::from_secs(60);
 /// Outcomes of one worker that are not durable yet: past it, no more are read.
 const REPORTS_MAX: usize = 10_000;
-/// The same, bytes of results and errors, but for the last message.
+/// Bytes of results and errors of such outcomes, without the last message.
 const REPORTS_BYTES_MAX: usize = 4 << 20;
 
 /// Serves a worker until it goes, or the node stops.
@@ -41,7 +41,7 @@ pub(super) fn serve(
     tokio::spawn(async move {
         let conversed = tokio::select! {
             biased;
-            // What is not durable yet is said again where the worker goes next.
+            // The worker repeats outcomes that are not durable yet to the next node.
             () = stop.cancelled() => Err(stopping()),
             conversed = converse(broker, requests, &out) => conversed,
         };
@@ -52,11 +52,11 @@ pub(super) fn serve(
     Box::pin(messages)
 }
 
-/// An answer on its way. If nobody is there to open it, its jobs are the next worker's.
+/// An answer on its way. If the worker has gone, dropping it gives its jobs back.
 struct Parcel {
     broker: Broker,
     answer: v1::WorkResponse,
-    /// What its jobs take of the node's budget, until it is opened.
+    /// Shares of the node's budget, until it is opened.
     on_its_way: Vec<Arc<OnItsWay>>,
 }
 
@@ -78,10 +78,10 @@ impl Drop for Parcel {
     }
 }
 
-/// Where messages wait for a worker to read them.
+/// The messages that wait for a worker to read them.
 struct Out {
     to: mpsc::Sender<Result<Parcel, Status>>,
-    /// Those that wait; gone with the connection.
+    /// The waiting messages; gone with the connection.
     waiting: Weak<Mutex<mpsc::Receiver<Result<Parcel, Status>>>>,
 }
 
@@ -94,8 +94,8 @@ impl Out {
         (Self { to, waiting }, messages.map(|parcel| parcel.map(Parcel::open)))
     }
 
-    /// Hands a message on; false if the worker has gone. If the worker does not read, it is an error, and what waits is the
-    /// next worker's.
+    /// Hands a message on; false if the worker has gone. Fails if the worker does not read, and
+    /// gives the jobs of waiting messages back.
     async fn send(&self, parcel: Parcel) -> Result<bool, Status> {
         match tokio::time::timeout(READ_TIME_MAX, self.to.send(Ok(parcel))).await {
             Ok(sent) => Ok(sent.is_ok()),
@@ -108,12 +108,12 @@ impl Out {
         }
     }
 
-    /// Says why the connection ends.
+    /// Tells the worker why the connection ends.
     async fn hang_up(&self, status: Status) {
         if tokio::time::timeout(READ_TIME_MAX, self.to.reserve()).await.is_err() {
             self.drop_waiting();
         }
-        // A worker that has gone hears nothing.
+        // A worker that has gone receives nothing.
         let _ = self.to.try_send(Err(status));
     }
 
@@ -130,9 +130,9 @@ struct Conversation {
     broker: Broker,
     work: Work,
     reports: FuturesUnordered<BoxFuture<'static, (usize, Vec<v1::Reported>)>>,
-    /// Outcomes in those.
+    /// Outcomes in `reports`.
     unanswered: usize,
-    /// What workers said in those, bytes.
+    /// Bytes of results and errors in `reports`.
     unanswered_bytes: usize,
     /// The next answer.
     next: Parcel,
@@ -168,7 +168,7 @@ async fn converse(
                 more = request?;
                 is_open = more.is_some();
                 if !is_open {
-                    // Nobody is there for what is on its way; outcomes are still answered.
+                    // Jobs on their way have no worker any more; outcomes are still answered.
                     here.work.stop();
                 }
             }
@@ -192,12 +192,13 @@ impl Conversation {
         Ok(Self { broker, work, reports, unanswered: 0, unanswered_bytes: 0, next })
     }
 
-    /// Outcomes wait in memory until they are durable: so many, and so many bytes.
+    /// True while there is room for more outcomes, by number and by bytes: they wait in memory
+    /// until they are durable.
     fn takes_more(&self) -> bool {
         self.unanswered < REPORTS_MAX && self.unanswered_bytes < REPORTS_BYTES_MAX
     }
 
-    /// What a worker says.
+    /// Takes a worker's message.
     fn take(&mut self, request: v1::WorkRequest) -> Result<(), Status> {
         if request.begin.is_some() {
             return Err(invalid("a worker says `begin` once").into());
@@ -251,7 +252,7 @@ impl Conversation {
         has_some.then(|| std::mem::replace(&mut self.next, Parcel::new(&self.broker)))
     }
 
-    /// Puts what is heard into the next answer; gives how many bytes people gave it.
+    /// Puts a message of the broker into the next answer; gives the bytes of its job.
     fn put(&mut self, heard: Heard) -> Result<usize, Status> {
         match heard {
             Heard::Leased(ticket, leased) => {
@@ -261,7 +262,7 @@ impl Conversation {
                 return Ok(bytes);
             }
             Heard::Cancel(ticket) => self.next.answer.cancels.push(ticket.encode()),
-            // One that takes no more keeps its credit.
+            // A worker that takes no more keeps its credit.
             Heard::Missed(_) if self.work.has_stopped() => {}
             Heard::Missed(_) => self.work.add_credits(1).map_err(convert::error)?,
         }
@@ -308,7 +309,8 @@ mod tests {
         Parcel::new(&Broker::opening(1))
     }
 
-    /// A worker that does not read kept its messages, and with them the budget of all workers, as long as it was there.
+    /// Once, a worker that did not read kept its messages, and with them the budget of all workers,
+    /// as long as it was there.
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_does_not_read_loses_what_waits_for_it() {
         let (out, messages) = Out::new();
