@@ -1,7 +1,7 @@
 //! The database's log on a disk of its own: SlateDB's log interface over `skerry-log`.
 //!
-//! Participants: SlateDB, which appends write batches, asks for them to be durable, and lets go of
-//! batches; the log, which makes batches durable with one fdatasync for all that wait.
+//! Participants: SlateDB, which appends write batches, asks for durability, and lets go of batches;
+//! the log, which makes batches durable with one fdatasync for all waiting calls.
 //!
 //! Must hold: a batch is replayed whole or not at all, in order. A durable batch is replayed after
 //! a crash, until it is in the database. One process uses a log.
@@ -48,9 +48,9 @@ const MERGE: u8 = 2;
 const HAS_CREATED: u8 = 4;
 const HAS_EXPIRES: u8 = 8;
 
-/// Share of the log, a quarter, after which SlateDB is asked to flush its memtable. Batches that
-/// are on their way to the store already do not count again: a memtable for each batch would be
-/// useless, and slow every read.
+/// Share of the log, a quarter, after which SlateDB is asked to flush its memtable. Batches on
+/// their way to the store do not count again: a memtable for each batch would be useless, and slow
+/// every read.
 const ASKED_SHARE: u64 = 4;
 
 /// A database's log. Clones share it.

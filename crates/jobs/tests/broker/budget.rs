@@ -1,4 +1,4 @@
-//! What is on its way to all workers of a node together stays within one budget.
+//! Jobs on their way to all workers together stay within one budget.
 
 use crate::common::{Place, spec};
 use futures::future::join_all;
@@ -13,7 +13,7 @@ const JOB_BYTES: usize = 256 << 10;
 const WORKERS: usize = 10;
 const BUDGET_BYTES: usize = 2 << 20;
 
-/// A broker with such a budget and so many large jobs.
+/// A broker with such a budget and `JOBS` large jobs.
 async fn broker(place: &Place, budget_bytes: usize) -> Broker {
     let shard = place.open().await;
     let jobs = (0..JOBS).map(|n| {
@@ -35,7 +35,7 @@ fn worker_of(broker: &Broker, group: &Group) -> Work {
     broker.work(group, &worker, Begins::WhenTold, 1000).expect("sits down")
 }
 
-/// What a worker hears without waiting for long.
+/// Waits a short time for a message to the worker.
 async fn hear(work: &mut Work) -> Option<Leased> {
     let heard = tokio::time::timeout(Duration::from_millis(100), work.next()).await.ok()?;
     match heard.expect("the shard is open") {
@@ -44,7 +44,7 @@ async fn hear(work: &mut Work) -> Option<Leased> {
     }
 }
 
-/// Each worker could have 2 MiB on its way: a thousand of them had two gigabytes.
+/// Once, each worker could have 2 MiB on its way: a thousand of them had two gigabytes.
 #[tokio::test(start_paused = true)]
 async fn many_workers_together_stay_within_the_nodes_budget() {
     let place = Place::new();
@@ -52,7 +52,7 @@ async fn many_workers_together_stay_within_the_nodes_budget() {
     let mut workers: Vec<Work> = (0..WORKERS).map(|_| worker(&broker)).collect();
     let mut done = 0;
     while done < JOBS {
-        // All that anybody hears of stays on its way.
+        // All jobs that the workers received stay on their way.
         let mut on_its_way = Vec::new();
         for work in &mut workers {
             while let Some(leased) = hear(work).await {
@@ -70,7 +70,7 @@ async fn many_workers_together_stay_within_the_nodes_budget() {
     }
 }
 
-/// A worker that has spent the budget and goes leaves it to those who wait.
+/// A worker that has spent the budget and goes leaves it to waiting workers.
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_the_budget_is_woken_when_another_goes() {
     let place = Place::new();
@@ -89,7 +89,8 @@ async fn who_waits_for_the_budget_is_woken_when_another_goes() {
     assert!(matches!(heard.expect("the shard is open"), Heard::Leased(..)));
 }
 
-/// A worker that slept when the budget was found spent lost its place in the queue, and slept for good.
+/// Once, a worker that slept when the budget was found spent lost its place in the queue, and slept
+/// for good.
 #[tokio::test(start_paused = true)]
 async fn who_sleeps_while_the_budget_is_spent_is_woken_when_there_is_room() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! What jobs cost: calls of the object store, and bytes that go there.
+//! The cost of jobs: calls to the object store, and bytes that go there.
 
 use crate::common::{Load, Place, Split, lease_of, spec};
 use futures::future::join_all;
@@ -16,7 +16,7 @@ const LOAD: Load =
     Load { rounds: JOBS / TOGETHER, together: TOGETHER, payload_bytes: PAYLOAD_BYTES };
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A place whose store counts its calls.
+/// Makes the place's store count its calls.
 fn metered(place: &mut Place) -> Arc<Counters> {
     let meter = Meter::new(Arc::new(InMemory::new()), place.clock.clone());
     let counters = meter.counters();
@@ -28,7 +28,8 @@ fn writes(tally: &Tally) -> u64 {
     tally.calls(CallKind::Put) + tally.calls(CallKind::Delete)
 }
 
-/// With the log in the object store, what is answered together costs one PUT, and nothing is read back.
+/// With the log in the object store, jobs that are answered together cost one PUT, and nothing is
+/// read back.
 #[tokio::test(start_paused = true)]
 async fn what_is_answered_together_costs_one_call() {
     let mut place = Place::new();
@@ -47,8 +48,8 @@ async fn what_is_answered_together_costs_one_call() {
     assert_eq!(worked.calls_in_all(), most, "{worked:?}");
 }
 
-/// With the log on a local disk, jobs cost no call at all until there is enough of them for an upload, and one that is
-/// done by then costs one record.
+/// With the log on a local disk, jobs cost no call until there is enough of them for an upload. A
+/// job that is done by then costs one record.
 #[tokio::test]
 async fn a_job_that_is_done_between_two_uploads_costs_one_record() {
     let mut split = Split::new();
@@ -61,14 +62,16 @@ async fn a_job_that_is_done_between_two_uploads_costs_one_record() {
     assert_eq!(writes(&used), 0, "{used:?}");
     shard.close().await.expect("closes");
     let used = counters.tally().since(&begun);
-    // A record is the payload, what is known of the job, and its id again for the index: twice the payload would be two.
+    // A record is the payload, the job's other fields, and its id again for the index. Twice the
+    // payload would be two records.
     let most = JOBS * (PAYLOAD_BYTES + 400);
     let put = used.bytes(CallKind::Put) as usize;
     assert!((JOBS * PAYLOAD_BYTES..most).contains(&put), "{put} bytes: {used:?}");
     assert!(writes(&used) < 20, "{used:?}");
 }
 
-/// What fills a log is uploaded when a quarter of it has come, and not batch by batch while uploads are behind.
+/// A log that fills is uploaded when a quarter of it has come, and not batch by batch while uploads
+/// are behind.
 #[tokio::test]
 async fn a_log_that_is_filled_is_uploaded_in_large_pieces() {
     const LARGE_BYTES: usize = 512 << 10;
@@ -92,7 +95,7 @@ async fn a_log_that_is_filled_is_uploaded_in_large_pieces() {
     assert!((1..20).contains(&writes(&used)), "{used:?}");
 }
 
-/// Jobs that were left behind are read without the many after them that are done.
+/// Jobs that were left behind are read without the many ended jobs after them.
 #[tokio::test]
 async fn what_was_left_behind_is_read_alone() {
     const ROUNDS: usize = 15;
@@ -117,11 +120,12 @@ async fn what_was_left_behind_is_read_alone() {
     let begun = counters.tally();
     assert_eq!(lease_of(&shard, &group, 10, Duration::ZERO).await.len(), 10);
     let used = counters.tally().since(&begun);
-    // Of each job that is done a row is there that says so: 20 bytes.
+    // Each ended job leaves a row of 20 bytes that tells of its deletion.
     assert!(used.bytes(CallKind::Get) < (ROUNDS * JOBS * 20 / 2) as u64, "{used:?}");
 }
 
-/// A shard that nobody uses looks for compactions and for other writers twice a minute; a write wakes it.
+/// A shard without calls looks for compactions and for other writers twice a minute; a write wakes
+/// it.
 #[tokio::test(start_paused = true)]
 async fn an_idle_shard_looks_seldom_at_its_store() {
     let mut place = Place::new();

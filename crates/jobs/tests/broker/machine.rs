@@ -1,5 +1,6 @@
-//! The state machine against a naïve one that looks at every job each time: what is given out may run, nothing
-//! better could have been given out, tenants take turns, and nothing waits that could run.
+//! The state machine against a naïve one that looks at every job each time. Checks that a job that
+//! is given out may run, and that no better one could have been given out. Also checks that tenants
+//! take turns, and that no job waits that could run.
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -20,14 +21,14 @@ const STEPS: usize = 400;
 #[derive(Debug, Clone)]
 struct Known {
     job: Job,
-    /// Until when a worker has it.
+    /// Time when its worker's lease ends.
     expires_ms: Option<u64>,
-    /// When his attempt has taken as long as it may.
+    /// Time when its attempt has taken as long as it may.
     run_end_ms: Option<u64>,
 }
 
 impl Known {
-    /// A worker has it from now on, for so long at most; says until when without a sign of life.
+    /// Gives the job to a worker; gives the end of the lease without a heartbeat.
     fn lease_until(&mut self, now_ms: u64) -> u64 {
         let lease_ms = now_ms + u64::from(self.job.spec.lease_ms);
         let until_ms = self.run_end_ms.map_or(lease_ms, |end_ms| end_ms.min(lease_ms));
@@ -41,7 +42,7 @@ impl Known {
     }
 }
 
-/// Tokens of a rate, counted in thousandths of a millisecond since the last.
+/// Bucket of a rate: time when it is full again, microseconds.
 #[derive(Debug, Clone, Copy)]
 struct Tokens {
     full_at_us: u64,
@@ -55,7 +56,7 @@ struct Naive {
     floating: BTreeMap<(Tenant, LimitKey), u32>,
     tokens: BTreeMap<(Tenant, LimitKey), Tokens>,
     paused: BTreeSet<Group>,
-    /// Of each tenant of a group that could run: how often others had their turn since.
+    /// For each tenant of a group that could run: how often other tenants had their turn since.
     passed_over: BTreeMap<(Group, Tenant), BTreeMap<Tenant, u32>>,
 }
 
@@ -105,7 +106,7 @@ impl Naive {
         }
     }
 
-    /// A job comes under its limits.
+    /// Puts a job under its limits.
     fn define_limits(&mut self, spec: &JobSpec) {
         self.forget_limits();
         for limit in &spec.limits {
@@ -114,7 +115,7 @@ impl Naive {
         }
     }
 
-    /// Limits that nobody is under any more are forgotten; rates when their bucket is full.
+    /// Forgets limits without jobs, and rates without jobs whose bucket is full.
     fn forget_limits(&mut self) {
         let used: BTreeSet<_> = self
             .jobs
@@ -156,19 +157,19 @@ impl Naive {
     }
 }
 
-/// Both machines, and what decides what happens.
+/// Both machines, and the dice.
 struct Run {
     rng: StdRng,
     machine: Machine,
     naive: Naive,
     next_seq: u64,
     leases: Vec<Lease>,
-    /// Those whose workers have not said that they begin, as they promised.
+    /// Leases whose workers promised a heartbeat before they begin, and have sent none.
     unbegun: BTreeSet<Lease>,
-    /// By how much the clock was set forward since the machine is there.
+    /// Milliseconds by which the clock was set forward since the machine was made.
     stepped_ms: u64,
     ended: Vec<Job>,
-    /// What outlives the machine of its rates.
+    /// Rows of rates, which outlive the machine.
     rates: BTreeMap<(Tenant, LimitKey), Drained>,
 }
 
@@ -192,7 +193,7 @@ impl Run {
         run
     }
 
-    /// A machine; every second one does so little at once that much is left to what comes next.
+    /// Makes a machine. Every second one does so little at once that much is left to later calls.
     fn new_machine(&mut self) -> Machine {
         let machine = Machine::new(self.rng.next_u64());
         self.stepped_ms = 0;
@@ -203,7 +204,7 @@ impl Run {
         machine.paced(Pace { wakes, looks, timers })
     }
 
-    /// Everything that is due.
+    /// Runs everything that is due.
     fn tick(&mut self) -> Vec<Expired> {
         let now_ms = self.naive.now_ms;
         let unbegun = &self.unbegun;
@@ -219,7 +220,7 @@ impl Run {
         from[self.rng.random_range(0..from.len())].clone()
     }
 
-    /// What the clock shows: now and then, it went back.
+    /// The time that the clock shows: now and then, it went back.
     fn told_ms(&mut self) -> u64 {
         self.naive.now_ms - if self.rng.random_ratio(1, 10) { 500 } else { 0 }
     }
@@ -351,7 +352,7 @@ impl Run {
     }
 
     fn any_lease(&mut self) -> Option<Lease> {
-        // Old ones too: whoever has lost a lease may not know.
+        // Old leases too: a worker that has lost one may not know.
         (!self.leases.is_empty()).then(|| self.pick(&self.leases.clone()))
     }
 
@@ -374,7 +375,7 @@ impl Run {
         }
     }
 
-    /// An attempt is over: is what comes next what must?
+    /// Checks the step after the end of an attempt.
     fn ended(&mut self, lease: Lease, next: Next, report: Report) {
         let known = self.naive.jobs.get_mut(&lease.seq).expect("known");
         known.expires_ms = None;
@@ -484,7 +485,7 @@ impl Run {
         }
     }
 
-    /// What is said of a job's waiting is so.
+    /// Checks the reasons why jobs wait.
     fn why(&mut self) {
         let Some((seq, tenant, name)) = self.any_job() else { return };
         self.tick();
@@ -530,7 +531,8 @@ impl Run {
         }
     }
 
-    /// The clock is set forward: jobs start by the new time, and every lease goes on as long as it would have.
+    /// Sets the clock forward: jobs start by the new time, and every lease goes on as long as
+    /// before.
     fn step_clock(&mut self) {
         let by_ms = self.pick(&[1_500u64, 86_400_000]);
         self.stepped_ms += by_ms;
@@ -575,7 +577,7 @@ impl Run {
         }
     }
 
-    /// What is to outlive the machine is kept, and is what it must be.
+    /// Keeps the rows that outlive the machine, and checks them.
     fn keep_rates(&mut self) {
         for (tenant, key, rate) in self.machine.take_rates() {
             let key = (tenant, key);
@@ -593,11 +595,11 @@ impl Run {
         }
     }
 
-    /// The broker stops, and reads everything back.
+    /// Stops the broker, and reads everything back.
     fn reopen(&mut self) {
         self.machine = self.new_machine();
         let now_ms = self.naive.now_ms;
-        // The clock may have gone back since; that it was later once is not known any more.
+        // The clock may have gone back since: the machine no longer knows the later time.
         assert!(self.tick().is_empty());
         self.naive.floating.clear();
         for (key, Drained { count, per_ms, burst, .. }) in &self.rates {

@@ -1,9 +1,10 @@
-//! Whose a jobs database is, explored exhaustively in small worlds: nodes start, crash between any two records, take over
-//! what is theirs or not, and one record is damaged. The program's own decisions run in it (`skerry_jobs::chain`).
+//! The owner of a jobs database, explored exhaustively in small worlds. Nodes start, crash between
+//! any two records, take over databases of their own or of others, and one record is damaged. The
+//! program's own decisions run in it (`skerry_jobs::chain`).
 //!
-//! What must hold: a database with jobs is never given up; no node has two; a node begins a new database only if nothing
-//! that it acknowledged is elsewhere, unless a node that had these jobs before has taken them back; and it does begin one
-//! then.
+//! Must hold: a database with jobs is never given up, and no node has two. A node begins a new
+//! database only if nothing that it acknowledged is elsewhere, unless an earlier holder has taken
+//! these jobs back. And it does begin one then.
 
 use skerry_core::id::NodeId;
 use skerry_jobs::chain::{self, Chain, Has, Taker};
@@ -16,23 +17,23 @@ const NONE: u8 = 0;
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Life {
     Down,
-    /// It runs, and its jobs are closed.
+    /// The node runs, and its jobs are closed.
     Closed,
     Open(usize),
-    /// Its jobs are closed for a take-over of which these records are not made yet.
+    /// The node's jobs are closed for a take-over, with these records left to make.
     Taking(Vec<Record>),
 }
 
-/// One record: of which database, its number, the node, and the node before.
+/// One record: the database, its number, the node, and the node before.
 type Record = (usize, usize, u8, u8);
 
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 struct Database {
     /// The nodes that the records name.
     nodes: Vec<u8>,
-    /// The nodes before, as the records say.
+    /// The nodes before, by the records.
     before: Vec<u8>,
-    /// A bit for each node that has acknowledged jobs which have not come to their end.
+    /// A bit for each node that has acknowledged jobs which have not ended.
     jobs: u8,
 }
 
@@ -40,11 +41,11 @@ struct Database {
 struct World {
     lives: Vec<Life>,
     databases: Vec<Database>,
-    /// The record that can't be read: its database and its place.
+    /// The record that can't be read: its database and its index.
     damaged: Option<(usize, usize)>,
 }
 
-/// How much happens in a world.
+/// Bounds on the events in a world.
 #[derive(Clone, Copy)]
 struct Bounds {
     nodes: usize,
@@ -88,7 +89,7 @@ impl World {
         self.databases[database].nodes.last() == Some(&node)
     }
 
-    /// The newest record can be read.
+    /// True if the newest record can be read.
     fn is_read(&self, database: usize) -> bool {
         let newest = self.databases[database].nodes.len() - 1;
         self.damaged != Some((database, newest))
@@ -99,7 +100,7 @@ impl World {
         node == 1 || self.databases.iter().any(|database| database.nodes.contains(&(node - 1)))
     }
 
-    /// A node looks whose the databases are.
+    /// Lets a node find its database.
     fn look(mut self, node: u8) -> Self {
         let life = match chain::has(id(node), &self.chains()) {
             Has::Its(owner) => Life::Open(owner.database.0.0[0] as usize - 1),
@@ -126,7 +127,7 @@ impl World {
         self.databases.iter().map(|database| &database.nodes).collect()
     }
 
-    /// What the node acknowledged is where it was before the node took it.
+    /// Checks that the node's acknowledged jobs are where they were before the node took them.
     fn check_anew(&self, node: u8) {
         for database in &self.databases {
             let Some(last) = database.nodes.iter().rposition(|named| *named == node) else {
@@ -145,7 +146,8 @@ impl World {
     /// A node that took a database, and had it taken back, is relieved of nothing.
     fn check_relieved(&self, node: u8, by: usize) {
         if self.damaged.is_some() {
-            // Rather closed for nothing than begun anew: the record may be the one that gave the database up.
+            // A node stays closed in vain rather than begin anew: the record may be the one that
+            // gave the database up.
             return;
         }
         let all = &self.databases[by].nodes;
@@ -164,7 +166,7 @@ impl World {
         let (database, number, named, before) = left.remove(0);
         let database = &mut self.databases[database];
         if number != database.nodes.len() + 1 {
-            // Another was faster.
+            // Another node was faster.
             return self.look(node);
         }
         database.nodes.push(named);
@@ -210,7 +212,7 @@ impl World {
                 out.push(self.clone().look(node))
             }
             Life::Taking(_) if has_room => out.push(self.clone().write(node)),
-            // SlateDB fences the one that was relieved.
+            // SlateDB fences the node that was relieved.
             Life::Open(at) if self.has(*at, node) => {
                 for jobs in [self.databases[*at].jobs | 1 << node, 0] {
                     let mut next = self.clone();
@@ -255,7 +257,7 @@ impl World {
     }
 }
 
-/// All worlds that can come about; says how many.
+/// Explores all worlds that can come about; gives their number.
 fn explore(bounds: Bounds) -> usize {
     let mut seen = HashSet::from([World::new(bounds.nodes)]);
     let mut left: Vec<World> = seen.iter().cloned().collect();

@@ -1,4 +1,5 @@
-//! Rates over restarts: what was let through before is not forgotten, and what waits is let through in its time.
+//! Rates over restarts: tokens taken before are not forgotten, and waiting jobs are let through in
+//! their time.
 
 use crate::common::{Paused, Place, lease, spec, tenant};
 use skerry_core::env::Clock;
@@ -30,7 +31,7 @@ async fn do_one(shard: &Shard, patience: Duration) -> bool {
     true
 }
 
-/// Rates that a database remembers, which nobody has open.
+/// Number of rates in a database that no shard has open.
 async fn remembered(place: &Place) -> usize {
     let db = place.database().await;
     let mut rows = db.scan_prefix([keys::RATE], ..).await.expect("reads");
@@ -42,7 +43,8 @@ async fn remembered(place: &Place) -> usize {
     count
 }
 
-/// The bucket was empty at each start: a rate of one a day let nothing through if the broker was restarted every day.
+/// Once, the bucket was empty at each start: a rate of one a day let nothing through if the broker
+/// was restarted every day.
 #[tokio::test(start_paused = true)]
 async fn a_rate_of_one_a_day_runs_once_a_day_whatever_restarts_there_are() {
     const DAYS: u32 = 5;
@@ -53,7 +55,7 @@ async fn a_rate_of_one_a_day_runs_once_a_day_whatever_restarts_there_are() {
     }
     let mut begun = Vec::new();
     while place.clock.boot() < DAYS * DAY {
-        // It crashes.
+        // The shard crashes.
         let shard = place.open().await;
         if do_one(&shard, 7 * HOUR).await {
             begun.push(place.clock.boot());
@@ -94,7 +96,7 @@ async fn a_rate_is_remembered_until_its_bucket_is_full() {
     shard.enqueue(daily("second", 1)).await.expect("takes it");
     assert!(!do_one(&shard, HOUR).await, "no day has passed");
     assert!(do_one(&shard, DAY).await, "a day has passed");
-    // It is full while the broker runs: the next write takes it away.
+    // The bucket is full while the broker runs: the next write deletes the row.
     tokio::time::sleep(DAY + HOUR).await;
     shard.enqueue(spec("without")).await.expect("takes it");
     shard.close().await.expect("closes");
@@ -104,7 +106,7 @@ async fn a_rate_is_remembered_until_its_bucket_is_full() {
     shard.enqueue(daily("third", 1)).await.expect("takes it");
     assert!(do_one(&shard, HOUR).await);
     shard.close().await.expect("closes");
-    // And while it is stopped.
+    // And while the broker is stopped.
     tokio::time::sleep(DAY + HOUR).await;
     let shard = place.open().await;
     shard.enqueue(spec("without any")).await.expect("takes it");
@@ -137,7 +139,7 @@ async fn put_rate(place: &Place, row: &[u8]) {
     db.close().await.expect("closes");
 }
 
-/// One bad row of a rate kept its shard closed: what it holds can be done without.
+/// Once, one bad row of a rate kept its shard closed, though the shard can do without it.
 #[tokio::test(start_paused = true)]
 async fn a_rate_that_is_damaged_is_dropped_and_a_newer_one_is_not() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! What is gone gives its bytes back, also in a shard that is not written to any more; what is not gone is left in peace.
+//! Deleted and expired rows give their bytes back, also in a shard without writes; other rows stay.
 
 use crate::common::{Load, Place, named, spec, tenant};
 use object_store::memory::InMemory;
@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const LOAD: Load = Load { rounds: 8, together: 32, payload_bytes: 64 << 10 };
-/// What all payloads are.
+/// Bytes of all payloads.
 const ALL_BYTES: u64 = (LOAD.rounds * LOAD.together * LOAD.payload_bytes) as u64;
-/// What is left when everything is gone: files with next to nothing in them.
+/// Bytes that are left when everything is gone: files with next to nothing in them.
 const LEFT_BYTES: u64 = ALL_BYTES / 8;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -23,7 +23,7 @@ fn place() -> Place {
     place
 }
 
-/// What the files are that the database has.
+/// Bytes of the database's files.
 async fn bytes(place: &Place) -> u64 {
     let admin = Admin::builder(place.path.clone(), place.store.clone()).build();
     let manifest = admin.read_manifest(None).await.expect("reads").expect("there is one");
@@ -38,7 +38,7 @@ async fn delete_all(shard: &Shard) {
     }
 }
 
-/// A shard that had finished its jobs kept all of their bytes for ever.
+/// Once, a shard that had finished its jobs kept all of their bytes for ever.
 #[tokio::test(start_paused = true)]
 async fn jobs_that_ended_give_their_bytes_back_when_their_time_is_over() {
     let place = place();
@@ -47,7 +47,7 @@ async fn jobs_that_ended_give_their_bytes_back_when_their_time_is_over() {
     LOAD.work(&shard).await;
     tokio::time::sleep(2 * HOUR).await;
     let kept = bytes(&place).await;
-    // Each payload was written twice: the rows of jobs that waited are gone.
+    // Each payload was written twice: the rows of waiting jobs are gone.
     assert!((ALL_BYTES / 2..ALL_BYTES + LEFT_BYTES).contains(&kept), "{kept} bytes are kept");
     tokio::time::sleep(WEEK).await;
     let left = bytes(&place).await;
@@ -69,7 +69,7 @@ async fn jobs_that_are_deleted_give_their_bytes_back() {
     shard.close().await.expect("closes");
 }
 
-/// A job now and then kept what was deleted from ever being merged.
+/// Once, a job now and then kept deleted rows from ever being merged.
 #[tokio::test(start_paused = true)]
 async fn jobs_that_are_deleted_give_their_bytes_back_while_others_come_now_and_then() {
     let place = place();
@@ -86,7 +86,7 @@ async fn jobs_that_are_deleted_give_their_bytes_back_while_others_come_now_and_t
     shard.close().await.expect("closes");
 }
 
-/// What is still wanted is not merged again and again.
+/// Rows that are still wanted are not merged again and again.
 #[tokio::test(start_paused = true)]
 async fn a_quiet_shard_with_nothing_to_win_is_left_in_peace() {
     let mut place = place();

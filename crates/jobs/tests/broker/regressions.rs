@@ -1,4 +1,4 @@
-//! What brought the system down that this replaces: each must cost no more than its fair share.
+//! Loads that brought the previous system down: each must cost no more than its fair share.
 
 use skerry_jobs::job::{Job, JobRef, Seq, State};
 use skerry_jobs::limit::{Drained, Limit, LimitKind, RATE_MS_MAX};
@@ -133,8 +133,8 @@ fn what_is_called_off_while_its_worker_is_dead_ends_with_the_lease() {
     );
 }
 
-/// Three thousand years' worth of tokens: the bucket's times did not fit 64 bits, its timer was due for ever, and the
-/// tick never ended.
+/// Once, there were tokens for three thousand years. The bucket's times did not fit 64 bits, its
+/// timer was due for ever, and the tick never ended.
 #[test]
 fn a_bucket_without_bounds_stops_nobody() {
     let mut machine = Machine::new(1);
@@ -174,8 +174,8 @@ fn what_is_due_at_once_is_seen_to_in_parts() {
     assert_eq!(machine.next_ms(), None);
 }
 
-/// Each of many users has a limit of his own, and all share one: a place of the shared limit that came free looked at every
-/// user's jobs in one go, while others' signs of life waited.
+/// Once, each of many users had a limit of its own, and all shared one. A free room under the
+/// shared limit looked at every user's jobs in one go, while other workers' heartbeats waited.
 #[test]
 fn a_place_that_comes_free_behind_other_limits_is_passed_on_in_parts() {
     const USERS: u64 = 20_000;
@@ -217,7 +217,7 @@ fn under(limit: &Limit) -> JobSpec {
     JobSpec { limits: vec![limit.clone()], ..JobSpec::default() }
 }
 
-/// A batch deleted every rate that had filled since the one before, in one go.
+/// Once, a batch deleted all rates in one go that had filled since the previous one.
 #[test]
 fn rates_that_have_filled_are_forgotten_in_parts() {
     const RATES: usize = 3_000;
@@ -246,7 +246,8 @@ fn rates_that_have_filled_are_forgotten_in_parts() {
     assert_eq!(kept, [used.key], "a token was taken since its bucket was full");
 }
 
-/// The newest definition was kept with a token that was taken under the one before: a restart forgave what was owed.
+/// Once, the newest definition was kept with a token that was taken under the previous one: a
+/// restart forgave the debt.
 #[test]
 fn a_token_is_kept_with_the_definition_that_it_was_taken_under() {
     const LATER_MS: u64 = NOW_MS + 10_000;
@@ -266,7 +267,7 @@ fn a_token_is_kept_with_the_definition_that_it_was_taken_under() {
     }
 }
 
-/// A concurrency limit of the same name, between two jobs under a rate, filled the bucket.
+/// Once, a concurrency limit of an equal name, between two jobs under a rate, filled the bucket.
 #[test]
 fn a_limit_of_another_kind_and_the_same_name_fills_no_bucket() {
     const HOUR_MS: u64 = 3_600_000;
@@ -286,7 +287,7 @@ fn a_limit_of_another_kind_and_the_same_name_fills_no_bucket() {
     assert!(machine.lease(&Group::default(), NOW_MS + HOUR_MS).is_some());
 }
 
-/// What was owed kept a floating limit alive that no job was under.
+/// Once, a debt of tokens kept a floating limit alive without jobs.
 #[test]
 fn a_limit_that_only_owes_is_none_that_a_worker_is_asked_about() {
     let mut machine = Machine::new(1);

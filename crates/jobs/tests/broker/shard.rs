@@ -1,4 +1,4 @@
-//! A shard over a real database in memory: what was answered is there after it is opened again.
+//! A shard over a real database in memory: answers still hold after it is opened again.
 
 use crate::common::{Paused, Place, Split, lease, lease_of, named, one, spec, tenant};
 use futures::StreamExt as _;
@@ -57,7 +57,7 @@ async fn a_job_is_enqueued_run_and_shown_and_survives() {
     assert_eq!(ended.await.expect("runs").expect("is told").state, State::Succeeded);
     drop(shard);
     let shard = place.open().await;
-    // Said again, it is answered the same; something else is not.
+    // A repeated report gets the first answer; another report does not.
     assert_eq!(shard.report(leased.ticket(), outcome).await, Ok(next));
     let other = shard.report(leased.ticket(), Outcome::Cancelled).await.expect_err("it succeeded");
     assert_eq!(other.kind(), ErrorKind::LeaseLost);
@@ -261,7 +261,7 @@ async fn an_id_is_free_as_soon_as_its_job_is_being_deleted() {
     for _ in 0..20 {
         shard.enqueue(spec("mail")).await.expect("takes it");
         shard.cancel(&tenant(), &named("mail")).await.expect("it waits");
-        // Who asked goes away before it is answered.
+        // The caller goes away before the answer.
         let asked = shard.clone();
         let delete = tokio::spawn(async move { asked.delete(&tenant(), &named("mail")).await });
         tokio::task::yield_now().await;
@@ -378,7 +378,7 @@ async fn a_floating_limit_is_refreshed_even_if_its_refresher_dies() {
     }
     assert_eq!(lease(&shard, 9, Duration::ZERO).await.len(), 1);
     let patience = Duration::from_secs(3600);
-    // It dies.
+    // This worker dies.
     let dead = lease_of(&shard, &refreshers, 9, patience).await;
     assert_eq!((dead.len(), &dead[0].job.spec.payload[..]), (1, &b"api"[..]));
     let next = lease_of(&shard, &refreshers, 1, patience).await.pop().expect("another gets it");
@@ -487,7 +487,7 @@ async fn a_job_that_is_imported_when_it_has_ended_brings_no_refresher() {
     assert_eq!(shard.counts().active, 0);
 }
 
-/// A job that has ended is kept for a week, a dead letter for a month; then it is gone, and its id is free.
+/// An ended job is kept for a week, a dead letter for a month; then it is gone, and its id is free.
 #[tokio::test(start_paused = true)]
 async fn what_has_ended_is_kept_for_a_while() {
     const DAY: Duration = Duration::from_secs(86_400);
@@ -610,7 +610,7 @@ async fn jobs_come_with_their_history() {
         ended_ms: None,
         attempts: vec![attempt(Some((6, Ending::Expired))), attempt(None)],
     };
-    // One try is left: one that was given back is none.
+    // One try is left: a returned attempt is none.
     let retry = RetryPolicy { retries: 1, ..RetryPolicy::default() };
     let last_try = Imported {
         spec: JobSpec { retry, group: Group::new("last").expect("a name"), ..spec("last") },
@@ -689,13 +689,14 @@ async fn a_shard_that_was_opened_elsewhere_confirms_no_lease() {
     let refused = old.heartbeat(leased.lease).expect_err("it is the other's");
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     new.heartbeat(leased.lease).expect("it holds");
-    // It lets go what it holds.
+    // Closing lets go of resources.
     let closed = tokio::time::timeout(Duration::from_secs(60), old.close()).await;
     closed.expect("it ends").expect("what was answered is durable");
     new.enqueue(spec("more")).await.expect("takes it");
 }
 
-/// Whoever was handed an epoch that another has used since does not open the database, and does that one no harm.
+/// An owner whose epoch another has used since does not open the database, and does the other no
+/// harm.
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_was_overtaken_does_not_open() {
     let mut place = Place::new();
@@ -713,7 +714,8 @@ async fn an_owner_that_was_overtaken_does_not_open() {
     assert!(shard.enqueue(spec("mail")).await.expect("takes it").is_new);
 }
 
-/// SlateDB fails at each place where it can be made to: what was answered is there when the shard is opened again.
+/// SlateDB fails at each place where it can be made to. Answers still hold when the shard is opened
+/// again.
 #[tokio::test(start_paused = true)]
 async fn a_database_that_fails_anywhere_loses_nothing() {
     let points = ["write-batch-pre-commit", "write-batch-post-commit", "write-wal-sst-io-error"];
@@ -734,7 +736,7 @@ async fn a_database_that_fails_anywhere_loses_nothing() {
                     has_failed = true;
                     assert_eq!(error.kind(), ErrorKind::Unavailable, "{point}: {error}")
                 }
-                // It is tried again until it works.
+                // The test tries again until it works.
                 Err(_) => has_failed = true,
             }
         }
@@ -749,7 +751,7 @@ async fn a_database_that_fails_anywhere_loses_nothing() {
     }
 }
 
-/// The bucket is away for a while: who enqueues waits, and nothing is lost or made twice.
+/// The bucket is away for a while: calls to enqueue wait, and nothing is lost or made twice.
 #[tokio::test(start_paused = true)]
 async fn what_is_enqueued_while_the_store_is_away_waits_for_it() {
     let mut place = Place::new();
@@ -836,7 +838,7 @@ async fn a_newer_database_is_left_as_it_is() {
     place.open().await.show(&tenant(), &named("one")).await.expect("nothing is lost");
 }
 
-/// A lease that is not durable yet is nobody's failure, however long that takes.
+/// A lease that is not durable yet does not run out, however long that takes.
 #[tokio::test(start_paused = true)]
 async fn a_lease_begins_when_its_worker_is_told() {
     let mut place = Place::new();
@@ -903,8 +905,8 @@ async fn a_database_misses_its_local_log_unless_it_was_closed() {
     shard.show(&tenant(), &named("one")).await.expect("it is in the database");
 }
 
-/// Each opening is durable in the database itself: what only a lost log had is done again, and nothing of it is taken for
-/// what is done now.
+/// Each opening is durable in the database itself. Jobs that only a lost log had are enqueued
+/// again, and none of the old is taken for the new.
 #[tokio::test]
 async fn a_lost_log_repeats_neither_places_nor_leases() {
     let mut split = Split::new();
@@ -913,7 +915,7 @@ async fn a_lost_log_repeats_neither_places_nor_leases() {
     shard.close().await.expect("closes");
     let (mut names, mut tickets) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        // Opened again with the same log, so that this opening is known to the log alone, if it can be.
+        // Opened again with the log, so that this opening is known to the log alone, if it can be.
         for _ in 0..2 {
             let shard = split.open(true).await.expect("opens");
             split.disk.kill();
@@ -941,8 +943,9 @@ async fn a_lost_log_repeats_neither_places_nor_leases() {
     }
 }
 
-/// A merge of files leaves a checkpoint behind for a quarter of an hour. What has been uploaded goes from the log all the
-/// same: a full one stops the shard. What is left begins somewhere within a batch, and is read.
+/// A merge of files leaves a SlateDB checkpoint behind for a quarter of an hour. Uploaded batches
+/// leave the log nevertheless: a full one stops the shard. The rest begins somewhere within a
+/// batch, and is read.
 #[tokio::test]
 async fn a_log_is_let_go_while_there_is_a_checkpoint() {
     const MORE: usize = 144;
@@ -994,8 +997,8 @@ async fn a_worker_sits_at_all_shards_with_the_same_credits() {
     assert_eq!((broker.counts().active, broker.totals().succeeded), (0, 15));
 }
 
-/// A shard that is away is away for its own tenants alone; whoever waits for work gets that of the others, and of this
-/// one when it is back.
+/// A shard that is away is away for its own tenants alone. Waiting workers get jobs of other
+/// shards, and of this one when it is back.
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_is_away_keeps_no_other_from_working() {
     let (one, two) = (Place::new(), Place::new());
@@ -1131,7 +1134,7 @@ async fn the_newest_definition_of_a_floating_limit_says_how_often() {
     assert_eq!(lease_of(&shard, &group, 1, Duration::from_secs(60)).await.len(), 1);
 }
 
-/// Whatever the sizes and whoever is quick, everything is given out.
+/// All jobs are given out, whatever the sizes and the order of calls.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_forgotten_whatever_the_sizes() {
     use rand::rngs::StdRng;
@@ -1180,7 +1183,7 @@ async fn nobody_is_forgotten_whatever_the_sizes() {
     }
 }
 
-/// Any setting of SlateDB's can be set: one that lets rows go loses none that must stay.
+/// Any setting of SlateDB's can be set: one that lets rows go loses no row that must stay.
 #[tokio::test(start_paused = true)]
 async fn rows_that_do_not_expire_say_so() {
     let mut place = Place::new();
@@ -1195,7 +1198,8 @@ async fn rows_that_do_not_expire_say_so() {
     assert_ne!(places[0], places[1], "a place is given twice");
 }
 
-/// A job without an id ends while somebody wants it to begin anew: it runs still, or has begun anew, and is there.
+/// A job without an id ends during a call to restart it: it runs still, or has begun anew, and is
+/// there.
 #[tokio::test(start_paused = true)]
 async fn a_job_that_just_ends_is_there() {
     use object_store::memory::InMemory;
@@ -1219,14 +1223,14 @@ async fn a_job_that_just_ends_is_there() {
     assert_ne!(refused, Some(ErrorKind::NotFound));
 }
 
-/// What was uploaded is read from the local cache: the store need not give it again.
+/// Uploaded rows are read from the local cache: the store need not give them again.
 #[tokio::test]
 async fn a_local_cache_keeps_what_is_read() {
     const JOBS: usize = 20;
     const PAYLOAD_BYTES: usize = 1 << 18;
     for has_cache in [true, false] {
         let dir = tempfile::tempdir().expect("a directory");
-        // Its log is applied when it is closed: everything is in the store then.
+        // The close applies its log: everything is in the store then.
         let mut split = Split::new();
         let place = &mut split.place;
         let meter = Meter::new(place.store.clone(), place.clock.clone());
@@ -1244,7 +1248,7 @@ async fn a_local_cache_keeps_what_is_read() {
             shard.enqueue(job(n)).await.expect("takes it");
         }
         shard.close().await.expect("closes");
-        // The first times its files are merged.
+        // The first rounds merge its files.
         let mut read_bytes = 0;
         for _ in 0..6 {
             let before = counters.tally();
@@ -1262,8 +1266,8 @@ async fn a_local_cache_keeps_what_is_read() {
     }
 }
 
-/// Three thousand jobs of one shard kept five of another waiting until the last was given out, and a worker that asks for
-/// one at a time never got them.
+/// Once, three thousand jobs of one shard kept five of another waiting until the last was given
+/// out. A worker that asks for one at a time never got them.
 #[tokio::test(start_paused = true)]
 async fn no_shards_jobs_wait_for_all_of_anothers() {
     let (one, two) = (Place::new(), Place::new());
@@ -1324,7 +1328,7 @@ async fn a_lease_that_is_over_is_told_by_its_jobs_name() {
     }
 }
 
-/// A listing that began again without a word went round for ever.
+/// Once, a listing that silently began again went round for ever.
 #[tokio::test(start_paused = true)]
 async fn a_listing_goes_on_only_where_one_ended() {
     let shard = Place::new().open().await;
@@ -1410,7 +1414,7 @@ async fn many_jobs_are_awaited_by_few_bytes_and_no_call_that_ended_is_remembered
     shard.await_ends(&tenant(), vec![named("last")]).expect("there is room again");
 }
 
-/// A worker that is stopped and whose connection is open got job after job, and each became a dead letter.
+/// Once, a stopped worker with an open connection got job after job, and each became a dead letter.
 #[tokio::test(start_paused = true)]
 async fn a_frozen_worker_makes_no_dead_letters_and_gets_no_more_jobs() {
     let shard = Place::new().open().await;
@@ -1434,7 +1438,7 @@ async fn a_frozen_worker_makes_no_dead_letters_and_gets_no_more_jobs() {
     let failed = list(&shard, |query| query.state = Some(State::Failed)).await;
     assert_eq!(failed.jobs.len(), 1, "what was begun has failed");
     shard.enqueue(spec("more")).await.expect("takes it");
-    // It goes on, and hears of five jobs that are not its own any more.
+    // The worker goes on, and receives five jobs that are no longer its own.
     for _ in 0..5 {
         let Heard::Leased(late, _) = work.next().await.expect("it was told") else {
             panic!("a job")
@@ -1450,7 +1454,7 @@ async fn a_frozen_worker_makes_no_dead_letters_and_gets_no_more_jobs() {
     assert_eq!(leased.job.name(), named("more"));
 }
 
-/// One that does not say when it begins may have begun; so may one that went.
+/// A worker that does not tell when it begins may have begun; so may one that went.
 #[tokio::test(start_paused = true)]
 async fn what_may_have_begun_is_a_failed_attempt() {
     let shard = Place::new().open().await;
@@ -1487,7 +1491,7 @@ impl Clock for ByHand {
     }
 }
 
-/// A clock that was set a day forward ended every lease, and every job was done twice.
+/// Once, a clock that was set a day forward ended every lease, and every job was done twice.
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_set_forward_ends_no_lease() {
     const DAY_MS: u64 = 86_400_000;
@@ -1507,7 +1511,7 @@ async fn a_clock_that_is_set_forward_ends_no_lease() {
     shard.report(held.ticket(), Outcome::Succeeded("ok".into())).await.expect("it holds");
 }
 
-/// An attempt whose worker gives signs of life for ever ended never.
+/// Once, an attempt never ended whose worker sent heartbeats for ever.
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_takes_too_long_is_over_whatever_its_worker_says() {
     let place = Place::new();
@@ -1525,7 +1529,7 @@ async fn an_attempt_that_takes_too_long_is_over_whatever_its_worker_says() {
         broker.heartbeat(&ticket).expect("it holds");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    // It goes on counting when the shard is opened again.
+    // The time counts on when the shard is opened again.
     drop((work, broker, shard));
     let shard = place.open().await;
     let broker = Broker::new(vec![shard.clone()]);
@@ -1587,7 +1591,8 @@ async fn a_job_says_what_it_waits_for() {
     assert_eq!(why("never"), None);
 }
 
-/// Whatever was ready was given out in one go when a task group was resumed, and nothing else was answered meanwhile.
+/// Once, a resumed task group gave out all ready jobs in one go, and the shard answered nothing
+/// else meanwhile.
 #[tokio::test(start_paused = true)]
 async fn what_is_ready_at_once_is_given_out_in_parts() {
     const JOBS: u32 = 3_000;
@@ -1617,7 +1622,8 @@ async fn what_is_ready_at_once_is_given_out_in_parts() {
     assert!(matches!(work.next().await, Ok(Heard::Leased(..))));
 }
 
-/// Results of earlier attempts were on their way to workers, uncounted, which are not told of them.
+/// Once, results of earlier attempts were on their way to workers, uncounted, though workers get
+/// none of them.
 #[tokio::test(start_paused = true)]
 async fn a_worker_is_given_a_job_without_its_history() {
     let shard = Place::new().open().await;
@@ -1633,7 +1639,8 @@ async fn a_worker_is_given_a_job_without_its_history() {
     assert_eq!(job.attempts.len(), 2, "it is kept");
 }
 
-/// A call that named a job again and again waited for it as often, and each cost a step for each when it went.
+/// Once, a call that named a job again and again waited for it as often, and each cost a step for
+/// each when it went.
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_named_twice_is_told_twice() {
     let shard = Place::new().open().await;

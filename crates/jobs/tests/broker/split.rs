@@ -1,6 +1,6 @@
-//! A shard's database is split by ranges of hashes and merged again without a row being read: by SlateDB's projection and
-//! union. Whoever makes a child drops the rows that are the shard's own (`f`, `p`) and writes the descriptor anew, with an
-//! incarnation that is not below the parents'.
+//! A shard's database is split by ranges of hashes and merged again without a row being read, by
+//! SlateDB's projection and union. The maker of a child drops the rows that are the shard's own
+//! (`f`, `p`). It writes the descriptor anew, with an incarnation that is not below the parents'.
 
 use crate::common::{Place, Split, lease};
 use async_trait::async_trait;
@@ -23,8 +23,8 @@ use std::time::Duration;
 
 const TENANTS: usize = 20;
 
-/// SlateDB's own look at a log is for one in the object store, and would find nothing in ours: whoever makes a child looks
-/// at the descriptor, which names a log that may have what the database has not.
+/// SlateDB looks at a log in the object store, and would find nothing in ours. So the maker of a
+/// child reads the descriptor: it names a log that may have what the database lacks.
 struct Applied;
 
 #[async_trait]
@@ -133,7 +133,7 @@ fn of_group(name: &str) -> Group {
     Group::new(name).expect("a name")
 }
 
-/// Jobs of every kind, of each tenant; gives those that run.
+/// Enqueues jobs of every kind, of each tenant; gives the running ones.
 async fn fill(shard: &Shard) -> Vec<Leased> {
     let metadata = vec![("kind".to_owned(), "x".to_owned())];
     for n in 0..TENANTS {
@@ -162,7 +162,7 @@ async fn fill(shard: &Shard) -> Vec<Leased> {
     crate::common::lease_of(shard, &of_group("runs"), TENANTS as u32, Duration::ZERO).await
 }
 
-/// A shard has what it must of the tenants in its range, and nothing of others.
+/// Checks that a shard has all rows of the tenants in its range, and none of others.
 async fn has_its_own(shard: &Shard, hashes: HashRange, running: &[Leased]) {
     for n in 0..TENANTS {
         let is_here = hashes.contains(TenantHash::of(&tenant(n)));
@@ -238,8 +238,8 @@ async fn a_shard_is_split_and_merged_by_ranges_of_hashes() {
     assert_eq!(shard.counts().active, 0);
 }
 
-/// What only a log on a local disk has is in no child, and SlateDB does not find that out: the parent's descriptor says
-/// so, and whoever makes a child closes the parent with its log applied first.
+/// Rows that only a log on a local disk has are in no child, and SlateDB does not notice. The
+/// parent's descriptor shows it: the maker of a child first closes the parent with its log applied.
 #[tokio::test]
 async fn what_only_a_local_log_has_is_in_no_child() {
     let mut split = Split::new();

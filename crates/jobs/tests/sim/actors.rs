@@ -1,5 +1,5 @@
-//! Who uses the shard: clients that hang up, workers that are slow, silent, or say things twice, somebody who says
-//! what is long over, and somebody who disturbs the store and the clock.
+//! Users of the shard: clients that hang up, and workers that are slow, silent, or repeat reports.
+//! One actor makes calls that are long out of date, and one disturbs the store and the clock.
 
 use crate::calls::{Caller, Gone};
 use crate::sim::Sim;
@@ -14,7 +14,7 @@ use skerry_jobs::spec::JobSpec;
 use skerry_store::faulty::FaultPlan;
 use std::time::Duration;
 
-/// The task groups there are.
+/// The task groups of the simulation.
 pub const GROUPS: [&str; 2] = ["one", "two"];
 
 /// A task group.
@@ -22,13 +22,13 @@ pub fn group(name: &str) -> Group {
     Group::new(name).expect("a name")
 }
 
-/// Somebody, with dice of his own.
+/// A user with dice of its own.
 pub struct Actor<'a> {
     pub caller: Caller<'a>,
     pub rng: StdRng,
 }
 
-/// Is polled so often without being ready.
+/// Is polled `count` times without being ready.
 async fn yields(count: u32) {
     for _ in 0..count {
         tokio::task::yield_now().await;
@@ -106,7 +106,7 @@ impl<'a> Actor<'a> {
 
     pub fn any_job(&mut self) -> Option<usize> {
         let count = self.sim().model.borrow().jobs.len();
-        // Mostly a new one: the old ones have come to their end.
+        // Mostly a new one: old ones have ended.
         let from = if self.chance(70) { count.saturating_sub(8) } else { 0 };
         (count > 0).then(|| self.rng.random_range(from..count))
     }
@@ -176,7 +176,7 @@ impl<'a> Actor<'a> {
     ) -> Result<(), Gone> {
         let caller = self.caller.clone();
         match self.rng.random_range(0..100) {
-            // It dies.
+            // The worker dies.
             0..12 => return Ok(()),
             12..50 => {
                 for _ in 0..self.rng.random_range(0..4) {
@@ -208,7 +208,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// Says again what was said, and with leases that are over.
+    /// Repeats reports, and makes calls with ended leases.
     pub async fn be_late(mut self, steps: u32) -> Result<(), Gone> {
         let caller = self.caller.clone();
         for _ in 0..steps {
@@ -237,7 +237,7 @@ impl<'a> Actor<'a> {
         (!leases.is_empty()).then(|| self.pick(&leases))
     }
 
-    /// Makes the store fail and sets the clock on the wall.
+    /// Makes the store fail and sets the wall clock.
     pub async fn be_chaos(mut self, steps: u32, may_jump: bool) -> Result<(), Gone> {
         for _ in 0..steps {
             self.pause(3_000).await;
@@ -274,7 +274,7 @@ impl<'a> Actor<'a> {
     }
 }
 
-/// What somebody tried to report, to be reported again.
+/// The outcome of an earlier report, to be repeated.
 fn outcome_of(ending: &Ending) -> Outcome {
     match ending {
         Ending::Succeeded(result) => Outcome::Succeeded(result.clone()),

@@ -1,25 +1,26 @@
-//! What is certain of task groups and limits, by the shard's clock: from when until when nothing of a group may be
-//! given out, how many jobs a floating limit may let run, how many attempts a rate may let begin.
+//! Certain facts of task groups and limits, by the shard's clock. They bound when a group may give
+//! out nothing, how many jobs a floating limit may let run, and how many attempts a rate may let
+//! begin.
 //!
-//! All of it goes by when a lease was given, which its worker is told. It means nothing once the clock on the wall was
-//! set: then only what holds at any time is checked.
+//! All of them go by the time when a lease was given, which its worker is told. They mean nothing
+//! once the wall clock was set: then only timeless rules are checked.
 
 use skerry_jobs::limit::LimitKind;
 use skerry_jobs::name::{Group, LimitKey, Tenant};
 use skerry_jobs::spec::JobSpec;
 use std::collections::BTreeMap;
 
-/// How many jobs the floating limit of each tenant lets run before a worker says so.
+/// Number of jobs that the floating limit of each tenant lets run before a worker reports one.
 pub const FLOATING_INITIAL: u32 = 3;
 
-/// A task group.
+/// Facts of a task group.
 #[derive(Default)]
 pub struct GroupFacts {
-    /// It is paused, or it is not, if that is certain.
+    /// Whether it is paused, if that is certain.
     pub is_paused: Option<bool>,
-    /// Somebody is pausing or resuming it: there is never another.
+    /// A call pauses or resumes it: there is never another.
     pub busy: bool,
-    /// It was certainly paused after the one and before the other, milliseconds.
+    /// Times between which it was certainly paused, milliseconds.
     paused_ms: Vec<(u64, u64)>,
 }
 
@@ -28,7 +29,7 @@ impl GroupFacts {
         self.paused_ms.iter().any(|(from, until)| (*from < at_ms) && (at_ms < *until))
     }
 
-    /// It was paused at this time at the latest.
+    /// Notes that it was paused at this time at the latest.
     pub fn paused(&mut self, now_ms: u64) {
         self.is_paused = Some(true);
         if self.paused_ms.last().is_none_or(|(_, until)| *until < u64::MAX) {
@@ -36,7 +37,7 @@ impl GroupFacts {
         }
     }
 
-    /// Somebody begins to resume it.
+    /// Notes that a call begins to resume it.
     pub fn resuming(&mut self, now_ms: u64) {
         self.is_paused = None;
         if let Some((_, until)) = self.paused_ms.last_mut() {
@@ -45,7 +46,7 @@ impl GroupFacts {
     }
 }
 
-/// What somebody said of a floating limit, and when it may have held.
+/// A number that a worker reported for a floating limit, and when it may have held.
 #[derive(Debug)]
 struct Said {
     max: u32,
@@ -62,33 +63,33 @@ pub struct Floating {
 }
 
 impl Floating {
-    /// Somebody begins to say how many may run; gives the number of what he says.
+    /// Notes a report of how many may run; gives the report's index.
     pub fn saying(&mut self, max: u32, now_ms: u64) -> usize {
         self.said.push(Said { max, from_ms: now_ms, until_ms: u64::MAX });
         self.said.len() - 1
     }
 
-    /// He was told that it holds: what was said before does not.
+    /// Notes that a report was acknowledged: earlier numbers no longer hold.
     pub fn said(&mut self, number: usize, now_ms: u64) {
         for before in self.said[..number].iter_mut().filter(|_| self.is_anchored) {
             before.until_ms = before.until_ms.min(now_ms);
         }
     }
 
-    /// It was refused.
+    /// Notes that a report was refused.
     pub fn unsay(&mut self, number: usize, now_ms: u64) {
         self.said[number].until_ms = now_ms;
     }
 }
 
-/// What is certain of task groups and limits.
+/// Certain facts of task groups and limits.
 #[derive(Default)]
 pub struct Bounds {
     pub groups: BTreeMap<Group, GroupFacts>,
     floating: BTreeMap<Tenant, Floating>,
-    /// When attempts under each rate began, over all lives of the shard.
+    /// Times when attempts under each rate began, over all lives of the shard.
     begun_ms: BTreeMap<(Tenant, LimitKey), Vec<u64>>,
-    /// The clock on the wall was set.
+    /// True if the wall clock was set.
     pub clock_was_set: bool,
 }
 
@@ -101,7 +102,7 @@ impl Bounds {
         })
     }
 
-    /// So many jobs a tenant's floating limit may have let run at this time.
+    /// The largest number of jobs that a tenant's floating limit may have let run at this time.
     pub fn floating_max(&self, tenant: &Tenant, at_ms: u64) -> u32 {
         let Some(floating) = self.floating.get(tenant) else { return FLOATING_INITIAL };
         let held = floating
@@ -111,7 +112,7 @@ impl Bounds {
         held.map(|said| said.max).max().expect("something holds at any time")
     }
 
-    /// A worker was given a job at this time.
+    /// Notes that a worker was given a job at this time.
     pub fn given(&mut self, spec: &JobSpec, at_ms: u64) {
         if self.clock_was_set {
             return;

@@ -1,5 +1,5 @@
-//! The shard's calls, each noted before it is made and judged when it is answered. Whoever drops one of these
-//! half-way has hung up: then it may have happened or not.
+//! The shard's calls, each noted before it is made and judged when it is answered. A caller that
+//! drops one of these half-way has hung up: then it may have happened or not.
 
 use crate::known::{Facts, Refused, Said};
 use crate::model::granted_ms;
@@ -17,24 +17,24 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Gone;
 
-/// Somebody who uses the shard.
+/// A user of the shard.
 #[derive(Clone)]
 pub struct Caller<'a> {
     pub sim: &'a Sim,
     pub shard: Shard,
     pub name: String,
-    /// Which opening of the shard it is that he uses.
+    /// Number of the shard's opening that it uses.
     life: u32,
 }
 
-/// How things were when a change was asked for.
+/// The state when a change was asked for.
 #[derive(Clone, Copy)]
 struct Was {
-    /// Somebody else had opened the shard.
+    /// Another process had opened the shard.
     old: bool,
     /// A worker certainly had the job.
     held: bool,
-    /// The job had come to this end.
+    /// The job had ended so.
     finished: Option<State>,
 }
 
@@ -50,7 +50,7 @@ impl Drop for Busy<'_> {
     }
 }
 
-/// Somebody asks for a job.
+/// A call asks for a job.
 struct Asking<'a> {
     sim: &'a Sim,
     number: usize,
@@ -62,7 +62,7 @@ impl Drop for Asking<'_> {
     }
 }
 
-/// What is reported, as it is kept.
+/// The kept form of an outcome.
 pub fn ending_of(outcome: &Outcome) -> Ending {
     match outcome {
         Outcome::Succeeded(result) => Ending::Succeeded(result.clone()),
@@ -73,7 +73,7 @@ pub fn ending_of(outcome: &Outcome) -> Ending {
 }
 
 impl<'a> Caller<'a> {
-    /// Somebody who uses the shard that was opened last.
+    /// A user of the shard's newest opening.
     pub fn new(sim: &'a Sim, shard: Shard, name: impl Into<String>) -> Self {
         Self { sim, shard, name: name.into(), life: sim.opened.get() }
     }
@@ -82,17 +82,17 @@ impl<'a> Caller<'a> {
         self.sim.say(format!("{}: {line}", self.name));
     }
 
-    /// Somebody else has opened the shard since: nothing that was asked from then on is done.
+    /// True if another process has opened the shard since: no later call of this user is done.
     pub fn is_old(&self) -> bool {
         self.life != self.sim.opened.get()
     }
 
-    /// Something that changes the shard was done.
+    /// Notes that a change of the shard was done.
     pub fn done(&self, what: &str, was_old: bool) {
         assert!(!was_old, "{what}: done by a shard that somebody else had opened");
     }
 
-    /// The shard does not answer any more; that must have a reason.
+    /// Notes that the shard no longer answers; that must have a reason.
     pub fn gone(&self, what: &str, error: &Error) -> Gone {
         self.say(format!("{what}: {error}"));
         if self.is_old() {
@@ -123,7 +123,7 @@ impl<'a> Caller<'a> {
         change(&mut self.sim.model.borrow_mut().jobs[number].facts);
     }
 
-    /// The shard refuses everything; a call that only had to read may fail alone.
+    /// True if the shard refuses everything; a call that only reads may fail alone.
     fn is_out_of_service(&self) -> bool {
         let (hash, seq, epoch) = (TenantHash(0), Seq(0), Epoch(0));
         let nobodys = Lease { hash, seq, attempt: AttemptNo(0), epoch };
@@ -131,13 +131,13 @@ impl<'a> Caller<'a> {
         said.is_err_and(|error| error.kind() == ErrorKind::Unavailable)
     }
 
-    /// The shard is out of service since this moment, or it is not, as far as anybody was told.
+    /// True if the shard is out of service since this moment, or is not, by the answers until now.
     pub fn is_breaking(&self) -> bool {
         let broken = self.sim.broken.get();
         self.is_old() || broken.is_none_or(|since| since == self.sim.world.time.boot())
     }
 
-    /// There was no job to change; was there one?
+    /// Checks that there was no job to change.
     pub fn not_found(&self, number: usize, was_there: bool, error: &Error) {
         assert_eq!(error.kind(), ErrorKind::NotFound, "job {number}: {error}");
         assert!(!was_there, "job {number} was lost: {error}");
@@ -165,7 +165,7 @@ impl<'a> Caller<'a> {
                 self.say(format!("enqueue {number}: is new: {}", said.is_new));
                 self.done("enqueue", was_old && said.is_new);
                 if self.is_old() && !said.is_new {
-                    // It was there before somebody else opened the shard.
+                    // The job was there before another process opened the shard.
                     return Ok(());
                 }
                 self.sim.model.borrow_mut().enqueued(number, &before, &said);
@@ -207,7 +207,8 @@ impl<'a> Caller<'a> {
         Ok(got)
     }
 
-    /// A lease was given by a shard that nobody else had opened, of a group that gives any, within its rates.
+    /// Checks that no other process had opened the shard that gave this lease, and its group and
+    /// rates.
     fn is_granted_rightly(&self, leased: &Leased) {
         let granted_ms = granted_ms(leased);
         let is_late = self.is_old() && granted_ms > self.sim.opened_ms.get();
@@ -215,13 +216,13 @@ impl<'a> Caller<'a> {
         self.sim.model.borrow_mut().bounds.given(&leased.job.spec, granted_ms);
     }
 
-    /// Gives a sign of life. True if the lease holds and nobody wants the work stopped.
+    /// Sends a heartbeat. True if the lease holds and the work is not to be stopped.
     pub fn heartbeat(&self, number: usize, attempt: AttemptNo) -> Result<bool, Gone> {
         let ticket = self.sim.model.borrow().ticket(number, attempt);
         let said = self.shard.heartbeat(ticket.lease);
         self.say(format!("heartbeat {number} attempt {}: {said:?}", attempt.0));
         if self.is_old() {
-            // It is not written, and means nothing to the shard that has the job now.
+            // A heartbeat is not written, and means nothing to the shard that has the job now.
             return said.map(|beat| !beat.cancel_asked).map_err(|_| Gone);
         }
         let beat = match said {
@@ -234,7 +235,7 @@ impl<'a> Caller<'a> {
         Ok(beat.is_some_and(|beat| !beat.cancel_asked))
     }
 
-    /// Says how an attempt ended, perhaps again, or too late.
+    /// Reports the outcome of an attempt, perhaps again, or too late.
     pub async fn report(
         &self,
         number: usize,
@@ -279,7 +280,7 @@ impl<'a> Caller<'a> {
         Ok(())
     }
 
-    /// Gives back what was not begun, without waiting for an answer.
+    /// Gives a job back that was not begun, without waiting for an answer.
     pub fn give_back(&self, number: usize, attempt: AttemptNo) {
         self.say(format!("give back {number} attempt {}", attempt.0));
         let lease = {
@@ -291,7 +292,7 @@ impl<'a> Caller<'a> {
         self.shard.give_back(lease);
     }
 
-    /// Calls a job off.
+    /// Cancels a job.
     pub async fn cancel(&self, number: usize) -> Result<(), Gone> {
         let Some((tenant, name)) = self.target(number) else { return Ok(()) };
         let Some(_busy) = self.busy(number) else { return Ok(()) };
@@ -316,13 +317,13 @@ impl<'a> Caller<'a> {
         Ok(())
     }
 
-    /// A job has certainly not come to its end: somebody holds it.
+    /// True if a worker holds the job: it has certainly not ended.
     pub fn is_held(&self, number: usize) -> bool {
         let seen_ms = self.sim.world.time.seen_ms();
         self.sim.model.borrow().jobs[number].is_held_at(seen_ms)
     }
 
-    /// A job that waits may start at once.
+    /// Lets a waiting job start at once.
     pub async fn expedite(&self, number: usize) -> Result<(), Gone> {
         let Some((tenant, name)) = self.target(number) else { return Ok(()) };
         let Some(_busy) = self.busy(number) else { return Ok(()) };
@@ -335,7 +336,7 @@ impl<'a> Caller<'a> {
         Ok(())
     }
 
-    /// Changes the priority of a job that waits.
+    /// Changes the priority of a waiting job.
     pub async fn set_priority(&self, number: usize, priority: u8) -> Result<(), Gone> {
         let Some((tenant, name)) = self.target(number) else { return Ok(()) };
         let Some(_busy) = self.busy(number) else { return Ok(()) };
@@ -397,7 +398,7 @@ impl<'a> Caller<'a> {
         self.saw("show", number, &before, said)
     }
 
-    /// Waits for a job to come to its end.
+    /// Waits for a job to end.
     pub async fn await_end(&self, number: usize) -> Result<(), Gone> {
         let Some((tenant, name)) = self.target(number) else { return Ok(()) };
         self.say(format!("await {number}"));
@@ -420,10 +421,10 @@ impl<'a> Caller<'a> {
         self.say(format!("{what} {number}: {shown:?}"));
         let is_same_epoch = self.sim.facts(number).epoch == before.epoch;
         match said {
-            // What it was before somebody else opened the shard.
+            // The job's state before another process opened the shard.
             Ok(job) if self.is_old() => Ok(Some(job)),
             Err(_) if self.is_old() => Err(Gone),
-            // It was deleted meanwhile, and another was given its id.
+            // The job was deleted meanwhile, and another got its id.
             Ok(job) if !is_same_epoch && !self.sim.model.borrow().is_it(number, &job) => Ok(None),
             Ok(job) => {
                 self.sim.model.borrow_mut().seen(number, before, &job);

@@ -1,4 +1,5 @@
-//! The shard's calls that make certain things uncertain: restart, delete, pause, resume, and what refreshes a limit.
+//! The shard's calls that make certain facts uncertain: restart, delete, pause, resume, and
+//! refreshes of a limit.
 
 use crate::bounds::GroupFacts;
 use crate::calls::{Caller, Gone};
@@ -13,7 +14,7 @@ use skerry_jobs::{Error, ErrorKind};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The limit of each tenant that a worker refreshes, and the task group of those who do.
+/// The limit of each tenant that a worker refreshes, and the task group of its refreshers.
 pub const FLOATING: &str = "float";
 pub const REFRESHERS: &str = "refreshers";
 
@@ -22,7 +23,7 @@ pub fn refresher() -> JobRef {
     JobRef::Named(JobId::new(&format!("~limit/{FLOATING}")).expect("a name"))
 }
 
-/// Somebody may be restarting or deleting a job.
+/// A call may be restarting or deleting a job.
 struct Unsettled<'a> {
     sim: &'a Sim,
     number: usize,
@@ -50,7 +51,7 @@ impl Drop for Unsettled<'_> {
     }
 }
 
-/// Somebody pauses or resumes a task group: there is never another.
+/// A call pauses or resumes a task group: there is never another.
 struct Pausing<'a> {
     sim: &'a Sim,
     group: Group,
@@ -78,7 +79,7 @@ impl Drop for Pausing<'_> {
 }
 
 impl Caller<'_> {
-    /// A job that has come to its end begins anew.
+    /// Restarts an ended job.
     pub async fn restart(&self, number: usize) -> Result<(), Gone> {
         let Some((tenant, name)) = self.target(number) else { return Ok(()) };
         let Some(_busy) = self.busy(number) else { return Ok(()) };
@@ -103,7 +104,8 @@ impl Caller<'_> {
             _ if self.is_old() => return Err(Gone),
             ErrorKind::Unavailable => return Err(self.gone("restart", &error)),
             ErrorKind::Conflict => {
-                // It has not ended, or a limit of its is there as another kind: there is none.
+                // The job has not ended, or is not there, or one of its limits is there as another
+                // kind.
                 assert_eq!(before.finished, None, "job {number} had ended: {error}");
                 self.with_facts(number, |facts| {
                     facts.exists = true;
@@ -152,7 +154,7 @@ impl Caller<'_> {
         Ok(())
     }
 
-    /// A task group gives nothing out from now on, or does again.
+    /// Pauses or resumes a task group.
     pub async fn set_paused(&self, group: &Group, paused: bool) -> Result<(), Gone> {
         let Some(pausing) = Pausing::begin(self.sim, group) else { return Ok(()) };
         self.say(format!("{group}: pause: {paused}"));
@@ -175,7 +177,8 @@ impl Caller<'_> {
         Ok(())
     }
 
-    /// What the shard counts fits what is certain: who is paused, and that every lease is a job that runs.
+    /// Checks the shard's counts against certain facts: the paused groups, and that every lease is
+    /// a job that runs.
     pub fn counts_fit(&self) {
         if self.is_old() {
             return;
@@ -197,7 +200,7 @@ impl Caller<'_> {
         assert!(held <= counts.running, "{held} jobs are held, and {} run", counts.running);
     }
 
-    /// Asks for work that is to refresh a limit.
+    /// Asks for a refresher.
     pub async fn lease_refresher(&self, patience: Duration) -> Result<Option<Leased>, Gone> {
         let worker = Worker::new(&self.name).expect("a name");
         let broker = Broker::new(vec![self.shard.clone()]);
@@ -213,7 +216,8 @@ impl Caller<'_> {
         }))
     }
 
-    /// Says how many jobs may run under a tenant's floating limit. Nothing if the lease was lost.
+    /// Reports how many jobs may run under a tenant's floating limit. Nothing if the lease was
+    /// lost.
     pub async fn refresh(&self, leased: &Leased, max: u32) -> Result<Option<Next>, Gone> {
         let (tenant, now_ms) = (&leased.job.spec.tenant, || self.sim.world.time.peek_ms());
         let AttemptNo(attempt) = leased.lease.attempt;
@@ -250,7 +254,7 @@ impl Caller<'_> {
         }
     }
 
-    /// Says something that is no number.
+    /// Reports a result that is no number.
     pub async fn refresh_with_nonsense(&self, leased: &Leased) -> Result<(), Gone> {
         let said = self.shard.report(leased.ticket(), Outcome::Succeeded("many".into())).await;
         let error = said.expect_err("it is no number");
@@ -260,7 +264,7 @@ impl Caller<'_> {
         }
     }
 
-    /// The job that refreshes a tenant's limit has come to its end, or there was none.
+    /// Waits until the job that refreshes a tenant's limit has ended, or is not there.
     pub async fn await_refresher(&self, tenant: &Tenant) -> Result<(), Gone> {
         match self.shard.await_end(tenant, &refresher()).await {
             Ok(job) => assert!(job.state.is_final(), "{job:?}"),

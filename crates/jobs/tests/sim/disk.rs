@@ -1,7 +1,7 @@
-//! The local disk of a shard whose database has its log there. It loses what was not synced.
+//! The local disk of a shard whose database has its log there. It loses unsynced writes.
 //!
-//! The log has no thread here: its commits are carried out when nobody else has anything to do, a while after they were
-//! asked for, so that a run can be repeated and a crash can come before a commit.
+//! The log has no thread here. Its commits run when no task is ready, a while after they were asked
+//! for. So a run can be repeated, and a crash can come before a commit.
 
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -36,12 +36,12 @@ struct Inner {
     note: MemoryNote,
     rng: Mutex<StdRng>,
     log: Mutex<Option<Log>>,
-    /// A commit is to be carried out.
+    /// Notified when a commit is to be carried out.
     wanted: Notify,
     is_wanted: AtomicBool,
 }
 
-/// A disk with a log on it. Clones are the same.
+/// A disk with a log on it. Clones share it.
 #[derive(Clone)]
 pub struct LocalDisk(Arc<Inner>);
 
@@ -88,7 +88,7 @@ impl LocalDisk {
                 Ok(Progress::Worked) => {}
                 Ok(Progress::Idle) => break,
                 Err(_) => {
-                    // Everybody has been told.
+                    // All waiting calls have been answered.
                     *self.0.log.lock() = None;
                     break;
                 }
@@ -96,7 +96,7 @@ impl LocalDisk {
         }
     }
 
-    /// Nobody has anything to do until time passes.
+    /// Commits, or asks for a commit: no task is ready until time passes.
     pub fn on_idle(&self) {
         let is_behind = |log: &Log| log.durable_position() < log.end_position();
         if !self.0.log.lock().as_ref().is_some_and(is_behind) {
@@ -106,12 +106,12 @@ impl LocalDisk {
         }
     }
 
-    /// How often the disk was told to change or to sync something.
+    /// Number of changes and syncs that the disk was asked for.
     pub fn operations(&self) -> u64 {
         self.0.disk.operations()
     }
 
-    /// After so many operations more nothing happens any more.
+    /// Stops the disk after this many more operations.
     pub fn stop_after(&self, count: u64) {
         self.0.disk.stop_after(count);
     }

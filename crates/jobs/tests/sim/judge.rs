@@ -1,4 +1,4 @@
-//! What must be true of the database of a shard whose jobs have all come to their end.
+//! Rules for the database of a shard whose jobs have all ended.
 
 use crate::changes;
 use crate::known::Known;
@@ -9,12 +9,12 @@ use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::name::Tenant;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The key of a lease, among the jobs that have not come to their end.
+/// True for the key of a lease, among the jobs that have not ended.
 fn is_lease(key: &[u8]) -> bool {
     key[0] == keys::ACTIVE && keys::is_lease(key)
 }
 
-/// Jobs that were taken and of which nobody was told are known from now on. Nobody has the shard open.
+/// Learns the jobs that were taken and whose callers got no answer. No shard has the database open.
 pub async fn learn_names(sim: &Sim) {
     for (key, value) in sim.world.rows().await {
         let is_over = [keys::LIMIT, keys::PAUSED].contains(&key[0]);
@@ -33,7 +33,7 @@ pub async fn learn_names(sim: &Sim) {
     }
 }
 
-/// Nobody has the shard open, and every job has come to its end.
+/// Checks the database at rest: no shard has it open, and every job has ended.
 pub async fn at_rest(sim: &Sim) {
     let rows = sim.world.rows().await;
     let mut found: BTreeMap<usize, Job> = BTreeMap::new();
@@ -65,7 +65,7 @@ pub async fn at_rest(sim: &Sim) {
     sim.say(format!("{} jobs at rest", found.len()));
 }
 
-/// All that a job that has come to its end is found by.
+/// All keys of an ended job.
 fn keys_of(job: &Job) -> Vec<Vec<u8>> {
     let (tenant, name) = (&job.spec.tenant, job.name());
     let mut all = vec![keys::ended(tenant, &name)];
@@ -86,11 +86,11 @@ fn is_kept(number: usize, known: &Known, found: Option<&Job>) {
     }
 }
 
-/// When how many jobs more, or fewer, ran.
+/// Times, and how many more or fewer jobs ran from then on.
 type Changes = Vec<(u64, i32)>;
 
-/// In hindsight no limit had more jobs than it may have. It goes by what the clock on the wall showed, which must not
-/// have been set.
+/// Checks in hindsight that no limit had more jobs than it may have. Goes by the wall clock, which
+/// must not have been set.
 fn limits_held<'a>(jobs: impl Iterator<Item = &'a Job>) {
     let mut changes: BTreeMap<(&Tenant, &str, u32), Changes> = BTreeMap::new();
     for job in jobs {
@@ -104,7 +104,7 @@ fn limits_held<'a>(jobs: impl Iterator<Item = &'a Job>) {
         }
     }
     for ((tenant, key, max), mut changes) in changes {
-        // In the same millisecond, what ends makes room for what begins.
+        // Within a millisecond, attempts that end make room for attempts that begin.
         changes.sort_unstable();
         let mut running = 0;
         for (at_ms, change) in changes {

@@ -1,8 +1,8 @@
-//! What is certain of one job, and whether its record agrees with it.
+//! Certain facts of one job, and a check of its record against them.
 //!
-//! What was certain is certain no more once somebody begins to restart or to delete the job: those facts are let go
-//! when such a call begins, and again when it ends, whether it is answered or not. Their epoch tells what was known
-//! before from what is known since.
+//! Certain facts no longer are once a call begins to restart or to delete the job. Those facts are
+//! let go when such a call begins, and again when it ends, whether it is answered or not. The epoch
+//! tells earlier facts from later ones.
 
 use skerry_jobs::job::{ATTEMPTS_KEPT, Attempt, AttemptNo, Ending, Epoch, Job, JobRef, Seq, State};
 use skerry_jobs::machine::Next;
@@ -10,50 +10,50 @@ use skerry_jobs::shard::Imported;
 use skerry_jobs::spec::JobSpec;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What is certain of a job. But for its priority, it only ever grows within an epoch.
+/// Certain facts of a job. Within an epoch, they only grow, except the priority.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// It was taken.
+    /// The job was taken.
     pub exists: bool,
-    /// It was deleted at this time, and is not there any more.
+    /// The job was deleted at this time, and is no longer there.
     pub gone_ms: Option<u64>,
-    /// How often something was let go because the job may begin anew, or be deleted.
+    /// Number of times that facts were let go because the job may begin anew, or be deleted.
     pub epoch: u32,
-    /// Somebody is restarting or deleting it: what is seen now may not be so any more.
+    /// A call is restarting or deleting the job: what is seen now may no longer hold.
     pub is_unsettled: bool,
-    /// It was begun anew after this attempt at least.
+    /// The job was restarted after this attempt at least.
     pub restarted_after: u32,
-    /// It was begun anew, and nobody has tried to stop it since: it ends by an attempt.
+    /// The job was restarted, and no call has tried to cancel it since: it ends by an attempt.
     pub revived: bool,
-    /// It has come to its end.
+    /// The job has ended so.
     pub finished: Option<State>,
-    /// It was told to stop while it ran.
+    /// The job was told to stop while it ran.
     pub cancel_asked: bool,
-    /// It does not wait for its time any more.
+    /// The job no longer waits for its time.
     pub expedited: bool,
-    /// Its record, once it has come to its end.
+    /// The record of the job, once it has ended.
     pub record: Option<Job>,
     /// No attempt begins after this one.
     pub last: Option<AttemptNo>,
-    /// What was answered to reports, in which epoch.
+    /// Answers to reports, each with its epoch.
     pub told: BTreeMap<AttemptNo, (Ending, Next, u32)>,
     /// Leases that workers were given.
     pub given: BTreeSet<AttemptNo>,
-    /// Its priority is one of these.
+    /// The priority is one of these.
     pub priorities: Vec<u8>,
-    /// How often somebody began to change its priority, or was told that it was changed.
+    /// Number of calls that began to change the priority, and of their answers.
     pub changes: u32,
 }
 
 impl Facts {
-    /// Somebody may restart the job: whether it has ended is not certain.
+    /// Lets facts go: the job may be restarted, so whether it has ended is not certain.
     pub fn unsettle(&mut self) {
         self.epoch += 1;
         (self.finished, self.record, self.last) = (None, None, None);
         (self.cancel_asked, self.revived) = (false, false);
     }
 
-    /// What of it is true in any epoch.
+    /// The facts that hold in any epoch.
     fn lasting(&self) -> Self {
         let mut lasting = self.clone();
         lasting.unsettle();
@@ -66,16 +66,16 @@ impl Facts {
 pub struct Held {
     pub epoch: Epoch,
     pub granted_ms: u64,
-    /// It holds until this time at least, unless it is `doubtful` or was reported.
+    /// The lease holds until this time at least, unless it is `doubtful` or was reported.
     pub expires_ms: u64,
-    /// It may be over.
+    /// The lease may have ended.
     pub doubtful: bool,
-    /// What somebody tried to report.
+    /// Endings that callers tried to report.
     pub tried: Vec<Ending>,
 }
 
 impl Held {
-    /// It certainly held at this time, by the shard's clock.
+    /// True if it certainly held at this time, by the shard's clock.
     pub fn held_at(&self, at_ms: u64) -> bool {
         !self.doubtful
             && self.tried.is_empty()
@@ -84,41 +84,41 @@ impl Held {
     }
 }
 
-/// A job that somebody asked for.
+/// A job that a caller asked for.
 #[derive(Debug)]
 pub struct Known {
     pub spec: JobSpec,
-    /// What it is called, if that is known.
+    /// The job's name, if that is known.
     pub name: Option<JobRef>,
     pub seq: Option<Seq>,
     pub facts: Facts,
     pub leases: BTreeMap<AttemptNo, Held>,
-    /// Somebody tried to call it off.
+    /// True if a caller tried to cancel it.
     pub cancel_tried: bool,
-    /// Somebody was told that it is new.
+    /// True if a caller was told that it is new.
     pub told_new: bool,
-    /// A call that changes it is under way.
+    /// True while a call that changes it is under way.
     pub busy: bool,
-    /// How often somebody asked for it, and how many of these calls are under way.
+    /// Number of calls that asked for it, and number of these under way.
     pub asked: u32,
     pub asking: u32,
-    /// Somebody tried to begin it anew, or to delete it.
+    /// True if a caller tried to restart it, or to delete it.
     pub restart_tried: bool,
     pub delete_tried: bool,
-    /// With what it came from elsewhere.
+    /// The history that it came with from elsewhere.
     pub imported: Option<Imported>,
 }
 
-/// What was answered to a report.
+/// An answer to a report.
 pub struct Said<'a> {
     pub attempt: AttemptNo,
     pub ending: &'a Ending,
     pub next: Next,
     pub was_tried: bool,
     pub was_superseded: bool,
-    /// In which epoch it was said.
+    /// The epoch of the report.
     pub epoch: u32,
-    /// It had certainly been called off when it ended.
+    /// The job had certainly been cancelled when it ended.
     pub is_called_off: bool,
 }
 
@@ -131,12 +131,12 @@ pub struct Refused<'a> {
 }
 
 impl Known {
-    /// Somebody certainly holds the job at this time, by the shard's clock.
+    /// True if a worker certainly holds the job at this time, by the shard's clock.
     pub fn is_held_at(&self, at_ms: u64) -> bool {
         self.leases.values().any(|held| held.held_at(at_ms))
     }
 
-    /// What never changes is what was asked for; what it is called is known from now on.
+    /// Checks that the specification has not changed; learns the name.
     pub fn is_same(&mut self, number: usize, job: &Job) {
         let seq = *self.seq.get_or_insert(job.seq);
         assert_eq!(seq, job.seq, "job {number} is there twice");
@@ -150,7 +150,7 @@ impl Known {
         }
     }
 
-    /// The job has come to its end, and there is only one.
+    /// Notes that the job has ended, and checks that it did so once.
     pub fn finish(&mut self, number: usize, state: State, last: Option<AttemptNo>) {
         if self.facts.is_unsettled {
             return;
@@ -162,11 +162,11 @@ impl Known {
         }
     }
 
-    /// What comes next is what must, after an attempt that was reported.
+    /// Checks the step that follows a reported attempt.
     pub fn follows(&self, number: usize, said: &Said<'_>) {
         let Said { attempt, ending, next, .. } = *said;
         let retries = usize::from(self.spec.retry.retries);
-        // Of the attempts that nobody was told of, some were given back, and don't count.
+        // Some attempts whose workers were not told were given back, and don't count.
         let may_be_last = attempt.0 as usize > retries;
         let tries = self.leases.range(..=attempt);
         let tries = tries.filter(|(_, held)| !held.tried.contains(&Ending::Returned));
@@ -186,7 +186,7 @@ impl Known {
         assert!(fits, "job {number} {attempt:?} ended with {ending:?}, and then {next:?}");
     }
 
-    /// A record agrees with what was certain when somebody asked for it.
+    /// Checks a record against the facts that were certain when a caller asked for it.
     pub fn agrees(&self, number: usize, before: &Facts, job: &Job) {
         let lasting = before.lasting();
         let before = if before.epoch == self.facts.epoch { before } else { &lasting };
@@ -257,12 +257,12 @@ impl Known {
         }
     }
 
-    /// After which attempt the job began anew last, as its record counts its tries.
+    /// The attempt after which the job was last restarted, as its record counts its tries.
     fn begun_anew_after(&self, number: usize, before: &Facts, job: &Job) -> u32 {
         let returned = |attempt: &&Attempt| matches!(attempt.ended, Some((_, Ending::Returned)));
         let fits = |after: &u32| {
             let since = job.attempts.iter().filter(|attempt| attempt.number.0 > *after);
-            // One that was called off ends when it is given back: nothing is tried after it.
+            // A cancelled job ends when it is given back: no attempt follows.
             let ended_so = job.state == State::Cancelled
                 && job.cancel_asked
                 && since.clone().last().as_ref().is_some_and(returned);

@@ -1,5 +1,5 @@
-//! The lives of a shard: each is opened over what the one before left, used, and ends in its own way; after the last
-//! everybody behaves, and every job must come to its end.
+//! The lives of a shard: each is opened over what the previous one left, is used, and ends in its
+//! own way. After the last, all actors behave, and every job must end.
 
 use crate::actors::{Actor, GROUPS, group};
 use crate::calls::{Caller, Gone};
@@ -13,17 +13,17 @@ use skerry_jobs::shard::{Outcome, Shard};
 use skerry_store::faulty::FaultPlan;
 use std::time::Duration;
 
-/// Nothing takes longer than this, in the simulated time.
+/// The longest time of anything, in the simulated time.
 pub const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
-/// How a life ends.
+/// The end of a life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Death {
-    /// When nobody wants anything any more, by being closed.
+    /// By a close, when all actors are done.
     Closed,
-    /// At any time, in the middle of anything: so many polls after so many milliseconds.
+    /// At any time, in the middle of anything: after `ms` milliseconds and `polls` polls.
     At { ms: u64, polls: u32 },
-    /// After so many calls of the store; it lives on for a while without one.
+    /// After `count` calls of the store; it lives on for a while without one.
     Calls { count: u64, polls: u32 },
 }
 
@@ -38,7 +38,7 @@ impl Death {
     }
 }
 
-/// Runs one life, or what is left of one, in a runtime of its own: whatever goes on in it ends with it.
+/// Runs one life, or the rest of one, in a runtime of its own: all its tasks end with it.
 pub fn in_runtime<T>(sim: &Sim, life: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time().start_paused(true);
@@ -86,13 +86,13 @@ pub async fn open(sim: &Sim) -> Option<Shard> {
     }
 }
 
-/// The shard was opened.
+/// Notes that the shard was opened.
 pub fn note_opened(sim: &Sim) {
     sim.opened.set(sim.opened.get() + 1);
     sim.opened_ms.set(sim.world.time.peek_ms());
 }
 
-/// A whole run.
+/// Makes a whole run.
 pub fn run(sim: &Sim) {
     let mut rng = StdRng::seed_from_u64(sim.seed);
     let may_jump = rng.random_bool(0.5);
@@ -140,7 +140,7 @@ pub async fn die(sim: &Sim, death: Death) {
     }
 }
 
-/// Waits until the shard has called the store so often; what it calls after that does not happen.
+/// Waits until the shard has called the store `count` times; later calls do not happen.
 pub async fn cut_off_after(sim: &Sim, count: u64, plan: FaultPlan) {
     let last = sim.world.faults.calls() + count;
     sim.world.faults.set_plan(FaultPlan { stop_after: Some(last), ..plan });
@@ -150,7 +150,7 @@ pub async fn cut_off_after(sim: &Sim, count: u64, plan: FaultPlan) {
     }
 }
 
-/// Everybody uses the shard until all are done, or it is out of service.
+/// Lets all actors use the shard until they are done, or it is out of service.
 async fn use_it(sim: &Sim, shard: Shard, seed: u64, may_jump: bool) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut all: Vec<LocalBoxFuture<'_, Result<(), Gone>>> = Vec::new();
@@ -173,7 +173,7 @@ async fn use_it(sim: &Sim, shard: Shard, seed: u64, may_jump: bool) {
     all_are_done(sim, shard, &done, &mut rng).await;
 }
 
-/// Nobody wants anything any more: the shard may be closed, or just end.
+/// Ends a life whose actors are done: closes the shard, or just drops it.
 pub async fn all_are_done(sim: &Sim, shard: Shard, done: &[Result<(), Gone>], rng: &mut StdRng) {
     let is_gone = done.iter().any(Result::is_err);
     sim.say(format!("all are done; out of service: {is_gone}"));
@@ -184,12 +184,12 @@ pub async fn all_are_done(sim: &Sim, shard: Shard, done: &[Result<(), Gone>], rn
     }
 }
 
-/// The store works again, and so do the workers: every job comes to its end, and stays so.
+/// Ends a run: the store works again, and so do the workers. Every job ends, and stays so.
 pub fn end(sim: &Sim) {
     end_by(sim, PATIENCE, async |_| finish(sim).await);
 }
 
-/// The same, by a way to finish everything, which is told whether there are no jobs of which nobody was told.
+/// Ends a run by a function that finishes everything. The function gets true if each job is known.
 pub fn end_by(sim: &Sim, patience: Duration, finish: impl AsyncFn(bool)) {
     sim.world.faults.set_plan(FaultPlan::default());
     sim.world.faults.revive();
@@ -209,7 +209,7 @@ pub fn end_by(sim: &Sim, patience: Duration, finish: impl AsyncFn(bool)) {
 }
 
 async fn finish(sim: &Sim) {
-    // What was on its way to the store has arrived.
+    // Writes on their way to the store have arrived.
     sim.world.faults.land_all().await;
     let shard = open(sim).await.expect("the store works");
     let caller = |name: &str| Caller::new(sim, shard.clone(), name);

@@ -1,5 +1,5 @@
-//! Listings: what is certainly there is in them, what is gone is not, and nothing is in them twice unless it changed
-//! meanwhile.
+//! Listings: jobs that are certainly there are in them, jobs that are gone are not. No job is in
+//! them twice unless it changed meanwhile.
 
 use crate::calls::{Caller, Gone};
 use crate::changes;
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 /// A job that may not start before this waits, whatever happens.
 pub const FAR_MS: u64 = 4_000_000_000_000;
 
-/// All jobs, so many at once.
+/// Lists all jobs, `limit` at once.
 pub fn everything(limit: usize) -> Query {
     #[rustfmt::skip]
     let query = Query {
@@ -27,7 +27,7 @@ fn value_of<'a>(query: &Query, entries: &'a [(String, String)]) -> Option<&'a st
     Some(&entry.1)
 }
 
-/// Whether a job that was asked for so may be in this listing, in some state.
+/// True if a job of this specification may be in this listing, in some state.
 fn may_match(query: &Query, spec: &skerry_jobs::spec::JobSpec) -> bool {
     query.tenant.as_ref().is_none_or(|tenant| spec.tenant == *tenant)
         && query.group.as_ref().is_none_or(|group| spec.group == *group)
@@ -39,12 +39,12 @@ fn may_match(query: &Query, spec: &skerry_jobs::spec::JobSpec) -> bool {
         })
 }
 
-/// Nobody restarts or deletes it, nor has since that was certain.
+/// True if no call restarts or deletes the job, nor has since `before` was certain.
 fn is_settled(known: &Known, before: &Facts) -> bool {
     !known.busy && known.facts.epoch == before.epoch
 }
 
-/// Whether it must have been found.
+/// True if the listing must have the job.
 fn must_match(query: &Query, known: &Known, before: &Facts) -> bool {
     if !(before.exists && is_settled(known, before) && may_match(query, &known.spec)) {
         return false;
@@ -58,7 +58,7 @@ fn must_match(query: &Query, known: &Known, before: &Facts) -> bool {
 }
 
 impl Caller<'_> {
-    /// Lists jobs, page by page, and looks whether that is right.
+    /// Lists jobs, page by page, and checks the listing.
     pub async fn list(&self, query: &Query) -> Result<(), Gone> {
         self.say(format!("list {query:?}"));
         let all_facts = |caller: &Self| -> Vec<Facts> {
@@ -93,8 +93,8 @@ impl Caller<'_> {
         Ok(())
     }
 
-    /// In the order of their rows: by the tenant's hash, then by age; those that have ended come after the others, by
-    /// name; by value and age if metadata were asked for.
+    /// Checks the order of rows: by the tenant's hash, then by age; ended jobs come after the
+    /// others, by name. By value and age if metadata were asked for.
     fn is_in_order(&self, query: &Query, jobs: &[Job]) {
         let key = |job: &Job| match (&query.metadata, query.state) {
             (Some((key, _)), _) => {

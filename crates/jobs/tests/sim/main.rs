@@ -1,15 +1,17 @@
-//! A shard over a real database on a store that goes wrong, in simulated time: random calls of clients and workers
-//! that die, hang up, are slow and say things twice; crashes at any moment and at every call of the store; a clock
-//! that is set. What was answered must stay true, and in the end every job comes to its end.
+//! A shard over a real database on a store that goes wrong, in simulated time. Random calls of
+//! clients and workers that die, hang up, are slow and repeat reports. Crashes at any moment and at
+//! every call of the store; a clock that is set. Answers must stay true, and in the end every job
+//! ends.
 //!
-//! There are two families of runs, each with seeds of its own. The first enqueues, works, calls off, and changes what
-//! waits; its seeds have found mistakes, and would not find them again if it drew otherwise. The second (`wide`) does
-//! everything that a shard can do. Both share the model, the callers, the judge and the world; a fixed piece of work of
-//! each is also stopped at every await, every call of the store and every operation of the disk.
+//! There are two families of runs, each with seeds of its own. The first enqueues, works, cancels,
+//! and changes waiting jobs. Its seeds have found mistakes, and would not find them again if it
+//! drew otherwise. The second (`wide`) does everything that a shard can do. Both share the model,
+//! the callers, the judge and the world. A fixed piece of work of each is also stopped at every
+//! await, every call of the store and every operation of the disk.
 //!
-//! `SKERRY_SEED` replays one seed, `SKERRY_SEEDS` says how many to try from `SKERRY_FIRST_SEED` on,
-//! `SKERRY_MODEL_SECONDS` for how long (20 unless told otherwise); `SKERRY_TRACE` prints what is done. A failing run
-//! prints its seed and what it did last.
+//! `SKERRY_SEED` replays one seed, and `SKERRY_SEEDS` is the number to try from `SKERRY_FIRST_SEED`
+//! on. `SKERRY_MODEL_SECONDS` is the time for it (default 20), and `SKERRY_TRACE` prints each step.
+//! A failing run prints its seed and its last steps.
 
 #![allow(unreachable_pub, reason = "the files of one test")]
 
@@ -38,7 +40,7 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// Runs one seed of the first family, and gives what was done.
+/// Runs one seed of the first family, and gives its steps.
 fn run(seed: u64) -> Vec<String> {
     traced(seed, "SKERRY_SEED", Kind::Bare, life::run)
 }
@@ -48,7 +50,7 @@ fn run_wide(seed: u64) -> Vec<String> {
     traced(seed, "SKERRY_SEED", wide::kind_of(seed), wide::run)
 }
 
-/// Runs something; if it fails, says what it did last and how to repeat it.
+/// Runs a piece of work; if it fails, prints its last steps and the way to repeat it.
 fn traced(seed: u64, replay: &str, kind: Kind, work: impl FnOnce(&Sim)) -> Vec<String> {
     let trace = Trace::default();
     let sim = Sim::new(seed, kind, trace.clone());
@@ -63,10 +65,10 @@ fn traced(seed: u64, replay: &str, kind: Kind, work: impl FnOnce(&Sim)) -> Vec<S
     lines
 }
 
-/// Seeds that found a mistake when they were first tried: a report that was said again after its job was called off; a
-/// lease that was over before it was told of; a job that was looked for while it ended; one that was looked for when the
-/// database had failed and the store was away; a database whose creation was answered by nobody; an end that was
-/// shown before it was durable; a batch that hung while the shard failed.
+/// Seeds that found a mistake when they were first tried. A report that was repeated after its job
+/// was cancelled; a lease that ended before it was told; a lookup of a job during its end. A lookup
+/// when the database had failed and the store was away; a database whose creation got no answer. An
+/// end that was shown before it was durable; a batch that hung while the shard failed.
 const FOUND: [u64; 7] = [29, 16, 1451, 5238, 13182, 39511, 24476];
 
 /// As long as the test draws as it did when they were found, each would find its mistake again.
@@ -77,9 +79,11 @@ fn what_was_found_before_stays_mended() {
     }
 }
 
-/// Seeds of the second family that found a mistake when they were first tried: a database whose log was newer than a
-/// clock that had been set back took nothing until the clock had caught up, with its log in the store, and on a disk; a
-/// call that was refused because of a job that a crash undid; a job without an id that ended while it was to be restarted.
+/// Seeds of the second family that found a mistake when they were first tried. Two times, a
+/// database whose log was newer than a clock that had been set back: it took nothing until the
+/// clock had caught up. Its log was once in the store, and once on a disk. A call that was refused
+/// because of a job that a crash undid; a job without an id that ended while it was to be
+/// restarted.
 const FOUND_WIDE: [u64; 5] = [28, 211, 10885, 700251, 812403];
 
 #[test]

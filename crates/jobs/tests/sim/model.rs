@@ -1,7 +1,8 @@
-//! What is certain of every job, from what was answered, and whether what is seen agrees with it.
+//! Certain facts of every job, by the answers until now, and a check of each new answer against
+//! them.
 //!
-//! Nothing is computed twice here: an answer makes something certain, and everything that is seen of a call that was
-//! begun after it must say the same. What was not answered may have happened or not.
+//! Nothing is computed twice here. An answer makes a fact certain, and every call that began after
+//! it must agree. An unanswered call may have happened or not.
 
 use crate::bounds::Bounds;
 use crate::known::{Facts, Held, Known, Refused, Said};
@@ -20,13 +21,13 @@ pub struct Model {
     pub bounds: Bounds,
 }
 
-/// When a lease was given, by the shard's clock; its time begins when its worker is told.
+/// Time when a lease was given, by the shard's clock. Its time begins when its worker is told.
 pub fn granted_ms(leased: &Leased) -> u64 {
     leased.job.attempts.last().expect("it runs").started_ms
 }
 
 impl Model {
-    /// A job that somebody is about to ask for.
+    /// Adds a job that a caller is about to ask for.
     pub fn add(&mut self, spec: JobSpec) -> usize {
         let number = self.jobs.len();
         self.jobs.push(Known {
@@ -47,7 +48,7 @@ impl Model {
         number
     }
 
-    /// Which job this is.
+    /// The number of this job.
     pub fn number_of(&self, job: &Job) -> usize {
         let text = std::str::from_utf8(&job.spec.payload).expect("a payload of this test");
         let number: usize = text.parse().expect("a payload of this test");
@@ -55,12 +56,12 @@ impl Model {
         number
     }
 
-    /// Whether this is that job, and not another of its name.
+    /// True if this is that job, and not another of its name.
     pub fn is_it(&self, number: usize, job: &Job) -> bool {
         self.number_of(job) == number
     }
 
-    /// A shard has died, that had been told this time.
+    /// Notes the death of a shard that had been told this time.
     pub fn died(&mut self, seen_ms: u64) {
         for known in &mut self.jobs {
             for held in known.leases.values_mut() {
@@ -69,7 +70,7 @@ impl Model {
         }
     }
 
-    /// A shard was opened at this time: what was running has one lease time from now.
+    /// Notes that a shard was opened at this time: running jobs have one lease time from now.
     pub fn opened(&mut self, at_ms: u64) {
         for known in &mut self.jobs {
             let newest = known.leases.keys().next_back().copied();
@@ -81,7 +82,7 @@ impl Model {
         }
     }
 
-    /// A job was taken, or was there.
+    /// Notes that a job was taken, or was there.
     pub fn enqueued(&mut self, number: usize, before: &Facts, said: &Enqueued) {
         let known = &mut self.jobs[number];
         if said.is_new {
@@ -100,7 +101,7 @@ impl Model {
             assert_eq!(*known.seq.get_or_insert(seq), seq, "job {number} is there twice");
         }
         known.facts.exists = true;
-        // If it was there before, it may have been begun anew since.
+        // If it was there before, it may have been restarted since.
         let state = known.imported.as_ref().map(|imported| imported.state);
         let state = state.filter(|state| said.is_new && state.is_final());
         if let Some(state) = state.filter(|_| known.facts.epoch == before.epoch) {
@@ -108,14 +109,14 @@ impl Model {
         }
     }
 
-    /// A worker was given a lease.
+    /// Notes that a worker was given a lease.
     pub fn leased(&mut self, leased: &Leased) -> usize {
         let number = self.number_of(&leased.job);
         let attempt = leased.lease.attempt;
         let known = &mut self.jobs[number];
         known.is_same(number, &leased.job);
         let granted_ms = granted_ms(leased);
-        // A worker may hear late of what it was given before.
+        // A worker may receive an earlier lease late.
         let was_gone = known.facts.gone_ms.is_some_and(|gone_ms| gone_ms < granted_ms);
         let is_late = !was_gone || self.bounds.clock_was_set;
         assert!(is_late, "job {number} was deleted, and is given out: {leased:?}");
@@ -130,7 +131,7 @@ impl Model {
             assert!(attempt <= last, "job {number} had ended, and was given out: {leased:?}");
         }
         for (other, held) in &known.leases {
-            // Whichever was given first must be over when the other is given.
+            // The lease that was given first must have ended when the other is given.
             let both = if *other < attempt {
                 held.held_at(granted_ms)
             } else {
@@ -146,7 +147,7 @@ impl Model {
         number
     }
 
-    /// No limit of this job had more leases than it may have, at this time.
+    /// Checks that no limit of this job had more leases than it may have, at this time.
     fn limits_hold(&self, number: usize, at_ms: u64) {
         let spec = &self.jobs[number].spec;
         for limit in &spec.limits {
@@ -165,7 +166,7 @@ impl Model {
         }
     }
 
-    /// A worker gave a sign of life; `seen_ms` is the latest time that the shard knows.
+    /// Notes a worker's heartbeat; `seen_ms` is the latest time that the shard knows.
     pub fn beaten(&mut self, number: usize, attempt: AttemptNo, beat: Option<Beat>, seen_ms: u64) {
         let known = &mut self.jobs[number];
         let held = known.leases.get_mut(&attempt).expect("somebody was given it");
@@ -182,7 +183,7 @@ impl Model {
         assert!(newer.is_none(), "job {number} {attempt:?} holds, and {newer:?} does too");
     }
 
-    /// A worker was answered about the end of its attempt. `was_tried`: it had been told of before, and
+    /// Notes the answer to a worker's report. `was_tried`: the report is repeated, and
     /// `was_superseded`: another attempt had begun.
     pub fn reported(&mut self, number: usize, said: &Said<'_>) {
         let Said { attempt, ending, next, .. } = *said;
@@ -201,7 +202,7 @@ impl Model {
             "job {number} {attempt:?} was somebody else's"
         );
         known.facts.told.insert(attempt, (ending.clone(), next, said.epoch));
-        // Said again, it may be of the time before the job was begun anew.
+        // A repeated report may be of the time before the job was restarted.
         let is_of_now = said.epoch == known.facts.epoch && !(said.was_tried && known.restart_tried);
         if is_of_now {
             known.follows(number, said);
@@ -213,7 +214,7 @@ impl Model {
         }
     }
 
-    /// A worker was told that it does not hold its lease.
+    /// Notes that a worker was told that it does not hold its lease.
     pub fn refused(&mut self, number: usize, said: &Refused<'_>, seen_ms: u64) {
         let known = &self.jobs[number];
         let held = &known.leases[&said.attempt];
@@ -229,7 +230,7 @@ impl Model {
         assert!(!(only && held.held_at(seen_ms)), "job {number} was lost too early: {held:?}");
     }
 
-    /// A job was called off. `was_held`: somebody certainly had it.
+    /// Notes that a job was cancelled. `was_held`: a worker certainly had it.
     pub fn cancelled(&mut self, number: usize, before: &Facts, was_held: bool, said: Cancelled) {
         let known = &mut self.jobs[number];
         assert!(!was_held || said == Cancelled::Asked, "job {number} was taken from its worker");
@@ -241,7 +242,7 @@ impl Model {
         }
     }
 
-    /// A job was seen, by a call that began when `before` was certain.
+    /// Notes that a job was seen, by a call that began when `before` was certain.
     pub fn seen(&mut self, number: usize, before: &Facts, job: &Job) {
         let known = &mut self.jobs[number];
         assert!(before.gone_ms.is_none(), "job {number} was deleted, and is there: {job:?}");
@@ -262,7 +263,7 @@ impl Model {
         }
     }
 
-    /// What the worker of a job's attempt shows.
+    /// The ticket of a job's attempt.
     pub fn ticket(&self, number: usize, attempt: AttemptNo) -> Ticket {
         let known = &self.jobs[number];
         let (tenant, id) = (known.spec.tenant.clone(), known.spec.id.clone());

@@ -1,5 +1,5 @@
-//! One fixed piece of work, stopped after every call of the store: whatever was answered by then must be true when
-//! the shard is opened again, and every job must still come to its end.
+//! One fixed piece of work, stopped after every call of the store. Answers until then must be true
+//! when the shard is opened again, and every job must still end.
 
 use crate::actors::group;
 use crate::calls::{Caller, Gone};
@@ -17,7 +17,7 @@ use skerry_store::faulty::FaultPlan;
 use std::task::Poll;
 use std::time::Duration;
 
-/// The work takes no longer than this, in the simulated time.
+/// The longest time of the work, in the simulated time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn add(sim: &Sim, id: Option<&str>, spec: JobSpec) -> usize {
@@ -77,11 +77,11 @@ async fn work(caller: &Caller<'_>) -> Result<(), Gone> {
     Ok(())
 }
 
-/// What is done until it is stopped.
+/// Work that is done until it is stopped.
 pub trait Work: AsyncFn(&Caller<'_>) -> Result<(), Gone> + Copy {}
 impl<F: AsyncFn(&Caller<'_>) -> Result<(), Gone> + Copy> Work for F {}
 
-/// Slow, so that there is always something under way; the same in every run.
+/// A slow store, so that there is always a call under way; equal in every run.
 fn slow() -> FaultPlan {
     FaultPlan { slow: 1000, slow_ms: 1..20, ..FaultPlan::default() }
 }
@@ -94,7 +94,7 @@ async fn open_and_work(sim: &Sim, work: impl Work) -> bool {
     worked.expect("it ends").is_ok()
 }
 
-/// Does the work, and stops after so many calls of the store. True if it was done before that.
+/// Does the work, and stops after `count` calls of the store. True if it was done before that.
 async fn stopped_after(sim: &Sim, work: impl Work, count: u64) -> bool {
     tokio::select! {
         biased;
@@ -106,7 +106,8 @@ async fn stopped_after(sim: &Sim, work: impl Work, count: u64) -> bool {
     }
 }
 
-/// Does the work, and stops at this poll of it, and so many polls of everything else after that. True if it was done.
+/// Does the work, and stops at this poll of it, and `after` polls of everything else later. True if
+/// it was done.
 async fn stopped_at_poll(sim: &Sim, work: impl Work, at: u64, after: u32) -> bool {
     sim.world.faults.set_plan(slow());
     let mut work = std::pin::pin!(open_and_work(sim, work));
@@ -122,7 +123,7 @@ async fn stopped_at_poll(sim: &Sim, work: impl Work, at: u64, after: u32) -> boo
     done
 }
 
-/// Does the work, and stops after so many operations of the disk. True if it was done before that.
+/// Does the work, and stops after `count` operations of the disk. True if it was done before that.
 async fn stopped_after_operation(sim: &Sim, work: impl Work, count: u64) -> bool {
     let disk = sim.world.disk.as_ref().expect("there is one");
     disk.stop_after(count);
@@ -131,7 +132,7 @@ async fn stopped_after_operation(sim: &Sim, work: impl Work, count: u64) -> bool
     done && disk.operations() <= count
 }
 
-/// Tries something with one number after the other, until the work is done.
+/// Tries one number after the other, until the work is done.
 fn until_done(
     what: &str,
     kind: Kind,
@@ -153,7 +154,7 @@ fn until_done(
     }
 }
 
-/// Stops it at every poll, and so many polls of everything else later.
+/// Stops the work at every poll, and at each of these numbers of polls of everything else later.
 pub fn stop_at_every_await(kind: Kind, end: fn(&Sim), work: impl Work, later: &[u32]) {
     for after in later {
         let stop = async |sim: &Sim, at| stopped_at_poll(sim, work, at, *after).await;
@@ -162,14 +163,14 @@ pub fn stop_at_every_await(kind: Kind, end: fn(&Sim), work: impl Work, later: &[
     }
 }
 
-/// Stops it after every call of the store.
+/// Stops the work after every call of the store.
 pub fn stop_after_every_call(kind: Kind, end: fn(&Sim), work: impl Work) {
     let stop = async |sim: &Sim, count| stopped_after(sim, work, count).await;
     let calls = until_done("stopped after call", kind, end, stop);
     assert!(calls > 20, "the work does too little: {calls} calls");
 }
 
-/// Stops it after every operation of the disk.
+/// Stops the work after every operation of the disk.
 pub fn stop_after_every_operation(end: fn(&Sim), work: impl Work) {
     let stop = async |sim: &Sim, count| stopped_after_operation(sim, work, count).await;
     let count = until_done("stopped after operation", Kind::Split, end, stop);

@@ -1,4 +1,4 @@
-//! One run: what everybody in it shares.
+//! One run: the state that all its actors share.
 
 use crate::known::Facts;
 use crate::model::Model;
@@ -8,22 +8,22 @@ use std::cell::{Cell, RefCell};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What was done, for people, and to compare two runs.
+/// Steps of a run, for people, and to compare two runs.
 pub type Trace = Arc<Mutex<Vec<String>>>;
 
-/// One run. Everybody in it is polled by one task, so that nothing here is shared between threads.
+/// One run. One task polls all its actors, so that nothing here is shared between threads.
 pub struct Sim {
     pub world: World,
     pub model: RefCell<Model>,
     pub seed: u64,
-    /// How often the shard was opened, and when it was opened last, by its clock.
+    /// Number of openings of the shard, and time of the last, by its clock.
     pub opened: Cell<u32>,
     pub opened_ms: Cell<u64>,
-    /// When somebody was told first that the shard is out of service.
+    /// Time when a caller was first told that the shard is out of service.
     pub broken: Cell<Option<Duration>>,
-    /// Calls of the store may fail, or have been made to.
+    /// True if calls of the store may fail, or have been made to.
     pub disturbed: Cell<bool>,
-    /// The clock on the wall was set.
+    /// True if the wall clock was set.
     pub jumped: Cell<bool>,
     trace: Trace,
 }
@@ -43,7 +43,7 @@ impl Sim {
         }
     }
 
-    /// Notes what is done, when, and after how many calls of the store.
+    /// Notes a step, with its time and the number of calls of the store.
     pub fn say(&self, line: impl AsRef<str>) {
         let now = self.world.time.boot().as_secs_f64();
         let line = format!("{now:>10.3} {:>5} {}", self.world.faults.calls(), line.as_ref());
@@ -55,7 +55,7 @@ impl Sim {
         }
     }
 
-    /// What is certain of a job now.
+    /// The facts of a job that are certain now.
     pub fn facts(&self, number: usize) -> Facts {
         self.model.borrow().jobs[number].facts.clone()
     }

@@ -1,6 +1,7 @@
-//! The second family of runs: everything that a shard does, its database opened as a node opens it, in one of four
-//! surroundings: a clock that is set, a second shard that takes the first one's database over while it lives, neither,
-//! or a database whose log is on a local disk that loses what was not synced (now and then with a clock that is set).
+//! The second family of runs: everything that a shard does, its database opened as a node opens it,
+//! in one of four surroundings. A clock that is set, a second shard that takes the first one's
+//! database over while it lives, or neither. Or a database whose log is on a local disk that loses
+//! unsynced writes (now and then with a clock that is set).
 
 use crate::actors::{Actor, group};
 use crate::calls::{Caller, Gone};
@@ -20,10 +21,10 @@ use skerry_store::faulty::FaultPlan;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// No job takes longer than this to end when everybody works, in the simulated time.
+/// Longest time until a job ends when all actors work, in the simulated time.
 const END_PATIENCE: Duration = Duration::from_secs(1800);
 
-/// In which surroundings a seed's run goes on.
+/// The surroundings of a seed's run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Around {
     Jumps,
@@ -38,12 +39,12 @@ impl Around {
     }
 }
 
-/// How a seed's run opens the database.
+/// The kind of database of a seed's run.
 pub fn kind_of(seed: u64) -> Kind {
     if Around::of(seed) == Around::Disk { Kind::Split } else { Kind::Node }
 }
 
-/// A whole run.
+/// Makes a whole run.
 pub fn run(sim: &Sim) {
     let mut rng = StdRng::seed_from_u64(sim.seed ^ 0x01de);
     for life in 0..rng.random_range(1..6) {
@@ -73,7 +74,7 @@ async fn live(sim: &Sim, seed: u64, life: u32, death: Death) {
     }
 }
 
-/// If the log is on a disk, it is mostly that which goes.
+/// If the log is on a disk, it is mostly the disk that goes.
 async fn die_somehow(sim: &Sim, seed: u64, death: Death) {
     match (&sim.world.disk, death) {
         (Some(disk), Death::Calls { count, polls }) if !seed.is_multiple_of(4) => {
@@ -102,7 +103,7 @@ async fn use_it(sim: &Sim, shard: Shard, seed: u64, life: u32) {
     join(first, take_over(sim, after_ms, seed, format!("fair{life}b"))).await;
 }
 
-/// Somebody else opens the database, and the first shard does not know.
+/// Another process opens the database, and the first shard does not know.
 async fn take_over(sim: &Sim, after_ms: u64, seed: u64, fair: String) {
     tokio::time::sleep(Duration::from_millis(after_ms)).await;
     sim.say("another opens the database");
@@ -124,7 +125,7 @@ async fn take_over(sim: &Sim, after_ms: u64, seed: u64, fair: String) {
     }
 }
 
-/// Everybody uses the shard until all are done, or it is out of service.
+/// Lets all actors use the shard until they are done, or it is out of service.
 async fn crowd(sim: &Sim, shard: Shard, seed: u64, fair: String) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut all: Vec<LocalBoxFuture<'_, Result<(), Gone>>> = Vec::new();
@@ -153,12 +154,12 @@ async fn crowd(sim: &Sim, shard: Shard, seed: u64, fair: String) {
     all_are_done(sim, shard, &done, &mut rng).await;
 }
 
-/// The store works again, and so does everybody: every job comes to its end, and stays so.
+/// Ends a run: the store works again, and so do all actors. Every job ends, and stays so.
 pub fn end(sim: &Sim) {
     end_by(sim, END_PATIENCE, async |are_all_known| finish(sim, are_all_known).await);
 }
 
-/// `are_all_known`: there are no jobs of which nobody was told.
+/// Finishes everything. `are_all_known`: each job is known.
 async fn finish(sim: &Sim, are_all_known: bool) {
     sim.world.faults.land_all().await;
     let shard = open(sim).await.expect("the store works");

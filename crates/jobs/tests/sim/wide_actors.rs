@@ -1,5 +1,5 @@
-//! Who does what the first family of runs does not: restarts, deletes, lists, pauses, brings jobs from elsewhere, gives
-//! work back, refreshes limits, looks whose turn it is.
+//! Actors that do what the first family of runs does not. They restart, delete, list and pause,
+//! bring jobs from elsewhere, give work back, refresh limits, and check whose turn it is.
 
 use crate::actors::{Actor, GROUPS, group};
 use crate::bounds::FLOATING_INITIAL;
@@ -17,7 +17,7 @@ use skerry_jobs::spec::JobSpec;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Whose jobs there are.
+/// The tenants of the jobs.
 pub const TENANTS: [&str; 2] = ["red", "blue"];
 
 pub fn tenant(name: &str) -> Tenant {
@@ -30,7 +30,8 @@ pub fn floating() -> Limit {
     Limit { key: LimitKey::new(FLOATING).expect("a name"), kind }
 }
 
-/// The number of the job that keeps a tenant's floating limit known: it waits for ever, and nobody touches it.
+/// The number of the job that keeps a tenant's floating limit known: it waits for ever, and no
+/// actor touches it.
 pub fn anchor(caller: &Caller<'_>, tenant: &Tenant) -> usize {
     let mut model = caller.sim.model.borrow_mut();
     let is_it = |known: &Known| known.spec.start_at_ms >= FAR_MS && known.spec.tenant == *tenant;
@@ -42,7 +43,7 @@ pub fn anchor(caller: &Caller<'_>, tenant: &Tenant) -> usize {
     })
 }
 
-/// What a job tried elsewhere that stands so.
+/// Attempts elsewhere of a job in this state.
 pub fn history(state: State, count: u32) -> Vec<Attempt> {
     let attempt = |at: u32, ending: Option<Ending>| Attempt {
         number: AttemptNo(99),
@@ -186,7 +187,7 @@ impl Actor<'_> {
         }
     }
 
-    /// Mostly one that has certainly come to its end.
+    /// Mostly one that has certainly ended.
     fn ended_job(&mut self) -> Option<usize> {
         let ended: Vec<usize> = {
             let model = self.sim().model.borrow();
@@ -249,7 +250,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// Says how many jobs may run under floating limits, unless it dies.
+    /// Reports how many jobs may run under floating limits, unless it dies.
     pub async fn be_refresher(mut self, rounds: u32) -> Result<(), Gone> {
         let caller = self.caller.clone();
         for _ in 0..rounds {
@@ -272,7 +273,7 @@ impl Actor<'_> {
         self.cut(caller.refresh(leased, max)).await.map(drop)
     }
 
-    /// Has a task group for itself, and looks who is next in it.
+    /// Has a task group for itself, and checks the order of its jobs.
     pub async fn be_fair(mut self, of: String, rounds: u32) -> Result<(), Gone> {
         let (caller, of) = (self.caller.clone(), group(&of));
         for _ in 0..rounds {
@@ -315,7 +316,8 @@ impl Actor<'_> {
     }
 }
 
-/// The tenants took turns, a job each, as long as they had any; within a tenant priority decided, then age.
+/// Checks that tenants took turns, a job each, as long as they had any; within a tenant priority
+/// decided, then age.
 fn turns_are_taken(got: &[(usize, Leased)]) {
     let all = got.iter().filter(|(_, leased)| leased.lease.attempt.0 == 1);
     let all: Vec<_> = all.map(|(_, leased)| &leased.job).collect();

@@ -1,5 +1,5 @@
-//! One fixed piece of work of the second family, stopped at every moment: what is restarted, deleted, paused, imported,
-//! given back and refreshed.
+//! One fixed piece of work of the second family, stopped at every moment: restarts, deletions,
+//! pauses, imports, returned jobs and refreshes.
 
 use crate::actors::group;
 use crate::calls::{Caller, Gone};

@@ -1,4 +1,4 @@
-//! What is outside a shard: time, a store that goes wrong, and the database on it.
+//! The world outside a shard: time, a store that goes wrong, and the database on it.
 
 use crate::disk::LocalDisk;
 use object_store::ObjectStore;
@@ -23,19 +23,19 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// When every run begins, milliseconds since 1970.
+/// Time when every run begins, milliseconds since 1970.
 const BEGIN_MS: u64 = 1_700_000_000_000;
 
 struct Times {
-    /// How long the lives that are over took.
+    /// Time of the lives that have ended.
     before: Duration,
-    /// When this life began, by its runtime's clock.
+    /// Time when this life began, by its runtime's clock.
     since: Option<Instant>,
-    /// How far the clock on the wall is off.
+    /// Error of the wall clock.
     skew_ms: i64,
     /// The latest time that the shard was told in this life.
     seen_ms: u64,
-    /// When.
+    /// Boot time when it was told.
     seen_at: Duration,
 }
 
@@ -48,24 +48,24 @@ impl Time {
         Self(Mutex::new(Times { before, since: None, skew_ms: 0, seen_ms: 0, seen_at: before }))
     }
 
-    /// A runtime begins.
+    /// Notes that a runtime begins.
     pub fn begin_life(&self) {
         self.0.lock().since = Some(Instant::now());
     }
 
-    /// Its time is over.
+    /// Notes that its time has ended.
     pub fn end_life(&self) {
         let mut times = self.0.lock();
         let since = times.since.take();
         times.before += since.map_or(Duration::ZERO, |since| since.elapsed());
     }
 
-    /// The clock on the wall is set.
+    /// Sets the wall clock.
     pub fn jump(&self, by_ms: i64) {
         self.0.lock().skew_ms += by_ms;
     }
 
-    /// What the clock on the wall shows; the shard does not get to know.
+    /// The wall clock's time; the shard does not learn of this look.
     pub fn peek_ms(&self) -> u64 {
         let skew_ms = self.0.lock().skew_ms;
         BEGIN_MS.saturating_add_signed(skew_ms) + self.boot().as_millis() as u64
@@ -77,12 +77,12 @@ impl Time {
         let times = self.0.lock();
         match times.seen_ms {
             0 => 0,
-            // Its time goes on even if the clock on the wall was set back.
+            // The shard's time goes on even if the wall clock was set back.
             seen_ms => seen_ms + (now - times.seen_at).as_millis() as u64,
         }
     }
 
-    /// A shard that is opened does not know what the one before was told.
+    /// Forgets the time: a shard that is opened does not know what the previous one was told.
     pub fn forget_seen(&self) {
         self.0.lock().seen_ms = 0;
     }
@@ -103,7 +103,8 @@ impl Clock for Time {
     }
 }
 
-/// The database's clock: it is never set, because the database refuses to be opened by one that went back.
+/// The database's clock. It is never set, because the database refuses to be opened by one that
+/// went back.
 struct DbClock(Arc<Time>);
 
 impl std::fmt::Debug for DbClock {
@@ -136,7 +137,7 @@ impl Entropy for Seeded {
     }
 }
 
-/// The clock on the wall, read by somebody who does not tell the shard.
+/// The wall clock, read by actors that do not tell the shard.
 struct OnTheWall(Arc<Time>);
 
 impl Clock for OnTheWall {
@@ -149,22 +150,22 @@ impl Clock for OnTheWall {
     }
 }
 
-/// How the database is opened.
+/// The way to open the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// By hand.
     Bare,
     /// As a node opens it.
     Node,
-    /// The same, with its log on a local disk.
+    /// As a node opens it, with its log on a local disk.
     Split,
 }
 
-/// What survives a shard: its store, its disk, and the time.
+/// The parts that survive a shard: its store, its disk, and the time.
 pub struct World {
     pub time: Arc<Time>,
     pub faults: Faults,
-    /// The disk that the database's log is on, if it is on one.
+    /// The disk of the database's log, if it is on one.
     pub disk: Option<LocalDisk>,
     kind: Kind,
     store: Arc<dyn ObjectStore>,
@@ -175,7 +176,7 @@ pub struct World {
 }
 
 impl World {
-    /// A store with nothing in it, that works; how the database uses it is the seed's choice.
+    /// An empty store that works; the seed chooses how the database uses it.
     pub fn new(seed: u64, kind: Kind) -> Self {
         let faulty = Faulty::new(Arc::new(InMemory::new()), seed ^ 0x5eed, FaultPlan::default());
         let faults = faulty.faults();
@@ -183,7 +184,7 @@ impl World {
         let usual = if kind == Kind::Bare { Settings::default() } else { database::settings() };
         let mut settings = Settings {
             flush_interval: None,
-            // It goes by the age of objects, which the store in memory tells by the real time.
+            // Goes by the age of objects, which the store in memory tells by the real time.
             garbage_collector_options: None,
             ..usual
         };
@@ -260,7 +261,7 @@ impl World {
         Shard::open(parts).await
     }
 
-    /// Everything in the shard's database, which nobody has open.
+    /// All rows of the shard's database, which no shard has open.
     pub async fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let Database { db, .. } = self.database().await.expect("the store works");
         let mut found = db.scan(..).await.expect("the store works");

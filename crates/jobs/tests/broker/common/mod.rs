@@ -1,4 +1,5 @@
-//! A shard over a real database in memory, for tests: where it is, opened again and again, and asked for work.
+//! A shard over a real database in memory, for tests: its place, openings of it, and requests for
+//! work.
 
 #![allow(dead_code, reason = "each test uses some of it")]
 #![allow(unreachable_pub, reason = "shared by tests")]
@@ -76,7 +77,7 @@ pub struct Place {
     pub clock: Arc<Paused>,
     pub log: DatabaseLog,
     pub expected_epoch: Option<u64>,
-    /// At a close everything goes to the database's files.
+    /// True to move everything to the database's files at a close.
     pub apply_log: bool,
     pub settings: Settings,
     pub fail_points: Arc<FailPointRegistry>,
@@ -134,12 +135,12 @@ impl Place {
         self.try_open(false).await.expect("opens")
     }
 
-    /// Opens the shard, also if that gives up a log which it had.
+    /// Opens the shard, also if that gives up a log that it had.
     pub async fn try_open(&self, give_up_log: bool) -> Result<Shard> {
         Shard::open(self.parts(self.hashes, give_up_log).await?).await
     }
 
-    /// Opens it as one of several.
+    /// Opens the shard as one of several.
     pub async fn open_as(&self, hashes: HashRange) -> Shard {
         self.try_open_as(hashes).await.expect("opens")
     }
@@ -190,7 +191,7 @@ pub async fn one(shard: &Shard) -> Leased {
     got.pop().expect("there is one")
 }
 
-/// Many large jobs: rounds of some together.
+/// Many large jobs, in rounds of several together.
 pub struct Load {
     pub rounds: usize,
     pub together: usize,
@@ -200,7 +201,7 @@ pub struct Load {
 impl Load {
     /// Enqueues all of them.
     pub async fn enqueue(&self, shard: &Shard) {
-        // Nothing that a database could make smaller.
+        // A database can't compress these payloads.
         let mut rng = StdRng::seed_from_u64(1);
         for round in 0..self.rounds {
             let jobs = (0..self.together).map(|n| {
@@ -214,7 +215,7 @@ impl Load {
         }
     }
 
-    /// Does as many.
+    /// Does all of them.
     pub async fn work(&self, shard: &Shard) {
         for _ in 0..self.rounds {
             let got = lease(shard, self.together as u32, Duration::ZERO).await;
