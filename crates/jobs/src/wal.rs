@@ -1,7 +1,7 @@
 //! The database's log on a disk of its own: SlateDB's log interface over `skerry-log`.
 //!
-//! Participants: SlateDB, which appends write batches, asks for durability, and lets go of batches;
-//! the log, which makes batches durable with one fdatasync for all waiting calls.
+//! Participants: SlateDB, which appends write batches, asks for durability, and lets go of batches.
+//! And the log, which makes batches durable with one fdatasync for all waiting calls.
 //!
 //! Must hold: a batch is replayed whole or not at all, in order. A durable batch is replayed after
 //! a crash, until it is in the database. One process uses a log.

@@ -1,6 +1,6 @@
 //! Certain facts of task groups and limits, by the shard's clock. They bound when a group may give
-//! out nothing, how many jobs a floating limit may let run, and how many attempts a rate may let
-//! begin.
+//! out nothing, and how many jobs a floating limit may let run. They also bound how many attempts a
+//! rate may let begin.
 //!
 //! All of them go by the time when a lease was given, which its worker is told. They mean nothing
 //! once the wall clock was set: then only timeless rules are checked.

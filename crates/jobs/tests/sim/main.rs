@@ -66,7 +66,7 @@ fn traced(seed: u64, replay: &str, kind: Kind, work: impl FnOnce(&Sim)) -> Vec<S
 }
 
 /// Seeds that found a mistake when they were first tried. A report that was repeated after its job
-/// was cancelled; a lease that ended before it was told; a lookup of a job during its end. A lookup
+/// was cancelled. A lease that ended before it was told; a lookup of a job during its end. A lookup
 /// when the database had failed and the store was away; a database whose creation got no answer. An
 /// end that was shown before it was durable; a batch that hung while the shard failed.
 const FOUND: [u64; 7] = [29, 16, 1451, 5238, 13182, 39511, 24476];
@@ -82,7 +82,7 @@ fn what_was_found_before_stays_mended() {
 /// Seeds of the second family that found a mistake when they were first tried. Two times, a
 /// database whose log was newer than a clock that had been set back: it took nothing until the
 /// clock had caught up. Its log was once in the store, and once on a disk. A call that was refused
-/// because of a job that a crash undid; a job without an id that ended while it was to be
+/// because of a job that a crash undid. A job without an id that ended while it was to be
 /// restarted.
 const FOUND_WIDE: [u64; 5] = [28, 211, 10885, 700251, 812403];
 

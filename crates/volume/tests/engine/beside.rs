@@ -1,4 +1,4 @@
-//! What one volume, client or command does must not harm those beside it.
+//! One volume, client or command must not harm those beside it.
 
 use crate::rig::{Running, World, create, name, target};
 use futures::TryStreamExt;
@@ -31,7 +31,8 @@ async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
-/// A client that attaches while a rollback runs sees one state: the new one, or errors once the old one is gone.
+/// A client that attaches during a rollback sees one state: the new one, or errors once the old one
+/// is gone.
 #[tokio::test(start_paused = true)]
 async fn who_attaches_during_a_rollback_sees_one_state() {
     let store = Faulty::new(Arc::new(InMemory::new()), 1, FaultPlan::default());
@@ -149,7 +150,7 @@ async fn a_volume_that_opens_slowly_keeps_no_other_waiting() {
     let run = world.start("a").await.expect("starts");
     let slow = run.node.create_volume(create("slow", 1 << 20)).await.expect("creates");
     run.node.create_volume(create("quick", 1 << 20)).await.expect("creates");
-    // Its heads, which a claim lists: what comes before a claim goes well.
+    // Its heads, which a claim lists: the calls before a claim succeed.
     run.gate.hold(Some(&format!("{}/head", slow.id)));
     let node = run.node.clone();
     let opening = tokio::spawn(async move { node.open_device(&target("slow")).await.map(drop) });
@@ -160,7 +161,8 @@ async fn a_volume_that_opens_slowly_keeps_no_other_waiting() {
     in_time("opening the slow volume", opening).await.expect("a task").expect("opens");
 }
 
-/// A volume that writes little keeps the log's room from nobody, however long its records could wait.
+/// A volume that writes little takes the log's room from no other, however long its records could
+/// wait.
 #[tokio::test(start_paused = true)]
 async fn a_neighbour_that_writes_little_takes_no_room() {
     let mut world = World::new(3);
@@ -184,7 +186,8 @@ async fn a_neighbour_that_writes_little_takes_no_room() {
     assert!(read.iter().all(|byte| *byte == 7));
 }
 
-/// A disk that is full before the log's cap is reached is a lower cap: the neighbour is destaged then, too.
+/// A disk that is full before the log's cap is reached is a lower cap: the neighbour is destaged
+/// then, too.
 #[tokio::test(start_paused = true)]
 async fn a_neighbour_takes_no_room_of_a_log_whose_disk_is_full() {
     let mut world = World::new(3);
@@ -211,8 +214,8 @@ async fn a_neighbour_takes_no_room_of_a_log_whose_disk_is_full() {
     }
 }
 
-/// What a volume that is gone was about to put leaves the memory that all volumes share, also while there is no room
-/// to set its tail aside.
+/// Batches of a deleted volume leave the memory that all volumes share, also while there is no room
+/// to park its tail.
 #[tokio::test(start_paused = true)]
 async fn a_volume_that_is_gone_holds_no_buffers() {
     let mut world = World::new(9);
@@ -243,7 +246,7 @@ async fn a_volume_that_is_gone_holds_no_buffers() {
     in_time("destaging beside a volume that is gone", stream("two").drain()).await.expect("drains");
 }
 
-/// A hint to read ahead waits for no outage: it holds memory and the device meanwhile.
+/// Reading ahead waits for no outage: it holds memory and the device meanwhile.
 #[tokio::test(start_paused = true)]
 async fn reading_ahead_waits_for_no_outage() {
     let store = Faulty::new(Arc::new(InMemory::new()), 10, FaultPlan::default());
@@ -267,7 +270,7 @@ async fn reading_ahead_waits_for_no_outage() {
     }
 }
 
-/// Clients of one snapshot share what is read of it at first, however many they are.
+/// Clients of one snapshot share its first reads, however many there are.
 #[tokio::test(start_paused = true)]
 async fn clients_of_one_snapshot_share_what_it_takes() {
     let world = World::new(11);
@@ -363,7 +366,8 @@ async fn segments(world: &World) -> usize {
     all.iter().filter(|object| object.location.as_ref().starts_with("streams/")).count()
 }
 
-/// Small writes all over large blocks are put together in pieces of the memory that a segment may take.
+/// Small writes all over large blocks are put together in pieces of the memory that a segment may
+/// take.
 #[tokio::test(start_paused = true)]
 async fn batches_are_cut_by_their_blocks() {
     const BLOCK: u64 = 64 << 10;
@@ -383,7 +387,7 @@ async fn batches_are_cut_by_their_blocks() {
     assert!(made >= 4, "{made} segments of 64 blocks of 64 KiB, 1 MiB each");
 }
 
-/// Volumes that share a small budget of buffers all get on.
+/// Volumes that share a small budget of buffers all make progress.
 #[tokio::test(start_paused = true)]
 async fn volumes_share_one_budget_of_buffers() {
     let mut world = World::new(5);
@@ -396,7 +400,7 @@ async fn volumes_share_one_budget_of_buffers() {
         let device = attach(&run, &disk).await;
         writers.push(tokio::spawn(async move {
             for at in 0..128u64 {
-                // Parts of blocks are merged with what is in the bucket.
+                // Parts of blocks are merged with the bucket's.
                 let offset = (at * 7 % 120) * 4096 + (at % 8) * 512;
                 device.write(offset, vec![n as u8 + 1; 4608].into()).await?;
             }
@@ -411,7 +415,7 @@ async fn volumes_share_one_budget_of_buffers() {
     }
 }
 
-/// A request across the end of a volume that was made smaller changes nothing, also if it is cut into records.
+/// A request across the end of a smaller volume changes nothing, also if it is cut into records.
 #[tokio::test(start_paused = true)]
 async fn a_request_across_the_new_end_changes_nothing() {
     let world = World::new(6);
@@ -429,7 +433,7 @@ async fn a_request_across_the_new_end_changes_nothing() {
     assert!(read.iter().all(|byte| *byte == 1), "a part of the request was applied");
 }
 
-/// What a status says is what reads say, however many ranges there are, and wherever they are kept.
+/// A status agrees with reads, however many ranges there are, and wherever they are kept.
 #[tokio::test(start_paused = true)]
 async fn a_long_map_is_told_piece_by_piece() {
     let mut world = World::new(7);
@@ -649,7 +653,8 @@ async fn a_delete_that_hangs_holds_nothing_up() {
     assert!(swept as u64 >= SEGMENTS - 1, "{swept} segments");
 }
 
-/// A label comes before its ref: whoever sees the label alone is told to try again, and not that nothing is there.
+/// A label comes before its ref. A reader that sees the label alone is told to try again, and not
+/// that nothing is there.
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_that_has_only_its_label_is_on_its_way() {
     let store = Arc::new(InMemory::new());

@@ -1,4 +1,5 @@
-//! However much a volume goes through, no object of it grows beyond its bound, and everything goes on to work.
+//! However much a volume goes through, no object of it grows beyond its bound, and everything still
+//! works.
 
 use crate::rig::{World, create, name, target};
 use futures::TryStreamExt;
@@ -13,12 +14,12 @@ use std::time::Duration;
 const BLOCK: u64 = 4096;
 /// Bytes below a leaf of the map.
 const LEAF: u64 = 128 * BLOCK;
-/// More leaves than a node of the chain of dropped subtrees names.
+/// More leaves than a map node of the chain of dropped subtrees names.
 const LEAVES: u64 = 1500;
-/// More than the longest root, and all that a ref says besides.
+/// More than the longest root and the rest of a ref.
 const REF_BYTES_MAX: u64 = 1024;
 
-/// The trim that used to make a ref of 141 MB: of many ranges, each of which drops a subtree.
+/// A trim of many ranges, each of which drops a subtree. Once, it made a ref of 141 MB.
 #[tokio::test(start_paused = true)]
 async fn refs_stay_small_and_usable_after_a_trim_of_many_ranges() {
     let store = Arc::new(InMemory::new());
@@ -82,7 +83,8 @@ fn the_longest_record_fits_the_log() {
     assert!(longest <= skerry_log::Settings::default().max_payload_bytes());
 }
 
-/// How many records `count` volumes take together while the bucket takes nothing, until their writers wait.
+/// Number of records that `count` volumes take together while the bucket takes nothing, until their
+/// writers wait.
 async fn taken(count: u64) -> u64 {
     const NEVER: Duration = Duration::from_secs(1_000_000);
     let mut world = World::new(2);
@@ -108,7 +110,8 @@ async fn taken(count: u64) -> u64 {
     volumes.iter().map(|volume| volume.undestaged(Duration::ZERO).0 / 512).sum()
 }
 
-/// All volumes of a node share one budget of memory for what is only in the log; one has nearly all of it.
+/// All volumes of a node share one budget of memory for records that are only in the log. One
+/// volume has nearly all of it.
 #[tokio::test(start_paused = true)]
 async fn the_indexes_of_all_volumes_are_bounded_together() {
     let (one, many) = (taken(1).await, taken(8).await);

@@ -1,4 +1,5 @@
-//! What operations cost, in calls to the store by kind. A change here is a change of what users pay.
+//! The cost of operations, in calls to the store by kind. A change here is a change of the users'
+//! costs.
 
 use crate::rig::{Running, TokioClock, World, create, name, target};
 use object_store::memory::InMemory;
@@ -22,7 +23,7 @@ impl Counted {
         let meter = Meter::new(Arc::new(InMemory::new()), Arc::new(TokioClock::new()));
         let counters = meter.counters();
         let mut world = World::over(1, Arc::new(meter));
-        // As large as the defaults, so that nothing happens but what is asked for.
+        // As large as the defaults, so that only the tested operations happen.
         world.settings.segment_bytes = 8 << 20;
         world.settings.overlay_bytes_max = 64 << 20;
         world.settings.checkpoint_segments_max = 64;
@@ -39,7 +40,7 @@ impl Counted {
         self.world.start("a").await.expect("starts")
     }
 
-    /// A clean stop, and a start with nothing in memory and nothing in the log.
+    /// Stops cleanly, and starts with nothing in memory and nothing in the log.
     async fn restart(&mut self, run: Running) -> Running {
         run.node.shutdown().await.expect("stops");
         drop(run);
@@ -47,7 +48,7 @@ impl Counted {
         self.start().await
     }
 
-    /// What `work` cost.
+    /// The calls of `work`.
     async fn cost<T>(&self, work: impl Future<Output = T>) -> (Tally, T) {
         let before = self.counters.tally();
         let out = work.await;
@@ -55,7 +56,7 @@ impl Counted {
     }
 }
 
-/// The calls of each kind that there may be at most, in [`CallKind::ALL`]'s order.
+/// The largest number of calls of each kind, in [`CallKind::ALL`]'s order.
 #[track_caller]
 fn at_most(what: &str, tally: &Tally, limits: [u64; 6]) {
     let calls = CallKind::ALL.map(|kind| tally.calls(kind));
@@ -110,8 +111,8 @@ async fn an_open_reads_the_head_and_what_follows_it() {
     drop(device);
     let run = counted.restart(run).await;
     let (cost, device) = counted.cost(attach(&run, "disk")).await;
-    // Name, state, descriptor, tombstone, heads, head, owner; whether the stream goes on beyond what is missing;
-    // then life, seal, and the listings anew.
+    // Name, state, descriptor, tombstone, heads, head, owner; whether the stream goes on beyond the
+    // missing segment. Then life, seal, and the listings anew.
     at_most("open, nothing to roll forward", &cost, [2, 6, 1, 1, 7, 0]);
     // Segments that no checkpoint covers, in a stream after a seal: one ranged GET each.
     const SEGMENTS: u64 = 7;
@@ -179,13 +180,13 @@ async fn a_snapshot_returns_before_the_store_is_asked() {
         })
         .await;
     at_most("snapshot, published", &cost, [3, 0, 0, 0, 0, 0]);
-    // A store that never answers again keeps nobody from taking the next one.
+    // A store that never answers again keeps no start from taking the next one.
     run.gate.kill();
     fill(&device, 0..50).await;
     run.node.create_snapshot(&name("disk"), Some(&name("two"))).await.expect("snapshots");
 }
 
-/// A petabyte with a little data in it, checked in, and a published snapshot of it.
+/// A petabyte with a little data in it, with a checkpoint, and a published snapshot of it.
 async fn thin(counted: &Counted) -> (Running, Arc<Device>) {
     let run = counted.start().await;
     let device = make(&run, "huge", PB, FlushLevel::Local).await;
@@ -220,7 +221,8 @@ async fn a_petabyte_is_as_cheap_as_anything() {
         })
         .await;
     let () = done;
-    // One path of the old tree at the most is read; what hung from it is let go by a walk of 64 leaves.
+    // At most one path of the old tree is read. A walk of 64 leaves lets go of the subtrees below
+    // it.
     assert!(cost.calls_in_all() <= 40, "{cost:?}");
     assert!(cost.bytes(CallKind::Put) <= 1 << 20, "{cost:?}");
     let end = device.read(PB - BLOCK, BLOCK as usize).await.expect("reads");
@@ -259,11 +261,11 @@ async fn a_write_to_a_cloned_block_moves_little() {
     settle(&run).await;
     let node = &run.node;
     node.clone_volume(&name("disk"), &name("one"), &name("copy"), None).await.expect("clones");
-    // What the snapshot has on top of its root is not checked in for a clone that only begins.
+    // A clone that only begins makes no checkpoint of the snapshot's changes over its root.
     let (cost, copy) = counted.cost(attach(&run, "copy")).await;
     let put = cost.bytes(CallKind::Put);
     assert!(put <= 4096, "opening a clone puts {put} bytes: {cost:?}");
-    // Of a partial write the frame is read that holds the rest of the block.
+    // A partial write reads the frame that holds the rest of the block.
     for (what, block, len, limit) in
         [("whole", 100, 4096, 8 << 10), ("part of a", 200, 512, (64 << 10) + (8 << 10))]
     {
@@ -325,7 +327,7 @@ async fn a_checkpoint_is_few_objects_and_a_deletion_few_calls() {
     volume.drain().await.expect("drains");
     let (cost, done) = counted.cost(volume.checkpoint()).await;
     done.expect("checks in");
-    // A segment of nodes and the head's ref.
+    // A segment of map nodes and the head's ref.
     at_most("first checkpoint", &cost, [2, 0, 0, 0, 0, 1]);
     fill(&device, 0..10).await;
     volume.drain().await.expect("drains");
@@ -339,7 +341,7 @@ async fn a_checkpoint_is_few_objects_and_a_deletion_few_calls() {
     at_most("delete with 4 segments", &cost, [2, 1, 0, 2, 10, 5]);
 }
 
-/// Tombstones stand for ever; a sweep asked a dozen things of each, every day.
+/// Tombstones stand for ever. Once, a sweep made a dozen calls for each, every day.
 #[tokio::test(start_paused = true)]
 async fn a_sweep_costs_nothing_for_volumes_that_are_over() {
     let counted = Counted::new();

@@ -1,5 +1,5 @@
-//! A fixed workload, stopped after every n-th call to the store and after every n-th operation of the
-//! disk, for every n; then recovered and judged.
+//! A fixed workload, stopped after every n-th call to the store and after every n-th operation of
+//! the disk, for every n; then recovered and judged.
 
 use crate::model::reference::{Rec, Seen, Vol, differ};
 use crate::rig::{Gate, Running, World, create, name, target};
@@ -21,12 +21,12 @@ const SIZE: usize = 50 * 4096 + 1536;
 /// The longest record of a write, bytes, as the rig sets it: longer writes are cut.
 const RECORD: usize = 64 << 10;
 
-/// What was done so far, and what must be true of it.
+/// State of the work, and of the volumes that must result.
 #[derive(Default)]
 struct Done {
     disk: Option<Vol>,
     copy: Option<Vol>,
-    /// The clone's deletion was begun.
+    /// True once the clone's deletion was begun.
     copy_goes: bool,
 }
 
@@ -111,7 +111,7 @@ impl Work<'_> {
         self.snapshot("disk", "one").await?;
         self.write(&device, false, 20 * 4096 + 512, 25 * 4096).await?;
         self.checkpoint().await?;
-        // What is overwritten is collected, so that the way from the snapshot to here has gaps.
+        // Overwritten blocks are collected, so that the way from the snapshot to here has gaps.
         for _ in 0..3 {
             self.write(&device, false, 0, 8192).await?;
             self.checkpoint().await?;
@@ -193,7 +193,7 @@ impl Work<'_> {
     }
 }
 
-/// Where a run is stopped.
+/// The point at which a run is stopped.
 #[derive(Debug, Clone, Copy)]
 enum Stop {
     Never,
@@ -201,7 +201,7 @@ enum Stop {
     Disk(u64),
 }
 
-/// What becomes of the disk then.
+/// Fate of the disk then.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum After {
     Kill,
@@ -216,10 +216,10 @@ struct Case {
 }
 
 impl Case {
-    /// Runs it, and gives how many calls and disk operations there were.
+    /// Runs the case, and gives the numbers of calls and of disk operations.
     async fn run(&self) -> (u64, u64) {
         let bare = Arc::new(InMemory::new());
-        // Slow, so that there is always something under way; the same in every run.
+        // Slow, so that there is always a call under way; equal in every run.
         let slow = FaultPlan { slow: 1000, slow_ms: 1..20, ..FaultPlan::default() };
         let faulty = Faulty::new(bare.clone(), 7, slow);
         let mut world = World::over(7, Arc::new(faulty));
@@ -263,7 +263,7 @@ impl Case {
             disk.note_flushed();
             self.judge_one(&run.node, disk).await;
         }
-        // What the dead had sent has arrived by then.
+        // The dead node's calls have arrived by then.
         tokio::time::sleep(Duration::from_secs(1)).await;
         clean_up(&run, &bare).await;
         counts
@@ -296,7 +296,7 @@ impl Case {
     async fn judge_one(&self, node: &Arc<Node>, vol: &mut Vol) {
         let device = node.open_device(&target(vol.name())).await.expect("attaches");
         let image = device.read(0, device.size_bytes() as usize).await.expect("reads");
-        // A rename that was half done is finished by now.
+        // A half-done rename is finished by now.
         let listed = node.list_volumes().await.expect("lists");
         let named: Vec<_> = listed.iter().filter(|i| i.id == vol.id).map(|i| &i.name).collect();
         assert!(named.len() == 1, "{:?} is called {named:?}", vol.names);
@@ -306,7 +306,8 @@ impl Case {
             Seen { image: image.to_vec(), snaps: snaps.into_iter().map(|s| s.name).collect() };
         let floor = if self.after == After::Lost { vol.bucketed } else { vol.flushed };
         vol.settle(&seen, floor).unwrap_or_else(|e| panic!("{e}"));
-        // A deletion that was not answered may have happened or not. That is settled now: no disk is lost any more.
+        // An unanswered deletion may have happened or not. This is settled now: no disk is lost any
+        // more.
         vol.snaps.retain(|snap| snap.name.as_ref().is_some_and(|name| seen.snaps.contains(name)));
         vol.snaps.iter_mut().for_each(|snap| snap.doubtful = false);
         for snap in &vol.snaps {
@@ -319,7 +320,7 @@ impl Case {
     }
 }
 
-/// What was recovered can be snapshotted and collected after, and is still what it was.
+/// Takes and collects snapshots after a recovery, and checks that the volume is still what it was.
 async fn life_goes_on(node: &Arc<Node>, vol: &Vol) {
     let of = name(vol.name());
     node.create_snapshot(&of, Some(&name("after"))).await.expect("snapshots");

@@ -1,5 +1,5 @@
-//! Damage costs what it damages: one bad object keeps neither another volume nor the node from service, and what
-//! is damaged can be listed and deleted.
+//! Damage costs only the damaged object's volume. One bad object keeps neither another volume nor
+//! the node from service, and damaged volumes can be listed and deleted.
 
 use crate::rig::{Running, World, create, name, target};
 use futures::TryStreamExt;
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Flips a bit in every object below `volumes/<id>/` whose name has `part` in it; gives how many.
+/// Flips a bit in every object below `volumes/<id>/` with `part` in its name; gives their number.
 async fn flip(world: &World, id: impl std::fmt::Display, part: &str) -> usize {
     let prefix = Path::from(format!("volumes/{id}"));
     flip_below(world, &prefix, part).await
@@ -68,7 +68,8 @@ async fn id_of(run: &Running, disk: &str) -> String {
     shown.id.to_string()
 }
 
-/// Whatever of a volume is damaged: all volumes are listed, the other one works, and the damaged one can be deleted.
+/// Whatever object of a volume is damaged: all volumes are listed, the other one works, and the
+/// damaged one can be deleted.
 #[tokio::test(start_paused = true)]
 async fn a_damaged_volume_is_listed_and_can_be_deleted() {
     for part in ["/head/", "/desc", "/state", "/life/"] {
@@ -80,7 +81,8 @@ async fn a_damaged_volume_is_listed_and_can_be_deleted() {
         let names: Vec<&str> = listed.iter().map(|info| info.name.as_str()).collect();
         assert_eq!(names, ["bad", "good"], "{part}");
         assert!(listed[1].failure.is_none(), "{part}: {:?}", listed[1].failure);
-        // Who wrote it can't be read in the last case: only that is damaged, and told when somebody asks.
+        // In the last case the volume's owner can't be read. Only that is damaged, and told when a
+        // call needs it.
         let why = listed[0].failure.as_deref().unwrap_or_default();
         assert!(why.contains(&format!("volumes/{id}{part}")), "{part}: {why}");
         reads(&run, "good", 1).await;
@@ -208,7 +210,7 @@ async fn a_damaged_volume_of_another_host_is_deleted_by_force() {
     assert_eq!(other.node.list_volumes().await.expect("lists").len(), 1);
 }
 
-/// A descriptor that is damaged or lost, of a volume with a tail, keeps the node from nothing.
+/// A damaged or lost descriptor of a volume with a tail does not keep the node from its work.
 #[tokio::test(start_paused = true)]
 async fn a_damaged_descriptor_with_a_tail_keeps_no_node_from_starting() {
     for lost in [false, true] {
@@ -240,7 +242,7 @@ async fn a_damaged_descriptor_with_a_tail_keeps_no_node_from_starting() {
     }
 }
 
-/// A bucket that does not answer while the node starts delays what it delays.
+/// A bucket that does not answer while the node starts only delays it.
 #[tokio::test(start_paused = true)]
 async fn a_bucket_that_is_away_at_the_start_keeps_no_node_from_starting() {
     let store = Faulty::new(Arc::new(InMemory::new()), 6, FaultPlan::default());

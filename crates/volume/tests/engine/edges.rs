@@ -1,4 +1,4 @@
-//! Requests of any offset and length: what is not whole sectors is merged, and nobody loses a byte by it.
+//! Requests of any offset and length. Partial sectors are merged, and no client loses a byte by it.
 
 use crate::rig::{World, create, name, target};
 use object_store::memory::InMemory;
@@ -101,8 +101,8 @@ async fn a_write_that_comes_between_is_not_lost() {
     assert_eq!(one.read(0, 512).await.expect("reads"), wanted.as_slice());
 }
 
-/// A request that goes past the end, which a client attached before a shrink doesn't know, changes nothing: not even in
-/// the part that lies before the end.
+/// A request past the end, from a client that attached before a shrink, changes nothing: not even
+/// in the part before the end.
 #[tokio::test(start_paused = true)]
 async fn past_the_end_nothing_is_changed() {
     const END: u64 = 128 << 10;

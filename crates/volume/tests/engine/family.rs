@@ -1,4 +1,5 @@
-//! What hangs on a volume's history: clones, their clones, and rollbacks. It holds what it needs, and no longer.
+//! Dependents of a volume's history: clones, their clones, and rollbacks. The history keeps what
+//! they need, and no longer.
 
 use crate::rig::{Running, World, create, name, target};
 use futures::TryStreamExt;
@@ -40,7 +41,8 @@ async fn is_clean(run: &Running, what: &str) {
     assert_eq!((found.orphans, found.problems), (0, vec![]), "{what}");
 }
 
-/// A clone's clone needs what the first volume wrote, though its own parent is gone; when it goes, everything does.
+/// A clone's clone needs the first volume's segments, though its own parent is gone. When it goes,
+/// everything does.
 #[tokio::test(start_paused = true)]
 async fn a_clone_of_a_clone_outlives_both() {
     let world = World::new(1);
@@ -70,7 +72,8 @@ async fn a_clone_of_a_clone_outlives_both() {
     reads(&run, "disk", 2).await;
 }
 
-/// After a rollback the snapshots before it are no neighbours of those after it: whichever goes, the others are whole.
+/// After a rollback the snapshots before it are no neighbours of later ones. Whichever is deleted,
+/// the others are whole.
 #[tokio::test(start_paused = true)]
 async fn snapshots_around_a_rollback_go_in_any_order() {
     let labels = ["s1", "s2", "s3", "s4"];
@@ -109,7 +112,8 @@ async fn snapshots_around_a_rollback_go_in_any_order() {
     }
 }
 
-/// A deletion that a crash interrupts, at any call, is finished by the next owner or was never begun.
+/// A deletion that a crash interrupts, at any call, is finished by the next owner or was never
+/// begun.
 #[tokio::test(start_paused = true)]
 async fn a_deletion_that_was_interrupted_is_finished() {
     for calls in 0..16 {
@@ -140,7 +144,7 @@ async fn a_deletion_that_was_interrupted_is_finished() {
     }
 }
 
-/// Nothing of a volume that is over is left but what is never deleted.
+/// A deleted volume leaves only objects that are never deleted.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_left_of_a_volume_that_is_over() {
     let world = World::new(50);

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// What only payloads may name, tests of the engine among them. A node's descriptor says a block size, which the engine
-/// copies into the heads of segments.
+/// Names that only payloads may use, and tests of the engine. A node's descriptor has a block size,
+/// which the engine copies into the heads of segments.
 const OF_PAYLOADS: [&str; 10] = [
     "crate::disk",
     "skerry_core::batch",

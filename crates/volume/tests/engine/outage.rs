@@ -1,5 +1,5 @@
-//! A bucket that fails for a while, for every reason that can pass: guests wait, nothing goes out of service, and a
-//! stop ends.
+//! A bucket that fails for a while, for every reason that can pass. Guests wait, nothing goes out
+//! of service, and a stop ends.
 
 use crate::rig::{Running, World, create, name, target};
 use futures::TryStreamExt;
@@ -20,12 +20,13 @@ struct Case {
 }
 
 impl Case {
-    /// A volume of which one block is in the bucket, and a snapshot of it.
+    /// A volume with one block in the bucket, and a snapshot of it.
     async fn new(seed: u64) -> Self {
         let faulty = Faulty::new(Arc::new(InMemory::new()), seed, FaultPlan::default());
         let faults = faulty.faults();
         let mut world = World::over(seed, Arc::new(faulty));
-        // Who reads a snapshot stops when its pin may have ended, however long it would wait for the bucket.
+        // A reader of a snapshot stops when its pin may have ended, however long it would wait for
+        // the bucket.
         world.settings.pin_ttl = 10 * OUTAGE;
         let run = world.start("a").await.expect("starts");
         run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
@@ -36,7 +37,7 @@ impl Case {
         Self { world, faults }
     }
 
-    /// A node that has nothing in memory.
+    /// Starts a node with nothing in memory.
     async fn start(&self) -> Running {
         self.world.start("a").await.expect("starts again")
     }
@@ -45,7 +46,7 @@ impl Case {
         self.faults.set_plan(FaultPlan { refusal, ..FaultPlan::default() });
     }
 
-    /// The store refuses all calls for a while.
+    /// Lets the store refuse all calls for a while.
     async fn outage(&self, refusal: Refusal) {
         self.refuse(Some(refusal));
         tokio::time::sleep(OUTAGE).await;
@@ -79,7 +80,8 @@ async fn a_guest_waits_for_a_bucket_that_fails() {
     }
 }
 
-/// A part of a block waits for the rest, which the store says is not there: the volume stays in service.
+/// A part of a block waits for the rest, which the store claims not to have: the volume stays in
+/// service.
 #[tokio::test(start_paused = true)]
 async fn an_outage_takes_no_volume_out_of_service() {
     for refusal in Refusal::ALL {
@@ -115,7 +117,7 @@ async fn a_guest_waits_no_longer_than_the_settings_say() {
     assert!((50..70).contains(&seconds), "after {seconds} s");
 }
 
-/// A command is for somebody who wants to be told.
+/// A command's caller waits for an answer, so it fails soon.
 #[tokio::test(start_paused = true)]
 async fn a_command_does_not_wait_for_long() {
     for refusal in Refusal::ALL {
@@ -131,7 +133,8 @@ async fn a_command_does_not_wait_for_long() {
     }
 }
 
-/// A node that stops waits for nobody: what the bucket does not take stays in the log.
+/// A node's stop does not wait for the bucket: records that the bucket does not take stay in the
+/// log.
 #[tokio::test(start_paused = true)]
 async fn a_stop_ends_while_the_bucket_is_away() {
     let case = Case::new(5).await;
@@ -154,7 +157,8 @@ async fn a_stop_ends_while_the_bucket_is_away() {
     assert_eq!(read, vec![2; 512]);
 }
 
-/// Every checkpoint tried to delete all heads that had ever been replaced, and snapshots waited meanwhile.
+/// Once, every checkpoint tried to delete all heads that had ever been replaced, and snapshots
+/// waited meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_may_not_delete_makes_no_checkpoint_dearer() {
     let case = Case::new(77).await;

@@ -1,4 +1,4 @@
-//! Snapshots that get a root of their own, so that they hold no more than what is in them.
+//! Snapshots that get a root of their own, so that they hold only their own data.
 
 use crate::rig::{Running, TokioClock, World, create, name, target};
 use futures::TryStreamExt;
@@ -16,7 +16,7 @@ use std::time::Duration;
 const BLOCK: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
-/// A world of the default sizes, in which nothing happens but what is asked for.
+/// A world of the default sizes, in which only the tested operations happen.
 fn world(store: Arc<dyn ObjectStore>) -> World {
     let mut world = World::over(1, store);
     let never = Duration::from_secs(1_000_000);
@@ -72,7 +72,7 @@ async fn snapshot(run: &Running, label: &str) {
     run.node.create_snapshot(&name("disk"), Some(&name(label))).await.expect("snapshots");
 }
 
-/// Lets what runs beside everything else get to its end.
+/// Lets background tasks end.
 async fn rest() {
     for _ in 0..1000 {
         tokio::task::yield_now().await;
@@ -92,7 +92,7 @@ async fn read(run: &Running, of: &str, range: std::ops::Range<u64>) -> Vec<u8> {
     device.read(range.start, len).await.expect("reads").to_vec()
 }
 
-/// What was there before a snapshot, and was trimmed or overwritten before it, goes.
+/// Data that was trimmed or overwritten before a snapshot goes.
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_does_not_keep_what_was_gone_before_it() {
     for (checks_in, trims) in [(true, true), (true, false), (false, true), (false, false)] {
@@ -155,7 +155,8 @@ async fn what_a_large_trim_drops_is_released_before_the_snapshot() {
     assert!(held < 2 * MIB, "{held} bytes are held for 1 MiB");
 }
 
-/// While a snapshot waits for its root, clients write, flush and read, and others are taken; it is cloned in the end.
+/// While a snapshot waits for its root, clients write, flush and read, and others are taken; it is
+/// cloned in the end.
 #[tokio::test(start_paused = true)]
 async fn nobody_but_its_readers_waits_for_a_snapshots_root() {
     let store = Arc::new(InMemory::new());
@@ -165,13 +166,13 @@ async fn nobody_but_its_readers_waits_for_a_snapshots_root() {
     fill(&world, &device, 0..8 * MIB).await;
     settle(&run).await;
     let first = fill(&world, &device, 0..8 * MIB).await;
-    // Segments of nodes have numbers with bit 47 set: no tree can be written.
+    // Segments of map nodes have numbers with bit 47 set: no tree can be written.
     run.gate.hold(Some("/00008"));
     snapshot(&run, "one").await;
     let second = fill(&world, &device, 0..8 * MIB).await;
     snapshot(&run, "two").await;
     let third = fill(&world, &device, 0..8 * MIB).await;
-    // There is no room for a third that waits: it is named by the root below.
+    // There is no room for a third waiting snapshot: the root below names it.
     snapshot(&run, "three").await;
     let last = fill(&world, &device, 0..MIB).await;
     device.flush().await.expect("flushes");
@@ -221,7 +222,8 @@ async fn a_snapshot_is_deleted_while_it_waits_for_its_root() {
     assert!(!refs.iter().any(|object| of_snapshots(object.location.as_ref())));
 }
 
-/// The calls that a root of its own costs, beyond what any snapshot costs; and none if there is little to win.
+/// The calls that a root of its own costs, beyond those of any snapshot; and none if there is
+/// little to win.
 #[tokio::test(start_paused = true)]
 async fn a_root_of_its_own_costs_a_checkpoint() {
     let meter = Meter::new(Arc::new(InMemory::new()), Arc::new(TokioClock::new()));
@@ -251,7 +253,7 @@ async fn a_root_of_its_own_costs_a_checkpoint() {
     assert!(costs[1].iter().zip(limits).all(|(calls, limit)| *calls <= limit), "{costs:?}");
 }
 
-/// Who waits for a snapshot that is on its way learns at once that it was deleted.
+/// A caller that waits for a snapshot on its way learns at once that it was deleted.
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_snapshot_learns_that_it_is_gone() {
     let world = world(Arc::new(InMemory::new()));

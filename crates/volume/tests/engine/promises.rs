@@ -1,4 +1,4 @@
-//! Promises that only something going on beside, or going wrong half-way, can break.
+//! Promises that only concurrent or half-failed operations can break.
 
 use crate::rig::{Gate, World, create, name, target};
 use futures::TryStreamExt;
@@ -26,7 +26,7 @@ async fn is(device: &Device, offset: u64, byte: u8) -> bool {
     device.read(offset, 4096).await.expect("reads").iter().all(|b| *b == byte)
 }
 
-/// Without a log on a disk a flush means the bucket, whatever the volume's level says.
+/// Without a log on a disk, a flush means the bucket, whatever the volume's level is.
 #[tokio::test(start_paused = true)]
 async fn without_a_log_a_flush_is_in_the_bucket() {
     let mut world = World::new(1);
@@ -53,7 +53,7 @@ async fn without_a_log_a_flush_is_in_the_bucket() {
     assert!(is(&device, 0, 7).await, "a flushed write is lost");
 }
 
-/// A rollback under a writer: whatever was acknowledged is in the snapshot that it keeps.
+/// A rollback under a writer: all acknowledged writes are in the snapshot that it keeps.
 #[tokio::test(start_paused = true)]
 async fn a_rollback_keeps_all_that_was_acknowledged() {
     for seed in 0..20 {
@@ -87,7 +87,7 @@ async fn a_rollback_keeps_all_that_was_acknowledged() {
     }
 }
 
-/// A bucket that takes no writes for a while, snapshots and checkpoints included, costs time and nothing else.
+/// A bucket that takes no writes for a while, snapshots and checkpoints included, costs only time.
 #[tokio::test(start_paused = true)]
 async fn a_bucket_that_denies_delays_and_loses_nothing() {
     let (mut world, faults) = faulty(3);
@@ -123,7 +123,7 @@ async fn a_bucket_that_denies_delays_and_loses_nothing() {
     }
 }
 
-/// However far a release or a deletion got, what a client is told afterwards is true.
+/// However far a release or a deletion got, later answers to a client are true.
 #[tokio::test(start_paused = true)]
 async fn what_is_given_up_half_way_takes_no_promises() {
     let (mut refused, mut served) = (0, 0);
@@ -197,7 +197,8 @@ async fn a_rename_that_stopped_half_way_is_finished_by_another() {
     }
 }
 
-/// What was trimmed leaves the bucket though nobody writes any more, however little a checkpoint releases.
+/// Trimmed data leaves the bucket also without further writes, however little a checkpoint
+/// releases.
 #[tokio::test(start_paused = true)]
 async fn an_idle_volume_gives_back_what_was_trimmed() {
     let mut world = World::new(4);
@@ -227,7 +228,8 @@ async fn an_idle_volume_gives_back_what_was_trimmed() {
     assert_eq!(bytes_of(&world).await, calm, "it does not come to rest");
 }
 
-/// A head that a fenced writer's PUT brings after it was superseded and collected harms nobody, and goes.
+/// A fenced writer's PUT may bring a head after it was superseded and collected. Such a head harms
+/// no volume, and is deleted.
 #[tokio::test(start_paused = true)]
 async fn a_late_head_stops_no_collection() {
     let world = World::new(5);
@@ -270,13 +272,13 @@ async fn a_late_head_stops_no_collection() {
     assert!(is(&device, 0, 2).await);
 }
 
-/// A host from which a volume was taken, and which has not noticed, finds objects deleted: it says that it was taken
-/// over, not that data is lost, and takes it back by force.
+/// A host from which a volume was taken, and which has not noticed, finds objects deleted. It
+/// reports the take-over, and no lost data, and takes the volume back by force.
 #[tokio::test(start_paused = true)]
 async fn what_a_new_owner_deletes_is_not_lost() {
     for case in ["check in", "read", "status", "take back"] {
         let mut world = World::new(19);
-        // Nobody finds out by himself, and nothing is in memory.
+        // No host finds out by itself, and nothing is in memory.
         world.settings.fence_interval = Duration::from_secs(100_000);
         world.settings.idle_age = Duration::from_secs(100_000);
         world.settings.glimpse_gap = Duration::from_secs(100_000);
@@ -317,8 +319,8 @@ async fn what_a_new_owner_deletes_is_not_lost() {
     }
 }
 
-/// A segment or a head that somebody deleted is missed: no volume opens as less than it was, and nothing is
-/// sealed, so that it opens once the object is back.
+/// A segment or a head that an operator deleted is missed. No volume opens with less than it had,
+/// and nothing is sealed. So the volume opens once the object is back.
 #[tokio::test(start_paused = true)]
 async fn what_was_deleted_by_hand_is_missed() {
     for is_checked_in in [false, true] {
@@ -338,7 +340,7 @@ async fn what_was_deleted_by_hand_is_missed() {
                 volume.drain().await.expect("drains");
             }
             if is_checked_in {
-                // All of it again, so that nothing of before is needed.
+                // All of it again, so that no older data is needed.
                 device.write(0, vec![7; 64 << 10].into()).await.expect("writes");
                 volume.drain().await.expect("drains");
                 volume.checkpoint().await.expect("checks in");
@@ -366,8 +368,8 @@ async fn what_was_deleted_by_hand_is_missed() {
     }
 }
 
-/// A tail that is fenced, while the node runs or when it starts, leaves the log: other volumes keep all of the
-/// log's room, and every record of the tail is in a log of its own.
+/// A tail that is fenced, while the node runs or when it starts, leaves the log. Other volumes keep
+/// all of the log's room, and every record of the tail is in a log of its own.
 #[tokio::test(start_paused = true)]
 async fn a_fenced_tail_leaves_the_log() {
     for (is_running, theirs_first) in [(true, 0), (false, 0), (false, 50), (false, 500)] {
@@ -394,7 +396,7 @@ async fn a_fenced_tail_leaves_the_log() {
         theirs.node.release_volume(&name("disk"), true).await.expect("releases");
         let device = theirs.node.open_device(&target("disk")).await.expect("attaches");
         assert!(!device.is_read_only());
-        // However far the new owner got: what it never saw is parked.
+        // However far the new owner got: the records that it never saw are parked.
         for block in 0..theirs_first {
             device.write(block % 1000 * 4096, vec![9; 512].into()).await.expect("writes");
         }
@@ -403,7 +405,7 @@ async fn a_fenced_tail_leaves_the_log() {
             Some(run) => run,
             None => world.start("a").await.expect("starts again"),
         };
-        // The owner looks now and then.
+        // The previous owner checks its fence now and then.
         tokio::time::sleep(Duration::from_secs(200)).await;
         let status = run.node.status();
         assert_eq!(status.parked.iter().filter(|line| line.contains("0 to 99")).count(), 1);
@@ -429,7 +431,8 @@ async fn a_fenced_tail_leaves_the_log() {
     }
 }
 
-/// A fenced tail that finds no room outside the log is kept in it, and told of, until there is room.
+/// A fenced tail that finds no room outside the log stays in it, and is reported, until there is
+/// room.
 #[tokio::test(start_paused = true)]
 async fn a_fenced_tail_waits_for_room_to_leave() {
     let mut world = World::new(17);
@@ -454,8 +457,8 @@ async fn a_fenced_tail_waits_for_room_to_leave() {
     assert_eq!(world.parked.disks().len(), 1);
 }
 
-/// An object that stands under a segment's name and is not that segment is not taken for it: nothing that is
-/// flushed rests on it.
+/// An object under a segment's name that is not that segment is not taken for it: no flushed data
+/// depends on it.
 #[tokio::test(start_paused = true)]
 async fn what_is_mangled_is_not_durable() {
     let world = World::new(19);
@@ -481,7 +484,8 @@ async fn what_is_mangled_is_not_durable() {
     assert!(is(&device, 0, 1).await && is(&device, 4096, 2).await);
 }
 
-/// What is attached for reading stays readable, whatever is deleted and collected meanwhile; afterwards it goes.
+/// A state that is attached for reading stays readable, whatever is deleted and collected
+/// meanwhile; afterwards it goes.
 #[tokio::test(start_paused = true)]
 async fn what_is_read_is_pinned() {
     let world = World::new(11);
@@ -536,8 +540,8 @@ fn noise(world: &World, len: usize) -> Vec<u8> {
     noise
 }
 
-/// A volume that was released with everything in the bucket leaves nothing behind, and is not taken back by a
-/// restart.
+/// A volume that was released with everything in the bucket leaves nothing behind, and no restart
+/// takes it back.
 #[tokio::test(start_paused = true)]
 async fn a_released_volume_stays_released() {
     let world = World::new(9);
@@ -567,8 +571,8 @@ async fn a_released_volume_stays_released() {
     }
 }
 
-/// A clean stop leaves nothing in the log: it may be used with another bucket, and then again with the first. After a
-/// crash it may not.
+/// A clean stop leaves nothing in the log: it may be used with another bucket, and then again with
+/// the first. After a crash it may not.
 #[tokio::test(start_paused = true)]
 async fn a_log_that_was_left_serves_another_bucket() {
     let mut world = World::new(31);
@@ -596,7 +600,7 @@ async fn a_log_that_was_left_serves_another_bucket() {
     assert!(is(&run.node.open_device(&target("disk")).await.expect("attaches"), 0, 4).await);
 }
 
-/// What this node holds it may give up without loss, also if it has not opened it since it was started.
+/// A node may release its own volumes without loss, also if it has not opened them since its start.
 #[tokio::test(start_paused = true)]
 async fn a_release_after_a_clean_stop_loses_nothing() {
     let world = World::new(32);
@@ -614,7 +618,7 @@ async fn a_release_after_a_clean_stop_loses_nothing() {
     assert!(!shown.owned_here && shown.owner.is_none());
 }
 
-/// Of a deleted volume nothing can be released, whatever is left of it.
+/// A deleted volume can't be released, whatever is left of it.
 #[tokio::test(start_paused = true)]
 async fn a_deleted_volume_can_not_be_released() {
     let world = World::new(33);
@@ -635,7 +639,8 @@ async fn a_deleted_volume_can_not_be_released() {
     }
 }
 
-/// An attachment that ended says in its error's kind what to do: attach again, ask the new owner, or nothing any more.
+/// The kind of an ended attachment's error tells the client's next step: attach again, ask the new
+/// owner, or stop.
 #[tokio::test(start_paused = true)]
 async fn each_ending_has_a_kind_of_its_own() {
     let world = World::new(41);
@@ -678,7 +683,7 @@ async fn each_ending_has_a_kind_of_its_own() {
         ] {
             let error = result.expect_err("the attachment has ended");
             assert_eq!(error.kind(), kind, "{ending}: {error}");
-            // A client that connects again by itself must not go on with another state as if it were this one.
+            // A client that connects again by itself must not take another state for this one.
             assert!(!error.ends_attachment(), "{ending}: {error}");
         }
     }
@@ -693,7 +698,7 @@ async fn bytes_of(world: &World) -> u64 {
     objects_of(world).await.iter().map(|object| object.size).sum()
 }
 
-/// Partial blocks are merged with what is in the bucket; that is read many at once, not one after another.
+/// Partial blocks are merged with the bucket's, which are read many at once, not one after another.
 #[tokio::test(start_paused = true)]
 async fn what_partial_blocks_are_merged_with_is_read_at_once() {
     const BLOCKS: u64 = 64;
@@ -719,12 +724,14 @@ async fn what_partial_blocks_are_merged_with_is_read_at_once() {
     open.drain().await.expect("drains");
     let calls = faults.calls() - calls;
     assert!(calls >= BLOCKS, "{calls} calls: the blocks were not in memory");
-    // Simulated time: each call takes the same, and so it tells how many there were one after another.
+    // Simulated time: each call takes equally long, so the time tells how many there were one after
+    // another.
     let in_turn = began.elapsed().as_millis() as u64 / SLOW_MS;
     assert!(in_turn < BLOCKS / 4, "{in_turn} calls one after another, of {calls}");
 }
 
-/// A caller who goes away while a snapshot that is on its way is deleted changes nothing: the snapshot goes.
+/// A caller that goes away during the deletion of a snapshot on its way changes nothing: the
+/// snapshot goes.
 #[tokio::test(start_paused = true)]
 async fn a_deletion_of_a_snapshot_goes_on_without_its_caller() {
     let world = World::new(31);
@@ -851,7 +858,7 @@ async fn a_rollback_that_fails_leaves_clients_alone() {
     let volume = run.node.open_volumes().remove(0);
     volume.drain().await.expect("drains");
     device.write(0, vec![2; 4096].into()).await.expect("writes");
-    // What the snapshot is made of can't be read.
+    // The snapshot's objects can't be read.
     let all: Vec<ObjectMeta> = world.store.list(None).try_collect().await.expect("lists");
     let prefix = format!("streams/{}", volume.stream);
     for segment in all.iter().filter(|o| o.location.as_ref().starts_with(&prefix)) {
@@ -864,7 +871,8 @@ async fn a_rollback_that_fails_leaves_clients_alone() {
     assert!(is(&device, 0, 3).await, "a write is lost");
 }
 
-/// A start that no longer waits for a volume leaves no incarnation of it behind that goes on by itself.
+/// A start that no longer waits for a volume leaves no incarnation of it behind that goes on by
+/// itself.
 #[tokio::test(start_paused = true)]
 async fn an_opening_that_is_given_up_leaves_nothing_behind() {
     let never = Duration::from_secs(1_000_000);
@@ -879,7 +887,8 @@ async fn an_opening_that_is_given_up_leaves_nothing_behind() {
         run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
         run.node.open_volumes()[0].drain().await.expect("drains");
         drop(device);
-        // The machine dies within a rollback: a volume whose stream ends with one is opened with a checkpoint.
+        // The machine dies within a rollback: a volume whose stream ends with one is opened with a
+        // checkpoint.
         run.gate.shut_after(calls);
         let (disk, s) = (name("disk"), name("s"));
         let rollback = run.node.rollback_volume(&disk, &s, false);

@@ -1,6 +1,7 @@
-//! The released sample of a bucket of format 2: it must go on being readable and writable.
+//! The released sample of a bucket of format 2: it must stay readable and writable.
 //!
-//! A change of format keeps the old sample and adds one of its own: `SKERRY_WRITE_SAMPLE=1` writes it.
+//! A change of format keeps the old sample and adds one of its own: `SKERRY_WRITE_SAMPLE=1` writes
+//! it.
 
 use crate::rig::{World, create, name, target};
 use futures::StreamExt;
@@ -24,9 +25,10 @@ fn bytes(seed: u64, len: usize, text: bool) -> Vec<u8> {
     (0..len).map(|at| if text { b"skerry "[at % 7] } else { noise(at) }).collect()
 }
 
-/// Volumes with everything that the format knows: frames of both kinds, equal blocks, zeros, partial
-/// blocks, several checkpoints and streams, snapshots with and without a way to roll forward, a clone, a
-/// rollback, another size and name, deleted things, and an end that no checkpoint holds.
+/// Volumes with everything that the format knows. Frames of both kinds, equal blocks, zeros,
+/// partial blocks, several checkpoints and streams. Snapshots with and without a way to roll
+/// forward, a clone, a rollback, another size and name. Deleted volumes and snapshots, and an end
+/// that no checkpoint holds.
 async fn history(world: &World) {
     let run = world.start("sample").await.expect("starts");
     let node = &run.node;
@@ -150,7 +152,8 @@ async fn the_sample_of_version_2_still_reads_and_takes_writes() {
     assert!(after[..8192] == before[..8192] && after[12288..] == before[12288..]);
 }
 
-/// What today's code writes is what the sample says, though not byte by byte: batches may be cut otherwise.
+/// Today's code writes the sample's contents, though not byte by byte: batches may be cut
+/// otherwise.
 #[tokio::test(start_paused = true)]
 async fn the_history_of_the_sample_still_leads_to_its_contents() {
     let store = Arc::new(InMemory::new());

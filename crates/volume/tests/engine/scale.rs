@@ -1,4 +1,4 @@
-//! What passes and lookups cost does not depend on how many volumes and snapshots there are.
+//! The cost of passes and lookups does not depend on how many volumes and snapshots there are.
 
 use crate::rig::{Running, TokioClock, World, create, name, target};
 use object_store::memory::InMemory;
@@ -22,7 +22,7 @@ struct Scale {
     store: Arc<InMemory>,
     counters: Arc<Counters>,
     costs: BTreeMap<&'static str, [u64; 6]>,
-    /// Names that listings gave, of the operations that must not depend on how many there are.
+    /// Names that listings gave, for the operations that must not depend on how many there are.
     listed: BTreeMap<&'static str, u64>,
 }
 
@@ -51,7 +51,7 @@ impl Scale {
         out
     }
 
-    /// Volumes that have nothing to do with ours, and whose objects nobody could read.
+    /// Volumes that have nothing to do with ours, and whose objects can't be read.
     async fn strangers(&self, many: u64) {
         for i in 0..many {
             let mut id = [0x5A; 16];
@@ -118,7 +118,7 @@ impl Scale {
     }
 }
 
-/// What each operation costs beside so many others.
+/// The cost of each operation beside `many` others.
 async fn beside(many: u64) -> Scale {
     let mut scale = Scale::new();
     let (disk, one, two) = (name("disk"), name("one"), name("two"));
@@ -195,7 +195,7 @@ async fn a_pass_that_hangs_delays_nothing() {
     run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
     scale.write(&run, "disk", 0..20).await;
     let before = scale.segments().await;
-    // The pass lists what hangs on the volume.
+    // The pass lists the volume's holders.
     run.gate.hold(Some("/hold"));
     let (disk, one) = (name("disk"), name("one"));
     let deleting = run.node.delete_snapshot(&disk, &one);

@@ -1,4 +1,4 @@
-//! The engine's first steps: what is written is read, before and after a restart, from log and bucket.
+//! The engine's first steps: written data is read, before and after a restart, from log and bucket.
 
 use crate::rig::World;
 use skerry_core::name::{Name, Target};
@@ -115,7 +115,7 @@ async fn who_was_taken_over_is_fenced() {
     on_b.write(0, vec![2; 4096].into()).await.expect("writes");
     on_b.flush().await.expect("flushes");
 
-    // A gap in the clock makes the first one look.
+    // A gap in the clock makes the first one check.
     tokio::time::advance(std::time::Duration::from_secs(10)).await;
     assert!(on_a.write(4096, vec![3; 4096].into()).await.is_err());
     assert!(on_a.read(0, 4096).await.is_err());
@@ -161,7 +161,7 @@ async fn a_volume_is_found_by_its_id_under_any_name() {
     assert_eq!(run.node.name_of(nobody).await.expect("looks"), None);
 }
 
-/// Fsck counts the volumes that people have, not every one that there ever was.
+/// Fsck counts the present volumes, not every one that there ever was.
 #[tokio::test(start_paused = true)]
 async fn fsck_counts_the_volumes_that_are_there() {
     let world = World::new(9);

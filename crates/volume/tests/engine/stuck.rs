@@ -1,5 +1,5 @@
-//! Tails of volumes that fail or can't be opened: they take no room in the log, and are there again when the
-//! volume can be opened, whatever crashes in between.
+//! Tails of volumes that fail or can't be opened. They take no room in the log, and are there again
+//! when the volume can be opened, whatever crashes in between.
 
 use crate::rig::{Running, World, create, name, target};
 use bytes::Bytes;
@@ -18,7 +18,7 @@ const BLOCKS: usize = 10;
 /// A world with a volume whose third segment can be damaged, and a second volume.
 struct Case {
     world: World,
-    /// What the first volume reads as.
+    /// The bytes that the first volume must read as.
     wanted: Vec<u8>,
     segment: Path,
     good: Bytes,
@@ -49,7 +49,8 @@ impl Case {
         Self { world, wanted, segment, good }
     }
 
-    /// A node with empty caches that has written parts of blocks, which are merged with what the bucket has.
+    /// A node with empty caches that has written parts of blocks, which are merged with the
+    /// bucket's.
     async fn write_tail(&mut self) -> (Running, Arc<Device>) {
         let run = self.world.start("a").await.expect("starts again");
         let device = run.node.open_device(&target("disk")).await.expect("attaches");
@@ -62,7 +63,7 @@ impl Case {
         (run, device)
     }
 
-    /// A tail waits, and nothing keeps it from coming back any more.
+    /// A tail is parked, and nothing keeps it from coming back any more.
     async fn stuck_and_mended(seed: u64) -> Self {
         let mut case = Self::new(seed).await;
         drop(case.write_tail().await);
@@ -83,7 +84,7 @@ impl Case {
         self.world.store.put(&self.segment, self.good.clone().into()).await.expect("put back");
     }
 
-    /// All objects that tell where a volume stands.
+    /// All heads of volumes.
     async fn heads(&self) -> Vec<(Path, Bytes)> {
         let objects: Vec<_> = self.world.store.list(None).try_collect().await.expect("lists");
         let mut heads = Vec::new();
@@ -159,8 +160,8 @@ async fn the_tail_of_a_volume_that_fails_waits_outside_the_log() {
     case.check(&case.world.start("a").await.expect("starts again")).await;
 }
 
-/// A collection takes an object between the moment at which a batch learns of it and the moment at which it is read:
-/// what the batch is merged with is looked up anew, and the volume stays in service.
+/// A collection takes an object between a batch's lookup and its read: the batch looks up its
+/// blocks anew, and the volume stays in service.
 #[tokio::test(start_paused = true)]
 async fn what_a_batch_is_merged_with_may_be_collected_meanwhile() {
     let mut case = Case::new(25).await;
@@ -174,8 +175,8 @@ async fn what_a_batch_is_merged_with_may_be_collected_meanwhile() {
     case.check(&run).await;
 }
 
-/// Without a log on a disk, what a volume that fails had not destaged is gone: no client is told that it would find
-/// the same state on another connection.
+/// Without a log on a disk, the undestaged records of a failed volume are gone. No client is told
+/// that it would find its state on another connection.
 #[tokio::test(start_paused = true)]
 async fn without_a_log_a_volume_that_fails_with_a_tail_ends_no_attachment() {
     let mut case = Case::new(26).await;
@@ -194,7 +195,8 @@ async fn without_a_log_a_volume_that_fails_with_a_tail_ends_no_attachment() {
     assert!(!error.ends_attachment(), "what was acknowledged is lost: {error}");
 }
 
-/// A node that stops waits for the records of a volume that was taken over: they would be forgotten with the log.
+/// A node that stops waits for the records of a volume that was taken over: they would be forgotten
+/// with the log.
 #[tokio::test(start_paused = true)]
 async fn a_stop_waits_for_what_is_being_put_aside() {
     let mut case = Case::new(27).await;
@@ -259,7 +261,7 @@ async fn a_volume_that_failed_comes_back_by_itself() {
     case.check(&case.world.start("a").await.expect("starts again")).await;
 }
 
-/// A volume that can't be opened: its tail comes back at a start, or for who attaches.
+/// A volume that can't be opened: its tail comes back at a start, or for a client that attaches.
 #[tokio::test(start_paused = true)]
 async fn the_tail_of_a_volume_that_can_not_be_opened_waits_outside_the_log() {
     for comes_back_at_start in [true, false] {
@@ -290,8 +292,8 @@ async fn the_tail_of_a_volume_that_can_not_be_opened_waits_outside_the_log() {
     }
 }
 
-/// The machine dies after every disk operation of a start that brings a tail back; with every other start,
-/// the volume fails again.
+/// The machine dies after every disk operation of a start that brings a tail back; with every other
+/// start, the volume fails again.
 #[tokio::test(start_paused = true)]
 async fn a_tail_that_comes_back_survives_a_crash_at_every_step() {
     let mut survived = 0;
@@ -318,7 +320,7 @@ async fn a_tail_that_comes_back_survives_a_crash_at_every_step() {
     assert!((5..200).contains(&survived), "{survived} crashes");
 }
 
-/// What waits belongs to the volume: when that is deleted elsewhere, it goes.
+/// A parked tail belongs to the volume: when the volume is deleted elsewhere, it goes.
 #[tokio::test(start_paused = true)]
 async fn the_tail_of_a_volume_that_was_deleted_goes() {
     let case = Case::stuck_and_mended(18).await;
@@ -330,8 +332,8 @@ async fn the_tail_of_a_volume_that_was_deleted_goes() {
     assert_eq!(run.node.list_volumes().await.expect("lists").len(), 1);
 }
 
-/// A tail that takes most of the log, and a restart before anything else was logged: others still have all of the
-/// room, and it comes back.
+/// A tail that takes most of the log, and a restart before anything else was logged. Others still
+/// have all of the room, and it comes back.
 #[tokio::test(start_paused = true)]
 async fn a_large_tail_that_waits_takes_no_room_after_a_restart() {
     for is_filled in [false, true] {
@@ -341,7 +343,8 @@ async fn a_large_tail_that_waits_takes_no_room_after_a_restart() {
         for (piece, data) in large.chunks(1 << 16).enumerate() {
             let at = (1 << 20) + (piece << 16) as u64;
             device.write(at, data.to_vec().into()).await.expect("writes");
-            // The log has time to get its next file ready: who waits for room makes the volume destage.
+            // The log has time to get its next file ready: a writer that waits for room makes the
+            // volume destage.
             device.flush().await.expect("flushes");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -373,15 +376,16 @@ async fn a_large_tail_that_waits_takes_no_room_after_a_restart() {
     }
 }
 
-/// Records that are never merged and records that are came back together, and there is no room to part them: the
-/// volume opens when there is, and neither is lost meanwhile.
+/// Records that are never merged and records that are came back together, and there is no room to
+/// part them. The volume opens when there is, and neither is lost meanwhile.
 #[tokio::test(start_paused = true)]
 async fn what_is_never_merged_is_not_let_go_with_what_is() {
     let mut case = Case::new(22).await;
     let before = case.wanted.clone();
     drop(case.write_tail().await);
     case.wanted = before;
-    // Taken over while there is no room to set the tail aside: it stays in the log, and the volume goes on.
+    // Taken over while there is no room to park the tail: it stays in the log, and the volume goes
+    // on.
     let other = case.world.neighbour(23).start("b").await.expect("starts");
     other.node.release_volume(&name("disk"), true).await.expect("releases");
     let device = attach(&other, "disk").await;
@@ -398,7 +402,7 @@ async fn what_is_never_merged_is_not_let_go_with_what_is() {
     }
     device.flush().await.expect("flushes");
     drop((device, run));
-    // Both wait, and come back when there is no room again.
+    // Both are parked, and come back when there is no room again.
     case.world.parked.is_full.store(false, Ordering::Relaxed);
     let heads = case.heads().await;
     for (head, _) in &heads {
@@ -413,7 +417,7 @@ async fn what_is_never_merged_is_not_let_go_with_what_is() {
     let run = case.world.start("a").await.expect("starts though one can't be opened");
     let told = run.node.status().parked;
     assert!(told.iter().any(|line| line.contains("see to that, and attach it again")), "{told:?}");
-    // Nor does it keep the node from starting when nothing waits any more.
+    // Nor does it keep the node from starting when nothing is parked any more.
     drop(run);
     let run = case.world.start("a").await.expect("starts though one can't be opened");
     case.world.parked.is_full.store(false, Ordering::Relaxed);

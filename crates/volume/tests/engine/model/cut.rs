@@ -1,6 +1,6 @@
-//! What changes a volume while a client writes to it. A rollback, a release and a take-over end every connection: whatever
-//! was acknowledged before is kept, and nothing is acknowledged afterwards that is not. A rename ends none, and a resize only
-//! that of a client that writes beyond the new end.
+//! Changes of a volume while a client writes to it. A rollback, a release and a take-over end every
+//! connection. Writes acknowledged before are kept, and no lost write is acknowledged afterwards. A
+//! rename ends no connection, and a resize only that of a client that writes beyond the new end.
 
 use crate::model::driver::{Busy, Model, Outcome};
 use crate::model::reference::Rec;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Writes under way, and how many of them were acknowledged.
+/// Writes under way, and the number of acknowledged ones.
 struct Writes {
     busy: Busy,
     acked: Arc<AtomicU64>,
@@ -21,7 +21,8 @@ struct Writes {
 }
 
 impl Writes {
-    /// Waits for the end; gives how many records were acknowledged, and why there were no more.
+    /// Waits for the end; gives the number of acknowledged records, and the reason why there were
+    /// no more.
     async fn end(mut self) -> (u64, Option<Error>) {
         let ended = (&mut self.busy.task).await.expect("the writer is not aborted");
         (self.before + self.acked.load(Ordering::Relaxed), ended.err())
@@ -29,7 +30,7 @@ impl Writes {
 }
 
 impl Model {
-    /// A client writes, and its connection is ended by one of these.
+    /// Lets a client write, and ends its connection by one of these changes.
     pub async fn cut_off(&mut self) -> Outcome {
         let Some((v, host)) = self.pick() else { return Ok(()) };
         if self.disturbed() {
@@ -81,7 +82,8 @@ impl Model {
         Writes { busy: Busy { id: self.vols[v].id, task }, acked, before }
     }
 
-    /// What the kept snapshot holds is a state with everything that was acknowledged; the volume is the older one.
+    /// The kept snapshot is a state with everything that was acknowledged; the volume is the older
+    /// one.
     async fn roll_back_under(
         &mut self,
         v: usize,
@@ -169,8 +171,8 @@ impl Model {
         self.all_is_there(v, host).await
     }
 
-    /// Everything is in the bucket, and the volume is what the reference says. In between, its records came in another
-    /// order than the reference has them in.
+    /// Everything is in the bucket, and the volume agrees with the reference. In between, the
+    /// volume's records came in another order than the reference's.
     async fn all_is_there(&mut self, v: usize, host: usize) -> Outcome {
         let Some(node) = self.node(host) else { return Ok(()) };
         let id = self.vols[v].id;
@@ -186,7 +188,8 @@ impl Model {
         Ok(())
     }
 
-    /// How many records were acknowledged to a writer; what it was told in the end must be of this kind.
+    /// The number of records that a writer got acknowledged. Its last error, if any, must be of
+    /// this kind.
     async fn ended(&mut self, v: usize, writes: Writes, kind: ErrorKind) -> u64 {
         let (acked, error) = writes.end().await;
         if let Some(error) = error.filter(|e| e.kind() != kind) {

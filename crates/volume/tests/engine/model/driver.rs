@@ -1,4 +1,4 @@
-//! The driver: two hosts, a store and disks that go wrong, and how an operation may end.
+//! The driver: two hosts, a store and disks that go wrong, and the possible ends of an operation.
 
 use crate::model::reference::{Seen, Vol, differ};
 use crate::rig::{Gate, Running, World, target};
@@ -15,10 +15,10 @@ use std::time::Duration;
 
 pub const HOSTS: [&str; 2] = ["a", "b"];
 
-/// How long an operation may take on a store and a disk that work, in the simulated time.
+/// Longest time of an operation on a store and a disk that work, in the simulated time.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// An operation did not end well; the reason.
+/// The reason why an operation did not end well.
 #[derive(Debug)]
 pub struct Trouble(pub String);
 
@@ -30,7 +30,7 @@ impl From<Error> for Trouble {
     }
 }
 
-/// A volume that is being written by a task; the writes end with this.
+/// A volume that a task writes; dropping this ends the writes.
 pub struct Busy {
     pub id: VolumeId,
     pub task: tokio::task::JoinHandle<Result<(), Error>>,
@@ -51,15 +51,16 @@ pub struct Model {
     pub runs: [Option<Running>; 2],
     pub devices: BTreeMap<VolumeId, Arc<Device>>,
     pub vols: Vec<Vol>,
-    /// The store may fail.
+    /// True if the store may fail.
     pub bad_store: bool,
-    /// A host was told to die.
+    /// Hosts that were told to die.
     pub doomed: [bool; 2],
-    /// A host that may not know yet that a volume was taken from it.
+    /// Hosts that may not know yet that a volume was taken from them.
     pub stale: BTreeSet<(usize, VolumeId)>,
-    /// A disk was told to fail.
+    /// Disks that were told to fail.
     pub bad_disk: [bool; 2],
-    /// The volumes that an operation under way changes, and how many records of each were acknowledged before it.
+    /// The volumes that an operation under way changes, with the number of acknowledged records
+    /// before it.
     pub doing: Vec<(VolumeId, u64)>,
     /// The volume that is being written while something else happens.
     pub busy: Option<Busy>,
@@ -75,8 +76,9 @@ impl Model {
         let mut rng = StdRng::seed_from_u64(seed);
         let store: Arc<dyn ObjectStore> = Arc::new(faulty);
         let mut world = World::over(seed, store);
-        // What a cache evicts is not the seed's choice: with large ones nothing is evicted but by a restart, and a run
-        // can be repeated exactly. With tiny ones almost everything is fetched, each time.
+        // The seed does not decide what a cache evicts. Large caches evict nothing but by a
+        // restart, so a run can be repeated exactly. With tiny ones almost everything is fetched,
+        // each time.
         world.cache_bytes = if seed % 3 == 1 { 32 << 10 } else { 64 << 20 };
         if rng.random_bool(0.5) {
             world.log.file_bytes = 96 << 10;
@@ -86,7 +88,7 @@ impl Model {
         world.settings.segment_bytes = rng.random_range(8..96) << 10;
         world.settings.segment_records_max = rng.random_range(4..200);
         world.settings.overlay_bytes_max = rng.random_range(1..64) << 10;
-        // Every snapshot gets a root of its own, those that are worth it, or none.
+        // Every snapshot gets a root of its own, or only the ones that are worth it, or none.
         world.settings.snapshot_garbage_bytes_max =
             [0, 16 << 10, u64::MAX][(seed / 3 % 3) as usize];
         let worlds = [world.clone(), world.neighbour(seed ^ 0xb)];
@@ -124,17 +126,17 @@ impl Model {
         }
     }
 
-    /// What must not be.
+    /// Fails the run: this must not happen.
     pub fn wrong(&self, what: impl std::fmt::Display) -> ! {
         panic!("seed {}: {what}", self.seed);
     }
 
-    /// Operations may fail.
+    /// True if operations may fail.
     pub fn disturbed(&self) -> bool {
         self.bad_store || self.doomed.contains(&true) || self.bad_disk.contains(&true)
     }
 
-    /// An operation changes this volume from here on.
+    /// Notes that an operation changes this volume from here on.
     pub fn begin(&mut self, v: usize) {
         let vol = &self.vols[v];
         if !self.is_doing(vol.id) {
@@ -216,13 +218,14 @@ impl Model {
             self.wrong(format!("{} is read-only on its owner's host", self.vols[v].name()));
         }
         self.vols[v].owner = Some(host);
-        // It was taken from this host once, and let go by who took it: this host writes it again, and is judged.
+        // The volume was taken from this host once, and released by its taker. This host writes it
+        // again, and is judged.
         self.stale.remove(&(host, id));
         self.devices.insert(id, device.clone());
         Ok(device)
     }
 
-    /// All of a device, in pieces of odd sizes.
+    /// Reads all of a device, in pieces of odd sizes.
     pub async fn read_all(&mut self, host: usize, device: &Device) -> Outcome<Vec<u8>> {
         let size = device.size_bytes();
         let mut image = Vec::with_capacity(size as usize);
@@ -235,10 +238,10 @@ impl Model {
         Ok(image)
     }
 
-    /// What a volume is now, on the host that writes it.
+    /// The present state of a volume, on the host that writes it.
     pub async fn see(&mut self, host: usize, v: usize) -> Outcome<Seen> {
         if self.vols[v].names.len() > 1 {
-            // A rename may have been half done: whoever attaches finishes it.
+            // A rename may have been half done: attaching finishes it.
             self.devices.remove(&self.vols[v].id);
         }
         let device = self.device(host, v).await?;
@@ -250,7 +253,8 @@ impl Model {
         Ok(Seen { image, snaps: listed.into_iter().map(|s| s.name).collect() })
     }
 
-    /// Reads everything that is published with a host that has never read anything, from the store itself.
+    /// Reads everything that is published with a host that has never read anything, from the store
+    /// itself.
     pub async fn observe(&mut self) {
         let mut world = self.worlds[0].neighbour(self.rng.random());
         world.store = self.bare.clone();
@@ -279,7 +283,7 @@ impl Model {
             let full = format!("{name}@{}", view.name);
             let device = match node.open_device(&target(&full)).await {
                 Ok(device) => device,
-                // The store that is asked never fails: its owner has published the label, and not yet the ref.
+                // This store never fails: the owner has published the label, and not yet the ref.
                 Err(e) if e.kind() == ErrorKind::Unavailable => continue,
                 Err(e) => return Err(format!("opening {full}: {e}")),
             };

@@ -1,4 +1,4 @@
-//! Crashes, faults, take-overs, and what must be true when all is well again.
+//! Crashes, faults, take-overs, and the rules that must hold after recovery.
 
 use crate::model::driver::{HOSTS, Model, Outcome};
 use crate::model::reference::{Rec, Seen};
@@ -11,19 +11,19 @@ use skerry_store::faulty::FaultPlan;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How a host dies.
+/// The way in which a host dies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Death {
-    /// The process: what was written is on the disk's way.
+    /// The process: its writes are on the disk's way.
     Kill,
-    /// The machine: what was not synced is lost or torn.
+    /// The machine: unsynced writes are lost or torn.
     Power,
     /// The machine, and its disk.
     Disk,
 }
 
 impl Model {
-    /// A whole run.
+    /// Makes a whole run.
     pub async fn run(&mut self) {
         let steps = self.rng.random_range(20..300);
         let calm = self.chance(25);
@@ -55,7 +55,7 @@ impl Model {
         }
     }
 
-    /// The store and its late writes are well again; disks of hosts that live stay as they are.
+    /// Mends the store and its late writes; disks of living hosts stay as they are.
     async fn heal(&mut self) {
         self.faults.revive();
         self.faults.set_plan(FaultPlan::default());
@@ -65,9 +65,10 @@ impl Model {
         self.bad_store = false;
     }
 
-    /// After trouble: everything works again, and every volume of the host is a state that it may be.
+    /// Recovers from trouble: everything works again, and every volume of the host is in a state
+    /// that it may have.
     pub async fn recover_from(&mut self, host: usize) {
-        // A volume can be judged only when nobody writes it.
+        // A volume can be judged only when no task writes it.
         self.busy = None;
         self.heal().await;
         if self.gate(host).is_shut() || self.bad_disk[host] || self.chance(30) {
@@ -90,7 +91,7 @@ impl Model {
         }
     }
 
-    /// A host dies in one way or another, comes back to a world that works, and is judged.
+    /// Lets a host die in one way or another, come back to a world that works, and be judged.
     pub async fn die(&mut self, host: usize) {
         self.busy = None;
         self.heal().await;
@@ -98,9 +99,9 @@ impl Model {
         self.crash(host, death).await;
     }
 
-    /// A host dies, comes back, and is judged.
+    /// Lets a host die, come back, and be judged.
     async fn crash(&mut self, host: usize, death: Death) {
-        // A volume can be judged only when nobody writes it.
+        // A volume can be judged only when no task writes it.
         self.busy = None;
         self.say(format!("host {} dies: {death:?}", HOSTS[host]));
         self.fell(host, death);
@@ -123,7 +124,7 @@ impl Model {
         self.stale.retain(|(h, _)| *h != host);
     }
 
-    /// Starts a host, which may die again while it starts, and judges what it says.
+    /// Starts a host, which may die again while it starts, and judges its volumes.
     async fn start_and_judge(&mut self, host: usize, death: Death) {
         while self.chance(25) {
             let calls = self.rng.random_range(0..40);
@@ -150,7 +151,7 @@ impl Model {
         }
     }
 
-    /// Looks at everything that the host writes; false if something is out of service.
+    /// Judges everything that the host writes; false if something is out of service.
     async fn judge_all(&mut self, host: usize, death: Option<Death>) -> bool {
         let Some(node) = self.node(host) else { return true };
         let listed = match node.list_volumes().await {
@@ -204,7 +205,7 @@ impl Model {
         self.vols[v].owner.is_none_or(|owner| owner == host)
     }
 
-    /// The head is deleted; its snapshots that are not doubtful are there.
+    /// Checks a volume whose head is deleted: its snapshots that are not doubtful are there.
     async fn judge_deleted(&mut self, host: usize, id: skerry_core::id::VolumeId) {
         let v = self.at(id);
         if !self.vols[v].gone && !self.is_doing(id) {
@@ -257,12 +258,12 @@ impl Model {
             self.wrong(e);
         }
         if live {
-            // Nothing was made durable by looking.
+            // A look makes nothing durable.
             self.vols[v].flushed = flushed.min(self.vols[v].end());
         }
     }
 
-    /// A rename that was half done is settled once the volume is open.
+    /// Settles a half-done rename once the volume is open.
     pub async fn one_name(&mut self, host: usize, v: usize) {
         let Some(node) = self.node(host) else { return };
         let listed = match node.list_volumes().await {
@@ -278,7 +279,7 @@ impl Model {
         self.vols[v].names = names;
     }
 
-    /// A second host starts, or takes a volume by force from one that may be dead.
+    /// Starts a second host, or lets a host take a volume by force from one that may be dead.
     pub async fn take_over(&mut self) -> Outcome {
         self.heal().await;
         let host = self.rng.random_range(0..2);
@@ -301,7 +302,7 @@ impl Model {
         self.take(v, host).await
     }
 
-    /// A host takes a volume by force from the one that writes it.
+    /// Lets a host take a volume by force from the one that writes it.
     pub async fn take(&mut self, v: usize, host: usize) -> Outcome {
         let of = name(self.vols[v].name());
         self.say(format!("host {} takes {of} by force", HOSTS[host]));
@@ -318,14 +319,14 @@ impl Model {
         self.vols[v].note_bucketed(end);
         self.one_name(host, v).await;
         if let (Some(before), Some(old)) = (before, old) {
-            // A host that was stopped for a while looks at once; one that was not, now and then.
+            // A host that was stopped for a while checks at once; any other, now and then.
             if self.chance(50) {
                 tokio::time::advance(Duration::from_secs(10)).await;
             } else {
                 tokio::time::sleep(Duration::from_secs(65)).await;
             }
             let served = self.on(before, old.read(0, 512)).await.is_ok();
-            // One that died meanwhile never heard of it, and nobody hears of it either.
+            // A host that died meanwhile never heard of it, and serves no client either.
             if served && !self.gate(before).is_shut() {
                 self.wrong(format!("{of} was taken over, and the host before still serves it"));
             }
@@ -336,14 +337,14 @@ impl Model {
         Ok(())
     }
 
-    /// The new owner writes a little and lets the volume go; the host before, which may have undestaged
-    /// records that would seem to follow on, starts again.
+    /// The new owner writes a little and releases the volume. The previous host, which may have
+    /// undestaged records that would seem to follow, opens it again.
     async fn hand_back(&mut self, v: usize, host: usize, before: Option<usize>) -> Outcome {
         let Some(before) = before.filter(|b| self.runs[*b].is_some()) else { return Ok(()) };
         let Some(node) = self.node(host) else { return Ok(()) };
         self.say(format!("{} is handed back to host {}", self.vols[v].name(), HOSTS[before]));
         let device = self.device(host, v).await?;
-        // A writer of another volume may go on meanwhile: what it was at stays known.
+        // A writer of another volume may go on meanwhile: its progress stays known.
         let id = self.vols[v].id;
         self.doing.retain(|(doing, _)| *doing != id);
         self.begin(v);
@@ -437,7 +438,7 @@ impl Model {
         Ok(())
     }
 
-    /// Everything is well again, read, checked and deleted; no segment is left.
+    /// Recovers everything, then reads, checks and deletes it; no segment is left.
     async fn finish(&mut self) {
         self.say("the end");
         for host in 0..2 {
@@ -461,10 +462,10 @@ impl Model {
                 self.observe().await;
             }
         }
-        // What a dead host had sent on a slow line has arrived by then.
+        // A dead host's late calls have arrived by then.
         tokio::time::sleep(Duration::from_secs(60)).await;
         let Some(node) = self.node(0) else { return };
-        // The first one sees the pins of readers that died; the second finds them ended.
+        // The first sweep sees the pins of readers that died; the second finds them ended.
         for _ in 0..2 {
             if let Err(trouble) = self.on(0, async { node.sweep().await }).await {
                 self.wrong(format!("the last sweeps: {}", trouble.0));

@@ -1,7 +1,8 @@
-//! Random operations, faults and crashes on several volumes and two hosts, against a naïve reference.
+//! Random operations, faults and crashes on several volumes and two hosts, against a naïve
+//! reference.
 //!
-//! `SKERRY_SEED` replays one seed, `SKERRY_SEEDS` says how many to try, `SKERRY_MODEL_SECONDS` for how
-//! long (20 unless told otherwise). A failing run prints its seed and what it did last.
+//! `SKERRY_SEED` replays one seed, `SKERRY_SEEDS` is the number to try, and `SKERRY_MODEL_SECONDS`
+//! the time for it (default 20). A failing run prints its seed and its last steps.
 
 #![allow(unreachable_pub, reason = "the files of one test")]
 
@@ -18,7 +19,7 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// One run in a runtime of its own: tasks of nodes that died go with it.
+/// Makes one run in a runtime of its own: tasks of dead nodes go with it.
 fn run(seed: u64) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -43,11 +44,13 @@ fn run(seed: u64) {
     }
 }
 
-/// Seeds that found a mistake when they were first tried. As long as the model draws as it did then, each would again.
+/// Seeds that found a mistake when they were first tried. As long as the model draws as it did
+/// then, each would again.
 #[test]
 fn what_was_found_before_stays_mended() {
-    // Operations were added since, so that most of these draw otherwise now. The last two: a resize that waited for itself while others had filled the log; a host that had not noticed yet
-    // that a volume was taken from it, and met what its new owner had deleted.
+    // Operations were added since, so that most of these draw otherwise now. The last two found
+    // these. A resize that waited for itself while others had filled the log. A host that had not
+    // noticed yet that a volume was taken from it, and met deletions of the new owner.
     for seed in [3127, 4048, 10_008, 11_732, 12_785, 47_023, 56_472] {
         run(seed);
     }

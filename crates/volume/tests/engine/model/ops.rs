@@ -1,4 +1,4 @@
-//! The operations: what each does to the volumes and to the reference.
+//! The operations: the effect of each on the volumes and on the reference.
 
 use crate::model::driver::{Busy, HOSTS, Model, Outcome, Trouble};
 use crate::model::reference::{Rec, Vol, differ};
@@ -21,7 +21,8 @@ impl Model {
         self.pick_of(|_| true)
     }
 
-    /// The same, but no volume that is being written.
+    /// The volume and the host for an operation that writes, without the volume that is being
+    /// written.
     fn pick_quiet(&mut self) -> Option<(usize, usize)> {
         let busy = self.busy.as_ref().map(|busy| busy.id);
         self.pick_of(|vol| Some(vol.id) != busy)
@@ -119,7 +120,7 @@ impl Model {
         self.on(host, device.write(offset as u64, data)).await
     }
 
-    /// Writes to a volume while something else happens that is not a record of its own.
+    /// Writes to a volume during another operation that is no record of its own.
     async fn while_busy(&mut self) -> Outcome {
         let Some((v, host)) = self.pick() else { return Ok(()) };
         let device = self.device(host, v).await?;
@@ -161,14 +162,14 @@ impl Model {
             _ => self.wait().await,
         };
         let Some(mut busy) = self.busy.take() else {
-            // Something had to be mended meanwhile, and the rest of the writes never came.
+            // The model had to mend something meanwhile, and the rest of the writes never came.
             other?;
             self.writes_were_cut(id, host).await;
             return Ok(());
         };
         other?;
         if gate.is_shut() {
-            // It was judged when it came back, or it is now.
+            // The host was judged when it came back, or it is now.
             let alive = self.runs[host].as_ref().is_some_and(|run| !run.gate.is_shut());
             return if alive { Ok(()) } else { Err(Trouble("the host died meanwhile".into())) };
         }
@@ -180,7 +181,8 @@ impl Model {
         self.on(host, ended).await
     }
 
-    /// Settles a volume whose writer was ended; its host may have died of it and been judged already.
+    /// Settles a volume whose writer was ended; its host may have died of it and been judged
+    /// already.
     async fn writes_were_cut(&mut self, id: VolumeId, host: usize) {
         let end = self.vols.iter().find(|v| v.id == id).map(Vol::end);
         for (_, acked) in self.doing.iter_mut().filter(|(doing, _)| *doing == id) {
@@ -239,7 +241,7 @@ impl Model {
         Ok(())
     }
 
-    /// What is said to be a hole reads as zeros; ranges follow on one another, and neighbours differ.
+    /// Holes in a status read as zeros; ranges follow on one another, and neighbours differ.
     async fn status(
         &mut self,
         host: usize,
@@ -361,7 +363,8 @@ impl Model {
         format!("v{}", self.stamp)
     }
 
-    /// A volume was made, or its making failed: then whether it is there is asked when all is well again.
+    /// Notes that a volume was made, or that its making failed: then whether it is there is asked
+    /// after recovery.
     async fn born(
         &mut self,
         host: usize,
@@ -389,7 +392,7 @@ impl Model {
             }
             self.vols.push(Vol::new(info.id, new, level, image));
         }
-        // What there was to mend has been mended.
+        // The trouble has been mended.
         drop(trouble);
         Ok(())
     }
@@ -432,7 +435,7 @@ impl Model {
         let done = self.on(host, async { node.rollback_volume(&of, &name(&label), true).await });
         let view = match done.await {
             Ok(view) => view,
-            // It goes on by itself; only a restart says what came of it.
+            // The rollback goes on by itself; only a restart shows its result.
             Err(trouble) if !self.gate(host).is_shut() => {
                 self.say(format!("trouble: {}", trouble.0));
                 self.die(host).await;

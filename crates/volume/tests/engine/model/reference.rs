@@ -1,12 +1,12 @@
-//! The naïve reference: for each volume its image, the ordered history of what happened to it since a
-//! state that is in the bucket, and its snapshots as whole images.
+//! The naïve reference. For each volume, it has its image, its ordered history since a state that
+//! is in the bucket, and its snapshots as whole images.
 
 use skerry_core::descriptor::FlushLevel;
 use skerry_core::id::VolumeId;
 use std::fmt;
 use std::sync::Arc;
 
-/// What happened, in the order of the volume's records.
+/// An event, in the order of the volume's records.
 #[derive(Clone)]
 pub enum Rec {
     Write { offset: usize, data: Arc<Vec<u8>> },
@@ -47,12 +47,12 @@ impl Rec {
 /// A snapshot.
 #[derive(Clone)]
 pub struct Snap {
-    /// Not known of one that a rollback was to keep and that has not been seen yet.
+    /// Unknown for a snapshot that a rollback was to keep and that has not been seen yet.
     pub name: Option<String>,
     pub image: Arc<Vec<u8>>,
-    /// It exists in states of at least so many records.
+    /// Number of records from which on a state has it.
     pub at: u64,
-    /// A deletion was begun and did not say that it is done.
+    /// True if a deletion was begun and not confirmed.
     pub doubtful: bool,
 }
 
@@ -60,25 +60,25 @@ pub struct Snap {
 pub struct Vol {
     pub id: VolumeId,
     pub level: FlushLevel,
-    /// The names that it may have; the first is what it should be called.
+    /// The names that it may have; the first is the wanted one.
     pub names: Vec<String>,
     /// The state after `start` records.
     base: Vec<u8>,
     start: u64,
     recs: Vec<Rec>,
     pub image: Vec<u8>,
-    /// What a crash that keeps the log must keep, in records.
+    /// Number of records that a crash must keep if the log survives.
     pub flushed: u64,
-    /// What even the loss of the log must keep, in records.
+    /// Number of records that even the loss of the log must keep.
     pub bucketed: u64,
     pub snaps: Vec<Snap>,
     /// The host that writes it.
     pub owner: Option<usize>,
-    /// The head is deleted, snapshots may be left.
+    /// True if the head is deleted; snapshots may be left.
     pub gone: bool,
 }
 
-/// What was found in place of a volume.
+/// The state that was found in place of a volume.
 pub struct Seen {
     pub image: Vec<u8>,
     pub snaps: Vec<String>,
@@ -106,7 +106,7 @@ impl Vol {
         &self.names[0]
     }
 
-    /// How many records there have been.
+    /// The number of records so far.
     pub fn end(&self) -> u64 {
         self.start + self.recs.len() as u64
     }
@@ -127,7 +127,7 @@ impl Vol {
         });
     }
 
-    /// Everything so far survives what the volume's level survives.
+    /// Notes that everything so far survives what the volume's level survives.
     pub fn note_flushed(&mut self) {
         self.flushed = self.end();
         if self.level == FlushLevel::Bucket {
@@ -135,7 +135,7 @@ impl Vol {
         }
     }
 
-    /// So many records are in the bucket; history before them is folded now and then.
+    /// Notes that `count` records are in the bucket; history before them is folded now and then.
     pub fn note_bucketed(&mut self, count: u64) {
         self.bucketed = self.bucketed.max(count);
         self.flushed = self.flushed.max(self.bucketed);
@@ -173,7 +173,7 @@ impl Vol {
         }
     }
 
-    /// Which states of at least `floor` records are what was seen.
+    /// The states of at least `floor` records that agree with what was seen.
     pub fn states(&self, seen: &Seen, floor: u64) -> Result<Vec<u64>, String> {
         assert!(floor >= self.start, "the reference folded too much");
         let mut image = self.base.clone();
@@ -228,7 +228,8 @@ impl Vol {
         Err(format!("the image is no state of at least {floor} records; the latest: {last}"))
     }
 
-    /// Forgets the records after the state that `image` is: the latest one of at least `floor` records.
+    /// Forgets the records after the state that `image` is: the latest one of at least `floor`
+    /// records.
     pub fn cut_to(&mut self, image: &[u8], floor: u64) -> Result<(), String> {
         let mut here = self.base.clone();
         let mut last = None;
@@ -246,7 +247,7 @@ impl Vol {
         Ok(())
     }
 
-    /// Forgets the records after so many.
+    /// Forgets the records after the first `count`.
     pub fn cut_at(&mut self, count: u64) {
         self.recs.truncate(count.saturating_sub(self.start) as usize);
         self.image.clone_from(&self.base);
@@ -255,7 +256,7 @@ impl Vol {
         }
     }
 
-    /// Takes what was seen for the truth: the latest state that it can be.
+    /// Takes what was seen as the truth: the latest state that agrees with it.
     pub fn settle(&mut self, seen: &Seen, floor: u64) -> Result<(), String> {
         let count = self.states(seen, floor)?.last().copied().unwrap_or(floor);
         self.recs.truncate((count - self.start) as usize);
@@ -269,7 +270,8 @@ impl Vol {
             }
         }
         let seen_too = |s: &Snap| s.name.as_ref().is_some_and(|n| seen.snaps.contains(n));
-        // A deletion that failed may be in the log alone: the loss of the log's disk brings the snapshot back.
+        // A failed deletion may be in the log alone: the loss of the log's disk brings the snapshot
+        // back.
         let bucketed = self.bucketed;
         self.snaps.retain(|s| !s.doubtful || seen_too(s) || s.at > bucketed);
         self.image.clone_from(&seen.image);
@@ -279,7 +281,7 @@ impl Vol {
     }
 }
 
-/// Where two images differ first; none if they don't.
+/// The first place where two images differ; none if they don't.
 pub fn differ(want: &[u8], have: &[u8]) -> Option<String> {
     if want.len() != have.len() {
         return Some(format!("{} bytes wanted, {} found", want.len(), have.len()));

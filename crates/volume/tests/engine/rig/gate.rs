@@ -1,6 +1,6 @@
 //! A gate between one incarnation of a node and the store: once it is shut, no call ends.
 //!
-//! A call that is under way when the gate shuts still happens: what a dying machine had sent arrives.
+//! A call that is under way when the gate shuts still happens: a dying machine's last calls arrive.
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -28,7 +28,7 @@ struct Inner {
     died: Notify,
     /// Calls for objects with this in their names wait.
     held: Mutex<Option<String>>,
-    /// Only those that put something.
+    /// True if only PUTs wait.
     holds_puts_only: AtomicBool,
     changed: Notify,
     /// The next read of an object with this in its name finds nothing.
@@ -68,20 +68,21 @@ impl Gate {
         self.inner.died.notify_waiters();
     }
 
-    /// Calls for objects with `text` in their names wait until this is called with another.
+    /// Lets calls for objects with `text` in their names wait until this is called with another.
     pub fn hold(&self, text: Option<&str>) {
         self.inner.holds_puts_only.store(false, Ordering::Relaxed);
         *self.inner.held.lock() = text.map(str::to_owned);
         self.inner.changed.notify_waiters();
     }
 
-    /// The same of calls that put such objects, and of no others.
+    /// Lets calls wait that put such objects, and no others.
     pub fn hold_puts(&self, text: &str) {
         self.hold(Some(text));
         self.inner.holds_puts_only.store(true, Ordering::Relaxed);
     }
 
-    /// The next read of an object with `text` in its name finds nothing, as of one that a collection took meanwhile.
+    /// The next read of an object with `text` in its name finds nothing, as if a collection had
+    /// taken it meanwhile.
     pub fn miss_once(&self, text: &str) {
         *self.inner.missing.lock() = Some(text.to_owned());
     }
@@ -91,7 +92,7 @@ impl Gate {
         self.inner.missing.lock().is_none()
     }
 
-    /// Calls so far.
+    /// Number of calls so far.
     pub fn calls(&self) -> u64 {
         self.inner.calls.load(Ordering::Relaxed)
     }

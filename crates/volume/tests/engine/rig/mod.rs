@@ -1,7 +1,8 @@
-//! A node in memory for tests: seeded randomness, tokio's clock, a simulated disk, a store in memory.
+//! A node in memory for tests: seeded randomness, tokio's clock, a simulated disk, a store in
+//! memory.
 //!
-//! A node here can die as a process or a machine does: from one moment on none of its calls to the
-//! store ends, its disk handles are dead, and nothing that it still has in memory matters any more.
+//! A node here can die as a process or a machine does. From then on none of its calls to the store
+//! ends, its disk handles are dead, and its memory no longer matters.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 mod gate;
@@ -44,7 +45,7 @@ pub fn create(text: &str, size_bytes: u64) -> CreateVolume {
 /// Tokio's clock, which tests pause.
 pub struct TokioClock {
     since: tokio::time::Instant,
-    /// How much later it is after each look, microseconds: computing takes no time on a paused clock.
+    /// Microseconds that each look at the clock takes: computing takes no time on a paused clock.
     pub look_us: AtomicU64,
     looks_us: AtomicU64,
 }
@@ -83,7 +84,7 @@ impl Entropy for Seeded {
     }
 }
 
-/// What outlives a node: the store, the disk, and where randomness has got to.
+/// The parts that outlive a node: the store, the disk, and the state of randomness.
 #[derive(Clone)]
 pub struct World {
     pub store: Arc<dyn ObjectStore>,
@@ -94,9 +95,9 @@ pub struct World {
     pub log: skerry_log::Settings,
     /// Tails outside the log.
     pub parked: Arc<Parked>,
-    /// Whether the log counts as one that survives.
+    /// True if the log counts as one that survives.
     pub has_log: bool,
-    /// Memory for decoded blocks and for nodes, bytes each.
+    /// Memory for decoded blocks and for map nodes, bytes each.
     pub cache_bytes: u64,
 }
 
@@ -119,7 +120,7 @@ impl Drop for Running {
 /// Tails outside the log, each on a disk of its own.
 #[derive(Default)]
 pub struct Parked {
-    /// There is no room for another.
+    /// True if there is no room for another.
     pub is_full: AtomicBool,
     begun: Mutex<HashMap<String, Arc<SimDisk>>>,
     whole: Mutex<HashMap<String, Arc<SimDisk>>>,
@@ -147,7 +148,7 @@ impl Parking for Parked {
 
     fn finish(&self, name: &str) -> std::io::Result<()> {
         let disk = self.begun.lock().remove(name).ok_or(std::io::ErrorKind::NotFound)?;
-        // What was not synced is as good as lost from here on.
+        // Unsynced writes are as good as lost from here on.
         disk.crash(1);
         disk.repair();
         self.whole.lock().insert(name.to_owned(), disk);
@@ -233,7 +234,7 @@ impl World {
         }
     }
 
-    /// The log is lost: an empty disk takes its place.
+    /// Loses the log: an empty disk takes its place.
     pub fn lose_disk(&mut self) {
         self.disk = Arc::new(SimDisk::new());
         self.parked = Arc::default();
@@ -256,7 +257,7 @@ impl World {
         Ok(Running { node, log, gate, committer: committer.keep() })
     }
 
-    /// What a node called `host` is made of, and the task that commits its log.
+    /// The parts of a node called `host`, and the task that commits its log.
     pub async fn parts(
         &self,
         host: &str,
@@ -310,7 +311,7 @@ impl Drop for Committer {
     }
 }
 
-/// Steps the log whenever there is something to do.
+/// Steps the log whenever it has work.
 async fn commit(log: Log) {
     while let Ok(progress) = log.commit_once() {
         match progress {
