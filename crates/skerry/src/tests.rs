@@ -26,13 +26,13 @@ use crate::settings::{Listen, Seconds, Settings};
 struct Node {
     dir: tempfile::TempDir,
     fake: Fake,
-    /// What it printed when it served.
+    /// Its output when it served.
     ready: String,
     stop: CancellationToken,
     thread: Option<JoinHandle<skerry_api::Result<()>>>,
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 struct Ran {
     code: u8,
@@ -40,7 +40,7 @@ struct Ran {
     err: String,
 }
 
-/// Hands on what is printed.
+/// Hands on the output.
 struct Lines(mpsc::Sender<String>);
 
 impl Write for Lines {
@@ -60,7 +60,7 @@ impl Node {
         Self::start_with(false)
     }
 
-    /// One that takes jobs too.
+    /// Starts a node that takes jobs too.
     fn with_jobs() -> Self {
         Self::start_with(true)
     }
@@ -109,7 +109,7 @@ impl Node {
         run(args, &|name| (name == "SKERRY_DATA").then(|| data.clone()))
     }
 
-    /// Runs a command that must succeed; what it printed.
+    /// Runs a command that must succeed; gives its output.
     #[track_caller]
     fn ok(&self, args: &[&str]) -> String {
         let ran = self.run(args);
@@ -118,14 +118,14 @@ impl Node {
         ran.out
     }
 
-    /// Runs a command that must succeed, with `--json`; the document.
+    /// Runs a command that must succeed, with `--json`; gives the document.
     #[track_caller]
     fn json(&self, args: &[&str]) -> Value {
         let args: Vec<_> = args.iter().chain(&["--json"]).copied().collect();
         serde_json::from_str(&self.ok(&args)).expect("a document")
     }
 
-    /// Runs a command that must end with this code and say this.
+    /// Runs a command that must end with this code and this message.
     #[track_caller]
     fn fails(&self, args: &[&str], code: u8, said: &str) {
         let ran = self.run(args);

@@ -1,4 +1,4 @@
-//! The help is as it was: `tests/help/*.txt` hold what every command says with `--help`.
+//! The help is unchanged: `tests/help/*.txt` hold the `--help` of every command.
 //!
 //! Set `SKERRY_BLESS=1` to write them anew, and read the difference.
 

@@ -1,4 +1,5 @@
-//! Import and export: what goes in comes out, holes stay holes, and nothing is overwritten by chance.
+//! Import and export: the image comes out as it went in, holes stay holes, and nothing is
+//! overwritten by chance.
 
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
@@ -54,7 +55,7 @@ fn a_volume_that_exists_is_written_over() {
     let node = Node::start();
     std::fs::write(node.path("ones"), vec![1; 8192]).expect("a file");
     node.ok(&["import", &node.file("ones"), "disk"]);
-    // Zeros must replace what was there, and what lies behind must stay.
+    // Zeros must replace older data, and the data behind must stay.
     std::fs::write(node.path("zeros"), vec![0; 4096]).expect("a file");
     node.fails(&["import", &node.file("zeros"), "disk"], 4, "--force");
     let text = node.ok(&["import", &node.file("zeros"), "disk", "--force"]);
@@ -120,7 +121,8 @@ fn images_that_can_not_be_read_are_named() {
     node.ok(&["import", &node.file("qcow2"), "disk", "--raw"]);
 }
 
-/// Images as they are downloaded: none of them is a raw disk, and each is told by what unpacks it.
+/// Images as they are downloaded: none of them is a raw disk, and each refusal names the tool that
+/// unpacks it.
 #[test]
 fn packed_images_are_refused_with_what_unpacks_them() {
     let node = Node::start();
@@ -155,7 +157,7 @@ fn packed_images_are_refused_with_what_unpacks_them() {
         node.fails(&["import", &node.file(name), "disk"], 6, "--raw");
     }
     node.fails(&["volume", "show", "disk"], 3, "disk");
-    // What only ends or begins like one is a disk.
+    // An image that only ends or begins like one is a disk.
     for (name, image) in [
         ("text", at(0, b"BZhello")),
         ("end", at(4096 - 512, b"conectix and more")),

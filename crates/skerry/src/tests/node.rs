@@ -1,4 +1,4 @@
-//! What a node serves besides commands, and how it ends.
+//! A node's services besides commands, and its end.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! Schedules over an engine that can be told to hang: what a real one does only now and then.
+//! Schedules over an engine that can be told to hang, which a real one does only now and then.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use skerry_testkit::PATIENCE;
 use super::*;
 use crate::env::SystemClock;
 
-/// Between two looks.
+/// Interval between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The ids of the jobs of schedules that are in a state.
@@ -39,7 +39,7 @@ fn hanging(node: &Node) -> String {
 fn a_job_that_is_called_off_while_it_runs_is_not_followed() {
     let node = Node::with_jobs();
     let id = hanging(&node);
-    // By hand: nobody looks again but the worker.
+    // By hand: only the worker looks again.
     node.ok(&["jobs", "cancel", "--tenant", "system", &id]);
     node.fails(&["jobs", "await", "--tenant", "system", &id, "--timeout", "60"], 5, "cancelled");
     assert_eq!((jobs(&node, "scheduled"), jobs(&node, "running")), (vec![], vec![]));
@@ -112,8 +112,8 @@ fn a_clock_that_was_ahead_ends_no_schedule() {
     assert_eq!(hasten(now_ms - 7_200_000), 1);
     node.ok(&["jobs", "await", "--tenant", "system", &second, "--timeout", "60"]);
 
-    // The right clock comes to the time of the first: what follows it is there, has ended before its time, and is done
-    // again.
+    // The right clock comes to the time of the first job. Its successor is there, has ended before
+    // its time, and is done again.
     let shown = node.json(&["jobs", "show", "--tenant", "system", &id]);
     let document = shown["payload"].as_str().expect("a payload").to_owned();
     node.ok(&["jobs", "delete", "--tenant", "system", &id]);

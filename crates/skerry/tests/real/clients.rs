@@ -1,6 +1,6 @@
 //! The clients that people use, against a node: QEMU's tools, libnbd's, fio.
 //!
-//! Each test starts a node of its own. A tool that is missing skips its tests, visibly.
+//! Each test starts a node of its own. A missing tool skips its tests, visibly.
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -47,7 +47,7 @@ fn qemu_io(uri: &NbdUri, commands: &[&str]) -> io::Result<String> {
     let tool = Tool::new("qemu-io").words("-f raw");
     let tool = commands.iter().fold(tool, |tool, command| tool.arg("-c").arg(command));
     let said = tool.arg(uri.to_string()).run()?;
-    // A pattern that is not there is only printed.
+    // For a pattern that is not there, qemu-io only prints a message.
     if said.contains("Pattern verification failed") {
         return Err(io::Error::other(said));
     }
@@ -104,7 +104,8 @@ fn qemu_img_bench_runs_with_flushes() -> Outcome {
     Ok(())
 }
 
-/// Bytes at any place, by raw messages: as nbdfuse and clients that negotiate no block sizes send them.
+/// Bytes at any place, by raw messages: as nbdfuse and clients that negotiate no block sizes send
+/// them.
 #[test]
 fn any_bytes_can_be_written_and_read() -> Outcome {
     let node = node()?;
@@ -127,8 +128,8 @@ fn any_bytes_can_be_written_and_read() -> Outcome {
     Ok(())
 }
 
-/// The node is stopped and started again, as for an upgrade, under a client that waits for it: no request
-/// may be answered with an error.
+/// The node is stopped and started again, as for an upgrade, under a client that waits for it: no
+/// request may fail.
 #[test]
 fn a_restart_is_no_error_for_a_client_that_reconnects() -> Outcome {
     require!("a_restart_is_no_error_for_a_client_that_reconnects", skip::have("qemu-img"));
@@ -407,8 +408,9 @@ fn a_new_size_is_seen_by_new_connections() -> Outcome {
     Ok(())
 }
 
-/// What `volume rollback --force` and `volume release --force` leave of a connection: every request of it is answered
-/// with an error, and it stays. A client that found it closed would connect again, and go on with another state.
+/// After `volume rollback --force` and `volume release --force` a connection stays, and every
+/// request of it fails. A client with a closed connection would connect again, and go on with
+/// another state.
 #[test]
 fn a_volume_changed_by_force_answers_its_clients_with_errors() -> Outcome {
     let node = node()?;
@@ -439,7 +441,7 @@ fn a_volume_changed_by_force_answers_its_clients_with_errors() -> Outcome {
     Ok(())
 }
 
-/// QEMU asks again what was left unanswered, on a new connection: not so what a rollback undid.
+/// QEMU repeats unanswered requests on a new connection, but not if a rollback undid them.
 #[test]
 fn qemu_does_not_go_on_with_a_volume_that_was_rolled_back() -> Outcome {
     require!("qemu_does_not_go_on_with_a_volume_that_was_rolled_back", skip::have("qemu-io"));

@@ -1,5 +1,5 @@
-//! Copies of a node: a cloned host, a template, a data directory that was moved. Of two nodes with one identity, one
-//! serves.
+//! Copies of a node: a cloned host, a template, a data directory that was moved. Of two nodes with
+//! one identity, one serves.
 
 use std::error::Error;
 use std::fs;
@@ -14,7 +14,7 @@ type Outcome = Result<(), Box<dyn Error>>;
 
 const IN_USE: i32 = 5;
 
-/// What a start says with which a node goes on in the place of another.
+/// The flag with which a node goes on in the place of another.
 const GO_ON: &str = "--in-its-place";
 
 fn host_name() -> io::Result<String> {
@@ -49,7 +49,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// As a refusal says, the copy becomes a node of its own.
+/// Makes the copy a node of its own, as a refusal advises.
 fn make_its_own(node: &NodeSettings) -> io::Result<()> {
     for own in ["node.toml", "last-start", "log-place", "log"] {
         Tool::new("rm").arg("-rf").arg(node.data().join(own)).run()?;
@@ -57,7 +57,8 @@ fn make_its_own(node: &NodeSettings) -> io::Result<()> {
     Ok(())
 }
 
-/// A host is cloned with its data directory: of two nodes with one identity, the second refuses, and the first goes on.
+/// A host is cloned with its data directory. Of two nodes with one identity, the second refuses,
+/// and the first goes on.
 #[test]
 fn a_copy_of_a_node_is_refused_and_told_what_to_do() -> Outcome {
     let fleet = Fleet::new()?;
@@ -79,7 +80,7 @@ fn a_copy_of_a_node_is_refused_and_told_what_to_do() -> Outcome {
     let (code, said) = two.start_refused()?;
     assert_eq!(code, IN_USE, "{said}");
 
-    // As it was told, it becomes a node of its own, which sees the volume and does not take it.
+    // As advised, it becomes a node of its own, which sees the volume and does not take it.
     make_its_own(&two)?;
     let second = two.start()?;
     let reader = NbdClient::connect(&second.uri("disk"))?;
@@ -91,7 +92,8 @@ fn a_copy_of_a_node_is_refused_and_told_what_to_do() -> Outcome {
     Ok(())
 }
 
-/// A data directory that was moved goes on when a person says so, and then it is the one that was left which refuses.
+/// A data directory that was moved goes on when a person confirms it; then the one that was left
+/// refuses.
 #[test]
 fn a_moved_node_goes_on_when_it_is_told_and_loses_nothing() -> Outcome {
     let fleet = Fleet::new()?;
@@ -101,7 +103,7 @@ fn a_moved_node_goes_on_when_it_is_told_and_loses_nothing() -> Outcome {
     writer.write(0, &[1; 4096])?;
     writer.flush()?;
     first.kill()?;
-    // What was acknowledged is in the log alone, and comes along.
+    // Acknowledged writes are in the log alone, and come along.
     copy(one.data(), two.data())?;
     Tool::new("rm").arg("-rf").arg(one.data().join("log")).run()?;
     two.start_refused()?;
@@ -113,7 +115,8 @@ fn a_moved_node_goes_on_when_it_is_told_and_loses_nothing() -> Outcome {
     Ok(())
 }
 
-/// A template's node was started on its own bucket alone: it knows of no start on the shared one, and nor do its copies.
+/// A template's node was started on its own bucket alone. It knows of no start on the shared one,
+/// and neither do its copies.
 #[test]
 fn copies_of_a_template_are_refused_on_a_bucket_that_the_first_one_has_met() -> Outcome {
     let fleet = Fleet::new()?;
@@ -126,7 +129,7 @@ fn copies_of_a_template_are_refused_on_a_bucket_that_the_first_one_has_met() -> 
     let mut writer = NbdClient::connect(&first.create("disk", "64M", &[])?)?;
     writer.write(0, &[1; 4096])?;
     writer.flush()?;
-    // Nor may the one that has not started yet be the one that goes on, when the first was started again.
+    // The copy that has not started yet is refused, also when the first was started again.
     for _ in 0..2 {
         let (code, said) = two.start_refused()?;
         assert_eq!(code, IN_USE, "{said}");
@@ -144,7 +147,8 @@ fn copies_of_a_template_are_refused_on_a_bucket_that_the_first_one_has_met() -> 
     Ok(())
 }
 
-/// A node whose note of its last start was lost looks like a copy: it goes on when a person says that it is none.
+/// A node whose note of its last start was lost looks like a copy: it goes on when a person
+/// confirms that it is none.
 #[test]
 fn a_node_that_lost_its_note_goes_on_when_it_is_told() -> Outcome {
     let fleet = Fleet::new()?;
@@ -163,8 +167,9 @@ fn a_node_that_lost_its_note_goes_on_when_it_is_told() -> Outcome {
     Ok(())
 }
 
-/// A node is copied while it runs, and the copy goes on in its place and writes. What the first one wrote after that is
-/// never merged onto the copy's state when the first one takes the place back: it is kept for people.
+/// A node is copied while it runs, and the copy goes on in its place and writes. Later writes of
+/// the first one are kept for people: they are never merged onto the copy's state when the first
+/// takes the place back.
 #[test]
 fn what_was_written_beside_a_copy_is_parked() -> Outcome {
     let fleet = Fleet::new()?;
@@ -175,7 +180,7 @@ fn what_was_written_beside_a_copy_is_parked() -> Outcome {
     writer.write(0, &block(1))?;
     writer.flush()?;
     copy(one.data(), two.data())?;
-    // On a host of its own the copy would have the log where the first one has it.
+    // On a host of its own the copy would have the log at the first one's path.
     fs::remove_file(two.data().join("log-place"))?;
     for at in [1u8, 3] {
         writer.write(u64::from(at) * 4096, &block(at))?;

@@ -1,8 +1,9 @@
-//! The node is killed at random moments under load, with snapshots, clones and deletions going on;
-//! after each restart nothing that was promised may be missing, and nothing may be there that can't be.
+//! The node is killed at random moments under load, with snapshots, clones and deletions going on.
+//! After each restart, all promised data must be there, and no impossible data.
 //!
-//! `SKERRY_KILLS` says how often (20), `SKERRY_SEED` replays the choices; the moments themselves are
-//! the machine's. A failure leaves the history that it contradicts in the target folder.
+//! `SKERRY_KILLS` is the number of kills (20), and `SKERRY_SEED` replays the choices; the moments
+//! themselves are the machine's. A failure leaves the history that it contradicts in the target
+//! directory.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -27,25 +28,25 @@ const DISK_BYTES: u64 = 64 << 20;
 /// Snapshots kept before the oldest is deleted; clones of them are deleted with them.
 const SNAPSHOTS_MAX: usize = 4;
 
-/// How often the bucket is checked as a whole, in kills: it reads all of it.
+/// Kills between two checks of the whole bucket, which read all of it.
 const FSCK_EVERY: u64 = 5;
 
-/// What a run of crashes is about.
+/// Settings of a run of crashes.
 struct Plan {
     name: &'static str,
     flush: &'static str,
-    /// The log's directory is deleted after each kill, as if the disk had been lost.
+    /// True to delete the log's directory after each kill, as if the disk had been lost.
     lose_log: bool,
-    /// One write in flight at a time, so that the prefix is exact.
+    /// True for one write in flight at a time, so that the prefix is exact.
     ordered: bool,
 }
 
 /// A snapshot that was asked for.
 struct Snapshot {
     began: Moment,
-    /// When the command had returned; nothing if it never did.
+    /// Time when the command had returned; nothing if it never did.
     returned: Option<Moment>,
-    /// What it turned out to hold, once it was read.
+    /// Its content, once it was read.
     image: Option<Image>,
     /// A clone of it that was made.
     clone: Option<String>,
@@ -132,8 +133,8 @@ impl Crash {
         Ok(settings)
     }
 
-    /// Takes, clones and deletes snapshots until the node is killed; a command that fails then is of
-    /// unknown effect.
+    /// Takes, clones and deletes snapshots until the node is killed. A command that fails then has
+    /// an unknown effect.
     fn operate(&mut self, nodes: &NodeSettings, stop: &AtomicBool) -> Result<(), String> {
         while !stop.load(Ordering::Relaxed) {
             let done = match self.rng.random_range(0..10) {
@@ -172,7 +173,7 @@ impl Crash {
             snapshot.returned.is_some() && snapshot.clone.is_none()
         };
         let Some((name, snapshot)) = self.snapshots.iter_mut().find(ready) else { return Ok(()) };
-        // A command that was killed may have made its clone, so no name is tried twice.
+        // A killed command may have made its clone, so no name is tried twice.
         self.clone_next += 1;
         let clone = format!("clone{:05}-of-{name}", self.clone_next);
         command(nodes, &["volume", "clone", &format!("{DISK}@{name}"), &clone])?;
@@ -223,7 +224,8 @@ impl Crash {
         let mut kept = BTreeMap::new();
         while let Some((name, mut snapshot)) = snapshots.pop_first() {
             if !listed.contains(&name) {
-                // One that was read after an earlier crash had been published, so it can't go again.
+                // A snapshot that was read after an earlier crash had been published, so it can't
+                // go again.
                 let was_promised = match may_vanish {
                     true => snapshot.image.is_some() || snapshot.clone.is_some(),
                     false => snapshot.returned.is_some(),
@@ -257,7 +259,7 @@ impl Crash {
             return Err(format!("{clone} differs from it").into());
         }
         snapshot.image = Some(image);
-        // What a killed command did becomes known here.
+        // The effect of a killed command becomes known here.
         snapshot.returned.get_or_insert(self.history.now());
         Ok(())
     }
@@ -303,7 +305,7 @@ fn command(nodes: &NodeSettings, words: &[&str]) -> Result<(), String> {
     output.ok().map(drop).map_err(|error| error.to_string())
 }
 
-/// Whether a command failed because the node was killed under it.
+/// True if a command failed because the node was killed under it.
 fn is_node_gone(error: &str) -> bool {
     error.contains("exit status: 7")
 }

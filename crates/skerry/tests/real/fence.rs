@@ -1,5 +1,5 @@
-//! Nodes that must not both write, buckets that are denied or go away, and the proof that what is
-//! acknowledged was synced before.
+//! Nodes that must not both write, buckets that are denied or go away, and the proof that a sync
+//! comes before its acknowledgement.
 
 use std::error::Error;
 use std::fs;
@@ -42,8 +42,9 @@ fn a_stale_writer_at_level_local_is_fenced() -> Outcome {
     stale_writer("local")
 }
 
-/// The owner is suspended, another node takes its volume by force and writes; then the owner wakes
-/// up, with requests waiting for it, and may neither acknowledge a write nor serve what is stale.
+/// The owner is suspended, and another node takes its volume by force and writes. Then the owner
+/// wakes up, with requests waiting for it, and may neither acknowledge a write nor serve stale
+/// data.
 fn stale_writer(flush: &str) -> Outcome {
     let (_bucket, one, two) = pair()?;
     let first = one.start()?;
@@ -76,7 +77,7 @@ fn stale_writer(flush: &str) -> Outcome {
     }
     assert_eq!(fresh.read(0, 4096)?, [2; 4096]);
 
-    // Nor does it help it to start again: what it had not destaged stays apart.
+    // Another start does not help: undestaged records stay apart.
     let first = first.kill()?.start()?;
     let mut late = NbdClient::connect(&first.uri("disk"))?;
     assert!(late.write(0, &[4; 4096]).is_err(), "a fenced node writes after its restart");
@@ -164,7 +165,8 @@ fn a_bucket_that_is_denied_is_named_and_writes_wait_in_the_log() -> Outcome {
 /// The cookie of the requests whose answers are looked for in the trace: it prints as it is.
 const COOKIE: &str = "SkPr00f!";
 
-/// As when the bucket's disk is unmounted: nothing is made in what is at its place then, and writes wait in the log.
+/// The bucket's directory goes away, as when its disk is unmounted. Nothing is made in the
+/// directory at its place then, and writes wait in the log.
 #[test]
 fn a_bucket_whose_directory_goes_away_is_missed_and_nothing_is_lost() -> Outcome {
     let dir = TempDir::new()?;
@@ -175,8 +177,8 @@ fn a_bucket_whose_directory_goes_away_is_missed_and_nothing_is_lost() -> Outcome
     disk.write(0, &[1; 4096])?;
     disk.flush()?;
     for (is_replaced, before) in [(false, "disk@one"), (true, "disk@back")] {
-        // A snapshot brings what was written into the bucket; an object that is just being made when the directory goes
-        // would be made in a new one.
+        // A snapshot brings all writes into the bucket. An object that is just being made when the
+        // directory goes would be made in a new one.
         node.cli(&["snapshot", "create", before])?;
         while node.json(&["volume", "show", "disk"])?["undestaged_bytes"] != 0 {}
         fs::rename(&bucket, &away)?;
@@ -194,7 +196,7 @@ fn a_bucket_whose_directory_goes_away_is_missed_and_nothing_is_lost() -> Outcome
         let said = node.settings().cli(&["snapshot", "create", &format!("disk@at-{block}")])?;
         assert!(said.code() == 0 || said.code() == UNAVAILABLE, "{said:?}");
         if is_replaced {
-            // But for an object that was just being made when the directory went.
+            // Only an object that was just being made when the directory went may be there.
             let made: Vec<_> = fs::read_dir(&bucket)?.collect::<Result<_, _>>()?;
             assert!(made.len() <= 1, "made in another directory: {made:?}");
             fs::remove_dir_all(&bucket)?;
@@ -281,7 +283,7 @@ struct Trace {
 }
 
 impl Trace {
-    /// What ended after the request was received and before its answer was begun.
+    /// The calls that ended after the request was received and before its answer was begun.
     fn between_request_and_reply(&self) -> Result<&[String], Box<dyn Error>> {
         let has_cookie = |line: &&String| line.contains(COOKIE);
         let asked = self.lines.iter().position(|line| has_cookie(&line));
@@ -291,8 +293,9 @@ impl Trace {
         Ok(&self.lines[asked..answered])
     }
 
-    /// Joins each call that was interrupted by another thread's with its end. It then stands where it
-    /// ended if it is a sync, which only counts when it is done, and where it began if it is not.
+    /// Joins each call that another thread's call interrupted with its end. A sync then stands
+    /// where it ended, as it only counts when it is done. Any other call stands where it began,
+    /// except a receive or a read.
     fn parse(text: &str) -> Trace {
         let mut lines: Vec<String> = Vec::new();
         for line in text.lines() {
@@ -325,7 +328,8 @@ fn path_of(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Runs a node under strace, writes `len` incompressible bytes, flushes with the cookie, and ends it.
+/// Runs a node under strace, writes `len` incompressible bytes, flushes with the cookie, and ends
+/// it.
 fn trace_one_flush(
     flush: &str,
     args: &[&str],

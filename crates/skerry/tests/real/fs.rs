@@ -15,7 +15,7 @@ use skerry_testkit::{NodeSettings, require, seed, skip};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// What the bucket may hold after a file system was made on a huge thin volume, in bytes.
+/// Largest size of the bucket after a file system was made on a huge thin volume, in bytes.
 const MKFS_BUCKET_BYTES_MAX: u64 = 64 << 20;
 
 #[test]
@@ -34,7 +34,7 @@ fn btrfs_is_made_used_and_clean() -> Outcome {
 }
 
 /// Makes a file system, fills it, kills the node once everything is synced, and finds it clean and
-/// complete; then does the same with a snapshot's clone.
+/// complete. Then does the same with a snapshot's clone.
 fn use_file_system(kind: &str, mkfs: &[&str], fsck: &[&str]) -> Outcome {
     let test = format!("{kind}_is_made_used_and_clean");
     require!(&test, mount::available());
@@ -75,7 +75,7 @@ fn tool(words: &[&str]) -> Tool {
     words[1..].iter().fold(Tool::new(words[0]), |tool, word| tool.arg(word))
 }
 
-/// Creates, overwrites, renames and deletes files of all sizes, and records what must be there.
+/// Creates, overwrites, renames and deletes files of all sizes, and records the wanted state.
 fn churn(root: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>, rng: &mut StdRng) -> io::Result<()> {
     for number in 0..400 {
         let folder = PathBuf::from(format!("d{}", rng.random_range(0..8)));

@@ -1,4 +1,5 @@
-//! Disks that are full: guests wait until there is room, a node that is killed starts again, and nothing is lost.
+//! Disks that are full: guests wait until there is room, a node that is killed starts again, and
+//! nothing is lost.
 
 use std::error::Error;
 use std::fs;
@@ -20,12 +21,12 @@ use tempfile::TempDir;
 type Outcome = Result<(), Box<dyn Error>>;
 
 const UNAVAILABLE: i32 = 7;
-/// Looks at a node that should say that its disk is full.
+/// Looks at a node that should report that its disk is full.
 const LOOKS_MAX: u32 = 10_000;
-/// Without an acknowledgement for so long, a load stands still.
+/// Time without an acknowledgement after which a load stands still.
 const STALL: Duration = Duration::from_secs(5);
 
-/// Whether a file system of this kind can be made and mounted here.
+/// Checks that a file system of this kind can be made and mounted here.
 fn may_mount(kind: &str) -> Result<(), SkipReason> {
     skip::may_mount()?;
     if kind == "tmpfs" { Ok(()) } else { skip::have(&format!("mkfs.{kind}")).map(drop) }
@@ -34,7 +35,7 @@ fn may_mount(kind: &str) -> Result<(), SkipReason> {
 /// A small file system of its own, unmounted when dropped.
 struct SmallDisk {
     dir: TempDir,
-    /// Where its image is, if it has one.
+    /// Directory of its image, if it has one.
     _image: Option<TempDir>,
 }
 
@@ -49,7 +50,7 @@ impl SmallDisk {
         Ok(SmallDisk { dir, _image: None })
     }
 
-    /// One with a file system of this kind, on a loop device.
+    /// Makes one with a file system of this kind, on a loop device.
     fn mount_image(kind: &str, bytes: u64) -> io::Result<SmallDisk> {
         let (dir, image) = (TempDir::new()?, TempDir::new()?);
         let file = image.path().join("image");
@@ -73,7 +74,7 @@ impl SmallDisk {
         let path = self.path().join("filler");
         let mut file = fs::File::create(&path)?;
         let mut before = None;
-        // A file system that copies on write finds more room once what was written is on the disk.
+        // A file system that copies on write finds more room once its data is on the disk.
         while before != Some(file.metadata()?.len()) {
             before = Some(file.metadata()?.len());
             match io::copy(&mut io::repeat(1), &mut file) {
@@ -97,7 +98,7 @@ fn guests_wait_for_a_full_disk_on_tmpfs() -> Outcome {
     guests_wait_for_a_full_disk("tmpfs")
 }
 
-/// Where files that were reserved keep their room, and where nothing does.
+/// Reserved files keep their room here, and nothing else does.
 #[test]
 fn guests_wait_for_a_full_disk_on_ext4() -> Outcome {
     guests_wait_for_a_full_disk("ext4")
@@ -108,7 +109,7 @@ fn guests_wait_for_a_full_disk_on_btrfs() -> Outcome {
     guests_wait_for_a_full_disk("btrfs")
 }
 
-/// What the node says that it can't write now.
+/// The node's report that it can't write now.
 fn failure(node: &SkerryNode) -> io::Result<Option<String>> {
     let status = node.json(&["status"])?;
     let told = ["log_failure", "bucket_failure"].map(|key| status[key].as_str());
@@ -127,7 +128,7 @@ fn guests_wait_for_a_full_disk(kind: &str) -> Outcome {
     let filler = small.fill()?;
     let more = LoadSettings { seed: seed + 1, requests_max: u64::MAX, ..some };
     let load = Load::start(&uri, history.clone(), more)?;
-    // It takes what its log has room for; how much that is differs.
+    // The load writes until the log is full; how much that is differs.
     let looks = (0..LOOKS_MAX).find_map(|_| failure(&node).transpose());
     let told = looks.ok_or("the node never says that the disk is full")??;
     assert!(told.contains("space") || told.contains("full"), "{told}");
@@ -171,7 +172,7 @@ fn starts_on_its_full_disk(kind: &str, is_elsewhere: bool) -> Outcome {
     client.write(0, &[1; 4096])?;
     client.flush()?;
     let filler = small.fill()?;
-    // Again and again: a start must not use up what the next one needs.
+    // Again and again: a start must not use up the next one's room.
     for _ in 0..3 {
         node = node.kill()?.start()?;
         // To open a volume takes an object in the bucket.

@@ -1,5 +1,6 @@
-//! Jobs of a node that is lost: another node shows whose they are, takes them over with one command, and has them until
-//! they are taken back. A node that comes back finds out that it was relieved, and serves its volumes all the same.
+//! Jobs of a node that is lost. Another node shows their owner, takes them over with one command,
+//! and has them until they are taken back. A node that comes back finds out that it was relieved,
+//! and still serves its volumes.
 
 use std::error::Error;
 use std::io;
@@ -10,7 +11,7 @@ use skerry_testkit::{NodeSettings, PATIENCE, SkerryNode};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// Between two looks.
+/// Interval between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 fn settings(bucket: &std::path::Path) -> io::Result<NodeSettings> {
@@ -23,11 +24,11 @@ fn ids(node: &SkerryNode, tenant: &str) -> io::Result<Vec<String>> {
     Ok(all.filter_map(|job| Some(job["id"].as_str()?.to_owned())).collect())
 }
 
-/// The ids of this node and of the other.
+/// The ids of this node and of the others.
 fn nodes(node: &SkerryNode) -> Result<(String, Vec<String>), Box<dyn Error>> {
     let found = node.json(&["jobs", "nodes"])?;
     let mut all = found["nodes"].as_array().cloned().unwrap_or_default();
-    // What was given up is shown, and has no node.
+    // A database that was given up is shown, and has no node.
     all.retain(|node| node["node"] != "");
     let (here, others): (Vec<Value>, _) = all.into_iter().partition(|node| node["here"] == true);
     let id = |node: &Value| node["node"].as_str().unwrap_or_default().to_owned();
@@ -70,7 +71,8 @@ fn a_lost_nodes_jobs_are_taken_over_and_back() -> Outcome {
     assert_eq!(ids(&node, "system")?.len(), 1, "the schedule goes on here");
     assert_eq!(nodes(&node)?, (own_id.clone(), Vec::new()));
 
-    // It was not lost after all: it serves its volume, and leaves the jobs alone, also after a restart of the other.
+    // The node was not lost after all. It serves its volume, and leaves the jobs alone, also after
+    // a restart of the other.
     let back = lost.start()?;
     assert!(is_relieved(&back)?);
     let refused = back.settings().cli(&["jobs", "list"])?.ok().expect_err("they are elsewhere");
@@ -84,7 +86,7 @@ fn a_lost_nodes_jobs_are_taken_over_and_back() -> Outcome {
     assert_eq!(ids(&back, "default")?, ["mail"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    // The other gave its own up for these, and begins anew when it finds out.
+    // The other gave its own database up for these jobs, and begins anew when it finds out.
     while ids(&node, "default").ok().is_none_or(|ids| !ids.is_empty()) {
         assert!(tokio::time::Instant::now() < deadline, "the other does not begin anew");
         runtime.block_on(async { tokio::time::sleep(LOOK_INTERVAL).await });

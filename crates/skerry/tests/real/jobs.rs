@@ -1,10 +1,11 @@
-//! Jobs are done by Python workers that are killed at random moments, and by a node that is killed too;
-//! in the end each job has succeeded once, was begun at least once, and none is missing.
+//! Python workers that are killed at random moments do jobs, and the node is killed too. In the end
+//! each job has succeeded once, was begun at least once, and none is missing.
 //!
 //! The package's own tests run here too, and those of it with a node.
 //!
-//! `SKERRY_JOBS` says how many jobs (2000), `SKERRY_KILLS` how many kills (20), `SKERRY_SEED` replays the
-//! choices; the moments themselves are the machine's. Python and its packages come from `python/venv`.
+//! `SKERRY_JOBS` is the number of jobs (2000), `SKERRY_KILLS` the number of kills (20), and
+//! `SKERRY_SEED` replays the choices. The moments themselves are the machine's. Python and its
+//! packages come from `python/venv`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -27,7 +28,7 @@ const BIN: &str = env!("CARGO_BIN_EXE_skerry");
 const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../python");
 const WORKERS: usize = 4;
 
-/// With so many kills, one at least must have hit a worker that had a job.
+/// Number of kills from which on one at least must have hit a worker that had a job.
 const KILLS_TELLING: u64 = 10;
 
 /// Notes every job that it begins, in one write, so that lines of several workers don't mix.
@@ -47,8 +48,9 @@ print("working", flush=True)
 worker.run()
 "#;
 
-/// Enqueues as many jobs as each line of its input says, and asks again when the node was away. Says when they are
-/// enqueued, then of each when it has come to its end, and at the end of its input when all have.
+/// Enqueues the number of jobs that each line of its input holds, and asks again when the node was
+/// away. Prints a line when they are enqueued, one for each job that has ended, and one after its
+/// input when all have.
 const CLIENT: &str = r#"
 import sys, threading, time
 import skerry_jobs
@@ -118,7 +120,8 @@ fn no_job_is_lost_when_workers_and_the_node_are_killed() -> Outcome {
     run("workers and node", python, NodeSettings::temporary(BIN)?, true)
 }
 
-/// Without a log: what is answered is in the object store, of which nothing is on this machine's disk.
+/// Without a log, acknowledged jobs are in the object store, of which nothing is on this machine's
+/// disk.
 #[test]
 fn no_job_is_lost_over_an_object_store_alone() -> Outcome {
     let test = "no_job_is_lost_over_an_object_store_alone";
@@ -170,7 +173,8 @@ fn run(name: &str, python: PathBuf, settings: NodeSettings, kills_node: bool) ->
     Ok(())
 }
 
-/// The interpreter that has the package's dependencies. Looked for once: without a network that takes a while.
+/// The interpreter that has the package's dependencies. Looked for once: without a network that
+/// takes a while.
 fn python() -> Result<PathBuf, SkipReason> {
     static FOUND: OnceLock<Result<PathBuf, SkipReason>> = OnceLock::new();
     FOUND.get_or_init(find_python).clone()
@@ -192,7 +196,7 @@ fn find_python() -> Result<PathBuf, SkipReason> {
 struct Programs {
     python: PathBuf,
     address: String,
-    /// Where workers note what they begin.
+    /// Directory where workers note the jobs that they begin.
     dir: TempDir,
 }
 
@@ -221,7 +225,7 @@ impl Programs {
         self.dir.path().join("begun")
     }
 
-    /// How often each job was begun.
+    /// For each job, how often it was begun.
     fn begun(&self) -> io::Result<BTreeMap<String, usize>> {
         let mut counts = BTreeMap::new();
         for line in std::fs::read_to_string(self.begun_file())?.lines() {
@@ -231,7 +235,7 @@ impl Programs {
     }
 }
 
-/// What enqueues jobs and waits for them.
+/// A program that enqueues jobs and waits for them.
 struct Client {
     process: Process,
     orders: Option<ChildStdin>,
@@ -244,7 +248,7 @@ impl Client {
         Ok(Client { process, orders })
     }
 
-    /// Enqueues so many more jobs; returns when the node has promised to keep them.
+    /// Enqueues `count` more jobs; returns when the node has promised to keep them.
     fn enqueue(&mut self, count: u64) -> io::Result<()> {
         if let Some(orders) = &mut self.orders {
             writeln!(orders, "{count}")?;
@@ -252,7 +256,7 @@ impl Client {
         self.process.wait_line(|line| line == "enqueued").map(drop)
     }
 
-    /// Waits until so many jobs, of those enqueued last or before, have come to their end.
+    /// Waits until `count` jobs, of those enqueued last or before, have ended.
     fn wait_ended(&self, count: u64) -> io::Result<()> {
         (0..count).try_for_each(|_| self.process.wait_line(|line| line == "ended").map(drop))
     }
@@ -266,7 +270,7 @@ impl Client {
     }
 }
 
-/// Checks every job that the node lists; says how many attempts expired.
+/// Checks every job that the node lists; gives the number of expired attempts.
 fn check(
     node: &SkerryNode,
     begun: &BTreeMap<String, usize>,
@@ -293,7 +297,7 @@ fn check(
     Ok(expired)
 }
 
-/// Checks a job that was begun so often; says how many attempts expired.
+/// Checks a job that was begun `begun` times; gives the number of expired attempts.
 fn check_job(job: &Value, begun: usize) -> Result<usize, String> {
     let attempts = job["attempts"].as_array().ok_or("it has no attempts")?;
     let ends: Vec<_> = attempts.iter().filter_map(|attempt| attempt["end"].as_str()).collect();

@@ -1,5 +1,5 @@
-//! What a node's jobs service answers to requests that are wrong, and to clients that behave badly: a clear error for
-//! each, and everybody else is served.
+//! Answers of a node's jobs service to wrong requests, and to clients that behave badly. Each gets
+//! a clear error, and all other clients are served.
 
 use std::error::Error;
 
@@ -185,7 +185,7 @@ async fn a_worker_that_begins_wrongly_is_told() -> Outcome {
     Ok(())
 }
 
-/// A worker takes credits for everything and never reads: its jobs are the others' when it goes.
+/// A worker takes credits for everything and never reads: when it goes, other workers get its jobs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_does_not_read_keeps_its_jobs_only_while_it_is_there() -> Outcome {
     const JOBS: usize = 2_000;
@@ -205,14 +205,15 @@ async fn a_worker_that_does_not_read_keeps_its_jobs_only_while_it_is_there() -> 
         let job = |n| v1::JobSpec {
             group: "g".to_owned(),
             payload: vec![1; 4096].into(),
-            // What was sent and not read may have been read: it is over when its lease is.
+            // Jobs that were sent and not read may have been read: each attempt ends with its
+            // lease.
             lease_ms: 2_000,
             ..spec(&format!("{round}-{n}"))
         };
         let jobs = (0..100).map(job).collect();
         client.enqueue_jobs(v1::EnqueueJobsRequest { jobs }).await?;
     }
-    // It has them all, whether it reads of it or not; others are served meanwhile.
+    // The worker has them all, whether it reads them or not; others are served meanwhile.
     let shown = client.show_job(v1::JobRequest { tenant: String::new(), id: "0-0".into() }).await?;
     assert_eq!(shown.into_inner().state(), v1::JobState::Running);
     drop((answers, out, deaf_client, deaf));

@@ -1,4 +1,4 @@
-//! Jobs of a real node: the commands, a worker of the client library, and what a kill leaves.
+//! Jobs of a real node: the commands, a worker of the client library, and the state after a kill.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ fn jobs_are_managed_and_survive_a_kill() -> Outcome {
     settings.cli(&["jobs", "await", "a", "--timeout", "0"])?.refused(7)?;
     node.cli(&["jobs", "delete", "a"])?;
     settings.cli(&["jobs", "delete", "a"])?.refused(3)?;
-    // What jobs keep in the bucket is nothing to the volumes.
+    // Volumes ignore the jobs' objects in the bucket.
     node.cli(&["fsck"])?;
     node.stop()?;
     Ok(())
@@ -104,7 +104,8 @@ fn a_worker_does_its_work_over_a_restart_of_the_node() -> Outcome {
     Ok(())
 }
 
-/// The shards before the one that can't be opened let go of their logs, or the next attempt would find them in use.
+/// The shards before the one that can't be opened let go of their logs, or the next attempt would
+/// find them in use.
 #[test]
 fn jobs_are_opened_when_the_last_shards_log_is_free() -> Outcome {
     let dir = tempfile::Builder::new().prefix("skerry-logs").tempdir()?;

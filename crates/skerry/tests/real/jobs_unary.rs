@@ -20,7 +20,7 @@ async fn start() -> Outcome<(SkerryNode, Client)> {
     Ok((node, client))
 }
 
-/// Jobs of which one runs at a time: the end of each makes the next one ready.
+/// Enqueues jobs of which one runs at a time: the end of each makes the next one ready.
 async fn enqueue(client: &mut Client, count: usize) -> Outcome {
     let kind = Some(v1::limit::Kind::Concurrency(v1::ConcurrencyLimit { max: 1 }));
     let limits = vec![v1::Limit { name: "one".to_owned(), kind }];
@@ -84,7 +84,8 @@ async fn a_report_that_asks_for_what_there_is_not_changes_nothing() -> Outcome {
     Ok(())
 }
 
-/// A call takes what its answer has room for: what it would have to give back again would be begun again and again.
+/// A call takes only the jobs that its answer has room for: jobs that it gave back would be begun
+/// again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_takes_no_more_than_it_answers() -> Outcome {
     const JOBS: usize = 30;
@@ -107,7 +108,8 @@ async fn a_call_takes_no_more_than_it_answers() -> Outcome {
     Ok(())
 }
 
-/// Tens of thousands of things in one message are refused; as many as are taken are answered at once.
+/// Tens of thousands of items in one message are refused; the largest allowed number is answered at
+/// once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_is_about_so_much_at_most() -> Outcome {
     let (node, mut client) = start().await?;

@@ -51,7 +51,8 @@ async fn all_succeed(jobs: &Jobs, ids: Vec<String>) -> Outcome {
     Ok(())
 }
 
-/// A worker of one place loses its lease (somebody else says that the job is done) and takes the next job.
+/// A worker of one place loses its lease (another call reports the job as done) and takes the next
+/// job.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_lost_a_lease_takes_the_next_job() -> Outcome {
     let (node, address) = start()?;
@@ -85,7 +86,8 @@ async fn a_worker_that_lost_a_lease_takes_the_next_job() -> Outcome {
     Ok(())
 }
 
-/// The lease of the first attempt of a job of the tenant `default` that is called by its place (docs/jobs.md).
+/// The ticket of the first attempt of a job of the tenant `default` that is named by its place
+/// (docs/jobs.md).
 fn first_lease(id: &str) -> Outcome<Vec<u8>> {
     let place = u64::from_str_radix(id.trim_start_matches('~'), 16)?;
     let (attempt, epoch, tenant) = (1u32, (place >> 40) as u32, b"default");
@@ -95,7 +97,8 @@ fn first_lease(id: &str) -> Outcome<Vec<u8>> {
 
 const MIB: usize = 1 << 20;
 
-/// The largest payloads come while the largest results go: neither side waits for the other for ever.
+/// The largest payloads come while the largest results go: neither side waits for the other for
+/// ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_hears_while_it_speaks() -> Outcome {
     let (node, address) = start()?;
@@ -110,7 +113,7 @@ async fn a_worker_hears_while_it_speaks() -> Outcome {
     Ok(())
 }
 
-/// More results than one message takes are said after a node was away.
+/// After a node was away, the worker reports more results than one message takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_says_what_it_has_done_while_the_node_was_away() -> Outcome {
     const JOBS: usize = 24;
@@ -141,7 +144,7 @@ async fn a_worker_says_what_it_has_done_while_the_node_was_away() -> Outcome {
     Ok(())
 }
 
-/// Whatever was on its way to a worker that stops is somebody else's at once.
+/// Jobs on their way to a worker that stops are given to others at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_stops_leaves_nothing_behind() -> Outcome {
     let (node, address) = start()?;
@@ -166,7 +169,8 @@ async fn a_worker_that_stops_leaves_nothing_behind() -> Outcome {
     Ok(())
 }
 
-/// A worker that waits, a call that waits for work and one that waits for a job's end keep no node from stopping.
+/// A worker that waits, a call that waits for work and one that waits for a job's end keep no node
+/// from stopping.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_keeps_no_node_from_stopping() -> Outcome {
     let (node, address) = start()?;
@@ -178,7 +182,7 @@ async fn who_waits_keeps_no_node_from_stopping() -> Outcome {
     let waits = tokio::spawn(async move { waiting.wait("default", &id).await });
     let ask = v1::LeaseJobsRequest { worker: "w".into(), wait_ms: 60_000, ..Default::default() };
     let asks = tokio::spawn(async move { asking.lease_jobs(ask).await });
-    // Whoever asked before has been heard when these are answered.
+    // Earlier calls have arrived when these are answered.
     let ids = enqueue(&jobs, "x".into(), 10).await?;
     all_succeed(&jobs, ids).await?;
     node.process().terminate()?;
@@ -225,7 +229,7 @@ async fn a_worker_stops_though_its_node_has_died() -> Outcome {
     Ok(())
 }
 
-/// The same, but the node hangs.
+/// The node hangs, and the worker ends within its half minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_stops_though_its_node_hangs() -> Outcome {
     let (node, address) = start()?;
@@ -240,7 +244,7 @@ async fn a_worker_stops_though_its_node_hangs() -> Outcome {
     Ok(())
 }
 
-/// Whatever is wrong with a result or a handler is the trouble of one attempt, which says so.
+/// A wrong result or a failing handler is the trouble of one attempt, which reports it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_handler_does_wrong_is_one_jobs_trouble() -> Outcome {
     let (node, address) = start()?;

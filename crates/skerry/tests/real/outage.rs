@@ -1,4 +1,5 @@
-//! A store that fails for a while under a node and its clients: nobody sees an error, and nothing goes out of service.
+//! A store that fails for a while under a node and its clients: no client sees an error, and
+//! nothing goes out of service.
 
 use std::error::Error;
 use std::io;
@@ -10,11 +11,11 @@ use tempfile::TempDir;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// What is compressed and fetched at once, bytes.
+/// Unit of compression and of fetching, bytes.
 const FRAME: usize = 64 << 10;
-/// A start that is refused because the bucket fails.
+/// Exit code of a start that is refused because the bucket fails.
 const UNAVAILABLE: i32 = 7;
-/// As long as the test says.
+/// Calls that fail until the test mends the store.
 const EVER: u64 = u64::MAX;
 /// Calls that fail before the store is mended: more than the bucket's door makes by itself.
 const CALLS: u64 = 12;
@@ -40,7 +41,7 @@ fn settings(server: &BadS3, dir: &TempDir) -> io::Result<NodeSettings> {
     }))
 }
 
-/// Bytes that don't compress, another each time.
+/// Bytes that don't compress, others for each seed.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
@@ -66,7 +67,7 @@ fn a_client_waits_for_every_fault_that_can_pass() -> Outcome {
 
     let node = settings.start()?;
     let mut client = NbdClient::connect(&uri)?;
-    // Backwards: nobody reads ahead.
+    // Backwards, so that no reading ahead happens.
     for (number, fault) in FAULTS.into_iter().enumerate().rev() {
         let offset = number * FRAME;
         let before = server.failed();
@@ -85,7 +86,8 @@ fn a_client_waits_for_every_fault_that_can_pass() -> Outcome {
     Ok(())
 }
 
-/// A small write waits for the rest of its block, which the store says is not there; nor is anything else.
+/// A small write waits for the rest of its block, which the store claims not to have; it has
+/// nothing else either.
 #[test]
 fn a_bucket_that_was_away_takes_no_volume_out_of_service() -> Outcome {
     let (server, dir) = (BadS3::start()?, TempDir::new()?);
@@ -146,7 +148,8 @@ fn fail_all(server: &BadS3, fault: Fault) {
     }
 }
 
-/// Whatever the store said of a bucket that the node has used before: it starts when the bucket is back.
+/// A node that has used its bucket before starts when the bucket is back, whatever the store's
+/// errors were.
 #[test]
 fn a_node_waits_for_its_bucket_at_the_start() -> Outcome {
     for fault in [Fault::Refuse(503, "SlowDown"), Fault::Refuse(403, "AccessDenied")] {

@@ -1,5 +1,6 @@
-//! Scheduled snapshots of a real node: they are taken in time, the newest are kept, and nothing else is touched;
-//! over a kill of the node, a rename, and another node that holds the volume; until the schedule or the volume ends.
+//! Scheduled snapshots of a real node. They are taken in time, the newest are kept, and nothing
+//! else is touched. This holds over a kill of the node, a rename, and another node that holds the
+//! volume, until the schedule or the volume ends.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -11,7 +12,7 @@ use skerry_testkit::{NodeSettings, PATIENCE, SkerryNode};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// Between two looks: much less than the time between two snapshots.
+/// Interval between two looks: much less than the time between two snapshots.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Every second, the newest two.
 const FLAGS: [&str; 4] = ["--every", "1s", "--keep", "2"];
@@ -20,7 +21,7 @@ fn settings() -> io::Result<NodeSettings> {
     NodeSettings::temporary(env!("CARGO_BIN_EXE_skerry"))
 }
 
-/// Looks until there is what is looked for.
+/// Looks until the wanted state is there.
 fn until<T>(
     what: &str,
     mut look: impl FnMut() -> Result<Option<T>, Box<dyn Error>>,
@@ -41,7 +42,7 @@ fn texts(all: &Value, field: &str) -> Vec<String> {
     all.filter_map(|one| Some(one[field].as_str()?.to_owned())).collect()
 }
 
-/// A volume's snapshots, by who named them: the schedule, and people.
+/// A volume's snapshots, named by the schedule, and named by people.
 fn snapshots(
     node: &SkerryNode,
     volume: &str,
@@ -51,8 +52,8 @@ fn snapshots(
     Ok((ours.into_iter().collect(), theirs))
 }
 
-/// Jobs of schedules that have not come to their end. Looked for twice where they wait: who runs at the first look is
-/// followed by the second.
+/// Jobs of schedules that have not ended. Lists waiting ones twice: the second look finds the
+/// successor of a job that ran at the first.
 fn pending(node: &SkerryNode) -> Result<Vec<Value>, Box<dyn Error>> {
     let mut all = Vec::new();
     for state in ["scheduled", "running", "scheduled"] {
@@ -64,7 +65,8 @@ fn pending(node: &SkerryNode) -> Result<Vec<Value>, Box<dyn Error>> {
     Ok(all)
 }
 
-/// Waits until a schedule has taken so many snapshots that nobody had seen; at no look is there more than one too many.
+/// Waits until a schedule has taken `count` new snapshots; at no look is there more than one too
+/// many.
 fn see_more(
     node: &SkerryNode,
     volume: &str,
@@ -128,7 +130,7 @@ fn a_schedule_is_changed_and_follows_its_volume_until_that_is_deleted() -> Outco
     node.cli(&["volume", "rename", "disk", "other"])?;
     see_more(&node, "other", &mut seen, 4, 4)?;
     assert_eq!(texts(&node.json(&["snapshot", "schedules"])?, "volume"), ["other"]);
-    // A stop in between is no end either.
+    // A stop in between does not end it either.
     let node = node.stop()?.start()?;
     see_more(&node, "other", &mut seen, 1, 4)?;
 
@@ -191,7 +193,7 @@ fn what_is_asked_for_wrongly_is_refused() -> Outcome {
     let hourly = node.json(&["snapshot", "schedule", "disk", "--every", "1h", "--keep", "24"])?;
     let next = hourly["next_at"].as_str().unwrap_or_default();
     assert!(next.ends_with(":00:00Z"), "{hourly}");
-    // Who asks to leave at once is let go, though a worker is connected.
+    // The node stops, though a worker is connected.
     node.stop()?;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! A fixed workload, stopped after every n-th call to the store and after every n-th operation of
-//! the disk, for every n; then recovered and judged.
+//! A fixed workload, stopped after every n-th call to the store and every n-th operation of the
+//! disk, for every n; then recovered and judged.
 
 use crate::model::reference::{Rec, Seen, Vol, differ};
 use crate::rig::{Gate, Running, World, create, name, target};
