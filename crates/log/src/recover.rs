@@ -209,7 +209,7 @@ fn find_end(slot: &Slot, header: &FileHeader) -> Result<End> {
         found.next_number += 1;
     }
     if scanner.covered_later(found.end)? {
-        let reason = "a later record says that this place was durable";
+        let reason = "a later record shows that this place was durable";
         return Err(damaged(&slot.file.name, found.end, reason));
     }
     Ok(found)

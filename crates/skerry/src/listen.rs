@@ -251,7 +251,7 @@ async fn remove_stale(path: &Path) -> Result<()> {
         }
         Err(error) => Err(no_listener(format!("unix:{shown}"), &error)),
         Ok(_) => {
-            let message = format!("somebody else listens at unix:{shown}: choose another address");
+            let message = format!("another process uses unix:{shown}: choose another address");
             Err(Error::new(ErrorKind::InUse, message))
         }
     }

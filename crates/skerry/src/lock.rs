@@ -66,7 +66,7 @@ impl Lock {
         if let Err(error) =
             file.write_all_at(holder.as_bytes(), 0).and_then(|()| file.set_len(holder.len() as u64))
         {
-            tracing::debug!(%error, "the lock does not say who holds it");
+            tracing::debug!(%error, "the lock does not name its holder");
         }
         Ok(Self { _file: file })
     }

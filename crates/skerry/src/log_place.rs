@@ -86,7 +86,7 @@ impl LogPlace {
         }
         if is_gone {
             tracing::error!(
-                "the log that this node last used is gone: what was in it and not in the bucket is lost"
+                "the log that this node last used is gone: records that only it had are lost"
             );
         }
         match &self.log {

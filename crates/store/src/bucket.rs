@@ -320,7 +320,7 @@ impl Inner {
                     Ok(None) => Error::Unavailable {
                         action: "creating",
                         object: name.to_owned(),
-                        detail: "it was said to exist and then could not be found".to_owned(),
+                        detail: "the store said that it exists, and did not find it".to_owned(),
                     },
                     Err(error) => error,
                 },

@@ -298,7 +298,7 @@ pub(crate) async fn is_lost(bucket: &Bucket, missing: SegmentKey) -> Result<bool
 pub(crate) fn lost(volume: &str, missing: SegmentKey) -> Error {
     let detail = format!(
         "volume {volume} goes on after it, so that it was there and is lost, or a newer head ref of the \
-         volume is; put back what was deleted from the bucket"
+         volume is; put back the objects that were deleted from the bucket"
     );
     segment_io::corrupt(&names::segment(missing), &detail)
 }

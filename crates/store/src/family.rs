@@ -192,7 +192,7 @@ pub async fn release(
             Ok(desc) => desc.parent,
             Err(e) if e.is_unavailable() => return Err(e),
             Err(error) => {
-                tracing::warn!(%volume, %error, "whose clone it was can't be told; a sweep of the parent finds out");
+                tracing::warn!(%volume, %error, "this clone's parent is unknown; its sweep finds the clone");
                 None
             }
         };

@@ -137,7 +137,7 @@ impl<'a> NodeWriter<'a> {
                 Ok(())
             }
             Created::Theirs => {
-                Err(Error::fenced(&name, "somebody else writes this volume's nodes"))
+                Err(Error::fenced(&name, "another process writes this volume's map nodes"))
             }
         }
     }

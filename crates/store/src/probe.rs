@@ -79,7 +79,7 @@ async fn race(bucket: &Bucket, name: &str) -> Result<()> {
             "it ignores create-if-absent: a writer that was told that it won was overwritten by \
              another; use a store with atomic conditional PUTs",
         )),
-        ([_], None) => Err(unfit(bucket, "what was just created cannot be read")),
+        ([_], None) => Err(unfit(bucket, "an object that was just created can't be read")),
         ([], _) => Err(unfit(bucket, "of several writers that raced for one name none won")),
         _ => Err(unfit(
             bucket,

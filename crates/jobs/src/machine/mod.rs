@@ -294,7 +294,7 @@ impl Machine {
 
     fn need(&self, tenant: &Tenant, job: &JobRef) -> Result<u32> {
         self.find(tenant, job).ok_or_else(|| {
-            let detail = format!("tenant {tenant} has no job {job} that has not come to its end");
+            let detail = format!("tenant {tenant} has no job {job} that has not ended");
             Error::new(ErrorKind::NotFound, detail)
         })
     }

@@ -222,7 +222,7 @@ impl Shard {
             Claim::Mine(claim) => claim,
             Claim::Active(mark) => {
                 self.inner.wait_durable(mark).await?;
-                let detail = format!("job {job} of tenant {tenant} has not come to its end");
+                let detail = format!("job {job} of tenant {tenant} has not ended");
                 return Err(Error::new(ErrorKind::Conflict, detail));
             }
         };

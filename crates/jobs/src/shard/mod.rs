@@ -230,7 +230,7 @@ fn readable<T>(row: std::result::Result<T, FormatError>, limit: &LimitKey) -> Re
         Ok(row) => Ok(Some(row)),
         Err(error @ FormatError::Newer { .. }) => Err(error.into()),
         Err(error) => {
-            tracing::warn!(%error, %limit, "what was known of a limit is damaged: it begins anew");
+            tracing::warn!(%error, %limit, "the row of a limit is damaged: the limit begins anew");
             Ok(None)
         }
     }

@@ -20,7 +20,7 @@ pub(super) async fn watch(inner: Weak<Inner>) {
         let has_much = store.freed_bytes() >= BYTES_MIN || store.expires_unseen();
         if has_much && let Err(error) = store.tell_files().await {
             // The next round tries again, unless the shard is out of service.
-            tracing::debug!(%error, "what is gone stays in the files of a shard");
+            tracing::debug!(%error, "deleted rows stay in the files of a shard");
         }
     }
 }

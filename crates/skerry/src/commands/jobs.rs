@@ -117,7 +117,7 @@ async fn enqueue(context: &mut Context<'_>, jobs: &mut Jobs, args: EnqueueArgs) 
 }
 
 fn no_answer() -> Error {
-    Error::new(ErrorKind::Internal, "the node did not say what became of it")
+    Error::new(ErrorKind::Internal, "the node gave no answer for it")
 }
 
 fn payload(args: &EnqueueArgs) -> Result<Vec<u8>> {
@@ -197,7 +197,7 @@ async fn result(context: &mut Context<'_>, jobs: &mut Jobs, job: JobArg) -> Resu
     if found.state() != v1::JobState::Succeeded {
         let state = state_word(found.state());
         let message = format!(
-            "job {} has no result: it is {state}; `skerry jobs show` has what was tried",
+            "job {} has no result: it is {state}; `skerry jobs show` lists its attempts",
             job.id
         );
         return Err(Error::new(ErrorKind::InUse, message));

@@ -181,7 +181,7 @@ pub(super) fn outcome(from: v1::Outcome) -> (bytes::Bytes, Broken<(Ticket, Outco
         Some(End::Failed(error)) => Ok(Outcome::Failed(job_error(error))),
         Some(End::Cancelled(_)) => Ok(Outcome::Cancelled),
         Some(End::Returned(_)) => Ok(Outcome::Returned),
-        None => Err(skerry_jobs::Error::invalid("an outcome does not say how the attempt ended")),
+        None => Err(skerry_jobs::Error::invalid("an outcome lacks the end of its attempt")),
     };
     let both = Ticket::decode(&from.lease).and_then(|ticket| Ok((ticket, outcome?)));
     (from.lease, both)

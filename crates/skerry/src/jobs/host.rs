@@ -195,7 +195,7 @@ fn check_idle(active: usize) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "this node has {active} jobs of its own that have not come to their end (`skerry jobs list`): take over on a node \
+        "this node has {active} jobs of its own that have not ended (`skerry jobs list`): take over on a node \
          that has none, such as a second one with a data directory of its own"
     );
     Err(Error::new(ErrorKind::InUse, message))
@@ -322,10 +322,10 @@ impl Keeper {
         match tokio::time::timeout(CLOSE_TIME_MAX, open.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the jobs' database was not closed; the next start sees to it");
+                tracing::warn!(%error, "the jobs' database was not closed; the next start mends it");
             }
             Err(_) => {
-                tracing::warn!("the jobs' database does not end in time; the next start sees to it")
+                tracing::warn!("the jobs' database did not close in time; the next start mends it")
             }
         }
     }

@@ -77,7 +77,7 @@ pub(crate) struct Opened {
 
 fn elsewhere() -> Error {
     invalid(
-        "the settings say where this node's jobs are ([database]): whoever is started with the same place has them",
+        "the settings say where this node's jobs are ([database]): a node that is started with this place has them",
     )
 }
 
@@ -344,9 +344,9 @@ async fn clear_litter(dir: PathBuf) {
     let clear = move || litter::remove_all_staged(&dir, now.saturating_sub(LITTER_AGE));
     match tokio::task::spawn_blocking(clear).await {
         Ok(Ok(0)) => {}
-        Ok(Ok(files)) => tracing::info!(files, "cleared what crashes left of the jobs' files"),
-        Ok(Err(error)) => tracing::warn!(%error, "what crashes left of the jobs' files stays"),
-        Err(error) => tracing::warn!(%error, "what crashes left of the jobs' files stays"),
+        Ok(Ok(files)) => tracing::info!(files, "deleted unfinished files of the jobs' database"),
+        Ok(Err(error)) => tracing::warn!(%error, "unfinished files of the jobs' database stay"),
+        Err(error) => tracing::warn!(%error, "unfinished files of the jobs' database stay"),
     }
 }
 
@@ -388,7 +388,7 @@ fn open_dir(dir: &Path) -> Result<DatabaseLog> {
     std::fs::create_dir_all(dir).map_err(|error| unusable(&error))?;
     let lock = File::create(dir.join("lock")).map_err(|error| unusable(&error))?;
     if lock.try_lock().is_err() {
-        let message = format!("the jobs' log in {} is in use: stop who uses it", dir.display());
+        let message = format!("the jobs' log in {} is in use: stop its process", dir.display());
         return Err(Error::new(ErrorKind::InUse, message));
     }
     let limits =

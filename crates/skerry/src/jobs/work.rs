@@ -180,7 +180,7 @@ async fn converse(
 impl Conversation {
     fn begin(broker: Broker, first: &mut v1::WorkRequest) -> Result<Self, Status> {
         let begin = first.begin.take().ok_or_else(|| {
-            invalid("a worker's first message says what work it wants and its name: `begin`")
+            invalid("a worker's first message must have `begin`: its task group and its name")
         })?;
         let group = convert::group(&begin.group).map_err(convert::error)?;
         let worker = convert::worker(&begin.worker).map_err(convert::error)?;
@@ -201,7 +201,7 @@ impl Conversation {
     /// Takes a worker's message.
     fn take(&mut self, request: v1::WorkRequest) -> Result<(), Status> {
         if request.begin.is_some() {
-            return Err(invalid("a worker says `begin` once").into());
+            return Err(invalid("a worker sends `begin` once").into());
         }
         check_items("leases", request.beats.len())?;
         check_items("outcomes", request.outcomes.len())?;

@@ -208,7 +208,7 @@ impl Schedules {
 
 fn set_by_another(volume: VolumeId) -> Error {
     let message = format!(
-        "somebody else gave volume {volume} a schedule at this moment: look at it, and try again"
+        "another client gave volume {volume} a schedule at this moment: look at it, and try again"
     );
     Error::new(ErrorKind::InUse, message)
 }

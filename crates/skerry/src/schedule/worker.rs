@@ -64,7 +64,7 @@ impl SnapshotWorker {
         });
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = working.await {
-                tracing::error!(%error, "no scheduled snapshot is taken any more");
+                tracing::error!(%error, "scheduled snapshots have stopped");
             }
         }));
         Self { stop, task, _hasten: hasten }

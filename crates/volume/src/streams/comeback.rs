@@ -127,7 +127,7 @@ pub(crate) async fn bring_back_now_and_then<P: Payload>(node: Weak<Node<P>>) {
         let tried: std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> =
             Box::pin(node.try_comebacks());
         if let Err(error) = tried.await {
-            tracing::warn!(%error, "what waits for volumes can't be looked at now");
+            tracing::warn!(%error, "parked tails can't be read now");
         }
     }
 }

@@ -67,7 +67,7 @@ impl<P: Payload> Node<P> {
         if state != VolumeState::Ready {
             return Err(Error::new(
                 ErrorKind::Unavailable,
-                format!("somebody else was creating {name}; try again"),
+                format!("another client was creating {name}; try again"),
             ));
         }
         Ok(())

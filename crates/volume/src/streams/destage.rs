@@ -391,7 +391,7 @@ impl<P: Payload> Stream<P> {
                     // has them.
                     Ok(Found::Segment(head)) if head.hash == built.hash => {
                         let detail = format!(
-                            "{name} is not what was put there; remove it and start the node again"
+                            "{name} differs from this node's segment; remove it and start the node again"
                         );
                         return Err(Error::new(ErrorKind::Corrupt, detail));
                     }

@@ -259,7 +259,7 @@ impl<P: Payload> Stream<P> {
         let _leaving = Leaving::begin(&self.ctx.leaving);
         while let Err(error) = self.park_rest(fate).await {
             let line = format!(
-                "volume {} is out of service, and what had not been destaged stays in the log: {error}",
+                "volume {} is out of service, and its undestaged tail stays in the log: {error}",
                 self.desc.id
             );
             self.ctx.note(self.desc.id, line);
@@ -295,7 +295,8 @@ impl<P: Payload> Stream<P> {
         let error = Error::new(
             ErrorKind::Fenced,
             format!(
-                "volume {} was taken over by {by}; what this node had not destaged is never merged (`skerry status` says where it is, if it was on a disk)",
+                "volume {} was taken over by {by}; this node's undestaged tail is \
+                 never merged (`skerry status` shows its place, if it was on a disk)",
                 self.name()
             ),
         );

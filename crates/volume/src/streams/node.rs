@@ -315,7 +315,7 @@ impl<P: Payload> Node<P> {
         }));
         if tokio::time::timeout_at(deadline, ended).await.is_err() {
             tracing::warn!(
-                "what volumes that are out of service had not destaged stays in the log"
+                "the undestaged tail of a volume that is out of service stays in the log"
             );
         }
     }

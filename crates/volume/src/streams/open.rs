@@ -132,7 +132,7 @@ fn refuse_mixed(desc: &VolumeDesc, tail: &Tail, verdict: &Verdict) -> Result<()>
         return Ok(());
     }
     let detail = format!(
-        "volume {} has {} log records that must not be merged and can't be set aside ({}): see to that, and attach it \
+        "volume {} has {} log records that must not be merged and can't be parked ({}): see to that, and attach it \
          again",
         desc.name,
         verdict.parked.len(),

@@ -105,7 +105,7 @@ impl ParkedName {
 fn line(parking: &dyn Parking, name: &str) -> String {
     let place = parking.place(name);
     let Ok(n) = name.parse::<ParkedName>() else {
-        return format!("a tail is in {place}; remove it when nobody needs it any more");
+        return format!("a tail is in {place}; remove it when it is no longer needed");
     };
     let what = format!(
         "volume {}: records {} to {} of stream {} are in {place}",
@@ -116,7 +116,7 @@ fn line(parking: &dyn Parking, name: &str) -> String {
     );
     match n.fate {
         Fate::Fenced => {
-            format!("{what}: fenced, never merged; remove it when nobody needs them any more")
+            format!("{what}: fenced, never merged; remove it when they are no longer needed")
         }
         Fate::Stuck => format!(
             "{what}, and are not in the bucket; they are merged when the volume can be opened again: \

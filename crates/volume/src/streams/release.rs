@@ -90,7 +90,7 @@ pub(crate) struct GivenUp<'a, P: Payload>(pub(crate) &'a Stream<P>);
 impl<P: Payload> Drop for GivenUp<'_, P> {
     fn drop(&mut self) {
         let name = self.0.name();
-        let text = format!("volume {name} was being given up; attach again to see whose it is");
+        let text = format!("volume {name} was being released; attach again to find its owner");
         self.0.retire(Error::new(ErrorKind::Detached, text));
     }
 }

@@ -75,8 +75,7 @@ impl Context {
     /// The tails that wait for the volume, or for any volume.
     pub(crate) fn stuck_tails(&self, volume: Option<VolumeId>) -> Result<Vec<ParkedName>> {
         let Some(parking) = &self.parking else { return Ok(Vec::new()) };
-        let names =
-            parking.list().map_err(|e| failed("tails that were set aside can't be listed", &e))?;
+        let names = parking.list().map_err(|e| failed("parked tails can't be listed", &e))?;
         let parsed = names.iter().filter_map(|name| name.parse().ok());
         let stuck = parsed.filter(|name: &ParkedName| name.fate == Fate::Stuck);
         Ok(stuck.filter(|name| volume.is_none_or(|id| name.volume == id)).collect())
@@ -202,7 +201,7 @@ impl<P: Payload> Node<P> {
         let copy = Copy { log: &self.ctx.log, group: self.fresh_group(), is_kept: false };
         let back = self.ctx.copy_back(copy.group, waiting).await?;
         copy.keep();
-        tracing::info!(volume = %id, records = back.records.len(), "the records that were set aside are in the log again");
+        tracing::info!(volume = %id, records = back.records.len(), "parked records are in the log again");
         self.tails.lock().by_volume.insert(id, Arc::new(back));
         self.ctx.forget_stuck(&names)
     }

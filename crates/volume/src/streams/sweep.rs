@@ -48,7 +48,7 @@ impl<P: Payload> Node<P> {
         let now = Duration::from_millis(self.ctx.clock().wall_ms());
         let removed = dir.remove_staged(now.saturating_sub(self.ctx.settings.litter_age)).await?;
         if removed > 0 {
-            tracing::info!(files = removed, "cleared what crashes left in the bucket");
+            tracing::info!(files = removed, "deleted objects that crashes left in the bucket");
         }
         Ok(())
     }
