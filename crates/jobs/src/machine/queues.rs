@@ -102,7 +102,7 @@ pub(super) struct Queues {
     stale_timers: Vec<(u64, LimitNo)>,
     /// Rates from which tokens were taken since the last call of `take_rates`.
     pub(super) drained: BTreeSet<LimitNo>,
-    /// Rates that need not be remembered any more, with their tenants.
+    /// Rates that need no longer be kept, with their tenants.
     pub(super) full: Vec<(u32, LimitKey)>,
     /// Tenants of new limits, and of limits that are gone.
     pub(super) new_limits_of: Vec<u32>,
@@ -219,7 +219,7 @@ impl Queues {
         }
     }
 
-    /// Notes that a limit's bucket need not be remembered any more.
+    /// Notes that a limit's bucket need no longer be kept.
     fn forget_bucket(&mut self, no: LimitNo) {
         let limit = &mut self.limits[no];
         self.full.extend(limit.drained_under.take().map(|_| limit.key.clone()));

@@ -4,7 +4,7 @@
 //! limit's task group. Its worker reports a number, and the job runs again a while later, as long
 //! as a job is under the limit. The refresher is a job like any other: if its worker dies, another
 //! gets it, and the last number holds until then. But it never fails for good, and the broker
-//! replaces one that is cancelled. Otherwise no worker would be asked any more.
+//! replaces one that is cancelled. Otherwise no worker would be asked again.
 
 use super::edit::Edit;
 use super::state::State;

@@ -341,7 +341,7 @@ async fn moves_from(opener: &Opener, shard: u32, path: &str, told: &mut watch::R
 /// Waits for an order.
 async fn hears(told: &mut watch::Receiver<Told>) {
     if told.changed().await.is_err() {
-        // No order can come any more.
+        // No further order can come.
         std::future::pending().await
     }
 }

@@ -168,7 +168,7 @@ async fn converse(
                 more = request?;
                 is_open = more.is_some();
                 if !is_open {
-                    // Jobs on their way have no worker any more; outcomes are still answered.
+                    // Jobs on their way no longer have a worker; outcomes are still answered.
                     here.work.stop();
                 }
             }

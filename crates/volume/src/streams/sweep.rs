@@ -83,7 +83,7 @@ impl<P: Payload> Node<P> {
         let owned = Owned { volume: id, writing: None, head: None };
         let free = collector.free(&owned, &lives, &candidates).await?;
         collector.delete(free.as_deref().unwrap_or_default()).await?;
-        // Its own parents need not hold anything for it any more.
+        // Its own parents need no longer hold anything for it.
         family::release(&self.ctx.bucket, &self.ctx.catalog, id).await?;
         Ok(free.map(|free| free.len()))
     }
