@@ -94,8 +94,8 @@ impl Span {
         nodes: (u64::MAX, u64::MAX),
     };
 
-    /// The span of a snapshot's ref. One that does not say which nodes there were may list any of the root's epoch,
-    /// one that was written anew later any at all.
+    /// Gives the span of a snapshot's ref. A ref without its next node number may list any of the
+    /// root's epoch. A ref that was rewritten later may list any segment of map nodes.
     pub fn of_snapshot(found: &Ref) -> Self {
         let Base { at, end, .. } = &found.base;
         let is_first = found.snapshot.as_ref().is_none_or(|info| info.number == PUBLISHED);

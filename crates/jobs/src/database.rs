@@ -34,11 +34,11 @@ pub struct DatabaseParts {
     pub path: String,
     /// The hashes of its tenants.
     pub hashes: HashRange,
-    /// Where its log is.
+    /// Place of its log.
     pub log: DatabaseLog,
     /// What a log has that does not go with the database is given up.
     pub give_up_log: bool,
-    /// What SlateDB is told.
+    /// SlateDB's settings.
     pub settings: Settings,
     /// Reads the time.
     pub clock: Arc<dyn Clock>,
@@ -86,7 +86,8 @@ pub struct Database {
     pub opening: Opening,
 }
 
-/// Memory for the files of one database, bytes: the filters of some ten million jobs, and the blocks that are read next.
+/// Bytes of memory for the files of one database: the filters of some ten million jobs, and the
+/// blocks that are read next.
 const CACHE_BYTES: u64 = 64 << 20;
 /// Interval at which batches are let go that a local log no longer needs.
 const LOCAL_GC_INTERVAL: Duration = Duration::from_secs(2);
@@ -255,7 +256,7 @@ fn is_not_found(error: &slatedb::Error) -> bool {
     false
 }
 
-/// Refuses a database whose rows are not where this Skerry looks for them.
+/// Refuses a database whose rows are not where this version looks for them.
 fn check_layout(manifest: &VersionedManifest, path: &str) -> Result<()> {
     let layout = manifest.segment_extractor_name();
     if layout == Some(ByLetter.name()) {

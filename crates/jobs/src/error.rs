@@ -56,7 +56,7 @@ impl Error {
         Self { kind: ErrorKind::Unavailable, ..self }
     }
 
-    /// A field of a request is out of range.
+    /// Makes the error for a field of a request that is out of range.
     pub fn invalid(message: impl fmt::Display) -> Self {
         Self::new(ErrorKind::Invalid, message.to_string())
     }

@@ -222,7 +222,7 @@ impl LocalWal {
         beside.note.write(&LogNote { log: self.id(), before, last, place })
     }
 
-    /// Tells this log from others.
+    /// Id that tells this log from others.
     pub fn id(&self) -> [u8; 16] {
         self.shared.log.id().as_u128().to_le_bytes()
     }
@@ -305,7 +305,7 @@ async fn watch_quiet(shared: Weak<Shared>) {
 /// So many bytes of batches are read at once to be replayed, but for the last.
 const READ_BYTES: usize = 4 << 20;
 
-/// What is replayed.
+/// The batches to replay.
 struct Replay {
     log: Log,
     /// What is not read yet.

@@ -135,7 +135,7 @@ impl Context {
         Self { node, host, note: layout.last_start(), own, shared_logs }
     }
 
-    /// What is claimed next, from the note and the bucket.
+    /// Decides the next claim from the note and the bucket.
     async fn next(&self, bucket: &Bucket, here: &Place) -> Result<NotedStart> {
         let fresh = ClaimId::random(&**bucket.entropy());
         let Some(noted) = self.noted(bucket)? else {

@@ -64,7 +64,7 @@ impl Fake {
         self.0.lock().keeps_snapshots = true;
     }
 
-    /// Lets reads fail from an offset on.
+    /// Makes reads fail from an offset on.
     pub(crate) fn fail_reads_from(&self, offset: u64) {
         self.0.lock().unreadable_from = Some(offset);
     }

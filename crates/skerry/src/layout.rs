@@ -53,7 +53,7 @@ impl Layout {
         self.log(settings).join("lock")
     }
 
-    /// What this node had not destaged of volumes that others took over.
+    /// The parked tails of volumes that other nodes took over.
     pub(crate) fn parked(&self) -> PathBuf {
         self.data.join("parked")
     }

@@ -65,7 +65,7 @@ impl Listener {
         }
     }
 
-    /// Where it is reached from this host.
+    /// Its address on this host.
     pub(crate) fn address(&self) -> Address {
         match self {
             Self::Unix(_, file) => Address::Unix(file.path.clone()),

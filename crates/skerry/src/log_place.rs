@@ -128,7 +128,7 @@ fn log_in(dir: &Path) -> Option<String> {
     Log::peek(&FileDisk::new(dir)).ok().flatten().map(|id| id.to_string())
 }
 
-/// The disk on which a path is, or would be made.
+/// The disk of a path, or of the place where it would be made.
 fn disk_of(path: &Path) -> Result<u64> {
     for at in path.ancestors() {
         match fs::metadata(at) {

@@ -48,7 +48,7 @@ const LOG_CAP_BYTES_MIN: u64 = 128 << 20;
 /// Unit of the room that a file takes, as `stat` tells it.
 const STAT_BLOCK_BYTES: u64 = 512;
 
-/// What was started.
+/// The started parts.
 pub(crate) struct Started {
     /// Serves the volumes.
     pub(crate) engine: Arc<dyn Engine>,
@@ -117,7 +117,8 @@ fn engine_settings(settings: &Settings) -> EngineSettings {
     }
 }
 
-/// Claims a start of the node, unless its bucket is its own: in its data directory, or in its memory.
+/// Claims a start of the node, unless its bucket is its own: in its data directory, or in its
+/// memory.
 async fn claim_start(
     settings: &Settings,
     layout: &Layout,
@@ -266,7 +267,7 @@ fn held_bytes(dir: &Path) -> Result<u64> {
     held.map_err(|error| failed("can't be measured", dir, &error))
 }
 
-/// Randomness and time, as a log wants them.
+/// Randomness and time for a log.
 pub(crate) fn log_env() -> skerry_log::Env {
     let random = || {
         let mut bytes = [0; 8];

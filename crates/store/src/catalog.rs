@@ -449,7 +449,7 @@ pub async fn delete_heads(
     failed.map_or(Ok(()), Err)
 }
 
-/// The places of a volume's head refs, newest last.
+/// Lists a volume's head refs in their order, newest last.
 pub async fn list_heads(
     bucket: &Bucket,
     volume: VolumeId,

@@ -53,7 +53,7 @@ const DELETES_IN_FLIGHT: usize = 16;
 /// single segments.
 const DELETES_FAILED_MAX: usize = 4;
 
-/// What an owner knows of its volume besides what a short pass lists.
+/// An owner's knowledge of its volume, beyond the listings of a short pass.
 #[derive(Debug, Clone)]
 pub struct Near {
     /// The root of the last head that it wrote, and that root's position.

@@ -1,9 +1,9 @@
 //! The uplink to the store, shared by all large objects of a node: the number sent at once, and the
 //! time for each.
 //!
-//! An object that is cut off is sent again from its first byte. When so many share the line that none is through in
-//! time, none ever is: so a timeout lowers how many are sent at once, and gives a single one more time. Objects that
-//! are through in half their time raise it again.
+//! An object that is cut off is sent again from its first byte. If so many share the uplink that
+//! none finishes in time, none ever does. So a timeout lowers the number sent at once, and gives a
+//! single object more time. Objects that finish in half their time raise the number again.
 //!
 //! One that takes longer than a call should is slow with its line, or hangs by itself. So it lets
 //! the next one try, once and for the time of a call: on a line that is well that one is through,
@@ -32,7 +32,7 @@ struct State {
     /// Of those that run, the ones with more time than a call that have let none try yet: when they
     /// began.
     long: Vec<Instant>,
-    /// Those who wait for a turn, in the order of asking.
+    /// Callers that wait for a turn, in the order of asking.
     waiting: VecDeque<u64>,
     /// The number of the next caller.
     next: u64,
@@ -186,7 +186,7 @@ impl State {
         self.long.iter().min().map(|began| *began + CALL_TIMEOUT)
     }
 
-    /// One was cut off that had begun after so many changes.
+    /// Takes in a timeout of a send that began after this many changes.
     fn narrow(&mut self, changes: u64) {
         if changes != self.changes {
             return;

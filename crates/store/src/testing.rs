@@ -68,7 +68,7 @@ pub(crate) trait Hook: Send + Sync + 'static {
     async fn deleting(&self, _at: &Path) -> Result<()> {
         Ok(())
     }
-    /// After an object was read.
+    /// Runs after an object was read.
     async fn got(&self, _inner: &InMemory, _at: &Path, bytes: Bytes) -> Bytes {
         bytes
     }

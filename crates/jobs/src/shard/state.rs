@@ -115,7 +115,7 @@ pub(super) struct State {
     pub(super) totals: Totals,
     /// When the shard's timers wake by themselves, milliseconds since 1970; never if there are none.
     wake_ms: Option<u64>,
-    /// Why the shard is out of service.
+    /// The reason why the shard is out of service.
     pub(super) failure: Option<Error>,
 }
 

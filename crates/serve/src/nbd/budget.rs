@@ -148,7 +148,7 @@ impl Share {
         self.budget.used_bytes() < self.budget.max / 2
     }
 
-    /// Whether all connections together hold as much as they may.
+    /// True if all connections together hold as much as they may.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.budget.used_bytes() >= self.budget.max
     }

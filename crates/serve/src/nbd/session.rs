@@ -192,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.share.set(self.held_bytes() + self.output.pool.extra_bytes());
     }
 
-    /// Whether another request may be taken.
+    /// True if another request may be taken.
     fn may_take(&self) -> bool {
         let held = self.held_bytes();
         let alone = held == 0 && self.slow.is_empty();

@@ -1,4 +1,4 @@
-//! An import, as the node sees it: pieces in order, written as they come, flushed at the end.
+//! The node's side of an import: pieces in order, written as they come, flushed at the end.
 //!
 //! A volume that is made for it has another name until it is whole, so that half an image is never taken for one.
 

@@ -220,7 +220,7 @@ impl Past {
     }
 }
 
-/// What keeps one shard open.
+/// Keeps one shard open.
 struct Keeper {
     number: u32,
     opener: Arc<Opener>,

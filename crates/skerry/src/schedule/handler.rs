@@ -116,7 +116,7 @@ fn undeleted(volume: &Name, taken: &Name, old: &Name, error: &skerry_volume::Err
     Failure::retry(code(error.kind()), text)
 }
 
-/// Somebody wants this attempt stopped: its schedule has ended, or its lease is lost and the next attempt goes on.
+/// Ends this attempt: its schedule has ended, or its lease is lost and the next attempt goes on.
 async fn stopped(jobs: &Jobs, task: &Task, next: &Schedule) -> Result<String, Failure> {
     if is_called_off(jobs, &task.id).await? {
         end(jobs, next).await?;

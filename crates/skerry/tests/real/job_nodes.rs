@@ -60,7 +60,7 @@ fn a_lost_nodes_jobs_are_taken_over_and_back() -> Outcome {
     assert_ne!(nobody.code(), 0);
     let said = node.process().stderr_tail();
     assert!(said.contains("other nodes have some in this bucket"), "the start warns: {said}");
-    // What this node has of its own would be given up.
+    // This node's own jobs would be given up.
     node.cli(&["jobs", "enqueue", "--id", "own"])?;
     let refused = node.settings().cli(&["jobs", "take-over", &lost_id])?.ok();
     let refused = refused.expect_err("this node has jobs").to_string();

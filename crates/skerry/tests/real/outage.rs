@@ -218,7 +218,7 @@ fn an_outage_is_a_few_lines() -> Outcome {
     Ok(())
 }
 
-/// A wrong address, key or name is told at once.
+/// A wrong address, key or name is reported at once.
 #[test]
 fn a_bucket_that_fails_when_it_is_first_used_is_an_error() -> Outcome {
     for (status, code) in [(503, "SlowDown"), (403, "AccessDenied"), (404, "NoSuchBucket")] {

@@ -103,7 +103,7 @@ impl Node {
             if let (None, Some(reading)) = (&pinned, shared) {
                 return Ok(self.attach_reading(reading, target));
             }
-            // From here on the pin holds what was read, if that still counts.
+            // From here on the pin holds the state, if that still counts.
             if !self.ctx.catalog.is_newest(id, info).await? {
                 continue;
             }

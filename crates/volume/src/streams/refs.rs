@@ -124,7 +124,7 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    /// Creates an object that only this node would create; "exists" is then an earlier attempt's doing.
+    /// Creates an object that only this node would create; "exists" means an earlier attempt.
     pub(crate) async fn create_persistently(&self, name: &str, bytes: bytes::Bytes) -> Result<()> {
         let mut waiting = self.ctx.work_waits();
         loop {

@@ -90,7 +90,7 @@ pub struct Stream<P: Payload> {
     /// When it was told that a collection stopped, and that an old head can't be deleted.
     pub(crate) told_of_collection: Told,
     pub(crate) told_of_heads: Told,
-    /// Held by operations that change what the volume is.
+    /// Held by operations that replace the volume's state or name.
     pub(crate) admin: Arc<tokio::sync::Mutex<()>>,
     pub(crate) fence: Fence,
     /// The number and the head's hash that the next segment follows.

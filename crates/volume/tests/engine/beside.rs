@@ -482,8 +482,8 @@ fn client_of(device: &Arc<Device>) -> tokio::task::JoinHandle<()> {
     })
 }
 
-/// How long 1 MiB of a volume takes to be destaged, on the simulated clock, where building a segment takes a
-/// hundredth of a millisecond; with a caller that waits for it, if it is `wanted`.
+/// Time to destage 1 MiB of a volume, on the simulated clock, where a segment takes a hundredth of
+/// a millisecond to build. With `wanted`, a caller waits for it.
 async fn destaging(clients: bool, wanted: bool) -> Duration {
     let mut world = World::new(8);
     world.log.cap_bytes = 64 << 20;
@@ -608,7 +608,8 @@ async fn a_sweep_leaves_active_clients_the_processor() {
     assert!(beside > alone + Duration::from_millis(5), "{beside:?} beside, {alone:?} alone");
 }
 
-/// The deletes of a collection run several at once, and one that hangs keeps neither a snapshot nor a checkpoint waiting.
+/// The deletes of a collection run concurrently. One that hangs keeps neither a snapshot nor a
+/// checkpoint waiting.
 #[tokio::test(start_paused = true)]
 async fn a_delete_that_hangs_holds_nothing_up() {
     const SEGMENTS: u64 = 15;

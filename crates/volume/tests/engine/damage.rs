@@ -183,7 +183,7 @@ async fn damaged_pins_and_holders_go_with_time() {
     assert_eq!((found.orphans, found.problems), (0, vec![]));
 }
 
-/// A name whose object is damaged is listed as that, and hides no other.
+/// A name whose object is damaged is listed as damaged, and hides no other.
 #[tokio::test(start_paused = true)]
 async fn a_damaged_name_hides_no_other() {
     let world = two(2).await;

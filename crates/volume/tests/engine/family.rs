@@ -201,7 +201,8 @@ async fn a_snapshot_is_what_its_highest_number_says() {
     is_clean(&run, "after it").await;
 }
 
-/// A clone whose descriptor could not be written left its holder, which held everything below its snapshot.
+/// Once, a clone whose descriptor could not be written left its holder, which held everything below
+/// its snapshot.
 #[tokio::test(start_paused = true)]
 async fn a_clone_that_fails_hangs_on_nothing() {
     let world = World::new(5);

@@ -846,7 +846,7 @@ async fn one_old_head_that_stays_keeps_no_other() {
     assert_eq!(heads(&world).await.len(), 0);
 }
 
-/// A forced rollback that comes to nothing cuts no client off.
+/// A forced rollback that fails cuts no client off.
 #[tokio::test(start_paused = true)]
 async fn a_rollback_that_fails_leaves_clients_alone() {
     let world = World::new(32);

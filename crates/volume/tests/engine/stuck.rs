@@ -234,7 +234,7 @@ async fn a_stop_waits_once_for_all_that_hangs() {
     assert!(took >= drain && took < drain * 5 / 4, "{took:?}");
 }
 
-/// What a volume failed of is mended, and nobody tells the node.
+/// The cause of a volume's failure is mended, and no operator tells the node.
 #[tokio::test(start_paused = true)]
 async fn a_volume_that_failed_comes_back_by_itself() {
     let mut case = Case::new(24).await;

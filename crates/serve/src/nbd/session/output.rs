@@ -50,7 +50,7 @@ impl Pool {
         self.kept_bytes.saturating_sub(KEPT_IDLE_BYTES_MAX)
     }
 
-    /// A buffer of `len` bytes or more, of any content.
+    /// Gives a buffer of `len` bytes or more, of any content.
     pub(super) fn take(&mut self, len: usize) -> Vec<u8> {
         let fits = |buf: &Vec<u8>| buf.len() >= len && buf.len() <= len.max(PACK_BYTES) * 2;
         if let Some(at) = self.kept.iter().rposition(fits) {
