@@ -87,7 +87,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// All of a volume's history, and what is yet to come: of what can't be told.
+    /// All of a volume's history, past and to come: the span of an object that can't be read.
     pub const ALL: Self = Self {
         from: (0, Number::ZERO),
         to: (u64::MAX, Number(u64::MAX)),

@@ -589,7 +589,7 @@ mod tests {
         assert_eq!(MapNode::parse(inner).expect("a node").children().collect::<Vec<_>>(), children);
     }
 
-    /// A leaf that asks another bucket for a block is not for a reader that knows none.
+    /// A reader that knows no other buckets refuses a leaf with a block in another bucket.
     #[test]
     fn entries_that_are_elsewhere_are_newer() {
         let there = BlockEntry { source: 1, ..entry(2) };

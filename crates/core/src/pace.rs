@@ -1,6 +1,6 @@
-//! How fast destage goes: while clients are active it takes what they leave, until something needs
-//! it done. Checkpoints and collections go by the same decision, between the nodes that they write
-//! and read.
+//! Pace of destage: while clients are active it takes the processor time that they leave, until
+//! something needs it done. Checkpoints and collections rest by the same decision, between the
+//! nodes that they write and read.
 //!
 //! Destage rests after each step in proportion to the step's computing time. So its share of a
 //! processor does not depend on the machine's speed. The fuller the log and the index, the shorter
@@ -19,17 +19,17 @@ pub const REST_MAX: Duration = Duration::from_secs(2);
 /// Rate below which clients leave a processor almost idle, requests a second.
 pub const BUSY_PER_SECOND: u64 = 200;
 
-/// What background work is needed for.
+/// State on which the length of a rest depends.
 #[derive(Debug, Clone, Copy)]
 pub struct Need {
-    /// A caller waits for what is done next.
+    /// A caller waits for the next step.
     pub is_wanted: bool,
     /// Clients send [`BUSY_PER_SECOND`] requests or more.
     pub clients_active: bool,
     /// Used share of the log or of the volume's index, whichever is higher, percent.
     pub filled_percent: u64,
-    /// How long the oldest record has waited; or how long a checkpoint or a collection has been
-    /// under way.
+    /// Time for which the oldest record has waited. For a checkpoint or a collection, the time
+    /// since it began.
     pub age: Duration,
     /// The longest time that it should wait.
     pub age_max: Duration,

@@ -36,7 +36,7 @@ pub struct DatabaseParts {
     pub hashes: HashRange,
     /// Place of its log.
     pub log: DatabaseLog,
-    /// What a log has that does not go with the database is given up.
+    /// True to give up the contents of a log that does not go with the database.
     pub give_up_log: bool,
     /// SlateDB's settings.
     pub settings: Settings,
@@ -61,14 +61,14 @@ pub struct DatabaseParts {
 pub enum DatabaseLog {
     /// In the same store.
     Same,
-    /// In another store, and the hash of its URL.
+    /// In another store, with the hash of its URL.
     Store(Arc<dyn ObjectStore>, [u8; 16]),
     /// On a local disk.
     Local(LocalWal),
 }
 
 impl DatabaseLog {
-    /// Tells the log from others.
+    /// The log's name in the descriptor.
     pub fn name(&self) -> LogName {
         match self {
             Self::Same => LogName::Own,
@@ -78,11 +78,11 @@ impl DatabaseLog {
     }
 }
 
-/// A database that is open.
+/// An open database.
 pub struct Database {
     /// The database.
     pub db: Db,
-    /// What it was opened as.
+    /// The opening as the descriptor will have it.
     pub opening: Opening,
 }
 
@@ -121,11 +121,12 @@ pub fn local_settings() -> Settings {
     settings
 }
 
-/// Opens a database, or makes it. Whoever had it open is fenced; but nothing is changed if it is another shard's, or its log
-/// does not belong to it.
+/// Opens a database, or makes it. Fences the process that had it open. Changes nothing if the
+/// database is another shard's, or if its log does not belong to it.
 ///
 /// # Errors
-/// `Unavailable` if the store does not answer, `Corrupt` for what can't be read, `Conflict` for what does not belong together.
+/// `Unavailable` if the store does not answer, `Corrupt` for unreadable data, `Conflict` if
+/// database and log do not belong together.
 pub async fn open(parts: DatabaseParts) -> Result<Database> {
     let mut seed = [0; 8];
     parts.entropy.fill(&mut seed);
@@ -233,7 +234,7 @@ pub fn failed(error: slatedb::Error) -> Error {
     let text = error.to_string();
     let kind = match error.kind() {
         slatedb::ErrorKind::Data if text.contains(CREATED_BEFORE) => ErrorKind::Unavailable,
-        // A store whose bucket is away for a while says of everything that it is not there.
+        // A store whose bucket is away for a while says of every object that it is missing.
         slatedb::ErrorKind::Data if is_not_found(&error) => ErrorKind::Unavailable,
         slatedb::ErrorKind::Data => ErrorKind::Corrupt,
         slatedb::ErrorKind::Invalid | slatedb::ErrorKind::Internal => ErrorKind::Internal,
@@ -288,7 +289,7 @@ async fn latest_ms(
     Ok(begun_ms.max(newest))
 }
 
-/// The descriptor that the database's files have. Nothing is fenced, and nothing is written.
+/// Reads the descriptor from the database's files. Fences no process, and writes nothing.
 async fn read_descriptor(parts: &DatabaseParts, seed: [u8; 8]) -> Result<Option<Descriptor>> {
     let options = DbReaderOptions {
         skip_wal_replay: true,
@@ -305,7 +306,7 @@ async fn read_descriptor(parts: &DatabaseParts, seed: [u8; 8]) -> Result<Option<
     row?.map(|bytes| Descriptor::decode(&bytes)).transpose()
 }
 
-/// What the log has that the database's files lack, and the time of the newest row of that.
+/// Finds the rows of the log that the database's files lack, and the time of the newest.
 async fn find_log(parts: &DatabaseParts, applied: u64) -> Result<(FoundLog, u64)> {
     if let DatabaseLog::Local(wal) = &parts.log {
         return Ok((wal.found(applied)?, wal.newest_ms()));
@@ -321,7 +322,7 @@ async fn find_log(parts: &DatabaseParts, applied: u64) -> Result<(FoundLog, u64)
     let Some(store) = log_store(parts) else { return Ok((log, 0)) };
     let reader = WalReader::new(parts.path.clone(), store.clone());
     let mut newest_ms = 0;
-    // From the last on: those who opened the database since have left files with none.
+    // From the last file on: later openings left files without any rows.
     for file in reader.list(applied + 1..).await.map_err(failed)?.iter().rev() {
         let (mut rows, mut newest) = (file.iterator().await.map_err(failed)?, None);
         while let Some(row) = rows.next().await.map_err(failed)? {
@@ -336,7 +337,7 @@ async fn find_log(parts: &DatabaseParts, applied: u64) -> Result<(FoundLog, u64)
     Ok((log, newest_ms))
 }
 
-/// The store that the log is in, unless it is on a local disk.
+/// Opens the log's store, unless the log is on a local disk.
 fn log_store(parts: &DatabaseParts) -> Option<&Arc<dyn ObjectStore>> {
     match &parts.log {
         DatabaseLog::Same => Some(&parts.store),
@@ -345,7 +346,7 @@ fn log_store(parts: &DatabaseParts) -> Option<&Arc<dyn ObjectStore>> {
     }
 }
 
-/// Deletes what the log has that the database's files lack: it is given up.
+/// Deletes the log's rows that the database's files lack: they are given up.
 async fn delete_log(parts: &DatabaseParts, applied: u64) -> Result<()> {
     let Some(store) = log_store(parts) else { return Ok(()) };
     let reader = WalReader::new(parts.path.clone(), store.clone());

@@ -50,8 +50,8 @@ impl Error {
         self.is_fenced
     }
 
-    /// The same to who waited for the database when it failed: what was asked for may have happened, and is to be asked
-    /// for again. What ails the database is told to who opens it again.
+    /// Makes the error for callers that waited for the database when it failed. Their calls may
+    /// have happened, and they are to ask again. The next opening tells the cause.
     pub(crate) fn passing(self) -> Self {
         Self { kind: ErrorKind::Unavailable, ..self }
     }

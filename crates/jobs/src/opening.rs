@@ -1,19 +1,21 @@
-//! One opening of a shard's database: which log it has, and whether that log belongs to it.
+//! One opening of a shard's database: its log, and the check that the log belongs to it.
 //!
 //! Participants: the *descriptor* in the database's files, which names the shard's log and its last
 //! opening; the *note* in a local log's directory, which names openings too; the node that opens
-//! both. Goal: no shard is opened with a log that lacks what was acknowledged, or that has rows of
-//! another history, and a node that is refused has changed nothing. No goal: to tell a log that was
-//! restored to an earlier state of the same opening, at the same place.
+//! both.
 //!
-//! 1. Read the descriptor, the log and its note. `Found::check` refuses what does not fit.
-//! 2. Write the note: the opening that the descriptor has, and the next one. A crash from here on
-//!    is recognised.
+//! Goal: no shard is opened with a log that lacks acknowledged rows, or that has rows of another
+//! history. A refused node has changed nothing. No goal: to recognise a log that was restored to an
+//! earlier state of the same opening, at the same place.
+//!
+//! 1. Read the descriptor, the log and its note. `Found::check` refuses those that do not fit.
+//! 2. Write the note: the opening that the descriptor has, and the next one. From here on the next
+//!    start recognises a crash.
 //! 3. Open the database, and write the descriptor with the next opening into its files, before
 //!    anything else.
 //!
-//! If step 3 was not reached, the next start uses the same opening again: it may be in the log, and
-//! come into the files by itself.
+//! If step 3 was not reached, the next start uses the same opening's id again. The descriptor may
+//! be in the log by then, and SlateDB may move it into the files at any time.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::HashRange;
@@ -21,24 +23,24 @@ use crate::shard::Descriptor;
 use skerry_core::id::ClaimId;
 use skerry_core::start::Place;
 
-/// The log that may have what the database's files do not.
+/// Name of the log that may have rows that the database's files lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogName {
-    /// An older Skerry's descriptor does not tell it.
+    /// Not known: an older version's descriptor does not have it.
     #[default]
     Unknown,
-    /// There is none: the shard was closed, and its log applied.
+    /// None: the shard was closed, and its log applied.
     Applied,
     /// In the database's own store.
     Own,
-    /// In another store: the hash of its URL.
+    /// In another store, with the hash of its URL.
     Store([u8; 16]),
-    /// On a local disk: the log's id.
+    /// On a local disk, with the log's id.
     Local([u8; 16]),
 }
 
 impl LogName {
-    /// Where the log is, for people.
+    /// The log's place, for people.
     fn place(&self) -> &'static str {
         match self {
             Self::Unknown | Self::Applied | Self::Own => "its own store",
@@ -48,16 +50,16 @@ impl LogName {
     }
 }
 
-/// What a database was opened as; the shard's descriptor says it from then on.
+/// One opening of a database. From then on the shard's descriptor has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening {
     /// The hashes of its tenants.
     pub hashes: HashRange,
     /// Its log.
     pub log: LogName,
-    /// Tells this opening from all others.
+    /// Id of this opening, unlike any other's.
     pub id: ClaimId,
-    /// The opening that the descriptor had before.
+    /// Id of the opening that the descriptor had before.
     pub before: ClaimId,
 }
 
@@ -66,15 +68,15 @@ pub struct Opening {
 pub struct LogNote {
     /// The log's id.
     pub log: [u8; 16],
-    /// The opening that the descriptor had when the note was written; none if it had none.
+    /// The descriptor's opening when the note was written; none if it had none.
     pub before: ClaimId,
-    /// The opening that the descriptor had next.
+    /// The descriptor's next opening.
     pub last: ClaimId,
-    /// Where the log was.
+    /// Place of the log.
     pub place: Place,
 }
 
-/// Where a log's note is kept. It is written whole or not at all.
+/// Place of a log's note. A write leaves the old note or the new one, whole.
 pub trait NoteFile: Send + Sync {
     /// Reads the note, if there is one.
     ///
@@ -89,7 +91,7 @@ pub trait NoteFile: Send + Sync {
     fn write(&self, note: &LogNote) -> Result<()>;
 }
 
-/// A note in memory, for tests. Clones are the same.
+/// A note in memory, for tests. Clones share it.
 #[derive(Clone, Default)]
 pub struct MemoryNote(std::sync::Arc<parking_lot::Mutex<Option<LogNote>>>);
 
@@ -104,30 +106,30 @@ impl NoteFile for MemoryNote {
     }
 }
 
-/// What was found of a log before the database is opened.
+/// State of a log before the database is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FoundLog {
     pub(crate) name: LogName,
-    /// Of a local log: its note, and where it is now.
+    /// For a local log: its note, and its present place.
     pub(crate) note: Option<LogNote>,
     pub(crate) place: Place,
     /// The first batch that the database's files lack, and the last batch of all.
     pub(crate) first_new: Option<u64>,
     pub(crate) last: Option<u64>,
-    /// What the files lack has more than a descriptor.
+    /// True if the files lack more than a descriptor.
     pub(crate) has_rows: bool,
 }
 
-/// Everything that is known before a database is opened.
+/// All that is known before a database is opened.
 pub(crate) struct Found<'a> {
-    /// Where the shard's database is, for people.
+    /// Path of the shard's database, for people.
     pub(crate) path: &'a str,
     pub(crate) hashes: HashRange,
     pub(crate) descriptor: Option<Descriptor>,
     /// The last batch that the database's files have.
     pub(crate) applied: u64,
     pub(crate) log: FoundLog,
-    /// A person says that what only a log has may be lost.
+    /// True if a person accepts that rows of a log alone are lost.
     pub(crate) give_up: bool,
 }
 
@@ -148,7 +150,7 @@ impl Found<'_> {
         Ok(())
     }
 
-    /// The id of this opening; the one before if the descriptor does not have it yet.
+    /// Gives this opening. Takes the id from the note if the descriptor did not get it.
     pub(crate) fn opening(&self, fresh: ClaimId) -> Opening {
         let before = self.last_opening();
         let is_next = |note: &LogNote| {
@@ -159,16 +161,16 @@ impl Found<'_> {
         Opening { hashes: self.hashes, log: self.log.name, id, before }
     }
 
-    /// The log has rows that the files lack, and the descriptor names another log or none.
+    /// True if the log has rows that the files lack, and the descriptor names another log or none.
     pub(crate) fn has_strange_rows(&self) -> bool {
         let named = self.descriptor.map(|found| found.log);
-        // An older Skerry's descriptor does not tell a log in a store.
+        // An older version's descriptor does not name a log in a store.
         let may_be_its = named == Some(LogName::Unknown) && !self.is_local();
         self.log.has_rows && named != Some(self.log.name) && !may_be_its && !self.was_last()
     }
 
-    /// The local log is the one of the last opening: a crash at its end may have left something in
-    /// it.
+    /// True if the local log is the log of the last opening: a crash at the end of a clean stop may
+    /// have left rows in it.
     fn was_last(&self) -> bool {
         let is_its = |note: LogNote| {
             let is_of_log = LogName::Local(note.log) == self.log.name;
@@ -198,8 +200,8 @@ impl Found<'_> {
         )))
     }
 
-    /// The note must be of the descriptor's opening, if there is something in the log, or there
-    /// should be.
+    /// Refuses a note of another opening than the descriptor's, if the log has rows or should have
+    /// some.
     fn check_note(&self) -> Result<()> {
         let (named, last) = (self.descriptor.map(|found| found.log), self.last_opening());
         let is_named = named == Some(self.log.name);
@@ -211,7 +213,7 @@ impl Found<'_> {
                 let is_of_log = LogName::Local(note.log) == self.log.name;
                 is_of_log && (note.last == last || note.before == last)
             }
-            // Older Skerries wrote none.
+            // Older versions wrote none.
             None => last.is_none() || (is_named && self.give_up),
         };
         if !is_its {
@@ -227,7 +229,7 @@ impl Found<'_> {
         }
     }
 
-    /// Nothing may be missing between the files and the log's end.
+    /// Refuses a gap between the files and the log's end.
     fn check_batches(&self) -> Result<()> {
         let is_named = self.descriptor.is_some_and(|found| found.log == self.log.name);
         if let Some(first) = self.log.first_new.filter(|first| *first != self.applied + 1) {
@@ -288,7 +290,7 @@ mod tests {
         ClaimId([number; 16])
     }
 
-    /// A log with what the database lacks, as its descriptor names it.
+    /// A log with rows that the database lacks, named by the descriptor.
     fn found() -> Found<'static> {
         let place = Place { machine: [1; 16], ..Place::default() };
         let note = LogNote { log: LOG, before: opening(1), last: opening(2), place };
@@ -306,7 +308,7 @@ mod tests {
         Found { path: "p", hashes, descriptor, applied: 7, log, give_up: false }
     }
 
-    /// Whether a change of the usual is refused, and whether also if it is given up.
+    /// Says whether a change of the usual case is refused, and whether also with `give_up`.
     fn refusals(change: impl Fn(&mut Found<'static>)) -> (bool, bool) {
         let refused = |give_up| {
             let mut found = Found { give_up, ..found() };

@@ -59,13 +59,13 @@ pub struct LocalWal {
     shared: Arc<Shared>,
 }
 
-/// What is in the log's directory beside the log.
+/// The neighbours of a log in its directory.
 pub struct Beside {
-    /// Keeps others from it, as long as the log is used.
+    /// Keeps other processes from the log, as long as it is used.
     pub lock: Option<File>,
     /// The log's note.
     pub note: Arc<dyn NoteFile>,
-    /// Where the directory is now.
+    /// The directory's present place.
     pub place: Place,
 }
 
@@ -73,7 +73,7 @@ struct Shared {
     log: Log,
     _committer: CommitterThread,
     beside: Beside,
-    /// What was found, until it is replayed.
+    /// Batches that were found, until they are replayed.
     found: Mutex<Option<Batches>>,
     state: Mutex<State>,
 }
@@ -95,7 +95,7 @@ struct Kept {
     before_bytes: u64,
 }
 
-/// The batches that were found: where they are, not what is in them. They may be gigabytes.
+/// Positions of the batches that were found. Their contents may be gigabytes, and stay on the disk.
 #[derive(Default)]
 struct Batches {
     all: VecDeque<Batch>,
@@ -110,7 +110,7 @@ struct Batch {
     number: u64,
     begins: Position,
     records: usize,
-    /// It has more than the shard's descriptor.
+    /// True if the log has more than the shard's descriptor.
     has_rows: bool,
 }
 
@@ -121,9 +121,9 @@ impl Batches {
         let mut open: Option<(Vec<Position>, BytesMut)> = None;
         while let Some(record) = recovery.next().map_err(log_failed)? {
             let (mut records, mut bytes) = match record.kind {
-                // What a crash left of a batch before it was never durable as a whole.
+                // A previous batch that a crash cut was never durable as a whole.
                 WHOLE | FIRST => (Vec::new(), BytesMut::new()),
-                // The rest of a batch whose beginning is let go, and with it all of it.
+                // The rest of a batch whose beginning is let go, and with it all of the batch.
                 _ if found.all.is_empty() && open.is_none() => continue,
                 _ => open.take().ok_or_else(|| {
                     let (kind, position) = (record.kind, record.position);
@@ -160,13 +160,13 @@ impl Batches {
         Ok(())
     }
 
-    /// Takes the first batch, and where its records are.
+    /// Takes the first batch, and the positions of its records.
     fn pop(&mut self) -> Option<(u64, Vec<Position>)> {
         let batch = self.all.pop_front()?;
         Some((batch.number, self.records.drain(..batch.records).collect()))
     }
 
-    /// Forgets what the database's files have.
+    /// Forgets batches that the database's files have.
     fn forget(&mut self, applied: u64) {
         while self.all.front().is_some_and(|batch| batch.number <= applied) {
             self.pop();
@@ -178,7 +178,7 @@ impl LocalWal {
     /// Reads a log that was just opened to its end.
     ///
     /// # Errors
-    /// `Corrupt` for what can't be read.
+    /// `Corrupt` for unreadable data.
     pub fn open(log: Log, recovery: Recovery, beside: Beside) -> Result<Self> {
         let committer = log.spawn_committer().map_err(|error| {
             Error::new(ErrorKind::Unavailable, format!("the jobs' log has no thread: {error}"))
@@ -199,7 +199,8 @@ impl LocalWal {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// What the log has that a database's files lack, if they have everything up to the batch `applied`.
+    /// Gives the log's rows that a database's files lack, if these have every batch up to
+    /// `applied`.
     pub(crate) fn found(&self, applied: u64) -> Result<FoundLog> {
         let note = self.shared.beside.note.read()?;
         let found = self.shared.found.lock();
@@ -215,7 +216,7 @@ impl LocalWal {
         })
     }
 
-    /// Notes with which opening the database is about to be opened, durably.
+    /// Notes the opening for which the database is about to be opened, durably.
     pub(crate) fn write_note(&self, opening: &Opening) -> Result<()> {
         let beside = &self.shared.beside;
         let (before, last, place) = (opening.before, opening.id, beside.place);
@@ -302,13 +303,13 @@ async fn watch_quiet(shared: Weak<Shared>) {
     }
 }
 
-/// So many bytes of batches are read at once to be replayed, but for the last.
+/// Bytes of batches that a replay reads at once, but for the last batch.
 const READ_BYTES: usize = 4 << 20;
 
 /// The batches to replay.
 struct Replay {
     log: Log,
-    /// What is not read yet.
+    /// Batches that are not read yet.
     found: Batches,
     read: VecDeque<WalRows>,
 }
@@ -324,7 +325,7 @@ impl WalIterator for Replay {
     }
 }
 
-/// Reads from the disk; other tasks do not wait for that where there is another thread for them.
+/// Reads from the disk. Other tasks don't wait for the read where they have another thread.
 fn without_delay<T>(read: impl FnOnce() -> T) -> T {
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::MultiThread => tokio::task::block_in_place(read),

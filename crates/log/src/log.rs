@@ -159,10 +159,10 @@ impl Log {
         recover::open(disk, settings, env)
     }
 
-    /// The identity of the log on `disk`, if there is one. Makes and changes nothing.
+    /// Reads the identity of the log on `disk`, if there is one. Makes and changes nothing.
     ///
     /// # Errors
-    /// `UnsupportedFormat`; `Failed` if it can't be read.
+    /// `UnsupportedFormat`; `Failed` if the disk can't be read.
     pub fn peek(disk: &dyn Disk) -> Result<Option<LogId>> {
         recover::peek(disk)
     }

@@ -1,4 +1,4 @@
-//! The API's server: listens from the start of a node to its end. What calls may do is the [`Door`]'s.
+//! The API's server: listens from the start of a node to its end. The [`Door`] decides about calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,31 +23,31 @@ use crate::listen::Listener;
 
 /// Requests that one connection may have at once.
 const STREAMS_MAX: u32 = 256;
-/// What may be on its way unread on one stream of an import, bytes.
+/// Unread bytes on their way on one stream of an import, at most.
 const WINDOW_BYTES: u32 = 4 << 20;
 
-/// How often a peer that says nothing is asked whether it is there: a worker that has gone gives its jobs back.
+/// Interval of keep-alives to a silent peer: a worker that has gone gives its jobs back.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// The largest message about jobs that is taken, bytes: a batch of some, each with up to 1 MiB.
+/// The largest accepted message about jobs, bytes: a batch, each with up to 1 MiB.
 const JOBS_MESSAGE_BYTES_MAX: usize = 16 << 20;
-/// How long the end waits for calls to clean up.
+/// Time for which the end waits for calls to clean up.
 const CALLS_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// The control API's service, as its health is asked for.
+/// The control API's service, by whose name clients ask for its health.
 type Service = ControlServer<ControlService>;
 
 /// The server.
 pub(crate) struct ApiServer {
     addresses: Vec<Address>,
     door: Door,
-    /// Tells it to stop.
+    /// Orders the server to stop.
     stop: CancellationToken,
     tasks: JoinSet<()>,
     health: Option<HealthReporter>,
 }
 
 impl ApiServer {
-    /// Listens. Until [`Self::open`] calls hear that the node is starting.
+    /// Listens. Until [`Self::open`], calls hear that the node is starting.
     pub(crate) fn start(listeners: Vec<Listener>) -> Self {
         let addresses = listeners.iter().map(Listener::address).collect();
         let (door, stop, mut tasks) = (Door::default(), CancellationToken::new(), JoinSet::new());
@@ -57,17 +57,17 @@ impl ApiServer {
         Self { addresses, door, stop, tasks, health: None }
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     pub(crate) fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
-    /// Where a node says what it is about before this is open.
+    /// Place for the node's present step, for calls that come before [`Self::open`].
     pub(crate) fn starting(&self) -> Starting {
         self.door.starting()
     }
 
-    /// Answers from now on.
+    /// Answers calls from now on.
     pub(crate) async fn open(&mut self, engine: Arc<dyn Engine>, jobs: Option<Arc<JobsHost>>) {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<Service>().await;
@@ -82,20 +82,20 @@ impl ApiServer {
         self.door.open(routes.prepare());
     }
 
-    /// Says to those who ask for its health that it goes.
+    /// Tells clients that ask for its health that it is stopping.
     pub(crate) async fn set_not_serving(&self) {
         if let Some(health) = &self.health {
             health.set_not_serving::<Service>().await;
         }
     }
 
-    /// Takes no more calls, and waits for those that run.
+    /// Takes no more calls, and waits for running ones.
     pub(crate) async fn drain(&mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
 
-    /// Ends what still runs, and waits until it has.
+    /// Ends the calls that still run, and waits for their ends.
     pub(crate) async fn end(mut self) {
         if !self.tasks.is_empty() {
             tracing::warn!("commands that still ran are cut off");
@@ -119,7 +119,7 @@ async fn serve(door: Door, listener: Listener, stop: CancellationToken) {
         }
         Listener::Tcp(listener, _) => {
             let at_once = |stream: &TcpStream| {
-                // What fails here is slow at most.
+                // If this fails, the connection is only slower.
                 let _ = stream.set_nodelay(true);
             };
             let incoming = TcpListenerStream::new(listener).inspect_ok(at_once);

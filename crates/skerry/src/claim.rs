@@ -54,21 +54,23 @@ struct Context {
     note: PathBuf,
     /// Files that are removed to make a copy a node of its own.
     own: Vec<PathBuf>,
-    /// Logs outside the data directory: they are the first node's as well, and must not be removed.
+    /// Logs outside the data directory. They may be the first node's as well, and must not be
+    /// removed.
     shared_logs: Vec<PathBuf>,
 }
 
-/// What the bucket has under the number of a start.
+/// The object under the number of a start.
 enum Found {
     Nothing,
     Record(StartRecord),
-    /// A start was claimed; by whom can't be read.
+    /// A start was claimed, by an unknown node.
     Damaged(Error),
 }
 
 impl Claim {
-    /// Claims the next start of the node, from `place`. `logs` are the directories of its logs. `in_its_place`: a person says
-    /// that no other copy of the node runs. The caller holds the data directory's lock.
+    /// Claims the next start of the node, from `place`. `logs` are the directories of its logs.
+    /// `in_its_place` means that a person says that no other copy of the node runs. The caller
+    /// holds the data directory's lock.
     ///
     /// # Errors
     /// `InUse` if a copy of the node was started on this bucket; `Unavailable`, `Corrupt`.
@@ -117,7 +119,7 @@ impl Claim {
                 Ok(Found::Record(found)) => {
                     return self.context.refusal(how(Conflict::Overtaken), &found);
                 }
-                // Only a copy makes it, whatever became of it since.
+                // Only a copy makes such a record, whatever damaged it since.
                 Ok(Found::Damaged(error)) => return self.context.unreadable(&error),
                 Err(error) => tracing::debug!(%error, "no look for a copy of this node now"),
             }
@@ -185,7 +187,8 @@ impl Context {
         Ok(match self.read(bucket, noted.number).await? {
             Found::Nothing => false,
             Found::Record(found) => found.claim != noted.claim,
-            // It may have been: what this one acknowledged is kept apart then, and merged with nothing.
+            // A copy may have made it. So acknowledged records stay apart, and are merged with
+            // none.
             Found::Damaged(_) => true,
         })
     }
@@ -274,9 +277,9 @@ impl Context {
         match self.read(bucket, next.number).await? {
             Found::Record(found) if found.claim == next.claim => {
                 match place.difference(&found.place) {
-                    // Of a start that died: its PUT was late.
+                    // From a start that died: its PUT was late.
                     None => Ok(()),
-                    // Of a node that was copied between its note and its record.
+                    // From a node that was copied between its note and its record.
                     Some(how) => Err(self.refusal(how, &found)),
                 }
             }
@@ -301,7 +304,7 @@ impl Context {
         Error::new(ErrorKind::InUse, message)
     }
 
-    /// The refusal where the record of a start can't be read. A copy may have made it, or this node.
+    /// Refuses a start after an unreadable record: a copy may have made it, or this node.
     fn unreadable(&self, error: &Error) -> Error {
         let message = format!(
             "a start of node {} can't be read, so that a copy of it may run: {error}; two nodes with one identity would \
@@ -312,7 +315,7 @@ impl Context {
         Error::new(ErrorKind::InUse, message)
     }
 
-    /// What a person does about another start.
+    /// Advice for a person about another start.
     fn advice(&self) -> String {
         let own: Vec<_> = self.own.iter().map(|path| path.display().to_string()).collect();
         let shared: Vec<_> = self.shared_logs.iter().map(|log| log.display().to_string()).collect();
@@ -332,11 +335,11 @@ impl Context {
     }
 }
 
-/// Whether a path that is there, links followed, lies in a directory.
+/// True if a path that is there, links followed, lies in a directory.
 fn is_within(path: &Path, dir: &Path) -> bool {
     match (path.canonicalize(), dir.canonicalize()) {
         (Ok(path), Ok(dir)) => path.starts_with(dir),
-        // There is none to remove.
+        // Nothing is there to remove.
         _ => path.starts_with(dir),
     }
 }
@@ -376,7 +379,7 @@ mod tests {
         Bucket::open(store, env, true).await.expect("a bucket")
     }
 
-    /// Leaves something else where the record of a start stands, or would.
+    /// Puts another object at the name of a start's record.
     async fn damage(store: &InMemory, number: u64) {
         let name = names::node_start(NodeId([7; 16]), number).into();
         store.put(&name, b"no record".as_slice().into()).await.expect("put");
@@ -573,7 +576,7 @@ mod tests {
         assert_eq!(host.go_on(&first).await.expect("goes on").number, 3);
     }
 
-    /// A record that can't be read may be a copy's. It keeps nobody from going on who is told that there is no copy.
+    /// An unreadable record may be a copy's. With `--in-its-place` the node goes on all the same.
     #[tokio::test]
     async fn a_damaged_record_is_another_start_and_no_end() {
         let (dir, store) = (tempfile::tempdir().expect("a directory"), Arc::new(InMemory::new()));
@@ -586,12 +589,12 @@ mod tests {
         assert_eq!(claim.number, 2);
         assert!(claim.line().is_some(), "a copy may have run");
         assert_eq!(host.start(&bucket).await.expect("starts").number, 3);
-        // Without a note it is the newest that is read.
+        // Without a note, the newest record is read.
         damage(&store, 3).await;
         host.forget();
         refused(host.start(&bucket).await);
         assert_eq!(host.go_on(&bucket).await.expect("goes on").number, 4);
-        // The number that is to be claimed.
+        // Now the record under the next number.
         let noted = host.start(&bucket).await.expect("starts").context;
         damage(&store, 6).await;
         let next = noted.next(&bucket, &host.place).await.expect("a number");

@@ -128,7 +128,7 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) no_log: bool,
 
-    /// Where NBD clients connect: unix:PATH or HOST:PORT, as often as needed; replaces the default
+    /// Address for NBD clients: unix:PATH or HOST:PORT, as often as needed; replaces the default
     /// [default: nbd.sock in the data directory]
     #[arg(long, value_name = "ADDR")]
     pub(crate) nbd: Vec<Address>,

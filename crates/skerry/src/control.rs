@@ -32,7 +32,7 @@ pub(crate) struct ControlService {
 }
 
 impl ControlService {
-    /// Serves this engine. What has to clean up is one of these calls.
+    /// Serves this engine. `calls` runs the parts of calls that have to clean up.
     pub(crate) fn new(engine: Arc<dyn Engine>, calls: Calls) -> Self {
         Self { engine, calls }
     }
@@ -194,7 +194,7 @@ impl Control for ControlService {
     ) -> Answer<v1::ImportVolumeResponse> {
         let (engine, ended) = (self.engine.clone(), self.calls.ended());
         let messages = request.into_inner();
-        // Not this handler's: that is dropped when the client goes.
+        // Not in this handler, which is dropped when the client goes.
         let importing =
             self.calls.spawn(async move { import::import(&*engine, messages, &ended).await });
         let imported = importing.await.map_err(|error| Status::internal(error.to_string()))?;

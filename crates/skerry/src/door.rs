@@ -1,7 +1,8 @@
-//! The door of the API: what every call passes on its way to what answers it.
+//! The door of the API: every call passes it before its handler.
 //!
-//! While the node starts there is nothing behind it, and calls hear what the node waits for. When the node stops, the
-//! door ends the calls that still run, and waits for their ends: nothing is written for a command after that.
+//! While the node starts, the door refuses calls and tells what the node waits for. When the node
+//! stops, the door ends the calls that still run, and waits for their ends. The node writes nothing
+//! for a command after that.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,12 +23,12 @@ use tonic::service::Routes;
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 
-/// What a node that starts is about.
+/// The present step of a node's start.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Starting(Arc<Mutex<String>>);
 
 impl Starting {
-    /// Says what it does now.
+    /// Sets the present step.
     pub(crate) fn say(&self, text: impl Into<String>) {
         *self.0.lock() = text.into();
     }
@@ -38,7 +39,7 @@ impl Starting {
     }
 }
 
-/// Calls that run, to be ended.
+/// Running calls, and the order to end.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Calls {
     end: CancellationToken,
@@ -46,7 +47,8 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// Runs a part of a call that has to clean up when its client goes or the node stops. It must heed [`Self::ended`].
+    /// Runs a part of a call that has to clean up when its client goes or the node stops. It must
+    /// heed [`Self::ended`].
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -54,12 +56,12 @@ impl Calls {
         self.tracker.spawn(work)
     }
 
-    /// Is cancelled when calls have to end.
+    /// Gives the token that is cancelled when calls have to end.
     pub(crate) fn ended(&self) -> CancellationToken {
         self.end.clone()
     }
 
-    /// Ends all of them, and waits for that, for so long at most.
+    /// Ends all calls, and waits for them, for `time_max` at most.
     pub(crate) async fn end(&self, time_max: Duration) {
         self.end.cancel();
         self.tracker.close();
@@ -69,7 +71,7 @@ impl Calls {
     }
 }
 
-/// The door. Clones are the same one.
+/// The door. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Door(Arc<Inner>);
 
@@ -81,19 +83,19 @@ struct Inner {
 }
 
 impl Door {
-    /// Where a node says what it is about before the door is opened.
+    /// Place for the node's present step, until the door is opened.
     pub(crate) fn starting(&self) -> Starting {
         self.0.starting.clone()
     }
 
-    /// The calls that run.
+    /// The running calls.
     pub(crate) fn calls(&self) -> Calls {
         self.0.calls.clone()
     }
 
     /// Lets calls through from now on.
     pub(crate) fn open(&self, routes: Routes) {
-        // It is opened once.
+        // The door is opened once.
         let _ = self.0.routes.set(routes);
     }
 }
@@ -107,7 +109,7 @@ impl Inner {
         tokio::select! {
             biased;
             () = self.calls.end.cancelled() => stopping().into_http(),
-            // It has no errors of its own.
+            // The routes have no errors of their own.
             Ok(response) = routes.call(request) => response,
         }
     }
@@ -128,7 +130,7 @@ impl Service<Request> for Door {
     }
 }
 
-/// What calls hear that are ended with the node.
+/// The answer to calls that end with the node.
 pub(crate) fn stopping() -> Status {
     Error::new(ErrorKind::Unavailable, "the node stops; try again").into()
 }

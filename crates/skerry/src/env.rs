@@ -92,11 +92,11 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// How far the wall clock is ahead, as this thread sees it.
+        /// Lead of the wall clock, in this thread.
         pub(super) static AHEAD_MS: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// The wall clock that all parts of the node ask is the one that is held against the boot clock.
+    /// All parts of the node ask the wall clock that is held against the boot clock.
     #[test]
     fn a_clock_that_is_set_forward_is_not_followed_at_once() {
         const DAY_MS: u64 = 86_400_000;

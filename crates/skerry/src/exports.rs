@@ -25,7 +25,8 @@ pub(crate) struct EngineExports {
     engine: Arc<dyn Engine>,
     /// The engine's runtime: work that opening a volume starts must not run on a session's thread.
     runtime: Handle,
-    /// Held by the client that is told what there is: that asks the bucket about every volume.
+    /// Held by a client that gets the list of exports: a listing asks the bucket about every
+    /// volume.
     listing: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -68,7 +69,7 @@ impl Exports for EngineExports {
                 Purpose::Serve => exports.attach(&target).await,
             }
         });
-        // A server that stops waits for it no more: no volume may be claimed then.
+        // A stopping server no longer waits for it: no volume may be claimed then.
         let opened = AbortOnDropHandle::new(opened)
             .await
             .map_err(|error| OpenError::Unavailable(error.to_string()))?;
@@ -84,8 +85,8 @@ impl EngineExports {
         Ok(Arc::new(DeviceExport { info, device: Some(device) }))
     }
 
-    /// Opening a volume claims it for this node, and opening a snapshot pins it: neither is done for a client that only
-    /// asks.
+    /// Opening a volume claims it for this node, and opening a snapshot pins it. A client that only
+    /// asks about it must do neither.
     async fn describe(&self, target: &Target) -> Result<Arc<dyn Export>, Error> {
         let found = self.engine.show_volume(&target.volume).await?;
         if let Some(snapshot) = &target.snapshot {

@@ -36,7 +36,7 @@ struct State {
     problems: Vec<String>,
     opened: u64,
     flushes: u64,
-    /// How many volumes there were when it was shut down.
+    /// Number of volumes at the shutdown.
     left: Option<usize>,
     hangs: bool,
     keeps_snapshots: bool,
@@ -59,7 +59,7 @@ impl Fake {
         self.0.lock().hangs = true;
     }
 
-    /// Lets nobody delete a snapshot.
+    /// Refuses deletions of snapshots.
     pub(crate) fn keep_snapshots(&self) {
         self.0.lock().keeps_snapshots = true;
     }
@@ -80,7 +80,7 @@ impl Fake {
         (state.flushes, state.left.is_some())
     }
 
-    /// How many volumes there were when it was shut down.
+    /// Number of volumes at the shutdown.
     pub(crate) fn left_at_the_end(&self) -> Option<usize> {
         self.0.lock().left
     }

@@ -48,7 +48,7 @@ impl Layout {
         std::path::absolute(&dir).unwrap_or(dir)
     }
 
-    /// What a running node holds locked of its log, wherever that is.
+    /// File in the log's directory that a running node holds locked.
     pub(crate) fn log_lock(&self, settings: &Settings) -> PathBuf {
         self.log(settings).join("lock")
     }
@@ -64,8 +64,8 @@ impl Layout {
         std::path::absolute(&dir).unwrap_or(dir)
     }
 
-    /// Those of the node's directories into which other users can look. Their files may be older than the rule that only
-    /// the node's own user may read them.
+    /// The node's directories into which other users can look. Their files may be older than the
+    /// rule that only the node's own user may read them.
     pub(crate) fn open_to_others(&self, settings: &Settings) -> Vec<PathBuf> {
         let mut dirs = vec![self.data.clone(), self.log(settings), self.cache(settings)];
         dirs.dedup();
@@ -73,7 +73,7 @@ impl Layout {
             std::fs::metadata(dir).is_ok_and(|found| found.mode() & bits == bits)
         };
         let leads_there = |dir: &Path| dir.ancestors().skip(1).all(|above| may(above, 0o001));
-        // To list it, or to open what is called as everywhere.
+        // To list the directory, or to open well-known names in it.
         dirs.retain(|dir| {
             (may(dir, 0o004) || may(dir, 0o001))
                 && dir.canonicalize().is_ok_and(|dir| leads_there(&dir))

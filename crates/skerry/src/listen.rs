@@ -39,23 +39,23 @@ pub(crate) enum Listener {
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    /// The numbers of its disk and of the file on it.
+    /// Number of its disk, and of the file on it.
     numbers: (u64, u64),
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Another node may listen there by now, if a person removed this one.
+        // Another node may listen there by now, if a person removed this socket.
         let is_ours = |found: &Metadata| (found.dev(), found.ino()) == self.numbers;
         if std::fs::symlink_metadata(&self.path).is_ok_and(|found| is_ours(&found)) {
-            // If it can't be removed, the next start finds that nobody answers there.
+            // If it can't be removed, the next start finds that no process answers there.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
 impl Listener {
-    /// Says so if other hosts may reach it.
+    /// Warns if other hosts may reach it.
     fn warn_if_exposed(&self) {
         if let Self::Tcp(listener, _) = self
             && let Ok(local) = listener.local_addr()
@@ -100,7 +100,7 @@ impl Access {
         Ok(Self { mode: settings.socket_mode.0, group })
     }
 
-    /// Gives it to the socket's file, and to nothing that was put in its place meanwhile; says which file that is.
+    /// Sets it on the socket's file, and on no file that took its place meanwhile. Gives that file.
     fn grant(self, path: &Path) -> io::Result<SocketFile> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -108,7 +108,7 @@ impl Access {
         if !found.file_type().is_socket() {
             return Err(io::Error::other("something else was put in its place"));
         }
-        // The file that is open, whatever has its name by now.
+        // The open file, whichever file has its name by now.
         let open = format!("/proc/self/fd/{}", file.as_raw_fd());
         if self.group.is_some() {
             chown(&open, None, self.group)?;
@@ -204,7 +204,7 @@ async fn all(asked: &[Listen], access: Access) -> Result<Vec<Listener>> {
     Ok(bound)
 }
 
-/// Listens at an address; at a Unix socket, for those who have access.
+/// Listens at an address. A Unix socket gets this access.
 pub(crate) async fn bind(address: &Address, access: Access) -> Result<Listener> {
     address.check().map_err(invalid)?;
     match address {
@@ -223,7 +223,7 @@ async fn bind_unix(path: &Path, access: Access) -> Result<Listener> {
     Ok(listening)
 }
 
-/// Connecting is refused until `listen`, and by then the file says who may.
+/// Listens at a path. Connecting is refused until `listen`, and by then the file has its access.
 fn listen_for(path: &Path, access: Access) -> io::Result<Listener> {
     let socket = UnixSocket::new_stream()?;
     socket.bind(path)?;
@@ -350,7 +350,7 @@ mod tests {
         assert!(error.message().contains("socket_group"), "{error}");
     }
 
-    /// Who may write the directory may put another file where the socket was.
+    /// A user with write access to the directory may put another file in the socket's place.
     #[tokio::test]
     async fn rights_are_given_to_the_socket_alone() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(std::fs::read(&path).expect("still there"), b"precious");
     }
 
-    /// Every local user had every disk: TCP knows no rights.
+    /// Once, every local user could use every disk: TCP has no file permissions.
     #[tokio::test]
     async fn a_node_listens_on_its_own_sockets_alone_unless_told() {
         let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! One data directory, one node, and one log, one node: files that are locked while the node runs.
+//! Locked files, held while a node runs: one node for a data directory, and one for a log.
 //!
 //! The lock is the system's, so it ends with the process, in any case. The file's content (the
 //! holder) is for people only. The file is never deleted: a lock on a deleted file excludes no
@@ -26,7 +26,8 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Takes the data directory's lock; [`ErrorKind::InUse`] with the holder if another node has it.
+    /// Takes the data directory's lock; [`ErrorKind::InUse`] with the holder if another node has
+    /// it.
     pub(crate) fn take(layout: &Layout, host: &str) -> Result<Self> {
         Self::take_file(&layout.lock(), &this_process(host), |holder| {
             format!(
@@ -36,8 +37,8 @@ impl Lock {
         })
     }
 
-    /// Takes the lock of the log, whose directory is there; [`ErrorKind::InUse`] with the holder if another node has it.
-    /// Two nodes in one log would overwrite each other's records.
+    /// Takes the lock of the log, whose directory is there; [`ErrorKind::InUse`] with the holder if
+    /// another node has it. Two nodes in one log would overwrite each other's records.
     pub(crate) fn take_log(settings: &Settings, layout: &Layout, host: &str) -> Result<Self> {
         let data = layout.data().display();
         let who = format!("{}, with the data directory {data}", this_process(host));
@@ -62,7 +63,8 @@ impl Lock {
             Err(error) => return Err(fail(&error.into())),
         }
         let holder = format!("{who}\n");
-        // In place, and the end last: a full disk has room for it then. Without it the lock holds all the same.
+        // In place, and the end last: then a full disk has room for it. Without it the lock holds
+        // all the same.
         if let Err(error) =
             file.write_all_at(holder.as_bytes(), 0).and_then(|()| file.set_len(holder.len() as u64))
         {
@@ -76,7 +78,7 @@ fn this_process(host: &str) -> String {
     format!("process {} on host {host}", std::process::id())
 }
 
-/// Who holds the lock of a file, for people.
+/// The holder of a file's lock, for people.
 fn holder(file: &File) -> String {
     let mut holder = String::new();
     let read = file.take(HOLDER_BYTES_MAX).read_to_string(&mut holder);
@@ -106,7 +108,7 @@ mod tests {
         assert!(text.ends_with("host b\n"), "{text:?}");
     }
 
-    /// Settings that two nodes share name one log: the second must not touch it.
+    /// Two nodes that share settings name one log: the second must not touch it.
     #[test]
     fn a_second_node_is_told_who_holds_the_log() {
         let dir = tempfile::tempdir().expect("a directory");

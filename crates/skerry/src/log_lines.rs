@@ -1,7 +1,8 @@
 //! The node's own log lines, on their way to standard error.
 //!
-//! A thread of its own writes them, so that a reader which stalls (`| less`), a full disk behind `2>>file` or a terminal
-//! that is gone neither stops nor ends what speaks. Lines that nobody takes are dropped, and counted.
+//! A thread of its own writes them. So a reader that stalls (`| less`), a full disk behind
+//! `2>>file` or a closed terminal neither stops nor ends the node. Lines that are not taken are
+//! dropped, and counted.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
@@ -16,25 +17,25 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::settings::Variable;
 
-/// Says what is logged.
+/// Variable that sets what is logged.
 const LOG_VARIABLE: &str = "SKERRY_LOG";
-/// What is logged if nothing says otherwise.
+/// The default of what is logged.
 const LOG_DEFAULT: &str = "info";
-/// Lines that wait for the reader of standard error: some hundred bytes each.
+/// Lines that wait for the reader of standard error, at most: some hundred bytes each.
 const LINES_MAX: usize = 4096;
-/// How long the end of the node waits for that reader.
+/// Time for which the end of the node waits for that reader.
 pub(crate) const LAST_LINES_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// Logging; what was logged before this is dropped is written, if it is taken in time.
+/// Logging. A drop waits a bounded time until earlier lines are written.
 pub(crate) struct Logging {
     lines: Lines,
 }
 
 impl Logging {
-    /// Begins to log to standard error what the environment asks for.
+    /// Begins to log to standard error, with the environment's filter.
     ///
     /// # Errors
-    /// `Invalid` if that can't be understood.
+    /// `Invalid` for a malformed filter.
     pub(crate) fn start(variable: Variable<'_>) -> Result<Self> {
         let wanted = variable(LOG_VARIABLE).unwrap_or_else(|| LOG_DEFAULT.to_owned());
         let filter = EnvFilter::try_new(&wanted).map_err(|error| {
@@ -47,14 +48,14 @@ impl Logging {
             .with_env_filter(filter)
             .with_writer(lines.clone())
             .with_ansi(io::stderr().is_terminal())
-            // It would panic where standard error can't be written.
+            // It would panic if standard error can't be written.
             .log_internal_errors(false)
             .try_init();
         started.map_err(|error| Error::new(ErrorKind::Internal, format!("no logging: {error}")))?;
         Ok(Self { lines })
     }
 
-    /// Where the lines go.
+    /// Gives the queue of lines.
     pub(crate) fn lines(&self) -> Lines {
         self.lines.clone()
     }
@@ -66,14 +67,14 @@ impl Drop for Logging {
     }
 }
 
-/// What the thread is told.
+/// Messages to the thread.
 enum Told {
     Line(Vec<u8>),
-    /// Answer when all lines before this were written.
+    /// Asks for an answer when all earlier lines were written.
     Finish(SyncSender<()>),
 }
 
-/// Takes lines, and never waits.
+/// Queue of lines. It never waits.
 #[derive(Clone)]
 pub(crate) struct Lines {
     thread: SyncSender<Told>,
@@ -81,7 +82,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Starts the thread, which ends when nobody can send it anything any more.
+    /// Starts the thread, which ends when its last sender is dropped.
     fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
         let (thread, told) = sync_channel(LINES_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
@@ -92,7 +93,7 @@ impl Lines {
         Ok(Self { thread, dropped })
     }
 
-    /// Waits until what was said so far is written, for so long at most.
+    /// Waits until earlier lines are written, for a bounded time.
     pub(crate) fn finish(&self, time_max: Duration) {
         let (answer, answered) = sync_channel(1);
         if self.thread.try_send(Told::Finish(answer)).is_ok() {
@@ -102,7 +103,7 @@ impl Lines {
     }
 }
 
-/// Writes what comes. Of what can't be written nothing can be said.
+/// Writes messages. Of a failed write it can tell nothing.
 fn write_all(told: &Receiver<Told>, dropped: &AtomicU64, mut out: impl Write) {
     while let Ok(told) = told.recv() {
         let count = dropped.swap(0, Ordering::Relaxed);
@@ -144,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps what it was given, once it may.
+    /// Keeps its lines, once it may.
     #[derive(Clone, Default)]
     struct Reader {
         text: Arc<Mutex<Vec<u8>>>,
@@ -199,7 +200,7 @@ mod tests {
             lines.write_all(b"line\n").expect("taken");
         }
         drop(stalled);
-        // The thread has room again once it takes the first.
+        // The thread has room again once it takes the first line.
         while lines.thread.try_send(Told::Line(b"end\n".to_vec())).is_err() {
             thread::yield_now();
         }

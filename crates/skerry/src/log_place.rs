@@ -55,9 +55,10 @@ impl LogPlace {
             return Ok(place);
         };
         let before = PathBuf::from(before);
-        // Disks get other numbers when a machine starts: they count only where the log itself is not found.
+        // Disks get other numbers when a machine starts: they count only if the log itself is not
+        // found.
         if log_in(&before).as_ref() != Some(&id) {
-            // Before anything is made in what stands in its place.
+            // Before anything is made in the directory that stands in its place.
             if own_disk.is_some() && own_disk != Some(disk_of(&before)?) {
                 return Err(place.refusal(&before));
             }
@@ -123,7 +124,7 @@ impl LogPlace {
     }
 }
 
-/// Which log is in a directory. One that can't be read is told by who opens it.
+/// Reads the id of the log in a directory; none if it is unreadable: its opening tells why.
 fn log_in(dir: &Path) -> Option<String> {
     Log::peek(&FileDisk::new(dir)).ok().flatten().map(|id| id.to_string())
 }

@@ -20,7 +20,7 @@ pub(crate) fn place(layout: &Layout) -> Result<Place> {
     place_of(layout.data())
 }
 
-/// Where a directory is now.
+/// Gives a directory's present place.
 pub(crate) fn place_of(dir: &Path) -> Result<Place> {
     let found = fs::metadata(dir).map_err(|error| failed("can't be looked at", dir, &error))?;
     Ok(Place {

@@ -105,7 +105,7 @@ fn checksum_line(body: &str) -> String {
     format!("{CHECKSUM}\"{digits}\"\n")
 }
 
-/// Says what to do about a note that can't be read.
+/// Adds advice to the error of an unreadable note.
 pub(crate) fn advised(error: &Error, advice: &str) -> Error {
     let text = match error.kind() {
         ErrorKind::Corrupt => format!("{error}; {advice}"),

@@ -12,7 +12,7 @@ use skerry_core::retry::Patience;
 use crate::door::Starting;
 use crate::settings::BucketSettings;
 
-/// How long a start waits.
+/// The patience of a start.
 #[derive(Debug, Clone)]
 pub(crate) struct StartPatience {
     /// A guest's patience; none for an unknown bucket.

@@ -1,8 +1,8 @@
 //! The daemon: takes the data directory, listens, starts the engine, serves, and stops.
 //!
-//! What must hold: nothing is served before the directory is locked and the engine has recovered, and commands hear until
-//! then what the start waits for; "ready" is printed once everything can be used; a stop answers clients before it ends them, and
-//! makes everything durable after the last of them.
+//! Must hold: nothing is served before the directory is locked and the engine has recovered. Until
+//! then commands hear what the start waits for. "ready" is printed once everything can be used. A
+//! stop answers clients before it ends them, and makes everything durable after the last of them.
 
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
@@ -35,7 +35,7 @@ use crate::settings::{Settings, Variable};
 use crate::wiring::Started;
 use crate::{metrics, scrape, wiring};
 
-/// What Linux tells a process of itself.
+/// Linux's description of a process, for the process itself.
 const OWN_STATUS_FILE: &str = "/proc/self/status";
 /// Runs a node until it is told to stop.
 pub(crate) async fn main(
@@ -45,7 +45,7 @@ pub(crate) async fn main(
 ) -> Result<()> {
     let logging = Logging::start(variable)?;
     raise_open_files();
-    // What a node makes holds its guests' data: nobody else may look into it.
+    // The node's files hold its guests' data: no other user may read them.
     umask(Mode::from_raw_mode(0o077));
     let stop = stop_signals(logging.lines())?;
     let layout = Layout::new(&settings.data)?;
@@ -77,7 +77,7 @@ pub(crate) async fn main(
     the_end(served, overtaken.as_ref().and_then(|why| why.get()))
 }
 
-/// How the node ended: that a copy has taken its place comes before what else went wrong.
+/// Gives the error of the node's end. A copy in its place comes before other failures.
 fn the_end(served: Result<()>, overtaken: Option<&Error>) -> Result<()> {
     let Some(why) = overtaken else { return served };
     if let Err(error) = served {
@@ -92,7 +92,7 @@ fn stop_when_overtaken(claim: Claim, stop: CancellationToken) -> Arc<OnceLock<Er
     let told = why.clone();
     tokio::spawn(async move {
         let error = claim.overtaken(LOOK_INTERVAL).await;
-        // It is told once. The end comes first: nothing that fails here may keep the node serving.
+        // Set once, before anything that may fail and keep the node serving.
         let _ = told.set(error.clone());
         stop.cancel();
         tracing::error!(%error, "a copy of this node has taken its place: stopping");
@@ -145,7 +145,7 @@ fn session_threads() -> Result<SessionThreads> {
 struct Serving {
     nbd: NbdServer,
     api: ApiServer,
-    /// Accept clients of NBD.
+    /// Accepts NBD clients.
     tasks: JoinSet<()>,
     /// Takes scheduled snapshots, as a client of the API.
     snapshots: Option<SnapshotWorker>,
@@ -191,7 +191,7 @@ impl Serving {
             }
             self.api.drain().await;
         };
-        // Those that take longer are cut off below.
+        // Slower ones are cut off below.
         let (drained, _) = tokio::join!(
             self.nbd.shutdown(drain_time_max),
             tokio::time::timeout(drain_time_max, commands)
@@ -205,7 +205,8 @@ impl Serving {
     }
 }
 
-/// Is cancelled by the first SIGTERM, SIGINT or SIGHUP; the second ends the process at once.
+/// Gives a token that the first SIGTERM, SIGINT or SIGHUP cancels. The second ends the process at
+/// once.
 fn stop_signals(lines: Lines) -> Result<CancellationToken> {
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
     // A node that was started by `nohup` outlives its terminal.
@@ -230,7 +231,7 @@ fn stop_signals(lines: Lines) -> Result<CancellationToken> {
     Ok(stop)
 }
 
-/// Waits for one of them.
+/// Waits for any of the signals.
 async fn any(signals: &mut [Signal]) {
     std::future::poll_fn(|cx| {
         let is_ready = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
@@ -239,7 +240,7 @@ async fn any(signals: &mut [Signal]) {
     .await;
 }
 
-/// Whether a process ignores SIGHUP, from what its system tells of it.
+/// True if a process ignores SIGHUP, by its status.
 fn ignores_hangup(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
@@ -270,7 +271,7 @@ fn serve_metrics(
     })
 }
 
-/// The line that says that volumes can be used, and where.
+/// The line that says that volumes can be used, with the addresses.
 fn ready_line(api: &ApiServer, listeners: &Listeners) -> String {
     let nbd = listeners.nbd.iter().map(|listener| format!(" nbd={listener}"));
     let api = api.addresses().iter().map(|address| format!(" api={address}"));

@@ -99,7 +99,8 @@ pub(crate) struct DatabaseSettings {
     pub(crate) options: BTreeMap<String, String>,
     /// The database's log, if it is at another place.
     pub(crate) wal: Option<WalSettings>,
-    /// What only another log has is given up, or a log was moved: `docs/jobs.md`, "The log on a local disk".
+    /// True to give up what only another log has, or to accept a log that was moved:
+    /// `docs/jobs.md`, "The log on a local disk".
     #[serde(default, deserialize_with = "scalar::flag")]
     pub(crate) give_up_wal: bool,
     /// Settings of SlateDB.

@@ -99,12 +99,13 @@ impl Staged {
         dir.map_err(|error| unwritable(&self.place, &error))
     }
 
-    /// Gives the file the group and the owner of one before it, as far as this user may; returns the rights that it gets.
+    /// Gives the file an earlier file's group and owner, as far as this user may. Gives its new
+    /// permissions.
     fn inherit(&self, before: &Metadata) -> Permissions {
         let has_group = fchown(&self.file, None, Some(before.gid())).is_ok();
-        // Only root gives files away. Whoever runs this can read it in any case.
+        // Only root gives files away. The running user can read the file in any case.
         let _ = fchown(&self.file, Some(before.uid()), None);
-        // What was for one group is not for another.
+        // One group's permissions must not go to another group.
         let kept = if has_group { 0o777 } else { 0o707 };
         Permissions::from_mode(before.mode() & kept)
     }
@@ -258,7 +259,7 @@ mod tests {
         assert_eq!(fs::metadata(&place).expect("there").mode() & 0o777, 0o640);
     }
 
-    /// A backup that a group reads is still read by it, also if root wrote this week's.
+    /// A backup's group still reads it, even if root wrote this week's.
     #[test]
     fn whose_it_was_it_stays() {
         let dir = tempfile::tempdir().expect("a directory");

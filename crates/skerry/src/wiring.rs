@@ -45,7 +45,7 @@ const MEMORY_LOG_BYTES: u64 = 128 << 20;
 /// The smallest useful log: two files.
 const LOG_CAP_BYTES_MIN: u64 = 128 << 20;
 
-/// Unit of the room that a file takes, as `stat` tells it.
+/// Unit of a file's room in `stat`.
 const STAT_BLOCK_BYTES: u64 = 512;
 
 /// The started parts.
@@ -212,7 +212,7 @@ fn open_blocks(
 struct OpenLog {
     log: Log,
     recovery: Recovery,
-    /// None of a log in memory.
+    /// None for a log in memory.
     lock: Option<Lock>,
 }
 
@@ -222,9 +222,10 @@ fn open_log(settings: &Settings, layout: &Layout, host: &str) -> Result<OpenLog>
     let disk: Arc<dyn Disk> = if settings.log.enabled {
         let dir = layout.log(settings);
         std::fs::create_dir_all(&dir).map_err(|error| failed("can't be made", &dir, &error))?;
-        // Opening it removes files and begins a use: not beside another node.
+        // Opening a log removes files and begins a use: not beside another node.
         lock = Some(Lock::take_log(settings, layout, host)?);
-        // What the log has taken is the log's: restarts with a full one must not make it smaller each time.
+        // The log's files count as its room: restarts with a full log must not make it smaller each
+        // time.
         let free_bytes = free_bytes(&dir)?.saturating_add(held_bytes(&dir)?);
         limits.cap_bytes = settings.log.cap_bytes(free_bytes).max(LOG_CAP_BYTES_MIN);
         warn_of_copies(&dir);
@@ -258,7 +259,7 @@ fn free_bytes(dir: &Path) -> Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// What the files in a directory take of its disk.
+/// Bytes that the files in a directory take of its disk.
 fn held_bytes(dir: &Path) -> Result<u64> {
     let held = std::fs::read_dir(dir).and_then(|entries| {
         let sizes = entries.map(|entry| Ok(entry?.metadata()?.blocks() * STAT_BLOCK_BYTES));
@@ -282,7 +283,7 @@ pub(crate) fn log_env() -> skerry_log::Env {
 mod tests {
     use super::*;
 
-    /// Opening a log removes files of it and begins a use of another: it must not happen beside who writes it.
+    /// Opening a log removes files and begins a use: it must not happen beside another writer.
     #[test]
     fn a_log_is_opened_by_one_node() {
         let dir = tempfile::tempdir().expect("a directory");

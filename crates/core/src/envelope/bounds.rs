@@ -1,5 +1,5 @@
-//! The longest object of each kind is read back, and is small: listings and claims read many of
-//! them.
+//! Tests that the longest object of each kind is read back, and is small. Listings and claims read
+//! many of them.
 
 use super::*;
 use crate::dead::DeadPending;
@@ -19,7 +19,7 @@ use crate::seal::{HOST_BYTES_MAX, Owner};
 use crate::size::BlockSize;
 use crate::start::{Place, StartRecord};
 
-/// More than the longest object with a root in it. Far below what readers believe.
+/// More than the longest object with a root in it. Far below the readers' bound.
 const BYTES_MAX: usize = ROOT_BYTES_MAX + 1024;
 
 fn base() -> Base {
@@ -39,7 +39,7 @@ fn base() -> Base {
     Base::exact(root, Position::start(u64::MAX, StreamId([0xff; 16]), u64::MAX))
 }
 
-/// `object` is read back from `bytes`, which are few.
+/// Checks that `object` is read back from `bytes`, and that these are few.
 fn is_bounded<T: PartialEq + std::fmt::Debug>(
     object: T,
     bytes: Bytes,
@@ -101,7 +101,7 @@ fn objects_without_texts_are_read() {
     is_bounded(snapshot, label::encode(snapshot, [0xff; 16]), label::decode);
     let most = (u64::MAX, Number(u64::MAX));
     let span = Span { from: most, to: most, nodes: (u64::MAX, u64::MAX) };
-    // What a holder says stands in its name.
+    // A holder's content is in its name.
     let holder = Holder::Clone { clone: volume, snapshot, span };
     let is_holder = |bytes: &[u8]| {
         let kind = Kind { tag: *b"HOLD", what: "holder", known: &[1, 2] };

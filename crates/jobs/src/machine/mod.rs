@@ -155,8 +155,8 @@ impl Machine {
         self.now_ms = self.now_ms.max(now_ms);
     }
 
-    /// Notes by how much the clock was set forward, all in all: jobs start by the new time, and leases
-    /// go on by the old. True if that is news: what was due by the time before is due at another.
+    /// Notes the sum of the clock's steps forward. Jobs start by the new time, and leases go on by
+    /// the old. True if the sum changed: then timers are due at other times.
     pub fn note_stepped(&mut self, stepped_ms: u64) -> bool {
         std::mem::replace(&mut self.stepped_ms, stepped_ms) != stepped_ms
     }
@@ -174,7 +174,7 @@ impl Machine {
         z ^ (z >> 31)
     }
 
-    /// Takes a job that waits: a new one, or one that is restarted.
+    /// Takes a waiting job: a new one, or a restarted one.
     ///
     /// # Errors
     /// `Exists` if a job of its id is here; `Conflict` if one of its limits is here as another
@@ -186,11 +186,12 @@ impl Machine {
         self.resume_waiting(job, now_ms)
     }
 
-    /// Takes a job that waited when the broker stopped. If a limit of its is there as another kind, this one holds: a crash
-    /// may have left the first job under the new kind without the end of the last one under the old.
+    /// Takes a job that waited when the broker stopped. Its limit replaces a limit of another kind
+    /// with its name. A crash may keep the first job under the new kind, and lose the end of the
+    /// last one under the old.
     ///
     /// # Errors
-    /// `Exists` if there is one of its id.
+    /// `Exists` if there is a job of its id.
     pub fn resume_waiting(&mut self, job: &Job, now_ms: u64) -> Result<()> {
         self.set_now(now_ms);
         let no = self.admit(job)?;
@@ -203,7 +204,7 @@ impl Machine {
     /// lease from now.
     ///
     /// # Errors
-    /// As [`Machine::resume_waiting`].
+    /// See [`Machine::resume_waiting`].
     pub fn resume_running(&mut self, job: &Job, now_ms: u64) -> Result<()> {
         self.set_now(now_ms);
         let no = self.admit(job)?;

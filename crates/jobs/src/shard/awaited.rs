@@ -10,9 +10,10 @@ use crate::name::Tenant;
 use std::collections::{BTreeMap, HashMap};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-/// Memory for what all calls together wait for in a shard, bytes: a hundred calls of as many jobs as a message names.
+/// Bytes of memory for the jobs that all calls together wait for in a shard: a hundred calls of as
+/// many jobs as a message names.
 pub const AWAITED_BYTES_MAX: usize = 256 << 20;
-/// What waiting for one job costs besides its name, bytes: its entry, and its numbers in the call.
+/// Bytes that waiting for one job costs besides its name: its entry, and its numbers in the call.
 const AWAITED_BYTES: usize = 192;
 
 /// A call that waits for a job.
@@ -135,7 +136,7 @@ impl Shard {
     }
 }
 
-/// What waiting for a job costs.
+/// Cost of waiting for a job, bytes.
 fn bytes_of(job: &JobRef) -> usize {
     let name = match job {
         JobRef::Named(id) => id.as_str().len(),

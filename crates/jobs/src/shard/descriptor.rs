@@ -1,5 +1,5 @@
-//! A shard's descriptor: which hashes it has, how often it was opened, and which log may hold what the database's files
-//! do not have.
+//! A shard's descriptor: its hashes, the number of its openings, and the log that may hold rows
+//! that the database's files lack.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::HashRange;
@@ -12,7 +12,7 @@ use skerry_core::wire::{FormatError, Reader};
 /// The descriptor's name in messages.
 const WHAT: &str = "shard descriptor";
 const VERSION: u16 = 3;
-/// The oldest version that is read.
+/// The oldest version that is accepted.
 const VERSION_MIN: u16 = 2;
 const MAGIC: &[u8; 4] = b"SKRJ";
 
@@ -26,11 +26,11 @@ const LOCAL: u8 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Descriptor {
     pub(crate) hashes: HashRange,
-    /// How often it was opened, which is durable in the database before anything else is done.
+    /// Number of openings. It is durable in the database before the shard does anything else.
     pub(crate) incarnation: u64,
-    /// The log that may have what the database's files do not.
+    /// The log that may hold rows that the database's files lack.
     pub(crate) log: LogName,
-    /// The last opening; none if an older Skerry wrote this.
+    /// The last opening; none if an older version wrote the descriptor.
     pub(crate) opening: ClaimId,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Descriptor {
 const INCARNATIONS_MAX: u64 = 1 << 24;
 
 impl Descriptor {
-    /// The descriptor of an opening, after so many.
+    /// Makes the descriptor of an opening. `openings` is the number of earlier ones.
     pub(super) fn after(openings: u64, now: &Opening) -> Self {
         Self { hashes: now.hashes, incarnation: openings + 1, log: now.log, opening: now.id }
     }
@@ -113,7 +113,7 @@ fn log_of(kind: u8, log: [u8; 16]) -> Result<LogName> {
     }
 }
 
-/// The log that version 2 names.
+/// The log in a descriptor of version 2.
 fn log_of_2(log: [u8; 16]) -> LogName {
     if log == [0; 16] { LogName::Unknown } else { LogName::Local(log) }
 }
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(now.encode(), sample, "what is written changed: it needs a version");
     }
 
-    /// Databases of an older Skerry are opened.
+    /// This version opens databases of an older one.
     #[test]
     fn the_sample_of_version_2_is_read() {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/jobs/v2");

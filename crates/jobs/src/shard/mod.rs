@@ -67,7 +67,7 @@ const LET_GO_TIME_MAX: Duration = Duration::from_secs(10);
 pub struct ShardParts {
     /// The database, opened by this node alone.
     pub db: slatedb::Db,
-    /// What it was opened as.
+    /// The opening of the database.
     pub opening: Opening,
     /// Reads the time.
     pub clock: Arc<dyn Clock>,
@@ -75,7 +75,8 @@ pub struct ShardParts {
     pub entropy: Arc<dyn Entropy>,
     /// Time for which ended jobs are kept.
     pub retention: Retention,
-    /// At a close, what only the database's log has goes to the database; else it stays in the log.
+    /// True to move rows of the database's log alone to the database at a close. Else they stay in
+    /// the log.
     pub apply_log_on_close: bool,
 }
 
@@ -90,11 +91,11 @@ struct Inner {
     claims: Notify,
     /// KiB that may still be on their way.
     room: Arc<Semaphore>,
-    /// Bytes of jobs that may still be waited for.
+    /// Bytes of jobs that calls may still wait for.
     awaited: Arc<Semaphore>,
     /// Notified when there is something to write.
     work: Arc<Notify>,
-    /// Something comes due before the timers wake by themselves.
+    /// Notified when something comes due before the timers wake by themselves.
     timer: Arc<Notify>,
 }
 
@@ -116,7 +117,8 @@ impl Shard {
         let store = Store::new(db, clock.clone(), parts.retention, apply_log);
         let opened = Self::read(&store, clock, parts).await;
         if opened.is_err() {
-            // It lets go what it holds, such as a log, and writes nothing; why it was not opened says more than how it ends.
+            // Closing lets go of resources such as a log, and writes nothing. The reason why it was
+            // not opened says more than the close's.
             let _ = tokio::time::timeout(LET_GO_TIME_MAX, store.abandon()).await;
         }
         opened
@@ -242,7 +244,7 @@ impl Inner {
         let mut state = self.state.lock();
         let now = self.clock.now();
         if state.machine.note_stepped(now.stepped_ms) {
-            // The timers sleep by the time before.
+            // The timers sleep by the old time.
             self.timer.notify_one();
         }
         (state, now.ms)
@@ -267,7 +269,8 @@ impl Inner {
         tokio::select! {
             biased;
             true = mark.wait() => Ok(()),
-            // It may be durable all the same: to be asked again, whatever ails the database.
+            // The change may be durable all the same: the caller asks again, whatever the
+            // database's failure is.
             why = self.failed() => Err(why.passing()),
         }
     }

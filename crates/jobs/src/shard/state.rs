@@ -113,7 +113,8 @@ pub(super) struct State {
     /// The calls that wait for jobs to end.
     pub(super) awaiting: Awaiting,
     pub(super) totals: Totals,
-    /// When the shard's timers wake by themselves, milliseconds since 1970; never if there are none.
+    /// Time at which the shard's timers wake by themselves, milliseconds since 1970; none without
+    /// timers.
     wake_ms: Option<u64>,
     /// The reason why the shard is out of service.
     pub(super) failure: Option<Error>,
@@ -142,7 +143,7 @@ impl State {
         }
     }
 
-    /// Fails if the shard is out of service, which passes.
+    /// Fails with a passing error if the shard is out of service.
     pub(super) fn check(&self) -> Result<()> {
         self.failure.clone().map_or(Ok(()), |why| Err(why.passing()))
     }
@@ -273,8 +274,8 @@ impl State {
         self.machine.begin_told(lease, now_ms).ok()
     }
 
-    /// Sees to a part of what has come due. Says when the next is, milliseconds since 1970: the caller
-    /// comes back then, or when [`State::must_wake`] says so.
+    /// Runs a part of what has come due; gives the time of the next, milliseconds since 1970. The
+    /// caller comes back then, or when [`State::must_wake`] says so.
     pub(super) fn tick(&mut self, now_ms: u64) -> Option<u64> {
         let Self { machine, untold, unbegun, holders, .. } = self;
         let hold = |lease: Lease| {

@@ -70,8 +70,8 @@ impl Store {
         Self { db, clock, retention, ended_ids, apply_log_on_close, freed_bytes }
     }
 
-    /// Notes that the shard was opened once more, durably, in the database itself: what only a local log has can be lost
-    /// with it, and then places and leases would be given twice.
+    /// Counts an opening of the shard, durably, in the database itself. A local log can be lost,
+    /// with all that only it has: then places and leases would be given twice.
     pub(super) async fn begin_incarnation(&self, opening: &Opening) -> Result<Descriptor> {
         let found = self.get(keys::DESCRIPTOR).await?;
         let before = found.map(|bytes| Descriptor::decode(&bytes)).transpose()?;
@@ -317,7 +317,7 @@ impl Store {
         self.flush(FlushType::MemTable).await
     }
 
-    /// Closes the database as it is: what is not durable is lost, and nothing goes to its files.
+    /// Closes the database as it is: loses rows that are not durable, and moves none to its files.
     pub(super) async fn abandon(&self) -> Result<()> {
         self.close_with(None).await
     }
@@ -344,9 +344,10 @@ const AHEAD_BYTES: usize = 256 << 10;
 /// Bytes that are read at most to learn the ids of ended jobs: a start must not read for hours.
 const LEARNED_BYTES_MAX: usize = 4 << 30;
 
-/// So many of these bytes are read as soon as a shard is open.
+/// Bytes that are read as soon as a shard is open.
 const LEARNED_AT_ONCE_BYTES: usize = 64 << 20;
-/// The rest is read after so long: a shard that fails again and again must not read gigabytes each time.
+/// Time after which the rest is read. A shard that fails again and again must not read gigabytes
+/// each time.
 const LEARNS_AFTER: Duration = Duration::from_secs(60);
 
 /// For reading nothing that is not durable.

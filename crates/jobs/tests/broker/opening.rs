@@ -1,4 +1,4 @@
-//! A shard is opened with its own log only, and a node that is refused has changed nothing.
+//! A shard is opened with its own log only, and a refused node has changed nothing.
 
 use crate::common::{Place, Split, named, spec, tenant};
 use skerry_core::start;
@@ -12,14 +12,14 @@ use skerry_log::Disk as _;
 use skerry_log::sim::SimDisk;
 use slatedb::config::{FlushOptions, FlushType};
 
-/// The machine of a split dies, and starts again.
+/// Kills the machine of a split, and starts it again.
 fn crash(split: &Split, shard: Shard) {
     split.disk.kill();
     drop(shard);
     split.disk.crash(1);
 }
 
-/// Another node with the same database, and a copy of the log and its note.
+/// Makes another node with the same database, and a copy of the log and its note.
 fn copy(split: &Split) -> Split {
     let disk = SimDisk::new();
     for name in split.disk.list().expect("a list") {
@@ -30,12 +30,12 @@ fn copy(split: &Split) -> Split {
     Split { place: same(&split.place), disk, note, at: split.at }
 }
 
-/// The same database, opened by another node.
+/// Makes another node for the same database.
 fn same(place: &Place) -> Place {
     place.beside(&place.path)
 }
 
-/// Refused by name, with what to do.
+/// Checks that an opening is refused with the name and the advice.
 #[track_caller]
 fn refused(opened: skerry_jobs::Result<Shard>) {
     let Err(error) = opened else { panic!("it opens") };
@@ -54,7 +54,8 @@ async fn has(shard: &Shard, ids: &[&str]) {
     }
 }
 
-/// What was acknowledged since the copy was made was lost without a word, and came back onto newer state later.
+/// Once, jobs acknowledged since the copy was made were lost silently, and came back later onto
+/// newer state.
 #[tokio::test]
 async fn a_copy_of_a_log_is_refused_and_fences_nobody() {
     let mut node = Split::new();
@@ -67,12 +68,12 @@ async fn a_copy_of_a_log_is_refused_and_fences_nobody() {
     refused(twin.open(false).await);
     refused(twin.open(true).await);
     shard.close().await.expect("nobody fenced it, so that its log is applied");
-    // It was not the last that had the database, also after a clean stop.
+    // It was not the last to open the database, also after a clean stop.
     refused(twin.open(false).await);
     let shard = node.open(false).await.expect("opens");
     has(&shard, &["before", "since"]).await;
     crash(&node, shard);
-    // A person gives up what the right log has: then that one is the wrong one.
+    // A person gives up the right log's rows: then the right log is the wrong one.
     let mut other = Split { disk: SimDisk::new(), note: MemoryNote::default(), ..copy(&node) };
     refused(other.open(false).await);
     let taken = other.open(true).await.expect("given up");
@@ -82,7 +83,7 @@ async fn a_copy_of_a_log_is_refused_and_fences_nobody() {
     has(&taken, &["before", "elsewhere"]).await;
 }
 
-/// A copy that was made while the node ran has the same notes; its place is another.
+/// A copy that was made while the node ran has the same notes, at another place.
 #[tokio::test]
 async fn a_log_at_another_place_is_refused_unless_it_was_moved() {
     let at = |machine: u8| start::Place { machine: [machine; 16], ..start::Place::default() };
@@ -99,7 +100,7 @@ async fn a_log_at_another_place_is_refused_unless_it_was_moved() {
     has(&shard, &["one"]).await;
 }
 
-/// Its jobs came into the other database, or were let go.
+/// Once, the jobs of such a log came into the other database, or were dropped.
 #[tokio::test]
 async fn the_log_of_another_database_is_neither_replayed_nor_let_go() {
     let mut busy = Split::new();
@@ -127,7 +128,7 @@ async fn the_log_of_another_database_is_neither_replayed_nor_let_go() {
     assert_eq!(busy.open(false).await.expect("opens").counts().active, 9);
 }
 
-/// Another place for the log lost what the old one had, and the way back mixed the two.
+/// Once, another place for the log lost the old log's rows, and the way back mixed the two.
 #[tokio::test]
 async fn a_log_in_a_store_is_not_left_behind() {
     let mut node = Split::new();
@@ -145,7 +146,7 @@ async fn a_log_in_a_store_is_not_left_behind() {
     let shard = node.open(true).await.expect("given up");
     takes(&shard, "three").await;
     shard.close().await.expect("closes");
-    // The store's log still has what was given up.
+    // The store's log still has the rows that were given up.
     refused(store.try_open(false).await);
     let shard = store.try_open(true).await.expect("given up again");
     has(&shard, &["three"]).await;
@@ -159,7 +160,7 @@ async fn a_log_in_a_store_is_not_left_behind() {
     has(&shard, &["three"]).await;
 }
 
-/// The first node was fenced by one that was refused, again and again.
+/// Once, a node that was refused fenced the first node, again and again.
 #[tokio::test(start_paused = true)]
 async fn another_number_of_shards_fences_nobody() {
     let place = Place::new();
@@ -171,7 +172,7 @@ async fn another_number_of_shards_fences_nobody() {
     shard.close().await.expect("it is not fenced");
 }
 
-/// An older Skerry wrote no note, and its descriptor has the log's id alone.
+/// An older version wrote no note, and its descriptor has only the log's id.
 #[tokio::test]
 async fn the_log_of_an_older_skerry_is_taken() {
     let mut node = Split::new();
@@ -201,7 +202,7 @@ async fn the_log_of_an_older_skerry_is_taken() {
     }
 }
 
-/// What was told not to be applied was applied, and the start after it was refused all the same.
+/// Once, a close applied a log against its setting, and the next start was refused all the same.
 #[tokio::test]
 async fn a_log_that_is_not_to_be_applied_stays_alone() {
     let mut node = Split::new();

@@ -302,8 +302,8 @@ fn a_limit_that_only_owes_is_none_that_a_worker_is_asked_about() {
     assert!(machine.floating_limits().is_empty());
 }
 
-/// A crash can leave a job that ended under one kind of a limit beside one that began under another: the shard of such
-/// two never opened again.
+/// A crash can leave a job that ended under one kind of a limit beside one that began under
+/// another. Once, the shard of two such jobs never opened again.
 #[test]
 fn two_kinds_of_a_limit_are_read_back_and_the_later_one_holds() {
     let under = |seq, kind| {
@@ -315,7 +315,7 @@ fn two_kinds_of_a_limit_are_read_back_and_the_later_one_holds() {
     machine.resume_waiting(&under(1, rate.clone()), NOW_MS).expect("reads");
     let at_once = LimitKind::Concurrency { max: 2 };
     machine.resume_waiting(&under(2, at_once.clone()), NOW_MS).expect("reads");
-    // New ones are told.
+    // A new job of the other kind is still refused.
     let refused = machine.enqueue(&under(3, rate), NOW_MS).expect_err("another kind");
     assert_eq!(refused.kind(), skerry_jobs::ErrorKind::Conflict);
     machine.enqueue(&under(3, at_once), NOW_MS).expect("takes it");

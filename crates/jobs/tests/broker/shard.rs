@@ -814,7 +814,7 @@ async fn a_newer_database_is_left_as_it_is() {
     shard.enqueue(spec("one")).await.expect("takes it");
     shard.close().await.expect("closes");
     let set = async |descriptor: &[u8]| {
-        // Not by what looks at the descriptor first.
+        // Goes around the opening, which looks at the descriptor first.
         let db = slatedb::Db::builder("shard", place.store.clone());
         let db = db.with_segment_extractor(Arc::new(keys::ByLetter)).build().await.expect("opens");
         let before = db.get(keys::DESCRIPTOR).await.expect("reads").expect("there");
@@ -1400,7 +1400,7 @@ async fn many_jobs_are_awaited_by_few_bytes_and_no_call_that_ended_is_remembered
     assert_eq!(seen, (0..30).collect::<Vec<_>>(), "each once");
     drop(awaited);
     shard.enqueue(spec("last")).await.expect("takes it");
-    // Long names count as what they are: half of the memory is not enough for as many jobs as if they had none.
+    // Long names count in bytes: half of the memory does not do for as many jobs as without names.
     let longest = named(&"x".repeat(128));
     let waits = |job: JobRef, count| shard.await_ends(&tenant(), vec![job; count]);
     let most = AWAITED_BYTES_MAX / (192 + 128);
@@ -1660,7 +1660,8 @@ async fn a_job_that_is_named_twice_is_told_twice() {
     assert_eq!(told, [0, 1, 2]);
 }
 
-/// A store that said for seconds that nothing is there made callers believe that the jobs are damaged.
+/// Once, a store that said for seconds that all objects are missing made callers believe that their
+/// jobs are damaged.
 #[tokio::test(start_paused = true)]
 async fn what_ails_the_database_is_told_to_who_opens_it_and_callers_ask_again() {
     for (is_damaged, kind) in [(false, ErrorKind::Unavailable), (true, ErrorKind::Corrupt)] {
@@ -1676,7 +1677,7 @@ async fn what_ails_the_database_is_told_to_who_opens_it_and_callers_ask_again() 
         let (leased, why) = tokio::join!(leased, shard.out_of_service());
         assert_eq!(why.kind(), kind, "{why}");
         assert_eq!(leased.map(|_| ()).map_err(|error| error.kind()), Err(kind));
-        // It did not look at what is damaged, and may have what it asks for.
+        // The call did not look at the damaged rows, and the shard may have its job.
         let told = shard.enqueue(spec("two")).await.expect_err("it is out of service");
         assert_eq!((told.kind(), told.message()), (ErrorKind::Unavailable, why.message()));
         let told = shard.show(&tenant(), &named("one")).await.expect_err("it is out of service");
@@ -1684,7 +1685,7 @@ async fn what_ails_the_database_is_told_to_who_opens_it_and_callers_ask_again() 
     }
 }
 
-/// The database's files are damaged, or the store says that they are not there.
+/// The database's files are damaged, or the store says that they are missing.
 async fn spoil(place: &Place, is_damaged: bool) {
     let there: Vec<_> = place.store.list(None).collect().await;
     for found in there.into_iter().map(|found| found.expect("listed")) {
@@ -1699,7 +1700,7 @@ async fn spoil(place: &Place, is_damaged: bool) {
     }
 }
 
-/// A shard that failed each minute read gigabytes each minute.
+/// Once, a shard that failed each minute read gigabytes each minute.
 #[tokio::test(start_paused = true)]
 async fn only_some_of_what_has_ended_is_read_as_soon_as_a_shard_is_open() {
     const JOBS: usize = 120;

@@ -204,7 +204,7 @@ impl World {
         Arc::new(Seeded(Mutex::new(StdRng::seed_from_u64(self.seed ^ number))))
     }
 
-    /// The database, and what it was opened as.
+    /// The database, with its opening.
     async fn database(&self) -> Result<Database> {
         let number = {
             let mut opened = self.opened.lock();

@@ -1,9 +1,10 @@
 //! The bytes that all connections hold together, and the connection that may hold more.
 //!
-//! A large request takes its room here before a buffer for it is allocated. A connection that finds none waits in a
-//! queue, and is woken when it is first in it and room was given back. One connection at a time may go beyond the
-//! budget, so that a large request is served however much the others hold, and for however long. One that goes beyond it
-//! and waits for the bucket lets the large ones behind it wait, too.
+//! A large request takes its room here before its buffer is allocated. A connection without room
+//! waits in a queue. It is woken when it is first in the queue and room was given back. One
+//! connection at a time may go beyond the budget. So a large request is served, however much the
+//! others hold, and for however long. If that connection waits for the bucket, the large requests
+//! behind it wait, too.
 //!
 //! Small requests are counted and never wait for others. A connection that holds nothing may always
 //! go on with one (see [`super::Limits`]).
@@ -143,7 +144,7 @@ impl Share {
         }
     }
 
-    /// Whether all connections together hold less than half of what they may.
+    /// True if all connections together hold less than half of the budget.
     pub(crate) fn is_roomy(&self) -> bool {
         self.budget.used_bytes() < self.budget.max / 2
     }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 /// Bounds on memory and waits that clients can cause.
 ///
-/// Memory is bounded by `server_bytes_in_flight_max`, plus one request of 32 MiB, plus, for each connection, one request of
-/// `request_bytes_assured` and 2 MiB of buffers that are kept for reuse. What a busy connection keeps beyond that counts
-/// as bytes in flight, and is kept only while less than half of those are used.
+/// `server_bytes_in_flight_max` bounds memory, plus one request of 32 MiB. Each connection adds one
+/// request of `request_bytes_assured`, and 2 MiB of buffers kept for reuse. A busy connection's
+/// further buffers count as bytes in flight. It keeps them only while less than half of those are
+/// used.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections at once; further ones are closed at once. Each may cost a descriptor and its

@@ -382,7 +382,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<'_, S> {
     }
 }
 
-/// Waits for `work`, but not past an order to stop.
+/// Waits for `work` until it is done or the server is ordered to stop.
 async fn unless_stopped<T>(
     control: &Control,
     work: impl Future<Output = T>,
@@ -398,7 +398,7 @@ async fn unless_stopped<T>(
     }
 }
 
-/// Waits for `io`, but not past the deadline or an order to stop.
+/// Waits for `io` until it is done, the deadline has passed, or the server is ordered to stop.
 async fn bounded<T>(
     control: &Control,
     deadline: Instant,

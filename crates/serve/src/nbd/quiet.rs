@@ -1,11 +1,12 @@
-//! Lines about what a client can do as often as it likes: one a minute of each kind, so that they fill no disk.
+//! Limits lines about events that a client can cause as often as it likes. One line a minute for
+//! each kind, so that they fill no disk.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Between two lines of one kind.
+/// Time between two lines of one kind.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Lines of one kind.
@@ -15,12 +16,12 @@ pub(crate) struct Quiet(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     told_at: Option<Instant>,
-    /// How often it happened since.
+    /// Number of events since then.
     untold: u64,
 }
 
 impl Quiet {
-    /// Whether what happened now is to be told: with how often it has happened since the last time that it was.
+    /// Counts an event. If it is time for a line, gives the number of events since the last one.
     pub(crate) fn happened(&self) -> Option<u64> {
         let mut state = self.0.lock();
         state.untold += 1;

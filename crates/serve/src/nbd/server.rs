@@ -53,11 +53,11 @@ struct Shared {
     /// Changes whenever a connection ends.
     departures: watch::Sender<u64>,
     closing: watch::Sender<bool>,
-    /// Of clients that were turned away.
+    /// Clients that were turned away.
     turned_away: Quiet,
-    /// Of connections that could not be begun.
+    /// Connections that could not be begun.
     unserved: Quiet,
-    /// Of negotiations that came to nothing.
+    /// Negotiations that failed.
     not_agreed: Quiet,
 }
 

@@ -187,7 +187,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.slow_bytes + self.output.len() + self.incoming.held_bytes()
     }
 
-    /// Says how much the server holds for this client, with the buffers that it keeps beyond what each may.
+    /// Counts the bytes that the server holds for this client, with its buffers beyond each
+    /// connection's share.
     fn count(&mut self) {
         self.share.set(self.held_bytes() + self.output.pool.extra_bytes());
     }

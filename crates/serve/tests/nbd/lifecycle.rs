@@ -118,7 +118,7 @@ async fn shutdown_cuts_off_who_is_not_done_in_time() {
     stuck.task.await.expect("ended once its request had");
 }
 
-/// Exports that never say what there is, and never open.
+/// Exports whose listing and opening never end.
 struct Stuck(tokio::sync::Semaphore);
 
 #[async_trait::async_trait]
@@ -134,7 +134,7 @@ impl Exports for Stuck {
     }
 }
 
-/// What takes for ever must not begin again after the stop, and must not hold it up.
+/// Work without end must not begin after the stop, and must not hold the stop up.
 #[tokio::test(start_paused = true)]
 async fn a_stop_waits_for_no_export_that_is_being_opened() {
     let stuck = Arc::new(Stuck(tokio::sync::Semaphore::new(0)));

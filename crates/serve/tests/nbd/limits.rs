@@ -239,8 +239,8 @@ async fn a_long_request_goes_on_beside_those_that_are_stuck() {
     }
 }
 
-/// Buffers that are kept for reuse are memory, too. Clients that leave a reply where it is must not fill the server's with
-/// them.
+/// Buffers that are kept for reuse are memory, too. Clients that leave a reply unread must not fill
+/// the server's memory with them.
 #[tokio::test]
 async fn buffers_that_are_kept_count_and_are_few_when_there_are_many_clients() {
     const CLIENTS: usize = 40;
@@ -251,7 +251,8 @@ async fn buffers_that_are_kept_count_and_are_few_when_there_are_many_clients() {
     let mut idle = Vec::new();
     for _ in 0..CLIENTS {
         let mut client = Client::open(&server, "disk", false).await;
-        // The last one's reply is not taken: while it waits, the buffers of the others are kept.
+        // The last client does not take its reply: while it waits, the buffers of the others are
+        // kept.
         for _ in 0..ROUND + 1 {
             client.send(command::READ, 0, 0, MIB as u32, &[]).await;
         }
@@ -260,10 +261,10 @@ async fn buffers_that_are_kept_count_and_are_few_when_there_are_many_clients() {
         }
         idle.push(client);
     }
-    // One that talks gives the server the time to do what the others have asked for.
+    // A client that talks gives the server the time to serve the others' requests.
     let mut other = Client::open(&server, "disk", false).await;
     assert_eq!(other.read(0, 512).await.len(), 512);
-    // A reply of each, and what is kept beyond what each may keep: that of a few.
+    // A reply of each, each connection's own share, and the further buffers of a few.
     let held = server.bytes_in_flight();
     assert!(held > CLIENTS * MIB, "{held} bytes are counted, and some are kept");
     assert!(held < CLIENTS * (MIB + (128 << 10)) + 40 * MIB, "{held} bytes");

@@ -1,6 +1,7 @@
 //! The node's side of an import: pieces in order, written as they come, flushed at the end.
 //!
-//! A volume that is made for it has another name until it is whole, so that half an image is never taken for one.
+//! A volume that the import creates has another name until it is whole. So no client takes half an
+//! image for the image.
 
 use futures::{Stream, StreamExt as _};
 use skerry_api::v1::import_volume_request::Message;
@@ -16,13 +17,13 @@ use crate::door;
 use crate::engine::{Engine, EngineDevice};
 use crate::values::{human_bytes, invalid, name, volume_bytes};
 
-/// Ends the name of a volume that is not whole yet.
+/// End of an unfinished volume's name.
 const UNFINISHED: &str = ".importing";
 
 /// Writes a volume from a stream of messages, until `ended` says that the node stops.
 ///
-/// If it fails half-way, a volume that it made is deleted. One that it writes over stays as it is then: it can be
-/// imported again, or deleted.
+/// If it fails half-way, it deletes a volume that it created. A volume that it writes over stays as
+/// it is: it can be imported again, or deleted.
 pub(super) async fn import(
     engine: &dyn Engine,
     mut messages: impl Stream<Item = Result<v1::ImportVolumeRequest, Status>> + Unpin,
@@ -54,7 +55,7 @@ pub(super) async fn import(
     Ok(v1::ImportVolumeResponse { volume: Some(convert::volume(volume)), created, data_bytes })
 }
 
-/// Writes what comes, and makes it durable; returns how many bytes of data there were.
+/// Writes the stream's pieces, and makes them durable. Gives the number of bytes of data.
 async fn write(
     engine: &dyn Engine,
     mut messages: impl Stream<Item = Result<v1::ImportVolumeRequest, Status>> + Unpin,
@@ -75,7 +76,7 @@ async fn write(
     writer.finish().await
 }
 
-/// Leaves nothing of a volume that is not whole; says what an import that failed leaves.
+/// Deletes a volume that the import created; tells what a failed import leaves.
 async fn give_up(engine: &dyn Engine, volume: &Name, created: bool, why: &Error) -> Error {
     let left = match created {
         false => format!("volume {volume} may be incomplete: import again"),
@@ -100,14 +101,14 @@ async fn next(
     }
 }
 
-/// Where an import goes.
+/// Destination of an import.
 struct Destination {
     volume: Name,
-    /// Made for it, under a name of its own.
+    /// Created by the import, under a name of its own.
     created: bool,
 }
 
-/// Makes a volume if there is none of this name.
+/// Creates the volume if none of this name exists.
 async fn prepare(
     engine: &dyn Engine,
     name: &Name,
@@ -148,7 +149,7 @@ async fn prepare(
     Ok(Destination { volume, created: true })
 }
 
-/// What a volume is called until it is whole.
+/// The name of a volume until it is whole.
 fn unfinished(whole: &Name) -> Result<Name> {
     // Names are ASCII.
     let begin = whole.as_str().get(..NAME_BYTES_MAX - UNFINISHED.len());

@@ -405,7 +405,7 @@ pub(super) fn shards(standings: &[Standing]) -> Vec<v1::JobShard> {
 mod tests {
     use super::*;
 
-    /// Workers of other jobs would take what they can't answer.
+    /// Workers of other jobs would take jobs that they can't do.
     #[test]
     fn a_floating_limit_asks_a_task_group_of_its_own_unless_one_is_named() {
         let asked = |group: &str| {

@@ -201,17 +201,18 @@ fn check_idle(active: usize) -> Result<()> {
     Err(Error::new(ErrorKind::InUse, message))
 }
 
-/// What happened to a shard since it was sound.
+/// History of a shard since it was sound.
 #[derive(Debug, Clone, Copy, Default)]
 struct Past {
-    /// Its owner took it back from a node that had opened it.
+    /// True if its owner took it back from a node that had opened it.
     has_reclaimed: bool,
-    /// So many times it failed soon after it was opened.
+    /// Number of failures soon after an opening.
     flaps: u32,
 }
 
 impl Past {
-    /// The shard was open for so long: after a while it counts as sound, and what was before is over.
+    /// Notes for how long the shard was open. After a while it counts as sound, and its history is
+    /// over.
     fn note_open_for(&mut self, was_open: Duration) {
         *self = match was_open < RETRY_INTERVAL_MAX {
             true => Self { flaps: self.flaps + 1, ..*self },
@@ -302,9 +303,11 @@ impl Keeper {
         }
     }
 
-    /// A node that was relieved may have opened a shard just before it looked at the record, and closed it again: who is
-    /// the owner by the record takes it back, once for each time that it was sound, so that two which both believe to be it do not go on for ever. A node
-    /// from which a database was taken back has nothing elsewhere, and begins anew.
+    /// Decides whether a fenced shard may be opened again. A relieved node may have opened it just
+    /// before it read the record, and closed it again. The owner by the record takes it back, once
+    /// for each time that it was sound. Otherwise two nodes that both believe to be the owner would
+    /// go on for ever. A node from which a database was taken back has nothing elsewhere, and
+    /// begins anew.
     async fn judge(&self, why: NotOpen, past: &mut Past) -> NotOpen {
         let may_reclaim = why.is_fenced && !past.has_reclaimed && self.opener.is_owner().await;
         past.has_reclaimed |= may_reclaim;
@@ -397,7 +400,7 @@ pub(super) mod tests {
     use super::*;
     use futures::{FutureExt as _, poll};
 
-    /// A node of this number on a bucket in a directory, whose shards are open.
+    /// Parts of the node of this number on a bucket in a directory, with its shards open.
     pub(in crate::jobs) async fn open(
         bucket: &std::path::Path,
         number: u8,
@@ -408,7 +411,8 @@ pub(super) mod tests {
         (dir, host)
     }
 
-    /// An owner that had taken its shard back once stayed closed when that happened again, months later.
+    /// Once, an owner that had taken its shard back stayed closed when it lost the shard again,
+    /// months later.
     #[test]
     fn a_shard_that_was_sound_for_a_while_has_no_past() {
         let mut past = Past { has_reclaimed: true, flaps: 3 };
@@ -482,7 +486,7 @@ pub(super) mod tests {
         host.stop().await;
     }
 
-    /// Two nodes on one database ended each other's work for ever.
+    /// Once, two nodes on one database ended each other's work for ever.
     #[tokio::test(flavor = "multi_thread")]
     async fn of_two_nodes_on_one_database_the_fenced_one_stays_closed_until_told() {
         let place = tempfile::tempdir().expect("a directory");
@@ -492,10 +496,10 @@ pub(super) mod tests {
         let (_second, two) = beside(place.path(), 2);
         let two = JobsHost::start(two).await;
         assert!(two.are_open());
-        // It finds out with its next write.
+        // The first node finds out with its next write.
         assert!(enqueue(&one, "late").await.is_err());
         stands_elsewhere(&one).await;
-        // Whatever else it is told, it opens nothing by itself; and the other one works on.
+        // It opens nothing by itself, whatever else happens; and the other node works on.
         let mut changes = one.broker.changes();
         let reopened = tokio::time::timeout(RETRY_INTERVAL * 2, changes.changed()).await;
         assert!(reopened.is_err(), "it opens the database again");
@@ -510,14 +514,14 @@ pub(super) mod tests {
         two.stop().await;
     }
 
-    /// Waits until a node has found out that another one has its database.
+    /// Waits until a node has found out that another node has its database.
     async fn stands_elsewhere(host: &JobsHost) {
         while !matches!(host.broker.standings()[..], [Standing::Elsewhere(_)]) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// A node whose settings say where its jobs are.
+    /// Parts of a node whose settings name a place for its jobs.
     fn beside(database: &std::path::Path, number: u8) -> (tempfile::TempDir, Opener) {
         let database = format!("backend = 'fs'\npath = '{}'", database.join("db").display());
         let database = Some(toml::from_str(&database).expect("TOML"));

@@ -1,5 +1,5 @@
-//! Answers that are to be read in time: a caller that reads none must not keep what they hold, such as the places of jobs
-//! that it waits for.
+//! Ends answers that are not read in time. A caller that reads none must not keep resources, such
+//! as the places of jobs that it waits for.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::sync::mpsc;
 
-/// Hands answers on, one ahead of the reader. Ends, and drops the rest, if one is not taken for `time_max`.
+/// Hands answers on, one ahead of the reader. Ends, and drops the rest, if one is not taken for
+/// `time_max`.
 pub(super) fn read<T: Send + 'static>(
     mut answers: BoxStream<'static, T>,
     time_max: Duration,
@@ -39,7 +40,7 @@ mod tests {
         stream::iter(0..10).inspect(move |_| assert!(Arc::strong_count(&held) > 0)).boxed()
     }
 
-    /// A hundred such calls kept every other one from waiting.
+    /// Once, a hundred such calls kept every other call from waiting.
     #[tokio::test(start_paused = true)]
     async fn what_is_not_read_is_let_go() {
         let held = Arc::new(());

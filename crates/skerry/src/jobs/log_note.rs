@@ -1,5 +1,5 @@
-//! The note beside a jobs log on a local disk, in the file `opening` of its directory. [`skerry_jobs::opening`] decides by
-//! it; `docs/jobs.md` has its keys.
+//! The note beside a jobs log on a local disk, in the file `opening` of its directory.
+//! [`skerry_jobs::opening`] decides by it; `docs/jobs.md` has its keys.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ impl DirNote {
     }
 }
 
-/// What stands in the file. Ids and hashes are hexadecimal.
+/// Content of the file. Ids and hashes are hexadecimal.
 #[derive(Serialize, Deserialize)]
 struct Noted {
     log: String,

@@ -23,10 +23,10 @@ use crate::values::invalid;
 
 /// Messages that wait for one worker to read.
 const MESSAGES_MAX: usize = 2;
-/// How long a worker may leave its messages unread: what is in them counts against the budget of all workers, and others
-/// could do its jobs.
+/// Time that a worker may leave its messages unread. Their jobs count against the budget of all
+/// workers, and other workers could do them.
 pub(super) const READ_TIME_MAX: Duration = Duration::from_secs(60);
-/// Outcomes of one worker that are not durable yet: past it, no more are read.
+/// Outcomes of one worker that are not durable yet: past it, the node reads no more.
 const REPORTS_MAX: usize = 10_000;
 /// Bytes of results and errors of such outcomes, without the last message.
 const REPORTS_BYTES_MAX: usize = 4 << 20;
@@ -224,7 +224,8 @@ impl Conversation {
         Ok(())
     }
 
-    /// Everything that is ready goes into one message. Jobs only while the worker speaks: it could not give them back.
+    /// Puts everything that is ready into one message. Takes jobs only while the worker speaks: a
+    /// silent one could not give them back.
     fn gather(&mut self, is_open: bool) -> Result<(), Status> {
         let mut bytes = 0;
         while is_open
@@ -275,7 +276,8 @@ mod tests {
     use super::*;
     use skerry_jobs::job::{JobRef, State};
 
-    /// Its lease ran out: a failed attempt that never began, and without retries a dead letter.
+    /// Once, such a job's lease ran out: a failed attempt that never began, and without retries a
+    /// dead letter.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_worker_that_says_no_more_is_sent_no_jobs() {
         let bucket = tempfile::tempdir().expect("a directory");
@@ -287,7 +289,7 @@ mod tests {
         let mut first = v1::WorkRequest { begin, credits: 1, ..v1::WorkRequest::default() };
         let mut here = Conversation::begin(broker.clone(), &mut first).expect("it sits down");
         let job = shard.enqueue(skerry_jobs::spec::JobSpec::default()).await.expect("taken").job;
-        // What is shown is durable: the job is on its way to the worker.
+        // `show` gives only durable states: the job is on its way to the worker.
         while shard.show(&tenant, &job).await.expect("there").state != State::Running {
             tokio::task::yield_now().await;
         }

@@ -79,7 +79,7 @@ impl Handler {
             end(jobs, &plan.next).await?;
             return Ok("the volume is gone, and so its schedule has ended".to_owned());
         };
-        // First of all: where nothing can be deleted, volumes must not lose their snapshots to come.
+        // Before any deletion: a failing deletion must not cost later snapshots.
         self.take(&volume, &plan.snapshot).await?;
         self.thin_out(&volume, schedule.keep, &plan.snapshot).await?;
         Ok(format!("{volume}@{}", plan.snapshot))
@@ -87,7 +87,7 @@ impl Handler {
 
     async fn take(&self, volume: &Name, snapshot: &Name) -> Result<(), Failure> {
         match self.engine.create_snapshot(volume, Some(snapshot)).await {
-            // An attempt before this one took it, and the engine says so once it is durable.
+            // An earlier attempt took it, and the engine says so once it is durable.
             Err(error) if error.kind() == EngineErrorKind::Exists => Ok(()),
             taken => taken.map(drop).map_err(engine),
         }
@@ -109,7 +109,7 @@ impl Handler {
     }
 }
 
-/// What was to be taken is there, and more than was to be kept.
+/// Reports that the snapshot was taken, but an old one can't be deleted.
 fn undeleted(volume: &Name, taken: &Name, old: &Name, error: &skerry_volume::Error) -> Failure {
     let message = error.message();
     let text = format!("{volume}@{taken} was taken; {volume}@{old} can't be deleted: {message}");

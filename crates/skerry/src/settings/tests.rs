@@ -29,7 +29,7 @@ fn the_example_holds_the_defaults() {
     assert_eq!(Settings::from_toml(EXAMPLE, &nothing), Ok(Settings::default()));
 }
 
-/// What the example is with every setting in use.
+/// Gives the example with every setting in use.
 fn whole_example() -> Settings {
     let uncommented: String = EXAMPLE
         .lines()
@@ -44,7 +44,7 @@ fn whole_example() -> Settings {
     Settings::from_toml(&uncommented, &variable).expect("settings")
 }
 
-/// The bucket of the example is one that a node could use, with the key that belongs to it.
+/// The example's bucket and its key work together.
 #[cfg(feature = "s3")]
 #[test]
 fn the_bucket_of_the_example_is_opened() {
@@ -55,7 +55,7 @@ fn the_bucket_of_the_example_is_opened() {
     let url = bucket.url.expect("an address");
     let opened = open(&url, &options).expect("a store");
     assert_eq!(opened.display, url);
-    // And each of its lines is needed.
+    // Each of the key's lines is needed.
     for line in ["allow_http", "secret_access_key"] {
         let mut options = options.clone();
         assert!(options.settings.remove(line).is_some(), "{line}");

@@ -12,7 +12,7 @@ use skerry_testkit::PATIENCE;
 
 use super::*;
 
-/// Between two looks.
+/// Time between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Writes a sparse image: 3 MiB and 100 bytes, with data in three places, the last one at its end.
@@ -182,7 +182,7 @@ fn large_images_pass_in_pieces() {
     assert!(std::fs::read(node.path("out")).expect("the export") == content);
 }
 
-/// Sends the head of an import of 1 MiB and a part of its data, and then what follows.
+/// Sends the head of an import of 1 MiB and a part of its data, and then `then`.
 fn part_of_an_import(
     then: impl futures::Stream<Item = v1::ImportVolumeRequest> + Send + 'static,
 ) -> impl futures::Stream<Item = v1::ImportVolumeRequest> + Send + 'static {
@@ -200,7 +200,7 @@ fn volumes(node: &Node) -> Vec<String> {
     names.filter_map(|volume| Some(volume["name"].as_str()?.to_owned())).collect()
 }
 
-/// Waits until there are these.
+/// Waits until exactly these volumes exist.
 fn wait_for_volumes(runtime: &tokio::runtime::Runtime, node: &Node, wanted: &[&str]) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while volumes(node) != wanted {
@@ -221,7 +221,7 @@ fn an_import_that_ends_early_leaves_nothing() {
     assert_eq!(volumes(&node), Vec::<String>::new());
 }
 
-/// The command is killed, or its connection breaks.
+/// A command is killed, or its connection breaks.
 #[test]
 fn an_import_whose_client_goes_leaves_nothing() {
     let node = Node::start();
@@ -240,7 +240,7 @@ fn an_import_whose_client_goes_leaves_nothing() {
     assert_eq!(volumes(&node), ["disk"]);
 }
 
-/// Nothing is written for a command once the engine is told to end.
+/// The node writes nothing for a command once the engine is told to end.
 #[test]
 fn an_import_ends_with_its_node() {
     let mut node = Node::start();

@@ -54,7 +54,7 @@ fn a_schedule_ends_while_its_volume_hangs() {
     assert_eq!((jobs(&node, "scheduled"), jobs(&node, "running")), (vec![], vec![]));
 }
 
-/// A key that may not delete is told of, and costs no snapshot.
+/// A key that may not delete causes an error, and costs no snapshot.
 #[test]
 fn snapshots_go_on_where_nothing_can_be_deleted() {
     let node = Node::with_jobs();
@@ -64,7 +64,7 @@ fn snapshots_go_on_where_nothing_can_be_deleted() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let taken = || node.json(&["snapshot", "list", "db"]).as_array().map_or(0, Vec::len);
-    // With the second one there is one too many.
+    // The second snapshot is one too many.
     while taken() < 4 {
         assert!(tokio::time::Instant::now() < deadline, "{} snapshots", taken());
         runtime.block_on(async { tokio::time::sleep(LOOK_INTERVAL).await });

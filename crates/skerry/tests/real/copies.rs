@@ -212,7 +212,8 @@ fn what_was_written_beside_a_copy_is_parked() -> Outcome {
     Ok(())
 }
 
-/// Two nodes with one settings file, and so with one log; and a copy of a node whose log is elsewhere.
+/// Two nodes with one settings file, and so with one log; and a copy of a node whose log is
+/// elsewhere.
 #[test]
 fn a_log_that_another_node_uses_is_left_alone() -> Outcome {
     let fleet = Fleet::new()?;
@@ -230,7 +231,7 @@ fn a_log_that_another_node_uses_is_left_alone() -> Outcome {
     }
     writer.write(4096, &[2; 4096])?;
     writer.flush()?;
-    // A copy is not told to delete what the first one needs.
+    // The advice to a copy does not name the first node's files for removal.
     copy(one.data(), two.data())?;
     let (code, said) = two.start_refused()?;
     assert_eq!(code, IN_USE, "{said}");
@@ -241,7 +242,7 @@ fn a_log_that_another_node_uses_is_left_alone() -> Outcome {
     drop(reader);
     first.stop()?;
 
-    // Nor does a copy that shares no bucket with it touch the log.
+    // Nor does a copy without a common bucket touch the log.
     let log = fleet.dir.path().join("other");
     let with_log = |node: NodeSettings| node.arg("--log").arg(&log);
     let (one, two) = (with_log(fleet.alone("three")), with_log(fleet.alone("four")));

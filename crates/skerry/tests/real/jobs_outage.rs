@@ -1,5 +1,5 @@
-//! The store of the jobs' database fails for a while, in each way that can pass: what was acknowledged is there afterwards,
-//! and callers wait or are told to ask again.
+//! The store of the jobs' database fails for a while, in each way that can pass. Acknowledged jobs
+//! are there afterwards, and callers wait or are told to ask again.
 
 use std::error::Error;
 use std::io;
@@ -20,16 +20,16 @@ const FAULTS: [Fault; 5] = [
     Fault::LoseAnswer,
 ];
 const CALL_KINDS: [Call; 4] = [Call::Read, Call::Write, Call::List, Call::Delete];
-/// As long as the test says.
+/// Until the test ends it.
 const EVER: u64 = u64::MAX;
-/// Calls that fail before the store is mended.
+/// Failing calls before the store is mended.
 const CALLS: u64 = 3;
-/// A call that is to be made again.
+/// A call that callers make again.
 const UNAVAILABLE: i32 = 7;
-/// Between two looks.
+/// Time between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A node with its volumes on its disk, and the jobs' database on the server.
+/// Starts a node with its volumes on its disk, and the jobs' database on the server.
 fn settings(server: &BadS3, dir: &TempDir) -> io::Result<NodeSettings> {
     let config = dir.path().join("skerry.toml");
     let mut text = "[database]\nbackend = 's3'\npath = 'things/jobs/%shard%'\n".to_owned();
@@ -94,7 +94,7 @@ fn jobs_outlive_every_fault_of_their_store_that_can_pass() -> Outcome {
         enqueue(&node, &id("after"))?;
         acknowledged.push(id("after"));
         has_all(&node, &acknowledged, fault)?;
-        // The database is opened while its store fails.
+        // The node opens the database while its store fails.
         let down = node.kill()?;
         let before = fail_all(&server, fault);
         let starting = thread::spawn(move || down.start());

@@ -185,11 +185,11 @@ fn a_node_that_waits_for_its_bucket_says_so_and_ends_when_it_is_told() -> Outcom
     Ok(())
 }
 
-/// An outage is told of, and fills nobody's disk with it: however many volumes and calls fail.
+/// An outage is logged, and fills no disk with lines, however many volumes and calls fail.
 #[test]
 fn an_outage_is_a_few_lines() -> Outcome {
     const VOLUMES: usize = 3;
-    /// Of the outage itself; what each kind of failure says, once.
+    /// Lines of the outage itself, and one of each kind of failure.
     const LINES_MAX: usize = 12;
     let (server, dir) = (BadS3::start()?, TempDir::new()?);
     let node = settings(&server, &dir)?.start()?;

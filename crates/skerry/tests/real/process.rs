@@ -1,4 +1,4 @@
-//! A node as a process of its host: who may read what it writes, who takes its log lines, and what signals do.
+//! A node as a process of its host: its files' permissions, its log lines, and signals.
 
 use std::error::Error;
 use std::fs;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// As long as the test says.
+/// Until the test ends it.
 const EVER: u64 = u64::MAX;
 
 fn node(dir: &TempDir) -> NodeSettings {
@@ -25,7 +25,7 @@ fn after(settings: NodeSettings, line: &str) -> NodeSettings {
     settings.wrapper(&["sh", "-c", &format!("{line}; exec \"$@\""), "sh"])
 }
 
-/// Everything below a directory, and it.
+/// Gives a directory and everything below it.
 fn tree(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = vec![dir.to_owned()];
     for entry in fs::read_dir(dir)? {
@@ -38,7 +38,7 @@ fn tree(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Wherever guests' data goes: directories of the settings' own lie where everybody gets in.
+/// Every place of guests' data. The settings' own directories lie where all users get in.
 #[test]
 fn nobody_else_may_read_what_a_node_writes() -> Outcome {
     let dir = TempDir::new()?;
@@ -65,7 +65,7 @@ fn nobody_else_may_read_what_a_node_writes() -> Outcome {
     Ok(())
 }
 
-/// A terminal that is gone, a reader that died, a full disk: the node goes on without its lines.
+/// With a closed terminal, a dead reader or a full disk the node goes on without its lines.
 #[test]
 fn a_node_that_can_not_write_its_lines_serves_and_stops_well() -> Outcome {
     let (server, dir) = (BadS3::start()?, TempDir::new()?);
@@ -81,7 +81,7 @@ fn a_node_that_can_not_write_its_lines_serves_and_stops_well() -> Outcome {
     server.fail(Call::Write, Fault::Refuse(503, "SlowDown"), EVER);
     client.write(0, &[1; 4096])?;
     client.flush()?;
-    // The first failure is told of, and the volume stays in service.
+    // The first failure is logged, and the volume stays in service.
     server.wait_failed(4)?;
     server.mend();
     let mut other = NbdClient::connect(&uri)?;
@@ -107,7 +107,7 @@ fn the_end_of_its_terminal_is_an_order_to_stop() -> Outcome {
     Ok(())
 }
 
-/// As `nohup` starts it.
+/// Started as `nohup` does.
 #[test]
 fn a_node_that_is_to_outlive_its_terminal_does() -> Outcome {
     let dir = TempDir::new()?;

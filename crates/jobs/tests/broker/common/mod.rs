@@ -51,7 +51,8 @@ impl Entropy for Fixed {
     }
 }
 
-/// Other bytes each time that a database is opened: it names its files by them, and by a time that may stand still.
+/// Other bytes at each opening of a database: it names its files by them, and by a time that may
+/// stand still.
 struct Opened(u64);
 
 impl Opened {
@@ -72,7 +73,7 @@ impl Entropy for Opened {
 pub struct Place {
     pub store: Arc<dyn ObjectStore>,
     pub path: String,
-    /// Of the shard, if nothing else is said.
+    /// The shard's, if a test sets no other.
     pub hashes: HashRange,
     pub clock: Arc<Paused>,
     pub log: DatabaseLog,
@@ -149,7 +150,7 @@ impl Place {
         Shard::open(self.parts(hashes, false).await?).await
     }
 
-    /// What a shard is made of; its database is open.
+    /// The parts of a shard, with its database open.
     pub async fn parts(&self, hashes: HashRange, give_up_log: bool) -> Result<ShardParts> {
         let Database { db, opening } = self.try_database_as(hashes, give_up_log).await?;
         Ok(ShardParts {
@@ -233,9 +234,9 @@ impl Load {
 pub struct Split {
     pub place: Place,
     pub disk: SimDisk,
-    /// Of the log on the disk.
+    /// Id of the log on the disk.
     pub note: MemoryNote,
-    /// Where the disk is.
+    /// Place of the disk.
     pub at: start::Place,
 }
 

@@ -60,9 +60,9 @@ impl Incoming {
     }
 }
 
-/// A read of this many bytes computes for longer than handing it to another thread takes. If a
-/// request stands behind it, another thread makes it. Sequential reads of compressed data (64 KiB,
-/// four at a time) went from 0.42 to 0.57 × the rate of a server on a plain file.
+/// Length of a read from which on it computes for longer than its move to another thread takes. If
+/// a request stands behind it, another thread makes the read. Sequential reads of compressed data,
+/// four of 64 KiB at a time, went from 0.42 to 0.57 of a plain file's speed.
 const LONG_READ_BYTES: usize = 32 << 10;
 
 /// Result of looking for a request.

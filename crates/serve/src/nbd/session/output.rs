@@ -22,9 +22,9 @@ const PACK_BYTES: usize = 128 << 10;
 const BUFFER_STEP_BYTES: usize = 64 << 10;
 /// Longest buffer that is kept.
 const KEPT_BUFFER_BYTES_MAX: usize = 2 << 20;
-/// At most this much is kept for reuse on a connection that has requests in flight, while the server has room.
+/// Bytes kept for reuse at most, on a connection with requests in flight while the server has room.
 const KEPT_BYTES_MAX: usize = 8 << 20;
-/// At most this much is kept while nothing is in flight, or while the server has no room for more: a buffer for a
+/// Bytes kept at most while nothing is in flight, or while the server has no room: a buffer for a
 /// request of 1 MiB, and some for small ones. Many connections are idle, and few are busy.
 const KEPT_IDLE_BYTES_MAX: usize = 3 << 19;
 /// Slices in one vectored write: more than fit a socket's buffer anyway.
@@ -35,17 +35,17 @@ const SLICES_MAX: usize = 32;
 pub(super) struct Pool {
     kept: Vec<Vec<u8>>,
     kept_bytes: usize,
-    /// Whether the server has room for more than what every connection may keep.
+    /// True if the server has room for more than each connection's share.
     has_room: bool,
 }
 
 impl Pool {
-    /// Says whether the server has room for what is kept beyond [`KEPT_IDLE_BYTES_MAX`].
+    /// Sets whether the server has room for buffers beyond [`KEPT_IDLE_BYTES_MAX`].
     pub(super) fn set_room(&mut self, has_room: bool) {
         self.has_room = has_room;
     }
 
-    /// What is kept beyond what every connection may keep.
+    /// Bytes kept beyond each connection's share.
     pub(super) fn extra_bytes(&self) -> usize {
         self.kept_bytes.saturating_sub(KEPT_IDLE_BYTES_MAX)
     }
