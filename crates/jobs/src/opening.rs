@@ -1,14 +1,14 @@
 //! One opening of a shard's database: its log, and the check that the log belongs to it.
 //!
-//! Participants: the *descriptor* in the database's files, which names the shard's log and its last
-//! opening; the *note* in a local log's directory, which names openings too; the node that opens
-//! both.
+//! Participants: the *descriptor* in the database's files, the *note* in a local log's directory,
+//! and the node that opens both. The descriptor names the shard's log and its last opening. The
+//! note names openings, too.
 //!
 //! Goal: no shard is opened with a log that lacks acknowledged rows, or that has rows of another
 //! history. A refused node has changed nothing. No goal: to recognise a log that was restored to an
 //! earlier state of the same opening, at the same place.
 //!
-//! 1. Read the descriptor, the log and its note. `Found::check` refuses those that do not fit.
+//! 1. Read the descriptor, the log and its note. `Found::check` refuses a log that does not fit.
 //! 2. Write the note: the opening that the descriptor has, and the next one. From here on the next
 //!    start recognises a crash.
 //! 3. Open the database, and write the descriptor with the next opening into its files, before
@@ -169,8 +169,8 @@ impl Found<'_> {
         self.log.has_rows && named != Some(self.log.name) && !may_be_its && !self.was_last()
     }
 
-    /// True if the local log is the log of the last opening: a crash at the end of a clean stop may
-    /// have left rows in it.
+    /// True if the local log is the last opening's. A crash at the end of a clean stop may have
+    /// left rows in it.
     fn was_last(&self) -> bool {
         let is_its = |note: LogNote| {
             let is_of_log = LogName::Local(note.log) == self.log.name;

@@ -7,7 +7,7 @@
 //! - `negotiate`: from the first byte of a connection to an opened export;
 //! - `session`: requests and replies;
 //! - `server`: listeners, limits, counting, shutting down; `threads`: what sessions run on.
-//! * `quiet`: limits lines about what clients do.
+//!   `quiet`: a bound on lines about clients.
 //!
 //! Missing: TLS (`STARTTLS` is answered with "unsupported"; negotiation and session run over any
 //! `AsyncRead + AsyncWrite`, which is the seam for it), extended headers, the oldstyle handshake.

@@ -307,8 +307,8 @@ impl Context {
     /// Refuses a start after an unreadable record: a copy may have made it, or this node.
     fn unreadable(&self, error: &Error) -> Error {
         let message = format!(
-            "a start of node {} can't be read, so that a copy of it may run: {error}; two nodes with one identity would \
-             lose each other's writes. {}",
+            "a start of node {} can't be read, so that a copy of it may run: {error}; two nodes \
+             with one identity would lose each other's writes. {}",
             self.node,
             self.advice(),
         );
@@ -328,8 +328,8 @@ impl Context {
             ),
         };
         format!(
-            "To make this one a node of its own, remove {}{own_log}. If the other one is gone for good, or there is no \
-             other, start this one once with --in-its-place",
+            "To make this one a node of its own, remove {}{own_log}. If the other one is gone for \
+             good, or there is no other, start this one once with --in-its-place",
             own.join(", "),
         )
     }
@@ -625,7 +625,8 @@ mod tests {
         let link = host.layout.data().join("link");
         std::os::unix::fs::symlink(&outside, &link).expect("made");
         let identity = Identity { node: NodeId([7; 16]), host: "h".to_owned() };
-        let advice = |log: &Path| Context::new(&host.layout, vec![log.to_owned()], &identity).advice();
+        let advice =
+            |log: &Path| Context::new(&host.layout, vec![log.to_owned()], &identity).advice();
         let said = |log: &Path| advice(log).contains(&format!(", {}.", log.display()));
         assert!(said(&inside), "{}", advice(&inside));
         for log in [&outside, &link, &host.layout.data().join("../log")] {

@@ -382,9 +382,9 @@ pub(crate) struct ImportArgs {
 
 const IMPORT_EXAMPLES: &str = "\
 Holes and zeros take no space. A new volume is called NAME.importing until all of it is there. \
-A volume that is written over must be large enough and have no clients; \
-what lies behind the image's end stays as it is. Packed images and those of other formats are refused with the \
-command that makes a raw one.
+A volume that an import writes over must be large enough and have no clients. Bytes behind the \
+image's end stay as they are. The command refuses packed images and images of other formats, and \
+names the command that makes a raw one.
 
 Examples:
   skerry import debian.raw golden

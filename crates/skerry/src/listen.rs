@@ -61,7 +61,10 @@ impl Listener {
             && let Ok(local) = listener.local_addr()
             && !local.ip().is_loopback()
         {
-            tracing::warn!(%local, "whoever reaches this address has every volume: there is no login");
+            tracing::warn!(
+                %local,
+                "every client of this address has every volume: there is no login"
+            );
         }
     }
 

@@ -31,7 +31,8 @@ impl Lock {
     pub(crate) fn take(layout: &Layout, host: &str) -> Result<Self> {
         Self::take_file(&layout.lock(), &this_process(host), |holder| {
             format!(
-                "the data directory {} is in use by {holder}: stop that node, or choose another directory with --data",
+                "the data directory {} is in use by {holder}: stop that node, or choose another \
+                 directory with --data",
                 layout.data().display()
             )
         })
@@ -44,7 +45,8 @@ impl Lock {
         let who = format!("{}, with the data directory {data}", this_process(host));
         Self::take_file(&layout.log_lock(settings), &who, |holder| {
             format!(
-                "the log {} is in use by {holder}: stop that node, or give the one of {data} a log of its own with --log",
+                "the log {} is in use by {holder}: stop that node, or give the one of {data} a log \
+                 of its own with --log",
                 layout.log(settings).display()
             )
         })

@@ -431,10 +431,10 @@ pub async fn read_ref(bucket: &Bucket, name: &str) -> Result<Option<Ref>> {
     }
 }
 
-/// Deletes a volume's head refs that `which` chooses. One that can't be deleted keeps none from it.
+/// Deletes a volume's head refs that `which` chooses. Goes on after one that can't be deleted.
 ///
 /// # Errors
-/// Why the first of them can't be deleted.
+/// The first failure to delete one.
 pub async fn delete_heads(
     bucket: &Bucket,
     volume: VolumeId,

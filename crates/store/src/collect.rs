@@ -1,9 +1,10 @@
 //! Collection: deletes segments of a volume that nothing in the bucket holds.
 //!
-//! Only the volume's owner collects; for a deleted one, anybody. Candidates are listed first, refs and pins
-//! afterwards; what can't be placed stays; anything unreadable stops the pass, but for a snapshot's damaged ref: the
-//! snapshot holds whatever its label's span reaches. No pass looks beyond the volume's family.
-//! [`Collector::free`] is a sweep, [`Collector::free_near`] a short pass; the decisions are `skerry_core::hold`'s.
+//! Only the volume's owner collects; for a deleted volume, any node may. A pass lists candidates
+//! first, and refs and pins afterwards. A segment without a known place stays, and anything
+//! unreadable stops the pass. One exception: a snapshot with a damaged ref holds all that its
+//! label's span reaches. No pass looks beyond the volume's family. [`Collector::free`] is a sweep,
+//! [`Collector::free_near`] a short pass; `skerry_core::hold` decides.
 
 use crate::bucket::{Bucket, Created};
 use crate::catalog::{self, read_ref};
@@ -38,8 +39,8 @@ const LISTINGS_MAX: usize = 5;
 /// The most deleted volumes, seals and begun clones that a node remembers: about 32 bytes each.
 /// Others are read again.
 const REMEMBERED_MAX: usize = 1 << 18;
-/// A clone that has had no descriptor for so long has no maker any more, and a damaged pin no
-/// reader. Its holder holds whatever its span reaches.
+/// Age at which a clone without a descriptor has no maker, and a damaged pin no reader. Until then
+/// the clone's holder holds all that its span reaches.
 const ABANDONED_AGE: Duration = Duration::from_secs(12 * 3600);
 
 /// Number of refs read at once.
@@ -49,8 +50,8 @@ const REFS_AT_ONCE: usize = 16;
 /// reads of clients.
 const DELETES_IN_FLIGHT: usize = 16;
 
-/// After so many that failed a pass deletes no more: it is the store's trouble, and not that of
-/// single segments.
+/// Failed deletes after which a pass deletes no more: the store has failed, and not single
+/// segments.
 const DELETES_FAILED_MAX: usize = 4;
 
 /// An owner's knowledge of its volume, beyond the listings of a short pass.
@@ -140,7 +141,7 @@ impl Collector {
             if !self.bucket.exists(&names::volume_gone(owned.volume)).await? {
                 return Ok(None);
             }
-            // Nobody may take a head for one that can be pinned any more.
+            // Without heads, no reader can find one to pin.
             catalog::delete_heads(&self.bucket, owned.volume, |_| true).await?;
         }
         // A newer Skerry may hold segments in a way that this one does not see.
@@ -213,8 +214,8 @@ impl Collector {
         Ok(all)
     }
 
-    /// Deletes segments that [`Self::free`] or [`Self::free_near`] found, several at once. One that
-    /// can't be deleted keeps none behind it; of several, the pass is given up.
+    /// Deletes segments that [`Self::free`] or [`Self::free_near`] found, several at once. Goes on
+    /// after a failed delete; after [`DELETES_FAILED_MAX`] the pass ends.
     pub async fn delete(&self, free: &[SegmentKey]) -> Result<()> {
         let names: Vec<String> = free.iter().map(|key| names::segment(*key)).collect();
         let bucket = self.bucket.clone();
@@ -237,7 +238,7 @@ impl Collector {
     /// Finds everything in the family that holds one of the candidates. Gives none if refs kept
     /// changing, or if the owner's own head is not the newest.
     async fn held(&self, owned: &Owned, candidates: &BTreeSet<SegmentKey>) -> Result<Option<Held>> {
-        // What an earlier listing held stays held: the next reads only what is new.
+        // Segments that an earlier listing held stay held: the next reads only new refs.
         let mut gathering = Gathering::new(self, owned.volume, candidates, Held::default());
         gathering.held.open_nodes.extend(owned.writing);
         for _ in 0..LISTINGS_MAX {
@@ -320,7 +321,7 @@ fn placed(
 /// Gathers the holds of one listing.
 struct Gathering<'a> {
     collector: &'a Collector,
-    /// Whose segments the candidates are.
+    /// The owner of the candidates.
     owner: VolumeId,
     candidates: &'a BTreeSet<SegmentKey>,
     /// Nodes of liveness that were read: roots share most of theirs.
@@ -425,7 +426,7 @@ impl<'a> Gathering<'a> {
         Ok(true)
     }
 
-    /// A snapshot whose ref can't be read holds whatever it may.
+    /// Holds all that a snapshot with an unreadable ref may hold.
     fn damaged(&mut self, volume: VolumeId, listed: &Listed, name: &str, error: &Error) {
         let span = match names::parse(name) {
             // A clone's history is another one.
@@ -470,7 +471,7 @@ impl<'a> Gathering<'a> {
                     self.collector.bucket.delete(name).await?;
                 }
                 Ok(pin) => self.base(volume, &pin.base).await?,
-                // It is damaged, and no reader has put another renewal for longer than any waits.
+                // The pin is damaged, and its age is beyond any renewal's.
                 Err(e) if e.kind() == ErrorKind::Corrupt && ages[id] >= ABANDONED_AGE => {
                     tracing::warn!(error = %e, "a damaged pin that is not renewed is deleted");
                     self.collector.bucket.delete(name).await?;

@@ -53,7 +53,7 @@ pub(crate) struct Listed {
     /// The numbers of snapshots' refs.
     pub(crate) snapshots: BTreeMap<SnapshotId, BTreeSet<u64>>,
     pub(crate) buried: BTreeSet<SnapshotId>,
-    /// What the labels of snapshots say that they hold.
+    /// Spans in the labels of snapshots.
     pub(crate) labels: BTreeMap<SnapshotId, Span>,
     pub(crate) pins: BTreeMap<PinId, (u64, String)>,
     pub(crate) holders: Vec<(String, Holder)>,
@@ -91,7 +91,7 @@ impl Listed {
         }
     }
 
-    /// Two owners may have labelled the same snapshot, one after the other.
+    /// Two owners may have labelled one snapshot, one after the other.
     fn label(&mut self, id: SnapshotId, span: &Span) {
         let all = self.labels.entry(id).or_insert(*span);
         *all = all.union(span);

@@ -5,9 +5,9 @@
 //! none finishes in time, none ever does. So a timeout lowers the number sent at once, and gives a
 //! single object more time. Objects that finish in half their time raise the number again.
 //!
-//! One that takes longer than a call should is slow with its line, or hangs by itself. So it lets
-//! the next one try, once and for the time of a call: on a line that is well that one is through,
-//! and raises the number again. On a slow line it costs the first one half of that time.
+//! A send that takes longer than a call should has a slow line, or hangs by itself. So it lets the
+//! next one try, once, for the time of a call. On a good line the next one finishes, and raises the
+//! number again. On a slow line the try costs the first one half of that time.
 
 use object_store::Result;
 use parking_lot::Mutex;
@@ -29,8 +29,7 @@ const AT_ONCE_MAX: usize = 32;
 #[derive(Debug)]
 struct State {
     running: usize,
-    /// Of those that run, the ones with more time than a call that have let none try yet: when they
-    /// began.
+    /// Start times of running sends that have more time than a call, and have let none try yet.
     long: Vec<Instant>,
     /// Callers that wait for a turn, in the order of asking.
     waiting: VecDeque<u64>,
@@ -70,7 +69,7 @@ struct Turn<'a> {
     began: Instant,
     timeout: Duration,
     changes: u64,
-    /// It only tries, beside one that takes long.
+    /// True if it only tries, beside a long send.
     tries: bool,
 }
 
@@ -167,7 +166,7 @@ impl Line {
 }
 
 impl State {
-    /// Begins a turn, if there may be one now: its time, and whether it only tries.
+    /// Begins a turn, if there is one now. Gives its time, and true if it only tries.
     fn begin(&mut self, now: Instant) -> Option<(Duration, bool)> {
         if self.running < self.at_once_max {
             self.running += 1;
@@ -181,7 +180,7 @@ impl State {
         Some((CALL_TIMEOUT, true))
     }
 
-    /// When one that takes long lets the next one try.
+    /// Time at which a long send lets the next one try.
     fn try_at(&self) -> Option<Instant> {
         self.long.iter().min().map(|began| *began + CALL_TIMEOUT)
     }

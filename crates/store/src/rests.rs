@@ -1,8 +1,9 @@
-//! Rests of background work, between one node and the next: others have the processor meanwhile.
+//! Rests of background work, between one node and the next: meanwhile other tasks have the
+//! processor.
 //!
-//! Work that is run by [`resting`] rests where this crate calls [`point`], and nowhere else: within
-//! a fetch, or while it holds what others wait for, it must go on. What it computes is measured
-//! here, without its waits for the store. How long it rests is its caller's decision.
+//! Work in [`resting`] rests where this crate calls [`point`], and nowhere else. Within a fetch, or
+//! while it holds a lock that others wait for, it must go on. This module measures its computing
+//! time, without its waits for the store. The caller decides the length of a rest.
 
 use skerry_core::env::Clock;
 use std::future::{Future, poll_fn};
@@ -14,7 +15,7 @@ tokio::task_local! {
     static CURRENT: Arc<Rests>;
 }
 
-/// A rest that would be shorter is put off: timers are no finer.
+/// A shorter rest is put off: timers are no finer.
 const REST_MIN: Duration = Duration::from_millis(5);
 
 /// The rests of one piece of work.
@@ -24,11 +25,11 @@ struct Rests {
     computed: Mutex<Computed>,
 }
 
-/// What was computed since the last rest, on the boot-time clock.
+/// Computing time since the last rest, on the boot-time clock.
 #[derive(Debug, Default)]
 struct Computed {
     before: Duration,
-    /// When the work began to compute, if it does now.
+    /// Time at which the work began to compute, if it computes now.
     since: Option<Duration>,
 }
 
@@ -46,7 +47,7 @@ impl Rests {
         self.look(Computed::count);
     }
 
-    /// How long to rest now; what was computed counts as rested for.
+    /// Gives the length of a rest that is due now. The computing time before it no longer counts.
     fn due(&self) -> Option<Duration> {
         let computed = self.look(|computed, now| {
             computed.count(now);
@@ -68,7 +69,7 @@ impl Computed {
     }
 }
 
-/// Runs `work`, which rests after it has computed: `decide` says how long, from how long it did.
+/// Runs `work`, which rests after it has computed. `decide` gives the rest after a computing time.
 pub async fn resting<T>(
     clock: Arc<dyn Clock>,
     decide: impl Fn(Duration) -> Duration + Send + Sync + 'static,
@@ -86,7 +87,7 @@ pub async fn resting<T>(
     .await
 }
 
-/// A place where work that is run by [`resting`] rests, if a rest is due.
+/// A place where work in [`resting`] rests, if a rest is due.
 pub(crate) async fn point() {
     let Ok(rests) = CURRENT.try_with(Arc::clone) else { return };
     if let Some(rest) = rests.due() {
@@ -100,7 +101,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use tokio::time::Instant;
 
-    /// Only what is computed moves it, and only when the work says so.
+    /// Moves only when the test computes.
     #[derive(Default)]
     struct Ticks(AtomicU64);
 
@@ -136,8 +137,8 @@ mod tests {
         };
         let work = resting(clock.clone(), |step| 2 * step, work);
         assert_eq!(tokio::join!(work, others).0, 7);
-        // After three pieces of a millisecond each there are six to rest for, which is more than
-        // the least.
+        // After three pieces of one millisecond each, a rest of six is due, which is above the
+        // least.
         let rested = began.elapsed() - WAIT;
         assert!(rested.as_millis().abs_diff(200) <= 10, "{rested:?}");
         let alone = Instant::now();

@@ -64,7 +64,7 @@ pub(crate) trait Hook: Send + Sync + 'static {
     async fn putting(&self, _inner: &InMemory, _at: &Path) -> Result<()> {
         Ok(())
     }
-    /// Before an object is deleted, which an error prevents.
+    /// Runs before an object is deleted. An error prevents the deletion.
     async fn deleting(&self, _at: &Path) -> Result<()> {
         Ok(())
     }

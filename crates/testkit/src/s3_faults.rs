@@ -43,14 +43,15 @@ pub enum Call {
 /// An object.
 struct Object {
     bytes: Vec<u8>,
-    /// The headers of what its writer said of it. By these a client knows its own object when an answer was lost.
+    /// Headers with its writer's metadata. After a lost answer a client knows its own object by
+    /// them.
     metadata: String,
 }
 
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Object>,
-    /// Each with the calls that are left to it.
+    /// Each with its number of calls left.
     faults: Vec<(Call, Fault, u64)>,
     failed: u64,
 }
@@ -339,7 +340,7 @@ fn read(object: Option<&Object>, range: Option<(usize, usize)>) -> Answer {
     Answer { headers, ..Answer::new(206, &object[start..end]) }
 }
 
-/// All objects below a prefix; tests have few. Directories are not told apart.
+/// Lists all objects below a prefix, without telling directories apart. Tests have few objects.
 fn list(objects: &BTreeMap<String, Object>, query: &str) -> Answer {
     let value = |name: &str| {
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));

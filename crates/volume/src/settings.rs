@@ -79,7 +79,7 @@ pub struct EngineSettings {
     pub comeback_first: Duration,
     /// The longest such time.
     pub comeback_max: Duration,
-    /// How long a clean stop waits for the volumes to get into the bucket, all together; the rest
+    /// Time for which a clean stop waits for all volumes together to get into the bucket; the rest
     /// stays in the log.
     pub shutdown_drain: Duration,
 }

@@ -10,8 +10,8 @@ use crate::name::Tenant;
 use std::collections::{BTreeMap, HashMap};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-/// Bytes of memory for the jobs that all calls together wait for in a shard: a hundred calls of as
-/// many jobs as a message names.
+/// Bytes of memory for the jobs that all calls together wait for in a shard. Enough for a hundred
+/// calls of as many jobs as a message names.
 pub const AWAITED_BYTES_MAX: usize = 256 << 20;
 /// Bytes that waiting for one job costs besides its name: its entry, and its numbers in the call.
 const AWAITED_BYTES: usize = 192;

@@ -118,7 +118,8 @@ async fn prepare(
     match engine.show_volume(name).await {
         Ok(found) if found.deleted => {
             let message = format!(
-                "volume {name} is deleted, and its snapshots keep the name: import into another, or delete them"
+                "volume {name} is deleted, and its snapshots keep the name: import into another, \
+                 or delete them"
             );
             return Err(Error::new(ErrorKind::Exists, message));
         }
@@ -140,7 +141,8 @@ async fn prepare(
     engine.create_volume(new).await.map_err(|failed| match failed.kind() {
         skerry_volume::ErrorKind::Exists => {
             let message = format!(
-                "volume {volume} exists: another import into {name} runs, or was cut off; delete it to import again"
+                "volume {volume} exists: another import into {name} runs, or was cut off; delete \
+                 it to import again"
             );
             Error::new(ErrorKind::Exists, message)
         }

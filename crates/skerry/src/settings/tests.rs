@@ -55,7 +55,7 @@ fn the_bucket_of_the_example_is_opened() {
     let url = bucket.url.expect("an address");
     let opened = open(&url, &options).expect("a store");
     assert_eq!(opened.display, url);
-    // Each of the key's lines is needed.
+    // The bucket needs each of these lines.
     for line in ["allow_http", "secret_access_key"] {
         let mut options = options.clone();
         assert!(options.settings.remove(line).is_some(), "{line}");

@@ -220,7 +220,7 @@ async fn a_clone_that_never_got_its_descriptor_holds_for_a_day() {
     assert_eq!(state, Ok(VolumeState::Withdrawn));
 }
 
-/// Keeps one object, and counts what it is asked to delete.
+/// Keeps one object, and counts the deletes.
 struct Keeps {
     kept: Path,
     asked: AtomicU64,
@@ -239,8 +239,8 @@ impl Hook for Keeps {
     }
 }
 
-/// One segment that can't be deleted keeps none behind it; a key that may delete nothing is not
-/// asked for all of them.
+/// Deletion goes on after a segment that can't be deleted. A key that may delete nothing is not
+/// tried on all segments.
 #[tokio::test(start_paused = true)]
 async fn one_segment_that_stays_keeps_none_behind_it() {
     const SEGMENTS: u64 = 1000;

@@ -86,8 +86,8 @@ async fn a_line_that_gets_fast_is_used_again() {
     assert_eq!((state.timeout, state.at_once_max, state.running), (CALL_TIMEOUT, AT_ONCE_MAX, 0));
 }
 
-/// With one at a time, and all the time that there is for it, an object that hung kept the others
-/// for eight minutes.
+/// Once, with one send at a time and all the time for it, an object that hung kept the others for
+/// eight minutes.
 #[tokio::test(start_paused = true)]
 async fn an_object_that_hangs_keeps_no_other_for_long() {
     let line = Line::default();

@@ -211,15 +211,15 @@ impl Volume {
     }
 }
 
-/// Where a piece of `rest` ends that holds so few changes that they are taken over under one hold
-/// of the lock: blocks that are set, and ranges of zeros.
+/// The end of a piece of `rest` with few enough changes to apply under one hold of the lock: set
+/// blocks, and ranges of zeros.
 fn end_of_changes(changes: &Overlay, rest: Range<u64>) -> u64 {
     let set = changes.entries_within(rest.clone()).nth(APPLY_BLOCKS).map(|next| next.index);
     let zeroed = changes.zeroed_within(rest.clone()).nth(APPLY_BLOCKS).map(|next| next.start);
     set.into_iter().chain(zeroed).min().unwrap_or(rest.end)
 }
 
-/// Where a piece of `rest` ends that holds no more than `max` extents.
+/// The end of a piece of `rest` with `max` extents at most.
 pub(super) fn end_of_extents(live: &ExtentMap, rest: Range<u64>, max: usize) -> u64 {
     live.within(rest.clone()).nth(max).map_or(rest.end, |(next, _)| next.start)
 }
@@ -266,7 +266,7 @@ mod tests {
         assert!(live.is_empty() && pieces > 30, "{pieces} pieces, {} left", live.len());
     }
 
-    /// A trim over what was trimmed before in many ranges is done in pieces of a few, too.
+    /// A trim over ranges that were trimmed before is done in pieces of a few ranges, too.
     #[test]
     fn a_piece_of_a_trim_holds_few_ranges_of_zeros() {
         const RANGES: u64 = 10_000;

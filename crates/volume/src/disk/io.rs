@@ -27,8 +27,8 @@ pub(crate) const RESOLVE_TRIES_MAX: usize = 16;
 /// one by one.
 const TRY_PARTS_MAX: usize = 16;
 
-/// How many extents of the live index one record of zeros covers: as many as the longest write may.
-/// The state's lock is held while they are taken out.
+/// Extents of the live index that one record of zeros covers at most: as many as the longest write
+/// may. The state's lock is held while they are taken out.
 const ZERO_EXTENTS_MAX: usize = 2048;
 
 /// The range of a request.
@@ -57,7 +57,7 @@ fn check_range(state: &State<Disk>, range: &Range<u64>) -> Result<()> {
 }
 
 impl State<Disk> {
-    /// Where a piece of a range (bytes) ends that one record of zeros covers: whole blocks, but for
+    /// The end of a piece of a range (bytes) that one record of zeros covers: whole blocks, but for
     /// the range's own ends.
     fn end_of_zeros(&self, rest: Range<u64>) -> u64 {
         let sectors = rest.start / SECTOR_BYTES..rest.end / SECTOR_BYTES;
@@ -259,8 +259,8 @@ impl Volume {
         Ok(())
     }
 
-    /// Appends records of zeros for a range, each of which takes few extents out of the live index.
-    /// A request of `whole` must still lie in the volume whenever one is appended.
+    /// Appends records of zeros for a range. Each takes few extents out of the live index. A
+    /// request of `whole` must still lie in the volume at each append.
     pub(crate) async fn zero_in_pieces(
         &self,
         range: Range<u64>,

@@ -69,7 +69,7 @@ impl Payload for Disk {
     type Plan = Plan;
     /// Blocks of zeros.
     type Made = Vec<Range<u64>>;
-    /// Snapshots that are attached.
+    /// Attached snapshots.
     type Shared = Readings;
 
     fn of_root(root: &Root) -> Self {
@@ -266,13 +266,12 @@ mod tests {
             }
         }
         let plan = batch::plan(&batch.spans, block, end + block_bytes);
-        // A block may turn out to be zeros, and is an operation then; a barrier, resize or name may
+        // A block may turn out to be zeros, and is an operation then. A barrier, resize or name may
         // end the batch.
         (plan.blocks.len(), plan.zeros.len() + plan.blocks.len() + 1)
     }
 
-    /// A slot has 16 bits; readers take no head that says more than twice as many operations as it
-    /// has slots.
+    /// A slot has 16 bits. Readers refuse a head with more than twice as many operations as slots.
     #[test]
     fn no_batch_makes_more_slots_than_a_segment_has() {
         let longest = EngineSettings::default().record_bytes_max as u64;

@@ -39,7 +39,7 @@ impl Readings {
         self.opening.take(number).await
     }
 
-    /// The snapshot, if a client has it attached, unless its pin may have ended.
+    /// Gives the snapshot, if a client has it attached and its pin still holds.
     pub(crate) fn find(&self, number: Number) -> Option<Arc<Reading>> {
         let found = self.all.lock().get(&number)?.upgrade()?;
         found.check().is_ok().then_some(found)

@@ -150,7 +150,7 @@ impl Node {
         Ok(Listed::Volume(Box::new(self.info(name, id).await?)))
     }
 
-    /// One volume. What is open here is told without asking the bucket.
+    /// Shows one volume. Does not ask the bucket about a volume that is open here.
     pub async fn show_volume(&self, name: &Name) -> Result<VolumeInfo> {
         if let Some(volume) = self.open_by_name(name) {
             return Ok(self.info_here(name.as_str(), &volume));

@@ -93,7 +93,7 @@ impl<P: Payload> Stream<P> {
         frozen
     }
 
-    /// Writes what was frozen, publishes the snapshot that it is of, and the new head.
+    /// Writes frozen changes, publishes their snapshot if there is one, and publishes the new head.
     pub(crate) async fn check_in(self: &Arc<Self>, job: Frozen<P>) -> Result<()> {
         let before = self.state.lock().root_at;
         let made = self.write_tree(&job).await?;
@@ -121,7 +121,7 @@ impl<P: Payload> Stream<P> {
         Ok(())
     }
 
-    /// Writes the tree. What the snapshot that it is of does not need is released at once, as far as that is bounded.
+    /// Writes the tree. Also releases the subtrees that its snapshot does not need, up to a bound.
     async fn write_tree(self: &Arc<Self>, job: &Frozen<P>) -> Result<Checkpoint> {
         let root = self.state.lock().root.clone();
         let mut made = self.write_step(&root, &job.changes, &job.facts).await?;

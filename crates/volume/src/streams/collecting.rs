@@ -45,12 +45,13 @@ impl Standing {
 }
 
 impl<P: Payload> Stream<P> {
-    /// Deletes all that may be free and is.
+    /// Deletes all candidates that are free.
     pub(crate) async fn collect_all(self: &Arc<Self>) -> Result<()> {
         self.collect(true).await.map(drop)
     }
 
-    /// After a checkpoint: deletes what may be free, if that is worth it or `always`, and no other pass is under way.
+    /// After a checkpoint: deletes candidates that are free, if that is worth it or `always`, and
+    /// no other pass is under way.
     pub(crate) async fn collect_now_and_then(self: &Arc<Self>, always: bool) {
         if self.collecting.try_lock().is_err() {
             return;
@@ -62,7 +63,8 @@ impl<P: Payload> Stream<P> {
         }
     }
 
-    /// Deletes what the head has let go of, if there is enough of it or `always`; gives how many segments.
+    /// Deletes segments that the head has let go of, if there are enough or `always`. Gives their
+    /// number.
     pub(crate) async fn collect(self: &Arc<Self>, always: bool) -> Result<usize> {
         let _one = self.collecting.lock().await;
         let (standing, candidates, own_root) = {
@@ -87,7 +89,8 @@ impl<P: Payload> Stream<P> {
         Ok(done?.unwrap_or_default())
     }
 
-    /// Deletes what only a snapshot held that has just been deleted. Its ref is gone by now, and `found` is what it was.
+    /// Deletes segments that only a just deleted snapshot held. Its ref is gone by now; `found` is
+    /// a copy.
     pub(crate) async fn collect_after(self: &Arc<Self>, found: &Ref) -> Result<()> {
         let _one = self.collecting.lock().await;
         if self.refs.lock().await.own_head.is_none() {
@@ -141,7 +144,8 @@ impl<P: Payload> Stream<P> {
         Ok(free.len())
     }
 
-    /// Looks at every object of the volume's streams and deletes what nothing in its family holds.
+    /// Looks at every object of the volume's streams and deletes segments that nothing in its
+    /// family holds.
     pub async fn sweep(self: &Arc<Self>) -> Result<usize> {
         let _one = self.collecting.lock().await;
         self.ctx.catalog.clear_stray_labels(self.desc.id).await?;

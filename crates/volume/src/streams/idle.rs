@@ -46,8 +46,8 @@ impl<P: Payload> Stream<P> {
             / (2 * u32::from(u16::MAX))
     }
 
-    /// Tidies up until there is nothing to do, or somebody writes; `vseq` is the number of the record that
-    /// would be next, before and after.
+    /// Tidies until nothing is left to do, or a client writes. `vseq` is the next record's vseq,
+    /// before and after.
     async fn tidy(self: &Arc<Self>, mut vseq: u64) -> Result<u64> {
         if self.state.lock().is_tidy() {
             return Ok(vseq);

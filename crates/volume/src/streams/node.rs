@@ -36,7 +36,7 @@ pub struct Node<P: Payload> {
     pub(crate) opening: Turns<VolumeId>,
     pub(crate) tails: Mutex<Tails>,
     pub(crate) comebacks: Comebacks,
-    /// The payload's.
+    /// Shared state of the payload.
     pub(crate) shared: P::Shared,
 }
 
@@ -277,11 +277,11 @@ impl<P: Payload> Node<P> {
         lines
     }
 
-    /// Puts everything into the bucket and stops. What the bucket does not take in time stays in
-    /// the log.
+    /// Puts everything into the bucket and stops. Records that the bucket does not take in time
+    /// stay in the log.
     pub async fn shutdown(&self) -> Result<()> {
         self.ctx.stopping.store(true, Ordering::Release);
-        // One for all that is waited for: who stops a node counts on it.
+        // One deadline for all waits: callers that stop a node count on it.
         let deadline = Instant::now() + self.ctx.settings.shutdown_drain;
         let stopping = self.open_volumes().into_iter().map(|volume| async move {
             let drained = tokio::time::timeout_at(deadline, async {
@@ -305,7 +305,8 @@ impl<P: Payload> Node<P> {
         Ok(())
     }
 
-    /// Waits, not for ever, until what volumes that are out of service had not destaged has left the log.
+    /// Waits until volumes out of service have parked their undestaged records, or until
+    /// `deadline`.
     async fn wait_put_aside(&self, deadline: Instant) {
         let ending = self.open_volumes().into_iter().filter(|v| v.check_in_service().is_err());
         let ended = futures::future::join_all(ending.map(|volume| async move {

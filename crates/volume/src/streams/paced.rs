@@ -1,4 +1,4 @@
-//! Checkpoints and collections beside active clients: they rest between the nodes that they write
+//! Checkpoints and collections beside active clients. They rest between the nodes that they write
 //! and read, by the same decision as destage.
 
 use crate::context::Context;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 impl<P: Payload> Stream<P> {
-    /// Runs work of the volume that nobody waits for, as a rule.
+    /// Runs work of the volume for which callers rarely wait.
     pub(crate) fn paced<T, F>(self: &Arc<Self>, work: F) -> impl Future<Output = T> + use<P, T, F>
     where
         F: Future<Output = T>,
@@ -28,7 +28,7 @@ impl<P: Payload> Stream<P> {
             > *self.checkpoints_done.borrow()
             || self.snapshots.lock().has_pending();
         Need {
-            // Where all threads are taken, others may wait for one.
+            // If all threads are taken, other volumes may wait for one.
             is_wanted: has_waiting
                 || ctx.stopping.load(Ordering::Acquire)
                 || ctx.heavy.available_permits() == 0,

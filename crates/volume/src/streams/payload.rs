@@ -42,7 +42,7 @@ pub trait Payload: Sized + Debug + Send + 'static {
     type Plan: Send + 'static;
     /// Effects of a built segment on the state besides those in [`BuiltSegment`].
     type Made: Send + 'static;
-    /// What it keeps once for a whole node.
+    /// State of the payload for a whole node.
     type Shared: Default + Send + Sync + 'static;
 
     /// Makes the payload of a root, with nothing in the log.

@@ -93,15 +93,16 @@ impl<P: Payload> Stream<P> {
         Ok(())
     }
 
-    /// Deletes a snapshot that was cancelled when its barrier was on its way, again and again until
-    /// its tombstone is known to be there. Only then may the record that cancels it leave the log:
-    /// a new owner would create its ref.
+    /// Deletes a snapshot that was cancelled when its barrier was on its way. Tries until its
+    /// tombstone is known to be there. Only then may the record that cancels it leave the log:
+    /// before that a new owner would create its ref.
     pub(crate) async fn bury_cancelled(&self, id: SnapshotId, name: &str) -> Result<()> {
         let mut waiting = self.ctx.work_waits();
-        // The command that cancelled it has buried it, as a rule.
+        // In most cases, the command that cancelled it has buried it.
         while self.snapshots.lock().was_sent(id) {
             let buried = {
-                // A ref that is being created is there before it is deleted.
+                // Under the keeper's lock, a ref that is being created is there before its
+                // deletion.
                 let _keeper = self.refs.lock().await;
                 self.delete_or_bury(id, name).await
             };
@@ -114,7 +115,8 @@ impl<P: Payload> Stream<P> {
         Ok(())
     }
 
-    /// The tombstone decides. What can't be deleted after it is left to the next owner.
+    /// Deletes a snapshot; the tombstone decides. After it, objects that can't be deleted are left
+    /// to the next owner.
     async fn delete_or_bury(&self, id: SnapshotId, name: &str) -> skerry_store::Result<()> {
         let deleted = self.ctx.catalog.delete_snapshot(self.desc.id, name, id).await;
         let Err(error) = deleted else { return Ok(()) };
@@ -164,9 +166,9 @@ impl<P: Payload> Stream<P> {
         Ok(())
     }
 
-    /// Deletes head refs that a newer one replaced, up to the first that can't be deleted: a key that may not delete
-    /// is asked once after each checkpoint. That head is the last to be tried from then on, so that it keeps no other.
-    /// The lock is free meanwhile, so that no snapshot waits.
+    /// Deletes head refs that a newer one replaced, up to the first that can't be deleted. So a key
+    /// that may not delete is asked once after each checkpoint. From then on that head is tried
+    /// last, so that it keeps no other. The lock is free meanwhile, so that no snapshot waits.
     pub(crate) async fn delete_old_heads(&self) {
         let heads = self.refs.lock().await.heads.clone();
         let Some((_, old)) = heads.split_last() else { return };
@@ -175,7 +177,7 @@ impl<P: Payload> Stream<P> {
             let heads = &mut self.refs.lock().await.heads;
             heads.retain(|head| head != name);
             if let Err(error) = deleted {
-                // It holds more than is needed, and is tried again after the next checkpoint.
+                // It holds more than needed, and is tried again after the next checkpoint.
                 heads.insert(0, name.clone());
                 if self.told_of_heads.is_due(self.ctx.clock().boot()) {
                     tracing::warn!(object = %name, %error, "an old head ref can't be deleted now");

@@ -38,8 +38,9 @@ pub(crate) fn timestamp_name(wall_ms: u64) -> String {
 }
 
 impl<P: Payload> Stream<P> {
-    /// Takes a snapshot of everything acknowledged so far; durable as the volume's flush level promises. So is one that
-    /// exists, once that is said: the call that took it may have been given up before it was.
+    /// Takes a snapshot of everything acknowledged so far; durable as the volume's flush level
+    /// promises. "Exists" promises the same durability: an earlier call may have been given up
+    /// before that.
     pub(crate) async fn snapshot(
         &self,
         name: Option<&Name>,
@@ -102,7 +103,7 @@ impl<P: Payload> Stream<P> {
     }
 
     async fn delete_snapshot_to_the_end(self: &Arc<Self>, name: &Name) -> Result<()> {
-        // Nobody has to wait for the collection.
+        // No caller has to wait for the collection.
         let cleared = match self.bury_snapshot(name).await? {
             Ok(Some(found)) => self.collect_after(&found).await,
             Ok(None) => Ok(()),
@@ -152,7 +153,7 @@ impl<P: Payload> Stream<P> {
             }
             Err(error) => return Err(error.into()),
         }
-        // Those who wait for its ref.
+        // Wakes the callers that wait for its ref.
         self.progress.send_modify(|_| {});
         Ok(found.map_err(Error::from))
     }
@@ -285,8 +286,8 @@ impl<P: Payload> Node<P> {
         volume.snapshot(snapshot, Behalf::Operator).await
     }
 
-    /// All snapshots of a volume, oldest first; of a volume that another node writes, the published ones. What is open here
-    /// is told without asking the bucket.
+    /// Lists all snapshots of a volume, oldest first; for a volume that another node writes, the
+    /// published ones. Does not ask the bucket about a volume that is open here.
     pub async fn list_snapshots(&self, volume: &Name) -> Result<Vec<SnapshotView>> {
         if let Some(open) = self.open_by_name(volume) {
             return Ok(open.snapshots.lock().views(volume.as_str()));

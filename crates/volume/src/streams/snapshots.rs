@@ -116,8 +116,8 @@ impl Snapshots {
         Some(name)
     }
 
-    /// A snapshot's tombstone is in the bucket: what became of its barrier does not matter any
-    /// more.
+    /// Notes that a snapshot's tombstone is in the bucket: the state of its barrier no longer
+    /// matters.
     pub(crate) fn buried(&mut self, id: SnapshotId) {
         self.remove_id(id);
         self.sent.remove(&id);

@@ -21,7 +21,8 @@ pub struct Batch<P: Payload> {
     pub content: P::Batch,
     /// Operations that end the batch.
     pub ops: Vec<Op>,
-    /// Snapshots that it cancels, with their names: their barriers were on their way by then.
+    /// Snapshots that the batch cancels, with their names. Their barriers were on their way by
+    /// then.
     pub cancelled: Vec<(SnapshotId, String)>,
     /// Bytes of content.
     pub bytes: usize,

@@ -87,7 +87,8 @@ pub struct Stream<P: Payload> {
     pub(crate) refs: tokio::sync::Mutex<RefKeeper>,
     /// Held by a pass of collection: one at a time.
     pub(crate) collecting: tokio::sync::Mutex<()>,
-    /// When it was told that a collection stopped, and that an old head can't be deleted.
+    /// Times of the last lines about a stopped collection, and about an old head that can't be
+    /// deleted.
     pub(crate) told_of_collection: Told,
     pub(crate) told_of_heads: Told,
     /// Held by operations that replace the volume's state or name.

@@ -1,5 +1,5 @@
-//! Tasks that a node needs for as long as it lives: one that panics or ends before it is told, and
-//! begun anew.
+//! Tasks that a node needs for as long as it lives. If one panics or ends early, this module logs
+//! it and starts the task again.
 
 use futures::FutureExt;
 use std::future::Future;
@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// How long after its end a task is begun anew: one that ends at once must not fill the log.
+/// Time between a task's end and its next start: one that ends at once must not fill the log.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs `work` in a task for as long as `owner` lives. `what` names it for people.
@@ -40,8 +40,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// A count of how often the task was begun. It panics the first time, ends the second, and
-    /// lasts then.
+    /// Counts the task's starts. It panics the first time, ends the second, and lasts then.
     async fn work(begun: Weak<AtomicUsize>) {
         let before = begun.upgrade().map(|begun| begun.fetch_add(1, Ordering::Relaxed));
         match before {

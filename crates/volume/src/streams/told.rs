@@ -1,18 +1,18 @@
-//! A trouble that lasts is told to people now and then, and not as often as it is met.
+//! Limits lines about a lasting trouble to one in a while.
 
 use parking_lot::Mutex;
 use std::time::Duration;
 
-/// A trouble that lasts is told again after this time.
+/// Time between two lines about one trouble.
 const INTERVAL: Duration = Duration::from_secs(600);
 
-/// When a trouble was told last.
+/// Time of the last line about a trouble.
 #[derive(Debug, Default)]
 pub(crate) struct Told(Mutex<Option<Duration>>);
 
 impl Told {
-    /// True if the trouble is to be told now, on the boot-time clock: the first time, and then once
-    /// in a while.
+    /// True if a line about the trouble is due, on the boot-time clock: the first time, and then
+    /// once in a while.
     pub(crate) fn is_due(&self, now: Duration) -> bool {
         let mut last = self.0.lock();
         let is_due = last.is_none_or(|last| now.saturating_sub(last) >= INTERVAL);

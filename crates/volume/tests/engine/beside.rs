@@ -70,8 +70,8 @@ async fn who_attaches_during_a_rollback_sees_one_state() {
     }
 }
 
-/// A volume of 1 MiB of ones whose log is full, while no segment gets into the bucket: whatever
-/// changes it has to wait.
+/// A volume of 1 MiB of ones with a full log, while no segment gets into the bucket. Every change
+/// of the volume has to wait.
 async fn full_disk(seed: u64) -> Running {
     let mut world = World::new(seed);
     (world.settings.dirty_age, world.settings.idle_age) = (NEVER, NEVER);
@@ -91,8 +91,7 @@ async fn full_disk(seed: u64) -> Running {
     run
 }
 
-/// Clients that attach while `change` is under way: what each came to, and what it read of its last
-/// block.
+/// Clients that attach while `change` is under way, each with its result, and with its last block.
 async fn attached_during(
     run: &Running,
     change: impl Future<Output = skerry_volume::Result<()>> + Send + 'static,
@@ -118,8 +117,7 @@ async fn attached_during(
     all
 }
 
-/// A client that attaches while a volume is made smaller sees the volume that it becomes, and no
-/// half of it.
+/// A client that attaches while a volume is made smaller sees the new volume, and no half of it.
 #[tokio::test(start_paused = true)]
 async fn who_attaches_during_a_resize_sees_one_state() {
     let run = full_disk(15).await;
@@ -131,7 +129,8 @@ async fn who_attaches_during_a_resize_sees_one_state() {
     }
 }
 
-/// A client that attaches while a volume is deleted is told so, and never left with what is gone.
+/// A client that attaches while a volume is deleted gets an error, and never keeps a deleted
+/// volume.
 #[tokio::test(start_paused = true)]
 async fn who_attaches_during_a_deletion_is_refused() {
     let run = full_disk(16).await;
@@ -300,7 +299,7 @@ async fn clients_of_one_snapshot_share_what_it_takes() {
     assert_eq!(device.read(0, 4096).await.expect("reads"), vec![1; 4096]);
 }
 
-/// So do clients of a node that may only read the bucket, and reads without a pin.
+/// So do clients that read without a pin, of a node that may only read the bucket.
 #[tokio::test(start_paused = true)]
 async fn clients_without_a_pin_share_what_a_snapshot_takes() {
     let store = Faulty::new(Arc::new(InMemory::new()), 12, FaultPlan::default());
@@ -321,7 +320,7 @@ async fn clients_without_a_pin_share_what_a_snapshot_takes() {
     let second = attach(&reader, "disk@s").await;
     assert!(one > 0 && overlays() == one, "{one} bytes for one, {} for two", overlays());
     assert_eq!(second.read(0, 4096).await.expect("reads"), vec![1; 4096]);
-    // Who can pin again does so, and is not harmed by those before.
+    // A client that can pin again does so, and earlier clients do it no harm.
     faults.set_plan(FaultPlan::default());
     let third = attach(&reader, "disk@s").await;
     let pinned = overlays();
@@ -331,8 +330,8 @@ async fn clients_without_a_pin_share_what_a_snapshot_takes() {
     assert_eq!(overlays(), 0);
 }
 
-/// A trim over a fragmented index is written in pieces, each of which holds the volume up for
-/// moments only.
+/// A trim over a fragmented index is written in pieces. Each piece holds the volume up for moments
+/// only.
 #[tokio::test(start_paused = true)]
 async fn a_fragmented_trim_is_written_in_pieces() {
     const EXTENTS: u64 = 5000;
@@ -522,8 +521,7 @@ async fn destage_leaves_active_clients_the_processor() {
     assert!(wanted <= alone * 2, "{wanted:?} with a caller that waits, {alone:?} alone");
 }
 
-/// A volume of which 2,000 leaves are to be written: after some more segments, or when a caller
-/// waits for it.
+/// A volume with 2,000 leaves to write: after some more segments, or when a caller waits for it.
 async fn scattered(seed: u64) -> (World, Running, Arc<Device>) {
     let mut world = World::new(seed);
     (world.settings.dirty_age, world.settings.idle_age) = (NEVER, NEVER);
@@ -547,8 +545,8 @@ async fn heads(world: &World) -> Vec<Path> {
     all.filter(|at| at.as_ref().contains("/head/")).collect()
 }
 
-/// How long a checkpoint of that takes on the simulated clock, where each look at the clock takes a
-/// hundredth of a millisecond; with a caller that waits for it, if it is `wanted`.
+/// Time of that checkpoint on the simulated clock, where each look at the clock takes a hundredth
+/// of a millisecond. With `wanted`, a caller waits for it.
 async fn checking_in(clients: bool, wanted: bool) -> Duration {
     let (world, run, device) = scattered(17).await;
     let client = clients.then(|| client_of(&device));
@@ -586,7 +584,7 @@ async fn a_checkpoint_leaves_active_clients_the_processor() {
     assert!(wanted <= alone * 2, "{wanted:?} with a caller that waits, {alone:?} alone");
 }
 
-/// How long a sweep takes where each look at the clock takes a millisecond.
+/// Time of a sweep where each look at the clock takes a millisecond.
 async fn sweeping(clients: bool) -> Duration {
     let (world, run, device) = scattered(18).await;
     run.node.open_volumes()[0].checkpoint().await.expect("checks in");

@@ -96,8 +96,8 @@ async fn a_damaged_volume_is_listed_and_can_be_deleted() {
     }
 }
 
-/// A snapshot whose ref is damaged costs that snapshot: it is listed and can be deleted, as can its
-/// neighbours, and sweeps go on, which delete all that it can't hold.
+/// A snapshot whose ref is damaged costs only that snapshot. It is listed and can be deleted, as
+/// can its neighbours. Sweeps go on, and delete all that it can't hold.
 #[tokio::test(start_paused = true)]
 async fn a_damaged_snapshot_costs_that_snapshot() {
     for restarted in [false, true] {
@@ -145,8 +145,8 @@ async fn a_damaged_snapshot_costs_that_snapshot() {
     }
 }
 
-/// A damaged pin holds all of its volume for half a day, and keeps no command and no other volume;
-/// a damaged holder says in its name all that it has to say.
+/// A damaged pin holds all of its volume for half a day, and keeps no command and no other volume.
+/// A holder's name has all of its content, so damage to the object does no harm.
 #[tokio::test(start_paused = true)]
 async fn damaged_pins_and_holders_go_with_time() {
     let world = two(8).await;

@@ -179,7 +179,7 @@ async fn a_snapshot_is_what_its_highest_number_says() {
         let bytes = store.get(&at).await.expect("its ref").bytes().await.expect("bytes");
         refs.push(Ref::decode(&bytes).expect("a ref"));
     }
-    // A second number of the first, which holds what the second holds.
+    // A second number of the first snapshot, which holds all that the second snapshot holds.
     let info = refs[0].snapshot.clone().expect("a snapshot's");
     let id = info.id;
     let snapshot = Some(SnapshotInfo { number: PUBLISHED + 1, ..info });

@@ -1,5 +1,5 @@
-//! The engine of streams knows no payload: neither `src/streams` nor what lies beside it names what
-//! is of disks.
+//! The engine of streams knows no payload: no file in `src/streams` or beside it names a type of
+//! disks.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,8 +20,8 @@ const OF_PAYLOADS: [&str; 10] = [
     "ctx.blocks",
 ];
 
-/// What the generic part names of payloads all the same: it carries their reader of blocks, and
-/// shows both in the crate's interface.
+/// Exceptions in the generic part: it carries the payloads' reader of blocks, and shows both names
+/// in the crate's interface.
 const CARRIED: [(&str, &str); 2] =
     [("src/context.rs", "skerry_store::blocks"), ("src/lib.rs", "crate::disk")];
 

@@ -759,8 +759,8 @@ async fn a_deletion_of_a_snapshot_goes_on_without_its_caller() {
     drop(volume);
 }
 
-/// A deletion whose tombstone the bucket does not take in a command's time is not undone by a start
-/// after it.
+/// A later start does not undo a deletion whose tombstone the bucket did not take in a command's
+/// time.
 #[tokio::test(start_paused = true)]
 async fn a_deletion_in_an_outage_is_not_forgotten_with_its_record() {
     let mut world = World::new(34);
@@ -771,7 +771,7 @@ async fn a_deletion_in_an_outage_is_not_forgotten_with_its_record() {
     device.write(0, vec![1; 4096].into()).await.expect("writes");
     let volume = run.node.open_volumes().remove(0);
     volume.drain().await.expect("drains");
-    // Its barrier is on its way for good, and nothing gets there.
+    // The snapshot's barrier stays on its way, and no PUT arrives.
     run.gate.hold_puts("");
     let (disk, s) = (name("disk"), name("s"));
     run.node.create_snapshot(&disk, Some(&s)).await.expect("snapshots");
@@ -789,7 +789,8 @@ async fn a_deletion_in_an_outage_is_not_forgotten_with_its_record() {
     assert!(is(&device, 0, 2).await);
 }
 
-/// A caller who goes away while a volume is made smaller changes nothing: it is made smaller.
+/// A caller that goes away while a volume is made smaller changes nothing: the volume is made
+/// smaller.
 #[tokio::test(start_paused = true)]
 async fn a_resize_goes_on_without_its_caller() {
     let mut world = World::new(35);
@@ -820,7 +821,7 @@ async fn a_resize_goes_on_without_its_caller() {
     assert!(is(&device, 0, 1).await && is(&device, 1 << 20, 0).await);
 }
 
-/// A head that can't be deleted keeps no other from it.
+/// A head that can't be deleted keeps no other from deletion.
 #[tokio::test(start_paused = true)]
 async fn one_old_head_that_stays_keeps_no_other() {
     let world = World::new(36);
@@ -918,7 +919,8 @@ async fn heads(world: &World) -> Vec<Path> {
     heads.filter(|at| at.as_ref().contains("/head")).collect()
 }
 
-/// Who took a snapshot may have given up before it was durable. What comes after that deletes older ones.
+/// The first caller of a snapshot may have given up before it was durable. The next steps of its
+/// client delete older ones.
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_that_is_said_to_exist_is_durable() {
     let world = World::new(34);
@@ -941,7 +943,8 @@ async fn a_snapshot_that_is_said_to_exist_is_durable() {
     assert_eq!(error.kind(), ErrorKind::Exists);
 }
 
-/// A client that connects again asks what there is before it attaches; an outage must not keep it.
+/// A client that connects again asks about the volume before it attaches; an outage must not keep
+/// it.
 #[tokio::test(start_paused = true)]
 async fn what_is_open_here_is_described_without_the_bucket() {
     let world = World::new(35);

@@ -216,8 +216,7 @@ async fn a_stop_waits_for_what_is_being_put_aside() {
     drop((device, run));
 }
 
-/// Who stops a node waits once, whatever does not get on: a bucket that hangs, and a disk that is
-/// full.
+/// A stop waits once for everything that makes no progress: a bucket that hangs, and a full disk.
 #[tokio::test(start_paused = true)]
 async fn a_stop_waits_once_for_all_that_hangs() {
     let mut case = Case::new(29).await;

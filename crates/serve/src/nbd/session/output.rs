@@ -24,8 +24,9 @@ const BUFFER_STEP_BYTES: usize = 64 << 10;
 const KEPT_BUFFER_BYTES_MAX: usize = 2 << 20;
 /// Bytes kept for reuse at most, on a connection with requests in flight while the server has room.
 const KEPT_BYTES_MAX: usize = 8 << 20;
-/// Bytes kept at most while nothing is in flight, or while the server has no room: a buffer for a
-/// request of 1 MiB, and some for small ones. Many connections are idle, and few are busy.
+/// Bytes kept at most while nothing is in flight, or while the server has no room. Enough for a
+/// buffer for a request of 1 MiB, and some for small ones. Many connections are idle, and few are
+/// busy.
 const KEPT_IDLE_BYTES_MAX: usize = 3 << 19;
 /// Slices in one vectored write: more than fit a socket's buffer anyway.
 const SLICES_MAX: usize = 32;

@@ -90,7 +90,7 @@ impl Changes for Added {
     }
 }
 
-/// Every leaf that was written, and the name of the thread that did.
+/// Every written leaf, and the name of the writing thread.
 static MERGED_ON: Mutex<Vec<(NodePtr, Option<String>)>> = Mutex::new(Vec::new());
 
 /// The thread that wrote a leaf.

@@ -198,13 +198,13 @@ async fn a_destager_that_panics_takes_its_volume_out_of_service() {
     assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
 }
 
-/// Segments that are built and not yet durable take memory, of which all lists together have no
-/// more than there is.
+/// Segments that are built and not yet durable take memory. All lists together have no more than
+/// there is.
 #[tokio::test(start_paused = true)]
 async fn no_more_segments_are_built_than_there_is_memory_for() {
     const LISTS: usize = 4;
     let mut world = World::new(6);
-    // Room for what one segment is put together from, and no more.
+    // Room to build one segment, and no more.
     world.settings.buffer_bytes_max = 32 << 10;
     let run = Running::start(&world, "a").await;
     let mut lists = Vec::new();
@@ -251,7 +251,7 @@ async fn a_checkpoint_computes_in_the_background() {
 }
 
 /// A diff since a birth skips older nodes, so no birth of a history comes twice: a rollback goes on
-/// from the higher.
+/// from the higher birth.
 #[tokio::test(start_paused = true)]
 async fn births_go_on_after_a_rollback() {
     let world = World::new(8);
