@@ -337,7 +337,7 @@ async fn find_log(parts: &DatabaseParts, applied: u64) -> Result<(FoundLog, u64)
     Ok((log, newest_ms))
 }
 
-/// Opens the log's store, unless the log is on a local disk.
+/// Gives the log's store, unless the log is on a local disk.
 fn log_store(parts: &DatabaseParts) -> Option<&Arc<dyn ObjectStore>> {
     match &parts.log {
         DatabaseLog::Same => Some(&parts.store),
