@@ -150,10 +150,10 @@ pub(crate) struct ServeArgs {
 const SERVE_ABOUT: &str = "\
 Run a node.
 
-Prints one line that starts with \"ready\" when clients can use volumes. SIGTERM or SIGINT ends \
-the node. It first answers the requests that it has begun, and makes everything durable. A second \
-signal ends it at once, and loses nothing that was flushed. SKERRY_LOG chooses what the node logs \
-to standard error, such as \"debug\" or \"info,skerry_serve=debug\".
+Prints one line that starts with \"ready\" when clients can use volumes. SIGTERM, SIGINT or \
+SIGHUP ends the node. It first answers the requests that it has begun, and makes everything \
+durable. A second signal ends it at once, and loses nothing that was flushed. SKERRY_LOG chooses \
+what the node logs to standard error, such as \"debug\" or \"info,skerry_serve=debug\".
 
 There is no login yet: each user who reaches a socket of the node has every volume.";
 

@@ -86,7 +86,7 @@ fn holder(file: &File) -> String {
     let read = file.take(HOLDER_BYTES_MAX).read_to_string(&mut holder);
     match holder.trim() {
         holder if read.is_ok() && !holder.is_empty() => holder.to_owned(),
-        _ => "a process that has not said who it is".to_owned(),
+        _ => "a process that has not written its name".to_owned(),
     }
 }
 

@@ -215,7 +215,7 @@ impl Collector {
     }
 
     /// Deletes segments that [`Self::free`] or [`Self::free_near`] found, several at once. Goes on
-    /// after a failed delete; after [`DELETES_FAILED_MAX`] the pass ends.
+    /// after a failed delete; after several, the pass ends.
     pub async fn delete(&self, free: &[SegmentKey]) -> Result<()> {
         let names: Vec<String> = free.iter().map(|key| names::segment(*key)).collect();
         let bucket = self.bucket.clone();
