@@ -33,6 +33,13 @@ python3-venv python3-venv
 
 say() { printf '== %s\n' "$*"; }
 
+# help_wanted ARGUMENT...: with --help or -h first, print the head comment of the script, and end.
+help_wanted() {
+  case ${1:-} in --help | -h) ;; *) return 0 ;; esac
+  sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$0"
+  exit 0
+}
+
 # have TOOL: is it on the path? Debian keeps file-system tools in sbin, which a user's path lacks.
 have() {
   case $1 in
