@@ -161,6 +161,11 @@ impl Machine {
         std::mem::replace(&mut self.stepped_ms, stepped_ms) != stepped_ms
     }
 
+    /// The newest time that the machine was told, milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
     fn now_us(&self) -> u64 {
         self.now_ms * 1000
     }

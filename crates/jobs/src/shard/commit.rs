@@ -29,6 +29,7 @@ pub(super) async fn run(inner: Weak<Inner>, resumed: HashSet<JobKey>) {
         if shard.failure.borrow().is_some() {
             return;
         }
+        gather_callers(|| shard.state.lock().batch.durable.waiting()).await;
         let Some(mut batch) = shard.take_batch() else {
             let work = shard.work.clone();
             drop(shard);
@@ -41,6 +42,23 @@ pub(super) async fn run(inner: Weak<Inner>, resumed: HashSet<JobKey>) {
             shard.fail(&error);
             return;
         }
+    }
+}
+
+/// Lets callers join the next batch, as long as more of them come at each turn of the runtime.
+///
+/// The callers of the batch before come back then. Without this they alternate, half of them in each
+/// batch: one call from each of 16 clients made 8.0 k/s instead of 8.9. A caller alone waits for one
+/// turn. `waiting` counts the callers of the next batch.
+async fn gather_callers(mut waiting: impl FnMut() -> usize) {
+    let mut before = waiting();
+    while before > 0 {
+        tokio::task::yield_now().await;
+        let now = waiting();
+        if now <= before {
+            return;
+        }
+        before = now;
     }
 }
 
@@ -293,6 +311,19 @@ mod tests {
 
         fn wall_ms(&self) -> u64 {
             1
+        }
+    }
+
+    #[tokio::test]
+    async fn callers_join_a_batch_as_long_as_more_come() {
+        for (counts, turns) in [(&[0, 7][..], 1), (&[1, 1, 7], 2), (&[2, 3, 6, 6, 7], 4)] {
+            let (mut left, mut asked) = (counts.iter().copied(), 0);
+            gather_callers(|| {
+                asked += 1;
+                left.next().expect("it has stopped")
+            })
+            .await;
+            assert_eq!(asked, turns, "{counts:?}");
         }
     }
 

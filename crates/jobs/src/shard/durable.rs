@@ -16,6 +16,11 @@ impl Pending {
         Mark(self.0.subscribe())
     }
 
+    /// Counts the callers that wait for the batch.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.receiver_count()
+    }
+
     /// Marks the batch as durable.
     pub(super) fn done(&self) {
         self.0.send_replace(true);

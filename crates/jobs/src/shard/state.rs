@@ -309,10 +309,11 @@ impl State {
         self.wake_ms
     }
 
-    /// True if something comes due before the shard's timers wake by themselves.
+    /// True if something comes due before the shard's timers wake by themselves, or is due already:
+    /// after a suspension they sleep past their time.
     pub(super) fn must_wake(&self) -> bool {
-        let next_ms = self.machine.next_ms();
-        next_ms.is_some_and(|next_ms| self.wake_ms.is_none_or(|wake_ms| next_ms < wake_ms))
+        let Some(next_ms) = self.machine.next_ms() else { return false };
+        next_ms <= self.machine.now_ms() || self.wake_ms.is_none_or(|wake_ms| next_ms < wake_ms)
     }
 
     /// Lets a worker wait from now on, if it did not. Gives out at most `most` jobs and at most
@@ -400,20 +401,23 @@ mod tests {
     #[test]
     fn timers_wake_only_for_what_comes_due_before() {
         let mut state = State::new(Machine::new(1), Epoch(1));
-        let enqueue = |state: &mut State, at_ms| {
+        let enqueue = |state: &mut State, at_ms, now_ms| {
             let spec = JobSpec { start_at_ms: at_ms, ..JobSpec::default() };
-            state.take(Job::new(Seq(0), spec, 1), 1).expect("takes it");
+            state.take(Job::new(Seq(0), spec, 1), now_ms).expect("takes it");
         };
         assert_eq!((state.must_wake(), state.tick(1)), (false, None));
-        enqueue(&mut state, 0);
+        enqueue(&mut state, 0, 1);
         assert!(!state.must_wake(), "a job that may start at once waits for no time");
-        enqueue(&mut state, 5_000);
+        enqueue(&mut state, 5_000, 1);
         assert!(state.must_wake(), "they sleep for ever");
         assert_eq!((state.tick(1), state.must_wake()), (Some(5_000), false));
-        enqueue(&mut state, 6_000);
+        enqueue(&mut state, 6_000, 1);
         assert!(!state.must_wake(), "they wake before");
-        enqueue(&mut state, 4_000);
+        enqueue(&mut state, 4_000, 1);
         assert!(state.must_wake(), "they would wake after");
         assert_eq!((state.tick(1), state.must_wake()), (Some(4_000), false));
+        // The machine was suspended.
+        enqueue(&mut state, 9_000, 4_500);
+        assert!(state.must_wake(), "something is due");
     }
 }
