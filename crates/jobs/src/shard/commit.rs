@@ -48,8 +48,8 @@ pub(super) async fn run(inner: Weak<Inner>, resumed: HashSet<JobKey>) {
 /// Lets callers join the next batch, as long as more of them come at each turn of the runtime.
 ///
 /// The callers of the batch before come back then. Without this they alternate, half of them in
-/// each batch: one call from each of 16 clients made 8.0 k/s instead of 8.9. A caller alone waits for
-/// one turn. `waiting` counts the callers of the next batch.
+/// each batch: one call from each of 16 clients made 8.0 k/s instead of 8.9. A caller alone waits
+/// for one turn. `waiting` counts the callers of the next batch.
 async fn gather_callers(mut waiting: impl FnMut() -> usize) {
     let mut before = waiting();
     while before > 0 {
