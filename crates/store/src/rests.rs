@@ -1,7 +1,7 @@
 //! Rests of background work, between one node and the next: meanwhile other tasks have the
 //! processor.
 //!
-//! Work in [`resting`] rests where this crate calls [`point`], and nowhere else. Within a fetch, or
+//! Work in [`resting`] rests where this crate calls `point`, and nowhere else. Within a fetch, or
 //! while it holds a lock that others wait for, it must go on. This module measures its computing
 //! time, without its waits for the store. The caller decides the length of a rest.
 
