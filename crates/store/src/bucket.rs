@@ -302,7 +302,7 @@ impl Inner {
         // its turn. Otherwise its caller would begin anew with more than this object.
         let mut tries = (len < LARGE_BYTES_MIN).then(|| Tries::new(self.patience));
         loop {
-            let put = self.store.put_opts(&path, payload.clone(), options.clone());
+            let put = || self.store.put_opts(&path, payload.clone(), options.clone());
             let sent = self.line.send(len, put).await;
             let error = match in_time("creating", name, sent) {
                 Ok(_) => {

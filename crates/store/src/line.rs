@@ -5,9 +5,10 @@
 //! none finishes in time, none ever does. So a timeout lowers the number sent at once, and gives a
 //! single object more time. Objects that finish in half their time raise the number again.
 //!
-//! A send that takes longer than a call should has a slow line, or hangs by itself. So it lets the
-//! next one try, once, for the time of a call. On a good line the next one finishes, and raises the
-//! number again. On a slow line the try costs the first one half of that time.
+//! A send seems to hang after the time of a call, and after twice the time that the last success
+//! suggests. Then it lets the next one try, once, for the time of a call. On a good line the next
+//! one finishes, and raises the number again. A try that fails has cost the line half of that time.
+//! It keeps its place in the queue, and does not try again.
 
 use object_store::Result;
 use parking_lot::Mutex;
@@ -29,8 +30,11 @@ const AT_ONCE_MAX: usize = 32;
 #[derive(Debug)]
 struct State {
     running: usize,
-    /// Start times of running sends that have more time than a call, and have let none try yet.
+    /// Times at which running sends let the next one try. Only of sends that have more time than a
+    /// call, and have let none try yet.
     long: Vec<Instant>,
+    /// The last success: the object's size in bytes, and the time that it took.
+    last: (usize, Duration),
     /// Callers that wait for a turn, in the order of asking.
     waiting: VecDeque<u64>,
     /// The number of the next caller.
@@ -53,6 +57,7 @@ impl Default for Line {
         let state = State {
             running: 0,
             long: Vec::new(),
+            last: (1, Duration::ZERO),
             waiting: VecDeque::new(),
             next: 0,
             at_once_max: AT_ONCE_MAX,
@@ -67,10 +72,18 @@ impl Default for Line {
 struct Turn<'a> {
     line: &'a Line,
     began: Instant,
-    timeout: Duration,
     changes: u64,
+    leave: Leave,
+}
+
+/// The terms of a turn.
+#[derive(Clone, Copy)]
+struct Leave {
+    timeout: Duration,
     /// True if it only tries, beside a long send.
     tries: bool,
+    /// Time at which it lets the next one try.
+    lets_try: Option<Instant>,
 }
 
 /// A place in the queue; dropping it gives it up.
@@ -89,13 +102,12 @@ impl Drop for Place<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.line.state.lock();
-        if !self.tries {
+        if !self.leave.tries {
             state.running -= 1;
-            if self.timeout > CALL_TIMEOUT
-                && let Some(own) = state.long.iter().position(|began| *began == self.began)
-            {
-                state.long.swap_remove(own);
-            }
+        }
+        let own = |at: &Instant| Some(*at) == self.leave.lets_try;
+        if let Some(own) = state.long.iter().position(own) {
+            state.long.swap_remove(own);
         }
         drop(state);
         self.line.freed.notify_waiters();
@@ -103,38 +115,42 @@ impl Drop for Turn<'_> {
 }
 
 impl Line {
-    /// Sends an object of this many bytes by `call`, when its turn comes.
+    /// Sends an object of this many bytes by `call`, when its turn comes. A call beside a long send
+    /// that does not finish is made again, in its next turn.
     ///
     /// # Errors
     /// The time that it had, if it did not finish in it.
-    pub(crate) async fn send<T>(
+    pub(crate) async fn send<T, C: Future<Output = Result<T>>>(
         &self,
         bytes: usize,
-        call: impl Future<Output = Result<T>>,
+        call: impl Fn() -> C,
     ) -> Result<Result<T>, Duration> {
         if bytes < LARGE_BYTES_MIN {
-            return tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|_| CALL_TIMEOUT);
+            return tokio::time::timeout(CALL_TIMEOUT, call()).await.map_err(|_| CALL_TIMEOUT);
         }
-        let turn = self.turn().await;
-        match tokio::time::timeout(turn.timeout, call).await {
-            Ok(done) => {
-                if done.is_ok() {
-                    self.state.lock().widen(turn.began.elapsed());
+        let mut kept = None;
+        loop {
+            let place = self.ask(kept);
+            let number = place.number;
+            let turn = self.turn(place, bytes, kept.is_none()).await;
+            match tokio::time::timeout(turn.leave.timeout, call()).await {
+                Ok(done) => {
+                    if done.is_ok() {
+                        self.state.lock().widen(bytes, turn.began.elapsed());
+                    }
+                    return Ok(done);
                 }
-                Ok(done)
-            }
-            Err(_) => {
-                if !turn.tries {
+                Err(_) if turn.leave.tries => kept = Some(number),
+                Err(_) => {
                     self.state.lock().narrow(turn.changes);
+                    return Err(turn.leave.timeout);
                 }
-                Err(turn.timeout)
             }
         }
     }
 
     /// Waits for a turn, in the order of asking.
-    async fn turn(&self) -> Turn<'_> {
-        let place = self.ask();
+    async fn turn(&self, place: Place<'_>, bytes: usize, may_try: bool) -> Turn<'_> {
         loop {
             // Before the look, so that no turn that ends meanwhile is missed.
             let freed = self.freed.notified();
@@ -142,11 +158,11 @@ impl Line {
             {
                 let mut state = self.state.lock();
                 if state.waiting.front() == Some(&place.number) {
-                    if let Some((timeout, tries)) = state.begin(now) {
+                    if let Some(leave) = state.begin(now, bytes, may_try) {
                         let changes = state.changes;
-                        return Turn { line: self, began: now, timeout, changes, tries };
+                        return Turn { line: self, began: now, changes, leave };
                     }
-                    try_at = state.try_at();
+                    try_at = state.try_at().filter(|_| may_try);
                 }
             }
             match try_at {
@@ -156,33 +172,47 @@ impl Line {
         }
     }
 
-    fn ask(&self) -> Place<'_> {
+    /// Joins the queue: at its end, or at the place that a failed try has `kept`.
+    fn ask(&self, kept: Option<u64>) -> Place<'_> {
         let mut state = self.state.lock();
-        state.next += 1;
-        let number = state.next;
-        state.waiting.push_back(number);
+        let number = kept.unwrap_or(state.next + 1);
+        state.next = state.next.max(number);
+        let at = state.waiting.partition_point(|other| *other < number);
+        state.waiting.insert(at, number);
         Place { line: self, number }
     }
 }
 
 impl State {
-    /// Begins a turn, if there is one now. Gives its time, and true if it only tries.
-    fn begin(&mut self, now: Instant) -> Option<(Duration, bool)> {
+    /// Begins the turn of an object of this many bytes, if there is one now.
+    fn begin(&mut self, now: Instant, bytes: usize, may_try: bool) -> Option<Leave> {
         if self.running < self.at_once_max {
             self.running += 1;
-            if self.timeout > CALL_TIMEOUT {
-                self.long.push(now);
-            }
-            return Some((self.timeout, false));
+            let (timeout, tries) = (self.timeout, false);
+            let lets_try = (timeout > CALL_TIMEOUT).then(|| now + self.patience(bytes));
+            self.long.extend(lets_try);
+            return Some(Leave { timeout, tries, lets_try });
         }
-        let oldest = self.long.iter().position(|began| *began + CALL_TIMEOUT <= now)?;
-        self.long.swap_remove(oldest);
-        Some((CALL_TIMEOUT, true))
+        let due = self.long.iter().position(|at| may_try && *at <= now)?;
+        self.long.swap_remove(due);
+        Some(Leave { timeout: CALL_TIMEOUT, tries: true, lets_try: None })
+    }
+
+    /// Time after which an object of this many bytes probably hangs: twice the time that it takes
+    /// at the speed of the last success.
+    ///
+    /// Once, the next one tried after the time of a call. On a line on which each object takes
+    /// longer, all tries failed. They cost a third of the line, and the place of the sender.
+    fn patience(&self, bytes: usize) -> Duration {
+        let (of, took) = self.last;
+        // A smaller object tells the speed; a larger one promises nothing for a smaller one.
+        let factor = 2.0 * (bytes as f64 / of as f64).max(1.0);
+        took.mul_f64(factor).clamp(CALL_TIMEOUT, SEND_TIMEOUT_MAX)
     }
 
     /// Time at which a long send lets the next one try.
     fn try_at(&self) -> Option<Instant> {
-        self.long.iter().min().map(|began| *began + CALL_TIMEOUT)
+        self.long.iter().min().copied()
     }
 
     /// Takes in a timeout of a send that began after this many changes.
@@ -198,8 +228,9 @@ impl State {
         }
     }
 
-    /// Takes in a send that finished after this time.
-    fn widen(&mut self, took: Duration) {
+    /// Takes in a send of this many bytes that finished after this time.
+    fn widen(&mut self, bytes: usize, took: Duration) {
+        self.last = (bytes, took);
         if took <= self.timeout / 2 {
             self.at_once_max = (self.at_once_max + 1).min(AT_ONCE_MAX);
         }

@@ -44,7 +44,7 @@ async fn send_all(count: usize, bytes_per_s: usize) -> usize {
     let tries = Mutex::new(0);
     let one = async || loop {
         *tries.lock() += 1;
-        if line.send(16 * MIB, slow.carry(16 * MIB)).await.is_ok() {
+        if line.send(16 * MIB, || slow.carry(16 * MIB)).await.is_ok() {
             break;
         }
     };
@@ -74,13 +74,13 @@ async fn a_line_too_slow_for_one_object_in_a_minute_gets_time() {
 async fn a_line_that_gets_fast_is_used_again() {
     let line = Line::default();
     for _ in 0..10 {
-        let hung = line.send(MIB, std::future::pending::<Result<()>>());
+        let hung = line.send(MIB, std::future::pending::<Result<()>>);
         assert!(hung.await.is_err());
     }
     assert_eq!(line.state.lock().timeout, SEND_TIMEOUT_MAX);
     line.state.lock().at_once_max = 1;
     for _ in 0..AT_ONCE_MAX {
-        assert!(line.send(MIB, std::future::ready(Ok(()))).await.is_ok());
+        assert!(line.send(MIB, async || Ok(())).await.is_ok());
     }
     let state = line.state.lock();
     assert_eq!((state.timeout, state.at_once_max, state.running), (CALL_TIMEOUT, AT_ONCE_MAX, 0));
@@ -95,11 +95,11 @@ async fn an_object_that_hangs_keeps_no_other_for_long() {
         let mut state = line.state.lock();
         (state.at_once_max, state.timeout) = (1, SEND_TIMEOUT_MAX);
     }
-    let hung = line.send(MIB, std::future::pending::<Result<()>>());
+    let hung = line.send(MIB, std::future::pending::<Result<()>>);
     let began = Instant::now();
     let others = async {
         for _ in 0..10 {
-            let sent = line.send(MIB, std::future::ready(Ok(()))).await;
+            let sent = line.send(MIB, async || Ok(())).await;
             assert!(matches!(sent, Ok(Ok(()))));
         }
         began.elapsed()
@@ -111,6 +111,65 @@ async fn an_object_that_hangs_keeps_no_other_for_long() {
     }
     let state = line.state.lock();
     assert_eq!((state.running, state.long.len()), (0, 0), "{state:?}");
+}
+
+/// Once, on a line on which each object takes longer than a call should, the first of the queue
+/// tried beside each. No try finished, and a sender with the wrong turns never got through.
+#[tokio::test(start_paused = true)]
+async fn a_slow_line_is_not_spent_on_tries() {
+    for (senders, bytes_per_s) in [(4, 250_000), (2, 200_000), (3, 60_000)] {
+        let slow = Slow { bytes_per_s, running: Mutex::new(0) };
+        let line = Line::default();
+        let (calls, sent, longest) = (Mutex::new(0), Mutex::new(0), Mutex::new(Duration::ZERO));
+        let one = async || loop {
+            let began = Instant::now();
+            let call = || async {
+                *calls.lock() += 1;
+                slow.carry(16 * MIB).await
+            };
+            while line.send(16 * MIB, call).await.is_err() {}
+            *sent.lock() += 1;
+            let mut longest = longest.lock();
+            *longest = began.elapsed().max(*longest);
+        };
+        let all: FuturesUnordered<_> = (0..senders).map(|_| one()).collect();
+        let hours = Duration::from_secs(4 * 3600);
+        assert!(tokio::time::timeout(hours, all.count()).await.is_err(), "they never end");
+        let (calls, sent, longest) = (calls.into_inner(), sent.into_inner(), longest.into_inner());
+        let most = 4 * 3600 * bytes_per_s / (16 * MIB);
+        let what = format!("{senders} senders, {bytes_per_s} bytes/s: {calls} calls, {sent} sent");
+        assert!(sent * 10 >= most * 9 && calls <= sent + 4 * senders, "{what} of {most}");
+        let alone = Duration::from_secs((16 * MIB / bytes_per_s) as u64);
+        assert!(longest <= 10 * alone, "{what}, {longest:?} for one");
+    }
+}
+
+/// A try that fails does not send its caller to the end of the queue.
+#[tokio::test(start_paused = true)]
+async fn a_try_that_fails_keeps_its_place() {
+    let line = Line::default();
+    {
+        let mut state = line.state.lock();
+        (state.at_once_max, state.timeout) = (1, SEND_TIMEOUT_MAX);
+    }
+    let order = Mutex::new(Vec::new());
+    let first = line.send(MIB, std::future::pending::<Result<()>>);
+    let send = async |number: usize| {
+        let began = Mutex::new(0);
+        let call = || async {
+            *began.lock() += 1;
+            if number == 2 && *began.lock() == 1 {
+                std::future::pending::<()>().await;
+            }
+            order.lock().push(number);
+            Ok(())
+        };
+        (line.send(MIB, call).await.is_ok(), began.into_inner())
+    };
+    let done = tokio::join!(biased; first, send(2), send(3), send(4));
+    assert!(done.0.is_err());
+    assert_eq!((done.1, done.2, done.3), ((true, 2), (true, 1), (true, 1)));
+    assert_eq!(*order.lock(), [2, 3, 4]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,7 +195,7 @@ async fn turns_are_taken_in_the_order_of_asking() {
     line.state.lock().at_once_max = 1;
     let order = Mutex::new(Vec::new());
     let send = async |number: usize| {
-        let call = async {
+        let call = || async {
             tokio::time::sleep(STEP).await;
             order.lock().push(number);
             Ok(())
