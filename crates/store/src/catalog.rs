@@ -323,11 +323,24 @@ impl Catalog {
         self.bucket.delete(&ending).await
     }
 
-    /// Finishes the begun deletions, then gives the labels of a volume's snapshots.
+    /// Deletes a snapshot as [`Self::delete_snapshot`] does. Once the tombstone is there, it leaves
+    /// objects that can't be deleted to the next owner.
+    pub async fn delete_or_bury(&self, volume: VolumeId, name: &str, id: SnapshotId) -> Result<()> {
+        let deleted = self.delete_snapshot(volume, name, id).await;
+        let Err(error) = deleted else { return Ok(()) };
+        if !self.bucket.exists(&names::snapshot_gone(volume, id)).await? {
+            return Err(error);
+        }
+        tracing::warn!(%volume, name, %error, "objects of a deleted snapshot stay for now");
+        Ok(())
+    }
+
+    /// Finishes the begun deletions, then gives the labels of a volume's snapshots. An object that
+    /// can't be deleted keeps no volume from being opened or swept: the tombstone counts.
     pub async fn settled_labels(&self, volume: VolumeId) -> Result<Vec<(String, Label)>> {
         let (labels, ending) = self.all_labels(volume).await?;
         for (name, id) in ending {
-            self.delete_snapshot(volume, &name, id).await?;
+            self.delete_or_bury(volume, &name, id).await?;
         }
         Ok(labels)
     }
@@ -344,7 +357,7 @@ impl Catalog {
             .collect();
         for (name, label) in self.labels(volume).await? {
             if gone.contains(&label.id) {
-                self.delete_snapshot(volume, &name, label.id).await?;
+                self.delete_or_bury(volume, &name, label.id).await?;
             }
         }
         Ok(())

@@ -164,7 +164,7 @@ async fn settle_passed<C>(
             }
         };
         if let Some(name) = name {
-            ctx.catalog.delete_snapshot(desc.id, &name, id).await?;
+            ctx.catalog.delete_or_bury(desc.id, &name, id).await?;
         }
     }
     for passed in barriers {

@@ -104,7 +104,7 @@ impl<P: Payload> Stream<P> {
                 // Under the keeper's lock, a ref that is being created is there before its
                 // deletion.
                 let _keeper = self.refs.lock().await;
-                self.delete_or_bury(id, name).await
+                self.ctx.catalog.delete_or_bury(self.desc.id, name, id).await
             };
             match buried {
                 Ok(()) => self.snapshots.lock().buried(id),
@@ -113,17 +113,6 @@ impl<P: Payload> Stream<P> {
             }
         }
         Ok(())
-    }
-
-    /// Deletes a snapshot; the tombstone decides. After it, objects that can't be deleted are left
-    /// to the next owner.
-    async fn delete_or_bury(&self, id: SnapshotId, name: &str) -> skerry_store::Result<()> {
-        let deleted = self.ctx.catalog.delete_snapshot(self.desc.id, name, id).await;
-        let Err(error) = deleted else { return Ok(()) };
-        match self.ctx.bucket.exists(&names::snapshot_gone(self.desc.id, id)).await? {
-            true => Ok(()),
-            false => Err(error),
-        }
     }
 
     /// Creates an object that only this node would create; "exists" means an earlier attempt.

@@ -186,3 +186,28 @@ async fn a_key_that_may_not_delete_makes_no_checkpoint_dearer() {
     let heads = listed.iter().filter(|object| is_head(object.location.as_ref())).count();
     assert_eq!(heads, 1, "the old ones are gone as soon as they may be");
 }
+
+/// Once, a volume could not be opened while the ref of a deleted snapshot could not be deleted.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_ref_that_can_not_be_deleted_keeps_no_volume_closed() {
+    let case = Case::new(79).await;
+    let run = case.start().await;
+    case.faults.set_plan(FaultPlan { deny_deletes: true, ..FaultPlan::default() });
+    let (disk, s) = (name("disk"), name("s"));
+    let error = run.node.delete_snapshot(&disk, &s).await.expect_err("it is denied");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    drop(run);
+    let run = case.start().await;
+    let device = attach(&run, "disk").await;
+    assert_eq!(device.read(0, BLOCK).await.expect("reads"), vec![1; BLOCK]);
+    let listed = run.node.list_snapshots(&disk).await.expect("lists");
+    assert!(listed.is_empty(), "{listed:?}");
+    drop((device, run));
+    case.refuse(None);
+    drop(attach(&case.start().await, "disk").await);
+    let listed: Vec<_> = case.world.store.list(None).try_collect().await.expect("listed");
+    let is_ref =
+        |name: &str| matches!(names::parse(name), Object::Snapshot(..) | Object::Label(..));
+    let left = listed.iter().filter(|object| is_ref(object.location.as_ref())).count();
+    assert_eq!(left, 0, "the next owner deletes it as soon as it may");
+}
