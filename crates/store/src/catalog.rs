@@ -4,6 +4,7 @@
 //! neither a log nor an owner's memory.
 
 use crate::bucket::{Bucket, Created, Listed};
+use crate::collect::DELETES_FAILED_MAX;
 use crate::error::{Error, Result};
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
@@ -444,7 +445,8 @@ pub async fn read_ref(bucket: &Bucket, name: &str) -> Result<Option<Ref>> {
     }
 }
 
-/// Deletes a volume's head refs that `which` chooses. Goes on after one that can't be deleted.
+/// Deletes a volume's head refs that `which` chooses. Goes on after one that can't be deleted;
+/// after several, it ends.
 ///
 /// # Errors
 /// The first failure to delete one.
@@ -453,13 +455,14 @@ pub async fn delete_heads(
     volume: VolumeId,
     which: impl Fn(&skerry_core::takeover::RefOrder) -> bool,
 ) -> Result<()> {
-    let mut failed = None;
+    let mut failed = Vec::new();
     for (name, _) in list_heads(bucket, volume).await?.iter().filter(|(_, order)| which(order)) {
-        if let Err(error) = bucket.delete(name).await {
-            failed.get_or_insert(error);
+        failed.extend(bucket.delete(name).await.err());
+        if failed.len() >= DELETES_FAILED_MAX {
+            break;
         }
     }
-    failed.map_or(Ok(()), Err)
+    failed.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// Lists a volume's head refs in their order, newest last.

@@ -51,8 +51,8 @@ const REFS_AT_ONCE: usize = 16;
 const DELETES_IN_FLIGHT: usize = 16;
 
 /// Failed deletes after which a pass deletes no more: the store has failed, and not single
-/// segments.
-const DELETES_FAILED_MAX: usize = 4;
+/// objects.
+pub(crate) const DELETES_FAILED_MAX: usize = 4;
 
 /// An owner's knowledge of its volume, beyond the listings of a short pass.
 #[derive(Debug, Clone)]

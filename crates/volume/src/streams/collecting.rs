@@ -151,7 +151,7 @@ impl<P: Payload> Stream<P> {
         self.ctx.catalog.clear_stray_labels(self.desc.id).await?;
         let standing = Standing::of(self, &*self.refs.lock().await);
         let Some(standing) = standing else { return Ok(0) };
-        self.delete_late_heads(&standing.head).await?;
+        self.delete_late_heads(&standing.head).await;
         let collector = &self.ctx.collector;
         let listed = collector.sweep_candidates(&standing.lives).await?;
         let candidates: BTreeSet<SegmentKey> = listed.into_iter().collect();
@@ -161,8 +161,9 @@ impl<P: Payload> Stream<P> {
     }
 
     /// Deletes heads that late PUTs of an earlier incarnation created after this one's. Their
-    /// segments may be gone, and a sweep stops at anything unreadable.
-    async fn delete_late_heads(&self, own: &OwnHead) -> Result<()> {
+    /// segments may be gone, and a sweep stops at anything unreadable. One that can't be deleted
+    /// ends no sweep: most hold more than needed, and no more.
+    async fn delete_late_heads(&self, own: &OwnHead) {
         let own = RefOrder::of(&own.at);
         let deleted = catalog::delete_heads(&self.ctx.bucket, self.desc.id, |at| *at < own).await;
         Ok(deleted?)

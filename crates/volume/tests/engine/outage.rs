@@ -211,3 +211,23 @@ async fn a_snapshot_ref_that_can_not_be_deleted_keeps_no_volume_closed() {
     let left = listed.iter().filter(|object| is_ref(object.location.as_ref())).count();
     assert_eq!(left, 0, "the next owner deletes it as soon as it may");
 }
+
+/// Once, an old head that could not be deleted ended each sweep of its volume.
+#[tokio::test(start_paused = true)]
+async fn a_head_that_can_not_be_deleted_ends_no_sweep() {
+    let case = Case::new(78).await;
+    let run = case.start().await;
+    let device = attach(&run, "disk").await;
+    let volume = &run.node.open_volumes()[0];
+    run.gate.lock("/head/");
+    for round in 0..3u8 {
+        device.write(0, vec![round; BLOCK].into()).await.expect("writes");
+        volume.drain().await.expect("drains");
+        volume.checkpoint().await.expect("checks in");
+    }
+    let listed: Vec<_> = case.world.store.list(None).try_collect().await.expect("listed");
+    let is_head = |name: &str| matches!(names::parse(name), Object::Head(..));
+    let heads = listed.iter().filter(|object| is_head(object.location.as_ref())).count();
+    assert!(heads > 1, "the old ones are gone");
+    run.node.sweep().await.expect("sweeps");
+}

@@ -33,6 +33,8 @@ struct Inner {
     changed: Notify,
     /// The next read of an object with this in its name finds nothing.
     missing: Mutex<Option<String>>,
+    /// Objects with this in their names can't be deleted.
+    locked: Mutex<Option<String>>,
 }
 
 impl Gate {
@@ -52,6 +54,7 @@ impl Gate {
             holds_puts_only: AtomicBool::new(false),
             changed: Notify::new(),
             missing: Mutex::default(),
+            locked: Mutex::default(),
         };
         Arc::new(Self { store, inner: Arc::new(inner) })
     }
@@ -85,6 +88,11 @@ impl Gate {
     /// taken it meanwhile.
     pub fn miss_once(&self, text: &str) {
         *self.inner.missing.lock() = Some(text.to_owned());
+    }
+
+    /// Denies to delete objects with `text` in their names.
+    pub fn lock(&self, text: &str) {
+        *self.inner.locked.lock() = Some(text.to_owned());
     }
 
     /// True if a read has found nothing since.
@@ -191,6 +199,10 @@ impl ObjectStore for Gate {
             async move {
                 let at = at?;
                 inner.pass(Some(&at)).await;
+                if inner.locked.lock().as_ref().is_some_and(|text| at.as_ref().contains(&**text)) {
+                    let (path, source) = (at.to_string(), "it is locked".into());
+                    return Err(object_store::Error::PermissionDenied { path, source });
+                }
                 store.delete(&at).await.map(|()| at)
             }
         });
