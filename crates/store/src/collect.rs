@@ -65,6 +65,28 @@ pub struct Near {
     pub read: Vec<Base>,
 }
 
+/// The outcome of [`Collector::delete`].
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Deleted {
+    /// Number of deleted segments.
+    pub count: usize,
+    /// Segments that could not be deleted, or were not tried.
+    pub left: Vec<SegmentKey>,
+    /// The first failure.
+    pub failed: Option<Error>,
+}
+
+impl Deleted {
+    /// Gives the number of deleted segments if none is left.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn all(self) -> Result<usize> {
+        self.failed.map_or(Ok(self.count), Err)
+    }
+}
+
 /// Deletes segments that nothing holds.
 pub struct Collector {
     bucket: Bucket,
@@ -216,23 +238,27 @@ impl Collector {
 
     /// Deletes segments that [`Self::free`] or [`Self::free_near`] found, several at once. Goes on
     /// after a failed delete; after several, the pass ends.
-    pub async fn delete(&self, free: &[SegmentKey]) -> Result<()> {
-        let names: Vec<String> = free.iter().map(|key| names::segment(*key)).collect();
+    pub async fn delete(&self, free: &[SegmentKey]) -> Deleted {
         let bucket = self.bucket.clone();
-        let delete = move |name: String| {
+        let delete = move |key: SegmentKey| {
             let bucket = bucket.clone();
-            async move { bucket.delete(&name).await }.boxed()
+            async move { (key, bucket.delete(&names::segment(key)).await) }.boxed()
         };
         let mut deletes =
-            futures::stream::iter(names).map(delete).buffer_unordered(DELETES_IN_FLIGHT);
+            futures::stream::iter(free.to_vec()).map(delete).buffer_unordered(DELETES_IN_FLIGHT);
+        let mut left: BTreeSet<SegmentKey> = free.iter().copied().collect();
         let mut failed = Vec::new();
-        while let Some(done) = deletes.next().await {
-            failed.extend(done.err());
+        while let Some((key, done)) = deletes.next().await {
+            match done {
+                Ok(()) => drop(left.remove(&key)),
+                Err(error) => failed.push(error),
+            }
             if failed.len() >= DELETES_FAILED_MAX {
                 break;
             }
         }
-        failed.into_iter().next().map_or(Ok(()), Err)
+        let (count, left) = (free.len() - left.len(), left.into_iter().collect());
+        Deleted { count, left, failed: failed.into_iter().next() }
     }
 
     /// Finds everything in the family that holds one of the candidates. Gives none if refs kept

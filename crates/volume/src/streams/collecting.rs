@@ -17,7 +17,7 @@ use skerry_core::root::Base;
 use skerry_core::takeover::RefOrder;
 use skerry_store::catalog;
 use skerry_store::claim::Incarnation;
-use skerry_store::collect::{Near, Owned};
+use skerry_store::collect::{Deleted, Near, Owned};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -83,10 +83,13 @@ impl<P: Payload> Stream<P> {
         let read = own_root.iter().take(read).map(|(_, base)| base.clone()).collect();
         let unread = spans.into_iter().map(|(_, span)| span).collect();
         let done = self.free_near(&standing, &candidates, unread, read).await;
-        if !matches!(done, Ok(Some(_))) {
-            self.refs.lock().await.candidates.extend(candidates);
-        }
-        Ok(done?.unwrap_or_default())
+        // Deleted ones never come back: each later pass would delete them again.
+        let again = match &done {
+            Ok(Some(deleted)) => deleted.left.iter().copied().collect(),
+            Ok(None) | Err(_) => candidates,
+        };
+        self.refs.lock().await.candidates.extend(again);
+        Ok(done?.unwrap_or_default().all()?)
     }
 
     /// Deletes segments that only a just deleted snapshot held. Its ref is gone by now; `found` is
@@ -104,7 +107,9 @@ impl<P: Payload> Stream<P> {
         let mut others = read.clone();
         others.push(Base::exact((*standing.head.root).clone(), standing.head.at));
         let candidates = self.ctx.collector.of_base(&found.base, &others).await?;
-        self.free_near(&standing, &candidates, Vec::new(), read).await.map(drop)
+        let deleted = self.free_near(&standing, &candidates, Vec::new(), read).await?;
+        deleted.unwrap_or_default().all()?;
+        Ok(())
     }
 
     /// Reads the bases of snapshots. Gives none if one is missing: then nothing can be decided.
@@ -125,7 +130,7 @@ impl<P: Payload> Stream<P> {
         candidates: &BTreeSet<SegmentKey>,
         unread: Vec<Span>,
         read: Vec<Base>,
-    ) -> Result<Option<usize>> {
+    ) -> Result<Option<Deleted>> {
         let near = Near { head: (standing.head.root.clone(), standing.head.at), unread, read };
         let (owned, lives) = (&standing.owned, &standing.lives);
         let free = self.ctx.collector.free_near(owned, lives, candidates, &near);
@@ -134,14 +139,14 @@ impl<P: Payload> Stream<P> {
         self.delete_free(&free).await.map(Some)
     }
 
-    async fn delete_free(&self, free: &[SegmentKey]) -> Result<usize> {
-        if !free.is_empty() {
-            // Between deciding and deleting: a node that took the stream over may rely on these
-            // segments.
-            self.look_for_seal().await?;
-            self.ctx.collector.delete(free).await?;
+    async fn delete_free(&self, free: &[SegmentKey]) -> Result<Deleted> {
+        if free.is_empty() {
+            return Ok(Deleted::default());
         }
-        Ok(free.len())
+        // Between deciding and deleting: a node that took the stream over may rely on these
+        // segments.
+        self.look_for_seal().await?;
+        Ok(self.ctx.collector.delete(free).await)
     }
 
     /// Looks at every object of the volume's streams and deletes segments that nothing in its
@@ -157,7 +162,7 @@ impl<P: Payload> Stream<P> {
         let candidates: BTreeSet<SegmentKey> = listed.into_iter().collect();
         let free = collector.free(&standing.owned, &standing.lives, &candidates);
         let free = self.paced(free).await?;
-        self.delete_free(&free.unwrap_or_default()).await
+        Ok(self.delete_free(&free.unwrap_or_default()).await?.all()?)
     }
 
     /// Deletes heads that late PUTs of an earlier incarnation created after this one's. Their
@@ -166,6 +171,10 @@ impl<P: Payload> Stream<P> {
     async fn delete_late_heads(&self, own: &OwnHead) {
         let own = RefOrder::of(&own.at);
         let deleted = catalog::delete_heads(&self.ctx.bucket, self.desc.id, |at| *at < own).await;
-        Ok(deleted?)
+        if let Err(error) = deleted
+            && self.told_of_heads.is_due(self.ctx.clock().boot())
+        {
+            tracing::warn!(volume = %self.name(), %error, "old head refs can't be deleted now");
+        }
     }
 }

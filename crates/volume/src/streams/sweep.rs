@@ -82,7 +82,7 @@ impl<P: Payload> Node<P> {
             collector.sweep_candidates(&lives).await?.into_iter().collect();
         let owned = Owned { volume: id, writing: None, head: None };
         let free = collector.free(&owned, &lives, &candidates).await?;
-        collector.delete(free.as_deref().unwrap_or_default()).await?;
+        collector.delete(free.as_deref().unwrap_or_default()).await.all()?;
         // Its own parents need no longer hold anything for it.
         family::release(&self.ctx.bucket, &self.ctx.catalog, id).await?;
         Ok(free.map(|free| free.len()))

@@ -686,3 +686,39 @@ async fn a_snapshot_that_has_only_its_label_is_on_its_way() {
     store.put(&Path::from(made), found.expect("bytes").into()).await.expect("puts");
     clone("one").await.expect("clones");
 }
+
+/// Once, a segment that could not be deleted made each later pass delete all of its own again.
+#[tokio::test(start_paused = true)]
+async fn a_locked_segment_makes_no_pass_delete_all_again() {
+    const SEGMENTS: u64 = 100;
+    let mut world = World::new(19);
+    (world.settings.idle_age, world.settings.sweep_first) = (NEVER, NEVER);
+    world.settings.checkpoint_segments_max = 1000;
+    let run = world.start("a").await.expect("starts");
+    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = attach(&run, "disk").await;
+    let volume = run.node.open_volumes().remove(0);
+    let write = async || {
+        let mut data = vec![0; 4096];
+        world.entropy.fill(&mut data);
+        device.write(0, data.into()).await.expect("writes");
+        volume.drain().await.expect("drains");
+    };
+    for _ in 0..SEGMENTS {
+        write().await;
+    }
+    let locked = SegmentKey { stream: volume.stream, number: Number(2) };
+    run.gate.lock(&names::segment(locked));
+    let before = segments(&world).await;
+    let mut calls = Vec::new();
+    for _ in 0..5 {
+        let before = run.gate.calls();
+        write().await;
+        volume.checkpoint().await.expect("checks in");
+        // The collection comes after it.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        calls.push(run.gate.calls() - before);
+    }
+    assert!(segments(&world).await < before / 2, "nothing was collected");
+    assert!(calls[0] > SEGMENTS && calls[1..].iter().all(|n| *n < SEGMENTS / 2), "{calls:?}");
+}
