@@ -88,7 +88,7 @@ pub struct Context {
     /// The runtime for heavy computing.
     pub background: Option<Handle>,
     /// Limits the tasks that compute there and wait for the store in between.
-    pub(crate) heavy: Semaphore,
+    pub(crate) heavy: Arc<Semaphore>,
     /// The place for tails that are not merged, or not now; none if the log is not on a disk.
     pub(crate) parking: Option<Arc<dyn Parking>>,
     /// Messages for people about volumes whose tail could not be moved out of the log, or that
@@ -132,7 +132,7 @@ impl Context {
             host: parts.host,
             has_log: parts.has_log,
             background: parts.background,
-            heavy: Semaphore::new(heavy::AT_ONCE_MAX),
+            heavy: Arc::new(Semaphore::new(heavy::AT_ONCE_MAX)),
             parking: parts.parking,
             stuck: Mutex::default(),
             parking_now: tokio::sync::Mutex::default(),

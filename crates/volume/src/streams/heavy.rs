@@ -5,6 +5,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use std::future::Future;
+use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -15,15 +16,19 @@ pub(crate) const AT_ONCE_MAX: usize = 2;
 /// Runs `work` on a thread of the background, or here if there is no background.
 pub(crate) async fn run<T: Send + 'static>(
     background: Option<&Handle>,
-    at_once: &Semaphore,
+    at_once: &Arc<Semaphore>,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T> {
     let Some(background) = background else { return Ok(work.await) };
     let internal =
         |e: String| Error::new(ErrorKind::Internal, format!("a computing task failed: {e}"));
-    let _one = at_once.acquire().await.map_err(|e| internal(e.to_string()))?;
+    let one = at_once.clone().acquire_owned().await.map_err(|e| internal(e.to_string()))?;
     let here = Handle::current();
-    let done = background.spawn_blocking(move || here.block_on(work));
+    let done = background.spawn_blocking(move || {
+        // With the thread: it goes on if the caller goes away.
+        let _one = one;
+        here.block_on(work)
+    });
     done.await.map_err(|e| internal(e.to_string()))
 }
 
@@ -43,11 +48,32 @@ mod tests {
             let thread = std::thread::current().name().map(str::to_owned);
             (thread, Handle::current().id() == own)
         };
-        let at_once = Semaphore::new(AT_ONCE_MAX);
+        let at_once = Arc::new(Semaphore::new(AT_ONCE_MAX));
         let (thread, is_own) = run(Some(back.handle()), &at_once, work).await.expect("runs");
         assert_eq!((thread.as_deref(), is_own), (Some("back"), true));
         let here = run(None, &at_once, async { 7 }).await.expect("runs");
         assert_eq!((here, at_once.available_permits()), (7, AT_ONCE_MAX));
+        back.shutdown_background();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn work_without_a_caller_keeps_its_permit_with_its_thread() {
+        let back = Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+        let at_once = Arc::new(Semaphore::new(1));
+        let (began, has_begun) = tokio::sync::oneshot::channel();
+        let (end, ends) = tokio::sync::oneshot::channel::<()>();
+        let work = async move {
+            let _ = began.send(());
+            let _ = ends.await;
+        };
+        let (handle, permits) = (back.handle().clone(), at_once.clone());
+        let caller = tokio::spawn(async move { run(Some(&handle), &permits, work).await });
+        has_begun.await.expect("begins");
+        caller.abort();
+        assert!(caller.await.is_err());
+        assert_eq!(at_once.available_permits(), 0);
+        end.send(()).expect("it goes on");
+        drop(at_once.acquire().await.expect("free again"));
         back.shutdown_background();
     }
 }

@@ -30,6 +30,8 @@ impl<P: Payload> Stream<P> {
         Need {
             // If all threads are taken, other volumes may wait for one.
             is_wanted: has_waiting
+                // Its work is lost: it only takes a thread from others.
+                || self.progress.borrow().failure.is_some()
                 || ctx.stopping.load(Ordering::Acquire)
                 || ctx.heavy.available_permits() == 0,
             clients_active: ctx.clients_active.load(Ordering::Relaxed),
