@@ -107,6 +107,7 @@ fn objects_without_texts_are_read() {
         let kind = Kind { tag: *b"HOLD", what: "holder", known: &[1, 2] };
         open(kind, bytes).map(|_| holder)
     };
+    assert_eq!(holder.to_string().parse(), Ok(holder));
     is_bounded(holder, holder.encode([0xff; 16]), is_holder);
     // The longest name of a file on common systems.
     const FILE_BYTES_MAX: usize = 255;
