@@ -48,9 +48,10 @@ impl Layout {
         std::path::absolute(&dir).unwrap_or(dir)
     }
 
-    /// File in the log's directory that a running node holds locked.
+    /// File in the log's directory that a running node holds locked. That directory may be the data
+    /// directory, which has a lock of its own.
     pub(crate) fn log_lock(&self, settings: &Settings) -> PathBuf {
-        self.log(settings).join("lock")
+        self.log(settings).join("log.lock")
     }
 
     /// The parked tails of volumes that other nodes took over.
@@ -129,6 +130,16 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    /// A node whose log lies in its data directory found itself there, and did not start.
+    #[test]
+    fn a_log_in_the_data_directory_has_a_lock_of_its_own() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(dir.path()).expect("a layout");
+        let mut settings = Settings::default();
+        settings.log.dir = Some(layout.data().to_owned());
+        assert_ne!(layout.log_lock(&settings), layout.lock());
+    }
 
     #[test]
     fn directories_that_others_can_reach_are_told() {

@@ -205,10 +205,12 @@ impl Serving {
     }
 }
 
-/// Gives a token that the first SIGTERM, SIGINT or SIGHUP cancels. The second ends the process at
-/// once.
+/// Gives a token that the first SIGTERM, SIGINT or SIGHUP cancels. A SIGTERM or SIGINT after it ends
+/// the process at once. A SIGHUP does not: a shell and then the kernel each send one when a terminal
+/// closes, and systemd may send one behind its SIGTERM.
 fn stop_signals(lines: Lines) -> Result<CancellationToken> {
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
+    const ORDERS: usize = 2;
     // A node that was started by `nohup` outlives its terminal.
     if !ignores_hangup(&std::fs::read_to_string(OWN_STATUS_FILE).unwrap_or_default()) {
         kinds.push(SignalKind::hangup());
@@ -223,6 +225,7 @@ fn stop_signals(lines: Lines) -> Result<CancellationToken> {
     tokio::spawn(async move {
         any(&mut signals).await;
         stopping.cancel();
+        signals.truncate(ORDERS);
         any(&mut signals).await;
         tracing::warn!("told twice to stop: ending at once");
         lines.finish(LAST_LINES_TIME_MAX);
