@@ -9,10 +9,8 @@ mod snapshot;
 mod volume;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
-use std::num::NonZeroUsize;
+use std::io::Write;
 use std::path::PathBuf;
-use std::thread;
 
 use clap::{CommandFactory as _, Parser as _};
 use skerry_api::{Address, Client, Error, ErrorKind, Result};
@@ -46,10 +44,7 @@ fn run(cli: Cli, variable: Variable<'_>, out: &mut dyn Write) -> Result<()> {
     match command {
         Command::Serve(flags) => {
             let settings = Settings::of_serve(&flags, global.data, &global.api, variable)?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(node_threads(thread::available_parallelism()))
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
             runtime.map_err(no_runtime)?.block_on(crate::serve::main(settings, variable, out))
         }
         Command::Completions { shell } => completions(shell, out),
@@ -60,16 +55,6 @@ fn run(cli: Cli, variable: Variable<'_>, out: &mut dyn Write) -> Result<()> {
             runtime.map_err(no_runtime)?.block_on(ask(context, command))
         }
     }
-}
-
-/// Threads of a node's runtime: half of the processors.
-///
-/// NBD connections, the log, and computing in the background have threads of their own. On two
-/// processors a second thread does not help: each task wakes it, and it finds nothing. With one
-/// thread a job that is taken and reported costs 117 µs instead of 150. Sequential reads of 1 MiB
-/// went from 1.7 to 2.4 GB/s.
-fn node_threads(processors: io::Result<NonZeroUsize>) -> usize {
-    (processors.map_or(1, NonZeroUsize::get) / 2).max(1)
 }
 
 /// Address and output of a command that asks a node.
@@ -127,16 +112,4 @@ fn completions(shell: clap_complete::Shell, out: &mut dyn Write) -> Result<()> {
 
 fn no_runtime(error: std::io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, format!("the system gives no threads: {error}"))
-}
-
-#[cfg(test)]
-mod thread_tests {
-    use super::*;
-
-    #[test]
-    fn a_node_has_a_thread_for_two_processors() {
-        let threads = |n| node_threads(Ok(NonZeroUsize::new(n).expect("some")));
-        assert_eq!([1, 2, 3, 4, 64].map(threads), [1, 1, 1, 2, 32]);
-        assert_eq!(node_threads(Err(io::ErrorKind::Unsupported.into())), 1);
-    }
 }
