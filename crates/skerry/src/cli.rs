@@ -40,7 +40,8 @@ const TOP_EXAMPLES: &str = "\
 Examples:
   skerry serve &                            start a node, with everything in ./skerry-data
   skerry volume create db --size 10G        make a volume
-  qemu-system-x86_64 … -drive file=nbd:unix:skerry-data/nbd.sock:exportname=db,format=raw
+  qemu-system-x86_64 … -device virtio-blk-pci,drive=db -blockdev node-name=db,driver=nbd,\\
+    server.type=unix,server.path=skerry-data/nbd.sock,export=db,reconnect-delay=30
   skerry snapshot create db@before-upgrade  take a snapshot while clients use db
   skerry volume clone db@before-upgrade test
   skerry volume rollback db@before-upgrade

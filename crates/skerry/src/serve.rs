@@ -205,9 +205,9 @@ impl Serving {
     }
 }
 
-/// Gives a token that the first SIGTERM, SIGINT or SIGHUP cancels. A SIGTERM or SIGINT after it ends
-/// the process at once. A SIGHUP does not: a shell and then the kernel each send one when a terminal
-/// closes, and systemd may send one behind its SIGTERM.
+/// Gives a token that the first SIGTERM, SIGINT or SIGHUP cancels. A SIGTERM or SIGINT after it
+/// ends the process at once. A SIGHUP does not: a shell and then the kernel each send one when a
+/// terminal closes, and systemd may send one behind its SIGTERM.
 fn stop_signals(lines: Lines) -> Result<CancellationToken> {
     let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
     const ORDERS: usize = 2;

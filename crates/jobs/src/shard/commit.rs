@@ -29,7 +29,7 @@ pub(super) async fn run(inner: Weak<Inner>, resumed: HashSet<JobKey>) {
         if shard.failure.borrow().is_some() {
             return;
         }
-        gather_callers(|| shard.state.lock().batch.durable.waiting()).await;
+        gather_callers(|| shard.may_join()).await;
         let Some(mut batch) = shard.take_batch() else {
             let work = shard.work.clone();
             drop(shard);
@@ -45,11 +45,13 @@ pub(super) async fn run(inner: Weak<Inner>, resumed: HashSet<JobKey>) {
     }
 }
 
+/// A batch of so many jobs waits for no more callers: the shares of its cost are small by then.
+const GATHERED_JOBS_MAX: usize = 64;
+
 /// Lets callers join the next batch, as long as more of them come at each turn of the runtime.
 ///
 /// The callers of the batch before come back then. Without this they alternate, half of them in
-/// each batch: one call from each of 16 clients made 8.0 k/s instead of 8.9. A caller alone waits
-/// for one turn. `waiting` counts the callers of the next batch.
+/// each batch. A caller alone waits for one turn. `waiting` counts the callers of the next batch.
 async fn gather_callers(mut waiting: impl FnMut() -> usize) {
     let mut before = waiting();
     while before > 0 {
@@ -63,6 +65,13 @@ async fn gather_callers(mut waiting: impl FnMut() -> usize) {
 }
 
 impl Inner {
+    /// Counts the callers of the next batch; none if the batch is large enough to be written.
+    fn may_join(&self) -> usize {
+        let state = self.state.lock();
+        let is_large = state.batch.edits.len() >= GATHERED_JOBS_MAX;
+        if is_large { 0 } else { state.batch.durable.waiting() }
+    }
+
     /// Takes the changes that have gathered, if there are any.
     fn take_batch(&self) -> Option<Batch> {
         self.state.lock().take_batch()
