@@ -318,6 +318,7 @@ async fn find_log(parts: &DatabaseParts, applied: u64) -> Result<(FoundLog, u64)
         first_new: None,
         last: None,
         has_rows: false,
+        is_applied: false,
     };
     let Some(store) = log_store(parts) else { return Ok((log, 0)) };
     let reader = WalReader::new(parts.path.clone(), store.clone());

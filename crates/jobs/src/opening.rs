@@ -118,6 +118,8 @@ pub(crate) struct FoundLog {
     pub(crate) last: Option<u64>,
     /// True if the files lack more than a descriptor.
     pub(crate) has_rows: bool,
+    /// True if the log ends with a clean stop, which brought all of it into its database's files.
+    pub(crate) is_applied: bool,
 }
 
 /// All that is known before a database is opened.
@@ -205,7 +207,12 @@ impl Found<'_> {
     fn check_note(&self) -> Result<()> {
         let (named, last) = (self.descriptor.map(|found| found.log), self.last_opening());
         let is_named = named == Some(self.log.name);
-        if self.log.last.is_none() && (!is_named || self.give_up) {
+        // Clean stops brought everything of both into files, and this log has nothing newer: its
+        // node comes back after another had the database.
+        let both_applied = named == Some(LogName::Applied) && self.log.is_applied;
+        if (both_applied && self.log.first_new.is_none())
+            || (self.log.last.is_none() && (!is_named || self.give_up))
+        {
             return Ok(());
         }
         let is_its = match &self.log.note {
@@ -301,6 +308,7 @@ mod tests {
             first_new: Some(8),
             last: Some(9),
             has_rows: true,
+            is_applied: false,
         };
         let (hashes, opening) = (HashRange::ALL, opening(2));
         let descriptor = Descriptor { hashes, incarnation: 3, log: log.name, opening };

@@ -12,6 +12,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys;
 use crate::opening::{FoundLog, LogName, LogNote, NoteFile, Opening};
+use crate::shard::Descriptor;
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::FutureExt;
@@ -103,6 +104,8 @@ struct Batches {
     records: VecDeque<Position>,
     /// The time of the newest row, milliseconds since 1970.
     newest_ms: u64,
+    /// The last row says that a clean stop has brought all of them into the files.
+    is_applied: bool,
 }
 
 /// A batch as it was found.
@@ -112,6 +115,16 @@ struct Batch {
     records: usize,
     /// True if the log has more than the shard's descriptor.
     has_rows: bool,
+}
+
+/// True for the descriptor that a clean stop writes last.
+fn says_applied(row: &RowEntry) -> bool {
+    match &row.value {
+        ValueDeletable::Value(value) if row.key == keys::DESCRIPTOR => {
+            Descriptor::decode(value).is_ok_and(|found| found.log == LogName::Applied)
+        }
+        _ => false,
+    }
 }
 
 impl Batches {
@@ -154,6 +167,7 @@ impl Batches {
         let newest = rows.iter().filter_map(|row| row.create_ts).max();
         let newest_ms = newest.and_then(|ms| ms.try_into().ok()).unwrap_or(0);
         self.newest_ms = self.newest_ms.max(newest_ms);
+        self.is_applied = rows.last().is_some_and(says_applied);
         let has_rows = rows.iter().any(|row| row.key != keys::DESCRIPTOR);
         self.all.push_back(Batch { number, begins, records: records.len(), has_rows });
         self.records.extend(records);
@@ -213,6 +227,7 @@ impl LocalWal {
             first_new: new().next().map(|batch| batch.number),
             last: all().next_back().map(|batch| batch.number),
             has_rows: new().any(|batch| batch.has_rows),
+            is_applied: found.as_ref().is_some_and(|found| found.is_applied),
         })
     }
 

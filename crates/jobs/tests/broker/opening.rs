@@ -83,6 +83,26 @@ async fn a_copy_of_a_log_is_refused_and_fences_nobody() {
     has(&taken, &["before", "elsewhere"]).await;
 }
 
+/// Once, a node could not come back to its own log when another had had the database meanwhile.
+#[tokio::test]
+async fn after_a_clean_stop_another_node_may_open_and_the_first_may_come_back() {
+    let mut first = Split::new();
+    let shard = first.open(false).await.expect("opens");
+    takes(&shard, "first").await;
+    shard.close().await.expect("closes");
+    let mut second = Split { disk: SimDisk::new(), note: MemoryNote::default(), ..copy(&first) };
+    let shard = second.open(false).await.expect("opens");
+    takes(&shard, "second").await;
+    refused(first.open(false).await);
+    shard.close().await.expect("closes");
+    let shard = first.open(false).await.expect("comes back");
+    has(&shard, &["first", "second"]).await;
+    takes(&shard, "back").await;
+    crash(&first, shard);
+    let shard = first.open(false).await.expect("opens after a crash");
+    has(&shard, &["first", "second", "back"]).await;
+}
+
 /// A copy that was made while the node ran has the same notes, at another place.
 #[tokio::test]
 async fn a_log_at_another_place_is_refused_unless_it_was_moved() {
