@@ -9,6 +9,8 @@ use futures::StreamExt as _;
 use skerry_api::v1::import_volume_request::Message;
 use skerry_api::{Client, v1};
 use skerry_testkit::PATIENCE;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 use super::*;
 
@@ -212,7 +214,7 @@ fn wait_for_volumes(runtime: &tokio::runtime::Runtime, node: &Node, wanted: &[&s
 #[test]
 fn an_import_that_ends_early_leaves_nothing() {
     let node = Node::start();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let runtime = Runtime::new().expect("a runtime");
     let client = runtime.block_on(Client::connect(&Address::Unix(node.path("api.sock"))));
     let client = client.expect("connected");
     let messages = part_of_an_import(futures::stream::empty());
@@ -221,17 +223,25 @@ fn an_import_that_ends_early_leaves_nothing() {
     assert_eq!(volumes(&node), Vec::<String>::new());
 }
 
-/// A command is killed, or its connection breaks.
-#[test]
-fn an_import_whose_client_goes_leaves_nothing() {
-    let node = Node::start();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+/// An import that waits for its client in the middle of the image.
+fn stuck_import(
+    node: &Node,
+) -> (Runtime, JoinHandle<skerry_api::Result<v1::ImportVolumeResponse>>) {
+    let runtime = Runtime::new().expect("a runtime");
     let address = Address::Unix(node.path("api.sock"));
     let importing = runtime.spawn(async move {
         let client = Client::connect(&address).await?;
         client.import_volume(part_of_an_import(futures::stream::pending())).await
     });
-    wait_for_volumes(&runtime, &node, &["disk.importing"]);
+    wait_for_volumes(&runtime, node, &["disk.importing"]);
+    (runtime, importing)
+}
+
+/// A command is killed, or its connection breaks.
+#[test]
+fn an_import_whose_client_goes_leaves_nothing() {
+    let node = Node::start();
+    let (runtime, importing) = stuck_import(&node);
     std::fs::write(node.path("image"), [1; 4096]).expect("a file");
     node.fails(&["import", &node.file("image"), "disk"], 4, "another import into disk");
     importing.abort();
@@ -244,13 +254,7 @@ fn an_import_whose_client_goes_leaves_nothing() {
 #[test]
 fn an_import_ends_with_its_node() {
     let mut node = Node::start();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let address = Address::Unix(node.path("api.sock"));
-    let importing = runtime.spawn(async move {
-        let client = Client::connect(&address).await?;
-        client.import_volume(part_of_an_import(futures::stream::pending())).await
-    });
-    wait_for_volumes(&runtime, &node, &["disk.importing"]);
+    let (runtime, importing) = stuck_import(&node);
     node.stop();
     assert_eq!(node.fake.left_at_the_end(), Some(0), "volumes");
     let answer = runtime.block_on(importing).expect("no panic");
