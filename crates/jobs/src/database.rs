@@ -143,12 +143,15 @@ pub async fn open(parts: DatabaseParts) -> Result<Database> {
             Some(_) => read_descriptor(&parts, seed).await?,
             None => None,
         };
+        let has_own_rows = may_have_own_rows(&parts, descriptor)
+            && find_rows(&parts.path, &parts.store, applied).await?.has_rows;
         let found = Found {
             path: &parts.path,
             hashes: parts.hashes,
             descriptor,
             applied,
             log,
+            has_own_rows,
             give_up: parts.give_up_log,
         };
         found.check()?;
@@ -321,21 +324,44 @@ async fn find_log(parts: &DatabaseParts, applied: u64) -> Result<(FoundLog, u64)
         is_applied: false,
     };
     let Some(store) = log_store(parts) else { return Ok((log, 0)) };
-    let reader = WalReader::new(parts.path.clone(), store.clone());
-    let mut newest_ms = 0;
+    let found = find_rows(&parts.path, store, applied).await?;
+    log.has_rows = found.has_rows;
+    Ok((log, found.newest_ms))
+}
+
+/// Rows of a log in a store that the database's files lack.
+#[derive(Default)]
+struct FoundRows {
+    /// True if there are more than descriptors.
+    has_rows: bool,
+    /// Time of the newest.
+    newest_ms: u64,
+}
+
+async fn find_rows(path: &str, store: &Arc<dyn ObjectStore>, applied: u64) -> Result<FoundRows> {
+    let reader = WalReader::new(path.to_owned(), store.clone());
+    let mut found = FoundRows::default();
     // From the last file on: later openings left files without any rows.
     for file in reader.list(applied + 1..).await.map_err(failed)?.iter().rev() {
         let (mut rows, mut newest) = (file.iterator().await.map_err(failed)?, None);
         while let Some(row) = rows.next().await.map_err(failed)? {
             newest = newest.max(row.create_ts);
-            log.has_rows |= row.key != keys::DESCRIPTOR;
+            found.has_rows |= row.key != keys::DESCRIPTOR;
         }
-        newest_ms = newest_ms.max(newest.and_then(|ms| ms.try_into().ok()).unwrap_or(0));
-        if log.has_rows {
+        let newest_ms = newest.and_then(|ms| ms.try_into().ok()).unwrap_or(0);
+        found.newest_ms = found.newest_ms.max(newest_ms);
+        if found.has_rows {
             break;
         }
     }
-    Ok((log, newest_ms))
+    Ok(found)
+}
+
+/// True if the log is elsewhere now, and an older version may have left rows in the database's own
+/// store. Its descriptor does not name a log in a store.
+fn may_have_own_rows(parts: &DatabaseParts, descriptor: Option<Descriptor>) -> bool {
+    let is_own = matches!(parts.log, DatabaseLog::Same);
+    !is_own && descriptor.is_some_and(|found| found.log == LogName::Unknown)
 }
 
 /// Gives the log's store, unless the log is on a local disk.

@@ -131,6 +131,9 @@ pub(crate) struct Found<'a> {
     /// The last batch that the database's files have.
     pub(crate) applied: u64,
     pub(crate) log: FoundLog,
+    /// True if the log is elsewhere, and the database's own store has rows that the files lack.
+    /// Known only if the descriptor does not name a log.
+    pub(crate) has_own_rows: bool,
     /// True if a person accepts that rows of a log alone are lost.
     pub(crate) give_up: bool,
 }
@@ -191,7 +194,11 @@ impl Found<'_> {
 
     fn check_name(&self) -> Result<()> {
         let Some(Descriptor { log: named, .. }) = self.descriptor else { return Ok(()) };
-        let is_free = matches!(named, LogName::Unknown | LogName::Applied);
+        let is_free = match named {
+            LogName::Applied => true,
+            LogName::Unknown => !self.has_own_rows,
+            _ => false,
+        };
         if is_free || named == self.log.name || self.give_up {
             return Ok(());
         }
@@ -313,7 +320,8 @@ mod tests {
         let (hashes, opening) = (HashRange::ALL, opening(2));
         let descriptor = Descriptor { hashes, incarnation: 3, log: log.name, opening };
         let descriptor = Some(descriptor);
-        Found { path: "p", hashes, descriptor, applied: 7, log, give_up: false }
+        let (has_own_rows, give_up) = (false, false);
+        Found { path: "p", hashes, descriptor, applied: 7, log, has_own_rows, give_up }
     }
 
     /// Says whether a change of the usual case is refused, and whether also with `give_up`.
@@ -367,6 +375,12 @@ mod tests {
         const UNTIL: (bool, bool) = (true, false);
         let moved = |all: &mut Found<'static>| all.log.place = ELSEWHERE;
         assert_eq!(refusals(moved), UNTIL);
+        let own = |all: &mut Found<'static>| {
+            empty(all);
+            (all.log.note, all.has_own_rows) = (None, true);
+            named(all, LogName::Unknown);
+        };
+        assert_eq!(refusals(own), UNTIL, "an older Skerry's log is left behind");
         assert_eq!(refusals(|all| all.log.note = None), UNTIL, "its note is lost");
         let short = |all: &mut Found<'static>| {
             (all.log.first_new, all.log.last, all.log.has_rows) = (None, Some(6), false);

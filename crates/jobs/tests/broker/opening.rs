@@ -10,6 +10,7 @@ use skerry_jobs::opening::{MemoryNote, NoteFile as _};
 use skerry_jobs::shard::{Shard, ShardParts};
 use skerry_log::Disk as _;
 use skerry_log::sim::SimDisk;
+use slatedb::Db;
 use slatedb::config::{FlushOptions, FlushType};
 
 /// Kills the machine of a split, and starts it again.
@@ -192,6 +193,39 @@ async fn another_number_of_shards_fences_nobody() {
     shard.close().await.expect("it is not fenced");
 }
 
+/// Brings an older version's descriptor into a database's files. It has the id of a local log.
+async fn describe_as_before(db: &Db, log: [u8; 16]) {
+    let mut old = [&b"SKRJ"[..], &2_u16.to_le_bytes(), &[0; 2], &1_u64.to_le_bytes()].concat();
+    old.extend([0_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat());
+    old.extend(log);
+    let sum = crc32c::crc32c(&old);
+    old.extend(sum.to_le_bytes());
+    db.put(keys::DESCRIPTOR, old).await.expect("writes");
+    let flush_type = FlushType::MemTable;
+    db.flush_with_options(FlushOptions { flush_type }).await.expect("flushes");
+}
+
+/// Once, a start with a new version and another place for the log lost rows silently.
+#[tokio::test]
+async fn an_older_skerrys_log_in_the_own_store_is_not_left_behind() {
+    let mut node = Split::new();
+    let store = same(&node.place);
+    let shard = store.open().await;
+    shard.close().await.expect("closes");
+    let db = store.database().await;
+    describe_as_before(&db, [0; 16]).await;
+    db.put([keys::LIMIT; 9], b"a row").await.expect("writes");
+    db.flush().await.expect("it is in the log");
+    drop(db);
+    refused(node.open(false).await);
+    drop(store.database().await);
+    refused(node.open(false).await);
+    let shard = node.open(true).await.expect("given up");
+    takes(&shard, "one").await;
+    crash(&node, shard);
+    node.open(false).await.expect("opens");
+}
+
 /// An older version wrote no note, and its descriptor has only the log's id.
 #[tokio::test]
 async fn the_log_of_an_older_skerry_is_taken() {
@@ -200,16 +234,9 @@ async fn the_log_of_an_older_skerry_is_taken() {
     takes(&shard, "one").await;
     crash(&node, shard);
     let id = node.log().id();
-    let mut old = [&b"SKRJ"[..], &2_u16.to_le_bytes(), &[0; 2], &1_u64.to_le_bytes()].concat();
-    old.extend([0_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat());
-    old.extend(id);
-    let sum = crc32c::crc32c(&old);
-    old.extend(sum.to_le_bytes());
     node.place.log = DatabaseLog::Local(node.log());
     let db = node.place.database().await;
-    db.put(keys::DESCRIPTOR, old).await.expect("writes");
-    let flush_type = FlushType::MemTable;
-    db.flush_with_options(FlushOptions { flush_type }).await.expect("flushes");
+    describe_as_before(&db, id).await;
     node.disk.kill();
     drop(db);
     node.place.log = DatabaseLog::Same;
