@@ -38,6 +38,8 @@ pub struct DatabaseParts {
     pub log: DatabaseLog,
     /// True to give up the contents of a log that does not go with the database.
     pub give_up_log: bool,
+    /// True if a person says that a local log moved here with its node, and that no copy is used.
+    pub is_log_moved: bool,
     /// SlateDB's settings.
     pub settings: Settings,
     /// Reads the time.
@@ -153,6 +155,7 @@ pub async fn open(parts: DatabaseParts) -> Result<Database> {
             log,
             has_own_rows,
             give_up: parts.give_up_log,
+            is_moved: parts.is_log_moved,
         };
         found.check()?;
         if found.has_strange_rows() {

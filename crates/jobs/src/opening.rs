@@ -136,6 +136,8 @@ pub(crate) struct Found<'a> {
     pub(crate) has_own_rows: bool,
     /// True if a person accepts that rows of a log alone are lost.
     pub(crate) give_up: bool,
+    /// True if a person says that the log moved here with its node, and that no copy is used.
+    pub(crate) is_moved: bool,
 }
 
 impl Found<'_> {
@@ -235,9 +237,10 @@ impl Found<'_> {
         }
         let moved = self.log.note.and_then(|note| self.log.place.difference(&note.place));
         match moved {
-            Some(how) if !self.give_up => Err(self.refused(format!(
-                "has a log that was used last {how}: if it was moved here, and nothing uses it \
-                 there, set give_up_wal for one start; a copy of a log must not be used"
+            Some(how) if !self.is_moved => Err(self.refused(format!(
+                "has a log that was used last {how}: if it was moved here with its node, and \
+                 nothing uses it there, start once with --in-its-place; a copy of a log must not \
+                 be used"
             ))),
             _ => Ok(()),
         }
@@ -320,8 +323,8 @@ mod tests {
         let (hashes, opening) = (HashRange::ALL, opening(2));
         let descriptor = Descriptor { hashes, incarnation: 3, log: log.name, opening };
         let descriptor = Some(descriptor);
-        let (has_own_rows, give_up) = (false, false);
-        Found { path: "p", hashes, descriptor, applied: 7, log, has_own_rows, give_up }
+        let (has_own_rows, give_up, is_moved) = (false, false, false);
+        Found { path: "p", hashes, descriptor, applied: 7, log, has_own_rows, give_up, is_moved }
     }
 
     /// Says whether a change of the usual case is refused, and whether also with `give_up`.
@@ -373,8 +376,6 @@ mod tests {
     #[test]
     fn what_may_be_given_up_is_refused_until_it_is() {
         const UNTIL: (bool, bool) = (true, false);
-        let moved = |all: &mut Found<'static>| all.log.place = ELSEWHERE;
-        assert_eq!(refusals(moved), UNTIL);
         let own = |all: &mut Found<'static>| {
             empty(all);
             (all.log.note, all.has_own_rows) = (None, true);
@@ -394,6 +395,20 @@ mod tests {
             };
             assert_eq!(refusals(other), UNTIL, "{log:?}");
         }
+    }
+
+    /// Once, the word for it gave up rows as well.
+    #[test]
+    fn a_log_that_moved_with_its_node_is_taken_when_that_is_said() {
+        let moved = |all: &mut Found<'static>| all.log.place = ELSEWHERE;
+        assert_eq!(refusals(moved), (true, true));
+        let said = |all: &mut Found<'static>| (all.log.place, all.is_moved) = (ELSEWHERE, true);
+        assert_eq!(refusals(said), (false, false));
+        let copy = |all: &mut Found<'static>| {
+            said(all);
+            note(all, |note| (note.before, note.last) = (opening(0), opening(1)));
+        };
+        assert_eq!(refusals(copy), (true, true), "a copy stays one");
     }
 
     #[test]

@@ -142,8 +142,9 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Start in the place of another copy of this node that is gone for good. Say it once, at a
-    /// start that was refused. If the other copy still runs, it loses writes
+    /// Start in the place of another copy of this node that is gone for good. Or go on with a log
+    /// of jobs that was moved with the node. Say it once, at a start that was refused. If the other
+    /// copy still runs, it loses writes
     #[arg(long)]
     pub(crate) in_its_place: bool,
 }

@@ -113,10 +113,16 @@ async fn a_log_at_another_place_is_refused_unless_it_was_moved() {
     takes(&shard, "one").await;
     crash(&node, shard);
     node.at = at(2);
-    refused(node.open(false).await);
-    let shard = node.open(true).await.expect("it was moved");
+    for give_up in [false, true] {
+        let error = node.open(give_up).await.err().expect("it may be a copy");
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(error.message().contains("--in-its-place"), "{error}");
+    }
+    node.place.is_log_moved = true;
+    let shard = node.open(false).await.expect("it was moved");
     has(&shard, &["one"]).await;
     crash(&node, shard);
+    node.place.is_log_moved = false;
     let shard = node.open(false).await.expect("it is there now");
     has(&shard, &["one"]).await;
 }

@@ -226,6 +226,7 @@ impl World {
             hashes: HashRange::ALL,
             log,
             give_up_log: false,
+            is_log_moved: false,
             settings: self.settings.clone(),
             clock: Arc::new(OnTheWall(self.time.clone())),
             entropy: self.entropy(number << 32),

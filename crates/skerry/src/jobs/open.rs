@@ -50,6 +50,8 @@ pub(crate) struct Opener {
     log: Option<LogPlace>,
     apply_log_on_close: bool,
     give_up_log: bool,
+    /// True if a person says that this node is in its own place, though it was moved.
+    in_its_place: bool,
     /// Counts calls to the stores.
     calls: Arc<Counters>,
     /// Runtime that merges files.
@@ -150,6 +152,7 @@ impl Opener {
             log: log.transpose()?,
             apply_log_on_close,
             give_up_log,
+            in_its_place: settings.node.in_its_place,
             calls: Arc::default(),
             background: Background::start()?,
             first: watch::Sender::default(),
@@ -310,6 +313,7 @@ impl Opener {
             hashes: HashRange::part(number, self.shards),
             log,
             give_up_log: self.give_up_log,
+            is_log_moved: self.in_its_place,
             settings: self.settings.clone(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),

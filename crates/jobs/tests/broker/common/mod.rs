@@ -78,6 +78,8 @@ pub struct Place {
     pub clock: Arc<Paused>,
     pub log: DatabaseLog,
     pub expected_epoch: Option<u64>,
+    /// True if its local log is said to have moved with its node.
+    pub is_log_moved: bool,
     /// True to move everything to the database's files at a close.
     pub apply_log: bool,
     pub settings: Settings,
@@ -94,6 +96,7 @@ impl Place {
             clock,
             log: DatabaseLog::Same,
             expected_epoch: None,
+            is_log_moved: false,
             apply_log: false,
             settings: database::settings(),
             fail_points: Arc::new(FailPointRegistry::new()),
@@ -121,6 +124,7 @@ impl Place {
             hashes,
             log: self.log.clone(),
             give_up_log,
+            is_log_moved: self.is_log_moved,
             settings: self.settings.clone(),
             clock: self.clock.clone(),
             entropy: Arc::new(Opened::next()),
