@@ -157,7 +157,8 @@ impl Inner {
 
     /// Takes the shard out of service: all waiting calls are told.
     pub(super) fn fail(&self, error: &Error) {
-        if self.state.lock().failure.is_some() {
+        // Also while the shard is being closed: it waits for its last batch.
+        if self.failure.borrow().is_some() {
             return;
         }
         tracing::error!(%error, "a shard of the broker is out of service");

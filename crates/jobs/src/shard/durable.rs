@@ -33,6 +33,11 @@ impl Mark {
         Self(watch::channel(true).1)
     }
 
+    /// True if the batch is durable.
+    pub(super) fn is_past(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Waits until the batch is durable; false if it never will be.
     pub(super) async fn wait(mut self) -> bool {
         self.0.wait_for(|is_durable| *is_durable).await.is_ok()

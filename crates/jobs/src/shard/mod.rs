@@ -161,8 +161,9 @@ impl Shard {
     /// `Unavailable` if the database does not take what the shard still has.
     pub async fn close(self) -> Result<()> {
         let inner = &self.inner;
-        let mark = inner.pending(&inner.state.lock());
-        let durable = inner.wait_durable(mark).await;
+        // Calls that come from here on are refused: none slips in behind the last batch.
+        inner.state.lock().refuse(closed());
+        let durable = inner.finish_batches().await;
         inner.take_out_of_service(&closed());
         let ended = match &durable {
             Ok(()) => inner.store.close(inner.descriptor).await,
@@ -262,6 +263,20 @@ impl Inner {
     /// The batch that makes everything durable that has happened.
     fn pending(&self, state: &State) -> Mark {
         if state.batch.is_empty() { state.under_way.clone() } else { self.changed(state) }
+    }
+
+    /// Waits until nothing is left to write. The end of a batch may give jobs back.
+    async fn finish_batches(&self) -> Result<()> {
+        loop {
+            let mark = {
+                let state = self.state.lock();
+                if state.batch.is_empty() && state.under_way.is_past() {
+                    return Ok(());
+                }
+                self.pending(&state)
+            };
+            self.wait_durable(mark).await?;
+        }
     }
 
     /// Waits for a batch, or for the shard's failure: a batch on its way may then stay so for ever.

@@ -148,6 +148,11 @@ impl State {
         self.failure.clone().map_or(Ok(()), |why| Err(why.passing()))
     }
 
+    /// Refuses calls from now on.
+    pub(super) fn refuse(&mut self, why: Error) {
+        self.failure.get_or_insert(why);
+    }
+
     /// Takes the shard out of service, and lets all waiting calls and workers go.
     pub(super) fn fail(&mut self, error: Error) {
         self.failure.get_or_insert(error);
