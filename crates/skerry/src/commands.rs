@@ -15,9 +15,10 @@ use std::path::PathBuf;
 use clap::{CommandFactory as _, Parser as _};
 use skerry_api::{Address, Client, Error, ErrorKind, Result};
 
-use crate::cli::{Cli, Command, Global};
+use crate::cli::{Cli, Command, Global, ServeArgs};
 use crate::exit;
 use crate::layout::Layout;
+use crate::log_lines::{LAST_LINES_TIME_MAX, Logging};
 use crate::output::Output;
 use crate::settings::{API_VARIABLE, DATA_DEFAULT, DATA_VARIABLE, Settings, Variable};
 use crate::values::invalid;
@@ -34,19 +35,16 @@ pub(crate) fn main(
         Err(error) => return exit::report_usage(&error, err),
     };
     match outcome {
-        Ok(()) => exit::DONE,
+        Ok(code) => code,
         Err(error) => exit::report(&error, err),
     }
 }
 
-fn run(cli: Cli, variable: Variable<'_>, out: &mut dyn Write) -> Result<()> {
+/// Runs a command. Gives its exit code, or an error that is not printed yet.
+fn run(cli: Cli, variable: Variable<'_>, out: &mut dyn Write) -> Result<u8> {
     let Cli { global, command } = cli;
-    match command {
-        Command::Serve(flags) => {
-            let settings = Settings::of_serve(&flags, global.data, &global.api, variable)?;
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-            runtime.map_err(no_runtime)?.block_on(crate::serve::main(settings, variable, out))
-        }
+    let done = match command {
+        Command::Serve(flags) => return serve(&flags, global, variable, out),
         Command::Completions { shell } => completions(shell, out),
         command => {
             let output = Output { json: global.json, out };
@@ -54,7 +52,25 @@ fn run(cli: Cli, variable: Variable<'_>, out: &mut dyn Write) -> Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map_err(no_runtime)?.block_on(ask(context, command))
         }
-    }
+    };
+    done.map(|()| exit::DONE)
+}
+
+/// Runs a node. Its last error is its last log line, so that a stalled reader keeps no node alive.
+fn serve(
+    flags: &ServeArgs,
+    global: Global,
+    variable: Variable<'_>,
+    out: &mut dyn Write,
+) -> Result<u8> {
+    let settings = Settings::of_serve(flags, global.data, &global.api, variable)?;
+    let logging = Logging::start(variable)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(no_runtime)?;
+    let served = runtime.block_on(crate::serve::main(settings, &logging.lines(), out));
+    let Err(error) = served else { return Ok(exit::DONE) };
+    logging.lines().finish_with(Some(exit::line(&error)), LAST_LINES_TIME_MAX);
+    Ok(exit::code(error.kind()))
 }
 
 /// Address and output of a command that asks a node.

@@ -38,8 +38,13 @@ pub(crate) fn code(kind: ErrorKind) -> u8 {
 /// Prints an error where people look for it. Gives the exit code.
 pub(crate) fn report(error: &Error, err: &mut dyn Write) -> u8 {
     // If no person reads errors, the code must do.
-    let _ = writeln!(err, "skerry: {error}");
+    let _ = err.write_all(line(error).as_bytes());
     code(error.kind())
+}
+
+/// An error as it is printed.
+pub(crate) fn line(error: &Error) -> String {
+    format!("skerry: {error}\n")
 }
 
 /// Prints the message of the command line's parser (an error, help or the version), in our words.

@@ -2,9 +2,11 @@
 //!
 //! A thread of its own writes them. So a reader that stalls (`| less`), a full disk behind
 //! `2>>file` or a closed terminal neither stops nor ends the node. Lines that are not taken are
-//! dropped, and counted.
+//! dropped, and counted. Panics and the node's last error go the same way.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal as _, Write};
+use std::panic::PanicHookInfo;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -32,7 +34,8 @@ pub(crate) struct Logging {
 }
 
 impl Logging {
-    /// Begins to log to standard error, with the environment's filter.
+    /// Begins to log to standard error, with the environment's filter. Logs panics, too: the
+    /// default of the system's library writes to standard error itself, and waits for its reader.
     ///
     /// # Errors
     /// `Invalid` for a malformed filter.
@@ -52,6 +55,7 @@ impl Logging {
             .log_internal_errors(false)
             .try_init();
         started.map_err(|error| Error::new(ErrorKind::Internal, format!("no logging: {error}")))?;
+        std::panic::set_hook(Box::new(log_panic));
         Ok(Self { lines })
     }
 
@@ -64,6 +68,21 @@ impl Logging {
 impl Drop for Logging {
     fn drop(&mut self) {
         self.lines.finish(LAST_LINES_TIME_MAX);
+    }
+}
+
+/// Logs a panic. Its trace follows if the environment asks for one (`RUST_BACKTRACE`).
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("without a name");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = panic.payload_as_str().unwrap_or("without a message");
+    let trace = Backtrace::capture();
+    match trace.status() {
+        BacktraceStatus::Captured => {
+            tracing::error!(thread, place, "a part of the node panicked: {message}\n{trace}");
+        }
+        _ => tracing::error!(thread, place, "a part of the node panicked: {message}"),
     }
 }
 
@@ -95,23 +114,43 @@ impl Lines {
 
     /// Waits until earlier lines are written, for a bounded time.
     pub(crate) fn finish(&self, time_max: Duration) {
+        self.finish_with(None, time_max);
+    }
+
+    /// Writes a last line after the earlier ones. Waits a bounded time.
+    pub(crate) fn finish_with(&self, last: Option<String>, time_max: Duration) {
         let (answer, answered) = sync_channel(1);
-        if self.thread.try_send(Told::Finish(answer)).is_ok() {
+        let last = last.map(|line| Told::Line(line.into_bytes()));
+        let mut told = last.into_iter().chain([Told::Finish(answer)]);
+        let queue = self.thread.clone();
+        // The queue may be full: a thread of its own waits for room, and is left if that takes
+        // longer.
+        let telling = thread::Builder::new().name("last-lines".to_owned());
+        let telling = telling.spawn(move || told.try_for_each(|told| queue.send(told)));
+        if telling.is_ok() {
             // If it takes longer, the lines are lost.
             let _ = answered.recv_timeout(time_max);
         }
     }
 }
 
-/// Writes messages. Of a failed write it can tell nothing.
+/// Writes messages. Counts lines that can't be written, and says their number before the next one
+/// that can.
 fn write_all(told: &Receiver<Told>, dropped: &AtomicU64, mut out: impl Write) {
     while let Ok(told) = told.recv() {
         let count = dropped.swap(0, Ordering::Relaxed);
-        if count > 0 {
-            let _ = writeln!(out, "{count} lines were dropped: nobody took them in time");
+        if count > 0
+            && writeln!(out, "{count} lines were dropped: standard error did not take them")
+                .is_err()
+        {
+            dropped.fetch_add(count, Ordering::Relaxed);
         }
         match told {
-            Told::Line(line) => drop(out.write_all(&line)),
+            Told::Line(line) => {
+                if out.write_all(&line).is_err() {
+                    dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             Told::Finish(answer) => drop(answer.send(())),
         }
     }
@@ -140,7 +179,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use parking_lot::Mutex;
 
     use super::*;
@@ -165,11 +204,25 @@ mod tests {
         }
     }
 
-    /// Fails as a full disk does.
-    struct Full;
+    /// Gives the log lines of a piece of work in this thread.
+    pub(crate) fn said_by(work: impl FnOnce()) -> String {
+        let reader = Reader::default();
+        let lines = Lines::start(reader.clone()).expect("a thread");
+        let to_lines = tracing_subscriber::fmt().with_writer(lines.clone()).with_ansi(false);
+        tracing::subscriber::with_default(to_lines.finish(), work);
+        lines.finish(skerry_testkit::PATIENCE);
+        String::from_utf8(reader.text.lock().clone()).expect("text")
+    }
+
+    /// Fails as a full disk does, this often; then keeps its lines.
+    struct Full(usize, Reader);
 
     impl Write for Full {
-        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0 == 0 {
+                return self.1.write(bytes);
+            }
+            self.0 -= 1;
             Err(io::ErrorKind::StorageFull.into())
         }
 
@@ -199,21 +252,50 @@ mod tests {
         for _ in 0..LINES_MAX * 2 {
             lines.write_all(b"line\n").expect("taken");
         }
+        lines.finish(Duration::ZERO);
+        let (end, last) = (lines.clone(), Some("end\n".to_owned()));
+        let ending = thread::spawn(move || end.finish_with(last, skerry_testkit::PATIENCE));
+        // The queue is full until the reader goes on.
         drop(stalled);
-        // The thread has room again once it takes the first line.
-        while lines.thread.try_send(Told::Line(b"end\n".to_vec())).is_err() {
-            thread::yield_now();
-        }
-        lines.finish(skerry_testkit::PATIENCE);
+        ending.join().expect("ends");
         let text = String::from_utf8(reader.text.lock().clone()).expect("text");
         let kept = text.matches("line\n").count();
         assert!((LINES_MAX..LINES_MAX + 2).contains(&kept), "{kept}");
         let dropped = text.lines().filter_map(|line| line.split_once(" lines were dropped"));
         let dropped: usize = dropped.map(|(count, _)| count.parse().unwrap_or(0)).sum();
         assert_eq!(kept + dropped, LINES_MAX * 2, "{text}");
+        assert!(text.ends_with("end\n"), "the last line is the reason of the end: {text}");
+    }
 
-        let mut lines = Lines::start(Full).expect("a thread");
-        lines.write_all(b"line\n").expect("taken");
+    #[test]
+    fn lines_that_can_not_be_written_are_counted() {
+        let reader = Reader::default();
+        let mut lines = Lines::start(Full(3, reader.clone())).expect("a thread");
+        for line in ["one\n", "two\n", "three\n", "four\n"] {
+            lines.write_all(line.as_bytes()).expect("taken");
+        }
         lines.finish(skerry_testkit::PATIENCE);
+        let text = String::from_utf8(reader.text.lock().clone()).expect("text");
+        assert!(text.starts_with("2 lines were dropped"), "{text}");
+        assert!(text.ends_with("three\nfour\n"), "{text}");
+    }
+
+    /// The system's library writes to standard error itself, and waits for its reader.
+    #[test]
+    fn a_panic_is_a_line_like_others() {
+        let (before, me) = (Arc::new(std::panic::take_hook()), thread::current().id());
+        let others = before.clone();
+        // Other tests panic as before.
+        std::panic::set_hook(Box::new(move |panic| match thread::current().id() == me {
+            true => log_panic(panic),
+            false => others(panic),
+        }));
+        let text = said_by(|| {
+            std::panic::catch_unwind(|| panic!("out of {}", "tea")).expect_err("it panics");
+        });
+        std::panic::set_hook(Box::new(move |panic| before(panic)));
+        for said in ["ERROR", "out of tea", "log_lines.rs", "thread="] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
     }
 }

@@ -29,25 +29,20 @@ use crate::jobs::{JobsHost, Opener};
 use crate::layout::Layout;
 use crate::listen::{Listener, Listeners};
 use crate::lock::Lock;
-use crate::log_lines::{LAST_LINES_TIME_MAX, Lines, Logging};
+use crate::log_lines::{LAST_LINES_TIME_MAX, Lines};
 use crate::schedule::SnapshotWorker;
-use crate::settings::{Settings, Variable};
+use crate::settings::Settings;
 use crate::wiring::Started;
 use crate::{metrics, scrape, wiring};
 
 /// Linux's description of a process, for the process itself.
 const OWN_STATUS_FILE: &str = "/proc/self/status";
 /// Runs a node until it is told to stop.
-pub(crate) async fn main(
-    settings: Settings,
-    variable: Variable<'_>,
-    out: &mut dyn Write,
-) -> Result<()> {
-    let logging = Logging::start(variable)?;
+pub(crate) async fn main(settings: Settings, lines: &Lines, out: &mut dyn Write) -> Result<()> {
     raise_open_files();
     // The node's files hold its guests' data: no other user may read them.
     umask(Mode::from_raw_mode(0o077));
-    let stop = stop_signals(logging.lines())?;
+    let stop = stop_signals(lines.clone())?;
     let layout = Layout::new(&settings.data)?;
     layout.create()?;
     let host = identity::host(settings.node.name.as_deref());

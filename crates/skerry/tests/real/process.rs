@@ -2,7 +2,8 @@
 
 use std::error::Error;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -88,6 +89,21 @@ fn a_node_that_can_not_write_its_lines_serves_and_stops_well() -> Outcome {
     assert_eq!(other.read(0, 4096)?, [1; 4096]);
     assert_eq!(node.json(&["status"])?["parked"], serde_json::json!([]));
     node.stop()?;
+    Ok(())
+}
+
+/// Once, the node did not end before the reader of standard error went on.
+#[test]
+fn a_node_that_ends_with_an_error_waits_for_no_reader() -> Outcome {
+    let dir = TempDir::new()?;
+    let running = node(&dir).start()?;
+    let (_reader, writer) = rustix::pipe::pipe()?;
+    let mut full = fs::File::from(writer);
+    full.write_all(&vec![b'x'; rustix::pipe::fcntl_getpipe_size(&full)?])?;
+    let stderr = format!("/proc/{}/fd/{}", std::process::id(), full.as_raw_fd());
+    let (code, _) = after(node(&dir), &format!("exec 2>{stderr}")).start_refused()?;
+    assert_eq!(code, 5, "the data directory is in use");
+    running.stop()?;
     Ok(())
 }
 
