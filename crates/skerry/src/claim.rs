@@ -3,7 +3,7 @@
 //!
 //! [`skerry_core::start`] has the protocol and decides; this carries it out.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use skerry_store::bucket::{Bucket, Created};
 
 use crate::control;
 use crate::identity::Identity;
-use crate::layout::Layout;
+use crate::layout::{Layout, is_within};
 use crate::note;
 use crate::slots;
 
@@ -335,15 +335,6 @@ impl Context {
     }
 }
 
-/// True if a path that is there, links followed, lies in a directory.
-fn is_within(path: &Path, dir: &Path) -> bool {
-    match (path.canonicalize(), dir.canonicalize()) {
-        (Ok(path), Ok(dir)) => path.starts_with(dir),
-        // Nothing is there to remove.
-        _ => path.starts_with(dir),
-    }
-}
-
 /// The origin of the other start, for people.
 fn how(conflict: Conflict) -> &'static str {
     match conflict {
@@ -368,6 +359,7 @@ mod tests {
     use object_store::ObjectStoreExt as _;
     use object_store::memory::InMemory;
     use skerry_store::bucket::Env;
+    use std::path::Path;
     use std::sync::Arc;
 
     async fn bucket() -> Bucket {

@@ -28,8 +28,7 @@ impl Layout {
 
     /// Creates the directory, if it is missing.
     pub(crate) fn create(&self) -> Result<()> {
-        let made = DirBuilder::new().recursive(true).mode(DIR_MODE).create(&self.data);
-        made.map_err(|error| failed("can't be created", &self.data, &error))
+        create_private(&self.data).map_err(|error| failed("can't be created", &self.data, &error))
     }
 
     /// The directory itself.
@@ -40,6 +39,14 @@ impl Layout {
     /// The embedded bucket.
     pub(crate) fn bucket(&self) -> PathBuf {
         self.data.join("bucket")
+    }
+
+    /// The directory of a bucket outside the data directory. Other users' nodes may share it.
+    pub(crate) fn bucket_elsewhere(&self, settings: &Settings) -> Option<PathBuf> {
+        let url = settings.bucket.url.as_deref()?;
+        let dir = url.strip_prefix("file://").unwrap_or(url);
+        let dir = std::path::absolute(dir).ok().filter(|_| !dir.contains("://"))?;
+        (!is_within(&dir, &self.data)).then_some(dir)
     }
 
     /// The log, unless the settings name another directory.
@@ -69,6 +76,7 @@ impl Layout {
     /// rule that only the node's own user may read them.
     pub(crate) fn open_to_others(&self, settings: &Settings) -> Vec<PathBuf> {
         let mut dirs = vec![self.data.clone(), self.log(settings), self.cache(settings)];
+        dirs.extend(self.bucket_elsewhere(settings));
         dirs.dedup();
         let may = |dir: &Path, bits: u32| {
             std::fs::metadata(dir).is_ok_and(|found| found.mode() & bits == bits)
@@ -115,6 +123,20 @@ impl Layout {
     /// The lock of a running node.
     pub(crate) fn lock(&self) -> PathBuf {
         self.data.join("lock")
+    }
+}
+
+/// Makes a directory, if it is missing, into which only the node's own user may look.
+pub(crate) fn create_private(dir: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)
+}
+
+/// True if a path that is there, links followed, lies in a directory.
+pub(crate) fn is_within(path: &Path, dir: &Path) -> bool {
+    match (path.canonicalize(), dir.canonicalize()) {
+        (Ok(path), Ok(dir)) => path.starts_with(dir),
+        // Nothing is there.
+        _ => path.starts_with(dir),
     }
 }
 

@@ -40,10 +40,13 @@ const OWN_STATUS_FILE: &str = "/proc/self/status";
 /// Runs a node until it is told to stop.
 pub(crate) async fn main(settings: Settings, lines: &Lines, out: &mut dyn Write) -> Result<()> {
     raise_open_files();
-    // The node's files hold its guests' data: no other user may read them.
-    umask(Mode::from_raw_mode(0o077));
     let stop = stop_signals(lines.clone())?;
     let layout = Layout::new(&settings.data)?;
+    // The node's files hold its guests' data: no other user may read them. In a bucket that several
+    // users share the operator decides, and the node's own directories keep others out.
+    if layout.bucket_elsewhere(&settings).is_none() {
+        umask(Mode::from_raw_mode(0o077));
+    }
     layout.create()?;
     let host = identity::host(settings.node.name.as_deref());
     let _lock = Lock::take(&layout, &host)?;

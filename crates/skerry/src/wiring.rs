@@ -29,7 +29,7 @@ use crate::door::Starting;
 use crate::engine::Engine;
 use crate::env::{SystemClock, SystemEntropy};
 use crate::identity::Identity;
-use crate::layout::{Layout, failed};
+use crate::layout::{Layout, create_private, failed};
 use crate::lock::Lock;
 use crate::log_place::LogPlace;
 use crate::machine;
@@ -152,6 +152,10 @@ struct Opened {
 }
 
 async fn open_bucket(settings: &Settings, layout: &Layout, starting: &Starting) -> Result<Opened> {
+    if let Some(dir) = layout.bucket_elsewhere(settings) {
+        // If it fails, the store says why.
+        let _ = create_private(&dir);
+    }
     let local = layout.bucket().to_string_lossy().into_owned();
     let options = url::StoreOptions {
         settings: settings.bucket.options.clone(),
@@ -221,7 +225,7 @@ fn open_log(settings: &Settings, layout: &Layout, host: &str) -> Result<OpenLog>
     let mut lock = None;
     let disk: Arc<dyn Disk> = if settings.log.enabled {
         let dir = layout.log(settings);
-        std::fs::create_dir_all(&dir).map_err(|error| failed("can't be made", &dir, &error))?;
+        create_private(&dir).map_err(|error| failed("can't be made", &dir, &error))?;
         // Opening a log removes files and begins a use: not beside another node.
         lock = Some(Lock::take_log(settings, layout, host)?);
         // The log's files count as its room: restarts with a full log must not make it smaller each

@@ -27,6 +27,9 @@ pub struct FileDisk {
 const COPY_ON_WRITE: [(u32, &str); 4] =
     [(0x9123_683E, "btrfs"), (0x2FC1_2FC1, "zfs"), (0xCA45_1A4E, "bcachefs"), (0x3434, "nilfs2")];
 
+/// Mode of new files: they hold what guests write.
+const FILE_MODE: u32 = 0o600;
+
 impl FileDisk {
     /// Uses the directory `dir`, which must exist.
     pub fn new(dir: impl AsRef<Path>) -> Self {
@@ -50,7 +53,9 @@ impl Disk for FileDisk {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let path = self.dir.join(name);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(FILE_MODE);
+        let file = options.open(&path)?;
         Ok(Box::new(FsFile::new(file, &path)))
     }
 

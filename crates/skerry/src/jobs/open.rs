@@ -31,7 +31,7 @@ use crate::background::Background;
 use crate::control;
 use crate::env::{SystemClock, SystemEntropy};
 use crate::identity::Identity;
-use crate::layout::{Layout, failed};
+use crate::layout::{Layout, create_private, failed};
 use crate::machine;
 use crate::settings::{DatabaseSettings, SHARD_MARK, Settings, WalSettings};
 use crate::values::invalid;
@@ -389,7 +389,7 @@ impl LogPlace {
 /// Opens the log of a shard in a directory that no other process uses.
 fn open_dir(dir: &Path) -> Result<DatabaseLog> {
     let unusable = |error: &std::io::Error| failed("can't be used for the jobs' log", dir, error);
-    std::fs::create_dir_all(dir).map_err(|error| unusable(&error))?;
+    create_private(dir).map_err(|error| unusable(&error))?;
     let lock = File::create(dir.join("lock")).map_err(|error| unusable(&error))?;
     if lock.try_lock().is_err() {
         let message = format!("the jobs' log in {} is in use: stop its process", dir.display());

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
@@ -47,7 +47,7 @@ fn nobody_else_may_read_what_a_node_writes() -> Outcome {
     let config = dir.path().join("skerry.toml");
     fs::write(&config, format!("[cache]\ndir = {cache:?}\n"))?;
     let settings = node(&dir).arg("--log").arg(&log).arg("--config").arg(config);
-    let node = after(settings.bucket_dir(&bucket), "umask 022").start()?;
+    let node = after(settings, "umask 022").start()?;
     let uri = node.create("disk", "4M", &[])?;
     let mut client = NbdClient::connect(&uri)?;
     client.write(0, &[1; 64 << 10])?;
@@ -55,7 +55,7 @@ fn nobody_else_may_read_what_a_node_writes() -> Outcome {
     drop(client);
     let settings = node.stop()?;
     let mut looked_at = 0;
-    for root in [settings.data(), &log, &bucket] {
+    for root in [settings.data(), &log] {
         for path in tree(root)? {
             let mode = fs::symlink_metadata(&path)?.mode();
             assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
@@ -63,6 +63,38 @@ fn nobody_else_may_read_what_a_node_writes() -> Outcome {
         }
     }
     assert!(looked_at > 10, "{looked_at} files");
+    let settings = NodeSettings::new(settings.bin(), dir.path().join("other"));
+    after(settings.bucket_dir(&bucket), "umask 022").start()?.stop()?;
+    assert_eq!(fs::metadata(&bucket)?.mode() & 0o777, 0o700, "a node made it");
+    Ok(())
+}
+
+/// Once, the nodes of other users could not read what the first node wrote.
+#[test]
+fn a_bucket_that_several_users_share_is_as_open_as_they_want() -> Outcome {
+    let dir = TempDir::new()?;
+    let [log, bucket] = ["log", "bucket"].map(|name| dir.path().join(name));
+    fs::create_dir(&bucket)?;
+    fs::set_permissions(&bucket, fs::Permissions::from_mode(0o2770))?;
+    let settings = node(&dir).arg("--log").arg(&log).bucket_dir(&bucket);
+    let node = after(settings, "umask 002").start()?;
+    let uri = node.create("disk", "4M", &[])?;
+    let mut client = NbdClient::connect(&uri)?;
+    client.write(0, &[1; 64 << 10])?;
+    client.flush()?;
+    drop(client);
+    let settings = node.stop()?;
+    for path in tree(&bucket)? {
+        let (found, mode) = (fs::metadata(&path)?, fs::metadata(&path)?.mode());
+        let group = if found.is_dir() { 0o070 } else { 0o060 };
+        assert_eq!(mode & group, group, "{}: {mode:o}", path.display());
+    }
+    for dir in [settings.data(), &log] {
+        assert_eq!(fs::metadata(dir)?.mode() & 0o777, 0o700, "{}", dir.display());
+    }
+    for file in tree(&log)?.iter().filter(|path| path.extension().is_some_and(|e| e == "log")) {
+        assert_eq!(fs::metadata(file)?.mode() & 0o777, 0o600, "{}", file.display());
+    }
     Ok(())
 }
 
