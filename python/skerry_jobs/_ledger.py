@@ -5,8 +5,8 @@ The worker keeps one ledger over all its connections, and calls it under a lock.
 
 * So many credits are out as there are free handlers, and none while too many outcomes wait for their answer.
 * An outcome is kept, byte for byte, until it is answered. On each new connection it is said again: the node
-  answers a repeated report as it did the first. What the node can't keep now is not answered: a connection is
-  never given up for that, as the jobs of other shards go on over it.
+  answers a repeated report as it did the first. What the node can't keep now is not answered, and is said again
+  a while later. A connection is never given up for that, as the jobs of other shards go on over it.
 * The first sign of life of a job says that its handler begins: a worker that is frozen before fails no attempt.
 * A job whose lease is lost is never spoken of again, but holds its handler until that returns.
 """
@@ -32,6 +32,9 @@ UNANSWERED_MAX = 256
 
 #: Outcomes in one message, as many as a node takes.
 OUTCOMES_MAX = 10_000
+
+#: How long it keeps to itself what the node could not keep, seconds: less than the time for last words.
+SAY_AGAIN_SECONDS = 10.0
 
 #: A sign of life is given so many times in a lease.
 BEATS_PER_LEASE = 3
@@ -63,6 +66,9 @@ class Ledger:
         self._unanswered: Dict[bytes, pb.Outcome] = {}
         # Of the present connection: what it has not been told, and what it was.
         self._unsaid: Deque[bytes] = deque()
+        #: What the node could not keep, and when it is said again; None until that is known.
+        self._put_off: List[bytes] = []
+        self._again_at: Optional[float] = None
         self._credits = 0
         self._has_begun = False
         self._has_said_stop = False
@@ -75,6 +81,7 @@ class Ledger:
     def connected(self, now: float) -> None:
         """A connection begins: it knows nothing of the one before."""
         self._unsaid = deque(self._unanswered)
+        self._put_off, self._again_at = [], None
         self._credits = 0
         self._has_begun = False
         self._has_said_stop = False
@@ -136,6 +143,7 @@ class Ledger:
 
     def next_request(self, now: float) -> Optional[pb.WorkRequest]:
         """What to say now, if anything."""
+        self._take_up_again(now)
         credits = self._free_credits()
         request = pb.WorkRequest(
             begin=None if self._has_begun else self._begin,
@@ -151,9 +159,9 @@ class Ledger:
         self._credits += credits
         return request
 
-    def next_beat_at(self) -> Optional[float]:
+    def next_at(self) -> Optional[float]:
         """When there is something to say even if nothing happens."""
-        times = (held.beat_at for held in self._held.values())
+        times = [held.beat_at for held in self._held.values()] + [self._again_at]
         return min((at for at in times if at is not None), default=None)
 
     def unanswered(self) -> int:
@@ -184,6 +192,13 @@ class Ledger:
         for lease in due:
             self._held[lease].beat_at = now + self._held[lease].every
         return due
+
+    def _take_up_again(self, now: float) -> None:
+        if self._put_off and self._again_at is None:
+            self._again_at = now + SAY_AGAIN_SECONDS
+        elif self._again_at is not None and self._again_at <= now:
+            self._unsaid.extend(self._put_off)
+            self._put_off, self._again_at = [], None
 
     def _next_outcomes(self) -> List[pb.Outcome]:
         outcomes: List[pb.Outcome] = []
@@ -233,8 +248,9 @@ class Ledger:
 
     def _hear_report(self, report: pb.Reported) -> None:
         failure = report.failure if report.HasField("failure") else None
-        # One shard of several is away: the node ends the connection when that changes, and then this is said again.
+        # A shard is away, or could not look this up: it is said again later, or over the next connection.
         if failure and failure.kind == pb.FAILURE_KIND_UNAVAILABLE:
+            self._put_off.append(report.lease)
             return
         outcome = self._unanswered.pop(report.lease, None)
         if outcome is None or failure is None:

@@ -233,8 +233,8 @@ class _Connection:
         self._patience.start()
 
     def _wake_at(self, now: float) -> Optional[float]:
-        last_words_end = self._ledger.last_words_end(now)
-        return self._ledger.next_beat_at() if last_words_end is None else last_words_end
+        times = (self._ledger.last_words_end(now), self._ledger.next_at())
+        return min((at for at in times if at is not None), default=None)
 
 
 def _outcome_of(handler: Handler, job: LeasedJob) -> pb.Outcome:

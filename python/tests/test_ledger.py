@@ -8,7 +8,7 @@ from typing import List
 
 from skerry_jobs import LeasedJob
 from skerry_jobs._channel import MESSAGE_BYTES_MAX
-from skerry_jobs._ledger import LAST_WORDS_SECONDS, UNANSWERED_MAX, Ledger
+from skerry_jobs._ledger import LAST_WORDS_SECONDS, SAY_AGAIN_SECONDS, UNANSWERED_MAX, Ledger
 from skerry_jobs._proto import jobs_pb2 as pb
 
 LEASE_LOST = pb.Failure(kind=pb.FAILURE_KIND_LEASE_LOST)
@@ -49,19 +49,19 @@ class LedgerTest(unittest.TestCase):
         ledger = self.connected(2)
         self.begin(ledger, 1, 2)
         self.assertEqual(ledger.next_request(0.0), pb.WorkRequest(beats=[b"1", b"2"]))
-        self.assertEqual(ledger.next_beat_at(), 1.0)
+        self.assertEqual(ledger.next_at(), 1.0)
         self.assertIsNone(ledger.next_request(0.9))
         self.assertEqual(ledger.next_request(1.0), pb.WorkRequest(beats=[b"1", b"2"]))
-        self.assertEqual(ledger.next_beat_at(), 2.0)
+        self.assertEqual(ledger.next_at(), 2.0)
 
     def test_the_first_sign_of_life_says_that_a_job_begins(self) -> None:
         ledger = self.connected(2)
         [first, _] = ledger.heard(jobs(1, 2))
         self.assertIsNone(ledger.next_request(9.0))
-        self.assertIsNone(ledger.next_beat_at())
+        self.assertIsNone(ledger.next_at())
         self.assertTrue(ledger.begin(first))
         self.assertEqual(ledger.next_request(9.0), pb.WorkRequest(beats=[b"1"]))
-        self.assertEqual(ledger.next_beat_at(), 10.0)
+        self.assertEqual(ledger.next_at(), 10.0)
 
     def test_it_takes_no_more_while_too_many_outcomes_are_not_answered(self) -> None:
         ledger = self.connected(1)
@@ -97,6 +97,25 @@ class LedgerTest(unittest.TestCase):
         ledger.heard(pb.WorkResponse(beats=[pb.Beat(lease=b"1", failure=LEASE_LOST)]))
         self.assertFalse(ledger.begin(job))
         self.assertEqual(ledger.next_request(9.0), pb.WorkRequest(credits=1))
+
+    def test_what_the_node_can_not_keep_now_is_said_again_later(self) -> None:
+        ledger = self.connected(1)
+        [job] = self.begin(ledger, 1)
+        outcome = pb.Outcome(lease=b"1", succeeded=b"")
+        ledger.end(job, pb.Outcome(succeeded=b""))
+        ledger.next_request(0.0)
+        ledger.stop()
+        self.assertEqual(ledger.next_request(1.0), pb.WorkRequest(stop=True))
+        unavailable = pb.Failure(kind=pb.FAILURE_KIND_UNAVAILABLE, message="not now")
+        for now in (2.0, 2.0 + SAY_AGAIN_SECONDS):
+            ledger.heard(pb.WorkResponse(reports=[pb.Reported(lease=b"1", failure=unavailable)]))
+            self.assertIsNone(ledger.next_request(now))
+            self.assertEqual(ledger.next_at(), now + SAY_AGAIN_SECONDS)
+            self.assertEqual(ledger.next_request(now + SAY_AGAIN_SECONDS), pb.WorkRequest(outcomes=[outcome]))
+            self.assertIsNone(ledger.next_at())
+        self.assertIsNone(ledger.next_request(99.0))
+        ledger.heard(pb.WorkResponse(reports=[pb.Reported(lease=b"1", ended=pb.JOB_STATE_SUCCEEDED)]))
+        self.assertTrue(ledger.is_done)
 
     def test_what_the_node_can_not_keep_now_is_said_again_over_the_next_connection(self) -> None:
         ledger = self.connected(2)

@@ -35,6 +35,9 @@ const BEAT_MAX: Duration = Duration::from_secs(10);
 const BEAT_MIN: Duration = Duration::from_millis(20);
 /// Time for which a stopping worker tries to report its last outcomes. Then their leases run out.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(30);
+/// Time for which the worker keeps to itself an outcome that the node could not keep: less than
+/// [`LAST_WORDS_TIME`].
+const SAY_AGAIN_TIME: Duration = Duration::from_secs(10);
 /// Time for which a worker that is done waits for the node to close the connection.
 const PART_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -75,6 +78,24 @@ struct Said {
     begun: Vec<Bytes>,
     /// Leases of outcomes that were not sent yet.
     outcomes: VecDeque<Bytes>,
+    /// Leases of outcomes that the node could not keep.
+    put_off: Vec<Bytes>,
+    /// Time at which those are sent again.
+    again_at: Option<Instant>,
+}
+
+impl Said {
+    /// Keeps an outcome back for a while.
+    fn put_off(&mut self, lease: Bytes) {
+        self.put_off.push(lease);
+        self.again_at.get_or_insert_with(|| Instant::now() + SAY_AGAIN_TIME);
+    }
+
+    /// Queues the outcomes that were kept back.
+    fn say_again(&mut self) {
+        self.outcomes.extend(self.put_off.drain(..));
+        self.again_at = None;
+    }
 }
 
 impl Session {
@@ -185,6 +206,7 @@ impl Session {
                     last_beat = Instant::now();
                     self.said.beats = true;
                 }
+                () = at(self.said.again_at) => self.said.say_again(),
                 () = stop.cancelled(), if !self.is_stopping => self.is_stopping = true,
                 () = at(last_words_end) => return Err(self.gave_up()),
             }
@@ -298,8 +320,10 @@ impl Session {
             Some(v1::reported::Next::Failure(failure)) => failure,
             _ => v1::Failure::default(),
         };
-        // If the node could not keep it, the next connection reports it again.
+        // A shard is away, or could not look the outcome up: this connection or the next one
+        // reports it again.
         if failure.kind() == v1::FailureKind::Unavailable {
+            self.said.put_off(report.lease);
             return;
         }
         let said = self.unheard.remove(&report.lease).and_then(|outcome| outcome.end);
@@ -363,4 +387,36 @@ async fn at(time: Option<Instant>) {
 
 fn gone() -> Error {
     Error::new(skerry_api::ErrorKind::Unavailable, "the node closed the connection")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> Session {
+        let handler: Box<Handler> = Box::new(|_| Box::pin(async { Ok(Bytes::new()) }));
+        Session::new("group".to_owned(), "me".to_owned(), 1, handler.into())
+    }
+
+    /// Once, it was not reported again while the connection stayed.
+    #[tokio::test(start_paused = true)]
+    async fn an_outcome_that_the_node_can_not_keep_now_is_reported_again_later() {
+        let mut session = session();
+        let end = Some(v1::outcome::End::Succeeded(Bytes::new()));
+        let outcome = v1::Outcome { lease: Bytes::from_static(b"1"), end };
+        session.said.credits = 1;
+        session.say(outcome.clone());
+        assert_eq!(session.next_request().outcomes, std::slice::from_ref(&outcome));
+        for _ in 0..2 {
+            let failure =
+                v1::Failure { kind: v1::FailureKind::Unavailable.into(), ..v1::Failure::default() };
+            let next = Some(v1::reported::Next::Failure(failure));
+            session.hear_report(v1::Reported { lease: outcome.lease.clone(), next });
+            assert!(!session.has_unsaid(), "not at once");
+            tokio::time::sleep_until(session.said.again_at.expect("it is put off")).await;
+            session.said.say_again();
+            assert_eq!(session.next_request().outcomes, std::slice::from_ref(&outcome));
+        }
+        assert_eq!(session.said.again_at, None);
+    }
 }
