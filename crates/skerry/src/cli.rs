@@ -401,7 +401,7 @@ pub(crate) struct ExportArgs {
     #[arg(value_name = "NAME[@SNAP]")]
     pub(crate) target: String,
     /// The file to make: sparse, of the volume's size. Until it is whole, a hidden
-    /// .FILE.skerry-export stands beside it
+    /// .FILE.skerry-export stands beside it. A - is standard output, with zeros for holes
     pub(crate) file: PathBuf,
     /// Replace an existing file once the new one is whole; until then there must be room for both
     #[arg(long)]
@@ -409,5 +409,6 @@ pub(crate) struct ExportArgs {
 }
 
 const EXPORT_EXAMPLES: &str = "\
-Example:
-  skerry export db@before-upgrade db.raw";
+Examples:
+  skerry export db@before-upgrade db.raw
+  skerry export db@before-upgrade - | zstd > db.raw.zst";

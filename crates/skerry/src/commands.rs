@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser as _};
 use skerry_api::{Address, Client, Error, ErrorKind, Result};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Cli, Command, Global, ServeArgs};
 use crate::exit;
@@ -116,6 +117,20 @@ fn address(global: &Global, variable: Variable<'_>) -> Result<Address> {
     }
     let data = data.or_else(|| variable(DATA_VARIABLE).map(PathBuf::from));
     Ok(Layout::new(&data.unwrap_or_else(|| DATA_DEFAULT.into()))?.api_socket())
+}
+
+/// Returns when a signal asks the command to end, so that it can clear up first.
+async fn interruption() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
 }
 
 fn completions(shell: clap_complete::Shell, out: &mut dyn Write) -> Result<()> {

@@ -6,6 +6,9 @@ use skerry_api::{Error, ErrorKind, Result};
 use skerry_core::name::{Name, NameError, Target};
 use skerry_core::size::{self, BlockSize};
 
+/// The file name that stands for standard input or output.
+pub(crate) const STANDARD: &str = "-";
+
 /// An error that says what is wrong with a value.
 pub(crate) fn invalid(message: impl ToString) -> Error {
     Error::new(ErrorKind::Invalid, message.to_string())

@@ -1,6 +1,6 @@
 //! `skerry export`: a volume or a snapshot into a raw image.
 
-use std::io;
+use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
 
 use futures::{Stream, StreamExt as _};
@@ -9,13 +9,12 @@ use serde_json::json;
 use skerry_api::client::Piece;
 use skerry_api::{Error, ErrorKind, Result, v1};
 use skerry_core::name::Target;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::Context;
+use super::{Context, interruption};
 use crate::cli::ExportArgs;
 use crate::progress;
-use crate::sparse::Writer;
+use crate::sparse::{Writer, extent};
 use crate::staged::{Staged, exists, unwritable};
 use crate::values::{self, human_bytes};
 
@@ -23,12 +22,18 @@ use crate::values::{self, human_bytes};
 /// overlap.
 const PIECES_AHEAD: usize = 4;
 
-/// Writes the volume or snapshot into the file.
+/// Zeros of a hole that are written at once.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Writes the volume or snapshot into the file, or to standard output.
 pub(super) async fn run(context: &mut Context<'_>, args: ExportArgs) -> Result<()> {
     let Target { volume, snapshot } = values::target(&args.target)?;
-    check(&args.file, args.force)?;
     let snapshot = snapshot.map(|name| name.to_string());
     let request = v1::ExportVolumeRequest { volume: volume.to_string(), snapshot };
+    if args.file == Path::new(values::STANDARD) {
+        return to_standard_output(context, request).await;
+    }
+    check(&args.file, args.force)?;
     let (size_bytes, pieces) = context.client().await?.export_volume(request).await?;
     // Only now is it known that there is something to export.
     let staged = Staged::create(&args.file, args.force)?;
@@ -58,18 +63,53 @@ fn check(path: &Path, force: bool) -> Result<()> {
     }
 }
 
-/// Returns when a signal asks the command to end, so that its file can be cleared away.
-async fn interruption() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => drop(terminate.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
+/// Writes the image to standard output, and nothing else. A signal ends the command at once.
+async fn to_standard_output(
+    context: &mut Context<'_>,
+    request: v1::ExportVolumeRequest,
+) -> Result<()> {
+    if io::stdout().is_terminal() {
+        return Err(values::invalid(
+            "standard output is a terminal: name a file, or send the image on to a command",
+        ));
     }
+    if context.output.json {
+        return Err(values::invalid(
+            "the image goes to standard output, so --json can't: name a file",
+        ));
+    }
+    let (size_bytes, mut pieces) = context.client().await?.export_volume(request).await?;
+    let bar = progress::bar("exporting", size_bytes);
+    let out = &mut *context.output.out;
+    let mut at = 0;
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
+        let (offset, length) = extent(&piece);
+        if offset != at {
+            return Err(Error::new(ErrorKind::Internal, "the node sent pieces out of order"));
+        }
+        at += length;
+        write_piece(out, &piece).map_err(|error| unwritable(Path::new("/dev/stdout"), &error))?;
+        bar.inc(length);
+    }
+    bar.finish_and_clear();
+    if at != size_bytes {
+        return Err(Error::new(ErrorKind::Unavailable, "the node stopped before the end"));
+    }
+    out.flush().map_err(|error| unwritable(Path::new("/dev/stdout"), &error))
+}
+
+fn write_piece(out: &mut dyn Write, piece: &Piece) -> io::Result<()> {
+    let mut left = match piece {
+        Piece::Data(data) => return out.write_all(&data.bytes),
+        Piece::Hole(hole) => hole.length,
+    };
+    while left > 0 {
+        let zeros = left.min(ZEROS.len() as u64);
+        out.write_all(&ZEROS[..zeros as usize])?;
+        left -= zeros;
+    }
+    Ok(())
 }
 
 fn interrupted(path: &Path) -> Error {

@@ -81,8 +81,11 @@ async fn give_up(engine: &dyn Engine, volume: &Name, created: bool, why: &Error)
     let left = match created {
         false => format!("volume {volume} may be incomplete: import again"),
         true => match engine.delete_volume(volume, true, true).await {
-            Ok(()) => return why.clone(),
-            Err(failed) => format!("volume {volume} is left of it ({failed}): delete it"),
+            Ok(()) => "nothing is left of it".to_owned(),
+            Err(failed) => format!(
+                "volume {volume} is left of it ({failed}): `skerry volume delete {volume}` to \
+                 import again"
+            ),
         },
     };
     Error::new(why.kind(), format!("{why}; {left}"))
@@ -141,8 +144,9 @@ async fn prepare(
     engine.create_volume(new).await.map_err(|failed| match failed.kind() {
         skerry_volume::ErrorKind::Exists => {
             let message = format!(
-                "volume {volume} exists: another import into {name} runs, or was cut off; delete \
-                 it to import again"
+                "volume {volume} exists: another import into {name} runs, or was cut off. If it \
+                 was interrupted just now, try again; if it was killed, or its node was, \
+                 `skerry volume delete {volume}` first"
             );
             Error::new(ErrorKind::Exists, message)
         }

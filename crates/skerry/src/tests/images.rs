@@ -52,6 +52,23 @@ fn what_is_imported_is_exported() {
     assert!(std::fs::read(node.path("out")).expect("the export") == content);
 }
 
+/// Once, they made a file of the name `-`.
+#[test]
+fn a_dash_is_standard_output_and_no_file() {
+    let node = Node::start();
+    let image = [vec![b'a'; 4096], vec![0; 256 << 10], vec![b'b'; 512]].concat();
+    std::fs::write(node.path("in"), &image).expect("a file");
+    node.ok(&["import", &node.file("in"), "disk"]);
+    node.fails(&["import", "-", "other"], 6, "./-");
+    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        eprintln!("skipped: standard output is a terminal");
+        return;
+    }
+    assert!(node.ok(&["export", "disk", "-"]).into_bytes() == image);
+    node.fails(&["export", "disk", "-", "--json"], 6, "--json");
+    node.fails(&["export", "nothing", "-"], 3, "nothing");
+}
+
 #[test]
 fn a_volume_that_exists_is_written_over() {
     let node = Node::start();
@@ -220,6 +237,7 @@ fn an_import_that_ends_early_leaves_nothing() {
     let messages = part_of_an_import(futures::stream::empty());
     let error = runtime.block_on(client.import_volume(messages)).expect_err("too short");
     assert!(error.message().contains("byte 4096"), "{error}");
+    assert!(error.message().contains("nothing is left"), "{error}");
     assert_eq!(volumes(&node), Vec::<String>::new());
 }
 
@@ -244,6 +262,7 @@ fn an_import_whose_client_goes_leaves_nothing() {
     let (runtime, importing) = stuck_import(&node);
     std::fs::write(node.path("image"), [1; 4096]).expect("a file");
     node.fails(&["import", &node.file("image"), "disk"], 4, "another import into disk");
+    node.fails(&["import", &node.file("image"), "disk"], 4, "skerry volume delete disk.importing");
     importing.abort();
     wait_for_volumes(&runtime, &node, &[]);
     node.ok(&["import", &node.file("image"), "disk"]);

@@ -6,10 +6,11 @@ use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::process::Signal;
 use skerry_testkit::s3_faults::{Call, Fault};
-use skerry_testkit::{BadS3, NbdClient, NodeSettings};
+use skerry_testkit::{BadS3, NbdClient, NodeSettings, Process};
 use tempfile::TempDir;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -136,6 +137,33 @@ fn a_node_that_ends_with_an_error_waits_for_no_reader() -> Outcome {
     let (code, _) = after(node(&dir), &format!("exec 2>{stderr}")).start_refused()?;
     assert_eq!(code, 5, "the data directory is in use");
     running.stop()?;
+    Ok(())
+}
+
+/// Once, the command ended at once, and the next import heard that there is a volume.
+#[test]
+fn an_import_that_is_interrupted_says_what_it_leaves() -> Outcome {
+    let dir = TempDir::new()?;
+    let image = dir.path().join("image");
+    fs::write(&image, vec![7; 128 << 20])?;
+    let node = node(&dir).start()?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skerry"));
+    command.arg("--data").arg(node.settings().data()).arg("import").arg(&image).arg("disk");
+    let importing = Process::spawn(&mut command)?;
+    while !node.json(&["volume", "list"])?.to_string().contains("disk.importing") {
+        assert!(importing.is_running(), "{}", importing.stderr_tail());
+    }
+    // So that the image does not end before.
+    node.process().signal(Signal::STOP);
+    importing.signal(Signal::INT);
+    node.process().signal(Signal::CONT);
+    let status = importing.wait_drained()?;
+    let said = importing.stderr_tail();
+    assert_eq!(status.code(), Some(7), "{said}");
+    assert!(said.contains("interrupted") && said.contains("nothing is left"), "{said}");
+    fs::write(&image, [7; 4096])?;
+    node.cli(&["import", &image.to_string_lossy(), "disk"])?;
+    node.stop()?;
     Ok(())
 }
 
