@@ -195,14 +195,18 @@ impl Engine for Fake {
         Ok(info)
     }
 
-    async fn delete_volume(&self, name: &Name, _snapshots: bool, force: bool) -> Result<()> {
+    async fn delete_volume(&self, name: &Name, snapshots: bool, force: bool) -> Result<()> {
         self.with(name, |volume| match volume.info.clients {
             clients if clients > 0 && !force => {
                 Err(Error::new(ErrorKind::Busy, "it has clients: disconnect them"))
             }
-            _ => Ok(()),
+            _ => {
+                volume.info.deleted = true;
+                Ok(())
+            }
         })?;
-        self.0.lock().volumes.remove(name.as_str());
+        let keeps = |volume: &Volume| !snapshots && !volume.snapshots.is_empty();
+        self.0.lock().volumes.retain(|_, volume| !volume.info.deleted || keeps(volume));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! `skerry volume …`.
 
 use serde_json::json;
-use skerry_api::{Result, v1};
+use skerry_api::{Client, ErrorKind, Result, v1};
 
 use super::Context;
 use crate::cli::{Flush, VolumeCommand};
@@ -88,8 +88,31 @@ async fn rename(context: &mut Context<'_>, name: &str, new: &str) -> Result<()> 
 async fn delete(context: &mut Context<'_>, name: &str, snapshots: bool, force: bool) -> Result<()> {
     let name = values::name(name)?.to_string();
     let request = v1::DeleteVolumeRequest { name: name.clone(), snapshots, force };
-    context.client().await?.delete_volume(request).await?;
-    context.output.print(&json!({ "deleted": name }), &format!("deleted volume {name}\n"))
+    let client = context.client().await?;
+    client.delete_volume(request).await?;
+    let left = match snapshots {
+        true => 0,
+        false => snapshots_left(&client, &name).await?,
+    };
+    let hint = match left {
+        0 => String::new(),
+        _ => format!(
+            ", and {left} of its snapshots remain with the name: `skerry snapshot list {name}` \
+             shows them, `skerry volume delete {name} --snapshots` deletes them"
+        ),
+    };
+    let document = json!({ "deleted": name, "snapshots_left": left });
+    context.output.print(&document, &format!("deleted volume {name}{hint}\n"))
+}
+
+/// Number of snapshots that a deleted volume leaves.
+async fn snapshots_left(client: &Client, name: &str) -> Result<u64> {
+    match client.show_volume(v1::ShowVolumeRequest { name: name.to_owned() }).await {
+        Ok(volume) if volume.deleted => Ok(volume.snapshots),
+        Ok(_) => Ok(0),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 async fn release(context: &mut Context<'_>, name: &str, force: bool) -> Result<()> {

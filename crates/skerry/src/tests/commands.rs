@@ -82,12 +82,28 @@ fn volumes_are_changed() {
     let clone = node.json(&["volume", "clone", "b@s", "c", "--size", "4M"]);
     assert_eq!((&clone["name"], &clone["size_bytes"]), (&json!("c"), &json!(4 << 20)));
     assert_eq!(node.json(&["volume", "clone", "b@s", "d"])["size_bytes"], 1 << 20);
-    assert_eq!(node.json(&["volume", "delete", "c"]), json!({ "deleted": "c" }));
+    let deleted = node.json(&["volume", "delete", "c"]);
+    assert_eq!(deleted, json!({ "deleted": "c", "snapshots_left": 0 }));
     node.fails(&["volume", "show", "c"], 3, "there is no c");
     let released = node.json(&["volume", "release", "b", "--force"]);
     assert_eq!(released, json!({ "released": "b", "held_by": "host-2", "may_lose": true }));
     let text = node.ok(&["volume", "release", "b", "--force"]);
     assert!(text.contains("host-2 held") && text.contains("lost"), "{text}");
+}
+
+/// Once, the command did not say that data and the name stay.
+#[test]
+fn a_deletion_says_which_snapshots_remain() {
+    let node = Node::start();
+    node.ok(&["volume", "create", "db", "--size", "1M"]);
+    node.ok(&["snapshot", "create", "db@a"]);
+    node.ok(&["snapshot", "create", "db@b"]);
+    let text = node.ok(&["volume", "delete", "db"]);
+    for said in ["2 of its snapshots", "skerry snapshot list db", "delete db --snapshots"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    assert_eq!(node.json(&["volume", "delete", "db"])["snapshots_left"], 2);
+    assert_eq!(node.ok(&["volume", "delete", "db", "--snapshots"]), "deleted volume db\n");
 }
 
 #[test]
