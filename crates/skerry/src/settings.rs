@@ -95,7 +95,7 @@ pub(crate) struct DatabaseSettings {
     #[serde(default)]
     pub(crate) path: String,
     /// Options of the store, such as keys and regions.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "scalar::texts")]
     pub(crate) options: BTreeMap<String, String>,
     /// The database's log, if it is at another place.
     pub(crate) wal: Option<WalSettings>,
@@ -118,7 +118,7 @@ pub(crate) struct WalSettings {
     #[serde(default)]
     pub(crate) path: String,
     /// As the database's.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "scalar::texts")]
     pub(crate) options: BTreeMap<String, String>,
     /// True to write the records that only the log has to the database at a clean stop. Then
     /// another host may go on.
@@ -187,6 +187,7 @@ pub(crate) struct BucketSettings {
     /// Without end by default.
     pub(crate) guest_wait_s: Option<Seconds>,
     /// Options of the store, such as keys and regions.
+    #[serde(deserialize_with = "scalar::texts")]
     pub(crate) options: BTreeMap<String, String>,
 }
 

@@ -1,5 +1,7 @@
-//! Numbers in a settings file that may also be texts, since only texts hold variables.
+//! Numbers in a settings file that may also be texts, since only texts hold variables; and texts
+//! that may also be numbers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -90,6 +92,28 @@ impl<'de> Deserialize<'de> for SocketMode {
             parse: |text| u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).map(Self),
         })
     }
+}
+
+/// A text: `"true"`, `true`, `30`.
+struct Text(String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Scalar {
+            expected: "a text, a whole number, true or false",
+            number: |number| Some(Self(number.to_string())),
+            truth: |truth| Some(Self(truth.to_string())),
+            parse: |text| Some(Self(text.to_owned())),
+        })
+    }
+}
+
+/// Reads a table of texts.
+pub(super) fn texts<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let texts = BTreeMap::<String, Text>::deserialize(from)?;
+    Ok(texts.into_iter().map(|(name, text)| (name, text.0)).collect())
 }
 
 /// Reads `true`, `false`, or one of them as a text.

@@ -29,6 +29,27 @@ fn the_example_holds_the_defaults() {
     assert_eq!(Settings::from_toml(EXAMPLE, &nothing), Ok(Settings::default()));
 }
 
+/// Once, `allow_http = true` was refused, with a message that named no remedy.
+#[test]
+fn options_of_a_store_are_texts_numbers_or_truths() {
+    let options = "allow_http = true\nconditional_put = 'etag'\nsize = 5";
+    let text = format!(
+        "[bucket.options]\n{options}\n[database]\nbackend = 's3'\n[database.options]\n{options}\n\
+         [database.wal]\nbackend = 's3'\n[database.wal.options]\n{options}"
+    );
+    let settings = Settings::from_toml(&text, &nothing).expect("settings");
+    let database = settings.database.expect("there is one");
+    let wal = database.wal.expect("there is one");
+    for options in [&settings.bucket.options, &database.options, &wal.options] {
+        assert_eq!(options["allow_http"], "true");
+        assert_eq!(options["conditional_put"], "etag");
+        assert_eq!(options["size"], "5");
+    }
+    let error = Settings::from_toml("[bucket.options]\nsizes = [1]", &nothing);
+    let error = error.expect_err("a list");
+    assert!(error.contains("a text, a whole number"), "{error}");
+}
+
 /// Gives the example with every setting in use.
 fn whole_example() -> Settings {
     let uncommented: String = EXAMPLE
