@@ -220,56 +220,59 @@ mod cloud {
         ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_timeout(timeout)
     }
 
-    /// Collects the settings: the environment's known ones, then the given ones, which must be
-    /// known.
-    fn settings<K: std::str::FromStr>(
+    /// Variables that the client prefers to a setting, or adds to it: they are meant for another
+    /// store's setting.
+    const BELONGS_TO: [(&str, &str); 2] =
+        [("AWS_ENDPOINT_URL_S3", "endpoint"), ("AWS_SESSION_TOKEN", "access_key_id")];
+
+    /// A setting by its name, its key and its value.
+    type Told<'a, K> = (&'a str, K, &'a str);
+
+    /// Collects the settings: the environment's known ones that the given ones do not replace, then
+    /// the given ones, which must be known.
+    fn settings<K: std::str::FromStr + PartialEq>(
         environment_prefix: &str,
         options: &StoreOptions,
         display: &str,
     ) -> Result<Vec<(K, String)>> {
-        let mut all = Vec::new();
-        for (name, value) in &options.environment {
-            if name.starts_with(environment_prefix)
-                && let Ok(key) = name.to_ascii_lowercase().parse()
-            {
-                all.push((key, value.clone()));
-            }
-        }
-        for (name, value) in &options.settings {
-            let key = name.to_ascii_lowercase().parse();
-            let key = key.map_err(|_| {
-                invalid(
-                    display,
-                    format!("the setting {name:?} is not known for this kind of store"),
-                )
-            })?;
-            all.push((key, value.clone()));
-        }
-        refuse_plain_http(environment_prefix, options, display)?;
-        Ok(all)
+        let parse = |name: &str| name.to_ascii_lowercase().parse::<K>().ok();
+        let given = options.settings.iter().map(|(name, value)| match parse(name) {
+            Some(key) => Ok((name.as_str(), key, value.as_str())),
+            None => Err(invalid(
+                display,
+                format!("the setting {name:?} is not known for this kind of store"),
+            )),
+        });
+        let given: Vec<Told<'_, K>> = given.collect::<Result<_>>()?;
+        let is_given = |key: &K| given.iter().any(|(_, given, _)| given == key);
+        let is_replaced = |name: &str| {
+            let to = BELONGS_TO.iter().find(|(variable, _)| *variable == name);
+            to.and_then(|(_, setting)| parse(setting)).is_some_and(|key| is_given(&key))
+        };
+        let environment = options.environment.iter().filter_map(|(name, value)| {
+            let key = parse(name).filter(|_| name.starts_with(environment_prefix))?;
+            (!is_given(&key) && !is_replaced(name)).then_some((name.as_str(), key, value.as_str()))
+        });
+        let mut all: Vec<_> = environment.collect();
+        all.extend(given);
+        refuse_plain_http(&all, display)?;
+        Ok(all.into_iter().map(|(_, key, value)| (key, value.to_owned())).collect())
     }
 
     /// Refuses an unencrypted address without `allow_http`: the client would say only "builder
     /// error".
-    fn refuse_plain_http(
-        environment_prefix: &str,
-        options: &StoreOptions,
-        display: &str,
-    ) -> Result<()> {
-        let known =
-            options.environment.iter().filter(|(name, _)| name.starts_with(environment_prefix));
-        let all = || known.clone().chain(&options.settings);
-        let is_allowed = all().any(|(name, value)| {
+    fn refuse_plain_http<K>(all: &[Told<'_, K>], display: &str) -> Result<()> {
+        let is_allowed = all.iter().any(|(name, _, value)| {
             name.to_ascii_lowercase().ends_with("allow_http") && value.eq_ignore_ascii_case("true")
         });
-        let plain = all().find(|(name, value)| {
+        let plain = all.iter().find(|(name, _, value)| {
             name.to_ascii_lowercase().contains("endpoint") && value.starts_with("http://")
         });
         match plain {
-            Some((name, value)) if !is_allowed => Err(invalid(
+            Some((name, _, value)) if !is_allowed => Err(invalid(
                 display,
                 format!(
-                    "{name} is {value}, which is not encrypted: set allow_http = \"true\" beside it if that is meant"
+                    "{name} is {value}, which is not encrypted: set allow_http = true beside it if that is meant"
                 ),
             )),
             _ => Ok(()),
@@ -448,6 +451,16 @@ mod tests {
         let opened = open("s3://bucket/some/prefix", &options).expect("opens");
         assert_eq!(opened.display, "s3://bucket/some/prefix");
         assert!(opened.store.to_string().contains("some/prefix"));
+        // Meant for other programs, and of another store.
+        for name in ["AWS_ENDPOINT_URL_S3", "AWS_EC2_METADATA_SERVICE_ENDPOINT"] {
+            options.environment.insert(name.to_owned(), "http://127.0.0.1:2".to_owned());
+        }
+        options.settings.insert("endpoint".to_owned(), "https://127.0.0.1:1".to_owned());
+        options.settings.remove("allow_http");
+        let opened = open("s3://bucket", &options).expect("opens");
+        assert_eq!(opened.display, "s3://bucket");
+        options.settings.remove("endpoint");
+        assert!(refused("s3://bucket", &options).contains("AWS_ENDPOINT_URL_S3"), "it applies");
         options.settings.insert("regoin".to_owned(), "x".to_owned());
         assert!(refused("s3://bucket", &options).contains("regoin"));
     }
