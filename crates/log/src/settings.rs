@@ -109,6 +109,11 @@ impl Settings {
         room - room.div_ceil(PIECE_BYTES as usize) * 4
     }
 
+    /// The most bytes of all files together.
+    pub fn cap_bytes_max(&self) -> u64 {
+        MAX_FILES * self.file_bytes
+    }
+
     /// Number of files that the cap allows.
     pub(crate) fn max_files(&self) -> usize {
         (self.cap_bytes / self.file_bytes) as usize

@@ -36,7 +36,8 @@ use crate::machine;
 use crate::node_engine::NodeEngine;
 use crate::parked::ParkedDir;
 use crate::patience::StartPatience;
-use crate::settings::Settings;
+use crate::settings::{ByteSize, Settings};
+use crate::values::{human_bytes, invalid};
 
 /// Memory for map nodes, bytes: the leaves of some 4 GiB that are read at random.
 const NODES_RAM_BYTES: u64 = 32 << 20;
@@ -225,6 +226,7 @@ fn open_log(settings: &Settings, layout: &Layout, host: &str) -> Result<OpenLog>
     let mut lock = None;
     let disk: Arc<dyn Disk> = if settings.log.enabled {
         let dir = layout.log(settings);
+        check_cap(settings, limits.cap_bytes_max())?;
         create_private(&dir).map_err(|error| failed("can't be made", &dir, &error))?;
         // Opening a log removes files and begins a use: not beside another node.
         lock = Some(Lock::take_log(settings, layout, host)?);
@@ -243,6 +245,18 @@ fn open_log(settings: &Settings, layout: &Layout, host: &str) -> Result<OpenLog>
     let (log, recovery) =
         opened.map_err(|error| control::error(skerry_volume::Error::from(error)))?;
     Ok(OpenLog { log, recovery, lock })
+}
+
+/// Refuses a cap that a log can't have.
+fn check_cap(settings: &Settings, most: u64) -> Result<()> {
+    match settings.log.cap_bytes {
+        Some(ByteSize(cap)) if cap > most => Err(invalid(format!(
+            "[log] cap_bytes is {}, and a log has {} at most",
+            human_bytes(cap),
+            human_bytes(most)
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Warns that a log has no reserved room where the file system writes to a new place each time.
@@ -302,6 +316,22 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InUse);
         drop(first);
         open("b").expect("opened");
+    }
+
+    /// Once, it was an internal error.
+    #[test]
+    fn a_cap_that_a_log_can_not_have_is_refused_with_the_limit() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut settings = Settings::default();
+        let layout = Layout::new(dir.path()).expect("a layout");
+        settings.log.cap_bytes = Some(ByteSize(64 << 30));
+        let error = open_log(&settings, &layout, "h").err().expect("too much");
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        for said in ["cap_bytes", "64 GiB", "30 GiB"] {
+            assert!(error.message().contains(said), "{error}");
+        }
+        settings.log.cap_bytes = Some(ByteSize(30 << 30));
+        check_cap(&settings, skerry_log::Settings::default().cap_bytes_max()).expect("the most");
     }
 
     #[test]
