@@ -110,8 +110,22 @@ impl LogPlace {
         Error::new(ErrorKind::Invalid, message)
     }
 
+    /// Ends a clean stop. Says if the bucket did not take everything: the exit code does not.
+    pub(crate) fn end(&self, is_drained: bool) {
+        match &self.log {
+            _ if is_drained => self.leave(),
+            Some(log) => tracing::warn!(
+                log = %log.display(),
+                "the bucket did not take everything: keep the log, which the next start reads"
+            ),
+            None => tracing::warn!(
+                "the bucket did not take everything: writes that no flush covered are lost"
+            ),
+        }
+    }
+
     /// Notes that no record is in the log alone.
-    pub(crate) fn leave(&self) {
+    fn leave(&self) {
         // If it stays, a start with another log is refused once too often.
         let _ = fs::remove_file(&self.file);
     }
@@ -171,6 +185,21 @@ mod tests {
         enter(&layout, Some(&two), "2").expect("another");
         fs::remove_dir_all(&two).expect("removed");
         enter(&layout, Some(&one), "1").expect("one whose disk is gone can't be waited for");
+    }
+
+    #[test]
+    fn a_stop_that_leaves_records_says_so_and_keeps_the_note() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(&dir.path().join("data")).expect("a layout");
+        layout.create().expect("made");
+        let log = dir.path().join("log");
+        fs::create_dir(&log).expect("made");
+        let place = enter(&layout, Some(&log), "1").expect("the first");
+        let said = crate::log_lines::tests::said_by(|| place.end(false));
+        assert!(said.contains("did not take everything") && said.contains("/log"), "{said}");
+        assert!(layout.log_place().exists());
+        assert_eq!(crate::log_lines::tests::said_by(|| place.end(true)), "");
+        assert!(!layout.log_place().exists());
     }
 
     /// A log whose disk is not mounted is wanted, whether its directory exists or not, and nothing

@@ -132,9 +132,7 @@ impl Engine for NodeEngine {
 
     async fn shutdown(&self) -> Result<()> {
         self.node.shutdown().await?;
-        if self.node.is_drained() {
-            self.log_place.leave();
-        }
+        self.log_place.end(self.node.is_drained());
         Ok(())
     }
 
