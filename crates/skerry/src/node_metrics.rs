@@ -21,22 +21,34 @@ fn gauge(value: u64) -> Value {
     Value::Gauge(value as f64)
 }
 
+/// 1 if there is a failure.
+fn is(failure: &Option<String>) -> Value {
+    gauge(failure.is_some().into())
+}
+
 /// All metrics, now.
 pub(crate) fn all(node: &Node, store: &Counters) -> Vec<Metric> {
-    let mut out = log(node);
+    let mut out = state(node);
     out.extend(caches(node));
     out.extend(calls(store));
     out.extend(volumes(node));
     out
 }
 
-fn log(node: &Node) -> Vec<Metric> {
+fn state(node: &Node) -> Vec<Metric> {
     let status = node.status();
     let counts = node.context().log.counters();
     let plain = |name, help, value| Metric::new(name, help, vec![Sample::plain(value)]);
     vec![
         plain("log_used_bytes", "Bytes of the log that are in use", gauge(status.log_used_bytes)),
         plain("log_cap_bytes", "The most bytes of the log", gauge(status.log_cap_bytes)),
+        plain("log_failing", "1 if the log's disk refuses or is full", is(&status.log_failure)),
+        plain("bucket_failing", "1 if the bucket fails now", is(&status.bucket_failure)),
+        plain(
+            "needs_attention",
+            "Parked tails, and volumes that are out of service",
+            gauge(status.parked.len() as u64),
+        ),
         plain("log_records", "Records appended to the log", counter(counts.records)),
         plain(
             "log_written_bytes",
@@ -135,4 +147,42 @@ fn volumes(node: &Node) -> Vec<Metric> {
         Metric::new("volume_flushes", "Flushes", io(|io| &io.flushes)),
         Metric::new("volume_zeroes", "Trims and zeroes", io(|io| &io.zeroes)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::door::Starting;
+    use crate::env::SystemEntropy;
+    use crate::identity::Identity;
+    use crate::layout::Layout;
+    use crate::settings::Settings;
+    use crate::wiring;
+
+    #[test]
+    fn a_failure_is_one() {
+        let number = |failure: Option<String>| match is(&failure) {
+            Value::Gauge(number) => number,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((number(None), number(Some("full".to_owned()))), (0.0, 1.0));
+    }
+
+    /// Alerts of `docs/alerts.yml` ask for them.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_state_of_bucket_log_and_volumes_is_a_metric() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut settings = Settings { data: dir.path().to_owned(), ..Settings::default() };
+        settings.bucket.url = Some("memory://".to_owned());
+        let layout = Layout::new(&settings.data).expect("a layout");
+        let me = Identity::open(&layout, "h".to_owned(), &SystemEntropy).expect("an identity");
+        let starting = Starting::default();
+        let started = wiring::start_engine(&settings, &layout, &me, &starting).await;
+        let engine = started.expect("starts").engine;
+        let names: Vec<_> = engine.metrics().iter().map(|metric| metric.name).collect();
+        for name in ["log_failing", "bucket_failing", "needs_attention", "log_used_bytes"] {
+            assert!(names.contains(&name), "{names:?}");
+        }
+        engine.shutdown().await.expect("stops");
+    }
 }

@@ -22,7 +22,18 @@ pub(super) fn of(broker: &Broker) -> Vec<Metric> {
         counter("jobs_expired", "Attempts whose worker was silent", expired),
         Metric::new("jobs_ended", "Jobs that came to their end", ends.into()),
         now(broker),
+        shards(broker),
     ]
+}
+
+/// The number of shards of each standing.
+fn shards(broker: &Broker) -> Metric {
+    let standings = broker.standings();
+    let samples = ["opening", "open", "elsewhere", "failed"].map(|name| {
+        let count = standings.iter().filter(|now| now.name() == name).count();
+        Sample::of("standing", name, Value::Gauge(count as f64))
+    });
+    Metric::new("jobs_shards", "Shards of jobs, by their standing", samples.into())
 }
 
 /// Metrics of calls to the databases' stores.

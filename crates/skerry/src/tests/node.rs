@@ -63,6 +63,16 @@ fn metrics_are_what_prometheus_reads() {
 }
 
 #[test]
+fn the_standings_of_shards_are_a_metric() {
+    let node = Node::with_jobs();
+    let address = node.ready.trim().rsplit_once("tcp:").expect("an address").1;
+    let page = get(address, "/metrics");
+    for line in ["{standing=\"open\"} 1.0", "{standing=\"failed\"} 0.0"] {
+        assert!(page.contains(&format!("skerry_jobs_shards{line}")), "{line}: {page}");
+    }
+}
+
+#[test]
 fn health_is_served() {
     let node = Node::start();
     let endpoint = format!("unix:{}", node.file("api.sock"));
