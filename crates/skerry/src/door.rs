@@ -1,8 +1,8 @@
 //! The door of the API: every call passes it before its handler.
 //!
 //! While the node starts, the door refuses calls and tells what the node waits for. When the node
-//! stops, the door ends the calls that still run, and waits for their ends. The node writes nothing
-//! for a command after that.
+//! stops, the door ends the calls that still run, and waits for their ends, for a bounded time. The
+//! node writes nothing for a command that has ended.
 
 use std::convert::Infallible;
 use std::pin::Pin;
