@@ -13,7 +13,7 @@ use skerry_core::names::{self, Object};
 use skerry_core::start::{self, Conflict, NotedStart, Place, StartRecord};
 use skerry_store::bucket::{Bucket, Created};
 
-use crate::control;
+use crate::api_error::of_engine;
 use crate::identity::Identity;
 use crate::layout::{Layout, is_within};
 use crate::note;
@@ -241,7 +241,7 @@ impl Context {
 
     /// The highest claimed number; 0 if none is.
     async fn newest(&self, bucket: &Bucket) -> Result<u64> {
-        let listed = bucket.list(&names::node_prefix(self.node)).await.map_err(stored)?;
+        let listed = bucket.list(&names::node_prefix(self.node)).await.map_err(of_engine)?;
         let number = |name: &str| match names::parse(name) {
             Object::NodeStart(_, number) => Some(number),
             _ => None,
@@ -251,12 +251,12 @@ impl Context {
 
     async fn read(&self, bucket: &Bucket, number: u64) -> Result<Found> {
         let name = names::node_start(self.node, number);
-        let Some(bytes) = bucket.get(&name).await.map_err(stored)? else {
+        let Some(bytes) = bucket.get(&name).await.map_err(of_engine)? else {
             return Ok(Found::Nothing);
         };
         Ok(match StartRecord::decode(&bytes) {
             Ok(record) => Found::Record(record),
-            Err(error) => Found::Damaged(stored(skerry_store::Error::format(name, error))),
+            Err(error) => Found::Damaged(of_engine(skerry_store::Error::format(name, error))),
         })
     }
 
@@ -271,7 +271,7 @@ impl Context {
         };
         let name = names::node_start(self.node, next.number);
         let bytes = record.encode(bucket.nonce());
-        if bucket.create(&name, bytes).await.map_err(stored)? == Created::Ours {
+        if bucket.create(&name, bytes).await.map_err(of_engine)? == Created::Ours {
             return Ok(());
         }
         match self.read(bucket, next.number).await? {
@@ -346,10 +346,6 @@ fn how(conflict: Conflict) -> &'static str {
 fn missing(name: &str) -> Error {
     let message = format!("the bucket says that {name} exists, and does not have it: try again");
     Error::new(ErrorKind::Unavailable, message)
-}
-
-fn stored(error: skerry_store::Error) -> Error {
-    control::error(skerry_volume::Error::from(error))
 }
 
 #[cfg(test)]

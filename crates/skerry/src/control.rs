@@ -15,11 +15,10 @@ use skerry_core::name::Target;
 use skerry_volume::CreateVolume;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::api_error::of_engine;
 use crate::door::Calls;
 use crate::engine::Engine;
 use crate::values::{block_bytes, name, volume_bytes};
-
-pub(crate) use convert::error;
 
 /// Number of items in one message of a listing. Some hundred bytes each, so a message stays well
 /// below gRPC's 4 MiB.
@@ -72,7 +71,7 @@ impl Control for ControlService {
             block_size_bytes: block_bytes(request.block_size_bytes)?,
             flush: convert::flush_level(request.flush()),
         };
-        let made = self.engine.create_volume(new).await.map_err(error)?;
+        let made = self.engine.create_volume(new).await.map_err(of_engine)?;
         Ok(Response::new(convert::volume(made)))
     }
 
@@ -80,14 +79,14 @@ impl Control for ControlService {
         &self,
         _request: Request<v1::ListVolumesRequest>,
     ) -> Answer<Self::ListVolumesStream> {
-        let all = self.engine.list_volumes().await.map_err(error)?;
+        let all = self.engine.list_volumes().await.map_err(of_engine)?;
         let all = all.into_iter().map(convert::volume).collect();
         Ok(Response::new(pages(all, |volumes| v1::ListVolumesResponse { volumes })))
     }
 
     async fn show_volume(&self, request: Request<v1::ShowVolumeRequest>) -> Answer<v1::Volume> {
         let name = name(&request.into_inner().name)?;
-        let found = self.engine.show_volume(&name).await.map_err(error)?;
+        let found = self.engine.show_volume(&name).await.map_err(of_engine)?;
         Ok(Response::new(convert::volume(found)))
     }
 
@@ -95,13 +94,13 @@ impl Control for ControlService {
         let request = request.into_inner();
         let (name, size) = (name(&request.name)?, volume_bytes(request.size_bytes)?);
         let resized = self.engine.resize_volume(&name, size, request.shrink).await;
-        Ok(Response::new(convert::volume(resized.map_err(error)?)))
+        Ok(Response::new(convert::volume(resized.map_err(of_engine)?)))
     }
 
     async fn rename_volume(&self, request: Request<v1::RenameVolumeRequest>) -> Answer<v1::Volume> {
         let request = request.into_inner();
         let (old, new) = (name(&request.name)?, name(&request.new_name)?);
-        let renamed = self.engine.rename_volume(&old, &new).await.map_err(error)?;
+        let renamed = self.engine.rename_volume(&old, &new).await.map_err(of_engine)?;
         Ok(Response::new(convert::volume(renamed)))
     }
 
@@ -112,7 +111,7 @@ impl Control for ControlService {
         let request = request.into_inner();
         let name = name(&request.name)?;
         let deleted = self.engine.delete_volume(&name, request.snapshots, request.force).await;
-        deleted.map_err(error)?;
+        deleted.map_err(of_engine)?;
         Ok(Response::new(v1::DeleteVolumeResponse {}))
     }
 
@@ -122,7 +121,7 @@ impl Control for ControlService {
     ) -> Answer<v1::ReleaseVolumeResponse> {
         let request = request.into_inner();
         let name = name(&request.name)?;
-        let released = self.engine.release_volume(&name, request.force).await.map_err(error)?;
+        let released = self.engine.release_volume(&name, request.force).await.map_err(of_engine)?;
         let (held_by, may_lose) = (released.held_by, released.may_lose);
         Ok(Response::new(v1::ReleaseVolumeResponse { held_by, may_lose }))
     }
@@ -133,7 +132,7 @@ impl Control for ControlService {
         let new = name(&request.new_name)?;
         let size = request.size_bytes.map(volume_bytes).transpose()?;
         let clone = self.engine.clone_volume(&volume, &snapshot, &new, size).await;
-        Ok(Response::new(convert::volume(clone.map_err(error)?)))
+        Ok(Response::new(convert::volume(clone.map_err(of_engine)?)))
     }
 
     async fn rollback_volume(
@@ -143,7 +142,7 @@ impl Control for ControlService {
         let request = request.into_inner();
         let (volume, snapshot) = (name(&request.volume)?, name(&request.snapshot)?);
         let kept = self.engine.rollback_volume(&volume, &snapshot, request.force).await;
-        Ok(Response::new(convert::snapshot(kept.map_err(error)?)))
+        Ok(Response::new(convert::snapshot(kept.map_err(of_engine)?)))
     }
 
     async fn create_snapshot(
@@ -154,7 +153,7 @@ impl Control for ControlService {
         let volume = name(&request.volume)?;
         let snapshot = request.snapshot.as_deref().map(name).transpose()?;
         let made = self.engine.create_snapshot(&volume, snapshot.as_ref()).await;
-        Ok(Response::new(convert::snapshot(made.map_err(error)?)))
+        Ok(Response::new(convert::snapshot(made.map_err(of_engine)?)))
     }
 
     async fn list_snapshots(
@@ -162,7 +161,7 @@ impl Control for ControlService {
         request: Request<v1::ListSnapshotsRequest>,
     ) -> Answer<Self::ListSnapshotsStream> {
         let volume = name(&request.into_inner().volume)?;
-        let all = self.engine.list_snapshots(&volume).await.map_err(error)?;
+        let all = self.engine.list_snapshots(&volume).await.map_err(of_engine)?;
         let all = all.into_iter().map(convert::snapshot).collect();
         Ok(Response::new(pages(all, |snapshots| v1::ListSnapshotsResponse { snapshots })))
     }
@@ -173,7 +172,7 @@ impl Control for ControlService {
     ) -> Answer<v1::DeleteSnapshotResponse> {
         let request = request.into_inner();
         let (volume, snapshot) = (name(&request.volume)?, name(&request.snapshot)?);
-        self.engine.delete_snapshot(&volume, &snapshot).await.map_err(error)?;
+        self.engine.delete_snapshot(&volume, &snapshot).await.map_err(of_engine)?;
         Ok(Response::new(v1::DeleteSnapshotResponse {}))
     }
 
@@ -184,7 +183,7 @@ impl Control for ControlService {
         let request = request.into_inner();
         let (from, to) = (name(&request.from)?, name(&request.to)?);
         let ranges = self.engine.diff_snapshots(&name(&request.volume)?, &from, &to).await;
-        let ranges = ranges.map_err(error)?.into_iter().map(convert::diff_range).collect();
+        let ranges = ranges.map_err(of_engine)?.into_iter().map(convert::diff_range).collect();
         Ok(Response::new(pages(ranges, |ranges| v1::DiffSnapshotsResponse { ranges })))
     }
 
@@ -208,7 +207,7 @@ impl Control for ControlService {
         let request = request.into_inner();
         let snapshot = request.snapshot.as_deref().map(name).transpose()?;
         let target = Target { volume: name(&request.volume)?, snapshot };
-        let device = self.engine.open_device(&target).await.map_err(error)?;
+        let device = self.engine.open_device(&target).await.map_err(of_engine)?;
         Ok(Response::new(Box::pin(export::messages(device).map(|one| Ok(one?)))))
     }
 
@@ -220,7 +219,7 @@ impl Control for ControlService {
     }
 
     async fn fsck(&self, _request: Request<v1::FsckRequest>) -> Answer<v1::FsckResponse> {
-        let report = self.engine.fsck().await.map_err(error)?;
+        let report = self.engine.fsck().await.map_err(of_engine)?;
         Ok(Response::new(convert::fsck_report(report)))
     }
 }

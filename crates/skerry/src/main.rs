@@ -4,6 +4,7 @@
 //! store. [`cli`] is the command line, [`commands`] ask a node, [`serve`] is one.
 #![forbid(unsafe_code)]
 
+mod api_error;
 mod api_server;
 mod background;
 mod bucket_place;

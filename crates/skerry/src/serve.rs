@@ -17,9 +17,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::api_error::of_engine;
 use crate::api_server::ApiServer;
 use crate::claim::{Claim, LOOK_INTERVAL};
-use crate::control;
 use crate::engine::Engine;
 use crate::env::SystemEntropy;
 use crate::exit;
@@ -126,7 +126,7 @@ pub(crate) async fn serve(
     if let Some(jobs) = jobs {
         jobs.stop().await;
     }
-    engine.shutdown().await.map_err(control::error)?;
+    engine.shutdown().await.map_err(of_engine)?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -21,10 +21,10 @@ use skerry_store::nodes::Nodes;
 use skerry_store::{probe, url};
 use skerry_volume::{EngineSettings, Node, NodeParts};
 
+use crate::api_error::of_engine;
 use crate::background::Background;
 use crate::bucket_place;
 use crate::claim::Claim;
-use crate::control;
 use crate::door::Starting;
 use crate::engine::Engine;
 use crate::env::{SystemClock, SystemEntropy};
@@ -84,7 +84,7 @@ pub(crate) async fn start_engine(
     let background = Background::start()?;
     let parts = NodeParts {
         nodes: Nodes::new(bucket.clone(), NODES_RAM_BYTES),
-        blocks: open_blocks(settings, layout, &bucket).map_err(stored)?,
+        blocks: open_blocks(settings, layout, &bucket).map_err(of_engine)?,
         bucket,
         bucket_url,
         log,
@@ -98,7 +98,7 @@ pub(crate) async fn start_engine(
         settings: engine_settings(settings),
     };
     starting.say("it opens its volumes");
-    let node = Node::open(parts).await.map_err(control::error)?;
+    let node = Node::open(parts).await.map_err(of_engine)?;
     let engine = NodeEngine {
         node,
         store,
@@ -139,10 +139,6 @@ async fn claim_start(
     Ok(Some(claim))
 }
 
-fn stored(error: skerry_store::Error) -> Error {
-    control::error(skerry_volume::Error::from(error))
-}
-
 /// A bucket that was opened and checked.
 struct Opened {
     bucket: Bucket,
@@ -164,7 +160,7 @@ async fn open_bucket(settings: &Settings, layout: &Layout, starting: &Starting) 
         timeout_max: Some(SEND_TIMEOUT_MAX),
     };
     let opened = url::open(settings.bucket.url.as_deref().unwrap_or(&local), &options);
-    let opened = opened.map_err(stored)?;
+    let opened = opened.map_err(of_engine)?;
     let is_known = bucket_place::is_known(layout, &opened.display)?;
     let patience = StartPatience::new(&settings.bucket, is_known, starting.clone());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -174,7 +170,7 @@ async fn open_bucket(settings: &Settings, layout: &Layout, starting: &Starting) 
     let meter: Arc<dyn ObjectStore> = Arc::new(meter);
     let open = patience.attempt(async |patience| {
         let opened = Bucket::open_with(meter.clone(), env.clone(), true, patience).await;
-        opened.map_err(stored)
+        opened.map_err(of_engine)
     });
     let mut bucket = open.await?.with_patience(Patience::COMMAND);
     let probe = patience.attempt(async |patience| {
@@ -184,7 +180,7 @@ async fn open_bucket(settings: &Settings, layout: &Layout, starting: &Starting) 
                 tracing::warn!(%error, "the bucket is full");
                 Ok(())
             }
-            probed => probed.map_err(stored),
+            probed => probed.map_err(of_engine),
         }
     });
     probe.await?;
@@ -242,8 +238,7 @@ fn open_log(settings: &Settings, layout: &Layout, host: &str) -> Result<OpenLog>
         Arc::new(MemDisk::new())
     };
     let opened = Log::open(disk, limits, log_env());
-    let (log, recovery) =
-        opened.map_err(|error| control::error(skerry_volume::Error::from(error)))?;
+    let (log, recovery) = opened.map_err(of_engine)?;
     Ok(OpenLog { log, recovery, lock })
 }
 

@@ -1,6 +1,6 @@
 //! From the engine's types to the API's.
 
-use skerry_api::{Error, ErrorKind, v1};
+use skerry_api::{Error, v1};
 use skerry_core::descriptor::FlushLevel;
 use skerry_volume::{DiffRange, FsckReport, NodeStatus, SnapshotState, SnapshotView, VolumeInfo};
 
@@ -10,27 +10,6 @@ use crate::values::invalid;
 const PROBLEMS_MAX: usize = 10_000;
 /// The most bytes of all of them, for the same reason.
 const PROBLEM_BYTES_MAX: usize = 2 << 20;
-
-/// An error of the engine, as the API's.
-pub(crate) fn error(error: skerry_volume::Error) -> Error {
-    use skerry_volume::ErrorKind as Engine;
-    let kind = match error.kind() {
-        Engine::Internal => ErrorKind::Internal,
-        Engine::NotFound => ErrorKind::NotFound,
-        Engine::Exists => ErrorKind::Exists,
-        Engine::Busy => ErrorKind::InUse,
-        Engine::Fenced => ErrorKind::Fenced,
-        Engine::Invalid => ErrorKind::Invalid,
-        // The attachment ended meanwhile: the next try meets the volume in its new state.
-        Engine::Detached | Engine::Unavailable => ErrorKind::Unavailable,
-        Engine::Corrupt => ErrorKind::Corrupt,
-    };
-    if kind == ErrorKind::Internal {
-        // The caller can do nothing about it.
-        tracing::error!(%error, "internal error");
-    }
-    Error::new(kind, error.message())
-}
 
 pub(super) fn flush_level(level: v1::FlushLevel) -> Option<FlushLevel> {
     match level {

@@ -7,7 +7,7 @@ use skerry_api::v1::export_volume_response::Message;
 use skerry_api::{Error, ErrorKind, PIECE_BYTES_MAX, Result, v1};
 use skerry_volume::StatusRange;
 
-use super::error;
+use crate::api_error::of_engine;
 use crate::engine::EngineDevice;
 use crate::sparse::is_zero;
 
@@ -43,7 +43,7 @@ fn ranges(
             return Ok(None);
         }
         let window = (size_bytes - at).min(WINDOW_BYTES_MAX);
-        let found = device.status(at, window, RANGES_MAX).await.map_err(error)?;
+        let found = device.status(at, window, RANGES_MAX).await.map_err(of_engine)?;
         let (ranges, next) = cut(&found, at, size_bytes)?;
         Ok::<_, Error>(Some((futures::stream::iter(ranges).map(Ok), (device, next))))
     })
@@ -79,7 +79,7 @@ async fn read(device: Arc<dyn EngineDevice>, range: StatusRange) -> Result<Messa
     if hole {
         return Ok(Message::Hole(v1::Hole { offset, length }));
     }
-    let bytes = device.read(offset, length as usize).await.map_err(error)?;
+    let bytes = device.read(offset, length as usize).await.map_err(of_engine)?;
     if is_zero(&bytes) {
         return Ok(Message::Hole(v1::Hole { offset, length }));
     }

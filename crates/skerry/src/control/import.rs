@@ -12,7 +12,8 @@ use skerry_volume::{CreateVolume, VolumeInfo};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::convert::{self, error, out_of_order};
+use super::convert::{self, out_of_order};
+use crate::api_error::of_engine;
 use crate::door;
 use crate::engine::{Engine, EngineDevice};
 use crate::values::{human_bytes, invalid, name, volume_bytes};
@@ -46,12 +47,12 @@ pub(super) async fn import(
     };
     if created {
         engine.rename_volume(&volume, &name).await.map_err(|failed| {
-            let failed = error(failed);
+            let failed = of_engine(failed);
             let message = format!("{failed}; volume {volume} has the whole image: rename it");
             Error::new(failed.kind(), message)
         })?;
     }
-    let volume = engine.show_volume(&name).await.map_err(error)?;
+    let volume = engine.show_volume(&name).await.map_err(of_engine)?;
     Ok(v1::ImportVolumeResponse { volume: Some(convert::volume(volume)), created, data_bytes })
 }
 
@@ -64,7 +65,7 @@ async fn write(
     created: bool,
 ) -> Result<u64> {
     let target = Target { volume: volume.clone(), snapshot: None };
-    let device = engine.open_device(&target).await.map_err(error)?;
+    let device = engine.open_device(&target).await.map_err(of_engine)?;
     if device.is_read_only() {
         let message = format!("volume {volume} can't be written here: another node holds it");
         return Err(Error::new(ErrorKind::InUse, message));
@@ -136,7 +137,7 @@ async fn prepare(
             return Ok(Destination { volume: name.clone(), created: false });
         }
         Err(failed) if failed.kind() == skerry_volume::ErrorKind::NotFound => {}
-        Err(failed) => return Err(error(failed)),
+        Err(failed) => return Err(of_engine(failed)),
     }
     let volume = unfinished(name)?;
     let block_size_bytes = BlockSize::default().bytes() as u64;
@@ -150,7 +151,7 @@ async fn prepare(
             );
             Error::new(ErrorKind::Exists, message)
         }
-        _ => error(failed),
+        _ => of_engine(failed),
     })?;
     Ok(Destination { volume, created: true })
 }
@@ -198,12 +199,12 @@ impl Writer<'_> {
                 let length = data.bytes.len() as u64;
                 self.advance(data.offset, length)?;
                 self.data_bytes += length;
-                self.device.write(data.offset, data.bytes).await.map_err(error)?;
+                self.device.write(data.offset, data.bytes).await.map_err(of_engine)?;
             }
             Message::Hole(hole) => {
                 self.advance(hole.offset, hole.length)?;
                 if !self.created {
-                    self.device.zero(hole.offset, hole.length).await.map_err(error)?;
+                    self.device.zero(hole.offset, hole.length).await.map_err(of_engine)?;
                 }
             }
         }
@@ -227,7 +228,7 @@ impl Writer<'_> {
             let (at, size) = (self.at, self.size_bytes);
             return Err(invalid(format!("the import ended at byte {at} of {size}: import again")));
         }
-        self.device.flush().await.map_err(error)?;
+        self.device.flush().await.map_err(of_engine)?;
         Ok(self.data_bytes)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use skerry_api::{Error, ErrorKind, Result, v1};
+use skerry_api::{Result, v1};
 use skerry_jobs::broker::{Standing, Ticket};
 use skerry_jobs::chain::Chain;
 use skerry_jobs::job::{Attempt, AttemptNo, Ending, Epoch, Job, JobError, JobRef, State};
@@ -14,27 +14,13 @@ use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::shard::{Imported, Leased, Outcome, Query};
 use skerry_jobs::spec::{JobSpec, LEASE_MS_DEFAULT, PRIORITY_DEFAULT};
 
+use crate::api_error::of_jobs;
 use crate::values::invalid;
 
 type Broken<T> = std::result::Result<T, skerry_jobs::Error>;
 
 /// Default number of jobs of a page.
 const PAGE_DEFAULT: usize = 100;
-
-/// Turns an error of the broker into the API's.
-pub(super) fn error(error: skerry_jobs::Error) -> Error {
-    use skerry_jobs::ErrorKind as Broker;
-    let kind = match error.kind() {
-        Broker::Invalid => ErrorKind::Invalid,
-        Broker::NotFound => ErrorKind::NotFound,
-        Broker::Exists => ErrorKind::Exists,
-        Broker::Conflict | Broker::LeaseLost => ErrorKind::InUse,
-        Broker::Unavailable => ErrorKind::Unavailable,
-        Broker::Corrupt => ErrorKind::Corrupt,
-        Broker::Internal => ErrorKind::Internal,
-    };
-    Error::new(kind, error.message())
-}
 
 /// The reason why one item of a call was not done.
 pub(super) fn failure(error: &skerry_jobs::Error) -> v1::Failure {
@@ -70,8 +56,8 @@ pub(super) fn worker(text: &str) -> Broken<Worker> {
 
 /// The tenant and the name of a request's job.
 pub(super) fn address(request: &v1::JobRequest) -> Result<(Tenant, JobRef)> {
-    let tenant = tenant(&request.tenant).map_err(error)?;
-    Ok((tenant, request.id.parse().map_err(error)?))
+    let tenant = tenant(&request.tenant).map_err(of_jobs)?;
+    Ok((tenant, request.id.parse().map_err(of_jobs)?))
 }
 
 /// A number that must fit a smaller type.
@@ -191,8 +177,8 @@ pub(super) fn query(from: &v1::ListJobsRequest) -> Result<Query> {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let metadata = some(&from.metadata_key).map(|key| (key, from.metadata_value.clone()));
     Ok(Query {
-        tenant: some(&from.tenant).map(|text| Tenant::new(&text)).transpose().map_err(error)?,
-        group: some(&from.group).map(|text| Group::new(&text)).transpose().map_err(error)?,
+        tenant: some(&from.tenant).map(|text| Tenant::new(&text)).transpose().map_err(of_jobs)?,
+        group: some(&from.group).map(|text| Group::new(&text)).transpose().map_err(of_jobs)?,
         state: state_of(from.state()),
         metadata,
         is_prefix: from.metadata_prefix,

@@ -23,12 +23,11 @@ use skerry_store::meter::{Counters, Meter};
 use skerry_store::{litter, url};
 use tokio::sync::watch;
 
-use super::convert;
 use super::host::CLOSE_TIME_MAX;
 use super::log_note::DirNote;
 use super::owners::Owners;
+use crate::api_error::{of_engine, of_jobs};
 use crate::background::Background;
-use crate::control;
 use crate::env::{SystemClock, SystemEntropy};
 use crate::identity::Identity;
 use crate::layout::{Layout, create_private, failed};
@@ -99,7 +98,7 @@ impl From<Error> for NotOpen {
 impl From<skerry_jobs::Error> for NotOpen {
     fn from(error: skerry_jobs::Error) -> Self {
         let is_fenced = error.is_fenced();
-        Self { error: convert::error(error), is_fenced }
+        Self { error: of_jobs(error), is_fenced }
     }
 }
 
@@ -223,7 +222,7 @@ impl Opener {
         let found = store.list(Some(&manifest)).next().await.transpose();
         let found = found.map_err(|error| {
             let error = skerry_store::Error::from_store("list", manifest.as_ref(), &error);
-            control::error(skerry_volume::Error::from(error))
+            of_engine(error)
         })?;
         if found.is_some() {
             return Ok(());
@@ -400,10 +399,10 @@ fn open_dir(dir: &Path) -> Result<DatabaseLog> {
     warn_of_copies(dir);
     let disk = Arc::new(FileDisk::new(dir));
     let (log, recovery) =
-        Log::open(disk, limits, log_env()).map_err(|error| convert::error(log_failed(error)))?;
+        Log::open(disk, limits, log_env()).map_err(|error| of_jobs(log_failed(error)))?;
     let (note, place) = (Arc::new(DirNote::new(dir)), machine::place_of(dir)?);
     let beside = Beside { lock: Some(lock), note, place };
-    let wal = LocalWal::open(log, recovery, beside).map_err(convert::error)?;
+    let wal = LocalWal::open(log, recovery, beside).map_err(of_jobs)?;
     Ok(DatabaseLog::Local(wal))
 }
 
@@ -484,7 +483,7 @@ impl Place {
             timeout_max: None,
         };
         let opened = url::open(&self.url, &options);
-        let opened = opened.map_err(|e| control::error(skerry_volume::Error::from(e)))?;
+        let opened = opened.map_err(of_engine)?;
         let store = Meter::adding_to(calls.clone(), opened.store, Arc::new(SystemClock));
         Ok(self.store.get_or_init(|| Arc::new(store)).clone())
     }

@@ -15,9 +15,8 @@ use skerry_jobs::owner::{self, DatabaseId, Owner};
 use skerry_store::bucket::{Bucket, Created, Env};
 use tokio::sync::OnceCell;
 
-use super::convert;
 use super::open::NotOpen;
-use crate::control;
+use crate::api_error::{of_engine, of_jobs};
 use crate::env::{SystemClock, SystemEntropy};
 use crate::identity::Identity;
 use crate::output;
@@ -36,10 +35,6 @@ pub(super) struct Owners {
     busy: tokio::sync::Mutex<()>,
 }
 
-fn failed(error: skerry_store::Error) -> Error {
-    control::error(skerry_volume::Error::from(error))
-}
-
 impl Owners {
     pub(super) fn new(me: Identity, shards: u16) -> Self {
         let (bucket, current) = (OnceCell::new(), Mutex::new(None));
@@ -49,7 +44,7 @@ impl Owners {
     async fn bucket(&self, store: &Arc<dyn ObjectStore>) -> Result<&Bucket> {
         let open = async {
             let env = Env { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy) };
-            Bucket::open(store.clone(), env, true).await.map_err(failed)
+            Bucket::open(store.clone(), env, true).await.map_err(of_engine)
         };
         self.bucket.get_or_try_init(|| open).await
     }
@@ -100,7 +95,7 @@ impl Owners {
     fn check_shards(&self, chains: &[Chain], database: DatabaseId) -> Result<DatabaseId> {
         let chain = chains.iter().find(|chain| chain.database == database);
         let checked = chain.map_or(Ok(()), |chain| chain.check_shards(self.shards));
-        checked.map(|()| database).map_err(convert::error)
+        checked.map(|()| database).map_err(of_jobs)
     }
 
     async fn make(&self, bucket: &Bucket, others: &[Owner]) -> Result<DatabaseId> {
@@ -164,7 +159,7 @@ impl Owners {
             now_ms: SystemClock.wall_ms(),
             current: self.current(),
         };
-        chain::plan(&taker, chains, named).map_err(convert::error)
+        chain::plan(&taker, chains, named).map_err(of_jobs)
     }
 
     /// Plans the take-over of the named database.
@@ -211,7 +206,7 @@ fn relieved(by: &Owner) -> NotOpen {
 
 async fn write(bucket: &Bucket, owner: &Owner) -> Result<()> {
     let name = owner.database.owner(owner.number);
-    match bucket.create(&name, owner.encode(bucket.nonce())).await.map_err(failed)? {
+    match bucket.create(&name, owner.encode(bucket.nonce())).await.map_err(of_engine)? {
         Created::Ours => Ok(()),
         Created::Theirs => {
             let message = format!(
@@ -225,7 +220,7 @@ async fn write(bucket: &Bucket, owner: &Owner) -> Result<()> {
 
 /// The chains of all databases. A damaged one keeps no other from being read.
 async fn read_all(bucket: &Bucket) -> Result<Vec<Chain>> {
-    let listed = bucket.list(owner::OWNERS).await.map_err(failed)?;
+    let listed = bucket.list(owner::OWNERS).await.map_err(of_engine)?;
     let numbers: Vec<_> = listed.iter().filter_map(|object| owner::parse(&object.name)).collect();
     let reads = numbers.into_iter().map(|(database, number)| try_read(bucket, database, number));
     let read: Vec<_> = stream::iter(reads).buffered(READS_MAX).try_collect().await?;
@@ -248,7 +243,7 @@ async fn try_read(bucket: &Bucket, database: DatabaseId, number: u64) -> Result<
 }
 
 async fn newest_of(bucket: &Bucket, database: DatabaseId) -> Result<Option<Owner>> {
-    let listed = bucket.list(&database.owners()).await.map_err(failed)?;
+    let listed = bucket.list(&database.owners()).await.map_err(of_engine)?;
     let numbers = listed.iter().filter_map(|object| owner::parse(&object.name));
     match numbers.map(|(_, number)| number).max() {
         Some(number) => read(bucket, database, number).await.map(Some),
@@ -259,9 +254,9 @@ async fn newest_of(bucket: &Bucket, database: DatabaseId) -> Result<Option<Owner
 async fn read(bucket: &Bucket, database: DatabaseId, number: u64) -> Result<Owner> {
     let name = database.owner(number);
     let named = |error: Error| Error::new(error.kind(), format!("{name}: {error}"));
-    let found = bucket.get(&name).await.map_err(failed)?;
+    let found = bucket.get(&name).await.map_err(of_engine)?;
     let gone = || Error::new(ErrorKind::Unavailable, format!("{name} is gone; try again"));
-    let owner = Owner::decode(&found.ok_or_else(gone)?).map_err(convert::error).map_err(named)?;
+    let owner = Owner::decode(&found.ok_or_else(gone)?).map_err(of_jobs).map_err(named)?;
     if (owner.database, owner.number) != (database, number) {
         let message = format!("{name} is the record of another database or number");
         return Err(Error::new(ErrorKind::Corrupt, message));
@@ -273,7 +268,7 @@ async fn read(bucket: &Bucket, database: DatabaseId, number: u64) -> Result<Owne
 /// not seem gone.
 async fn refuse_older(bucket: &Bucket, node: NodeId) -> Result<()> {
     let older = format!("jobs/{node}");
-    let found = bucket.list(&format!("{older}/0/manifest")).await.map_err(failed)?;
+    let found = bucket.list(&format!("{older}/0/manifest")).await.map_err(of_engine)?;
     if found.is_empty() {
         return Ok(());
     }

@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::host::JobsHost;
 use super::work::READ_TIME_MAX;
 use super::{convert, in_time, work};
+use crate::api_error::of_jobs;
 use crate::values::invalid;
 
 /// Longest time that a lease call waits for work.
@@ -108,7 +109,7 @@ type Answer<T> = Result<Response<T>, Status>;
 pub(super) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn status(error: skerry_jobs::Error) -> Status {
-    convert::error(error).into()
+    of_jobs(error).into()
 }
 
 fn enqueued(done: skerry_jobs::Result<Enqueued>) -> v1::EnqueuedJob {

@@ -19,6 +19,7 @@ use tonic::{Status, Streaming};
 
 use super::convert;
 use super::service::{ITEMS_MAX, Messages, check_items, heartbeat, report, stopping};
+use crate::api_error::of_jobs;
 use crate::values::invalid;
 
 /// Messages that wait for one worker to read.
@@ -161,7 +162,7 @@ async fn converse(
         }
         tokio::select! {
             heard = here.work.next(), if is_open => {
-                here.put(heard.map_err(convert::error)?)?;
+                here.put(heard.map_err(of_jobs)?)?;
             }
             Some(done) = here.reports.next() => here.answered(done),
             request = requests.message(), if is_open && here.takes_more() => {
@@ -182,11 +183,11 @@ impl Conversation {
         let begin = first.begin.take().ok_or_else(|| {
             invalid("a worker's first message must have `begin`: its task group and its name")
         })?;
-        let group = convert::group(&begin.group).map_err(convert::error)?;
-        let worker = convert::worker(&begin.worker).map_err(convert::error)?;
+        let group = convert::group(&begin.group).map_err(of_jobs)?;
+        let worker = convert::worker(&begin.worker).map_err(of_jobs)?;
         let credits = std::mem::take(&mut first.credits);
         let begins = if begin.begins_with_beat { Begins::WithBeat } else { Begins::WhenTold };
-        let work = broker.work(&group, &worker, begins, credits).map_err(convert::error)?;
+        let work = broker.work(&group, &worker, begins, credits).map_err(of_jobs)?;
         let next = Parcel::new(&broker);
         let reports = FuturesUnordered::new();
         Ok(Self { broker, work, reports, unanswered: 0, unanswered_bytes: 0, next })
@@ -205,9 +206,9 @@ impl Conversation {
         }
         check_items("leases", request.beats.len())?;
         check_items("outcomes", request.outcomes.len())?;
-        self.work.note_heard().map_err(convert::error)?;
+        self.work.note_heard().map_err(of_jobs)?;
         if request.credits > 0 {
-            self.work.add_credits(request.credits).map_err(convert::error)?;
+            self.work.add_credits(request.credits).map_err(of_jobs)?;
         }
         if request.stop {
             self.work.stop();
@@ -233,7 +234,7 @@ impl Conversation {
             && self.next.answer.jobs.len() < ITEMS_MAX
         {
             let Some(heard) = self.work.next().now_or_never() else { break };
-            bytes += self.put(heard.map_err(convert::error)?)?;
+            bytes += self.put(heard.map_err(of_jobs)?)?;
         }
         while let Some(Some(done)) = self.reports.next().now_or_never() {
             self.answered(done);
@@ -265,7 +266,7 @@ impl Conversation {
             Heard::Cancel(ticket) => self.next.answer.cancels.push(ticket.encode()),
             // A worker that takes no more keeps its credit.
             Heard::Missed(_) if self.work.has_stopped() => {}
-            Heard::Missed(_) => self.work.add_credits(1).map_err(convert::error)?,
+            Heard::Missed(_) => self.work.add_credits(1).map_err(of_jobs)?,
         }
         Ok(0)
     }
