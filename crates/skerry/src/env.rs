@@ -1,5 +1,8 @@
-//! The system's clock and randomness: the only place that asks for either.
+//! The system's clock, its randomness, and the environment's variables for stores.
+//!
+//! No other module asks for a clock or for random bytes.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -83,6 +86,23 @@ impl Entropy for SystemEntropy {
         // data, so there is no going on.
         getrandom::fill(out).expect("the system has a source of random bytes");
     }
+}
+
+/// Randomness and time for a log.
+pub(crate) fn log_env() -> skerry_log::Env {
+    let random = || {
+        let mut bytes = [0; 8];
+        SystemEntropy.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    };
+    let clock = || u64::try_from(SystemClock.boot().as_nanos()).unwrap_or(u64::MAX);
+    skerry_log::Env::new(random, clock)
+}
+
+/// The part of the environment that stores may use.
+pub(crate) fn cloud_environment() -> BTreeMap<String, String> {
+    const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+    std::env::vars().filter(|(name, _)| PREFIXES.iter().any(|p| name.starts_with(p))).collect()
 }
 
 #[cfg(test)]

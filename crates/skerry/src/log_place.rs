@@ -240,7 +240,7 @@ mod tests {
         let dir = dir.path().join("log");
         fs::create_dir(&dir).expect("made");
         let disk = std::sync::Arc::new(FileDisk::new(&dir));
-        let opened = Log::open(disk, skerry_log::Settings::default(), crate::wiring::log_env());
+        let opened = Log::open(disk, skerry_log::Settings::default(), crate::env::log_env());
         let (log, mut recovery) = opened.expect("a log");
         while recovery.next().expect("nothing is damaged").is_some() {}
         let id = log.id().to_string();

@@ -27,6 +27,7 @@ mod listen;
 mod lock;
 mod log_lines;
 mod log_place;
+mod log_room;
 mod machine;
 mod metrics;
 mod node_engine;

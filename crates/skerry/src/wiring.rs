@@ -1,14 +1,12 @@
 //! From settings to a running engine: the one place that knows all parts.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::ObjectStore;
 use skerry_api::{Error, ErrorKind, Result};
-use skerry_core::env::{Clock, Entropy};
+use skerry_core::env::Clock;
 use skerry_core::retry::{Patience, Trouble};
 use skerry_log::{Disk, FileDisk, Log, MemDisk, Recovery};
 use skerry_store::blocks::{Blocks, BlocksSettings};
@@ -27,11 +25,12 @@ use crate::bucket_place;
 use crate::claim::Claim;
 use crate::door::Starting;
 use crate::engine::Engine;
-use crate::env::{SystemClock, SystemEntropy};
+use crate::env::{SystemClock, SystemEntropy, cloud_environment, log_env};
 use crate::identity::Identity;
 use crate::layout::{Layout, create_private, failed};
 use crate::lock::Lock;
 use crate::log_place::LogPlace;
+use crate::log_room::{free_bytes, held_bytes, warn_of_copies};
 use crate::machine;
 use crate::node_engine::NodeEngine;
 use crate::parked::ParkedDir;
@@ -45,9 +44,6 @@ const NODES_RAM_BYTES: u64 = 32 << 20;
 const MEMORY_LOG_BYTES: u64 = 128 << 20;
 /// The smallest useful log: two files.
 const LOG_CAP_BYTES_MIN: u64 = 128 << 20;
-
-/// Unit of a file's room in `stat`.
-const STAT_BLOCK_BYTES: u64 = 512;
 
 /// The started parts.
 pub(crate) struct Started {
@@ -190,12 +186,6 @@ async fn open_bucket(settings: &Settings, layout: &Layout, starting: &Starting) 
     Ok(Opened { bucket, url: opened.display, store: counters, patience })
 }
 
-/// The part of the environment that stores may use.
-pub(crate) fn cloud_environment() -> BTreeMap<String, String> {
-    const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
-    std::env::vars().filter(|(name, _)| PREFIXES.iter().any(|p| name.starts_with(p))).collect()
-}
-
 fn open_blocks(
     settings: &Settings,
     layout: &Layout,
@@ -254,44 +244,6 @@ fn check_cap(settings: &Settings, most: u64) -> Result<()> {
     }
 }
 
-/// Warns that a log has no reserved room where the file system writes to a new place each time.
-pub(crate) fn warn_of_copies(dir: &Path) {
-    if let Some(kind) = FileDisk::new(dir).copies_on_write() {
-        tracing::warn!(
-            log = %dir.display(),
-            "the log is on {kind}, where no room can be kept for it: when the disk is full, writes wait until it has room \
-             again; on ext4 or xfs they go on within the log's own files"
-        );
-    }
-}
-
-/// Free bytes on the disk of a directory.
-fn free_bytes(dir: &Path) -> Result<u64> {
-    let stat = rustix::fs::statvfs(dir);
-    let stat = stat.map_err(|error| failed("can't be measured", dir, &error.into()))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-/// Bytes that the files in a directory take of its disk.
-fn held_bytes(dir: &Path) -> Result<u64> {
-    let held = std::fs::read_dir(dir).and_then(|entries| {
-        let sizes = entries.map(|entry| Ok(entry?.metadata()?.blocks() * STAT_BLOCK_BYTES));
-        sizes.sum::<std::io::Result<u64>>()
-    });
-    held.map_err(|error| failed("can't be measured", dir, &error))
-}
-
-/// Randomness and time for a log.
-pub(crate) fn log_env() -> skerry_log::Env {
-    let random = || {
-        let mut bytes = [0; 8];
-        SystemEntropy.fill(&mut bytes);
-        u64::from_le_bytes(bytes)
-    };
-    let clock = || u64::try_from(SystemClock.boot().as_nanos()).unwrap_or(u64::MAX);
-    skerry_log::Env::new(random, clock)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,14 +279,5 @@ mod tests {
         }
         settings.log.cap_bytes = Some(ByteSize(30 << 30));
         check_cap(&settings, skerry_log::Settings::default().cap_bytes_max()).expect("the most");
-    }
-
-    #[test]
-    fn what_a_log_has_taken_of_its_disk_is_known() {
-        let dir = tempfile::tempdir().expect("a directory");
-        assert_eq!(held_bytes(dir.path()).expect("measured"), 0);
-        std::fs::write(dir.path().join("file"), vec![1; 1 << 20]).expect("written");
-        let held = held_bytes(dir.path()).expect("measured");
-        assert!((1 << 20..2 << 20).contains(&held), "{held}");
     }
 }

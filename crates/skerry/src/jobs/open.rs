@@ -28,13 +28,13 @@ use super::log_note::DirNote;
 use super::owners::Owners;
 use crate::api_error::{of_engine, of_jobs};
 use crate::background::Background;
-use crate::env::{SystemClock, SystemEntropy};
+use crate::env::{SystemClock, SystemEntropy, cloud_environment, log_env};
 use crate::identity::Identity;
 use crate::layout::{Layout, create_private, failed};
+use crate::log_room::warn_of_copies;
 use crate::machine;
 use crate::settings::{DatabaseSettings, SHARD_MARK, Settings, WalSettings};
 use crate::values::invalid;
-use crate::wiring::{log_env, warn_of_copies};
 
 /// Everything that is needed to open the shards, again and again.
 pub(crate) struct Opener {
@@ -479,7 +479,7 @@ impl Place {
         }
         let options = url::StoreOptions {
             settings: self.options.clone(),
-            environment: crate::wiring::cloud_environment(),
+            environment: cloud_environment(),
             timeout_max: None,
         };
         let opened = url::open(&self.url, &options);
