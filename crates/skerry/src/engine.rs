@@ -15,7 +15,7 @@ use skerry_volume::{
     VolumeInfo,
 };
 
-use crate::metrics::Metric;
+use crate::metric::Metric;
 
 /// All volumes of one data directory.
 #[async_trait]

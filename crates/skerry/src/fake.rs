@@ -14,7 +14,7 @@ use skerry_volume::{
 };
 
 use crate::engine::{Engine, EngineDevice};
-use crate::metrics::{Metric, Sample, Value};
+use crate::metric::{Metric, Sample, Value};
 
 /// Time of all events: 2023-11-14T22:13:20Z.
 const NOW_MS: u64 = 1_700_000_000_000;

@@ -29,6 +29,7 @@ mod log_lines;
 mod log_place;
 mod log_room;
 mod machine;
+mod metric;
 mod metrics;
 mod node_engine;
 mod node_metrics;

@@ -17,7 +17,7 @@ use crate::background::Background;
 use crate::engine::{Engine, EngineDevice};
 use crate::lock::Lock;
 use crate::log_place::LogPlace;
-use crate::metrics::Metric;
+use crate::metric::Metric;
 use crate::node_metrics;
 
 /// A node, the counters of its store, and the threads beside it.

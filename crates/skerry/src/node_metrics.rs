@@ -7,7 +7,7 @@ use skerry_store::meter::{CallKind, Counters};
 use skerry_volume::Node;
 use skerry_volume::volume::{IoCounts, Volume};
 
-use crate::metrics::{Metric, Sample, Value};
+use crate::metric::{Metric, Sample, Value};
 
 fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::open::{NotOpen, Opened, Opener};
 use crate::env::SystemClock;
-use crate::metrics::Metric;
+use crate::metric::Metric;
 
 /// Interval between two attempts to open a shard.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);

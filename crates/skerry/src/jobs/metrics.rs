@@ -5,7 +5,7 @@ use skerry_jobs::machine::GroupCounts;
 use skerry_jobs::shard::Totals;
 use skerry_store::meter::{CallKind, Counters};
 
-use crate::metrics::{Metric, Sample, Value};
+use crate::metric::{Metric, Sample, Value};
 
 /// All metrics, now.
 pub(super) fn of(broker: &Broker) -> Vec<Metric> {
