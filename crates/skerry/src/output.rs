@@ -8,11 +8,10 @@ pub(crate) mod schedules;
 
 use std::io::{self, Write};
 
-use jiff::Timestamp;
 use serde::Serialize;
 use skerry_api::{Error, ErrorKind, Result, v1};
 
-use crate::values::human_bytes;
+use crate::values::{human_bytes, time};
 
 /// The destination and form of a command's output.
 pub(crate) struct Output<'a> {
@@ -126,12 +125,6 @@ pub(crate) fn state_word(state: v1::SnapshotState) -> &'static str {
         v1::SnapshotState::Materialised => "materialised",
         v1::SnapshotState::Unspecified => "unknown",
     }
-}
-
-/// A time in RFC 3339, UTC.
-pub(crate) fn time(ms: u64) -> String {
-    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
-    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX).to_string()
 }
 
 /// Converts all of them to documents.
@@ -252,13 +245,6 @@ pub(crate) fn diff_table(ranges: &[v1::DiffRange]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_rfc_3339_in_utc() {
-        assert_eq!(time(0), "1970-01-01T00:00:00Z");
-        assert_eq!(time(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
-        assert!(time(u64::MAX).starts_with("9999-12-"));
-    }
 
     #[test]
     fn tables_line_up() {

@@ -1,7 +1,9 @@
-//! Checks the values that people and programs pass in, and converts them to types.
+//! Checks the values that people and programs pass in, and converts them to types. Shows bytes and
+//! times to people.
 
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_core::name::{Name, NameError, Target};
 use skerry_core::size::{self, BlockSize};
@@ -69,9 +71,22 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
     format!("{:.1} {}", bytes as f64 / whole as f64, UNITS[unit])
 }
 
+/// A time in RFC 3339, UTC.
+pub(crate) fn time(ms: u64) -> String {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_in_utc() {
+        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert!(time(u64::MAX).starts_with("9999-12-"));
+    }
 
     #[test]
     fn bytes_read_well() {

@@ -19,7 +19,7 @@ use super::open::NotOpen;
 use crate::api_error::{of_engine, of_jobs};
 use crate::env::{SystemClock, SystemEntropy};
 use crate::identity::Identity;
-use crate::output;
+use crate::values::time;
 
 /// Records that are read at once.
 const READS_MAX: usize = 16;
@@ -199,7 +199,7 @@ fn relieved(by: &Owner) -> NotOpen {
         "host {} (node {}) took this node's jobs over at {}",
         by.host,
         by.node,
-        output::time(by.taken_ms)
+        time(by.taken_ms)
     );
     NotOpen { error: Error::new(ErrorKind::Fenced, message), is_fenced: true }
 }

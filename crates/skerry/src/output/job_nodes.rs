@@ -3,7 +3,8 @@
 use serde::Serialize;
 use skerry_api::v1;
 
-use super::{documents, table, time};
+use super::{documents, table};
+use crate::values::time;
 
 /// Nodes and shards, as a document.
 #[derive(Debug, Serialize)]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use skerry_api::v1;
 
-use super::{lines, table, time};
+use super::{lines, table};
+use crate::values::time;
 
 /// A job, as a document. Payloads and results are texts; bytes that are not UTF-8 are replaced.
 #[derive(Debug, Serialize)]

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use super::{lines, table, time};
+use super::{lines, table};
 use crate::schedule::Schedule;
+use crate::values::time;
 
 /// A schedule, as a document.
 #[derive(Debug, Serialize)]
