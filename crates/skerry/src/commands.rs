@@ -21,7 +21,8 @@ use crate::exit;
 use crate::layout::Layout;
 use crate::log_lines::{LAST_LINES_TIME_MAX, Logging};
 use crate::output::Output;
-use crate::settings::{API_VARIABLE, DATA_DEFAULT, DATA_VARIABLE, Settings, Variable};
+use crate::overrides::settings_of;
+use crate::settings::{API_VARIABLE, DATA_DEFAULT, DATA_VARIABLE, Variable};
 use crate::values::invalid;
 
 /// Runs the program with its arguments and environment. Gives its exit code.
@@ -64,7 +65,7 @@ fn serve(
     variable: Variable<'_>,
     out: &mut dyn Write,
 ) -> Result<u8> {
-    let settings = Settings::of_serve(flags, global.data, &global.api, variable)?;
+    let settings = settings_of(flags, global.data, &global.api, variable)?;
     let logging = Logging::start(variable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(no_runtime)?;

@@ -35,6 +35,7 @@ mod node_engine;
 mod node_metrics;
 mod note;
 mod output;
+mod overrides;
 mod parked;
 mod patience;
 mod progress;

@@ -1,4 +1,4 @@
-//! The settings of a node, as plain data: defaults, then the settings file, then flags.
+//! The settings of a node, as plain data: defaults, then the settings file. Flags override both.
 //!
 //! Nothing here opens anything but the settings file. `settings/example.toml` lists every setting
 //! with its default. `skerry serve --help` prints it, and a test reads it.
@@ -16,7 +16,6 @@ use skerry_core::seal::HOST_BYTES_MAX;
 
 pub(crate) use scalar::{ByteSize, Seconds, SocketMode};
 
-use crate::cli::ServeArgs;
 use crate::values::invalid;
 
 /// The default data directory.
@@ -339,37 +338,8 @@ impl Default for NbdSettings {
 }
 
 impl Settings {
-    /// The settings of `skerry serve`: the settings file, with flags over it.
-    pub(crate) fn of_serve(
-        flags: &ServeArgs,
-        data: Option<PathBuf>,
-        api: &[Address],
-        variable: Variable<'_>,
-    ) -> Result<Self> {
-        let mut settings = match &flags.config {
-            Some(path) => Self::read(path, variable)?,
-            None => Self::default(),
-        };
-        let data = data.or_else(|| variable(DATA_VARIABLE).map(PathBuf::from));
-        settings.data = data.unwrap_or(settings.data);
-        settings.apply(flags, api)?;
-        Ok(settings)
-    }
-
-    fn apply(&mut self, flags: &ServeArgs, api: &[Address]) -> Result<()> {
-        let listen = |all: &[Address]| {
-            (!all.is_empty()).then(|| all.iter().cloned().map(Listen).collect::<Vec<_>>())
-        };
-        self.nbd.listen = listen(&flags.nbd).or(self.nbd.listen.take());
-        self.api.listen = listen(api).or(self.api.listen.take());
-        self.metrics.listen = flags.metrics.clone().map(Listen).or(self.metrics.listen.take());
-        self.bucket.url = flags.bucket.clone().or(self.bucket.url.take());
-        self.log.enabled &= !flags.no_log;
-        self.node.in_its_place = flags.in_its_place;
-        if let Some(dir) = &flags.log {
-            self.log.enabled = true;
-            self.log.dir = Some(dir.clone());
-        }
+    /// Checks values that their types allow and a node refuses.
+    pub(crate) fn check(&self) -> Result<()> {
         if let Some(name) = self.node.name.as_ref().filter(|name| name.len() > HOST_BYTES_MAX) {
             let bytes = name.len();
             return Err(invalid(format!(
@@ -384,7 +354,8 @@ impl Settings {
         }
     }
 
-    fn read(path: &Path, variable: Variable<'_>) -> Result<Self> {
+    /// Reads a settings file.
+    pub(crate) fn read(path: &Path, variable: Variable<'_>) -> Result<Self> {
         let shown = path.display();
         let text = std::fs::read_to_string(path).map_err(|error| {
             let kind = match error.kind() {
