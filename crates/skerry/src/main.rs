@@ -50,6 +50,7 @@ mod staged;
 mod tests;
 mod values;
 mod wiring;
+mod zeros;
 
 /// The system's allocator keeps memory that threads have freed: half as much again under load.
 #[global_allocator]

@@ -17,6 +17,8 @@ use skerry_api::client::Piece;
 use skerry_api::v1::{Data, Hole};
 use skerry_core::size::SECTOR_BYTES;
 
+use crate::zeros::is_zero;
+
 /// Length of the runs in which zeros are looked for. Shorter ones cost less as data than as
 /// messages of their own.
 const ZERO_RUN_BYTES: usize = 64 << 10;
@@ -125,13 +127,6 @@ impl Iterator for Reader {
 
 fn first_run_is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(ZERO_RUN_BYTES).next().is_some_and(is_zero)
-}
-
-/// True if all bytes are zeros.
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    // By words, so that it runs at the speed of memory.
-    let (words, rest) = bytes.as_chunks::<16>();
-    words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
 }
 
 /// Writes pieces to a new file, leaving holes out.

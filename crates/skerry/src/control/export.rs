@@ -9,7 +9,7 @@ use skerry_volume::StatusRange;
 
 use crate::api_error::of_engine;
 use crate::engine::EngineDevice;
-use crate::sparse::is_zero;
+use crate::zeros::is_zero;
 
 /// Number of reads ahead of the client: enough to keep a bucket busy, at a MiB each.
 const READS_AHEAD: usize = 8;
