@@ -43,6 +43,7 @@ mod schedule;
 mod scrape;
 mod serve;
 mod settings;
+mod signals;
 mod slots;
 mod sparse;
 mod staged;

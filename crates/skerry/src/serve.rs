@@ -6,14 +6,12 @@
 
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
 use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_serve::nbd::{Limits, Server as NbdServer, SessionThreads};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -22,21 +20,19 @@ use crate::api_server::ApiServer;
 use crate::claim::{Claim, LOOK_INTERVAL};
 use crate::engine::Engine;
 use crate::env::SystemEntropy;
-use crate::exit;
 use crate::exports::EngineExports;
 use crate::identity::{self, Identity};
 use crate::jobs::{JobsHost, Opener};
 use crate::layout::Layout;
 use crate::listen::{Listener, Listeners};
 use crate::lock::Lock;
-use crate::log_lines::{LAST_LINES_TIME_MAX, Lines};
+use crate::log_lines::Lines;
 use crate::schedule::SnapshotWorker;
 use crate::settings::Settings;
+use crate::signals::stop_signals;
 use crate::wiring::Started;
 use crate::{metrics, scrape, wiring};
 
-/// Linux's description of a process, for the process itself.
-const OWN_STATUS_FILE: &str = "/proc/self/status";
 /// Runs a node until it is told to stop.
 pub(crate) async fn main(settings: Settings, lines: &Lines, out: &mut dyn Write) -> Result<()> {
     raise_open_files();
@@ -203,51 +199,6 @@ impl Serving {
     }
 }
 
-/// Gives a token that the first SIGTERM, SIGINT or SIGHUP cancels. A SIGTERM or SIGINT after it
-/// ends the process at once. A SIGHUP does not: a shell and then the kernel each send one when a
-/// terminal closes, and systemd may send one behind its SIGTERM.
-fn stop_signals(lines: Lines) -> Result<CancellationToken> {
-    let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
-    const ORDERS: usize = 2;
-    // A node that was started by `nohup` outlives its terminal.
-    if !ignores_hangup(&std::fs::read_to_string(OWN_STATUS_FILE).unwrap_or_default()) {
-        kinds.push(SignalKind::hangup());
-    }
-    let mut signals: Vec<Signal> = kinds
-        .into_iter()
-        .map(signal)
-        .collect::<std::io::Result<_>>()
-        .map_err(|error| Error::new(ErrorKind::Unavailable, format!("no signals: {error}")))?;
-    let stop = CancellationToken::new();
-    let stopping = stop.clone();
-    tokio::spawn(async move {
-        any(&mut signals).await;
-        stopping.cancel();
-        signals.truncate(ORDERS);
-        any(&mut signals).await;
-        tracing::warn!("told twice to stop: ending at once");
-        lines.finish(LAST_LINES_TIME_MAX);
-        std::process::exit(exit::code(ErrorKind::Unavailable).into());
-    });
-    Ok(stop)
-}
-
-/// Waits for any of the signals.
-async fn any(signals: &mut [Signal]) {
-    std::future::poll_fn(|cx| {
-        let is_ready = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
-        if is_ready { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-}
-
-/// True if a process ignores SIGHUP, by its status.
-fn ignores_hangup(status: &str) -> bool {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & 1 == 1)
-}
-
 async fn serve_nbd(server: NbdServer, listener: Listener) {
     match listener {
         Listener::Unix(listener, _file) => server.serve_unix(listener).await,
@@ -301,14 +252,5 @@ mod tests {
         assert_eq!(the_end(Ok(()), Some(&copy)), Err(copy));
         assert_eq!(the_end(Err(error("full")), None), Err(error("full")));
         assert_eq!(the_end(Ok(()), None), Ok(()));
-    }
-
-    #[test]
-    fn a_process_that_nohup_started_ignores_the_end_of_its_terminal() {
-        let status = |mask: &str| format!("Name:\tskerry\nSigBlk:\t0\nSigIgn:\t{mask}\n");
-        assert!(ignores_hangup(&status("0000000000000001")));
-        assert!(ignores_hangup(&status("0000000000001001")));
-        assert!(!ignores_hangup(&status("0000000000001000")));
-        assert!(!ignores_hangup(""));
     }
 }
