@@ -1,4 +1,4 @@
-//! The API's server: listens from the start of a node to its end. The [`Door`] decides about calls.
+//! The API's server: listens from the start of a node to its end. The [`Gate`] decides about calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
 use crate::control::{self, ControlService};
-use crate::door::{Door, Starting};
 use crate::engine::Engine;
+use crate::gate::{Gate, Starting};
 use crate::jobs::{JobsHost, JobsService};
 use crate::listen::Listener;
 
@@ -39,7 +39,7 @@ type Service = ControlServer<ControlService>;
 /// The server.
 pub(crate) struct ApiServer {
     addresses: Vec<Address>,
-    door: Door,
+    gate: Gate,
     /// Orders the server to stop.
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -50,11 +50,11 @@ impl ApiServer {
     /// Listens. Until [`Self::open`], calls hear that the node is starting.
     pub(crate) fn start(listeners: Vec<Listener>) -> Self {
         let addresses = listeners.iter().map(Listener::address).collect();
-        let (door, stop, mut tasks) = (Door::default(), CancellationToken::new(), JoinSet::new());
+        let (gate, stop, mut tasks) = (Gate::default(), CancellationToken::new(), JoinSet::new());
         for listener in listeners {
-            tasks.spawn(serve(door.clone(), listener, stop.clone()));
+            tasks.spawn(serve(gate.clone(), listener, stop.clone()));
         }
-        Self { addresses, door, stop, tasks, health: None }
+        Self { addresses, gate, stop, tasks, health: None }
     }
 
     /// The address at which it listens.
@@ -64,7 +64,7 @@ impl ApiServer {
 
     /// Place for the node's present step, for calls that come before [`Self::open`].
     pub(crate) fn starting(&self) -> Starting {
-        self.door.starting()
+        self.gate.starting()
     }
 
     /// Answers calls from now on.
@@ -72,14 +72,14 @@ impl ApiServer {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<Service>().await;
         self.health = Some(reporter);
-        let service = ControlService::new(engine, self.door.calls());
+        let service = ControlService::new(engine, self.gate.calls());
         let control = ControlServer::with_interceptor(service, control::admit);
         let mut routes = Routes::new(health).add_service(control);
         if let Some(host) = jobs {
             let jobs = JobsServer::new(JobsService::new(host, self.stop.clone()));
             routes = routes.add_service(jobs.max_decoding_message_size(JOBS_MESSAGE_BYTES_MAX));
         }
-        self.door.open(routes.prepare());
+        self.gate.open(routes.prepare());
     }
 
     /// Tells clients that ask for its health that it is stopping.
@@ -100,12 +100,12 @@ impl ApiServer {
         if !self.tasks.is_empty() {
             tracing::warn!("commands that still ran are cut off");
         }
-        self.door.calls().end(CALLS_TIME_MAX).await;
+        self.gate.calls().end(CALLS_TIME_MAX).await;
         self.tasks.shutdown().await;
     }
 }
 
-async fn serve(door: Door, listener: Listener, stop: CancellationToken) {
+async fn serve(gate: Gate, listener: Listener, stop: CancellationToken) {
     let address = listener.to_string();
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
@@ -115,7 +115,7 @@ async fn serve(door: Door, listener: Listener, stop: CancellationToken) {
     let served = match listener {
         Listener::Unix(listener, _file) => {
             let incoming = UnixListenerStream::new(listener);
-            server.serve_with_incoming_shutdown(door, incoming, stop.cancelled()).await
+            server.serve_with_incoming_shutdown(gate, incoming, stop.cancelled()).await
         }
         Listener::Tcp(listener, _) => {
             let at_once = |stream: &TcpStream| {
@@ -123,7 +123,7 @@ async fn serve(door: Door, listener: Listener, stop: CancellationToken) {
                 let _ = stream.set_nodelay(true);
             };
             let incoming = TcpListenerStream::new(listener).inspect_ok(at_once);
-            server.serve_with_incoming_shutdown(door, incoming, stop.cancelled()).await
+            server.serve_with_incoming_shutdown(gate, incoming, stop.cancelled()).await
         }
     };
     if let Err(error) = served {

@@ -16,8 +16,8 @@ use skerry_volume::CreateVolume;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::api_error::of_engine;
-use crate::door::Calls;
 use crate::engine::Engine;
+use crate::gate::Calls;
 use crate::values::{block_bytes, name, volume_bytes};
 
 /// Number of items in one message of a listing. Some hundred bytes each, so a message stays well

@@ -12,13 +12,13 @@ mod claim;
 mod cli;
 mod commands;
 mod control;
-mod door;
 mod engine;
 mod env;
 mod exit;
 mod exports;
 #[cfg(test)]
 mod fake;
+mod gate;
 mod identity;
 mod image_format;
 mod jobs;

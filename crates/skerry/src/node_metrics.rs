@@ -152,7 +152,7 @@ fn volumes(node: &Node) -> Vec<Metric> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::Starting;
+    use crate::gate::Starting;
     use crate::env::SystemEntropy;
     use crate::identity::Identity;
     use crate::layout::Layout;

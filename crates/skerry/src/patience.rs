@@ -9,7 +9,7 @@ use std::time::Duration;
 use skerry_api::{ErrorKind, Result};
 use skerry_core::retry::Patience;
 
-use crate::door::Starting;
+use crate::gate::Starting;
 use crate::settings::BucketSettings;
 
 /// The patience of a start.

@@ -14,8 +14,8 @@ use tonic::Status;
 
 use super::convert::{self, out_of_order};
 use crate::api_error::of_engine;
-use crate::door;
 use crate::engine::{Engine, EngineDevice};
+use crate::gate;
 use crate::values::{human_bytes, invalid, name, volume_bytes};
 
 /// End of an unfinished volume's name.
@@ -39,7 +39,7 @@ pub(super) async fn import(
         prepare(engine, &name, size_bytes, head.overwrite).await?;
     let written = tokio::select! {
         written = write(engine, messages, &volume, size_bytes, created) => written,
-        () = ended.cancelled() => Err(door::stopping().into()),
+        () = ended.cancelled() => Err(gate::stopping().into()),
     };
     let data_bytes = match written {
         Ok(data_bytes) => data_bytes,

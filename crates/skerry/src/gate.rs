@@ -1,7 +1,7 @@
-//! The door of the API: every call passes it before its handler.
+//! The gate of the API: every call passes it before its handler.
 //!
-//! While the node starts, the door refuses calls and tells what the node waits for. When the node
-//! stops, the door ends the calls that still run, and waits for their ends, for a bounded time. The
+//! While the node starts, the gate refuses calls and tells what the node waits for. When the node
+//! stops, the gate ends the calls that still run, and waits for their ends, for a bounded time. The
 //! node writes nothing for a command that has ended.
 
 use std::convert::Infallible;
@@ -71,9 +71,9 @@ impl Calls {
     }
 }
 
-/// The door. Clones share it.
+/// The gate. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Door(Arc<Inner>);
+pub(crate) struct Gate(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -82,8 +82,8 @@ struct Inner {
     calls: Calls,
 }
 
-impl Door {
-    /// Place for the node's present step, until the door is opened.
+impl Gate {
+    /// Place for the node's present step, until the gate is opened.
     pub(crate) fn starting(&self) -> Starting {
         self.0.starting.clone()
     }
@@ -95,7 +95,7 @@ impl Door {
 
     /// Lets calls through from now on.
     pub(crate) fn open(&self, routes: Routes) {
-        // The door is opened once.
+        // The gate is opened once.
         let _ = self.0.routes.set(routes);
     }
 }
@@ -115,7 +115,7 @@ impl Inner {
     }
 }
 
-impl Service<Request> for Door {
+impl Service<Request> for Gate {
     type Response = Response;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
@@ -125,8 +125,8 @@ impl Service<Request> for Door {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let door = self.0.clone();
-        Box::pin(async move { Ok(door.answer(request).await) })
+        let gate = self.0.clone();
+        Box::pin(async move { Ok(gate.answer(request).await) })
     }
 }
 
