@@ -1,18 +1,13 @@
-//! The job broker of a node: opened beside the engine, served at its addresses.
+//! The job broker of a node, opened beside the engine.
 //!
 //! Must hold: nothing in it keeps volumes from being served. If its database does not answer,
 //! callers get the reason, and the node opens it again.
 
-mod convert;
-mod host;
-mod in_time;
+pub(crate) mod host;
 mod log_note;
 mod metrics;
-mod open;
+mod opener;
 mod owners;
-mod service;
-mod work;
 
 pub(crate) use host::JobsHost;
-pub(crate) use open::Opener;
-pub(crate) use service::JobsService;
+pub(crate) use opener::Opener;

@@ -2,6 +2,9 @@
 //!
 //! Each scrape reads the sources, so nothing is counted twice and nothing has to be registered.
 
+pub(crate) mod node;
+pub(crate) mod scrape;
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -15,11 +15,11 @@ use serde_json::Value;
 use skerry_api::Address;
 use tokio_util::sync::CancellationToken;
 
-use crate::api_server::ApiServer;
+use crate::daemon::api_server::ApiServer;
+use crate::daemon::listeners::Listeners;
 use crate::fake::Fake;
+use crate::home::layout::Layout;
 use crate::jobs::{JobsHost, Opener};
-use crate::layout::Layout;
-use crate::listen::Listeners;
 use crate::settings::{Listen, Seconds, Settings};
 
 /// A node over [`Fake`], in a directory of its own, until it is dropped.
@@ -83,12 +83,13 @@ impl Node {
                 let engine = std::sync::Arc::new(engine);
                 let out = &mut Lines(sender);
                 let (node, host) = (skerry_core::id::NodeId([1; 16]), "n".to_owned());
-                let me = crate::identity::Identity { node, host };
+                let me = crate::home::identity::Identity { node, host };
                 let jobs = match jobs {
                     true => Some(JobsHost::start(Opener::new(&settings, &layout, &me)?).await),
                     false => None,
                 };
-                crate::serve::serve(&settings, engine, jobs, api, listeners, stopping, out).await
+                crate::daemon::serve::serve(&settings, engine, jobs, api, listeners, stopping, out)
+                    .await
             })
         });
         let ready = receiver.recv().expect("the node serves");
@@ -154,7 +155,7 @@ impl Drop for Node {
 fn run(args: &[&str], variable: crate::settings::Variable<'_>) -> Ran {
     let args = ["skerry"].iter().chain(args).map(OsString::from);
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = crate::commands::main(args, variable, &mut out, &mut err);
+    let code = crate::cli::commands::main(args, variable, &mut out, &mut err);
     let text = |bytes| String::from_utf8(bytes).expect("text");
     Ran { code, out: text(out), err: text(err) }
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::open::{NotOpen, Opened, Opener};
+use super::opener::{NotOpen, Opened, Opener};
 use crate::env::SystemClock;
 use crate::metric::Metric;
 
@@ -396,12 +396,12 @@ fn standing(why: &NotOpen) -> Standing {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use futures::{FutureExt as _, poll};
 
     /// Parts of the node of this number on a bucket in a directory, with its shards open.
-    pub(in crate::jobs) async fn open(
+    pub(crate) async fn open(
         bucket: &std::path::Path,
         number: u8,
     ) -> (tempfile::TempDir, Arc<JobsHost>) {
@@ -459,8 +459,8 @@ pub(super) mod tests {
     fn opener(settings: &crate::settings::Settings, number: u8) -> (tempfile::TempDir, Opener) {
         let dir = tempfile::tempdir().expect("a directory");
         let node = skerry_core::id::NodeId([number; 16]);
-        let me = crate::identity::Identity { node, host: format!("host-{number}") };
-        let layout = crate::layout::Layout::new(dir.path()).expect("a layout");
+        let me = crate::home::identity::Identity { node, host: format!("host-{number}") };
+        let layout = crate::home::layout::Layout::new(dir.path()).expect("a layout");
         let opener = Opener::new(settings, &layout, &me).expect("an opener");
         (dir, opener)
     }

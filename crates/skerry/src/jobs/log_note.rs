@@ -10,7 +10,7 @@ use skerry_core::start::Place;
 use skerry_jobs::opening::{LogNote, NoteFile};
 use skerry_jobs::{Error, ErrorKind, Result};
 
-use crate::slots;
+use crate::home::slots;
 
 /// The note of a log's directory.
 pub(super) struct DirNote {

@@ -15,10 +15,10 @@ use skerry_jobs::owner::{self, DatabaseId, Owner};
 use skerry_store::bucket::{Bucket, Created, Env};
 use tokio::sync::OnceCell;
 
-use super::open::NotOpen;
+use super::opener::NotOpen;
 use crate::api_error::{of_engine, of_jobs};
 use crate::env::{SystemClock, SystemEntropy};
-use crate::identity::Identity;
+use crate::home::identity::Identity;
 use crate::values::time;
 
 /// Records that are read at once.

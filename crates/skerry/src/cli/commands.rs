@@ -1,0 +1,147 @@
+//! The commands: each asks a node for one thing and prints the answer.
+
+mod export;
+mod import;
+mod jobs;
+mod node;
+mod schedule;
+mod snapshot;
+mod volume;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{CommandFactory as _, Parser as _};
+use skerry_api::{Address, Client, Error, ErrorKind, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::args::{Cli, Command, Global, ServeArgs};
+use crate::cli::output::Output;
+use crate::cli::overrides::settings_of;
+use crate::daemon::log_lines::{LAST_LINES_TIME_MAX, Logging};
+use crate::exit;
+use crate::home::layout::Layout;
+use crate::settings::{API_VARIABLE, DATA_DEFAULT, DATA_VARIABLE, Variable};
+use crate::values::invalid;
+
+/// Runs the program with its arguments and environment. Gives its exit code.
+pub(crate) fn main(
+    args: impl IntoIterator<Item = OsString>,
+    variable: Variable<'_>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let outcome = match Cli::try_parse_from(args) {
+        Ok(cli) => run(cli, variable, out),
+        Err(error) => return exit::report_usage(&error, err),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => exit::report(&error, err),
+    }
+}
+
+/// Runs a command. Gives its exit code, or an error that is not printed yet.
+fn run(cli: Cli, variable: Variable<'_>, out: &mut dyn Write) -> Result<u8> {
+    let Cli { global, command } = cli;
+    let done = match command {
+        Command::Serve(flags) => return serve(&flags, global, variable, out),
+        Command::Completions { shell } => completions(shell, out),
+        command => {
+            let output = Output { json: global.json, out };
+            let context = Context { address: address(&global, variable)?, output };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(no_runtime)?.block_on(ask(context, command))
+        }
+    };
+    done.map(|()| exit::DONE)
+}
+
+/// Runs a node. Its last error is its last log line, so that a stalled reader keeps no node alive.
+fn serve(
+    flags: &ServeArgs,
+    global: Global,
+    variable: Variable<'_>,
+    out: &mut dyn Write,
+) -> Result<u8> {
+    let settings = settings_of(flags, global.data, &global.api, variable)?;
+    let logging = Logging::start(variable)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(no_runtime)?;
+    let served = runtime.block_on(crate::daemon::serve::main(settings, &logging.lines(), out));
+    let Err(error) = served else { return Ok(exit::DONE) };
+    logging.lines().finish_with(Some(exit::line(&error)), LAST_LINES_TIME_MAX);
+    Ok(exit::code(error.kind()))
+}
+
+/// Address and output of a command that asks a node.
+pub(crate) struct Context<'a> {
+    address: Address,
+    output: Output<'a>,
+}
+
+impl Context<'_> {
+    /// Connects to the node.
+    async fn client(&self) -> Result<Client> {
+        Client::connect(&self.address).await
+    }
+}
+
+/// Asks the node.
+pub(crate) async fn ask(mut context: Context<'_>, command: Command) -> Result<()> {
+    let context = &mut context;
+    match command {
+        Command::Volume(command) => volume::run(context, command).await,
+        Command::Snapshot(command) => snapshot::run(context, command).await,
+        Command::Import(args) => import::run(context, args).await,
+        Command::Export(args) => export::run(context, args).await,
+        Command::Jobs(command) => jobs::run(context, command).await,
+        Command::Status => node::status(context).await,
+        Command::Fsck => node::fsck(context).await,
+        Command::Serve(_) | Command::Completions { .. } => {
+            Err(invalid("no node is asked for this"))
+        }
+    }
+}
+
+/// The node's address: from a flag, or the environment, or the data directory.
+fn address(global: &Global, variable: Variable<'_>) -> Result<Address> {
+    match global.api.as_slice() {
+        [] => {}
+        [one] => return Ok(one.clone()),
+        _ => return Err(invalid("--api was given more than once: one node can be asked")),
+    }
+    let data = global.data.clone();
+    if let (None, Some(api)) = (&data, variable(API_VARIABLE)) {
+        return api.parse().map_err(|error| invalid(format!("in {API_VARIABLE}: {error}")));
+    }
+    let data = data.or_else(|| variable(DATA_VARIABLE).map(PathBuf::from));
+    Ok(Layout::new(&data.unwrap_or_else(|| DATA_DEFAULT.into()))?.api_socket())
+}
+
+/// Returns when a signal asks the command to end, so that it can clear up first.
+async fn interruption() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => drop(terminate.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+}
+
+fn completions(shell: clap_complete::Shell, out: &mut dyn Write) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "skerry", &mut script);
+    // A reader that has gone needs no completions.
+    let _ = out.write_all(&script);
+    Ok(())
+}
+
+fn no_runtime(error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("the system gives no threads: {error}"))
+}

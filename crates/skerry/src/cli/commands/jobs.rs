@@ -1,0 +1,330 @@
+//! `skerry jobs …`.
+
+use std::collections::HashSet;
+use std::io::Read as _;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use serde_json::json;
+use skerry_api::v1::jobs_client::JobsClient;
+use skerry_api::{Error, ErrorKind, Result, v1};
+use tonic::transport::Channel;
+
+use super::Context;
+use crate::cli::args::jobs::{EnqueueArgs, JobArg, JobStateArg, JobsCommand, ListArgs};
+use crate::cli::output::job_nodes::{NodesDocument, ShardDocument, nodes_text, shards_text};
+use crate::cli::output::jobs::{
+    JobDocument, StatsDocument, job_lines, job_table, state_word, stats_text,
+};
+use crate::values::invalid;
+
+/// Jobs of one page of a listing.
+const PAGE_ITEMS: u32 = 1000;
+/// The largest payload, bytes; more is not even read.
+const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
+
+/// Carries out one of these commands.
+pub(super) async fn run(context: &mut Context<'_>, command: JobsCommand) -> Result<()> {
+    let jobs = &mut context.client().await?.jobs();
+    match command {
+        JobsCommand::Enqueue(args) => enqueue(context, jobs, args).await,
+        JobsCommand::Show(job) => show(context, jobs, job).await,
+        JobsCommand::Result(job) => result(context, jobs, job).await,
+        JobsCommand::Await { ids, of, timeout } => {
+            wait(context, jobs, of.tenant, ids, timeout).await
+        }
+        JobsCommand::List(args) => list(context, jobs, args).await,
+        JobsCommand::Cancel(job) => cancel(context, jobs, job).await,
+        JobsCommand::Restart(job) => {
+            let done = jobs.restart_job(request(&job)).await;
+            said(context, "restarted", &job.id, done.map(drop))
+        }
+        JobsCommand::Expedite(job) => {
+            let done = jobs.expedite_job(request(&job)).await;
+            said(context, "expedited", &job.id, done.map(drop))
+        }
+        JobsCommand::Delete(job) => {
+            let done = jobs.delete_job(request(&job)).await;
+            said(context, "deleted", &job.id, done.map(drop))
+        }
+        JobsCommand::Priority { job, priority } => {
+            let (tenant, id) = (job.of.tenant.clone(), job.id.clone());
+            let request = v1::SetJobPriorityRequest { tenant, id, priority };
+            let done = jobs.set_job_priority(request).await;
+            said(context, "changed", &job.id, done.map(drop))
+        }
+        JobsCommand::Pause { group } => {
+            let done = jobs.pause_jobs(v1::TaskGroupRequest { group: group.clone() }).await;
+            said(context, "paused", &group, done.map(drop))
+        }
+        JobsCommand::Resume { group } => {
+            let done = jobs.resume_jobs(v1::TaskGroupRequest { group: group.clone() }).await;
+            said(context, "resumed", &group, done.map(drop))
+        }
+        JobsCommand::Stats => stats(context, jobs).await,
+        JobsCommand::Nodes => nodes(context, jobs).await,
+        JobsCommand::TakeOver { node } => take_over(context, jobs, node.unwrap_or_default()).await,
+    }
+}
+
+type Jobs = JobsClient<Channel>;
+
+fn request(job: &JobArg) -> v1::JobRequest {
+    v1::JobRequest { tenant: job.of.tenant.clone(), id: job.id.clone() }
+}
+
+fn said(
+    context: &mut Context<'_>,
+    what: &str,
+    of: &str,
+    done: std::result::Result<(), tonic::Status>,
+) -> Result<()> {
+    done?;
+    context.output.print(&json!({ what: of }), &format!("{what} {of}\n"))
+}
+
+async fn enqueue(context: &mut Context<'_>, jobs: &mut Jobs, args: EnqueueArgs) -> Result<()> {
+    if args.id.as_deref() == Some("") {
+        let message = "--id \"\": an id has at least one character; without --id the job gets one";
+        return Err(invalid(message));
+    }
+    let spec = v1::JobSpec {
+        id: args.id.clone().unwrap_or_default(),
+        tenant: args.of.tenant.clone(),
+        group: args.group.clone(),
+        priority: Some(args.priority),
+        start_at_ms: args.at.as_deref().map_or(Ok(0), start_at)?,
+        payload: payload(&args)?.into(),
+        metadata: args.meta.iter().map(|text| pair("--meta", text)).collect::<Result<_>>()?,
+        retry: Some(v1::RetryPolicy { retries: Some(args.retries), ..v1::RetryPolicy::default() }),
+        lease_ms: lease_ms(args.lease)?,
+        max_run_ms: args.max_run.map_or(Ok(0), max_run_ms)?,
+        limits: args.limit.iter().map(|text| limit(text)).collect::<Result<_>>()?,
+    };
+    let answer = jobs.enqueue_jobs(v1::EnqueueJobsRequest { jobs: vec![spec] }).await?;
+    let made = answer.into_inner().jobs.pop().ok_or_else(no_answer)?;
+    if let Some(failure) = &made.failure {
+        return Err(failure.into());
+    }
+    let text = if made.is_new {
+        format!("enqueued {}\n", made.id)
+    } else {
+        format!("{} is there already\n", made.id)
+    };
+    let tenant = args.of.tenant;
+    context.output.print(&json!({ "id": made.id, "tenant": tenant, "new": made.is_new }), &text)
+}
+
+fn no_answer() -> Error {
+    Error::new(ErrorKind::Internal, "the node gave no answer for it")
+}
+
+fn payload(args: &EnqueueArgs) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = match &args.file {
+        Some(path) => std::fs::File::open(path)
+            .and_then(|file| file.take(PAYLOAD_BYTES_MAX + 1).read_to_end(&mut bytes))
+            .map_err(|error| (path.display().to_string(), error)),
+        None if args.payload == "-" => std::io::stdin()
+            .take(PAYLOAD_BYTES_MAX + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| ("standard input".to_owned(), error)),
+        None => return Ok(args.payload.clone().into_bytes()),
+    };
+    match read {
+        Ok(_) if bytes.len() as u64 > PAYLOAD_BYTES_MAX => Err(invalid(
+            "the payload has more than 1 MiB: put it elsewhere and enqueue where it is",
+        )),
+        Ok(_) => Ok(bytes),
+        Err((what, error)) => Err(invalid(format!("{what} can't be read: {error}"))),
+    }
+}
+
+fn lease_ms(seconds: f64) -> Result<u32> {
+    let ms = (seconds * 1000.0).round();
+    if !(1.0..=f64::from(u32::MAX)).contains(&ms) {
+        return Err(invalid(format!("a lease of {seconds} s: 0.1 to 86400")));
+    }
+    // In range, by the check above.
+    Ok(ms as u32)
+}
+
+fn max_run_ms(seconds: f64) -> Result<u32> {
+    let ms = (seconds * 1000.0).round();
+    if !(1.0..=f64::from(u32::MAX)).contains(&ms) {
+        return Err(invalid(format!("a longest run of {seconds} s: 0.1 to 4294967")));
+    }
+    // In range, by the check above.
+    Ok(ms as u32)
+}
+
+/// Reads a time in its text form as milliseconds since 1970.
+fn start_at(text: &str) -> Result<u64> {
+    let bad = || invalid(format!("{text:?} is no time: RFC 3339, or +SECONDS"));
+    let at = match text.strip_prefix('+') {
+        Some(seconds) => {
+            let seconds: u32 = seconds.parse().map_err(|_| bad())?;
+            Timestamp::now() + Duration::from_secs(seconds.into())
+        }
+        None => text.parse().map_err(|_| bad())?,
+    };
+    u64::try_from(at.as_millisecond()).map_err(|_| bad())
+}
+
+fn pair(flag: &str, text: &str) -> Result<(String, String)> {
+    match text.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err(invalid(format!("{flag} {text:?}: write KEY=VALUE"))),
+    }
+}
+
+fn limit(text: &str) -> Result<v1::Limit> {
+    let bad = || invalid(format!("--limit {text:?}: write NAME=MAX, such as api=3"));
+    let (name, max) = text.split_once('=').ok_or_else(bad)?;
+    let max = max.parse().map_err(|_| bad())?;
+    let kind = Some(v1::limit::Kind::Concurrency(v1::ConcurrencyLimit { max }));
+    Ok(v1::Limit { name: name.to_owned(), kind })
+}
+
+async fn show(context: &mut Context<'_>, jobs: &mut Jobs, job: JobArg) -> Result<()> {
+    let job = jobs.show_job(request(&job)).await?.into_inner();
+    context.output.print(&JobDocument::full(&job), &job_lines(&job))
+}
+
+async fn result(context: &mut Context<'_>, jobs: &mut Jobs, job: JobArg) -> Result<()> {
+    let found = jobs.show_job(request(&job)).await?.into_inner();
+    if found.state() != v1::JobState::Succeeded {
+        let state = state_word(found.state());
+        let message = format!(
+            "job {} has no result: it is {state}; `skerry jobs show` lists its attempts",
+            job.id
+        );
+        return Err(Error::new(ErrorKind::InUse, message));
+    }
+    if context.output.json {
+        return context.output.print(&JobDocument::full(&found), "");
+    }
+    let succeeded = found.attempts.last().and_then(|attempt| attempt.end.as_ref());
+    let Some(v1::attempt::End::Succeeded(bytes)) = succeeded else { return Ok(()) };
+    // A reader that has gone wants no more.
+    let _ = context.output.out.write_all(bytes).and_then(|()| context.output.out.flush());
+    Ok(())
+}
+
+async fn wait(
+    context: &mut Context<'_>,
+    jobs: &mut Jobs,
+    tenant: String,
+    ids: Vec<String>,
+    timeout: Option<u64>,
+) -> Result<()> {
+    let asked = ids.clone();
+    let awaited = v1::AwaitJobsRequest { tenant, ids };
+    let mut ended = jobs.await_jobs(awaited).await?.into_inner();
+    let limit = async {
+        match timeout {
+            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut all = Vec::new();
+    let read = async {
+        while let Some(one) = ended.next().await {
+            let one = one?;
+            if let Some(failure) = &one.failure {
+                return Err(Error::from(failure));
+            }
+            all.extend(one.job);
+        }
+        Ok(())
+    };
+    tokio::select! {
+        read = read => read?,
+        () = limit => {
+            let ids = all.iter().filter_map(|job| job.spec.as_ref()).map(|spec| &spec.id);
+            let ended: HashSet<&String> = ids.collect();
+            let left: Vec<_> = asked.iter().filter(|id| !ended.contains(id)).cloned().collect();
+            let message = format!("not ended in time: {}; ask again", left.join(", "));
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+    }
+    let documents: Vec<_> = all.iter().map(JobDocument::full).collect();
+    context.output.print(&documents, &job_table(&all))?;
+    let other = all.iter().find(|job| job.state() != v1::JobState::Succeeded);
+    other.map_or(Ok(()), |job| {
+        let id = job.spec.as_ref().map_or("", |spec| &spec.id);
+        let message = format!("job {id} did not succeed: it is {}", state_word(job.state()));
+        Err(Error::new(ErrorKind::InUse, message))
+    })
+}
+
+async fn list(context: &mut Context<'_>, jobs: &mut Jobs, args: ListArgs) -> Result<()> {
+    let (key, value) =
+        args.meta.as_deref().map_or(Ok(Default::default()), |m| pair("--meta", m))?;
+    let is_prefix = value.ends_with('*');
+    let mut request = v1::ListJobsRequest {
+        tenant: args.tenant.unwrap_or_default(),
+        group: args.group.unwrap_or_default(),
+        state: args.state.map_or(v1::JobState::Unspecified, job_state).into(),
+        metadata_key: key,
+        metadata_value: value.strip_suffix('*').unwrap_or(&value).to_owned(),
+        metadata_prefix: is_prefix,
+        limit: PAGE_ITEMS,
+        after: Default::default(),
+    };
+    let mut all: Vec<v1::Job> = Vec::new();
+    // One more than is shown, to know whether there are more.
+    while all.len() <= args.limit {
+        let page = jobs.list_jobs(request.clone()).await?.into_inner();
+        all.extend(page.jobs);
+        if page.next.is_empty() {
+            break;
+        }
+        request.after = page.next;
+    }
+    let has_more = all.len() > args.limit;
+    all.truncate(args.limit);
+    let documents: Vec<_> = all.iter().map(JobDocument::brief).collect();
+    context.output.print(&documents, &job_table(&all))?;
+    if has_more {
+        eprintln!("skerry: there are more than these {}: --limit shows them", args.limit);
+    }
+    Ok(())
+}
+
+fn job_state(state: JobStateArg) -> v1::JobState {
+    match state {
+        JobStateArg::Scheduled => v1::JobState::Scheduled,
+        JobStateArg::Running => v1::JobState::Running,
+        JobStateArg::Succeeded => v1::JobState::Succeeded,
+        JobStateArg::Failed => v1::JobState::Failed,
+        JobStateArg::Cancelled => v1::JobState::Cancelled,
+    }
+}
+
+async fn cancel(context: &mut Context<'_>, jobs: &mut Jobs, job: JobArg) -> Result<()> {
+    let done = jobs.cancel_job(request(&job)).await?.into_inner();
+    let text = if done.is_done {
+        format!("cancelled {}\n", job.id)
+    } else {
+        format!("{} is running: its worker is told\n", job.id)
+    };
+    context.output.print(&json!({ "cancelled": job.id, "done": done.is_done }), &text)
+}
+
+async fn stats(context: &mut Context<'_>, jobs: &mut Jobs) -> Result<()> {
+    let stats = jobs.get_job_stats(v1::GetJobStatsRequest {}).await?.into_inner();
+    context.output.print(&StatsDocument::from(&stats), &stats_text(&stats))
+}
+
+async fn nodes(context: &mut Context<'_>, jobs: &mut Jobs) -> Result<()> {
+    let found = jobs.list_job_nodes(v1::ListJobNodesRequest {}).await?.into_inner();
+    context.output.print(&NodesDocument::from(&found), &nodes_text(&found))
+}
+
+async fn take_over(context: &mut Context<'_>, jobs: &mut Jobs, node: String) -> Result<()> {
+    let taken = jobs.take_over_jobs(v1::TakeOverJobsRequest { node }).await?.into_inner();
+    let shards: Vec<ShardDocument> = taken.shards.iter().map(ShardDocument::from).collect();
+    context.output.print(&json!({ "shards": shards }), &shards_text(&taken.shards))
+}

@@ -1,0 +1,8 @@
+//! The service of the jobs API.
+
+mod convert;
+mod in_time;
+mod service;
+mod work;
+
+pub(crate) use service::JobsService;
