@@ -6,11 +6,14 @@
 //! It ends every process that it started by its pid, also when a test fails half-way.
 //!
 //! A test that needs a tool asks for it with [`require!`]; without the tool it is skipped visibly.
+//!
+//! [`layers`] stands apart: it reads the source of a crate.
 
 #![forbid(unsafe_code)]
 
 pub mod guest;
 pub mod history;
+pub mod layers;
 pub mod load;
 pub mod mount;
 pub mod nbd;
