@@ -4,7 +4,6 @@
 //! neither a log nor an owner's memory.
 
 use crate::bucket::{Bucket, Created, Listed};
-use crate::collect::DELETES_FAILED_MAX;
 use crate::error::{Error, Result};
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
@@ -17,6 +16,10 @@ use skerry_core::names::{self, Object};
 use skerry_core::refs::{Ref, SnapshotInfo};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+
+/// Failed deletes after which a pass deletes no more: the store has failed, and not single
+/// objects.
+pub(crate) const DELETES_FAILED_MAX: usize = 4;
 
 /// A volume's descriptor, and whether its head is deleted.
 #[derive(Debug, Clone)]

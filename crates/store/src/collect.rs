@@ -7,7 +7,7 @@
 //! [`Collector::free_near`] a short pass; `skerry_core::hold` decides.
 
 use crate::bucket::{Bucket, Created};
-use crate::catalog::{self, read_ref};
+use crate::catalog::{self, DELETES_FAILED_MAX, read_ref};
 use crate::claim::Incarnation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::family::{self, Listed};
@@ -49,10 +49,6 @@ const REFS_AT_ONCE: usize = 16;
 /// Number of segments deleted at once: enough to hide the latency of a store, and few beside the
 /// reads of clients.
 const DELETES_IN_FLIGHT: usize = 16;
-
-/// Failed deletes after which a pass deletes no more: the store has failed, and not single
-/// objects.
-pub(crate) const DELETES_FAILED_MAX: usize = 4;
 
 /// An owner's knowledge of its volume, beyond the listings of a short pass.
 #[derive(Debug, Clone)]
