@@ -18,9 +18,9 @@ use skerry_core::position::{Number, SegmentKey};
 use skerry_core::segment::{BlockIn, BuiltSegment, SegmentId, SegmentKind, build};
 use skerry_core::size::BlockSize;
 use skerry_store::blocks::{Blocks, BlocksSettings, Wanted};
-use skerry_store::bucket::{Bucket, Created, Env};
 use skerry_store::cache::disk::DiskCache;
-use skerry_store::local::{LocalDir, OPEN_FILES_MAX};
+use skerry_store::objects::bucket::{Bucket, Created, Env};
+use skerry_store::objects::local::{LocalDir, OPEN_FILES_MAX};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -141,7 +141,7 @@ async fn sequential(what: &str, blocks: &Blocks, entries: &[BlockEntry]) {
 async fn local(mib: u64) {
     let dir = tempfile::tempdir().unwrap();
     let store = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap();
-    let root = skerry_store::root::RootDir::open(dir.path().to_owned()).unwrap();
+    let root = skerry_store::objects::local_root::RootDir::open(dir.path().to_owned()).unwrap();
     let files = Arc::new(LocalDir::new(root, OPEN_FILES_MAX));
     let bucket = bucket(Arc::new(store)).await.with_local_dir(files);
     for (frames, stride) in [("64 KiB frames", 1), ("4 KiB frames", 100)] {

@@ -17,10 +17,10 @@ mod ram;
 mod remote;
 mod scratch;
 
-use crate::bucket::Bucket;
 use crate::cache::disk::{DiskCache, FrameKey};
 use crate::cache::flight::Flights;
 use crate::error::{Error, Result};
+use crate::objects::bucket::Bucket;
 use bytes::Bytes;
 use futures::FutureExt;
 use ram::Ram;

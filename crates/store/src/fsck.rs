@@ -6,15 +6,15 @@
 //! content of every referenced block. It looks again at a volume that was written meanwhile.
 
 use crate::blocks::{Blocks, BlocksSettings};
-use crate::bucket::Bucket;
-use crate::catalog::{self, Catalog};
-use crate::claim::{self, Incarnation};
-use crate::dead;
 use crate::error::Result;
-use crate::liveness::Walk;
-use crate::nodes::Nodes;
-use crate::segment_io;
-use crate::view::{self, View};
+use crate::map::dead;
+use crate::map::liveness::Walk;
+use crate::map::nodes::Nodes;
+use crate::objects::bucket::Bucket;
+use crate::objects::segment_io;
+use crate::refs::catalog::{self, Catalog};
+use crate::refs::claim::{self, Incarnation};
+use crate::refs::view::{self, View};
 use skerry_core::descriptor::{VolumeDesc, VolumeState};
 use skerry_core::entry::BlockEntry;
 use skerry_core::hold::{Candidate, Held, HeldRange};
@@ -335,7 +335,7 @@ impl Checker<'_> {
     /// Checks that nothing is mapped beyond the end of the volume.
     async fn ends(&self, view: &View, seen: &mut Seen) {
         let blocks = view.root.block.blocks(view.size_bytes);
-        let mut scan = crate::tree::Scan::new(&self.nodes, view.root.top, blocks..u64::MAX);
+        let mut scan = crate::map::tree::Scan::new(&self.nodes, view.root.top, blocks..u64::MAX);
         let mut beyond: Vec<u64> =
             view.changes.entries_within(blocks..u64::MAX).map(|c| c.index).collect();
         loop {
@@ -555,9 +555,9 @@ fn compare(what: &str, counts: &Counts, listed: &Counts, seen: &mut Seen) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{self, Facts};
-    use crate::node_writer::NodeLane;
-    use crate::testing::memory_bucket;
+    use crate::map::checkpoint::{self, Facts};
+    use crate::map::node_writer::NodeLane;
+    use crate::objects::testing::memory_bucket;
     use skerry_core::descriptor::{FlushLevel, VolumeKind};
     use skerry_core::id::StreamId;
     use skerry_core::overlay::Overlay;

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use object_store::memory::InMemory;
 use skerry_jobs::name::Group;
 use skerry_jobs::spec::JobSpec;
-use skerry_store::meter::{CallKind, Counters, Meter, Tally};
+use skerry_store::objects::meter::{CallKind, Counters, Meter, Tally};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use crate::common::{Load, Place, named, spec, tenant};
 use object_store::memory::InMemory;
 use skerry_jobs::shard::Shard;
-use skerry_store::meter::{CallKind, Meter};
+use skerry_store::objects::meter::{CallKind, Meter};
 use slatedb::admin::Admin;
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,8 +21,8 @@ use skerry_jobs::shard::{
 };
 use skerry_jobs::spec::JobSpec;
 use skerry_log::sim::SimDisk;
-use skerry_store::faulty::{FaultPlan, Faulty};
-use skerry_store::meter::{CallKind, Meter};
+use skerry_store::objects::faulty::{FaultPlan, Faulty};
+use skerry_store::objects::meter::{CallKind, Meter};
 use slatedb::admin::Admin;
 use slatedb::config::CheckpointOptions;
 use slatedb::fail_parallel;

@@ -11,7 +11,7 @@ use skerry_jobs::name::{Group, JobId, LimitKey, Tenant};
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::shard::Outcome;
 use skerry_jobs::spec::JobSpec;
-use skerry_store::faulty::FaultPlan;
+use skerry_store::objects::faulty::FaultPlan;
 use std::time::Duration;
 
 /// The task groups of the simulation.

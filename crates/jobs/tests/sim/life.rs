@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use skerry_jobs::ErrorKind;
 use skerry_jobs::shard::{Outcome, Shard};
-use skerry_store::faulty::FaultPlan;
+use skerry_store::objects::faulty::FaultPlan;
 use std::time::Duration;
 
 /// The longest time of anything, in the simulated time.

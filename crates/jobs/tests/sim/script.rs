@@ -13,7 +13,7 @@ use skerry_jobs::name::{JobId, LimitKey};
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::shard::{Leased, Outcome};
 use skerry_jobs::spec::JobSpec;
-use skerry_store::faulty::FaultPlan;
+use skerry_store::objects::faulty::FaultPlan;
 use std::task::Poll;
 use std::time::Duration;
 

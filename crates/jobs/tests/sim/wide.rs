@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use skerry_jobs::job::State;
 use skerry_jobs::shard::Shard;
-use skerry_store::faulty::FaultPlan;
+use skerry_store::objects::faulty::FaultPlan;
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ use skerry_jobs::hash::HashRange;
 use skerry_jobs::keys::ByLetter;
 use skerry_jobs::opening::{LogName, Opening};
 use skerry_jobs::shard::{Retention, Shard, ShardParts};
-use skerry_store::faulty::{FaultPlan, Faults, Faulty};
+use skerry_store::objects::faulty::{FaultPlan, Faults, Faulty};
 use slatedb::config::Settings;
 use slatedb::{Db, DbBuilder};
 use slatedb_common::clock::{SystemClock, SystemClockTicker};

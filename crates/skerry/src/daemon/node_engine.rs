@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use skerry_core::id::VolumeId;
 use skerry_core::name::{Name, Target};
-use skerry_store::meter;
+use skerry_store::objects::meter;
 use skerry_volume::{
     CreateVolume, Device, DiffRange, FsckReport, Node, NodeStatus, Released, Result, SnapshotView,
     StatusRange, VolumeInfo,

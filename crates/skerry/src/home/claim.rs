@@ -11,7 +11,7 @@ use skerry_api::{Error, ErrorKind, Result};
 use skerry_core::id::{ClaimId, NodeId};
 use skerry_core::names::{self, Object};
 use skerry_core::start::{self, Conflict, NotedStart, Place, StartRecord};
-use skerry_store::bucket::{Bucket, Created};
+use skerry_store::objects::bucket::{Bucket, Created};
 
 use crate::api_error::of_engine;
 use crate::home::identity::Identity;
@@ -354,7 +354,7 @@ mod tests {
     use crate::env::{SystemClock, SystemEntropy};
     use object_store::ObjectStoreExt as _;
     use object_store::memory::InMemory;
-    use skerry_store::bucket::Env;
+    use skerry_store::objects::bucket::Env;
     use std::path::Path;
     use std::sync::Arc;
 

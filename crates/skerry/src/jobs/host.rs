@@ -11,7 +11,7 @@ use skerry_jobs::broker::{Broker, Standing};
 use skerry_jobs::chain::Chain;
 use skerry_jobs::owner::DatabaseId;
 use skerry_jobs::shard::Shard;
-use skerry_store::meter::Counters;
+use skerry_store::objects::meter::Counters;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

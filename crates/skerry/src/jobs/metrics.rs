@@ -3,7 +3,7 @@
 use skerry_jobs::broker::Broker;
 use skerry_jobs::machine::GroupCounts;
 use skerry_jobs::shard::Totals;
-use skerry_store::meter::{CallKind, Counters};
+use skerry_store::objects::meter::{CallKind, Counters};
 
 use crate::metric::{Metric, Sample, Value};
 

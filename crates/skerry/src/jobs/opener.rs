@@ -19,8 +19,9 @@ use skerry_jobs::owner::DatabaseId;
 use skerry_jobs::shard::{Retention, Shard, ShardParts};
 use skerry_jobs::wal::{Beside, LocalWal, log_failed};
 use skerry_log::{FileDisk, Log};
-use skerry_store::meter::{Counters, Meter};
-use skerry_store::{litter, url};
+use skerry_store::objects::litter;
+use skerry_store::objects::meter::{Counters, Meter};
+use skerry_store::objects::url;
 use tokio::sync::watch;
 
 use super::host::CLOSE_TIME_MAX;

@@ -12,7 +12,7 @@ use skerry_core::env::Clock as _;
 use skerry_core::id::NodeId;
 use skerry_jobs::chain::{self, Chain, Has, Plan, Taker};
 use skerry_jobs::owner::{self, DatabaseId, Owner};
-use skerry_store::bucket::{Bucket, Created, Env};
+use skerry_store::objects::bucket::{Bucket, Created, Env};
 use tokio::sync::OnceCell;
 
 use super::opener::NotOpen;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use skerry_log::LATENCY_BUCKETS;
-use skerry_store::meter::{CallKind, Counters};
+use skerry_store::objects::meter::{CallKind, Counters};
 use skerry_volume::Node;
 use skerry_volume::volume::{IoCounts, Volume};
 

@@ -51,7 +51,7 @@ fn whole_example() -> Settings {
 #[cfg(feature = "s3")]
 #[test]
 fn the_bucket_of_the_example_is_opened() {
-    use skerry_store::url::{StoreOptions, open};
+    use skerry_store::objects::url::{StoreOptions, open};
 
     let bucket = whole_example().bucket;
     let options = StoreOptions { settings: bucket.options, ..StoreOptions::default() };

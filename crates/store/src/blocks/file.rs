@@ -6,7 +6,7 @@
 use super::Wanted;
 use super::piece::Piece;
 use super::scratch;
-use crate::local::try_read_exact_at;
+use crate::objects::local::try_read_exact_at;
 use bytes::Bytes;
 use skerry_core::FormatError;
 use skerry_core::entry::BlockEntry;

@@ -6,7 +6,7 @@ use super::piece::{self, Piece};
 use super::{Inner, RUN_BYTES_MAX, Wanted, add, scratch};
 use crate::cache::disk::Placed;
 use crate::error::{Error, Result};
-use crate::local::blocking;
+use crate::objects::local::blocking;
 use bytes::Bytes;
 use futures::StreamExt;
 use skerry_core::FormatError;

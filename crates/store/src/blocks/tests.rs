@@ -1,13 +1,13 @@
 //! Tests that a block is right, cheap and verified, by every way of reading it.
 
 use super::*;
-use crate::bucket::Created;
 use crate::cache::disk::DiskCache;
 use crate::error::ErrorKind;
-use crate::faulty::{FaultPlan, Faulty};
-use crate::local::{LocalDir, OPEN_FILES_MAX};
-use crate::meter::{CallKind, Counters, Meter};
-use crate::testing::{bucket_in, env};
+use crate::objects::bucket::Created;
+use crate::objects::faulty::{FaultPlan, Faulty};
+use crate::objects::local::{LocalDir, OPEN_FILES_MAX};
+use crate::objects::meter::{CallKind, Counters, Meter};
+use crate::objects::testing::{bucket_in, env};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use rand::rngs::StdRng;
@@ -73,7 +73,7 @@ async fn local(seed: u64) -> (Bucket, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let store = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).expect("a store");
     let bucket = bucket_in(Arc::new(store), seed).await;
-    let root = crate::root::RootDir::open(dir.path().to_owned()).expect("there");
+    let root = crate::objects::local_root::RootDir::open(dir.path().to_owned()).expect("there");
     let files = LocalDir::new(root, OPEN_FILES_MAX);
     (bucket.with_local_dir(Arc::new(files)), dir)
 }

@@ -9,7 +9,8 @@ use crate::streams::snaps::{REPLACED_MAX, missing};
 use skerry_core::id::VolumeId;
 use skerry_core::name::{Name, Target};
 use skerry_core::root::Base;
-use skerry_store::{claim, view};
+use skerry_store::refs::claim;
+use skerry_store::refs::view;
 use std::sync::Arc;
 
 /// Number of tries to pin a volume whose owner makes checkpoints meanwhile.

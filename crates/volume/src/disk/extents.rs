@@ -14,9 +14,9 @@ use skerry_core::name::Name;
 use skerry_core::node::NodePtr;
 use skerry_core::overlay::{Overlaid, Overlay};
 use skerry_core::size::SECTOR_BYTES;
-use skerry_store::nodes::Nodes;
-use skerry_store::tree::{self, Diff, Scan};
-use skerry_store::view::{self, View};
+use skerry_store::map::nodes::Nodes;
+use skerry_store::map::tree::{self, Diff, Scan};
+use skerry_store::refs::view::{self, View};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -371,9 +371,9 @@ mod tests {
     use skerry_core::record::Action;
     use skerry_core::root::Root;
     use skerry_core::size::BlockSize;
-    use skerry_store::bucket::{Bucket, Env};
-    use skerry_store::checkpoint::{self, Facts};
-    use skerry_store::node_writer::NodeLane;
+    use skerry_store::map::checkpoint::{self, Facts};
+    use skerry_store::map::node_writer::NodeLane;
+    use skerry_store::objects::bucket::{Bucket, Env};
     use std::collections::BTreeSet;
     use std::time::Duration;
 

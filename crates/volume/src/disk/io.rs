@@ -16,7 +16,7 @@ use skerry_core::node::NodePtr;
 use skerry_core::overlay::Overlaid;
 use skerry_core::record::Action;
 use skerry_core::size::SECTOR_BYTES;
-use skerry_store::tree;
+use skerry_store::map::tree;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 

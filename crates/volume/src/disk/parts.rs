@@ -10,7 +10,7 @@ use skerry_core::record::RECORD_HEAD;
 use skerry_core::size::BlockSize;
 use skerry_log::{Position as LogPosition, ReadOutcome};
 use skerry_store::blocks::Wanted;
-use skerry_store::tree::{self, Lookup};
+use skerry_store::map::tree::{self, Lookup};
 
 /// Reads parts that were resolved against one state.
 pub(crate) struct PartsReader<'a> {

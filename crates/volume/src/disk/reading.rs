@@ -10,7 +10,7 @@ use crate::streams::state::State;
 use crate::streams::turns::Turns;
 use parking_lot::Mutex;
 use skerry_core::id::SnapshotId;
-use skerry_store::view::View;
+use skerry_store::refs::view::View;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use tokio::sync::OwnedMutexGuard;

@@ -15,7 +15,7 @@ use skerry_core::record::Action;
 use skerry_core::refs::Ref;
 use skerry_core::root::{Base, Root};
 use skerry_core::size::{BlockSize, check_volume};
-use skerry_store::claim;
+use skerry_store::refs::claim;
 use std::sync::atomic::Ordering;
 
 fn invalid(e: impl std::fmt::Display) -> Error {

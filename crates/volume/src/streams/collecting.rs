@@ -15,9 +15,9 @@ use skerry_core::position::{Number, SegmentKey};
 use skerry_core::refs::Ref;
 use skerry_core::root::Base;
 use skerry_core::takeover::RefOrder;
-use skerry_store::catalog;
-use skerry_store::claim::Incarnation;
-use skerry_store::collect::{Deleted, Near, Owned};
+use skerry_store::refs::catalog;
+use skerry_store::refs::claim::Incarnation;
+use skerry_store::space::collect::{Deleted, Near, Owned};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use skerry_core::hold::Span;
 use skerry_core::holder::Holder;
 use skerry_core::name::Name;
 use skerry_core::refs::Ref;
-use skerry_store::family;
+use skerry_store::space::family;
 
 impl<P: Payload> Node<P> {
     /// Makes a descriptor a volume: propose, check that its base is still there, take the name,

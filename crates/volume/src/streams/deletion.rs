@@ -16,7 +16,8 @@ use skerry_core::descriptor::VolumeState;
 use skerry_core::id::VolumeId;
 use skerry_core::name::Name;
 use skerry_core::names;
-use skerry_store::{catalog, claim};
+use skerry_store::refs::catalog;
+use skerry_store::refs::claim;
 use std::sync::Arc;
 
 impl<P: Payload> Node<P> {

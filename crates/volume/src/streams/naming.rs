@@ -12,7 +12,7 @@ use skerry_core::descriptor::VolumeState;
 use skerry_core::id::VolumeId;
 use skerry_core::name::Name;
 use skerry_core::record::Action;
-use skerry_store::claim;
+use skerry_store::refs::claim;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

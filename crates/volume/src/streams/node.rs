@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use skerry_core::descriptor::VolumeState;
 use skerry_core::id::VolumeId;
 use skerry_core::name::Name;
-use skerry_store::claim;
+use skerry_store::refs::claim;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;

@@ -18,7 +18,7 @@ use skerry_core::ops::Op;
 use skerry_core::record::Action;
 use skerry_core::root::Root;
 use skerry_core::segment::{BuiltSegment, SegmentId};
-use skerry_store::changes::Changes;
+use skerry_store::map::changes::Changes;
 use std::fmt::Debug;
 use std::sync::Arc;
 

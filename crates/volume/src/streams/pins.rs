@@ -7,7 +7,7 @@ use skerry_core::env::Clock;
 use skerry_core::id::VolumeId;
 use skerry_core::pins::{may_read, renewed};
 use skerry_core::root::Base;
-use skerry_store::pin::Hold;
+use skerry_store::refs::pin::Hold;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

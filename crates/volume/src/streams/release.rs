@@ -7,7 +7,7 @@ use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
 use skerry_core::descriptor::{FlushLevel, VolumeDesc};
 use skerry_core::name::Name;
-use skerry_store::claim::{self, ClaimOptions};
+use skerry_store::refs::claim::{self, ClaimOptions};
 use std::sync::Arc;
 
 impl<P: Payload> Node<P> {

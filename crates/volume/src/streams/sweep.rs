@@ -8,9 +8,9 @@ use crate::streams::node::Node;
 use crate::streams::payload::Payload;
 use skerry_core::id::VolumeId;
 use skerry_core::names::{self, Object};
-use skerry_store::claim;
-use skerry_store::collect::Owned;
-use skerry_store::family;
+use skerry_store::refs::claim;
+use skerry_store::space::collect::Owned;
+use skerry_store::space::family;
 use std::collections::BTreeSet;
 use std::time::Duration;
 

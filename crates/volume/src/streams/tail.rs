@@ -8,7 +8,7 @@ use skerry_core::record::{Action, RECORD_KIND, Record};
 use skerry_core::seal::Seal;
 use skerry_core::takeover::tail_replays;
 use skerry_log::{Log, Recovered, Recovery};
-use skerry_store::claim::Incarnation;
+use skerry_store::refs::claim::Incarnation;
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

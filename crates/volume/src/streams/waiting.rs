@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
 use skerry_core::retry::{Patience, Trouble, Verdict};
-use skerry_store::tries::Tries;
+use skerry_store::objects::tries::Tries;
 use std::sync::atomic::Ordering;
 
 /// One caller's waiting.

@@ -9,7 +9,7 @@ use skerry_core::env::Entropy;
 use skerry_core::names;
 use skerry_core::position::{Number, SegmentKey};
 use skerry_core::refs::PUBLISHED;
-use skerry_store::faulty::{FaultPlan, Faulty};
+use skerry_store::objects::faulty::{FaultPlan, Faulty};
 use skerry_volume::{CreateVolume, Device, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -262,7 +262,7 @@ async fn reading_ahead_waits_for_no_outage() {
     let run = world.start("a").await.expect("starts again");
     for export in ["disk", "disk@s"] {
         let device = attach(&run, export).await;
-        let refusal = Some(skerry_store::faulty::Refusal::ALL[0]);
+        let refusal = Some(skerry_store::objects::faulty::Refusal::ALL[0]);
         faults.set_plan(FaultPlan { refusal, ..FaultPlan::default() });
         in_time("reading ahead", device.prefetch(0, 4096)).await;
         faults.set_plan(FaultPlan::default());

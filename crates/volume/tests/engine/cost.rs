@@ -4,7 +4,7 @@
 use crate::rig::{Running, TokioClock, World, create, name, target};
 use object_store::memory::InMemory;
 use skerry_core::descriptor::FlushLevel;
-use skerry_store::meter::{CallKind, Counters, Meter, Tally};
+use skerry_store::objects::meter::{CallKind, Counters, Meter, Tally};
 use skerry_volume::{CreateVolume, Device};
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use skerry_core::descriptor::FlushLevel;
 use skerry_core::label::Labelled;
 use skerry_core::names::{self, Object};
 use skerry_core::seal::Seal;
-use skerry_store::faulty::{FaultPlan, Faulty};
+use skerry_store::objects::faulty::{FaultPlan, Faulty};
 use skerry_volume::{Device, Error, Node};
 use std::sync::Arc;
 use std::time::Duration;

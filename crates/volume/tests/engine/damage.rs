@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use skerry_store::faulty::{FaultPlan, Faulty};
+use skerry_store::objects::faulty::{FaultPlan, Faulty};
 use skerry_volume::ErrorKind;
 use std::collections::BTreeSet;
 use std::sync::Arc;

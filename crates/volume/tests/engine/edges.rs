@@ -4,7 +4,7 @@ use crate::rig::{World, create, name, target};
 use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-use skerry_store::faulty::{FaultPlan, Faulty};
+use skerry_store::objects::faulty::{FaultPlan, Faulty};
 use skerry_volume::ErrorKind;
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ const OF_PAYLOADS: [&str; 10] = [
     "skerry_core::overlay",
     "skerry_core::size",
     "skerry_store::blocks",
-    "skerry_store::tree",
+    "skerry_store::map::tree",
     "ctx.blocks",
 ];
 

@@ -5,7 +5,7 @@ use crate::rig::{Running, World, create, name, target};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use skerry_core::names::{self, Object};
-use skerry_store::faulty::{FaultPlan, Faults, Faulty, Refusal};
+use skerry_store::objects::faulty::{FaultPlan, Faults, Faulty, Refusal};
 use skerry_volume::{Device, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;

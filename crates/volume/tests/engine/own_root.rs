@@ -8,7 +8,7 @@ use object_store::path::Path;
 use skerry_core::descriptor::FlushLevel;
 use skerry_core::env::Entropy;
 use skerry_core::names;
-use skerry_store::meter::{CallKind, Counters, Meter};
+use skerry_store::objects::meter::{CallKind, Counters, Meter};
 use skerry_volume::{CreateVolume, Device};
 use std::sync::Arc;
 use std::time::Duration;

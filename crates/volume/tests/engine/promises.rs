@@ -7,7 +7,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use skerry_core::descriptor::FlushLevel;
 use skerry_core::env::Entropy;
-use skerry_store::faulty::{FaultPlan, Faults, Faulty};
+use skerry_store::objects::faulty::{FaultPlan, Faults, Faulty};
 use skerry_volume::{CreateVolume, Device, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -12,7 +12,7 @@ use skerry_core::position::{Number, Position};
 use skerry_core::refs::{PUBLISHED, Ref, SnapshotInfo};
 use skerry_core::root::{Base, Root};
 use skerry_core::size::BlockSize;
-use skerry_store::meter::{CallKind, Counters, Meter, Tally};
+use skerry_store::objects::meter::{CallKind, Counters, Meter, Tally};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

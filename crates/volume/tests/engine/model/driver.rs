@@ -7,7 +7,7 @@ use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use skerry_core::id::VolumeId;
-use skerry_store::faulty::{FaultPlan, Faults, Faulty};
+use skerry_store::objects::faulty::{FaultPlan, Faults, Faulty};
 use skerry_volume::{Device, Error, ErrorKind, Node};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

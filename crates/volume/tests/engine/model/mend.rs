@@ -7,7 +7,7 @@ use object_store::ObjectStore;
 use rand::RngExt;
 use skerry_core::names::{self, Object};
 use skerry_core::seal::Seal;
-use skerry_store::faulty::FaultPlan;
+use skerry_store::objects::faulty::FaultPlan;
 use std::sync::Arc;
 use std::time::Duration;
 
