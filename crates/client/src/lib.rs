@@ -16,4 +16,4 @@ pub use jobs::{Enqueued, Jobs};
 pub use new_job::NewJob;
 pub use skerry_api::{Address, Error, ErrorKind, Result, v1};
 pub use task::{Failure, Task};
-pub use worker::Worker;
+pub use worker::{Contact, Worker};

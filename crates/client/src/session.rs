@@ -167,8 +167,13 @@ impl Session {
     }
 
     /// Works over one connection until it breaks, or until everything is done after `stop`. The
-    /// next connection gives back jobs that come after that.
-    pub(crate) async fn talk(&mut self, address: &Address, stop: &CancellationToken) -> Result<()> {
+    /// next connection gives back jobs that come after that. Calls `met` when the node answers.
+    pub(crate) async fn talk(
+        &mut self,
+        address: &Address,
+        met: impl FnOnce(),
+        stop: &CancellationToken,
+    ) -> Result<()> {
         let (to_node, requests) = mpsc::channel(MESSAGES_MAX);
         self.is_stopping = stop.is_cancelled();
         let outcomes = self.unheard.keys().cloned().collect();
@@ -182,6 +187,7 @@ impl Session {
             connected = connecting => connected?,
             () = at(last_words_end) => return Err(self.gave_up()),
         };
+        met();
         let mut last_beat = Instant::now();
         while !(self.is_stopping && self.is_idle()) {
             let beat = tokio::time::sleep_until(last_beat + self.beat_interval());

@@ -5,6 +5,7 @@ pub(crate) mod commands;
 pub(crate) mod image_format;
 pub(crate) mod output;
 pub(crate) mod overrides;
+pub(crate) mod program;
 pub(crate) mod progress;
 pub(crate) mod sparse;
 pub(crate) mod staged;

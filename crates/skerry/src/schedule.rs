@@ -40,7 +40,7 @@ pub(crate) use schedules::Schedules;
 pub(crate) use worker::SnapshotWorker;
 
 /// The tenant of these jobs, which is no user's.
-const TENANT: &str = "system";
+pub(crate) const TENANT: &str = "system";
 /// The task group of their workers.
 const GROUP: &str = "skerry/snapshots";
 /// The entry of a job's metadata that holds the volume's id.

@@ -7,6 +7,7 @@ mod node;
 mod schedule;
 mod snapshot;
 mod volume;
+mod work;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -56,8 +56,8 @@ fn now(broker: &Broker) -> Metric {
         Value::Gauge(groups.values().map(count).sum::<u64>() as f64)
     };
     let samples = vec![
-        Sample::of("state", "early", sum(|counts| counts.early)),
-        Sample::of("state", "ready", sum(|counts| counts.ready)),
+        Sample::of("state", "delayed", sum(|counts| counts.early)),
+        Sample::of("state", "waiting", sum(|counts| counts.ready)),
         Sample::of("state", "running", sum(|counts| counts.running)),
     ];
     Metric::new("jobs", "Jobs that have not come to their end", samples)

@@ -45,6 +45,17 @@ fn a_job_that_is_called_off_while_it_runs_is_not_followed() {
     assert_eq!((jobs(&node, "scheduled"), jobs(&node, "running")), (vec![], vec![]));
 }
 
+/// The node's own jobs are shown to those who ask for them.
+#[test]
+fn jobs_of_the_node_itself_are_listed_by_their_tenant() {
+    let node = Node::with_jobs();
+    hanging(&node);
+    node.ok(&["jobs", "enqueue", "--id", "mine"]);
+    let listed = node.json(&["jobs", "list"]);
+    let ids: Vec<_> = listed.as_array().into_iter().flatten().map(|job| &job["id"]).collect();
+    assert_eq!(ids, ["mine"]);
+}
+
 #[test]
 fn a_schedule_ends_while_its_volume_hangs() {
     let node = Node::with_jobs();

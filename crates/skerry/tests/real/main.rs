@@ -12,6 +12,7 @@ mod jobs;
 mod jobs_bad_input;
 mod jobs_cli;
 mod jobs_outage;
+mod jobs_program;
 mod jobs_unary;
 mod jobs_worker;
 mod outage;

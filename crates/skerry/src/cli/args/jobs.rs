@@ -1,5 +1,6 @@
 //! The commands of `skerry jobs`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -47,6 +48,9 @@ pub(crate) enum JobsCommand {
     List(ListArgs),
     /// Cancel a job: at once if it waits; if it runs, when its worker has stopped
     Cancel(JobArg),
+    /// Do the jobs of a task group by a program
+    #[command(after_help = WORK_HELP)]
+    Work(WorkArgs),
     /// Let an ended job begin anew, with its history
     Restart(JobArg),
     /// Let a job that waits for its time start at once
@@ -123,6 +127,39 @@ pub(crate) struct EnqueueArgs {
     pub(crate) limit: Vec<String>,
 }
 
+/// `jobs work`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkArgs {
+    /// The task group
+    pub(crate) group: String,
+    /// Jobs at once
+    #[arg(long, value_name = "JOBS", default_value_t = 1)]
+    pub(crate) concurrency: u32,
+    /// Name of the worker for people [default: pid-N]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Exit code of the program after which no other try would help, as often as needed
+    #[arg(long, value_name = "CODE")]
+    pub(crate) give_up: Vec<u8>,
+    /// The program and its arguments, after --
+    #[arg(required = true, last = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+const WORK_HELP: &str = "\
+The program runs once for each attempt. It reads the payload from standard input and writes the
+result to standard output. Exit code 0 means that the job succeeded. After another code the node
+tries again by the job's retry policy. The attempt's error is the last of standard error. A program
+whose job is cancelled gets SIGTERM, and SIGKILL after 10 s. Its environment has SKERRY_JOB_ID,
+SKERRY_JOB_TENANT, SKERRY_JOB_ATTEMPT, and SKERRY_JOB_METADATA (JSON).
+
+The worker ends at SIGINT or SIGTERM, when the programs that run have ended; a second signal ends
+them. It waits for a node that is away.
+
+Examples:
+  skerry jobs work mail -- ./send-mail
+  skerry jobs work thumbnails --concurrency 4 --give-up 65 -- convert - -resize 128 png:-";
+
 const TAKE_OVER_HELP: &str = "\
 The node that had the jobs is fenced. If it is not lost, it answers nothing about jobs until `jobs
 take-over` is called there. This node must have no jobs of its own that have not ended.";
@@ -150,7 +187,7 @@ pub(crate) enum JobStateArg {
 /// `jobs list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Jobs of this tenant [default: all tenants]
+    /// Jobs of this tenant [default: all tenants but "system", whose jobs are the node's own]
     #[arg(long)]
     pub(crate) tenant: Option<String>,
     /// Jobs of this task group

@@ -11,12 +11,13 @@ use skerry_api::v1::jobs_client::JobsClient;
 use skerry_api::{Error, ErrorKind, Result, v1};
 use tonic::transport::Channel;
 
-use super::Context;
+use super::{Context, work};
 use crate::cli::args::jobs::{EnqueueArgs, JobArg, JobStateArg, JobsCommand, ListArgs};
 use crate::cli::output::job_nodes::{NodesDocument, ShardDocument, nodes_text, shards_text};
 use crate::cli::output::jobs::{
     JobDocument, StatsDocument, job_lines, job_table, state_word, stats_text,
 };
+use crate::schedule::TENANT;
 use crate::values::invalid;
 
 /// Jobs of one page of a listing.
@@ -26,6 +27,10 @@ const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
 
 /// Carries out one of these commands.
 pub(super) async fn run(context: &mut Context<'_>, command: JobsCommand) -> Result<()> {
+    if let JobsCommand::Work(args) = command {
+        // It may begin before its node does.
+        return work::run(context, args).await;
+    }
     let jobs = &mut context.client().await?.jobs();
     match command {
         JobsCommand::Enqueue(args) => enqueue(context, jobs, args).await,
@@ -65,6 +70,7 @@ pub(super) async fn run(context: &mut Context<'_>, command: JobsCommand) -> Resu
         JobsCommand::Stats => stats(context, jobs).await,
         JobsCommand::Nodes => nodes(context, jobs).await,
         JobsCommand::TakeOver { node } => take_over(context, jobs, node.unwrap_or_default()).await,
+        JobsCommand::Work(_) => Ok(()),
     }
 }
 
@@ -274,10 +280,15 @@ async fn list(context: &mut Context<'_>, jobs: &mut Jobs, args: ListArgs) -> Res
         after: Default::default(),
     };
     let mut all: Vec<v1::Job> = Vec::new();
+    let hides_system = request.tenant.is_empty();
+    let is_shown = |job: &v1::Job| {
+        let tenant = job.spec.as_ref().map(|spec| &spec.tenant[..]);
+        !hides_system || tenant != Some(TENANT)
+    };
     // One more than is shown, to know whether there are more.
     while all.len() <= args.limit {
         let page = jobs.list_jobs(request.clone()).await?.into_inner();
-        all.extend(page.jobs);
+        all.extend(page.jobs.into_iter().filter(is_shown));
         if page.next.is_empty() {
             break;
         }

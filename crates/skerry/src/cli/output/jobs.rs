@@ -231,8 +231,8 @@ pub(crate) struct StatsDocument {
 #[derive(Debug, Serialize)]
 struct GroupDocument {
     group: String,
-    early: u64,
-    ready: u64,
+    delayed: u64,
+    waiting: u64,
     running: u64,
     paused: bool,
 }
@@ -241,8 +241,8 @@ impl From<&v1::GetJobStatsResponse> for StatsDocument {
     fn from(stats: &v1::GetJobStatsResponse) -> Self {
         let groups = stats.groups.iter().map(|group| GroupDocument {
             group: group.group.clone(),
-            early: group.early,
-            ready: group.ready,
+            delayed: group.early,
+            waiting: group.ready,
             running: group.running,
             paused: group.is_paused,
         });
@@ -283,6 +283,6 @@ pub(crate) fn stats_text(stats: &v1::GetJobStatsResponse) -> String {
             ]
         })
         .collect();
-    let now = table(["GROUP", "EARLY", "READY", "RUNNING", ""], &rows);
+    let now = table(["GROUP", "DELAYED", "WAITING", "RUNNING", ""], &rows);
     format!("Since the node started:\n{since}\nNow:\n{now}")
 }

@@ -1,0 +1,84 @@
+//! `skerry jobs work`: a program does the jobs of a task group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use skerry_api::Result;
+use skerry_client::{Contact, Worker};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, interruption};
+use crate::cli::args::jobs::WorkArgs;
+use crate::cli::program::Program;
+use crate::values::invalid;
+
+/// Time after which the command says again that it has no node.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// Works until a signal, and then until the programs that run have ended; a second signal ends
+/// them.
+pub(super) async fn run(context: &Context<'_>, args: WorkArgs) -> Result<()> {
+    let path = std::env::var("PATH").ok();
+    let program = Program::new(args.command, args.give_up, path.as_deref());
+    let program = Arc::new(program.map_err(|error| invalid(error.to_string()))?);
+    let stop = CancellationToken::new();
+    let teller = Teller::new(format!("jobs of {:?} at {}", args.group, context.address));
+    let mut worker = Worker::new(context.address.clone(), args.group)
+        .concurrency(args.concurrency)
+        .watch(move |contact| teller.tell(contact));
+    if let Some(name) = args.name {
+        worker = worker.name(name);
+    }
+    let working = worker.run(stop.clone(), move |task| {
+        let program = program.clone();
+        async move { program.run(task).await }
+    });
+    let mut working = std::pin::pin!(working);
+    tokio::select! {
+        ended = &mut working => return ended,
+        () = interruption() => {}
+    }
+    eprintln!("skerry: stopping when the jobs that run have ended; another signal ends them");
+    stop.cancel();
+    tokio::select! {
+        ended = &mut working => ended,
+        () = interruption() => Ok(()),
+    }
+}
+
+/// Says whether the worker has a node.
+struct Teller {
+    of: String,
+    last: Mutex<Option<Said>>,
+}
+
+/// The last line.
+struct Said {
+    is_up: bool,
+    at: Instant,
+}
+
+impl Teller {
+    fn new(of: String) -> Self {
+        Self { of, last: Mutex::default() }
+    }
+
+    /// Says what is new, and from time to time that there is no node.
+    fn tell(&self, contact: Contact<'_>) {
+        let is_up = matches!(contact, Contact::Made);
+        let mut last = self.last.lock();
+        if last
+            .as_ref()
+            .is_some_and(|last| last.is_up == is_up && (is_up || last.at.elapsed() < AGAIN))
+        {
+            return;
+        }
+        *last = Some(Said { is_up, at: Instant::now() });
+        match contact {
+            Contact::Made => eprintln!("skerry: waiting for {}", self.of),
+            Contact::Lost(error) => eprintln!("skerry: no {}: {error}; asking again", self.of),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `skerry jobs work`: a program that does jobs.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+use skerry_testkit::{NodeSettings, Process, SkerryNode};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn start() -> std::io::Result<SkerryNode> {
+    NodeSettings::temporary(env!("CARGO_BIN_EXE_skerry"))?.start()
+}
+
+/// A worker of the group "g" that runs a shell script for each job. Its standard error goes to its
+/// standard output.
+fn worker(node: &SkerryNode, more: &[&str], script: &str) -> std::io::Result<Process> {
+    let data = node.settings().data();
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(node.settings().bin());
+    command.arg("--data").arg(data).args(["jobs", "work", "g"]).args(more);
+    Process::spawn(command.args(["--", "sh", "-c", script]))
+}
+
+fn enqueue(node: &SkerryNode, id: &str, payload: &str, more: &[&str]) -> std::io::Result<String> {
+    node.cli(&[&["jobs", "enqueue", "--group", "g", "--id", id, payload], more].concat())
+}
+
+#[test]
+fn a_program_gets_the_payload_and_gives_the_result() -> Outcome {
+    let node = start()?;
+    enqueue(&node, "a", "hello", &["--meta", "user=42"])?;
+    let script = "tr a-z A-Z; echo \" $SKERRY_JOB_ID $SKERRY_JOB_ATTEMPT $SKERRY_JOB_METADATA\"";
+    let worker = worker(&node, &[], script)?;
+    node.cli(&["jobs", "await", "a"])?;
+    assert_eq!(node.cli(&["jobs", "result", "a"])?, "HELLO a 1 {\"user\":\"42\"}\n");
+    worker.signal(Signal::TERM);
+    assert!(worker.wait()?.success(), "{}", worker.stdout_tail());
+    assert!(worker.stdout_tail().contains("waiting for jobs of \"g\""));
+    Ok(())
+}
+
+#[test]
+fn an_exit_code_says_whether_another_try_helps() -> Outcome {
+    let node = start()?;
+    enqueue(&node, "bad", "", &["--retries", "9"])?;
+    let script = "echo 'no such address' >&2; exit 65";
+    let worker = worker(&node, &["--give-up", "65"], script)?;
+    node.settings().cli(&["jobs", "await", "bad"])?.refused(5)?;
+    let shown = node.json(&["jobs", "show", "bad"])?;
+    assert_eq!(shown["attempts"].as_array().map(Vec::len), Some(1), "{shown}");
+    let said = shown.to_string();
+    assert!(said.contains("exit 65") && said.contains("no such address"), "{said}");
+    worker.kill()?;
+
+    enqueue(&node, "once", "", &["--retries", "1"])?;
+    let worker = self::worker(&node, &[], "test $SKERRY_JOB_ATTEMPT = 2")?;
+    node.cli(&["jobs", "await", "once"])?;
+    worker.kill()?;
+    Ok(())
+}
+
+/// A cancelled job's program is asked to end, with all its processes.
+#[test]
+fn a_cancelled_program_is_told() -> Outcome {
+    let node = start()?;
+    enqueue(&node, "long", "", &[])?;
+    let script = "trap 'echo told >&2; exit' TERM; echo begun >&2; sleep 1000 & wait";
+    let worker = worker(&node, &[], script)?;
+    worker.wait_line(|line| line == "begun")?;
+    node.cli(&["jobs", "cancel", "long"])?;
+    node.settings().cli(&["jobs", "await", "long"])?.refused(5)?;
+    assert_eq!(node.json(&["jobs", "show", "long"])?["state"].as_str(), Some("cancelled"));
+    worker.wait_line(|line| line == "told")?;
+    worker.signal(Signal::TERM);
+    assert!(worker.wait()?.success(), "{}", worker.stdout_tail());
+    Ok(())
+}
+
+/// A process that a program leaves behind keeps neither its job nor its worker.
+#[test]
+fn a_process_that_is_left_behind_keeps_no_job() -> Outcome {
+    let node = start()?;
+    enqueue(&node, "left", "", &[])?;
+    let worker = worker(&node, &[], "sleep 1000 & echo $!")?;
+    node.cli(&["jobs", "await", "left"])?;
+    let pid = node.cli(&["jobs", "result", "left"])?;
+    let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(") Z "), "it still runs: {state}");
+    worker.kill()?;
+    Ok(())
+}
+
+#[test]
+fn a_program_that_is_not_there_takes_no_job() -> Outcome {
+    let node = start()?;
+    enqueue(&node, "a", "", &[])?;
+    let refused =
+        node.settings().cli(&["jobs", "work", "g", "--", "no-such-program"])?.refused(6)?;
+    assert!(refused.contains("no-such-program"), "{refused}");
+    let shown = node.json(&["jobs", "show", "a"])?;
+    assert_eq!(shown["state"].as_str(), Some("scheduled"), "{shown}");
+    Ok(())
+}
