@@ -7,9 +7,9 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skerry_serve::Export;
-use skerry_serve::memory::{FixedExports, MemoryExport};
+use skerry_device::memory::MemoryDevice;
 use skerry_serve::nbd::{Limits, Server};
+use skerry_serve::{Export, FixedExports};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn serve(socket: String, size: u64, names: Vec<String>) -> Result<(), Box<dyn Error>> {
-    let disks = names.iter().map(|name| Arc::new(MemoryExport::new(name, size)) as Arc<dyn Export>);
+    let disks = names.iter().map(|name| Export::new(name, Arc::new(MemoryDevice::new(size))));
     let server = Server::new(Arc::new(FixedExports::new(disks.collect())), Limits::default());
     let listener = UnixListener::bind(&socket)?;
     let unix = server.clone();

@@ -3,7 +3,7 @@
 //! In layers, each of which knows only those above it in this list:
 //!
 //! - [`wire`]: every number and message of the protocol, as pure encoding and decoding;
-//! - `check`: the check of a request's form, as a pure function of request and export;
+//! - `check`: the check of a request's form, as a pure function of request and geometry;
 //! - `negotiate`: from the first byte of a connection to an opened export;
 //! - `session`: requests and replies;
 //! - `server`: listeners, limits, counting, shutting down; `threads`: what sessions run on.

@@ -6,7 +6,6 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use super::wire::{
     self, ClientHello, InfoRequest, MetaRequest, OPTION_HEADER_BYTES, OptionHeader, allocation,
     info, option, reply, transmit,
 };
-use crate::export::{ClientInfo, Export, ExportInfo, Exports, OpenError, Purpose};
+use crate::export::{ClientInfo, Export, ExportInfo, Exports, OpenError};
 
 /// Longest data of an option that is read: a name and some metadata queries of full length.
 const OPTION_BYTES_MAX: u32 = 32 << 10;
@@ -31,8 +30,7 @@ const OPTIONS_MAX: usize = 4096;
 
 /// A connection that is ready for requests.
 pub(crate) struct Agreed {
-    pub(crate) export: Arc<dyn Export>,
-    pub(crate) info: ExportInfo,
+    pub(crate) export: Export,
     pub(crate) shape: Shape,
     /// Bytes of the client beyond the negotiation.
     pub(crate) input: Input,
@@ -68,9 +66,8 @@ pub(crate) async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
     let mut negotiation =
         Negotiation { line, exports, client, hello: None, structured: false, meta_for: None };
     let export = negotiation.run().await?;
-    let info = export.info();
-    let shape = negotiation.shape(&info);
-    Ok(Agreed { export, info, shape, input: negotiation.line.input })
+    let shape = negotiation.shape(&export.info);
+    Ok(Agreed { export, shape, input: negotiation.line.input })
 }
 
 struct Negotiation<'a, S> {
@@ -84,7 +81,7 @@ struct Negotiation<'a, S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
-    async fn run(&mut self) -> Result<Arc<dyn Export>, NegotiateError> {
+    async fn run(&mut self) -> Result<Export, NegotiateError> {
         self.line.out.extend_from_slice(&wire::server_hello());
         self.line.send().await?;
         let flags = self.line.take::<4>().await?;
@@ -108,15 +105,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
     }
 
     /// Answers one option. Gives an export when transmission begins.
-    async fn option(
-        &mut self,
-        option: u32,
-        data: &[u8],
-    ) -> Result<Option<Arc<dyn Export>>, NegotiateError> {
+    async fn option(&mut self, option: u32, data: &[u8]) -> Result<Option<Export>, NegotiateError> {
         match option {
             option::EXPORT_NAME => return self.export_name(data).await.map(Some),
-            option::GO => return self.describe(option, data, Purpose::Serve).await,
-            option::INFO => return self.describe(option, data, Purpose::Describe).await,
+            option::GO | option::INFO => return self.describe(option, data).await,
             option::LIST => self.list(data).await?,
             option::STRUCTURED_REPLY if data.is_empty() => {
                 self.structured = true;
@@ -153,27 +145,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
     }
 
     /// Opens an export, for as long as it takes, unless the server stops meanwhile.
-    async fn open(
-        &mut self,
-        name: &str,
-        why: Purpose,
-    ) -> Result<Result<Arc<dyn Export>, OpenError>, NegotiateError> {
+    async fn open(&mut self, name: &str) -> Result<Result<Export, OpenError>, NegotiateError> {
         let started = Instant::now();
-        self.client.purpose = why;
         let opened =
             unless_stopped(self.line.control, self.exports.open(name, &self.client)).await?;
         self.line.deadline += started.elapsed();
         Ok(opened)
     }
 
-    async fn export_name(&mut self, data: &[u8]) -> Result<Arc<dyn Export>, NegotiateError> {
+    /// Asks about an export, as long as [`Self::open`] would.
+    async fn ask(&mut self, name: &str) -> Result<Result<ExportInfo, OpenError>, NegotiateError> {
+        let started = Instant::now();
+        let asked =
+            unless_stopped(self.line.control, self.exports.describe(name, &self.client)).await?;
+        self.line.deadline += started.elapsed();
+        Ok(asked)
+    }
+
+    async fn export_name(&mut self, data: &[u8]) -> Result<Export, NegotiateError> {
         let name = std::str::from_utf8(data)
             .map_err(|_| NegotiateError::Protocol("a name that isn't UTF-8"))?;
-        let export = self.open(name, Purpose::Serve).await?.map_err(NegotiateError::Refused)?;
+        let export = self.open(name).await?.map_err(NegotiateError::Refused)?;
         self.keep_meta_only_for(name);
-        let info = export.info();
+        let info = &export.info;
         let no_zeroes = self.hello.is_some_and(|h| h.no_zeroes);
-        let bytes = wire::export_name_reply(info.size_bytes, self.flags(&info), no_zeroes);
+        let bytes = wire::export_name_reply(info.geometry.size_bytes, self.flags(info), no_zeroes);
         self.line.out.extend_from_slice(&bytes);
         self.line.send().await?;
         Ok(export)
@@ -183,39 +179,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
         &mut self,
         option: u32,
         data: &[u8],
-        purpose: Purpose,
-    ) -> Result<Option<Arc<dyn Export>>, NegotiateError> {
+    ) -> Result<Option<Export>, NegotiateError> {
         let Some(request) = InfoRequest::decode(data) else {
             self.malformed(option);
             self.line.send().await?;
             return Ok(None);
         };
-        let export = match self.open(&request.name, purpose).await? {
-            Ok(export) => export,
+        let found = match option {
+            option::GO => self.open(&request.name).await?.map(|one| (one.info.clone(), Some(one))),
+            _ => self.ask(&request.name).await?.map(|info| (info, None)),
+        };
+        let (described, export) = match found {
+            Ok(found) => found,
             Err(error) => {
                 self.line.put_refusal(option, &error);
                 self.line.send().await?;
                 return Ok(None);
             }
         };
-        let described = export.info();
         self.put_info(option, &request, &described);
         self.line.put(option, reply::ACK, &[]);
         self.line.send().await?;
-        if purpose == Purpose::Describe {
-            return Ok(None);
+        if export.is_some() {
+            self.keep_meta_only_for(&request.name);
         }
-        self.keep_meta_only_for(&request.name);
-        Ok(Some(export))
+        Ok(export)
     }
 
     fn put_info(&mut self, option: u32, request: &InfoRequest, described: &ExportInfo) {
         let flags = self.flags(described);
         let line = &mut self.line;
-        line.put(option, reply::INFO, &wire::info_export(described.size_bytes, flags));
+        line.put(option, reply::INFO, &wire::info_export(described.geometry.size_bytes, flags));
         let sizes = wire::info_block_size(
-            described.block_bytes_min,
-            described.block_bytes_preferred,
+            described.geometry.sector_bytes,
+            described.geometry.block_bytes,
             wire::PAYLOAD_BYTES_MAX,
         );
         line.put(option, reply::INFO, &sizes);
@@ -262,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
             self.malformed(option);
             return Ok(());
         };
-        if let Err(error) = self.open(&request.name, Purpose::Describe).await? {
+        if let Err(error) = self.ask(&request.name).await? {
             self.line.put_refusal(option, &error);
             return Ok(());
         }
@@ -287,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
     }
 
     fn shape(&self, info: &ExportInfo) -> Shape {
-        Shape::new(info, self.structured, self.structured && self.meta_for.is_some())
+        Shape::new(info.geometry, self.structured, self.structured && self.meta_for.is_some())
     }
 
     fn flags(&self, info: &ExportInfo) -> u16 {
@@ -296,7 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
             | transmit::SEND_FUA
             | transmit::SEND_CACHE
             | transmit::CAN_MULTI_CONN;
-        if info.read_only {
+        if info.geometry.read_only {
             flags |= transmit::READ_ONLY;
         } else {
             flags |= transmit::SEND_TRIM | transmit::SEND_WRITE_ZEROES | transmit::SEND_FAST_ZERO;

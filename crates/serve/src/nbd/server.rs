@@ -18,7 +18,7 @@ use super::negotiate::{NegotiateError, negotiate};
 use super::quiet::Quiet;
 use super::session::Session;
 use super::threads::SessionThreads;
-use crate::export::{ClientInfo, Exports, Purpose};
+use crate::export::{ClientInfo, Exports};
 
 /// Pause of accepting when the system has no descriptors left. Long enough not to spin, short
 /// enough that a client's connect does not time out.
@@ -310,7 +310,7 @@ where
 {
     let shared = &place.shared;
     let connection = place.number;
-    let client = ClientInfo { connection, peer: peer.clone(), purpose: Purpose::Describe };
+    let client = ClientInfo { connection, peer: peer.clone() };
     let time_max = shared.limits.handshake_time_max;
     let exports = &*shared.exports;
     let agreed = match negotiate(&mut stream, exports, client, &place.control, time_max).await {
@@ -323,9 +323,10 @@ where
             return;
         }
     };
-    let export = agreed.info.name.clone();
+    let export = agreed.export.info.name.clone();
     place.serves(&export);
-    tracing::info!(connection, %peer, %export, read_only = agreed.info.read_only, "connected");
+    let read_only = agreed.export.info.geometry.read_only;
+    tracing::info!(connection, %peer, %export, read_only, "connected");
     let share = Share::new(shared.budget.clone(), connection);
     let session =
         Session::new(stream, agreed, shared.limits.clone(), place.control.clone(), share, slow);

@@ -1,14 +1,14 @@
 //! One connection after its negotiation: requests in, replies out, on one task.
 //!
-//! The task takes the bytes that have arrived, gives every whole request to the export's fast path,
+//! The task takes the bytes that have arrived, gives every whole request to the device's fast path,
 //! and writes all replies with one call. Only then does it look for more. So a busy connection
 //! costs two system calls for all requests that came together. A request that would have to wait
 //! becomes a future, driven from the same task ([`slow`]), and its reply joins the same queue.
 //!
 //! Must hold:
-//! - the export gets a request after the decision of every reply that was sent before it arrived.
-//!   Requests are taken in order, and a reply is never sent before the export's answer;
-//! - futures of the export run to their end, also when the client has gone;
+//! - the device gets a request after the decision of every reply that was sent before it arrived.
+//!   Requests are taken in order, and a reply is never sent before the device's answer;
+//! - futures of the device run to their end, also when the client has gone;
 //! - a stop is no error. Requests that have begun are answered, others are not, and the connection
 //!   is closed. So a client that reconnects asks again (QEMU's `reconnect-delay`);
 //! - memory for the client is bounded: past a limit the session reads nothing more.
@@ -25,6 +25,7 @@ use std::task::{Context, Poll};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use skerry_device::Device;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
@@ -39,7 +40,6 @@ use super::control::{Control, Order};
 use super::input::Input;
 use super::limits::Limits;
 use super::negotiate::Agreed;
-use crate::export::Export;
 
 /// Bytes of waiting replies past which no further request is taken. The first replies of a batch
 /// must not wait for the last, and should be written from the processor's cache.
@@ -54,7 +54,7 @@ const PARTING_READ_BYTES: usize = 64 << 10;
 pub(crate) struct Session<S> {
     /// Gone once nothing can be sent or received any more.
     stream: Option<S>,
-    export: Arc<dyn Export>,
+    device: Arc<dyn Device>,
     shape: Shape,
     limits: Limits,
     control: Arc<Control>,
@@ -66,7 +66,7 @@ pub(crate) struct Session<S> {
     slow_bytes: usize,
     /// False once the client has said or shown that it sends nothing more.
     input_open: bool,
-    /// True once the export has said that another connection must go on.
+    /// True once the device has said that another connection must go on.
     must_reconnect: bool,
     linger: Option<Pin<Box<Sleep>>>,
     /// Number of large writes that began.
@@ -91,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     ) -> Self {
         Self {
             stream: Some(stream),
-            export: agreed.export,
+            device: agreed.export.device,
             shape: agreed.shape,
             limits,
             control,
@@ -264,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.incoming = Incoming::Header;
     }
 
-    /// Closes the socket. The export's work goes on.
+    /// Closes the socket. The device's work goes on.
     fn hang_up(&mut self) {
         self.stop_reading();
         self.stream = None;

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use skerry_serve::memory::{FixedExports, MemoryExport};
+use skerry_device::Device;
+use skerry_device::memory::MemoryDevice;
 use skerry_serve::nbd::wire::{
     self, Chunk, ClientHello, InfoRequest, MetaRequest, OptionHeader, OptionReplyHeader, Request,
     Simple, chunk, command, info, option, reply,
 };
 use skerry_serve::nbd::{Limits, Server};
-use skerry_serve::{Export, Exports};
+use skerry_serve::{Export, Exports, FixedExports};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
@@ -20,10 +21,15 @@ pub(crate) const DISK_BYTES: u64 = 1 << 20;
 
 /// A server of one memory disk named `disk`.
 pub(crate) fn memory_server() -> Server {
-    serving(vec![Arc::new(MemoryExport::new("disk", DISK_BYTES))])
+    serving(vec![disk(Arc::new(MemoryDevice::new(DISK_BYTES)))])
 }
 
-pub(crate) fn serving(exports: Vec<Arc<dyn Export>>) -> Server {
+/// An export named `disk`.
+pub(crate) fn disk(device: Arc<dyn Device>) -> Export {
+    Export::new("disk", device)
+}
+
+pub(crate) fn serving(exports: Vec<Export>) -> Server {
     serving_with(Arc::new(FixedExports::new(exports)), Limits::default())
 }
 

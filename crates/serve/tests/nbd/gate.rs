@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use skerry_serve::memory::MemoryExport;
-use skerry_serve::{
-    Content, Export, ExportInfo, IoError, IoErrorKind, StatusExtent, ZeroesOptions,
-};
+use skerry_device::memory::MemoryDevice;
+use skerry_device::{Content, Device, Error, ErrorKind, Geometry, Result, StatusRange};
 use tokio::sync::{Semaphore, watch};
 
 /// Counts of requests that came to the gate and that passed it.
@@ -18,43 +16,37 @@ pub(crate) struct Passed {
 }
 
 pub(crate) struct Gate {
-    inner: MemoryExport,
+    inner: MemoryDevice,
     open: Semaphore,
     passed: watch::Sender<Passed>,
-    fails_with: Option<IoErrorKind>,
+    fails_with: Option<ErrorKind>,
     panics: bool,
 }
 
 impl Gate {
     /// A disk whose gate is shut.
-    pub(crate) fn shut(name: &str, size_bytes: u64) -> Arc<Self> {
-        Self::build(name, size_bytes, 0, None, false)
+    pub(crate) fn shut(size_bytes: u64) -> Arc<Self> {
+        Self::build(size_bytes, 0, None, false)
     }
 
     /// A disk that declines every fast path and then answers.
-    pub(crate) fn open(name: &str, size_bytes: u64) -> Arc<Self> {
-        Self::build(name, size_bytes, Semaphore::MAX_PERMITS, None, false)
+    pub(crate) fn open(size_bytes: u64) -> Arc<Self> {
+        Self::build(size_bytes, Semaphore::MAX_PERMITS, None, false)
     }
 
     /// A disk on which everything fails.
-    pub(crate) fn failing(name: &str, size_bytes: u64, kind: IoErrorKind) -> Arc<Self> {
-        Self::build(name, size_bytes, Semaphore::MAX_PERMITS, Some(kind), false)
+    pub(crate) fn failing(size_bytes: u64, kind: ErrorKind) -> Arc<Self> {
+        Self::build(size_bytes, Semaphore::MAX_PERMITS, Some(kind), false)
     }
 
     /// A disk that panics when its beginning is read.
-    pub(crate) fn panicking(name: &str, size_bytes: u64) -> Arc<Self> {
-        Self::build(name, size_bytes, Semaphore::MAX_PERMITS, None, true)
+    pub(crate) fn panicking(size_bytes: u64) -> Arc<Self> {
+        Self::build(size_bytes, Semaphore::MAX_PERMITS, None, true)
     }
 
-    fn build(
-        name: &str,
-        size: u64,
-        permits: usize,
-        fails: Option<IoErrorKind>,
-        panics: bool,
-    ) -> Arc<Self> {
+    fn build(size: u64, permits: usize, fails: Option<ErrorKind>, panics: bool) -> Arc<Self> {
         Arc::new(Self {
-            inner: MemoryExport::new(name, size),
+            inner: MemoryDevice::new(size),
             open: Semaphore::new(permits),
             passed: watch::Sender::new(Passed::default()),
             fails_with: fails,
@@ -76,55 +68,51 @@ impl Gate {
         self.passed.subscribe().wait_for(wanted).await.expect("the gate exists");
     }
 
-    async fn pass(&self) -> Result<(), IoError> {
+    async fn pass(&self) -> Result<()> {
         self.passed.send_modify(|p| p.arrived += 1);
         self.open.acquire().await.expect("never closed").forget();
         self.passed.send_modify(|p| p.left += 1);
         match self.fails_with {
-            Some(kind) => Err(IoError::new(kind, "it was told to fail")),
+            Some(kind) => Err(Error::new(kind, "it was told to fail")),
             None => Ok(()),
         }
     }
 }
 
 #[async_trait]
-impl Export for Gate {
-    fn info(&self) -> ExportInfo {
-        self.inner.info()
+impl Device for Gate {
+    fn geometry(&self) -> Geometry {
+        self.inner.geometry()
     }
 
-    async fn read(&self, offset: u64, buf: &mut [u8]) -> Result<Content, IoError> {
+    async fn read(&self, offset: u64, buf: &mut [u8]) -> Result<Content> {
         self.pass().await?;
         assert!(!self.panics || offset > 0, "a read that panics");
         self.inner.read(offset, buf).await
     }
 
-    async fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<(), IoError> {
+    async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
         self.pass().await?;
-        self.inner.write(offset, data, fua).await
+        self.inner.write(offset, data).await
     }
 
-    async fn flush(&self) -> Result<(), IoError> {
+    async fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        self.pass().await?;
+        self.inner.zero(offset, len).await
+    }
+
+    async fn flush(&self) -> Result<()> {
         self.pass().await
     }
 
-    async fn trim(&self, offset: u64, len: u64, fua: bool) -> Result<(), IoError> {
+    async fn status(&self, offset: u64, len: u64, ranges_max: usize) -> Result<Vec<StatusRange>> {
         self.pass().await?;
-        self.inner.trim(offset, len, fua).await
+        self.inner.status(offset, len, ranges_max).await
     }
 
-    async fn write_zeroes(&self, offset: u64, len: u64, o: ZeroesOptions) -> Result<(), IoError> {
-        self.pass().await?;
-        self.inner.write_zeroes(offset, len, o).await
-    }
-
-    async fn cache(&self, offset: u64, len: u64) -> Result<(), IoError> {
-        self.pass().await?;
-        self.inner.cache(offset, len).await
-    }
-
-    async fn block_status(&self, offset: u64, len: u64) -> Result<Vec<StatusExtent>, IoError> {
-        self.pass().await?;
-        self.inner.block_status(offset, len).await
+    async fn prefetch(&self, offset: u64, len: u64) {
+        if self.pass().await.is_ok() {
+            self.inner.prefetch(offset, len).await;
+        }
     }
 }

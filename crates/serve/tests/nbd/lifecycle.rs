@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use skerry_serve::nbd::wire::{InfoRequest, OptionHeader, command, option};
 use skerry_serve::nbd::{Drained, Limits};
-use skerry_serve::{ClientInfo, Export, Exports, OpenError};
+use skerry_serve::{ClientInfo, Export, ExportInfo, Exports, OpenError};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::client::{Client, DISK_BYTES, memory_server, serving, serving_with};
+use crate::client::{Client, DISK_BYTES, disk, memory_server, serving, serving_with};
 use crate::gate::Gate;
 
 /// Long enough that only a hang reaches it.
@@ -16,8 +16,8 @@ const DRAIN: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn replies_overtake_a_request_that_waits() {
-    let gate = Gate::shut("disk", DISK_BYTES);
-    let server = serving(vec![gate.clone()]);
+    let gate = Gate::shut(DISK_BYTES);
+    let server = serving(vec![disk(gate.clone())]);
     let mut client = Client::open(&server, "disk", false).await;
     let waits = client.send(command::FLUSH, 0, 0, 0, &[]).await;
     gate.wait_until(|p| p.arrived == 1).await;
@@ -29,8 +29,8 @@ async fn replies_overtake_a_request_that_waits() {
 
 #[tokio::test]
 async fn disconnecting_answers_what_was_asked_before() {
-    let gate = Gate::shut("disk", DISK_BYTES);
-    let server = serving(vec![gate.clone()]);
+    let gate = Gate::shut(DISK_BYTES);
+    let server = serving(vec![disk(gate.clone())]);
     let mut client = Client::open(&server, "disk", false).await;
     let cookie = client.send(command::WRITE, 0, 0, 512, &[5; 512]).await;
     client.send(command::DISC, 0, 0, 0, &[]).await;
@@ -44,8 +44,8 @@ async fn disconnecting_answers_what_was_asked_before() {
 
 #[tokio::test]
 async fn what_a_vanished_client_had_begun_runs_to_its_end() {
-    let gate = Gate::shut("disk", DISK_BYTES);
-    let server = serving(vec![gate.clone()]);
+    let gate = Gate::shut(DISK_BYTES);
+    let server = serving(vec![disk(gate.clone())]);
     let mut client = Client::open(&server, "disk", false).await;
     client.send(command::WRITE, 0, 0, 512, &[5; 512]).await;
     gate.wait_until(|p| p.arrived == 1).await;
@@ -60,8 +60,8 @@ async fn what_a_vanished_client_had_begun_runs_to_its_end() {
 
 #[tokio::test]
 async fn a_stop_answers_what_was_begun_and_nothing_with_an_error() {
-    let gate = Gate::shut("disk", DISK_BYTES);
-    let server = serving(vec![gate.clone()]);
+    let gate = Gate::shut(DISK_BYTES);
+    let server = serving(vec![disk(gate.clone())]);
     let mut client = Client::open(&server, "disk", true).await;
     let begun = client.send(command::FLUSH, 0, 0, 0, &[]).await;
     gate.wait_until(|p| p.arrived == 1).await;
@@ -93,8 +93,7 @@ async fn a_stop_cuts_a_request_that_is_half_there() {
 
 #[tokio::test]
 async fn an_export_that_wants_a_new_connection_gets_one_and_no_error() {
-    let server =
-        serving(vec![Gate::failing("disk", DISK_BYTES, skerry_serve::IoErrorKind::Reconnect)]);
+    let server = serving(vec![disk(Gate::failing(DISK_BYTES, skerry_device::ErrorKind::Reattach))]);
     for command in [command::READ, command::FLUSH, command::TRIM] {
         let mut client = Client::open(&server, "disk", true).await;
         client.send(command, 0, 0, 512, &[]).await;
@@ -105,8 +104,8 @@ async fn an_export_that_wants_a_new_connection_gets_one_and_no_error() {
 
 #[tokio::test(start_paused = true)]
 async fn shutdown_cuts_off_who_is_not_done_in_time() {
-    let gate = Gate::shut("disk", DISK_BYTES);
-    let server = serving(vec![gate.clone()]);
+    let gate = Gate::shut(DISK_BYTES);
+    let server = serving(vec![disk(gate.clone())]);
     let mut stuck = Client::open(&server, "disk", false).await;
     stuck.send(command::FLUSH, 0, 0, 0, &[]).await;
     gate.wait_until(|p| p.arrived == 1).await;
@@ -128,7 +127,12 @@ impl Exports for Stuck {
         std::future::pending().await
     }
 
-    async fn open(&self, _: &str, _: &ClientInfo) -> Result<Arc<dyn Export>, OpenError> {
+    async fn describe(&self, _: &str, _: &ClientInfo) -> Result<ExportInfo, OpenError> {
+        self.0.add_permits(1);
+        std::future::pending().await
+    }
+
+    async fn open(&self, _: &str, _: &ClientInfo) -> Result<Export, OpenError> {
         self.0.add_permits(1);
         std::future::pending().await
     }
@@ -162,8 +166,8 @@ async fn after_a_shutdown_nobody_is_let_in() {
 
 #[tokio::test]
 async fn one_exports_clients_can_be_counted_and_disconnected() {
-    let (a, b) = (Gate::shut("a", DISK_BYTES), Gate::open("b", DISK_BYTES));
-    let server = serving(vec![a.clone(), b]);
+    let (a, b) = (Gate::shut(DISK_BYTES), Gate::open(DISK_BYTES));
+    let server = serving(vec![Export::new("a", a.clone()), Export::new("b", b)]);
     let mut first = Client::open(&server, "", false).await;
     let mut second = Client::open(&server, "a", false).await;
     let mut other = Client::open(&server, "b", false).await;

@@ -2,18 +2,25 @@
 
 use std::sync::Arc;
 
-use skerry_serve::memory::{FixedExports, MemoryExport};
+use skerry_device::memory::MemoryDevice;
 use skerry_serve::nbd::wire::command;
 use skerry_serve::nbd::{Limits, Server};
+use skerry_serve::{Export, FixedExports};
 
-use crate::client::{Client, DISK_BYTES, connect, serving_with};
+use crate::client::{Client, DISK_BYTES, connect, disk, serving_with};
 use crate::gate::Gate;
+
+/// Exports of these names.
+fn held_and_free(held: &Arc<Gate>, free: Arc<Gate>) -> Arc<FixedExports> {
+    let exports = vec![Export::new("held", held.clone()), Export::new("free", free)];
+    Arc::new(FixedExports::new(exports))
+}
 
 #[tokio::test]
 async fn requests_in_flight_are_bounded_and_none_is_lost() {
-    let gate = Gate::shut("disk", DISK_BYTES);
+    let gate = Gate::shut(DISK_BYTES);
     let limits = Limits { requests_in_flight_max: 10, ..Limits::default() };
-    let server = serving_with(Arc::new(FixedExports::new(vec![gate.clone()])), limits);
+    let server = serving_with(Arc::new(FixedExports::new(vec![disk(gate.clone())])), limits);
     let mut client = Client::open(&server, "disk", false).await;
     for _ in 0..50 {
         client.send(command::FLUSH, 0, 0, 0, &[]).await;
@@ -39,8 +46,8 @@ async fn bytes_in_flight_are_bounded_for_a_connection_and_for_all() {
     let one = Limits { bytes_in_flight_max: 3 * LEN as usize, ..Limits::default() };
     let all = Limits { server_bytes_in_flight_max: 3 * LEN as usize, ..Limits::default() };
     for limits in [one, all] {
-        let gate = Gate::shut("disk", DISK_BYTES);
-        let server = serving_with(Arc::new(FixedExports::new(vec![gate.clone()])), limits);
+        let gate = Gate::shut(DISK_BYTES);
+        let server = serving_with(Arc::new(FixedExports::new(vec![disk(gate.clone())])), limits);
         let mut client = Client::open(&server, "disk", false).await;
         for _ in 0..20 {
             client.send(command::READ, 0, 0, LEN, &[]).await;
@@ -61,14 +68,14 @@ async fn bytes_in_flight_are_bounded_for_a_connection_and_for_all() {
 /// A hint is answered when it has been followed, and its fetches count as bytes in flight.
 #[tokio::test]
 async fn what_is_cached_counts_as_bytes_in_flight() {
-    let gate = Gate::shut("disk", DISK_BYTES);
+    let gate = Gate::shut(DISK_BYTES);
     let len = DISK_BYTES as u32;
     let limits = Limits {
         bytes_in_flight_max: 4 * DISK_BYTES as usize,
         cache_bytes_max: len,
         ..Limits::default()
     };
-    let server = serving_with(Arc::new(FixedExports::new(vec![gate.clone()])), limits);
+    let server = serving_with(Arc::new(FixedExports::new(vec![disk(gate.clone())])), limits);
     let mut client = Client::open(&server, "disk", false).await;
     for _ in 0..100 {
         client.send(command::CACHE, 0, 0, len, &[]).await;
@@ -84,9 +91,8 @@ async fn what_is_cached_counts_as_bytes_in_flight() {
 #[tokio::test]
 async fn a_connection_goes_on_however_much_the_others_hold() {
     let limits = Limits { server_bytes_in_flight_max: 1, ..Limits::default() };
-    let (held, free) = (Gate::shut("held", DISK_BYTES), Gate::open("free", DISK_BYTES));
-    let exports = FixedExports::new(vec![held.clone(), free]);
-    let server = serving_with(Arc::new(exports), limits);
+    let (held, free) = (Gate::shut(DISK_BYTES), Gate::open(DISK_BYTES));
+    let server = serving_with(held_and_free(&held, free), limits);
     let mut greedy = Client::open(&server, "held", false).await;
     greedy.send(command::READ, 0, 0, 4096, &[]).await;
     held.wait_until(|p| p.arrived == 1).await;
@@ -101,8 +107,8 @@ async fn a_connection_goes_on_however_much_the_others_hold() {
 
 #[tokio::test]
 async fn a_client_that_takes_no_replies_is_not_read_from() {
-    let disk = Arc::new(MemoryExport::new("disk", DISK_BYTES));
-    let server = serving_with(Arc::new(FixedExports::new(vec![disk])), Limits::default());
+    let device = Arc::new(MemoryDevice::new(DISK_BYTES));
+    let server = serving_with(Arc::new(FixedExports::new(vec![disk(device)])), Limits::default());
     let mut client = Client::open(&server, "disk", false).await;
     client.write(0, &vec![1; DISK_BYTES as usize]).await;
     // Far more requests than the server may take while the client reads no replies.
@@ -138,8 +144,8 @@ async fn a_client_that_takes_no_replies_is_not_read_from() {
 #[tokio::test]
 async fn connections_are_bounded() {
     let limits = Limits { connections_max: 2, ..Limits::default() };
-    let gate = Gate::open("disk", DISK_BYTES);
-    let server = serving_with(Arc::new(FixedExports::new(vec![gate])), limits);
+    let gate = Gate::open(DISK_BYTES);
+    let server = serving_with(Arc::new(FixedExports::new(vec![disk(gate)])), limits);
     let first = Client::open(&server, "disk", false).await;
     let mut second = Client::open(&server, "disk", false).await;
     let (_third, refused) = connect(&server);
@@ -157,9 +163,9 @@ const LONG: u32 = 32 << 20;
 
 /// A server whose clients may hold 64 MiB together.
 fn long_disk() -> Server {
-    let disk = Arc::new(MemoryExport::new("disk", u64::from(LONG)));
+    let device = Arc::new(MemoryDevice::new(u64::from(LONG)));
     let limits = Limits { server_bytes_in_flight_max: 64 * MIB, ..Limits::default() };
-    serving_with(Arc::new(FixedExports::new(vec![disk])), limits)
+    serving_with(Arc::new(FixedExports::new(vec![disk(device)])), limits)
 }
 
 /// A client that announces the longest write and sends `sent` bytes of it.
@@ -222,9 +228,9 @@ async fn replies_that_are_not_taken_hold_no_more_than_the_budget() {
 /// One long request at a time goes on, however long the requests of others take.
 #[tokio::test]
 async fn a_long_request_goes_on_beside_those_that_are_stuck() {
-    let (held, free) = (Gate::shut("held", u64::from(LONG)), Gate::open("free", u64::from(LONG)));
+    let (held, free) = (Gate::shut(u64::from(LONG)), Gate::open(u64::from(LONG)));
     let limits = Limits { server_bytes_in_flight_max: LONG as usize, ..Limits::default() };
-    let server = serving_with(Arc::new(FixedExports::new(vec![held.clone(), free])), limits);
+    let server = serving_with(held_and_free(&held, free), limits);
     let mut stuck = Client::open(&server, "held", false).await;
     stuck.send(command::READ, 0, 0, LONG - 4096, &[]).await;
     held.wait_until(|p| p.arrived == 1).await;
@@ -245,9 +251,9 @@ async fn a_long_request_goes_on_beside_those_that_are_stuck() {
 async fn buffers_that_are_kept_count_and_are_few_when_there_are_many_clients() {
     const CLIENTS: usize = 40;
     const ROUND: usize = 7;
-    let gate = Gate::open("disk", 8 << 20);
+    let gate = Gate::open(8 << 20);
     let limits = Limits { server_bytes_in_flight_max: 64 * MIB, ..Limits::default() };
-    let server = serving_with(Arc::new(FixedExports::new(vec![gate])), limits);
+    let server = serving_with(Arc::new(FixedExports::new(vec![disk(gate)])), limits);
     let mut idle = Vec::new();
     for _ in 0..CLIENTS {
         let mut client = Client::open(&server, "disk", false).await;

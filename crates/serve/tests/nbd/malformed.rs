@@ -7,7 +7,7 @@ use skerry_serve::nbd::Server;
 use skerry_serve::nbd::wire::{InfoRequest, MetaRequest, OptionHeader, Request, command, option};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::{Client, DISK_BYTES, connect, memory_server, serving};
+use crate::client::{Client, DISK_BYTES, connect, disk, memory_server, serving};
 use crate::gate::Gate;
 
 const ROUNDS: u64 = 300;
@@ -108,7 +108,7 @@ async fn noise() {
 
 #[tokio::test]
 async fn damaged_sessions() {
-    for server in [memory_server(), serving(vec![Gate::open("disk", DISK_BYTES)])] {
+    for server in [memory_server(), serving(vec![disk(Gate::open(DISK_BYTES))])] {
         for seed in 0..ROUNDS {
             let mut rng = StdRng::seed_from_u64(seed);
             let mut bytes = valid_session(&mut rng);

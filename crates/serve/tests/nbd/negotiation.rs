@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use skerry_serve::memory::MemoryExport;
+use skerry_device::Device as _;
+use skerry_device::memory::MemoryDevice;
 use skerry_serve::nbd::Limits;
 use skerry_serve::nbd::wire::{self, InfoRequest, MetaRequest, info, option, reply, transmit};
-use skerry_serve::{ClientInfo, Export, Exports, OpenError, Purpose};
+use skerry_serve::{ClientInfo, Export, ExportInfo, Exports, FixedExports, OpenError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{
-    Client, DISK_BYTES, connect, kinds, memory_server, serving, serving_with, size_and_flags,
+    Client, DISK_BYTES, connect, disk, kinds, memory_server, serving, serving_with, size_and_flags,
 };
 
 fn named(name: &str, wanted: &[u16]) -> Vec<u8> {
@@ -72,7 +73,9 @@ async fn export_name_of_nothing_closes_the_connection() {
 
 #[tokio::test]
 async fn info_and_go_tell_what_there_is() {
-    let server = memory_server();
+    let mut export = disk(Arc::new(MemoryDevice::new(DISK_BYTES)));
+    export.info.description = "in memory".to_owned();
+    let server = serving(vec![export]);
     let mut client = Client::greet(&server).await;
     client.negotiate_structured().await;
     let wanted = named("", &[info::NAME, info::DESCRIPTION, info::BLOCK_SIZE, 999]);
@@ -100,7 +103,7 @@ async fn info_and_go_tell_what_there_is() {
 
 #[tokio::test]
 async fn read_only_exports_say_so_and_df_needs_structured_replies() {
-    let server = serving(vec![Arc::new(MemoryExport::new("ro", 4096).read_only())]);
+    let server = serving(vec![Export::new("ro", Arc::new(MemoryDevice::new(4096).read_only()))]);
     let (_, flags) = Client::greet(&server).await.go("ro").await;
     assert_ne!(flags & transmit::READ_ONLY, 0);
     let writing = transmit::SEND_TRIM | transmit::SEND_WRITE_ZEROES | transmit::SEND_FAST_ZERO;
@@ -109,7 +112,7 @@ async fn read_only_exports_say_so_and_df_needs_structured_replies() {
 
 #[tokio::test]
 async fn list_names_every_export() {
-    let disks = ["a", "b@s"].map(|name| Arc::new(MemoryExport::new(name, 512)) as Arc<dyn Export>);
+    let disks = ["a", "b@s"].map(|name| Export::new(name, Arc::new(MemoryDevice::new(512))));
     let mut client = Client::greet(&serving(disks.to_vec())).await;
     let replies = client.option(option::LIST, &[]).await;
     let expected = vec![
@@ -171,7 +174,7 @@ async fn meta_contexts() {
 
 #[tokio::test]
 async fn a_context_selected_for_one_export_is_not_carried_to_another() {
-    let disks = ["a", "b"].map(|name| Arc::new(MemoryExport::new(name, 4096)) as Arc<dyn Export>);
+    let disks = ["a", "b"].map(|name| Export::new(name, Arc::new(MemoryDevice::new(4096))));
     let mut client = Client::greet(&serving(disks.to_vec())).await;
     client.negotiate_structured().await;
     client.option(option::SET_META_CONTEXT, &meta("a", &["base:allocation"])).await;
@@ -186,7 +189,7 @@ async fn abort_is_acknowledged_and_closes() {
     assert!(client.is_closed().await);
 }
 
-/// Fails to open anything, in a way that the name says. Notes the purpose.
+/// Fails to open anything, in a way that the name says.
 struct Refusing;
 
 #[async_trait]
@@ -195,12 +198,15 @@ impl Exports for Refusing {
         Err(OpenError::Unavailable("the bucket can't be reached".into()))
     }
 
-    async fn open(&self, name: &str, client: &ClientInfo) -> Result<Arc<dyn Export>, OpenError> {
+    async fn describe(&self, _: &str, _: &ClientInfo) -> Result<ExportInfo, OpenError> {
+        Err(OpenError::Denied("asked only to describe".into()))
+    }
+
+    async fn open(&self, name: &str, _: &ClientInfo) -> Result<Export, OpenError> {
         let name = name.to_owned();
-        Err(match (name.as_str(), client.purpose) {
-            ("busy", Purpose::Serve) => OpenError::Busy { name, holder: "node-7".into() },
-            ("busy", Purpose::Describe) => OpenError::Denied("asked only to describe".into()),
-            ("denied", _) => OpenError::Denied("not for you".into()),
+        Err(match name.as_str() {
+            "busy" => OpenError::Busy { name, holder: "node-7".into() },
+            "denied" => OpenError::Denied("not for you".into()),
             _ => OpenError::Unavailable("not now".into()),
         })
     }
@@ -225,7 +231,7 @@ async fn reasons_for_not_opening_reach_the_client() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_says_nothing_is_dropped() {
     let limits = Limits { handshake_time_max: Duration::from_secs(3), ..Limits::default() };
-    let server = serving_with(Arc::new(skerry_serve::memory::FixedExports::new(vec![])), limits);
+    let server = serving_with(Arc::new(FixedExports::new(vec![])), limits);
     let (_silent, task) = connect(&server);
     let before = tokio::time::Instant::now();
     task.await.expect("the connection ended");
@@ -253,9 +259,14 @@ impl Exports for Tardy {
         Ok(vec!["disk".into()])
     }
 
-    async fn open(&self, name: &str, _client: &ClientInfo) -> Result<Arc<dyn Export>, OpenError> {
+    async fn describe(&self, _: &str, _: &ClientInfo) -> Result<ExportInfo, OpenError> {
         tokio::time::sleep(Duration::from_secs(60)).await;
-        Ok(Arc::new(MemoryExport::new(name, DISK_BYTES)))
+        Ok(ExportInfo::new("disk", MemoryDevice::new(DISK_BYTES).geometry()))
+    }
+
+    async fn open(&self, name: &str, _: &ClientInfo) -> Result<Export, OpenError> {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Ok(Export::new(name, Arc::new(MemoryDevice::new(DISK_BYTES))))
     }
 }
 

@@ -6,18 +6,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use skerry_core::name::Target;
 use skerry_core::size::SECTOR_BYTES;
-use skerry_serve::{
-    Attempt, ClientInfo, Content, Export, ExportInfo, Exports, IoError, IoErrorKind, OpenError,
-    Purpose, StatusExtent, ZeroesOptions,
-};
+use skerry_device::{Attempt, Content, Device, ErrorKind as IoErrorKind, Geometry, StatusRange};
+use skerry_serve::{ClientInfo, Export, ExportInfo, Exports, OpenError};
 use skerry_volume::{Error, ErrorKind};
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Engine, EngineDevice};
-
-/// Extents of one answer. A client asks again from their end.
-const EXTENTS_MAX: usize = 1024;
 
 /// All volumes and snapshots of an engine, by name: `VOLUME` and `VOLUME@SNAPSHOT`.
 #[derive(Clone)]
@@ -34,6 +29,27 @@ impl EngineExports {
     /// Makes the exports of this engine, which runs on the caller's runtime.
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
         Self { engine, runtime: Handle::current(), listing: Arc::default() }
+    }
+
+    /// Does something with the volume or snapshot of this name, on the engine's runtime.
+    async fn on_runtime<T, F>(
+        &self,
+        name: &str,
+        act: impl FnOnce(Self, Target) -> F,
+    ) -> Result<T, OpenError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        // Only a text in the form of a name can be one.
+        let not_found = || OpenError::NotFound { name: name.to_owned() };
+        let target: Target = name.parse().map_err(|_| not_found())?;
+        let acting = self.runtime.spawn(act(self.clone(), target));
+        // A stopping server no longer waits for it: no volume may be claimed then.
+        let done = AbortOnDropHandle::new(acting)
+            .await
+            .map_err(|error| OpenError::Unavailable(error.to_string()))?;
+        done.map_err(|error| open_error(name, error))
     }
 }
 
@@ -58,153 +74,101 @@ impl Exports for EngineExports {
         Ok(names)
     }
 
-    async fn open(&self, name: &str, client: &ClientInfo) -> Result<Arc<dyn Export>, OpenError> {
-        // Only a text in the form of a name can be one.
-        let not_found = || OpenError::NotFound { name: name.to_owned() };
-        let target: Target = name.parse().map_err(|_| not_found())?;
-        let (exports, purpose) = (self.clone(), client.purpose);
-        let opened = self.runtime.spawn(async move {
-            match purpose {
-                Purpose::Describe => exports.describe(&target).await,
-                Purpose::Serve => exports.attach(&target).await,
-            }
-        });
-        // A stopping server no longer waits for it: no volume may be claimed then.
-        let opened = AbortOnDropHandle::new(opened)
-            .await
-            .map_err(|error| OpenError::Unavailable(error.to_string()))?;
-        opened.map_err(|error| open_error(name, error))
+    /// Opening a volume claims it for this node, and opening a snapshot pins it. A client that only
+    /// asks about it must do neither.
+    async fn describe(&self, name: &str, _: &ClientInfo) -> Result<ExportInfo, OpenError> {
+        self.on_runtime(name, |exports, target| async move { exports.look_at(&target).await }).await
+    }
+
+    async fn open(&self, name: &str, _: &ClientInfo) -> Result<Export, OpenError> {
+        self.on_runtime(name, |exports, target| async move { exports.attach(&target).await }).await
     }
 }
 
 impl EngineExports {
-    async fn attach(&self, target: &Target) -> Result<Arc<dyn Export>, Error> {
+    async fn attach(&self, target: &Target) -> Result<Export, Error> {
         let device = self.engine.open_device(target).await?;
-        let info = info(device.name(), device.size_bytes(), device.block_size_bytes());
-        let info = ExportInfo { read_only: device.is_read_only(), ..info };
-        Ok(Arc::new(DeviceExport { info, device: Some(device) }))
+        Ok(Export::new(device.name(), Arc::new(Served(device))))
     }
 
-    /// Opening a volume claims it for this node, and opening a snapshot pins it. A client that only
-    /// asks about it must do neither.
-    async fn describe(&self, target: &Target) -> Result<Arc<dyn Export>, Error> {
+    async fn look_at(&self, target: &Target) -> Result<ExportInfo, Error> {
         let found = self.engine.show_volume(&target.volume).await?;
         if let Some(snapshot) = &target.snapshot {
             let all = self.engine.list_snapshots(&target.volume).await?;
             let view = all.into_iter().find(|view| view.name == snapshot.as_str());
             let view = view.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is none"))?;
-            let info = info(target.to_string(), view.size_bytes, found.block_size_bytes);
-            let info = ExportInfo { read_only: true, ..info };
-            return Ok(Arc::new(DeviceExport { info, device: None }));
+            let geometry = geometry(view.size_bytes, found.block_size_bytes, true);
+            return Ok(ExportInfo::new(target.to_string(), geometry));
         }
         if found.deleted {
             return Err(Error::new(ErrorKind::NotFound, "only its snapshots remain"));
         }
         let read_only = found.owner.is_some() && !found.owned_here;
-        let info = info(found.name, found.size_bytes, found.block_size_bytes);
-        let info = ExportInfo { read_only, ..info };
-        Ok(Arc::new(DeviceExport { info, device: None }))
+        let geometry = geometry(found.size_bytes, found.block_size_bytes, read_only);
+        Ok(ExportInfo::new(found.name, geometry))
     }
 }
 
-fn info(name: String, size_bytes: u64, block_bytes: u64) -> ExportInfo {
-    ExportInfo {
-        name,
-        description: String::new(),
-        size_bytes,
-        read_only: false,
-        block_bytes_min: SECTOR_BYTES as u32,
-        block_bytes_preferred: u32::try_from(block_bytes).unwrap_or(u32::MAX),
-    }
+fn geometry(size_bytes: u64, block_bytes: u64, read_only: bool) -> Geometry {
+    let block_bytes = u32::try_from(block_bytes).unwrap_or(u32::MAX);
+    Geometry { size_bytes, sector_bytes: SECTOR_BYTES as u32, block_bytes, read_only }
 }
 
-struct DeviceExport {
-    info: ExportInfo,
-    /// None if it was opened only to be described.
-    device: Option<Arc<dyn EngineDevice>>,
-}
-
-impl DeviceExport {
-    fn device(&self) -> Result<&dyn EngineDevice, IoError> {
-        let described = || IoError::new(IoErrorKind::Invalid, "it was opened to be described only");
-        self.device.as_deref().ok_or_else(described)
-    }
-
-    async fn flush_if(&self, fua: bool) -> Result<(), IoError> {
-        if fua { self.flush().await } else { Ok(()) }
-    }
-}
+struct Served(Arc<dyn EngineDevice>);
 
 #[async_trait]
-impl Export for DeviceExport {
-    fn info(&self) -> ExportInfo {
-        self.info.clone()
+impl Device for Served {
+    fn geometry(&self) -> Geometry {
+        let device = &*self.0;
+        geometry(device.size_bytes(), device.block_size_bytes(), device.is_read_only())
     }
 
     fn try_read(&self, offset: u64, buf: &mut [u8]) -> Attempt<Content> {
-        let Some(device) = &self.device else { return Attempt::WouldBlock };
-        attempt(device.try_read(offset, buf), Content::Data)
+        attempt(self.0.try_read(offset, buf), Content::Data)
     }
 
     fn try_write(&self, offset: u64, data: &[u8]) -> Attempt<()> {
-        let Some(device) = &self.device else { return Attempt::WouldBlock };
-        attempt(device.try_write(offset, data), ())
+        attempt(self.0.try_write(offset, data), ())
     }
 
     fn try_flush(&self) -> Attempt<()> {
-        let Some(device) = &self.device else { return Attempt::WouldBlock };
-        attempt(device.try_flush(), ())
+        attempt(self.0.try_flush(), ())
     }
 
-    async fn read(&self, offset: u64, buf: &mut [u8]) -> Result<Content, IoError> {
-        self.device()?.read_into(offset, buf).await.map_err(io_error)?;
+    async fn read(&self, offset: u64, buf: &mut [u8]) -> skerry_device::Result<Content> {
+        self.0.read_into(offset, buf).await.map_err(io_error)?;
         Ok(Content::Data)
     }
 
-    async fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<(), IoError> {
-        self.device()?.write(offset, data).await.map_err(io_error)?;
-        self.flush_if(fua).await
+    async fn write(&self, offset: u64, data: Bytes) -> skerry_device::Result<()> {
+        self.0.write(offset, data).await.map_err(io_error)
     }
 
-    async fn flush(&self) -> Result<(), IoError> {
-        self.device()?.flush().await.map_err(io_error)
+    async fn zero(&self, offset: u64, len: u64) -> skerry_device::Result<()> {
+        self.0.zero(offset, len).await.map_err(io_error)
     }
 
-    async fn trim(&self, offset: u64, len: u64, fua: bool) -> Result<(), IoError> {
-        self.device()?.zero(offset, len).await.map_err(io_error)?;
-        self.flush_if(fua).await
+    async fn flush(&self) -> skerry_device::Result<()> {
+        self.0.flush().await.map_err(io_error)
     }
 
-    async fn write_zeroes(
+    async fn status(
         &self,
         offset: u64,
         len: u64,
-        options: ZeroesOptions,
-    ) -> Result<(), IoError> {
-        let is_fast = offset.is_multiple_of(SECTOR_BYTES) && len.is_multiple_of(SECTOR_BYTES);
-        if options.fast_only && !is_fast {
-            let text = "zeroing is fast in whole sectors of 512 bytes only";
-            return Err(IoError::new(IoErrorKind::NotSupported, text));
-        }
-        // Space is never reserved, so a range that must stay allocated gets none either. A later
-        // write to it needs room in the bucket, like any other.
-        self.device()?.zero(offset, len).await.map_err(io_error)?;
-        self.flush_if(options.fua).await
-    }
-
-    async fn cache(&self, offset: u64, len: u64) -> Result<(), IoError> {
-        self.device()?.prefetch(offset, len).await;
-        Ok(())
-    }
-
-    async fn block_status(&self, offset: u64, len: u64) -> Result<Vec<StatusExtent>, IoError> {
-        let found = self.device()?.status(offset, len, EXTENTS_MAX).await.map_err(io_error)?;
-        let extents = found.into_iter().map(|range| StatusExtent {
-            len_bytes: range.length,
+        ranges_max: usize,
+    ) -> skerry_device::Result<Vec<StatusRange>> {
+        let found = self.0.status(offset, len, ranges_max).await.map_err(io_error)?;
+        let ranges = found.into_iter().map(|range| StatusRange {
+            offset: range.offset,
+            length: range.length,
             hole: range.hole,
-            zero: range.hole,
         });
-        Ok(extents.collect())
+        Ok(ranges.collect())
+    }
+
+    async fn prefetch(&self, offset: u64, len: u64) {
+        self.0.prefetch(offset, len).await;
     }
 }
 
@@ -220,7 +184,7 @@ fn attempt<T>(outcome: Option<Result<(), Error>>, done: T) -> Attempt<T> {
 fn meaning(kind: ErrorKind) -> (IoErrorKind, fn(String) -> OpenError) {
     match kind {
         ErrorKind::Invalid => (IoErrorKind::Invalid, OpenError::Denied),
-        // No `Reconnect` after a rollback or a release. A client that connects again by itself
+        // No `Reattach` after a rollback or a release. A client that connects again by itself
         // would go on, with all its memory, on another state.
         ErrorKind::Detached | ErrorKind::Unavailable => {
             (IoErrorKind::Failed, OpenError::Unavailable)
@@ -235,12 +199,12 @@ fn meaning(kind: ErrorKind) -> (IoErrorKind, fn(String) -> OpenError) {
 }
 
 /// Only an error after which another connection finds the same state leaves a request unanswered.
-fn io_error(error: Error) -> IoError {
+fn io_error(error: Error) -> skerry_device::Error {
     let kind = match error.ends_attachment() {
-        true => IoErrorKind::Reconnect,
+        true => IoErrorKind::Reattach,
         false => meaning(error.kind()).0,
     };
-    IoError::new(kind, error.message().to_owned())
+    skerry_device::Error::new(kind, error.message().to_owned())
 }
 
 fn open_error(name: &str, error: Error) -> OpenError {
@@ -254,30 +218,6 @@ fn open_error(name: &str, error: Error) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// For less than a sector, the rest is read and the whole written: no faster than a write.
-    #[tokio::test]
-    async fn zeroing_is_fast_in_whole_sectors_only() {
-        let fake = crate::fake::Fake::default();
-        let new = skerry_volume::CreateVolume {
-            name: "disk".parse().expect("a name"),
-            size_bytes: 1 << 20,
-            block_size_bytes: 4096,
-            flush: None,
-        };
-        fake.create_volume(new).await.expect("creates");
-        let exports = EngineExports::new(Arc::new(fake));
-        let target = "disk".parse().expect("a target");
-        let export = exports.attach(&target).await.expect("attaches");
-        let fast = ZeroesOptions { fast_only: true, ..ZeroesOptions::default() };
-        for (offset, len) in [(1, 511), (512, 100), (100, 1024), (0, 513)] {
-            let slow = export.write_zeroes(offset, len, fast).await.expect_err("it is slow");
-            assert_eq!(slow.kind, IoErrorKind::NotSupported, "{offset}, {len}");
-            let any = export.write_zeroes(offset, len, ZeroesOptions::default()).await;
-            any.expect("zeroes in any way");
-        }
-        export.write_zeroes(512, 1024, fast).await.expect("zeroes fast");
-    }
 
     #[test]
     fn each_kind_has_one_meaning_for_a_client() {

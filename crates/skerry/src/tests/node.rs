@@ -5,9 +5,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use skerry_serve::{
-    ClientInfo, Content, ExportInfo, Exports as _, OpenError, Purpose, ZeroesOptions,
-};
+use skerry_device::{Content, Geometry};
+use skerry_serve::{ClientInfo, ExportInfo, Exports as _, OpenError};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -24,7 +23,7 @@ fn get(address: &str, path: &str) -> String {
 }
 
 fn client() -> ClientInfo {
-    ClientInfo { connection: 1, peer: "unix".to_owned(), purpose: Purpose::Serve }
+    ClientInfo { connection: 1, peer: "unix".to_owned() }
 }
 
 #[test]
@@ -98,27 +97,24 @@ async fn volumes_and_snapshots_are_exports() {
     };
     engine.create_volume(new).await.expect("made");
     let exports = EngineExports::new(engine.clone());
-    let db = exports.open("db", &client()).await.expect("opened");
-    db.write(4096, Bytes::from(vec![7; 4096]), false).await.expect("written");
-    assert_eq!(fake.flushes_and_end().0, 0);
-    db.write(8192, Bytes::from(vec![8; 4096]), true).await.expect("written");
-    db.trim(0, 4096, true).await.expect("trimmed");
-    let zeroes = ZeroesOptions { fua: true, punch_hole: true, fast_only: true };
-    db.write_zeroes(4096, 4096, zeroes).await.expect("zeroed");
-    assert_eq!(fake.flushes_and_end().0, 3, "what must be durable is");
+    let db = exports.open("db", &client()).await.expect("opened").device;
+    db.write(4096, Bytes::from(vec![7; 4096])).await.expect("written");
+    db.write(8192, Bytes::from(vec![8; 4096])).await.expect("written");
+    db.zero(0, 8192).await.expect("zeroed");
 
     let name = "db".parse().expect("a name");
     engine.create_snapshot(&name, Some(&"s".parse().expect("a name"))).await.expect("taken");
     assert_eq!(exports.list().await, Ok(vec!["db".to_owned(), "db@s".to_owned()]));
     let snapshot = exports.open("db@s", &client()).await.expect("opened");
-    let info = snapshot.info();
-    assert_eq!((info.name.as_str(), info.size_bytes, info.read_only), ("db@s", 1 << 20, true));
-    assert_eq!((info.block_bytes_min, info.block_bytes_preferred), (512, 4096));
+    let geometry =
+        Geometry { size_bytes: 1 << 20, sector_bytes: 512, block_bytes: 4096, read_only: true };
+    assert_eq!(snapshot.info, ExportInfo::new("db@s", geometry));
+    let snapshot = snapshot.device;
     let mut bytes = vec![0; 8192];
     assert_eq!(snapshot.read(4096, &mut bytes).await, Ok(Content::Data));
     assert!(bytes[..4096] == [0; 4096] && bytes[4096..] == [8; 4096]);
-    let extents = snapshot.block_status(0, 1 << 20).await.expect("a status");
-    let holes: Vec<_> = extents.iter().map(|extent| (extent.len_bytes, extent.hole)).collect();
+    let extents = snapshot.status(0, 1 << 20, 1024).await.expect("a status");
+    let holes: Vec<_> = extents.iter().map(|extent| (extent.length, extent.hole)).collect();
     assert_eq!(holes, [(8192, true), (4096, false), ((1 << 20) - 12288, true)]);
 
     for absent in ["nothing", "db@nothing", "", "..", "db@", "a/b"] {
@@ -141,14 +137,14 @@ async fn describing_a_volume_or_a_snapshot_opens_nothing() {
     let (db, s) = ("db".parse().expect("a name"), "s".parse().expect("a name"));
     engine.create_snapshot(&db, Some(&s)).await.expect("taken");
     let exports = EngineExports::new(engine);
-    let asks = ClientInfo { purpose: Purpose::Describe, ..client() };
-    let info = exports.open("db", &asks).await.expect("described").info();
-    assert_eq!((info.name.as_str(), info.size_bytes, info.read_only), ("db", 1 << 20, false));
-    assert_eq!(info.block_bytes_preferred, 8192);
-    let snapshot = exports.open("db@s", &asks).await.expect("described").info();
-    assert_eq!(snapshot, ExportInfo { name: "db@s".to_owned(), read_only: true, ..info });
+    let info = exports.describe("db", &client()).await.expect("described");
+    let geometry =
+        Geometry { size_bytes: 1 << 20, sector_bytes: 512, block_bytes: 8192, read_only: false };
+    assert_eq!(info, ExportInfo::new("db", geometry));
+    let snapshot = exports.describe("db@s", &client()).await.expect("described");
+    assert_eq!(snapshot, ExportInfo::new("db@s", Geometry { read_only: true, ..geometry }));
     for absent in ["no", "db@no", "no@s"] {
-        let error = exports.open(absent, &asks).await.err();
+        let error = exports.describe(absent, &client()).await.err();
         assert_eq!(error, Some(OpenError::NotFound { name: absent.to_owned() }));
     }
     assert_eq!(fake.opened(), 0, "a volume is claimed by whoever opens it");

@@ -1,16 +1,16 @@
-//! From bytes to requests to the export's fast path; and the encoding of every reply.
+//! From bytes to requests to the device's fast path; and the encoding of every reply.
 
 use std::task::Context;
 
 use bytes::Bytes;
+use skerry_device::{Attempt, Content, Error, ErrorKind, Result, StatusRange};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::check::{Command, check};
 use super::super::wire::{self, REQUEST_BYTES, Request, allocation, chunk, command};
 use super::Session;
 use super::output::{HEADROOM_BYTES, PACKED_BYTES_MAX};
-use super::slow::{self, Work};
-use crate::export::{Attempt, Content, IoError, IoErrorKind, StatusExtent};
+use super::slow::{self, EXTENTS_MAX, Work};
 
 /// Longest write that waits in the receive buffer until it is whole. Longer ones go to a buffer of
 /// their own, so that their bytes are not moved about.
@@ -18,9 +18,6 @@ const GATHERED_BYTES_MAX: usize = 32 << 10;
 
 /// Longest payload of a refused write that is skipped. A client that announces more is cut off.
 const SKIPPED_BYTES_MAX: u32 = 256 << 20;
-
-/// Extents in one reply to `BLOCK_STATUS`: 32 KiB of reply. The client asks again for the rest.
-const EXTENTS_MAX: usize = 4096;
 
 /// Meaning of the client's next bytes.
 #[derive(Debug)]
@@ -31,7 +28,7 @@ pub(super) enum Incoming {
     Payload { request: Request, fua: bool, buf: Vec<u8>, filled: usize },
     /// The rest of a refused write's data. The reply is sent after it: a client that is still
     /// sending need not be able to match a reply.
-    Skip { request: Request, error: IoError, left: usize },
+    Skip { request: Request, error: Error, left: usize },
 }
 
 impl Incoming {
@@ -175,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let len = request.len as usize;
         let payload = &self.input.available()[REQUEST_BYTES..];
         if let Some(data) = payload.get(..len) {
-            let attempt = self.export.try_write(request.offset, data);
+            let attempt = self.device.try_write(request.offset, data);
             let data = match attempt {
                 Attempt::WouldBlock => Bytes::copy_from_slice(data),
                 Attempt::Done(()) | Attempt::Failed(_) => Bytes::new(),
@@ -196,12 +193,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Step::Took
     }
 
-    /// Gives a large write, received as a whole, to the export.
+    /// Gives a large write, received as a whole, to the device.
     fn write_received(&mut self) {
         let Incoming::Payload { request, fua, mut buf, .. } = self.next_is_header() else {
             return;
         };
-        let attempt = self.export.try_write(request.offset, &buf[..request.len as usize]);
+        let attempt = self.device.try_write(request.offset, &buf[..request.len as usize]);
         if matches!(attempt, Attempt::WouldBlock) {
             buf.truncate(request.len as usize);
             self.wrote_or_waits(request, fua, attempt, Bytes::from(buf));
@@ -222,14 +219,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Answers a request when everything before it is durable.
     fn flush(&mut self, request: Request) {
-        match self.export.try_flush() {
+        match self.device.try_flush() {
             Attempt::Done(()) => self.answer(&request, Ok(())),
             Attempt::Failed(error) => self.answer(&request, Err(error)),
             Attempt::WouldBlock => self.wait_for(request, Work::Flush),
         }
     }
 
-    /// Gives anything but a write to the export.
+    /// Gives anything but a write to the device.
     fn give(&mut self, request: Request, command: Command) {
         let empty = request.len == 0 && command != Command::Flush;
         match command {
@@ -237,12 +234,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Command::Read => self.read(request),
             _ if empty => self.answer(&request, Ok(())),
             Command::Flush => self.flush(request),
-            Command::Trim { fua } => self.wait_for(request, Work::Trim { fua }),
+            Command::Zero { fua } => self.wait_for(request, Work::Zero { fua }),
             Command::Cache => {
                 let len = request.len.min(self.limits.cache_bytes_max);
                 self.wait_for(request, Work::Cache { len });
             }
-            Command::WriteZeroes(options) => self.wait_for(request, Work::Zeroes(options)),
             Command::BlockStatus { one } => self.wait_for(request, Work::Status { one }),
             Command::Write { .. } => {} // never: writes come with data, see `begin_write`
         }
@@ -262,7 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if len >= LONG_READ_BYTES && is_followed {
             return self.wait_for(request, Work::Read { buf });
         }
-        match self.export.try_read(request.offset, room) {
+        match self.device.try_read(request.offset, room) {
             Attempt::Done(content) => self.answer_read(&request, buf, Ok(content)),
             Attempt::Failed(error) => self.answer_read(&request, buf, Err(error)),
             Attempt::WouldBlock => self.wait_for(request, Work::Read { buf }),
@@ -275,7 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let len = request.len as usize;
         let room = self.output.room(header_len + len);
         let (header, data) = room.split_at_mut(header_len);
-        let content = match self.export.try_read(request.offset, data) {
+        let content = match self.device.try_read(request.offset, data) {
             Attempt::Done(content) => content,
             Attempt::Failed(error) => return self.refuse(&request, &error),
             Attempt::WouldBlock => {
@@ -313,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         &mut self,
         request: &Request,
         mut buf: Vec<u8>,
-        result: Result<Content, IoError>,
+        result: Result<Content>,
     ) {
         let end = HEADROOM_BYTES + request.len as usize;
         match result {
@@ -340,7 +336,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Answers a request without data.
-    pub(super) fn answer(&mut self, request: &Request, result: Result<(), IoError>) {
+    pub(super) fn answer(&mut self, request: &Request, result: Result<()>) {
         match result {
             Ok(()) => self.output.append(&wire::simple_reply(request.cookie, 0)),
             Err(error) => self.refuse(request, &error),
@@ -351,14 +347,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         &mut self,
         request: &Request,
         one: bool,
-        result: Result<Vec<StatusExtent>, IoError>,
+        result: Result<Vec<StatusRange>>,
     ) {
         let extents = match result {
             Ok(extents) => status_pairs(&extents, request.len, one),
             Err(error) => return self.refuse(request, &error),
         };
         if extents.is_empty() {
-            let error = IoError::new(IoErrorKind::Failed, "the export reported no extents");
+            let error = Error::new(ErrorKind::Failed, "the device reported no ranges");
             return self.refuse(request, &error);
         }
         let reply = wire::block_status(request.cookie, allocation::ID, &extents);
@@ -367,15 +363,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// Tells the client that its request failed. Leaves it unanswered if another connection may
     /// carry it out.
-    fn refuse(&mut self, request: &Request, error: &IoError) {
-        if error.kind == IoErrorKind::Reconnect {
+    fn refuse(&mut self, request: &Request, error: &Error) {
+        if error.kind == ErrorKind::Reattach {
             if !self.must_reconnect {
                 tracing::info!(reason = %error, "closing a connection: its client may come again");
             }
             self.must_reconnect = true;
             return;
         }
-        if error.kind == IoErrorKind::Failed {
+        if error.kind == ErrorKind::Failed {
             self.failures += 1;
             if self.failures == 1 {
                 // Only the first: a guest that retries for ever must not fill the log.
@@ -393,13 +389,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    /// Passes a request to the export's asynchronous methods.
+    /// Passes a request to the device's asynchronous methods.
     fn wait_for(&mut self, request: Request, work: Work) {
         let bytes = work.held_bytes();
         self.slow_bytes += bytes;
         // At once, as many requests may be taken before the task comes round to this again.
         self.share.set(self.held_bytes());
-        self.slow.push(slow::start(&self.elsewhere, self.export.clone(), request, work, bytes));
+        self.slow.push(slow::start(&self.elsewhere, self.device.clone(), request, work, bytes));
     }
 }
 
@@ -412,18 +408,16 @@ fn put_read_header(room: &mut [u8], request: &Request) {
     }
 }
 
-/// Extents in the protocol's form: neighbours of equal status joined, cut to `len` bytes.
-fn status_pairs(extents: &[StatusExtent], len: u32, one: bool) -> Vec<(u32, u32)> {
+/// Ranges in the protocol's form: neighbours of equal status joined, cut to `len` bytes.
+fn status_pairs(ranges: &[StatusRange], len: u32, one: bool) -> Vec<(u32, u32)> {
     let mut pairs: Vec<(u32, u32)> = Vec::new();
     let mut left = len;
-    for extent in extents {
-        let here = left.min(u32::try_from(extent.len_bytes).unwrap_or(u32::MAX));
+    for range in ranges {
+        let here = left.min(u32::try_from(range.length).unwrap_or(u32::MAX));
         if here == 0 {
             continue;
         }
-        let hole = if extent.hole { allocation::HOLE } else { 0 };
-        let zero = if extent.zero { allocation::ZERO } else { 0 };
-        let flags = hole | zero;
+        let flags = if range.hole { allocation::HOLE | allocation::ZERO } else { 0 };
         let full = pairs.len() == if one { 1 } else { EXTENTS_MAX };
         match pairs.last_mut() {
             Some((len, last)) if *last == flags => *len += here, // at most `len` in all
@@ -439,8 +433,8 @@ fn status_pairs(extents: &[StatusExtent], len: u32, one: bool) -> Vec<(u32, u32)
 mod tests {
     use super::*;
 
-    fn extent(len_bytes: u64, hole: bool) -> StatusExtent {
-        StatusExtent { len_bytes, hole, zero: hole }
+    fn extent(length: u64, hole: bool) -> StatusRange {
+        StatusRange { offset: 0, length, hole }
     }
 
     #[test]

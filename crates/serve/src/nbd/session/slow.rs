@@ -10,18 +10,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use skerry_device::{Content, Device, Error, ErrorKind, Result, StatusRange};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 
 use super::super::wire::Request;
 use super::Session;
 use super::output::HEADROOM_BYTES;
-use crate::export::{Content, Export, IoError, IoErrorKind, StatusExtent, ZeroesOptions};
+
+/// Extents in one reply to `BLOCK_STATUS`: 8 KiB of reply. The client asks again for the rest.
+pub(super) const EXTENTS_MAX: usize = 1024;
 
 /// A request in flight.
 pub(super) type SlowFuture = Pin<Box<dyn Future<Output = Finished> + Send>>;
 
-/// The request to the export. Offset and length are the request's.
+/// The request to the device. Offset and length are the request's.
 pub(super) enum Work {
     /// Data goes to `buf` from [`HEADROOM_BYTES`] on.
     Read {
@@ -32,14 +35,13 @@ pub(super) enum Work {
         fua: bool,
     },
     Flush,
-    Trim {
+    Zero {
         fua: bool,
     },
     /// Only the first `len` bytes.
     Cache {
         len: u32,
     },
-    Zeroes(ZeroesOptions),
     Status {
         one: bool,
     },
@@ -70,57 +72,71 @@ pub(super) struct Finished {
 }
 
 enum Outcome {
-    Plain(Result<(), IoError>),
-    Wrote(Result<(), IoError>, Option<Vec<u8>>),
-    Read(Vec<u8>, Result<Content, IoError>),
-    Status(bool, Result<Vec<StatusExtent>, IoError>),
+    Plain(Result<()>),
+    Wrote(Result<()>, Option<Vec<u8>>),
+    Read(Vec<u8>, Result<Content>),
+    Status(bool, Result<Vec<StatusRange>>),
 }
 
 /// Begins `work`.
 pub(super) fn start(
     elsewhere: &Handle,
-    export: Arc<dyn Export>,
+    device: Arc<dyn Device>,
     request: Request,
     work: Work,
     held_bytes: usize,
 ) -> SlowFuture {
     if work.runs_here() {
         return Box::pin(async move {
-            let outcome = perform(export, request, work).await;
+            let outcome = perform(device, request, work).await;
             Finished { request, held_bytes, outcome }
         });
     }
-    let task = elsewhere.spawn(perform(export, request, work));
+    let task = elsewhere.spawn(perform(device, request, work));
     Box::pin(async move {
         let outcome = task.await.unwrap_or_else(|error| {
             let text = format!("the request's task ended without an answer: {error}");
-            Outcome::Plain(Err(IoError::new(IoErrorKind::Failed, text)))
+            Outcome::Plain(Err(Error::new(ErrorKind::Failed, text)))
         });
         Finished { request, held_bytes, outcome }
     })
 }
 
-async fn perform(export: Arc<dyn Export>, request: Request, work: Work) -> Outcome {
+async fn perform(device: Arc<dyn Device>, request: Request, work: Work) -> Outcome {
     let Request { offset, len, .. } = request;
     let len_bytes = u64::from(len);
     match work {
         Work::Read { mut buf } => {
             let room = &mut buf[HEADROOM_BYTES..HEADROOM_BYTES + len as usize];
-            let result = export.read(offset, room).await;
+            let result = device.read(offset, room).await;
             Outcome::Read(buf, result)
         }
         Work::Write { data, fua } => {
-            let result = export.write(offset, data.clone(), fua).await;
-            // If the export has kept nothing, the buffer can be used again.
+            let written = device.write(offset, data.clone()).await;
+            let result = durable_if(fua, &*device, written).await;
+            // If the device has kept nothing, the buffer can be used again.
             Outcome::Wrote(result, data.try_into_mut().ok().map(BytesMut::into))
         }
-        Work::Flush => Outcome::Plain(export.flush().await),
-        Work::Trim { fua } => Outcome::Plain(export.trim(offset, len_bytes, fua).await),
-        Work::Cache { len } => Outcome::Plain(export.cache(offset, u64::from(len)).await),
-        Work::Zeroes(options) => {
-            Outcome::Plain(export.write_zeroes(offset, len_bytes, options).await)
+        Work::Flush => Outcome::Plain(device.flush().await),
+        Work::Zero { fua } => {
+            let zeroed = device.zero(offset, len_bytes).await;
+            Outcome::Plain(durable_if(fua, &*device, zeroed).await)
         }
-        Work::Status { one } => Outcome::Status(one, export.block_status(offset, len_bytes).await),
+        Work::Cache { len } => {
+            device.prefetch(offset, u64::from(len)).await;
+            Outcome::Plain(Ok(()))
+        }
+        Work::Status { one } => {
+            Outcome::Status(one, device.status(offset, len_bytes, EXTENTS_MAX).await)
+        }
+    }
+}
+
+/// Flushes after a write, if it must be durable.
+async fn durable_if(fua: bool, device: &dyn Device, written: Result<()>) -> Result<()> {
+    match written {
+        Ok(()) if fua => device.flush().await,
+        written => written,
     }
 }
 

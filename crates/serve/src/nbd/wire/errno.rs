@@ -1,19 +1,20 @@
 //! The one place where errors become the protocol's numbers.
 
+use skerry_device::ErrorKind;
+
 use super::reply;
-use crate::export::{IoErrorKind, OpenError};
+use crate::export::OpenError;
 
 /// The errno that tells a client of a failed request.
 #[must_use]
-pub fn errno(kind: IoErrorKind) -> u32 {
+pub fn errno(kind: ErrorKind) -> u32 {
     match kind {
-        IoErrorKind::ReadOnly => 1,      // NBD_EPERM
-        IoErrorKind::Failed => 5,        // NBD_EIO
-        IoErrorKind::Invalid => 22,      // NBD_EINVAL
-        IoErrorKind::NoSpace => 28,      // NBD_ENOSPC
-        IoErrorKind::TooLarge => 75,     // NBD_EOVERFLOW
-        IoErrorKind::NotSupported => 95, // NBD_ENOTSUP
-        IoErrorKind::Reconnect => 108,   // NBD_ESHUTDOWN; never sent: the connection is closed
+        ErrorKind::ReadOnly => 1,      // NBD_EPERM
+        ErrorKind::Failed => 5,        // NBD_EIO
+        ErrorKind::Invalid => 22,      // NBD_EINVAL
+        ErrorKind::NoSpace => 28,      // NBD_ENOSPC
+        ErrorKind::NotSupported => 95, // NBD_ENOTSUP
+        ErrorKind::Reattach => 108,    // NBD_ESHUTDOWN; never sent: the connection is closed
     }
 }
 
