@@ -52,8 +52,8 @@ pub trait Device: Send + Sync + 'static {
     /// `Invalid` past the end, `ReadOnly`, `NoSpace`, `Reattach` or `Failed`.
     async fn write(&self, offset: u64, data: Bytes) -> Result<()>;
 
-    /// Makes a range read as zeros. Whole sectors of it take no space, and cost no writing of zeros.
-    /// So this is also what discards a range. No device reserves space for later writes.
+    /// Makes a range read as zeros. Whole sectors of it take no space, and no zeros are written for
+    /// them. So this also discards a range. No device reserves space for later writes.
     ///
     /// # Errors
     /// As [`Device::write`].

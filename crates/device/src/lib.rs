@@ -1,7 +1,8 @@
-//! A block device as a trait, for those that store bytes and those that serve them.
+//! A block device as a trait, between what stores bytes and what serves them.
 //!
 //! Participants: a *device* stores bytes (a volume, a snapshot, memory). A *front end* reads and
-//! writes them for others (a block protocol, an import, a copy). Each knows this crate only.
+//! writes them for others (a block protocol, an import, a copy). Both know this crate, and neither
+//! knows the other.
 //!
 //! The path of a request through an NBD server over a volume:
 //!

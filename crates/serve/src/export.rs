@@ -1,7 +1,7 @@
 //! The exports of a server: devices by name.
 //!
-//! No protocol's numbers appear here. Reasons for not opening are kinds, which each protocol maps in
-//! one table of its own.
+//! No protocol's numbers appear here. Reasons for not opening are kinds, which each protocol maps
+//! in one table of its own.
 
 use std::sync::Arc;
 

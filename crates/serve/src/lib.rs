@@ -1,8 +1,8 @@
 //! The guest's side: block protocols, over the trait of devices.
 //!
 //! Participants: a *client* (QEMU, the kernel, libnbd) on a socket; this crate, which speaks the
-//! protocol; an [`Exports`], which finds devices by name; a [`Device`](skerry_device::Device), which
-//! stores the bytes.
+//! protocol; an [`Exports`], which finds devices. A [`Device`](skerry_device::Device) stores the
+//! bytes.
 //!
 //! This crate does not know volumes, snapshots, logs or buckets, and keeps no data of its own. An
 //! acknowledgement on the wire is one that the device gave. Must hold:

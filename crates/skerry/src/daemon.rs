@@ -1,10 +1,10 @@
 //! A running node: its start from settings to servers, and its end.
 
 pub(crate) mod api_server;
+pub(crate) mod engine;
 pub(crate) mod exports;
 pub(crate) mod listeners;
 pub(crate) mod log_lines;
-pub(crate) mod node_engine;
 pub(crate) mod patience;
 pub(crate) mod serve;
 pub(crate) mod signals;

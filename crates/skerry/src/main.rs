@@ -12,11 +12,8 @@ mod api_error;
 mod background;
 mod cli;
 mod daemon;
-mod engine;
 mod env;
 mod exit;
-#[cfg(test)]
-mod fake;
 mod home;
 mod jobs;
 mod metric;

@@ -12,14 +12,16 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use skerry_store::objects::meter::Counters;
+use skerry_volume::Node;
 
-use crate::engine::Engine;
 use crate::jobs::JobsHost;
 use crate::metric::{Metric, Sample, Value};
 
-/// The sources that a scrape reads: an engine, the NBD clients, and the jobs.
+/// The sources that a scrape reads: a node, its store, the NBD clients, and the jobs.
 struct Source {
-    engine: Arc<dyn Engine>,
+    node: Arc<Node>,
+    store: Arc<Counters>,
     clients: Box<dyn Fn() -> Vec<(String, usize)> + Send + Sync>,
     jobs: Option<Arc<JobsHost>>,
 }
@@ -40,7 +42,7 @@ impl Source {
             Metric::new("build", "The program that runs", vec![version]),
             Metric::new("nbd_clients", "NBD connections to each export", clients.collect()),
         ];
-        all.extend(self.engine.metrics());
+        all.extend(node::all(&self.node, &self.store));
         all.extend(self.jobs.iter().flat_map(|jobs| jobs.metrics()));
         all
     }
@@ -83,13 +85,15 @@ fn encode(value: &Value, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
     }
 }
 
-/// Makes a registry that asks `engine`, `jobs`, and `clients` for the connections to each export.
+/// Makes a registry that asks `node`, `store`, `jobs`, and `clients` for the connections to each
+/// export.
 pub(crate) fn registry(
-    engine: Arc<dyn Engine>,
+    node: Arc<Node>,
+    store: Arc<Counters>,
     clients: impl Fn() -> Vec<(String, usize)> + Send + Sync + 'static,
     jobs: Option<Arc<JobsHost>>,
 ) -> Registry {
     let mut registry = Registry::with_prefix("skerry");
-    registry.register_collector(Box::new(Source { engine, clients: Box::new(clients), jobs }));
+    registry.register_collector(Box::new(Source { node, store, clients: Box::new(clients), jobs }));
     registry
 }

@@ -1,4 +1,5 @@
-//! Commands against a served engine in memory: real sockets, real gRPC, the real command line.
+//! Commands against a node whose bucket is in memory: real sockets, real gRPC, the real command
+//! line.
 
 mod commands;
 mod images;
@@ -8,24 +9,43 @@ mod schedules;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
 use serde_json::Value;
 use skerry_api::Address;
+use skerry_store::objects::faulty::{FaultPlan, Faults, Faulty};
+use skerry_store::objects::url::OpenStore;
+use skerry_volume::Device;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::api_server::ApiServer;
+use crate::daemon::engine::Engine;
 use crate::daemon::listeners::Listeners;
-use crate::fake::Fake;
+use crate::daemon::wiring;
+use crate::env::SystemEntropy;
+use crate::home::identity::Identity;
 use crate::home::layout::Layout;
 use crate::jobs::{JobsHost, Opener};
+use crate::rpc::gate::Starting;
 use crate::settings::{Listen, Seconds, Settings};
 
-/// A node over [`Fake`], in a directory of its own, until it is dropped.
+/// Name of the host of each node.
+const HOST: &str = "n";
+
+/// A node in a directory of its own, until it is dropped.
 struct Node {
     dir: tempfile::TempDir,
-    fake: Fake,
+    /// The store under its bucket.
+    store: Arc<InMemory>,
+    /// Makes the store fail.
+    faults: Faults,
+    /// Its engine, and the runtime of that.
+    engine: Arc<skerry_volume::Node>,
+    runtime: Handle,
     /// Its output when it served.
     ready: String,
     stop: CancellationToken,
@@ -55,45 +75,66 @@ impl Write for Lines {
     }
 }
 
+/// Starts the engine of a node over this store.
+async fn engine_over(
+    store: Arc<dyn ObjectStore>,
+    settings: &Settings,
+    starting: &Starting,
+) -> skerry_api::Result<Engine> {
+    let layout = Layout::new(&settings.data)?;
+    let me = Identity::open(&layout, HOST.to_owned(), &SystemEntropy)?;
+    let store = OpenStore { store, local_root: None, display: "memory://".to_owned() };
+    let started = wiring::start_engine_over(store, settings, &layout, &me, starting).await?;
+    Ok(started.engine)
+}
+
 impl Node {
     fn start() -> Self {
-        Self::start_with(false)
+        Self::over(Arc::default(), false)
     }
 
     /// Starts a node that takes jobs too.
     fn with_jobs() -> Self {
-        Self::start_with(true)
+        Self::over(Arc::default(), true)
     }
 
-    fn start_with(jobs: bool) -> Self {
+    /// Starts a node over a store that others may have used.
+    fn over(store: Arc<InMemory>, jobs: bool) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut settings = Settings { data: dir.path().to_owned(), ..Settings::default() };
-        settings.node.shutdown_drain_s = Seconds(1);
-        settings.nbd.listen = Some(vec![Listen(Address::Unix(dir.path().join("nbd.sock")))]);
-        settings.metrics.listen = Some(Listen(Address::Tcp("127.0.0.1:0".to_owned())));
-        let (fake, stop) = (Fake::default(), CancellationToken::new());
+        let settings = settings_of(&dir);
+        let faulty = Faulty::new(store.clone(), 1, FaultPlan::default());
+        let (faults, stop) = (faulty.faults(), CancellationToken::new());
         let (sender, receiver) = mpsc::channel();
-        let (engine, stopping) = (fake.clone(), stop.clone());
+        let (engines, opened) = mpsc::channel();
+        let stopping = stop.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async {
                 let layout = Layout::new(&settings.data)?;
                 let mut listeners = Listeners::bind(&settings, &layout).await?;
                 let api = ApiServer::start(std::mem::take(&mut listeners.api));
-                let engine = std::sync::Arc::new(engine);
-                let out = &mut Lines(sender);
-                let (node, host) = (skerry_core::id::NodeId([1; 16]), "n".to_owned());
-                let me = crate::home::identity::Identity { node, host };
+                let engine = engine_over(Arc::new(faulty), &settings, &api.starting()).await?;
+                let told = engines.send((engine.node.clone(), Handle::current()));
+                told.map_err(io::Error::other).expect("the test waits");
+                let me = Identity::open(&layout, HOST.to_owned(), &SystemEntropy)?;
                 let jobs = match jobs {
                     true => Some(JobsHost::start(Opener::new(&settings, &layout, &me)?).await),
                     false => None,
                 };
+                let out = &mut Lines(sender);
                 crate::daemon::serve::serve(&settings, engine, jobs, api, listeners, stopping, out)
                     .await
             })
         });
+        let (engine, runtime) = opened.recv().expect("the engine starts");
         let ready = receiver.recv().expect("the node serves");
-        Self { dir, fake, ready, stop, thread: Some(thread) }
+        Self { dir, store, faults, engine, runtime, ready, stop, thread: Some(thread) }
+    }
+
+    /// Attaches a client to a volume.
+    fn attach(&self, volume: &str) -> Arc<Device> {
+        let target = volume.parse().expect("a target");
+        self.runtime.block_on(self.engine.open_device(&target)).expect("attaches")
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -135,8 +176,9 @@ impl Node {
         assert!(ran.err.contains(said), "{args:?}: {ran:?}");
     }
 
-    /// Stops it, as a signal would.
+    /// Stops it, as a signal would, once its bucket answers.
     fn stop(&mut self) {
+        self.faults.set_plan(FaultPlan::default());
         self.stop.cancel();
         if let Some(thread) = self.thread.take() {
             thread.join().expect("no panic").expect("a clean end");
@@ -150,6 +192,16 @@ impl Drop for Node {
             self.stop();
         }
     }
+}
+
+/// Settings of a node in this directory: sockets in it, and a short stop.
+fn settings_of(dir: &tempfile::TempDir) -> Settings {
+    let mut settings = Settings { data: dir.path().to_owned(), ..Settings::default() };
+    settings.node.shutdown_drain_s = Seconds(1);
+    settings.bucket.guest_wait_s = Some(Seconds(1));
+    settings.nbd.listen = Some(vec![Listen(Address::Unix(dir.path().join("nbd.sock")))]);
+    settings.metrics.listen = Some(Listen(Address::Tcp("127.0.0.1:0".to_owned())));
+    settings
 }
 
 fn run(args: &[&str], variable: crate::settings::Variable<'_>) -> Ran {

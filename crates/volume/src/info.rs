@@ -89,17 +89,6 @@ pub struct DiffRange {
     pub zero: bool,
 }
 
-/// A range of a volume, and whether anything is stored for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StatusRange {
-    /// Offset, bytes.
-    pub offset: u64,
-    /// Length, bytes.
-    pub length: u64,
-    /// True if nothing is stored: it reads as zeros.
-    pub hole: bool,
-}
-
 /// The node, for people.
 #[derive(Debug, Clone)]
 pub struct NodeStatus {

@@ -2,7 +2,7 @@
 //!
 //! It knows the node's log and the bucket. It does not know sockets, protocols or configuration
 //! files. [`Node`] has the open volumes, [`volume::Volume`] is a volume that this node writes, and
-//! protocols attach to a [`Device`].
+//! front ends attach to a [`Device`].
 //!
 //! `streams` is the engine itself, and `disk` makes disks of it.
 #![forbid(unsafe_code)]
@@ -24,9 +24,10 @@ pub use disk::{Disk, Node};
 pub use error::{Error, ErrorKind, Result};
 pub use info::{
     CreateVolume, DiffRange, FsckReport, NodeStatus, Released, SnapshotState, SnapshotView,
-    StatusRange, VolumeInfo,
+    VolumeInfo,
 };
 pub use settings::EngineSettings;
+pub use skerry_device::StatusRange;
 pub use streams::parking::Parking;
 pub use streams::{payload, tail};
 

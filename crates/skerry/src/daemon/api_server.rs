@@ -7,6 +7,7 @@ use futures::TryStreamExt as _;
 use skerry_api::Address;
 use skerry_api::v1::control_server::ControlServer;
 use skerry_api::v1::jobs_server::JobsServer;
+use skerry_volume::Node;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
@@ -16,7 +17,6 @@ use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
 use crate::daemon::listeners::Listener;
-use crate::engine::Engine;
 use crate::jobs::JobsHost;
 use crate::rpc::control::{self, ControlService};
 use crate::rpc::gate::{Gate, Starting};
@@ -69,11 +69,11 @@ impl ApiServer {
     }
 
     /// Answers calls from now on.
-    pub(crate) async fn open(&mut self, engine: Arc<dyn Engine>, jobs: Option<Arc<JobsHost>>) {
+    pub(crate) async fn open(&mut self, node: Arc<Node>, jobs: Option<Arc<JobsHost>>) {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<Service>().await;
         self.health = Some(reporter);
-        let service = ControlService::new(engine, self.gate.calls());
+        let service = ControlService::new(node, self.gate.calls());
         let control = ControlServer::with_interceptor(service, control::admit);
         let mut routes = Routes::new(health).add_service(control);
         if let Some(host) = jobs {

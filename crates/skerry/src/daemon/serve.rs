@@ -15,15 +15,14 @@ use skerry_serve::nbd::{Limits, Server as NbdServer, SessionThreads};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::api_error::of_engine;
 use crate::daemon::api_server::ApiServer;
-use crate::daemon::exports::EngineExports;
+use crate::daemon::engine::Engine;
+use crate::daemon::exports::NodeExports;
 use crate::daemon::listeners::{Listener, Listeners};
 use crate::daemon::log_lines::Lines;
 use crate::daemon::signals::stop_signals;
 use crate::daemon::wiring;
 use crate::daemon::wiring::Started;
-use crate::engine::Engine;
 use crate::env::SystemEntropy;
 use crate::home::claim::{Claim, LOOK_INTERVAL};
 use crate::home::identity::{self, Identity};
@@ -109,7 +108,7 @@ fn raise_open_files() {
 /// Serves an engine until `stop`, and then stops it.
 pub(crate) async fn serve(
     settings: &Settings,
-    engine: Arc<dyn Engine>,
+    engine: Engine,
     jobs: Option<Arc<JobsHost>>,
     api: ApiServer,
     listeners: Listeners,
@@ -124,7 +123,7 @@ pub(crate) async fn serve(
     if let Some(jobs) = jobs {
         jobs.stop().await;
     }
-    engine.shutdown().await.map_err(of_engine)?;
+    engine.shutdown().await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -152,22 +151,22 @@ struct Serving {
 impl Serving {
     async fn start(
         settings: &Settings,
-        engine: &Arc<dyn Engine>,
+        engine: &Engine,
         jobs: Option<Arc<JobsHost>>,
         mut api: ApiServer,
         listeners: Listeners,
     ) -> Result<Self> {
         let connections_max = settings.nbd.connections_max as usize;
         let limits = Limits { connections_max, ..Limits::default() };
-        let exports = Arc::new(EngineExports::new(engine.clone()));
+        let exports = Arc::new(NodeExports::new(engine.node.clone()));
         let nbd = NbdServer::on_threads(exports, limits, session_threads()?);
         let mut tasks = JoinSet::new();
         for listener in listeners.nbd {
             tasks.spawn(serve_nbd(nbd.clone(), listener));
         }
-        api.open(engine.clone(), jobs.clone()).await;
+        api.open(engine.node.clone(), jobs.clone()).await;
         let snapshots = match (&jobs, api.addresses().first().cloned()) {
-            (Some(_), Some(address)) => Some(SnapshotWorker::start(address, engine.clone())),
+            (Some(_), Some(address)) => Some(SnapshotWorker::start(address, engine.node.clone())),
             _ => None,
         };
         let scraping =
@@ -209,14 +208,15 @@ async fn serve_nbd(server: NbdServer, listener: Listener) {
 }
 
 fn serve_metrics(
-    engine: &Arc<dyn Engine>,
+    engine: &Engine,
     nbd: &NbdServer,
     jobs: Option<Arc<JobsHost>>,
     listener: Listener,
 ) -> JoinHandle<()> {
     let nbd = nbd.clone();
     let clients = move || nbd.clients().into_iter().collect();
-    let registry = Arc::new(metrics::registry(engine.clone(), clients, jobs));
+    let registry =
+        Arc::new(metrics::registry(engine.node.clone(), engine.store.clone(), clients, jobs));
     tokio::spawn(async move {
         // Settings allow only TCP here.
         if let Listener::Tcp(listener, _) = listener {

@@ -22,9 +22,8 @@ use skerry_volume::{EngineSettings, Node, NodeParts};
 
 use crate::api_error::of_engine;
 use crate::background::Background;
-use crate::daemon::node_engine::NodeEngine;
+use crate::daemon::engine::Engine;
 use crate::daemon::patience::StartPatience;
-use crate::engine::Engine;
 use crate::env::{SystemClock, SystemEntropy, cloud_environment, log_env};
 use crate::home::bucket_place;
 use crate::home::claim::Claim;
@@ -49,7 +48,7 @@ const LOG_CAP_BYTES_MIN: u64 = 128 << 20;
 /// The started parts.
 pub(crate) struct Started {
     /// Serves the volumes.
-    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) engine: Engine,
     /// The start that the node claimed; none if its bucket can't be shared.
     pub(crate) claim: Option<Claim>,
 }
@@ -61,8 +60,20 @@ pub(crate) async fn start_engine(
     identity: &Identity,
     starting: &Starting,
 ) -> Result<Started> {
+    let store = open_store(settings, layout)?;
+    start_engine_over(store, settings, layout, identity, starting).await
+}
+
+/// Opens the bucket in this store, and the log; recovers, and gives the engine.
+pub(crate) async fn start_engine_over(
+    store: url::OpenStore,
+    settings: &Settings,
+    layout: &Layout,
+    identity: &Identity,
+    starting: &Starting,
+) -> Result<Started> {
     starting.say("it opens its bucket");
-    let opened = open_bucket(settings, layout, starting).await?;
+    let opened = open_bucket(store, settings, layout, starting).await?;
     let Opened { bucket, url: bucket_url, store, patience } = opened;
     bucket_place::enter(layout, &bucket_url, &bucket.id().to_string())?;
     let claim = patience.attempt(async |patience| {
@@ -96,7 +107,7 @@ pub(crate) async fn start_engine(
     };
     starting.say("it opens its volumes");
     let node = Node::open(parts).await.map_err(of_engine)?;
-    let engine = NodeEngine {
+    let engine = Engine {
         node,
         store,
         log_place,
@@ -104,7 +115,7 @@ pub(crate) async fn start_engine(
         _background: background,
         _log_lock: log_lock,
     };
-    Ok(Started { engine: Arc::new(engine), claim })
+    Ok(Started { engine, claim })
 }
 
 fn engine_settings(settings: &Settings) -> EngineSettings {
@@ -145,7 +156,8 @@ struct Opened {
     patience: StartPatience,
 }
 
-async fn open_bucket(settings: &Settings, layout: &Layout, starting: &Starting) -> Result<Opened> {
+/// Opens the store of the node's bucket.
+fn open_store(settings: &Settings, layout: &Layout) -> Result<url::OpenStore> {
     if let Some(dir) = layout.bucket_elsewhere(settings) {
         // If it fails, the store says why.
         let _ = create_private(&dir);
@@ -156,8 +168,15 @@ async fn open_bucket(settings: &Settings, layout: &Layout, starting: &Starting) 
         environment: cloud_environment(),
         timeout_max: Some(SEND_TIMEOUT_MAX),
     };
-    let opened = url::open(settings.bucket.url.as_deref().unwrap_or(&local), &options);
-    let opened = opened.map_err(of_engine)?;
+    url::open(settings.bucket.url.as_deref().unwrap_or(&local), &options).map_err(of_engine)
+}
+
+async fn open_bucket(
+    opened: url::OpenStore,
+    settings: &Settings,
+    layout: &Layout,
+    starting: &Starting,
+) -> Result<Opened> {
     let is_known = bucket_place::is_known(layout, &opened.display)?;
     let patience = StartPatience::new(&settings.bucket, is_known, starting.clone());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

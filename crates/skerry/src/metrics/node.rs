@@ -152,12 +152,6 @@ fn volumes(node: &Node) -> Vec<Metric> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::wiring;
-    use crate::env::SystemEntropy;
-    use crate::home::identity::Identity;
-    use crate::home::layout::Layout;
-    use crate::rpc::gate::Starting;
-    use crate::settings::Settings;
 
     #[test]
     fn a_failure_is_one() {
@@ -166,23 +160,5 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!((number(None), number(Some("full".to_owned()))), (0.0, 1.0));
-    }
-
-    /// Alerts of `docs/alerts.yml` ask for them.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn the_state_of_bucket_log_and_volumes_is_a_metric() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let mut settings = Settings { data: dir.path().to_owned(), ..Settings::default() };
-        settings.bucket.url = Some("memory://".to_owned());
-        let layout = Layout::new(&settings.data).expect("a layout");
-        let me = Identity::open(&layout, "h".to_owned(), &SystemEntropy).expect("an identity");
-        let starting = Starting::default();
-        let started = wiring::start_engine(&settings, &layout, &me, &starting).await;
-        let engine = started.expect("starts").engine;
-        let names: Vec<_> = engine.metrics().iter().map(|metric| metric.name).collect();
-        for name in ["log_failing", "bucket_failing", "needs_attention", "log_used_bytes"] {
-            assert!(names.contains(&name), "{names:?}");
-        }
-        engine.shutdown().await.expect("stops");
     }
 }

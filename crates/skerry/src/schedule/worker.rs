@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use skerry_client::{Address, Worker};
 use skerry_core::env::Clock as _;
+use skerry_volume::Node;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::handler::Handler;
 use super::{GROUP, Schedules};
-use crate::engine::Engine;
 use crate::env::SystemClock;
 
 /// Its name for people.
@@ -53,11 +53,11 @@ pub(crate) struct SnapshotWorker {
 
 impl SnapshotWorker {
     /// Starts it on a node that accepts connections at `address`.
-    pub(crate) fn start(address: Address, engine: Arc<dyn Engine>) -> Self {
+    pub(crate) fn start(address: Address, node: Arc<Node>) -> Self {
         let stop = CancellationToken::new();
         let hasten = AbortOnDropHandle::new(tokio::spawn(hasten(address.clone())));
         let worker = Worker::new(address.clone(), GROUP).name(NAME).concurrency(CONCURRENCY);
-        let handler = Arc::new(Handler { engine, clock: Arc::new(SystemClock), address });
+        let handler = Arc::new(Handler { node, clock: Arc::new(SystemClock), address });
         let working = worker.run(stop.clone(), move |task| {
             let handler = handler.clone();
             async move { handler.handle(task).await }

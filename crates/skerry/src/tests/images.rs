@@ -2,12 +2,14 @@
 //! overwritten by chance.
 
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::sync::atomic::Ordering::Relaxed;
 
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use skerry_api::v1::import_volume_request::Message;
 use skerry_api::{Client, v1};
+use skerry_store::objects::faulty::Refusal;
 use skerry_testkit::PATIENCE;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -38,7 +40,9 @@ fn what_is_imported_is_exported() {
     assert_eq!(imported["size_bytes"], content.len());
     let data = imported["data_bytes"].as_u64().expect("a number");
     assert!(data <= 3 * (64 << 10), "{data} bytes of data");
-    assert_eq!(node.fake.flushes_and_end().0, 1, "an import that returned is durable");
+    let volumes = node.engine.open_volumes();
+    let flushes: u64 = volumes.iter().map(|volume| volume.io.flushes.load(Relaxed)).sum();
+    assert_eq!(flushes, 1, "an import that returned is durable");
 
     node.ok(&["export", "disk", &node.file("out")]);
     assert!(std::fs::read(node.path("out")).expect("the export") == content);
@@ -92,8 +96,9 @@ fn what_must_not_be_written_over_is_refused() {
     node.ok(&["volume", "create", "small", "--size", "512"]);
     node.fails(&["import", &image, "small", "--force"], 6, "skerry volume resize small 4096");
     node.ok(&["volume", "create", "busy", "--size", "1M"]);
-    node.fake.set_clients("busy", 1);
+    let client = node.attach("busy");
     node.fails(&["import", &image, "busy", "--force"], 5, "disconnect");
+    drop(client);
 
     node.fails(&["export", "busy", &image], 4, "--force");
     assert_eq!(std::fs::read(&image).expect("untouched"), vec![1; 4096]);
@@ -105,14 +110,20 @@ fn what_must_not_be_written_over_is_refused() {
 /// Last week's backup is there until this week's is whole.
 #[test]
 fn an_export_that_fails_leaves_the_file_that_it_would_replace() {
-    let node = Node::start();
-    std::fs::write(node.path("image"), vec![1; 9 << 20]).expect("a file");
-    node.ok(&["import", &node.file("image"), "disk"]);
+    let first = Node::start();
+    std::fs::write(first.path("image"), vec![1; 9 << 20]).expect("a file");
+    first.ok(&["import", &first.file("image"), "disk"]);
+    first.ok(&["snapshot", "create", "disk@s"]);
+    let store = first.store.clone();
+    drop(first);
+    // Nothing of it is in this node's memory.
+    let node = Node::over(store, false);
+    let _reader = node.attach("disk@s");
     std::fs::write(node.path("backup"), "last week's").expect("a file");
-    node.fake.fail_reads_from(8 << 20);
-    node.fails(&["export", "disk", &node.file("backup"), "--force"], 7, "does not answer");
+    node.faults.set_plan(FaultPlan { refusal: Some(Refusal::Busy), ..FaultPlan::default() });
+    node.fails(&["export", "disk@s", &node.file("backup"), "--force"], 7, "bucket");
     assert_eq!(std::fs::read(node.path("backup")).expect("there"), b"last week's");
-    node.fails(&["export", "disk", &node.file("new")], 7, "does not answer");
+    node.fails(&["export", "disk@s", &node.file("new")], 7, "bucket");
     assert!(!node.path("new").exists(), "half an export");
     let left = std::fs::read_dir(node.dir.path()).expect("a directory").flatten();
     let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
@@ -275,7 +286,7 @@ fn an_import_ends_with_its_node() {
     let mut node = Node::start();
     let (runtime, importing) = stuck_import(&node);
     node.stop();
-    assert_eq!(node.fake.left_at_the_end(), Some(0), "volumes");
+    assert_eq!(volumes(&Node::over(node.store.clone(), false)), Vec::<String>::new());
     let answer = runtime.block_on(importing).expect("no panic");
     assert_eq!(answer.expect_err("it was cut off").kind(), skerry_api::ErrorKind::Unavailable);
 }

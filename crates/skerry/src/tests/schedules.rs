@@ -1,4 +1,4 @@
-//! Schedules over an engine that can be told to hang, which a real one does only now and then.
+//! Schedules over a node whose bucket can be told to hang.
 
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use crate::env::SystemClock;
 /// Interval between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Delay of the bucket's answers while it hangs, milliseconds.
+const HANG_MS: u64 = 3_000;
+
 /// The ids of the jobs of schedules that are in a state.
 fn jobs(node: &Node, state: &str) -> Vec<String> {
     let listed = node.json(&["jobs", "list", "--tenant", "system", "--state", state]);
@@ -22,8 +25,9 @@ fn jobs(node: &Node, state: &str) -> Vec<String> {
 /// Gives a volume that hangs a schedule, and waits until a worker has a job of it.
 fn hanging(node: &Node) -> String {
     node.ok(&["volume", "create", "db", "--size", "1M"]);
-    node.fake.hang();
     node.ok(&["snapshot", "schedule", "db", "--every", "1s", "--keep", "2"]);
+    let slow = FaultPlan { slow: 1000, slow_ms: HANG_MS..HANG_MS + 1, ..FaultPlan::default() };
+    node.faults.set_plan(slow);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while tokio::time::Instant::now() < deadline {
@@ -70,7 +74,7 @@ fn a_schedule_ends_while_its_volume_hangs() {
 fn snapshots_go_on_where_nothing_can_be_deleted() {
     let node = Node::with_jobs();
     node.ok(&["volume", "create", "db", "--size", "1M"]);
-    node.fake.keep_snapshots();
+    node.faults.set_plan(FaultPlan { deny_deletes: true, ..FaultPlan::default() });
     node.ok(&["snapshot", "schedule", "db", "--every", "1s", "--keep", "1"]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -87,7 +91,8 @@ fn snapshots_go_on_where_nothing_can_be_deleted() {
 fn what_holds_no_schedule_is_a_dead_letter_and_disturbs_nobody() {
     let node = Node::with_jobs();
     node.ok(&["volume", "create", "db", "--size", "1M"]);
-    let id = "01010101010101010101010101010101";
+    let shown = node.json(&["volume", "show", "db"]);
+    let id = shown["id"].as_str().expect("an id");
     let meta = format!("volume={id}");
     let mine = ["jobs", "enqueue", "--tenant", "system", "--group", "skerry/snapshots"];
     node.ok(&[mine.as_slice(), &["--id", "junk", "--meta", &meta, "{}"]].concat());

@@ -1,4 +1,7 @@
-//! A device: one attached volume or snapshot, as protocols see it.
+//! A device: one attached volume or snapshot.
+//!
+//! Its own methods fail with the engine's errors. Front ends see it as [`skerry_device::Device`],
+//! which [`served`](crate::disk::served) implements.
 
 use crate::context::Context;
 use crate::disk::Volume;
@@ -7,14 +10,16 @@ use crate::disk::extents::{self, Window};
 use crate::disk::readahead::Readahead;
 use crate::disk::reading::Reading;
 use crate::error::{Error, ErrorKind, Result};
-use crate::info::StatusRange;
 use crate::streams::stream::Attempt;
 use bytes::Bytes;
 use skerry_core::size::SECTOR_BYTES;
+use skerry_device::StatusRange;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::runtime::Handle;
 
+#[derive(Clone)]
 enum Kind {
     Head { volume: Arc<Volume>, generation: u64 },
     Reading(Arc<Reading>),
@@ -27,6 +32,8 @@ pub struct Device {
     size_bytes: u64,
     kind: Kind,
     readahead: Readahead,
+    /// The engine's runtime, for reading ahead: requests come from any thread.
+    runtime: Handle,
 }
 
 impl Device {
@@ -48,7 +55,8 @@ impl Device {
     }
 
     fn new(ctx: Arc<Context>, name: String, size_bytes: u64, kind: Kind) -> Self {
-        Self { ctx, name, size_bytes, kind, readahead: Readahead::default() }
+        let (readahead, runtime) = (Readahead::default(), Handle::current());
+        Self { ctx, name, size_bytes, kind, readahead, runtime }
     }
 
     /// The name of its export.
@@ -238,29 +246,39 @@ impl Device {
         Ok(found)
     }
 
-    /// Notes a read. Gives the range to prefetch now, as long as the client reads in order. The
+    /// Notes a read. Begins to prefetch what comes next, as long as the client reads in order. The
     /// kernel reads ahead in a local bucket's files.
-    pub fn read_ahead(&self, offset: u64, len: u64) -> Option<Range<u64>> {
+    pub(crate) fn note_read(&self, offset: u64, len: usize) {
         if self.ctx.bucket.local_dir().is_some() {
-            return None;
+            return;
         }
-        self.readahead.after(offset..offset.saturating_add(len), self.size_bytes)
+        if let Some(range) = self.readahead.after(range_of(offset, len), self.size_bytes) {
+            let (kind, ctx) = (self.kind.clone(), self.ctx.clone());
+            self.runtime.spawn(async move { kind.prefetch(&ctx, range).await });
+        }
     }
 
     /// Prefetches a range, so that later reads don't wait. Does not wait for a failing bucket: it
     /// holds memory that others want, and the volume.
     pub async fn prefetch(&self, offset: u64, len: u64) {
         let len = len.min(PREFETCH_BYTES_MAX).min(self.size_bytes.saturating_sub(offset));
+        self.kind.prefetch(&self.ctx, range_of(offset, len as usize)).await;
+    }
+}
+
+impl Kind {
+    /// Prefetches a range that lies in the device.
+    async fn prefetch(&self, ctx: &Context, range: Range<u64>) {
         // A hint is not worth memory that others wait for.
-        let Some(_room) = self.ctx.buffers.try_take(len as usize) else { return };
-        let whole = outward(&range_of(offset, len as usize));
+        let Some(_room) = ctx.buffers.try_take((range.end - range.start) as usize) else { return };
+        let whole = outward(&range);
         let mut out = vec![0; (whole.end - whole.start) as usize];
         // The later read waits for data that can't be read now.
-        let _ = match &self.kind {
-            Kind::Head { volume, generation } => {
+        let _ = match self {
+            Self::Head { volume, generation } => {
                 volume.read_now(whole.start, &mut out, *generation).await
             }
-            Kind::Reading(reading) => reading.read_now(whole.start, &mut out).await,
+            Self::Reading(reading) => reading.read_now(whole.start, &mut out).await,
         };
     }
 }

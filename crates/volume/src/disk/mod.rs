@@ -12,6 +12,7 @@ mod parts;
 mod payload;
 mod readahead;
 pub(crate) mod reading;
+mod served;
 mod volumes;
 
 pub use payload::Disk;

@@ -20,6 +20,8 @@ pub(crate) struct Readahead(Mutex<Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
+    /// The last read.
+    last: Range<u64>,
     /// End of the reads in order.
     next: u64,
     /// End of the requested fetches.
@@ -29,12 +31,18 @@ struct Seen {
 }
 
 impl Readahead {
-    /// Notes a read of a device of `size` bytes. Gives the range to fetch now.
+    /// Notes a read of a device of `size` bytes. Gives the range to fetch now. A read that is tried
+    /// again, because it has to wait, counts once.
     pub(crate) fn after(&self, read: Range<u64>, size: u64) -> Option<Range<u64>> {
         let mut seen = self.0.lock();
+        if seen.last == read {
+            return None;
+        }
+        seen.last = read.clone();
         let slack = SLACK_READS * (read.end - read.start);
         if read.start.abs_diff(seen.next) > slack {
-            *seen = Seen { next: read.end, ahead: read.end, ..Seen::default() };
+            let (next, ahead) = (read.end, read.end);
+            *seen = Seen { last: read, next, ahead, ..Seen::default() };
             return None;
         }
         seen.streak += 1;
@@ -88,6 +96,17 @@ mod tests {
             }
         }
         assert!(fetched >= 200 * 4096, "{fetched}");
+    }
+
+    /// A front end tries a read without waiting, and then waits for the same.
+    #[test]
+    fn a_read_that_is_tried_twice_counts_once() {
+        let (once, twice) = (Readahead::default(), Readahead::default());
+        for at in (0..SIZE).step_by(4096) {
+            let read = at..at + 4096;
+            assert_eq!(twice.after(read.clone(), SIZE), once.after(read.clone(), SIZE), "{at}");
+            assert_eq!(twice.after(read, SIZE), None, "{at}");
+        }
     }
 
     #[test]

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use skerry_api::v1::export_volume_response::Message;
 use skerry_api::{Error, ErrorKind, PIECE_BYTES_MAX, Result, v1};
-use skerry_volume::StatusRange;
+use skerry_volume::{Device, StatusRange};
 
 use crate::api_error::of_engine;
-use crate::engine::EngineDevice;
 use crate::zeros::is_zero;
 
 /// Number of reads ahead of the client: enough to keep a bucket busy, at a MiB each.
@@ -20,7 +19,7 @@ const WINDOW_BYTES_MAX: u64 = 4 << 30;
 
 /// Gives the head, and then the content in order and without gaps.
 pub(super) fn messages(
-    device: Arc<dyn EngineDevice>,
+    device: Arc<Device>,
 ) -> impl Stream<Item = Result<v1::ExportVolumeResponse>> + Send {
     let size_bytes = device.size_bytes();
     let head = Message::Head(v1::ExportHead { size_bytes });
@@ -34,10 +33,7 @@ pub(super) fn messages(
 }
 
 /// Gives everything up to `size_bytes`, in order: holes of any length, data of a piece at most.
-fn ranges(
-    device: Arc<dyn EngineDevice>,
-    size_bytes: u64,
-) -> impl Stream<Item = Result<StatusRange>> + Send {
+fn ranges(device: Arc<Device>, size_bytes: u64) -> impl Stream<Item = Result<StatusRange>> + Send {
     futures::stream::try_unfold((device, 0), move |(device, at)| async move {
         if at >= size_bytes {
             return Ok(None);
@@ -74,7 +70,7 @@ fn cut(found: &[StatusRange], start: u64, size_bytes: u64) -> Result<(Vec<Status
     Ok((ranges, at))
 }
 
-async fn read(device: Arc<dyn EngineDevice>, range: StatusRange) -> Result<Message> {
+async fn read(device: Arc<Device>, range: StatusRange) -> Result<Message> {
     let StatusRange { offset, length, hole } = range;
     if hole {
         return Ok(Message::Hole(v1::Hole { offset, length }));

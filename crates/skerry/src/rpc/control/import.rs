@@ -8,13 +8,12 @@ use skerry_api::v1::import_volume_request::Message;
 use skerry_api::{Error, ErrorKind, Result, v1};
 use skerry_core::name::{NAME_BYTES_MAX, Name, Target};
 use skerry_core::size::{BlockSize, SECTOR_BYTES};
-use skerry_volume::{CreateVolume, VolumeInfo};
+use skerry_volume::{CreateVolume, Device, Node, VolumeInfo};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::convert::{self, out_of_order};
 use crate::api_error::of_engine;
-use crate::engine::{Engine, EngineDevice};
 use crate::rpc::gate;
 use crate::values::{human_bytes, invalid, name, volume_bytes};
 
@@ -26,7 +25,7 @@ const UNFINISHED: &str = ".importing";
 /// If it fails half-way, it deletes a volume that it created. A volume that it writes over stays as
 /// it is: it can be imported again, or deleted.
 pub(super) async fn import(
-    engine: &dyn Engine,
+    node: &Node,
     mut messages: impl Stream<Item = Result<v1::ImportVolumeRequest, Status>> + Unpin,
     ended: &CancellationToken,
 ) -> Result<v1::ImportVolumeResponse> {
@@ -35,37 +34,36 @@ pub(super) async fn import(
     };
     let name = name(&head.name)?;
     let size_bytes = volume_bytes(head.size_bytes)?;
-    let Destination { volume, created } =
-        prepare(engine, &name, size_bytes, head.overwrite).await?;
+    let Destination { volume, created } = prepare(node, &name, size_bytes, head.overwrite).await?;
     let written = tokio::select! {
-        written = write(engine, messages, &volume, size_bytes, created) => written,
+        written = write(node, messages, &volume, size_bytes, created) => written,
         () = ended.cancelled() => Err(gate::stopping().into()),
     };
     let data_bytes = match written {
         Ok(data_bytes) => data_bytes,
-        Err(error) => return Err(give_up(engine, &volume, created, &error).await),
+        Err(error) => return Err(give_up(node, &volume, created, &error).await),
     };
     if created {
-        engine.rename_volume(&volume, &name).await.map_err(|failed| {
+        node.rename_volume(&volume, &name).await.map_err(|failed| {
             let failed = of_engine(failed);
             let message = format!("{failed}; volume {volume} has the whole image: rename it");
             Error::new(failed.kind(), message)
         })?;
     }
-    let volume = engine.show_volume(&name).await.map_err(of_engine)?;
+    let volume = node.show_volume(&name).await.map_err(of_engine)?;
     Ok(v1::ImportVolumeResponse { volume: Some(convert::volume(volume)), created, data_bytes })
 }
 
 /// Writes the stream's pieces, and makes them durable. Gives the number of bytes of data.
 async fn write(
-    engine: &dyn Engine,
+    node: &Node,
     mut messages: impl Stream<Item = Result<v1::ImportVolumeRequest, Status>> + Unpin,
     volume: &Name,
     size_bytes: u64,
     created: bool,
 ) -> Result<u64> {
     let target = Target { volume: volume.clone(), snapshot: None };
-    let device = engine.open_device(&target).await.map_err(of_engine)?;
+    let device = node.open_device(&target).await.map_err(of_engine)?;
     if device.is_read_only() {
         let message = format!("volume {volume} can't be written here: another node holds it");
         return Err(Error::new(ErrorKind::InUse, message));
@@ -78,10 +76,10 @@ async fn write(
 }
 
 /// Deletes a volume that the import created; tells what a failed import leaves.
-async fn give_up(engine: &dyn Engine, volume: &Name, created: bool, why: &Error) -> Error {
+async fn give_up(node: &Node, volume: &Name, created: bool, why: &Error) -> Error {
     let left = match created {
         false => format!("volume {volume} may be incomplete: import again"),
-        true => match engine.delete_volume(volume, true, true).await {
+        true => match node.delete_volume(volume, true, true).await {
             Ok(()) => "nothing is left of it".to_owned(),
             Err(failed) => format!(
                 "volume {volume} is left of it ({failed}): `skerry volume delete {volume}` to \
@@ -114,12 +112,12 @@ struct Destination {
 
 /// Creates the volume if none of this name exists.
 async fn prepare(
-    engine: &dyn Engine,
+    node: &Node,
     name: &Name,
     size_bytes: u64,
     overwrite: bool,
 ) -> Result<Destination> {
-    match engine.show_volume(name).await {
+    match node.show_volume(name).await {
         Ok(found) if found.deleted => {
             let message = format!(
                 "volume {name} is deleted, and its snapshots keep the name: import into another, \
@@ -142,7 +140,7 @@ async fn prepare(
     let volume = unfinished(name)?;
     let block_size_bytes = BlockSize::default().bytes() as u64;
     let new = CreateVolume { name: volume.clone(), size_bytes, block_size_bytes, flush: None };
-    engine.create_volume(new).await.map_err(|failed| match failed.kind() {
+    node.create_volume(new).await.map_err(|failed| match failed.kind() {
         skerry_volume::ErrorKind::Exists => {
             let message = format!(
                 "volume {volume} exists: another import into {name} runs, or was cut off. If it \
@@ -183,7 +181,7 @@ fn check(found: &VolumeInfo, size_bytes: u64) -> Result<()> {
 }
 
 struct Writer<'a> {
-    device: &'a dyn EngineDevice,
+    device: &'a Device,
     at: u64,
     size_bytes: u64,
     /// True if the volume was made for this import, so that it is all zeros.
