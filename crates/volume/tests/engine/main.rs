@@ -2,6 +2,7 @@
 
 mod beside;
 mod bounds;
+mod conformance;
 mod cost;
 mod crash_points;
 mod damage;
