@@ -5,7 +5,7 @@
 //! dropped, and counted. Panics and the node's last error go the same way.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +50,8 @@ impl Logging {
         let started = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(lines.clone())
-            .with_ansi(io::stderr().is_terminal())
+            // The feature for colours is not built in: asking for them is an error line.
+            .with_ansi(false)
             // It would panic if standard error can't be written.
             .log_internal_errors(false)
             .try_init();

@@ -197,3 +197,15 @@ fn a_node_that_is_to_outlive_its_terminal_does() -> Outcome {
     running.stop()?;
     Ok(())
 }
+
+/// Once, the first log line of a node on a terminal was one about a missing feature of the program.
+#[test]
+fn a_node_on_a_terminal_says_nothing_about_its_features() -> Outcome {
+    // It ends as soon as it may log.
+    let command = format!("{} serve --data /proc/nowhere", env!("CARGO_BIN_EXE_skerry"));
+    let ran = Command::new("script").args(["-qec", &command, "/dev/null"]).output()?;
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert_eq!(ran.status.code(), Some(7), "{said}");
+    assert!(said.starts_with("skerry: /proc/nowhere can't be created"), "{said}");
+    Ok(())
+}
