@@ -1,5 +1,6 @@
 //! A running node: its start from settings to servers, and its end.
 
+pub(crate) mod announcer;
 pub(crate) mod api_server;
 pub(crate) mod engine;
 pub(crate) mod exports;

@@ -22,9 +22,11 @@ use skerry_volume::Device;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use crate::daemon::announcer::Announcer;
 use crate::daemon::api_server::ApiServer;
 use crate::daemon::engine::Engine;
 use crate::daemon::listeners::Listeners;
+use crate::daemon::serve::serve;
 use crate::daemon::wiring;
 use crate::env::SystemEntropy;
 use crate::home::identity::Identity;
@@ -116,14 +118,14 @@ impl Node {
                 let engine = engine_over(Arc::new(faulty), &settings, &api.starting()).await?;
                 let told = engines.send((engine.node.clone(), Handle::current()));
                 told.map_err(io::Error::other).expect("the test waits");
+                let mut out = Lines(sender);
+                let announcer = &mut Announcer::new(&mut out, &|_| None);
                 let me = Identity::open(&layout, HOST.to_owned(), &SystemEntropy)?;
                 let jobs = match jobs {
                     true => Some(JobsHost::start(Opener::new(&settings, &layout, &me)?).await),
                     false => None,
                 };
-                let out = &mut Lines(sender);
-                crate::daemon::serve::serve(&settings, engine, jobs, api, listeners, stopping, out)
-                    .await
+                serve(&settings, engine, jobs, api, listeners, stopping, announcer).await
             })
         });
         let (engine, runtime) = opened.recv().expect("the engine starts");

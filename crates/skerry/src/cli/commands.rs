@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::args::{Cli, Command, Global, ServeArgs};
 use crate::cli::output::Output;
 use crate::cli::overrides::settings_of;
+use crate::daemon::announcer::Announcer;
 use crate::daemon::log_lines::{LAST_LINES_TIME_MAX, Logging};
 use crate::exit;
 use crate::home::layout::Layout;
@@ -70,7 +71,9 @@ fn serve(
     let logging = Logging::start(variable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(no_runtime)?;
-    let served = runtime.block_on(crate::daemon::serve::main(settings, &logging.lines(), out));
+    let announcer = &mut Announcer::new(out, variable);
+    let served =
+        runtime.block_on(crate::daemon::serve::main(settings, &logging.lines(), announcer));
     let Err(error) = served else { return Ok(exit::DONE) };
     logging.lines().finish_with(Some(exit::line(&error)), LAST_LINES_TIME_MAX);
     Ok(exit::code(error.kind()))

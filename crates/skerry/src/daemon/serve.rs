@@ -4,7 +4,6 @@
 //! then commands hear what the start waits for. "ready" is printed once everything can be used. A
 //! stop answers clients before it ends them, and makes everything durable after the last of them.
 
-use std::io::Write;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use skerry_serve::nbd::{Limits, Server as NbdServer, SessionThreads};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::daemon::announcer::Announcer;
 use crate::daemon::api_server::ApiServer;
 use crate::daemon::engine::Engine;
 use crate::daemon::exports::NodeExports;
@@ -35,7 +35,12 @@ use crate::schedule::SnapshotWorker;
 use crate::settings::Settings;
 
 /// Runs a node until it is told to stop.
-pub(crate) async fn main(settings: Settings, lines: &Lines, out: &mut dyn Write) -> Result<()> {
+pub(crate) async fn main(
+    settings: Settings,
+    lines: &Lines,
+    announcer: &mut Announcer<'_>,
+) -> Result<()> {
+    announcer.starting();
     raise_open_files();
     let stop = stop_signals(lines.clone())?;
     let layout = Layout::new(&settings.data)?;
@@ -68,7 +73,7 @@ pub(crate) async fn main(settings: Settings, lines: &Lines, out: &mut dyn Write)
         true => Some(JobsHost::start(Opener::new(&settings, &layout, &identity)?).await),
         false => None,
     };
-    let served = serve(&settings, engine, jobs, api, listeners, stop, out).await;
+    let served = serve(&settings, engine, jobs, api, listeners, stop, announcer).await;
     the_end(served, overtaken.as_ref().and_then(|why| why.get()))
 }
 
@@ -113,12 +118,13 @@ pub(crate) async fn serve(
     api: ApiServer,
     listeners: Listeners,
     stop: CancellationToken,
-    out: &mut dyn Write,
+    announcer: &mut Announcer<'_>,
 ) -> Result<()> {
     let ready = ready_line(&api, &listeners);
     let serving = Serving::start(settings, &engine, jobs.clone(), api, listeners).await?;
-    announce(&ready, out)?;
+    announcer.ready(&ready)?;
     stop.cancelled().await;
+    announcer.stopping();
     serving.stop(Duration::from_secs(settings.node.shutdown_drain_s.0)).await;
     if let Some(jobs) = jobs {
         jobs.stop().await;
@@ -231,15 +237,7 @@ fn ready_line(api: &ApiServer, listeners: &Listeners) -> String {
     let api = api.addresses().iter().map(|address| format!(" api={address}"));
     let metrics = listeners.metrics.iter().map(|listener| format!(" metrics={listener}"));
     let addresses: String = nbd.chain(api).chain(metrics).collect();
-    format!("ready{addresses}\n")
-}
-
-fn announce(ready: &str, out: &mut dyn Write) -> Result<()> {
-    let written = out.write_all(ready.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|error| {
-        let message = format!("standard output can't be written: {error}");
-        Error::new(ErrorKind::Unavailable, message)
-    })
+    format!("ready{addresses}")
 }
 
 #[cfg(test)]

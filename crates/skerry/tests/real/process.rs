@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -195,6 +196,29 @@ fn a_node_that_is_to_outlive_its_terminal_does() -> Outcome {
     running.process().signal(Signal::HUP);
     running.json(&["status"])?;
     running.stop()?;
+    Ok(())
+}
+
+/// As systemd starts it, by `Type=notify`.
+#[test]
+fn a_service_manager_hears_that_the_node_is_ready_and_that_it_stops() -> Outcome {
+    let dir = TempDir::new()?;
+    let address = dir.path().join("notify");
+    let manager = UnixDatagram::bind(&address)?;
+    // What is said waits in the socket.
+    manager.set_nonblocking(true)?;
+    let heard = || -> io::Result<String> {
+        let mut bytes = [0; 4096];
+        let count = manager.recv(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes[..count]).into_owned())
+    };
+    let running = node(&dir).env("NOTIFY_SOCKET", &address).start()?;
+    assert!(heard()?.starts_with("STATUS=starting"));
+    running.stop()?;
+    let ready = heard()?;
+    assert!(ready.starts_with("READY=1\nSTATUS=ready nbd=unix:"), "{ready}");
+    let stopping = heard()?;
+    assert!(stopping.starts_with("STOPPING=1\nSTATUS="), "{stopping}");
     Ok(())
 }
 
