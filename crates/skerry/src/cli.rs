@@ -3,6 +3,7 @@
 pub(crate) mod args;
 pub(crate) mod commands;
 pub(crate) mod image_format;
+pub(crate) mod man;
 pub(crate) mod output;
 pub(crate) mod overrides;
 pub(crate) mod program;

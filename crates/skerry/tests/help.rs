@@ -92,6 +92,21 @@ fn no_command_is_left_out() {
 }
 
 #[test]
+fn each_command_has_a_manual_page() {
+    let dir = tempfile::tempdir().expect("a directory");
+    assert_eq!(skerry(&["man", dir.path().to_str().expect("text")]).0, Some(0));
+    for command in COMMANDS.iter().filter(|command| !command.starts_with("help")) {
+        let name = format!("skerry {command}").trim().replace(' ', "-");
+        let page = std::fs::read_to_string(dir.path().join(format!("{name}.1")));
+        let page = page.expect("a page").replace("\\-", "-");
+        let title = format!(".TH {name} 1");
+        assert!(page.contains(&title), "{title}: {page}");
+        assert!(!page.contains("\n.SH EXTRA"), "{name}: examples keep their columns");
+    }
+    assert_eq!(skerry(&["man", "/nowhere"]).0, Some(7));
+}
+
+#[test]
 fn no_arguments_and_wrong_ones_are_usage_errors() {
     assert_eq!(skerry(&[]).0, Some(2));
     assert_eq!(skerry(&["volume", "create"]).0, Some(2));

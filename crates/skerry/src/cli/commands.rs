@@ -11,7 +11,7 @@ mod work;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser as _};
 use skerry_api::{Address, Client, Error, ErrorKind, Result};
@@ -50,6 +50,7 @@ fn run(cli: Cli, variable: Variable<'_>, out: &mut dyn Write) -> Result<u8> {
     let done = match command {
         Command::Serve(flags) => return serve(&flags, global, variable, out),
         Command::Completions { shell } => completions(shell, out),
+        Command::Man { dir } => man(&dir),
         command => {
             let output = Output { json: global.json, out };
             let context = Context { address: address(&global, variable)?, output };
@@ -103,7 +104,7 @@ pub(crate) async fn ask(mut context: Context<'_>, command: Command) -> Result<()
         Command::Jobs(command) => jobs::run(context, command).await,
         Command::Status => node::status(context).await,
         Command::Fsck => node::fsck(context).await,
-        Command::Serve(_) | Command::Completions { .. } => {
+        Command::Serve(_) | Command::Completions { .. } | Command::Man { .. } => {
             Err(invalid("no node is asked for this"))
         }
     }
@@ -144,6 +145,14 @@ fn completions(shell: clap_complete::Shell, out: &mut dyn Write) -> Result<()> {
     // A reader that has gone needs no completions.
     let _ = out.write_all(&script);
     Ok(())
+}
+
+/// Writes the manual pages of all commands into a directory that is there.
+fn man(dir: &Path) -> Result<()> {
+    crate::cli::man::write(Cli::command(), dir).map_err(|error| {
+        let message = format!("no manual pages can be written to {}: {error}", dir.display());
+        Error::new(ErrorKind::Unavailable, message)
+    })
 }
 
 fn no_runtime(error: std::io::Error) -> Error {
