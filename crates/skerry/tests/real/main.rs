@@ -17,4 +17,5 @@ mod jobs_unary;
 mod jobs_worker;
 mod outage;
 mod process;
+mod run_script;
 mod snapshots;
