@@ -4,14 +4,14 @@
 //! stand in a chain of nodes, newest first, and a root names the first. Liveness counts the chain's
 //! own nodes like those of the map.
 
-use crate::node::{NODE_HEAD, NODE_PTR, NodeKind, NodePtr, unwrap, wrap};
+use crate::map_node::{MAP_NODE_HEAD, MAP_NODE_PTR, MapNodeKind, MapNodePtr, unwrap, wrap};
 use crate::wire::{FormatError, Reader};
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Subtrees in one node of the chain, at most.
 pub const DEAD_PTRS_MAX: usize = 1024;
 /// The longest node of the chain, bytes.
-pub const DEAD_BYTES_MAX: usize = NODE_HEAD + NODE_PTR * (1 + DEAD_PTRS_MAX);
+pub const DEAD_BYTES_MAX: usize = MAP_NODE_HEAD + MAP_NODE_PTR * (1 + DEAD_PTRS_MAX);
 
 const WHAT: &str = "dead-pending node";
 
@@ -19,7 +19,7 @@ const WHAT: &str = "dead-pending node";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadPending {
     /// The first node.
-    pub first: NodePtr,
+    pub first: MapNodePtr,
     /// Subtrees in the whole chain.
     pub subtrees: u64,
     /// Blocks that they map.
@@ -28,7 +28,7 @@ pub struct DeadPending {
 
 impl DeadPending {
     /// Bytes of the encoded form.
-    pub const LEN: usize = NODE_PTR + 16;
+    pub const LEN: usize = MAP_NODE_PTR + 16;
 
     /// The encoded form.
     pub fn encode(&self) -> BytesMut {
@@ -42,7 +42,7 @@ impl DeadPending {
     /// Decodes the encoded form.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new("dead-pending", bytes);
-        let first = NodePtr::decode(&mut reader)?;
+        let first = MapNodePtr::decode(&mut reader)?;
         Ok(Self { first, subtrees: reader.u64()?, blocks: reader.u64()? })
     }
 }
@@ -51,28 +51,28 @@ impl DeadPending {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadNode {
     /// The next node, with older subtrees.
-    pub next: Option<NodePtr>,
+    pub next: Option<MapNodePtr>,
     /// Subtrees, the newest last.
-    pub subtrees: Vec<NodePtr>,
+    pub subtrees: Vec<MapNodePtr>,
 }
 
 impl DeadNode {
     /// The encoded node.
     pub fn encode(&self, birth: u64) -> Bytes {
-        let mut body = BytesMut::with_capacity(NODE_PTR * (1 + self.subtrees.len()));
+        let mut body = BytesMut::with_capacity(MAP_NODE_PTR * (1 + self.subtrees.len()));
         self.next.iter().chain(&self.subtrees).for_each(|ptr| ptr.encode(&mut body));
         let blocks = self.subtrees.iter().map(|ptr| ptr.live).sum();
-        wrap(NodeKind::Dead, 0, birth, blocks, self.subtrees.len() as u16, &body)
+        wrap(MapNodeKind::Dead, 0, birth, blocks, self.subtrees.len() as u16, &body)
     }
 
     /// Reads a node.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let (head, body) = unwrap(bytes, NodeKind::Dead)?;
+        let (head, body) = unwrap(bytes, MapNodeKind::Dead)?;
         let mut reader = Reader::new(WHAT, body);
-        let has_next = body.len() > NODE_PTR * usize::from(head.entries());
-        let next = has_next.then(|| NodePtr::decode(&mut reader)).transpose()?;
+        let has_next = body.len() > MAP_NODE_PTR * usize::from(head.entries());
+        let next = has_next.then(|| MapNodePtr::decode(&mut reader)).transpose()?;
         let subtrees = (0..head.entries())
-            .map(|_| NodePtr::decode(&mut reader))
+            .map(|_| MapNodePtr::decode(&mut reader))
             .collect::<Result<Vec<_>, _>>()?;
         reader.finish()?;
         Ok(Self { next, subtrees })
@@ -87,11 +87,11 @@ mod tests {
 
     #[test]
     fn nodes_read_back_at_their_bound() {
-        let ptr = |n: u64| NodePtr {
+        let ptr = |n: u64| MapNodePtr {
             level: 1,
             slot: 2,
             len: 3,
-            segment: SegmentKey { stream: StreamId([4; 16]), number: Number::node(n) },
+            segment: SegmentKey { stream: StreamId([4; 16]), number: Number::map_node(n) },
             offset: 5,
             checksum: [6; 16],
             live: n,
@@ -99,7 +99,7 @@ mod tests {
         for (next, count) in [(None, 1), (Some(ptr(9)), 2), (Some(ptr(9)), DEAD_PTRS_MAX)] {
             let made = DeadNode { next, subtrees: (0..count as u64).map(ptr).collect() };
             let bytes = made.encode(7);
-            assert!(bytes.len() <= NodeKind::Dead.bytes_max());
+            assert!(bytes.len() <= MapNodeKind::Dead.bytes_max());
             assert_eq!(DeadNode::decode(&bytes), Ok(made));
         }
         let pending = DeadPending { first: ptr(1), subtrees: 2, blocks: 3 };

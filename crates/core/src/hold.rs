@@ -121,7 +121,7 @@ impl Span {
     /// True if a segment of the volume's own streams existed already. Only then can a ref with this
     /// span hold it.
     pub fn reaches(&self, epoch: u64, number: Number) -> bool {
-        match number.is_node() {
+        match number.is_map_node() {
             true => (epoch, number.in_lane()) < self.nodes,
             false => (epoch, number) <= self.to,
         }
@@ -192,7 +192,7 @@ impl Held {
         if self.unread.iter().any(|span| span.reaches(epoch, number)) {
             return true;
         }
-        if number.is_node() {
+        if number.is_map_node() {
             // No root lists the nodes of a checkpoint under way yet.
             return self.open_nodes.get(&candidate.key.stream).is_some_and(|&next| number >= next);
         }
@@ -271,10 +271,10 @@ mod tests {
         for (epoch, number, stays) in [
             (1, Number(5), true),
             (1, Number(6), false),
-            (1, Number::node(4), true),
-            (1, Number::node(5), false),
+            (1, Number::map_node(4), true),
+            (1, Number::map_node(5), false),
             (2, Number(1), false),
-            (2, Number::node(0), false),
+            (2, Number::map_node(0), false),
         ] {
             assert_eq!(held.holds(&candidate(epoch, number)), stays, "{epoch} {number:?}");
         }
@@ -287,7 +287,7 @@ mod tests {
         held.ranges.push(HeldRange::head(V, &at(3, 10)));
         held.ranges.push(HeldRange::upto(V, &at(1, 2), &at(2, 5)));
         held.listed.insert(candidate(3, Number(1)).key);
-        held.open_nodes.insert(StreamId([3; 16]), Number::node(4));
+        held.open_nodes.insert(StreamId([3; 16]), Number::map_node(4));
         for (epoch, number, stays) in [
             (1, Number(2), false),
             (1, Number(3), true),
@@ -297,9 +297,9 @@ mod tests {
             (3, Number(10), false),
             (3, Number(11), true),
             (4, Number(1), true),
-            (3, Number::node(3), false),
-            (3, Number::node(4), true),
-            (2, Number::node(9), false),
+            (3, Number::map_node(3), false),
+            (3, Number::map_node(4), true),
+            (2, Number::map_node(9), false),
         ] {
             assert_eq!(held.holds(&candidate(epoch, number)), stays, "{epoch} {number:?}");
         }

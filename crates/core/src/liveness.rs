@@ -10,7 +10,7 @@
 
 use crate::entry::BlockEntry;
 use crate::id::StreamId;
-use crate::node::{NODE_HEAD, NODE_PTR, NodeKind, NodePtr, unwrap, wrap};
+use crate::map_node::{MAP_NODE_HEAD, MAP_NODE_PTR, MapNodeKind, MapNodePtr, unwrap, wrap};
 use crate::position::{Number, SegmentKey};
 use crate::segment::SLOTS_MAX;
 use crate::wire::{FormatError, Reader};
@@ -26,11 +26,11 @@ pub const ENTRY_BYTES_MAX: usize = ENTRY_HEAD + SLOTS_MAX.div_ceil(8) + OVERFLOW
 /// The longest leaf of more than one entry, bytes: one small change rewrites this much.
 pub const LEAF_BYTES_WANTED: usize = 32 << 10;
 /// The longest leaf: one that holds the longest entry alone.
-pub const LEAF_BYTES_MAX: usize = NODE_HEAD + ENTRY_BYTES_MAX;
+pub const LEAF_BYTES_MAX: usize = MAP_NODE_HEAD + ENTRY_BYTES_MAX;
 /// Children of an inner node, at most.
 pub const FANOUT_MAX: usize = 256;
 /// Bytes of an entry of an inner node: the first segment and the pointer.
-pub const CHILD: usize = 24 + NODE_PTR;
+pub const CHILD: usize = 24 + MAP_NODE_PTR;
 
 const WHAT: &str = "liveness leaf";
 const NONE: u8 = 0;
@@ -229,7 +229,7 @@ impl RawEntry<'_> {
 
 /// Splits a leaf into entries, without decoding them.
 pub fn entries(leaf: &[u8]) -> Result<Vec<RawEntry<'_>>, FormatError> {
-    let (head, body) = unwrap(leaf, NodeKind::LivenessLeaf)?;
+    let (head, body) = unwrap(leaf, MapNodeKind::LivenessLeaf)?;
     let mut reader = Reader::new(WHAT, body);
     let mut out: Vec<RawEntry<'_>> = Vec::with_capacity(usize::from(head.entries()));
     for _ in 0..head.entries() {
@@ -281,7 +281,7 @@ impl LivenessDelta {
     }
 
     /// Notes a reference to a node: taken (+1) or released (−1).
-    pub fn add_node(&mut self, ptr: &NodePtr, by: i32) {
+    pub fn add_node(&mut self, ptr: &MapNodePtr, by: i32) {
         let change = self.by_segment.entry(ptr.segment).or_default();
         *change.slots.entry(ptr.slot).or_insert(0) += by;
         change.bytes += i64::from(by) * i64::from(ptr.len);
@@ -417,7 +417,7 @@ impl LeafWriter {
     }
 
     fn make_room(&mut self, len: usize, key: SegmentKey) {
-        if NODE_HEAD + self.body.len() + len > LEAF_BYTES_WANTED {
+        if MAP_NODE_HEAD + self.body.len() + len > LEAF_BYTES_WANTED {
             self.cut();
         }
         if self.entries == 0 {
@@ -430,7 +430,7 @@ impl LeafWriter {
             return;
         }
         let body = std::mem::take(&mut self.body);
-        let kind = NodeKind::LivenessLeaf;
+        let kind = MapNodeKind::LivenessLeaf;
         let (entries, stored_bytes) = (self.entries, self.stored_bytes);
         let bytes = wrap(kind, 0, self.birth, stored_bytes, entries, &body);
         self.made.push(MadeLeaf { first: self.first, bytes, stored_bytes });
@@ -461,7 +461,7 @@ pub struct Child {
     /// The first segment below it.
     pub first: SegmentKey,
     /// Place of the node.
-    pub ptr: NodePtr,
+    pub ptr: MapNodePtr,
 }
 
 /// Encodes an inner node of 1 to [`FANOUT_MAX`] children, in order.
@@ -473,12 +473,12 @@ pub fn inner(level: u8, birth: u64, children: &[Child]) -> Bytes {
         child.ptr.encode(&mut body);
     }
     let stored_bytes = children.iter().map(|child| child.ptr.live).sum();
-    wrap(NodeKind::LivenessInner, level, birth, stored_bytes, children.len() as u16, &body)
+    wrap(MapNodeKind::LivenessInner, level, birth, stored_bytes, children.len() as u16, &body)
 }
 
 /// The children of an inner node.
 pub fn children(node: &[u8]) -> Result<Vec<Child>, FormatError> {
-    let (head, body) = unwrap(node, NodeKind::LivenessInner)?;
+    let (head, body) = unwrap(node, MapNodeKind::LivenessInner)?;
     let mut reader = Reader::new("liveness inner node", body);
     let mut out: Vec<Child> = Vec::with_capacity(usize::from(head.entries()));
     for _ in 0..head.entries() {
@@ -490,7 +490,7 @@ pub fn children(node: &[u8]) -> Result<Vec<Child>, FormatError> {
                 "its children are out of order",
             ));
         }
-        out.push(Child { first, ptr: NodePtr::decode(&mut reader)? });
+        out.push(Child { first, ptr: MapNodePtr::decode(&mut reader)? });
     }
     reader.finish()?;
     Ok(out)

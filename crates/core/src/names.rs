@@ -154,7 +154,7 @@ pub fn stream_prefix(stream: StreamId) -> String {
 pub fn is_data_from(path: &str, from: SegmentKey) -> bool {
     match parse(path) {
         Object::Segment(key) => {
-            key.stream == from.stream && !key.number.is_node() && key.number >= from.number
+            key.stream == from.stream && !key.number.is_map_node() && key.number >= from.number
         }
         _ => false,
     }
@@ -255,7 +255,7 @@ mod tests {
     fn names_read_back() {
         let (v, s) = (VolumeId([1; 16]), StreamId([2; 16]));
         let at = Position { epoch: 3, stream: s, number: Number(4), ..Position::default() };
-        let key = SegmentKey { stream: s, number: Number::node(9) };
+        let key = SegmentKey { stream: s, number: Number::map_node(9) };
         let cases = [
             (descriptor(2), Object::Bucket(2)),
             (node_start(NodeId([8; 16]), 2), Object::NodeStart(NodeId([8; 16]), 2)),

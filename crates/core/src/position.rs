@@ -9,25 +9,25 @@ use bytes::{BufMut, BytesMut};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Number(pub u64);
 
-const NODE_LANE: u64 = 1 << 47;
+const MAP_NODE_LANE: u64 = 1 << 47;
 
 impl Number {
     /// The number before the first segment.
     pub const ZERO: Self = Self(0);
 
     /// The `n`-th number of the node lane.
-    pub fn node(n: u64) -> Self {
-        Self(n | NODE_LANE)
+    pub fn map_node(n: u64) -> Self {
+        Self(n | MAP_NODE_LANE)
     }
 
     /// True for a number of the node lane.
-    pub fn is_node(self) -> bool {
-        self.0 & NODE_LANE != 0
+    pub fn is_map_node(self) -> bool {
+        self.0 & MAP_NODE_LANE != 0
     }
 
     /// The number within its lane.
     pub fn in_lane(self) -> u64 {
-        self.0 & !NODE_LANE
+        self.0 & !MAP_NODE_LANE
     }
 
     /// The next number of the same lane.

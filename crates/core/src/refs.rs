@@ -100,19 +100,19 @@ mod tests {
     use super::*;
     use crate::dead::DeadPending;
     use crate::id::StreamId;
+    use crate::map_node::MapNodePtr;
     use crate::name::NAME_BYTES_MAX;
-    use crate::node::NodePtr;
     use crate::position::{Number, SegmentKey};
     use crate::root::ROOT_BYTES_MAX;
     use crate::size::BlockSize;
 
     #[test]
     fn refs_read_back() {
-        let ptr = NodePtr {
+        let ptr = MapNodePtr {
             level: 3,
             slot: 4,
             len: 5,
-            segment: SegmentKey { stream: StreamId([6; 16]), number: Number::node(7) },
+            segment: SegmentKey { stream: StreamId([6; 16]), number: Number::map_node(7) },
             offset: 8,
             checksum: [9; 16],
             live: 10,

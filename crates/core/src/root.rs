@@ -1,8 +1,8 @@
 //! A root: all that a state is.
 
 use crate::dead::DeadPending;
+use crate::map_node::{MAP_NODE_PTR, MapNodePtr};
 use crate::name::NAME_BYTES_MAX;
-use crate::node::{NODE_PTR, NodePtr};
 use crate::overlay::Overlay;
 use crate::position::Position;
 use crate::size::BlockSize;
@@ -15,7 +15,7 @@ const KNOWN: &[u16] = &[1, 2, 3, 4, 5, 6, 7, 8, 12];
 /// The longest root, bytes. Its map, its liveness and its dead-pending may be of any size: the root
 /// only points to them.
 pub const ROOT_BYTES_MAX: usize =
-    9 * SECTION_HEAD + 4 * 8 + 1 + 2 * NODE_PTR + DeadPending::LEN + NAME_BYTES_MAX;
+    9 * SECTION_HEAD + 4 * 8 + 1 + 2 * MAP_NODE_PTR + DeadPending::LEN + NAME_BYTES_MAX;
 
 /// A map's top node, size, block size and liveness.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,13 +25,13 @@ pub struct Root {
     /// The block size.
     pub block: BlockSize,
     /// The top node; none if nothing is mapped.
-    pub top: Option<NodePtr>,
+    pub top: Option<MapNodePtr>,
     /// Number of checkpoints that led to this root, those of its ancestors included. Its new nodes
     /// bear it. It rises with each checkpoint of one history, so a diff since a birth may skip
     /// older nodes.
     pub birth: u64,
     /// The top of the liveness tree; none if nothing is referenced.
-    pub liveness: Option<NodePtr>,
+    pub liveness: Option<MapNodePtr>,
     /// Subtrees that the root no longer maps and whose references liveness still counts.
     pub dead_pending: Option<DeadPending>,
     /// The volume's true name.
@@ -77,8 +77,8 @@ impl Root {
 
     /// The encoded root.
     pub fn encode(&self) -> Bytes {
-        let pointer = |ptr: NodePtr| {
-            let mut out = BytesMut::with_capacity(NODE_PTR);
+        let pointer = |ptr: MapNodePtr| {
+            let mut out = BytesMut::with_capacity(MAP_NODE_PTR);
             ptr.encode(&mut out);
             out
         };
@@ -101,9 +101,9 @@ impl Root {
         let shift = sections.need(2)?.u8()?;
         let block =
             BlockSize::from_shift(shift).map_err(|e| FormatError::invalid(WHAT, e.to_string()))?;
-        let pointer = |tag: u16| -> Result<Option<NodePtr>, FormatError> {
+        let pointer = |tag: u16| -> Result<Option<MapNodePtr>, FormatError> {
             let bytes = sections.get(tag);
-            bytes.map(|bytes| NodePtr::decode(&mut Reader::new(WHAT, bytes))).transpose()
+            bytes.map(|bytes| MapNodePtr::decode(&mut Reader::new(WHAT, bytes))).transpose()
         };
         Ok(Self {
             size_bytes: sections.need(1)?.u64()?,

@@ -3,7 +3,7 @@
 use crate::entry::BlockEntry;
 use crate::frame::{self, FrameEncoder, FramePlace};
 use crate::id::{StreamId, VolumeId};
-use crate::node::NodePtr;
+use crate::map_node::MapNodePtr;
 use crate::ops::Op;
 use crate::position::{Number, SegmentKey};
 use crate::size::BlockSize;
@@ -39,7 +39,7 @@ pub enum SegmentKind {
     /// Blocks moved out of other segments.
     Rewritten,
     /// Nodes of maps.
-    Nodes,
+    MapNodes,
 }
 
 /// Identity of a segment, and its predecessor.
@@ -130,7 +130,7 @@ impl SegmentHead {
         let kind = match kind {
             0 => SegmentKind::Foreground,
             1 => SegmentKind::Rewritten,
-            2 => SegmentKind::Nodes,
+            2 => SegmentKind::MapNodes,
             other => return Err(FormatError::Newer { what: WHAT, version: u32::from(other) }),
         };
         let block =
@@ -178,7 +178,7 @@ impl SegmentHead {
         if self.id.vseq_to < self.id.vseq_from {
             return invalid("its sequence numbers run backwards");
         }
-        if self.id.kind == SegmentKind::Nodes {
+        if self.id.kind == SegmentKind::MapNodes {
             return Ok(());
         }
         let bytes: u64 = self.frames.iter().map(|(len, _)| u64::from(*len)).sum();
@@ -433,7 +433,7 @@ fn encode_head(
     out.put_u8(match id.kind {
         SegmentKind::Foreground => 0,
         SegmentKind::Rewritten => 1,
-        SegmentKind::Nodes => 2,
+        SegmentKind::MapNodes => 2,
     });
     out.put_u8(id.block.shift());
     out.put_u32_le(head_len as u32);
@@ -469,13 +469,13 @@ fn encode_head(
 
 /// Collects nodes into one segment. The head's length is fixed, so `push` knows a node's place.
 #[derive(Debug)]
-pub struct NodesBuilder {
+pub struct MapNodesBuilder {
     id: SegmentId,
     body: BytesMut,
     slots: u16,
 }
 
-impl NodesBuilder {
+impl MapNodesBuilder {
     /// An empty segment of nodes.
     pub fn new(id: SegmentId) -> Self {
         Self { id, body: BytesMut::new(), slots: 0 }
@@ -502,8 +502,8 @@ impl NodesBuilder {
     }
 
     /// Adds a node of this level with `live` blocks below it. Gives the pointer to it.
-    pub fn push(&mut self, level: u8, live: u64, node: &[u8]) -> NodePtr {
-        let ptr = NodePtr {
+    pub fn push(&mut self, level: u8, live: u64, node: &[u8]) -> MapNodePtr {
+        let ptr = MapNodePtr {
             level,
             slot: self.slots,
             len: node.len() as u32,
@@ -518,7 +518,7 @@ impl NodesBuilder {
     }
 
     /// Gives the bytes of a node of this segment, or none for a node of another segment.
-    pub fn node(&self, ptr: &NodePtr) -> Option<&[u8]> {
+    pub fn node(&self, ptr: &MapNodePtr) -> Option<&[u8]> {
         let start = (ptr.offset as usize).checked_sub(SEGMENT_HEAD + CHECKSUM)?;
         let bytes = self.body.get(start..start + ptr.len as usize)?;
         (ptr.segment == self.id.key).then_some(bytes)

@@ -5,10 +5,10 @@ use skerry_core::descriptor::{Tombstone, VolumeState};
 use skerry_core::frame::{FRAME_BLOCK, FRAME_HEAD};
 use skerry_core::id::{ClaimId, NodeId, StreamId};
 use skerry_core::liveness::{CHILD, ENTRY_BYTES_MAX, ENTRY_HEAD, FANOUT_MAX, LEAF_BYTES_WANTED};
-use skerry_core::name::NAME_BYTES_MAX;
-use skerry_core::node::{
-    INNER_ENTRY, INNER_SHIFT, LEAF_ENTRY, LEAF_SHIFT, NODE_HEAD, NODE_PTR, NodeKind,
+use skerry_core::map_node::{
+    INNER_ENTRY, INNER_SHIFT, LEAF_ENTRY, LEAF_SHIFT, MAP_NODE_HEAD, MAP_NODE_PTR, MapNodeKind,
 };
+use skerry_core::name::NAME_BYTES_MAX;
 use skerry_core::position::Position;
 use skerry_core::record::{PLAIN_RECORD_BYTES_MAX, RECORD_HEAD};
 use skerry_core::root::ROOT_BYTES_MAX;
@@ -34,10 +34,10 @@ fn sizes_are_those_of_the_page() {
     says(&format!("*Frame table entry* ({FRAME_ENTRY} bytes)"));
     says(&format!("*Extent table entry* ({EXTENT_ENTRY} bytes)"));
     says(&format!("| {FRAME_HEAD} | {FRAME_BLOCK} n | block table"));
-    says(&format!("| {NODE_HEAD} | 16 s | stream table |"));
+    says(&format!("| {MAP_NODE_HEAD} | 16 s | stream table |"));
     says(&format!("*Leaf* ({} blocks). Entry, {LEAF_ENTRY} bytes", 1 << LEAF_SHIFT));
     says(&format!("*Inner* ({} children). Entry, {INNER_ENTRY} bytes", 1 << INNER_SHIFT));
-    says(&format!("*Node pointer* ({NODE_PTR} bytes"));
+    says(&format!("*Node pointer* ({MAP_NODE_PTR} bytes"));
     says(&format!("A seal has at most {} bytes", with_commas(SEAL_BYTES_MAX)));
     says(&format!("at most {HOST_BYTES_MAX} bytes)"));
     says(&format!("It has at most {} MiB: a batch", HEAD_BYTES_MAX >> 20));
@@ -52,12 +52,12 @@ fn sizes_are_those_of_the_page() {
     says(&format!("has at most {} KiB. One entry", LEAF_BYTES_WANTED >> 10));
     says(&format!("has at most {} bytes (every slot", with_commas(ENTRY_BYTES_MAX)));
     says(&format!("up to {} node pointers", with_commas(DEAD_PTRS_MAX)));
-    says(&format!("{} bytes for a leaf,", with_commas(NodeKind::Leaf.bytes_max())));
-    says(&format!("{} for an inner node,", with_commas(NodeKind::Inner.bytes_max())));
-    says(&format!("{} for a liveness leaf,", with_commas(NodeKind::LivenessLeaf.bytes_max())));
+    says(&format!("{} bytes for a leaf,", with_commas(MapNodeKind::Leaf.bytes_max())));
+    says(&format!("{} for an inner node,", with_commas(MapNodeKind::Inner.bytes_max())));
+    says(&format!("{} for a liveness leaf,", with_commas(MapNodeKind::LivenessLeaf.bytes_max())));
     says(&format!(
         "{} for a liveness inner node,",
-        with_commas(NodeKind::LivenessInner.bytes_max())
+        with_commas(MapNodeKind::LivenessInner.bytes_max())
     ));
     says(&format!("{} for a node of the dead-pending", with_commas(DEAD_BYTES_MAX)));
     says(&format!("{} bytes.\n\n### `PINN`", Position::LEN));

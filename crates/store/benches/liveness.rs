@@ -10,12 +10,12 @@ use rand::{Rng, RngExt, SeedableRng};
 use skerry_core::env::{Clock, Entropy};
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::liveness::LivenessDelta;
-use skerry_core::node::NodePtr;
+use skerry_core::map_node::MapNodePtr;
 use skerry_core::position::{Number, SegmentKey};
 use skerry_core::size::BlockSize;
 use skerry_store::map::liveness::{Updated, update};
-use skerry_store::map::node_writer::{NodeLane, NodeWriter};
-use skerry_store::map::nodes::Nodes;
+use skerry_store::map::node_writer::{MapNodeLane, MapNodeWriter};
+use skerry_store::map::nodes::MapNodes;
 use skerry_store::objects::bucket::{Bucket, Env};
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
@@ -58,14 +58,14 @@ fn key(n: u64) -> SegmentKey {
 
 struct Volume {
     bucket: Bucket,
-    nodes: Nodes,
-    lane: NodeLane,
-    top: Option<NodePtr>,
+    nodes: MapNodes,
+    lane: MapNodeLane,
+    top: Option<MapNodePtr>,
 }
 
 impl Volume {
     async fn apply(&mut self, delta: &LivenessDelta) -> Updated {
-        let mut writer = NodeWriter::new(&self.bucket, &self.nodes, self.lane.clone(), 1);
+        let mut writer = MapNodeWriter::new(&self.bucket, &self.nodes, self.lane.clone(), 1);
         let updated = update(&mut writer, self.top, delta).await.unwrap();
         writer.finish().await.unwrap();
         self.top = updated.top;
@@ -89,14 +89,14 @@ async fn run(blocks: u64) {
     let outside = Arc::new(Outside(Mutex::new(StdRng::seed_from_u64(2)), Instant::now()));
     let env = Env { clock: outside.clone(), entropy: outside };
     let bucket = Bucket::open(Arc::new(InMemory::new()), env, true).await.unwrap();
-    let lane = NodeLane {
+    let lane = MapNodeLane {
         volume: VolumeId([1; 16]),
         stream: StreamId([2; 16]),
         epoch: 1,
         block: BlockSize::default(),
         next: Arc::new(AtomicU64::new(0)),
     };
-    let nodes = Nodes::new(bucket.clone(), 256 << 20);
+    let nodes = MapNodes::new(bucket.clone(), 256 << 20);
     let mut volume = Volume { bucket, nodes, lane, top: None };
     volume.fill().await;
     let mut rng = StdRng::seed_from_u64(1);

@@ -9,7 +9,7 @@ use crate::blocks::{Blocks, BlocksSettings};
 use crate::error::Result;
 use crate::map::dead;
 use crate::map::liveness::Walk;
-use crate::map::nodes::Nodes;
+use crate::map::nodes::MapNodes;
 use crate::objects::bucket::Bucket;
 use crate::objects::segment_io;
 use crate::refs::catalog::{self, Catalog};
@@ -20,8 +20,8 @@ use skerry_core::entry::BlockEntry;
 use skerry_core::hold::{Candidate, Held, HeldRange};
 use skerry_core::holder::Holder;
 use skerry_core::id::VolumeId;
+use skerry_core::map_node::MapNodePtr;
 use skerry_core::names::{self, Object};
-use skerry_core::node::NodePtr;
 use skerry_core::position::{Position, SegmentKey};
 use skerry_core::refs::Ref;
 use skerry_core::root::{Base, Root};
@@ -30,7 +30,7 @@ use skerry_core::takeover::next_key;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Memory for nodes while checking, bytes: one path of every root.
-const NODE_CACHE_BYTES: u64 = 16 << 20;
+const MAP_NODE_CACHE_BYTES: u64 = 16 << 20;
 /// Memory for blocks while checking, bytes: neighbours of one frame.
 const BLOCK_CACHE_BYTES: u64 = 4 << 20;
 /// Number of looks at a volume that changes while it is read.
@@ -87,7 +87,7 @@ pub async fn run(bucket: &Bucket) -> Result<Findings> {
     let checker = Checker {
         bucket,
         catalog: Catalog::new(bucket.clone()),
-        nodes: Nodes::new(bucket.clone(), NODE_CACHE_BYTES),
+        nodes: MapNodes::new(bucket.clone(), MAP_NODE_CACHE_BYTES),
         blocks: Blocks::new(
             bucket.clone(),
             BlocksSettings { ram_bytes: BLOCK_CACHE_BYTES, ..BlocksSettings::default() },
@@ -99,7 +99,7 @@ pub async fn run(bucket: &Bucket) -> Result<Findings> {
 struct Checker<'a> {
     bucket: &'a Bucket,
     catalog: Catalog,
-    nodes: Nodes,
+    nodes: MapNodes,
     blocks: Blocks,
 }
 
@@ -411,7 +411,7 @@ impl Checker<'_> {
         while let Some(leaf) = walk.next_leaf().await? {
             for (key, live) in leaf {
                 stored += live.stored_bytes;
-                if !key.number.is_node() {
+                if !key.number.is_map_node() {
                     seen.lengths.insert((key, live.stored_bytes));
                 }
                 listed.extend(live.slots().map(|(slot, count)| ((key, slot), count)));
@@ -428,7 +428,7 @@ impl Checker<'_> {
     /// Counts the references of a subtree.
     async fn walk(
         &self,
-        top: NodePtr,
+        top: MapNodePtr,
         block: BlockSize,
         live: bool,
         counts: &mut Counts,
@@ -556,7 +556,7 @@ fn compare(what: &str, counts: &Counts, listed: &Counts, seen: &mut Seen) {
 mod tests {
     use super::*;
     use crate::map::checkpoint::{self, Facts};
-    use crate::map::node_writer::NodeLane;
+    use crate::map::node_writer::MapNodeLane;
     use crate::objects::testing::memory_bucket;
     use skerry_core::descriptor::{FlushLevel, VolumeKind};
     use skerry_core::id::StreamId;
@@ -569,7 +569,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_kept_of_a_volume_names_no_blocks() {
         let bucket = memory_bucket(1).await;
-        let nodes = Nodes::new(bucket.clone(), NODE_CACHE_BYTES);
+        let nodes = MapNodes::new(bucket.clone(), MAP_NODE_CACHE_BYTES);
         let (volume, stream, block) = (VolumeId([1; 16]), StreamId([2; 16]), BlockSize::default());
         let segment = SegmentKey { stream: StreamId([3; 16]), number: Number(1) };
         let mut overlay = Overlay::new();
@@ -577,7 +577,8 @@ mod tests {
             let entry = BlockEntry { segment, offset: 7, len: 4184, slot: index, source: 0 };
             overlay.set(index.into(), &entry);
         }
-        let lane = NodeLane { volume, stream, epoch: 1, block, next: Arc::new(AtomicU64::new(0)) };
+        let lane =
+            MapNodeLane { volume, stream, epoch: 1, block, next: Arc::new(AtomicU64::new(0)) };
         let facts = Facts { size_bytes: 1 << 30, name: "disk".to_owned() };
         let empty = Root::empty(1 << 30, block, "disk");
         let made = checkpoint::write(&bucket, &nodes, lane, &empty, &overlay, facts, 1).await;

@@ -12,7 +12,7 @@ use skerry_core::id::{ClaimId, LogId, NodeId, VolumeId};
 use skerry_core::seal::Owner;
 use skerry_log::{Log, Recovery};
 use skerry_store::blocks::Blocks;
-use skerry_store::map::nodes::Nodes;
+use skerry_store::map::nodes::MapNodes;
 use skerry_store::objects::bucket::Bucket;
 use skerry_store::refs::catalog::Catalog;
 use skerry_store::space::collect::Collector;
@@ -30,7 +30,7 @@ pub struct NodeParts {
     /// Its URL, for people, without secrets.
     pub bucket_url: String,
     /// The reader of map nodes.
-    pub nodes: Nodes,
+    pub map_nodes: MapNodes,
     /// The reader of blocks.
     pub blocks: Blocks,
     /// The log, opened.
@@ -62,7 +62,7 @@ pub struct Context {
     /// Its URL, for people, without secrets.
     pub(crate) bucket_url: String,
     /// Map nodes.
-    pub nodes: Nodes,
+    pub map_nodes: MapNodes,
     /// Blocks.
     pub blocks: Blocks,
     /// Names and descriptors.
@@ -120,10 +120,10 @@ impl Context {
             scratch: Scratch::new(settings.segment_bytes + settings.record_bytes_max),
             buffers: Buffers::new(settings.buffer_bytes_max),
             catalog: Catalog::new(parts.bucket.clone()),
-            collector: Collector::new(parts.bucket.clone(), parts.nodes.clone()),
+            collector: Collector::new(parts.bucket.clone(), parts.map_nodes.clone()),
             bucket: parts.bucket,
             bucket_url: parts.bucket_url,
-            nodes: parts.nodes,
+            map_nodes: parts.map_nodes,
             blocks: parts.blocks,
             log: parts.log,
             settings: parts.settings,

@@ -10,8 +10,8 @@ use crate::hold::Span;
 use crate::holder::Holder;
 use crate::id::{BucketId, ClaimId, LogId, NodeId, PinId, SnapshotId, StreamId, VolumeId};
 use crate::label;
+use crate::map_node::MapNodePtr;
 use crate::name::NAME_BYTES_MAX;
-use crate::node::NodePtr;
 use crate::position::{Number, Position, SegmentKey};
 use crate::refs::{Ref, SnapshotInfo};
 use crate::root::{Base, ROOT_BYTES_MAX, Root};
@@ -23,11 +23,14 @@ use crate::start::{Place, StartRecord};
 const BYTES_MAX: usize = ROOT_BYTES_MAX + 1024;
 
 fn base() -> Base {
-    let ptr = NodePtr {
+    let ptr = MapNodePtr {
         level: 7,
         slot: u16::MAX,
         len: u32::MAX,
-        segment: SegmentKey { stream: StreamId([0xff; 16]), number: Number::node((1 << 47) - 1) },
+        segment: SegmentKey {
+            stream: StreamId([0xff; 16]),
+            number: Number::map_node((1 << 47) - 1),
+        },
         offset: u32::MAX,
         checksum: [0xff; 16],
         live: u64::MAX,

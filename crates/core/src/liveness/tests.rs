@@ -91,7 +91,7 @@ fn the_longest_entries_make_leaves_that_readers_take() {
             (i32::MAX as u32, 0, SLOTS_MAX - 1)
         );
     }
-    assert!(LEAF_BYTES_MAX <= NodeKind::LivenessLeaf.bytes_max());
+    assert!(LEAF_BYTES_MAX <= MapNodeKind::LivenessLeaf.bytes_max());
 }
 
 #[test]
@@ -125,11 +125,11 @@ fn an_update_looks_only_into_what_it_changes() {
 
 #[test]
 fn stored_bytes_are_lengths_of_objects_and_of_nodes() {
-    let node = NodePtr {
+    let node = MapNodePtr {
         level: 0,
         slot: 1,
         len: 100,
-        segment: SegmentKey { number: Number::node(5), ..key(0) },
+        segment: SegmentKey { number: Number::map_node(5), ..key(0) },
         offset: 0,
         checksum: [0; 16],
         live: 0,
@@ -139,7 +139,7 @@ fn stored_bytes_are_lengths_of_objects_and_of_nodes() {
     delta.length(key(1), 5000);
     delta.length(key(2), 6000);
     delta.add_node(&node, 1);
-    delta.add_node(&NodePtr { slot: 2, ..node }, 1);
+    delta.add_node(&MapNodePtr { slot: 2, ..node }, 1);
     let (made, _) = apply(None, &delta).expect("applies");
     assert_eq!(made[0].stored_bytes, 5200, "nothing references segment 2");
     let mut delta = LivenessDelta::new();
@@ -154,7 +154,7 @@ fn inner_nodes_read_back_at_their_bound() {
     let children: Vec<Child> = (0..FANOUT_MAX as u64)
         .map(|n| {
             let first = SegmentKey { number: Number(n), ..key(0) };
-            let ptr = NodePtr {
+            let ptr = MapNodePtr {
                 level: 0,
                 slot: 1,
                 len: 2,
@@ -167,7 +167,7 @@ fn inner_nodes_read_back_at_their_bound() {
         })
         .collect();
     let bytes = inner(1, 9, &children);
-    assert_eq!(bytes.len(), NodeKind::LivenessInner.bytes_max());
+    assert_eq!(bytes.len(), MapNodeKind::LivenessInner.bytes_max());
     assert_eq!(super::children(&bytes), Ok(children));
     assert!(entries(&bytes).is_err(), "it is no leaf");
 }

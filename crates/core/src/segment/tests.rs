@@ -128,11 +128,11 @@ fn every_flipped_bit_of_a_head_is_noticed() {
 
 #[test]
 fn nodes_are_where_the_pointer_says() {
-    let mut builder = NodesBuilder::new(SegmentId { kind: SegmentKind::Nodes, ..id() });
+    let mut builder = MapNodesBuilder::new(SegmentId { kind: SegmentKind::MapNodes, ..id() });
     let ptrs: Vec<_> =
         (0..5u8).map(|i| builder.push(i, 1, &vec![i; 50 + usize::from(i)])).collect();
     let bytes = whole(&builder.finish());
-    assert_eq!(head(&bytes).id.kind, SegmentKind::Nodes);
+    assert_eq!(head(&bytes).id.kind, SegmentKind::MapNodes);
     for (i, ptr) in ptrs.iter().enumerate() {
         let node = &bytes[ptr.offset as usize..(ptr.offset + ptr.len) as usize];
         assert_eq!(usize::from(ptr.slot), i);

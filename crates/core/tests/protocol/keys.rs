@@ -31,7 +31,7 @@ impl Key {
 
     pub(crate) fn real(self) -> SegmentKey {
         let number = match self.is_node() {
-            true => Number::node(u64::from(self.number - NODES)),
+            true => Number::map_node(u64::from(self.number - NODES)),
             false => Number(u64::from(self.number)),
         };
         SegmentKey { stream: stream_id(self.stream), number }
@@ -39,7 +39,7 @@ impl Key {
 
     pub(crate) fn of(key: SegmentKey) -> Self {
         let number = key.number.in_lane() as u8;
-        match key.number.is_node() {
+        match key.number.is_map_node() {
             true => Self::node(key.stream.0[0], number),
             false => Self::data(key.stream.0[0], number),
         }

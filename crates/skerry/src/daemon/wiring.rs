@@ -11,7 +11,7 @@ use skerry_core::retry::{Patience, Trouble};
 use skerry_log::{Disk, FileDisk, Log, MemDisk, Recovery};
 use skerry_store::blocks::{Blocks, BlocksSettings};
 use skerry_store::cache::disk::DiskCache;
-use skerry_store::map::nodes::Nodes;
+use skerry_store::map::nodes::MapNodes;
 use skerry_store::objects::bucket::{Bucket, Env};
 use skerry_store::objects::line::SEND_TIMEOUT_MAX;
 use skerry_store::objects::local::{LocalDir, OPEN_FILES_MAX};
@@ -39,7 +39,7 @@ use crate::settings::{ByteSize, Settings};
 use crate::values::{human_bytes, invalid};
 
 /// Memory for map nodes, bytes: the leaves of some 4 GiB that are read at random.
-const NODES_RAM_BYTES: u64 = 32 << 20;
+const MAP_NODES_RAM_BYTES: u64 = 32 << 20;
 /// The log's cap without a disk: bytes that a node may hold in memory before writers wait.
 const MEMORY_LOG_BYTES: u64 = 128 << 20;
 /// The smallest useful log: two files.
@@ -91,7 +91,7 @@ pub(crate) async fn start_engine_over(
     tracing::info!(node = %identity.node, host = %identity.host, bucket = bucket_url, log_cap_bytes = log.cap_bytes(), "starting");
     let background = Background::start()?;
     let parts = NodeParts {
-        nodes: Nodes::new(bucket.clone(), NODES_RAM_BYTES),
+        map_nodes: MapNodes::new(bucket.clone(), MAP_NODES_RAM_BYTES),
         blocks: open_blocks(settings, layout, &bucket).map_err(of_engine)?,
         bucket,
         bucket_url,

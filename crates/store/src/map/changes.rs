@@ -7,11 +7,11 @@
 
 use crate::error::Result;
 use crate::map::dead::Dead;
-use crate::map::node_writer::NodeWriter;
+use crate::map::node_writer::MapNodeWriter;
 use crate::map::update::Updater;
 use futures::future::BoxFuture;
 use skerry_core::liveness::LivenessDelta;
-use skerry_core::node::NodePtr;
+use skerry_core::map_node::MapNodePtr;
 use skerry_core::ops::Op;
 use skerry_core::overlay::Overlay;
 use skerry_core::root::Root;
@@ -21,7 +21,7 @@ use std::fmt::Debug;
 /// The targets of a merge.
 pub struct Merging<'a, 'w> {
     /// Writes the new nodes.
-    pub writer: &'a mut NodeWriter<'w>,
+    pub writer: &'a mut MapNodeWriter<'w>,
     /// Counts every reference that the new tree takes and releases, and lengths of objects.
     pub delta: &'a mut LivenessDelta,
     /// Takes subtrees that were dropped whole.
@@ -45,7 +45,7 @@ pub trait Changes: Clone + Debug + Default + Send + Sync + 'static {
         old: &'a Root,
         size_bytes: u64,
         into: Merging<'a, '_>,
-    ) -> BoxFuture<'a, Result<Option<NodePtr>>>;
+    ) -> BoxFuture<'a, Result<Option<MapNodePtr>>>;
 }
 
 impl Changes for Overlay {
@@ -76,7 +76,7 @@ impl Changes for Overlay {
         old: &'a Root,
         size_bytes: u64,
         into: Merging<'a, '_>,
-    ) -> BoxFuture<'a, Result<Option<NodePtr>>> {
+    ) -> BoxFuture<'a, Result<Option<MapNodePtr>>> {
         self.lengths().for_each(|(segment, bytes)| into.delta.length(segment, bytes));
         let blocks = old.block.blocks(size_bytes.max(old.size_bytes));
         let Merging { writer, delta, dropped } = into;

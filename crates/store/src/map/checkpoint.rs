@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::map::changes::{Changes, Merging};
 use crate::map::dead::Dead;
 use crate::map::liveness;
-use crate::map::node_writer::{NodeLane, NodeWriter};
-use crate::map::nodes::Nodes;
+use crate::map::node_writer::{MapNodeLane, MapNodeWriter};
+use crate::map::nodes::MapNodes;
 use crate::objects::bucket::Bucket;
 use skerry_core::liveness::LivenessDelta;
 use skerry_core::position::SegmentKey;
@@ -36,14 +36,14 @@ pub struct Facts {
 /// no object that can be deleted.
 pub async fn write<C: Changes>(
     bucket: &Bucket,
-    nodes: &Nodes,
-    lane: NodeLane,
+    nodes: &MapNodes,
+    lane: MapNodeLane,
     old: &Root,
     changes: &C,
     facts: Facts,
     drain_nodes_max: usize,
 ) -> Result<Checkpoint> {
-    let mut writer = NodeWriter::new(bucket, nodes, lane, old.birth + 1);
+    let mut writer = MapNodeWriter::new(bucket, nodes, lane, old.birth + 1);
     match write_nodes(&mut writer, old, changes, facts, drain_nodes_max).await {
         Ok(made) => Ok(made),
         Err(error) => {
@@ -58,7 +58,7 @@ pub async fn write<C: Changes>(
 }
 
 async fn write_nodes<C: Changes>(
-    writer: &mut NodeWriter<'_>,
+    writer: &mut MapNodeWriter<'_>,
     old: &Root,
     changes: &C,
     facts: Facts,

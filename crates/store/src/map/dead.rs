@@ -4,13 +4,13 @@
 //! Must hold: memory is bounded, for any number of subtrees that a trim drops or a root had before.
 
 use crate::error::{Error, Result};
-use crate::map::node_writer::NodeWriter;
-use crate::map::nodes::Nodes;
+use crate::map::node_writer::MapNodeWriter;
+use crate::map::nodes::MapNodes;
 use futures::{StreamExt, TryStreamExt};
 use skerry_core::dead::{DEAD_PTRS_MAX, DeadNode, DeadPending};
 use skerry_core::liveness::LivenessDelta;
+use skerry_core::map_node::{MapNode, MapNodeKind, MapNodePtr};
 use skerry_core::names;
-use skerry_core::node::{MapNode, NodeKind, NodePtr};
 use std::sync::Arc;
 
 /// Number of nodes of dropped subtrees fetched at once.
@@ -21,8 +21,8 @@ const FETCH_AT_ONCE: usize = 16;
 pub struct Dead {
     /// At most twice the number in a node, so that pushing and popping in turns does not write a
     /// node each time.
-    top: Vec<NodePtr>,
-    below: Option<NodePtr>,
+    top: Vec<MapNodePtr>,
+    below: Option<MapNodePtr>,
     subtrees: u64,
     blocks: u64,
 }
@@ -49,8 +49,8 @@ impl Dead {
     /// Adds a subtree.
     pub async fn push(
         &mut self,
-        subtree: NodePtr,
-        writer: &mut NodeWriter<'_>,
+        subtree: MapNodePtr,
+        writer: &mut MapNodeWriter<'_>,
         delta: &mut LivenessDelta,
     ) -> Result<()> {
         if self.top.len() >= 2 * DEAD_PTRS_MAX {
@@ -65,13 +65,13 @@ impl Dead {
 
     async fn write(
         &mut self,
-        subtrees: Vec<NodePtr>,
-        writer: &mut NodeWriter<'_>,
+        subtrees: Vec<MapNodePtr>,
+        writer: &mut MapNodeWriter<'_>,
         delta: &mut LivenessDelta,
     ) -> Result<()> {
         let blocks = subtrees.iter().map(|ptr| ptr.live).sum();
         let bytes = DeadNode { next: self.below, subtrees }.encode(writer.birth());
-        let ptr = writer.push(NodeKind::Dead, 0, blocks, bytes).await?;
+        let ptr = writer.push(MapNodeKind::Dead, 0, blocks, bytes).await?;
         delta.add_node(&ptr, 1);
         self.below = Some(ptr);
         Ok(())
@@ -81,13 +81,13 @@ impl Dead {
     async fn pop(
         &mut self,
         max: usize,
-        writer: &NodeWriter<'_>,
+        writer: &MapNodeWriter<'_>,
         delta: &mut LivenessDelta,
-    ) -> Result<Vec<NodePtr>> {
+    ) -> Result<Vec<MapNodePtr>> {
         if self.top.is_empty()
             && let Some(ptr) = self.below
         {
-            let node = decode(&ptr, &writer.get_raw(&ptr, NodeKind::Dead).await?)?;
+            let node = decode(&ptr, &writer.get_raw(&ptr, MapNodeKind::Dead).await?)?;
             (self.top, self.below) = (node.subtrees, node.next);
             delta.add_node(&ptr, -1);
         }
@@ -104,14 +104,14 @@ impl Dead {
     pub async fn drain(
         &mut self,
         nodes_max: usize,
-        writer: &mut NodeWriter<'_>,
+        writer: &mut MapNodeWriter<'_>,
         delta: &mut LivenessDelta,
     ) -> Result<()> {
         let mut left = nodes_max;
         while left > 0 && !self.is_empty() {
             let taken = self.pop(FETCH_AT_ONCE.min(left), writer, delta).await?;
             left -= taken.len();
-            let reader: &NodeWriter<'_> = writer;
+            let reader: &MapNodeWriter<'_> = writer;
             let fetched: Vec<Arc<MapNode>> = futures::stream::iter(taken.clone())
                 .map(|ptr| async move { reader.get(&ptr).await })
                 .buffered(FETCH_AT_ONCE)
@@ -133,7 +133,7 @@ impl Dead {
     /// Writes the subtrees in memory. Gives the chain for the new root.
     pub async fn finish(
         mut self,
-        writer: &mut NodeWriter<'_>,
+        writer: &mut MapNodeWriter<'_>,
         delta: &mut LivenessDelta,
     ) -> Result<Option<DeadPending>> {
         for part in std::mem::take(&mut self.top).chunks(DEAD_PTRS_MAX) {
@@ -145,11 +145,11 @@ impl Dead {
 }
 
 /// Reads a node of the chain.
-pub async fn read(nodes: &Nodes, ptr: &NodePtr) -> Result<DeadNode> {
-    decode(ptr, &nodes.get_raw(ptr, NodeKind::Dead).await?)
+pub async fn read(nodes: &MapNodes, ptr: &MapNodePtr) -> Result<DeadNode> {
+    decode(ptr, &nodes.get_raw(ptr, MapNodeKind::Dead).await?)
 }
 
-fn decode(ptr: &NodePtr, bytes: &[u8]) -> Result<DeadNode> {
+fn decode(ptr: &MapNodePtr, bytes: &[u8]) -> Result<DeadNode> {
     DeadNode::decode(bytes)
         .map_err(|e| Error::format_at(names::segment(ptr.segment), u64::from(ptr.offset), e))
 }

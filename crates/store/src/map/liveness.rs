@@ -6,8 +6,8 @@
 //! of interest.
 
 use crate::error::{Error, Result};
-use crate::map::node_writer::NodeWriter;
-use crate::map::nodes::Nodes;
+use crate::map::node_writer::MapNodeWriter;
+use crate::map::nodes::MapNodes;
 use crate::rests;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -15,8 +15,8 @@ use skerry_core::FormatError;
 use skerry_core::liveness::{
     self, Child, FANOUT_MAX, LEAF_BYTES_WANTED, LeafWriter, LivenessDelta, MadeLeaf, SegmentLive,
 };
+use skerry_core::map_node::{MapNodeKind, MapNodePtr};
 use skerry_core::names;
-use skerry_core::node::{NodeKind, NodePtr};
 use skerry_core::position::SegmentKey;
 use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
@@ -31,7 +31,7 @@ const LEVEL_MAX: u8 = 8;
 #[derive(Debug, Default)]
 pub struct Updated {
     /// The top of the new tree; none if nothing is referenced.
-    pub top: Option<NodePtr>,
+    pub top: Option<MapNodePtr>,
     /// Segments that the old tree listed, or stood in, and the new one perhaps does not.
     pub dropped: BTreeSet<SegmentKey>,
     /// Number of decoded entries; all others were copied as bytes, or not even read.
@@ -42,8 +42,8 @@ pub struct Updated {
 
 /// Writes the tree of `old` with `delta` on top.
 pub async fn update(
-    writer: &mut NodeWriter<'_>,
-    old: Option<NodePtr>,
+    writer: &mut MapNodeWriter<'_>,
+    old: Option<MapNodePtr>,
     delta: &LivenessDelta,
 ) -> Result<Updated> {
     let mut updater = Updater { writer, delta, done: Updated { top: old, ..Updated::default() } };
@@ -72,13 +72,13 @@ pub async fn update(
 
 /// A leaf that changes, and the segments that it covers.
 struct Leaf {
-    ptr: Option<NodePtr>,
+    ptr: Option<MapNodePtr>,
     first: SegmentKey,
     to: Option<SegmentKey>,
 }
 
 struct Updater<'a, 'w> {
-    writer: &'a mut NodeWriter<'w>,
+    writer: &'a mut MapNodeWriter<'w>,
     delta: &'a LivenessDelta,
     done: Updated,
 }
@@ -86,14 +86,19 @@ struct Updater<'a, 'w> {
 type NodesFuture<'f> = Pin<Box<dyn Future<Output = Result<Vec<Child>>> + Send + 'f>>;
 
 impl Updater<'_, '_> {
-    async fn children(&self, ptr: &NodePtr) -> Result<Vec<Child>> {
+    async fn children(&self, ptr: &MapNodePtr) -> Result<Vec<Child>> {
         check_level(ptr)?;
-        let bytes = self.writer.get_raw(ptr, NodeKind::LivenessInner).await?;
+        let bytes = self.writer.get_raw(ptr, MapNodeKind::LivenessInner).await?;
         liveness::children(&bytes).map_err(|e| wrong(Some(*ptr), e))
     }
 
     /// Gives the nodes that replace `old`, which covers the segments from `from` up to `to`.
-    fn inner(&mut self, old: NodePtr, from: SegmentKey, to: Option<SegmentKey>) -> NodesFuture<'_> {
+    fn inner(
+        &mut self,
+        old: MapNodePtr,
+        from: SegmentKey,
+        to: Option<SegmentKey>,
+    ) -> NodesFuture<'_> {
         Box::pin(async move {
             let children = self.children(&old).await?;
             let mut out = Vec::with_capacity(children.len());
@@ -129,7 +134,7 @@ impl Updater<'_, '_> {
         for part in children.chunks(children.len().div_ceil(count).max(1)) {
             let stored_bytes = part.iter().map(|child| child.ptr.live).sum();
             let bytes = liveness::inner(level, self.writer.birth(), part);
-            let kind = NodeKind::LivenessInner;
+            let kind = MapNodeKind::LivenessInner;
             let ptr = self.writer.push(kind, level, stored_bytes, bytes).await?;
             out.extend(part.first().map(|child| Child { first: child.first, ptr }));
         }
@@ -157,7 +162,7 @@ impl Updater<'_, '_> {
 
     async fn push(&mut self, made: Vec<MadeLeaf>, out: &mut Vec<Child>) -> Result<()> {
         for leaf in made {
-            let kind = NodeKind::LivenessLeaf;
+            let kind = MapNodeKind::LivenessLeaf;
             let ptr = self.writer.push(kind, 0, leaf.stored_bytes, leaf.bytes).await?;
             out.push(Child { first: leaf.first, ptr });
             self.done.leaves += 1;
@@ -167,11 +172,11 @@ impl Updater<'_, '_> {
 
     async fn fetch(&self, leaves: &[Leaf]) -> Result<Vec<Option<Bytes>>> {
         let writer = &*self.writer;
-        let wanted: Vec<Option<NodePtr>> = leaves.iter().map(|leaf| leaf.ptr).collect();
+        let wanted: Vec<Option<MapNodePtr>> = leaves.iter().map(|leaf| leaf.ptr).collect();
         futures::stream::iter(wanted)
             .map(|ptr| async move {
                 match ptr {
-                    Some(ptr) => writer.get_raw(&ptr, NodeKind::LivenessLeaf).await.map(Some),
+                    Some(ptr) => writer.get_raw(&ptr, MapNodeKind::LivenessLeaf).await.map(Some),
                     None => Ok(None),
                 }
             })
@@ -181,48 +186,48 @@ impl Updater<'_, '_> {
     }
 }
 
-fn is_small(leaf: Option<NodePtr>) -> bool {
+fn is_small(leaf: Option<MapNodePtr>) -> bool {
     leaf.is_some_and(|ptr| (ptr.len as usize) < LEAF_BYTES_WANTED / 4)
 }
 
-fn wrong(ptr: Option<NodePtr>, source: FormatError) -> Error {
+fn wrong(ptr: Option<MapNodePtr>, source: FormatError) -> Error {
     match ptr {
         Some(ptr) => Error::format_at(names::segment(ptr.segment), u64::from(ptr.offset), source),
         None => Error::format("liveness", source),
     }
 }
 
-fn check_level(ptr: &NodePtr) -> Result<()> {
+fn check_level(ptr: &MapNodePtr) -> Result<()> {
     if ptr.level > LEVEL_MAX {
         return Err(wrong(Some(*ptr), FormatError::invalid("liveness", "it is too deep")));
     }
     Ok(())
 }
 
-async fn children(nodes: &Nodes, ptr: &NodePtr) -> Result<Vec<Child>> {
+async fn children(nodes: &MapNodes, ptr: &MapNodePtr) -> Result<Vec<Child>> {
     check_level(ptr)?;
-    let bytes = nodes.get_raw(ptr, NodeKind::LivenessInner).await?;
+    let bytes = nodes.get_raw(ptr, MapNodeKind::LivenessInner).await?;
     liveness::children(&bytes).map_err(|e| wrong(Some(*ptr), e))
 }
 
 /// A leaf's bytes.
-async fn leaf(nodes: &Nodes, ptr: &NodePtr) -> Result<Bytes> {
-    nodes.get_raw(ptr, NodeKind::LivenessLeaf).await
+async fn leaf(nodes: &MapNodes, ptr: &MapNodePtr) -> Result<Bytes> {
+    nodes.get_raw(ptr, MapNodeKind::LivenessLeaf).await
 }
 
 /// Nodes that were looked at: roots share most of theirs.
-pub type SeenNodes = HashSet<(SegmentKey, u32)>;
+pub type SeenMapNodes = HashSet<(SegmentKey, u32)>;
 
 /// Adds to `listed` the `candidates` that a tree lists or stands in. Skips nodes that `seen` has,
 /// and leaves that can't list a candidate.
 pub async fn hold(
-    nodes: &Nodes,
-    top: Option<NodePtr>,
+    nodes: &MapNodes,
+    top: Option<MapNodePtr>,
     candidates: &BTreeSet<SegmentKey>,
-    seen: &mut SeenNodes,
+    seen: &mut SeenMapNodes,
     listed: &mut BTreeSet<SegmentKey>,
 ) -> Result<()> {
-    let mut todo: Vec<(NodePtr, SegmentKey, Option<SegmentKey>)> =
+    let mut todo: Vec<(MapNodePtr, SegmentKey, Option<SegmentKey>)> =
         top.map(|top| (top, SegmentKey::default(), None)).into_iter().collect();
     while let Some((ptr, from, to)) = todo.pop() {
         if candidates.contains(&ptr.segment) {
@@ -251,19 +256,19 @@ pub async fn hold(
 
 /// Gives all segments that a tree lists or stands in, except for parts that one of `others` shares.
 pub async fn all_but(
-    nodes: &Nodes,
-    top: Option<NodePtr>,
-    others: &[Option<NodePtr>],
+    nodes: &MapNodes,
+    top: Option<MapNodePtr>,
+    others: &[Option<MapNodePtr>],
 ) -> Result<BTreeSet<SegmentKey>> {
-    let mut shared = SeenNodes::new();
-    let mut todo: Vec<NodePtr> = others.iter().copied().flatten().collect();
+    let mut shared = SeenMapNodes::new();
+    let mut todo: Vec<MapNodePtr> = others.iter().copied().flatten().collect();
     while let Some(ptr) = todo.pop() {
         if shared.insert((ptr.segment, ptr.offset)) && ptr.level > 0 {
             todo.extend(children(nodes, &ptr).await?.iter().map(|child| child.ptr));
         }
     }
     let mut all = BTreeSet::new();
-    let mut todo: Vec<NodePtr> = top.into_iter().collect();
+    let mut todo: Vec<MapNodePtr> = top.into_iter().collect();
     while let Some(ptr) = todo.pop() {
         if shared.contains(&(ptr.segment, ptr.offset)) {
             continue;
@@ -282,16 +287,16 @@ pub async fn all_but(
 
 /// Walks a tree in order.
 pub struct Walk<'a> {
-    nodes: &'a Nodes,
+    nodes: &'a MapNodes,
     /// The next one is last.
-    todo: Vec<NodePtr>,
+    todo: Vec<MapNodePtr>,
     /// Segments of the tree's own nodes, as far as it was walked.
     pub own: BTreeSet<SegmentKey>,
 }
 
 impl<'a> Walk<'a> {
     /// Makes a walk from the beginning.
-    pub fn new(nodes: &'a Nodes, top: Option<NodePtr>) -> Self {
+    pub fn new(nodes: &'a MapNodes, top: Option<MapNodePtr>) -> Self {
         Self { nodes, todo: top.into_iter().collect(), own: BTreeSet::new() }
     }
 

@@ -5,26 +5,26 @@
 //! it collects.
 
 use crate::error::{Error, Result};
-use crate::map::nodes::Nodes;
+use crate::map::nodes::MapNodes;
 use crate::objects::bucket::{Bucket, Created};
 use crate::rests;
 use bytes::Bytes;
 use skerry_core::id::{StreamId, VolumeId};
+use skerry_core::map_node::{MapNode, MapNodeKind, MapNodePtr};
 use skerry_core::names;
-use skerry_core::node::{MapNode, NodeKind, NodePtr};
 use skerry_core::position::{Number, SegmentKey};
-use skerry_core::segment::{NodesBuilder, SegmentId, SegmentKind};
+use skerry_core::segment::{MapNodesBuilder, SegmentId, SegmentKind};
 use skerry_core::size::BlockSize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Length at which a segment of nodes is put, bytes. Large enough that a checkpoint takes few PUTs,
 /// small enough to be in memory twice.
-pub const NODES_SEGMENT_BYTES: usize = 8 << 20;
+pub const MAP_NODES_SEGMENT_BYTES: usize = 8 << 20;
 
 /// The writer of nodes, and the numbers for its segments.
 #[derive(Debug, Clone)]
-pub struct NodeLane {
+pub struct MapNodeLane {
     /// The volume.
     pub volume: VolumeId,
     /// The stream.
@@ -39,19 +39,19 @@ pub struct NodeLane {
 }
 
 /// Collects nodes and puts them.
-pub struct NodeWriter<'a> {
+pub struct MapNodeWriter<'a> {
     bucket: &'a Bucket,
-    nodes: &'a Nodes,
-    lane: NodeLane,
+    nodes: &'a MapNodes,
+    lane: MapNodeLane,
     birth: u64,
-    builder: Option<NodesBuilder>,
+    builder: Option<MapNodesBuilder>,
     /// The segments put so far.
     put: Vec<String>,
 }
 
-impl<'a> NodeWriter<'a> {
+impl<'a> MapNodeWriter<'a> {
     /// Makes a writer of nodes of this birth that goes on with a lane's next number.
-    pub fn new(bucket: &'a Bucket, nodes: &'a Nodes, lane: NodeLane, birth: u64) -> Self {
+    pub fn new(bucket: &'a Bucket, nodes: &'a MapNodes, lane: MapNodeLane, birth: u64) -> Self {
         Self { bucket, nodes, lane, birth, builder: None, put: Vec::new() }
     }
 
@@ -61,7 +61,7 @@ impl<'a> NodeWriter<'a> {
     }
 
     /// Gives a map node, whether it was put or not.
-    pub async fn get(&self, ptr: &NodePtr) -> Result<Arc<MapNode>> {
+    pub async fn get(&self, ptr: &MapNodePtr) -> Result<Arc<MapNode>> {
         match self.unput(ptr) {
             Some(bytes) => MapNode::parse(bytes).map(Arc::new).map_err(|error| {
                 Error::format_at(names::segment(ptr.segment), u64::from(ptr.offset), error)
@@ -71,7 +71,7 @@ impl<'a> NodeWriter<'a> {
     }
 
     /// Gives the bytes of a node of another kind, whether it was put or not.
-    pub async fn get_raw(&self, ptr: &NodePtr, kind: NodeKind) -> Result<Bytes> {
+    pub async fn get_raw(&self, ptr: &MapNodePtr, kind: MapNodeKind) -> Result<Bytes> {
         match self.unput(ptr) {
             Some(bytes) => Ok(bytes),
             None => self.nodes.get_raw(ptr, kind).await,
@@ -79,19 +79,19 @@ impl<'a> NodeWriter<'a> {
     }
 
     /// True if reading a map node asks the bucket.
-    pub fn is_far(&self, ptr: &NodePtr) -> bool {
+    pub fn is_far(&self, ptr: &MapNodePtr) -> bool {
         self.unput(ptr).is_none() && self.nodes.try_get(ptr).is_none()
     }
 
-    fn unput(&self, ptr: &NodePtr) -> Option<Bytes> {
+    fn unput(&self, ptr: &MapNodePtr) -> Option<Bytes> {
         self.builder.as_ref()?.node(ptr).map(Bytes::copy_from_slice)
     }
 
-    fn begin(&mut self) -> NodesBuilder {
-        let number = Number::node(self.lane.next.fetch_add(1, Ordering::Relaxed));
+    fn begin(&mut self) -> MapNodesBuilder {
+        let number = Number::map_node(self.lane.next.fetch_add(1, Ordering::Relaxed));
         let key = SegmentKey { stream: self.lane.stream, number };
-        NodesBuilder::new(SegmentId {
-            kind: SegmentKind::Nodes,
+        MapNodesBuilder::new(SegmentId {
+            kind: SegmentKind::MapNodes,
             block: self.lane.block,
             volume: self.lane.volume,
             key,
@@ -106,17 +106,17 @@ impl<'a> NodeWriter<'a> {
     /// Adds a node. [`Self::finish`] puts its segment at the latest.
     pub async fn push(
         &mut self,
-        kind: NodeKind,
+        kind: MapNodeKind,
         level: u8,
         live: u64,
         node: Bytes,
-    ) -> Result<NodePtr> {
+    ) -> Result<MapNodePtr> {
         debug_assert!(node.len() <= kind.bytes_max(), "{kind:?} of {} bytes", node.len());
         rests::point().await;
         if self
             .builder
             .as_ref()
-            .is_some_and(|b| b.is_full() || b.len_bytes() >= NODES_SEGMENT_BYTES)
+            .is_some_and(|b| b.is_full() || b.len_bytes() >= MAP_NODES_SEGMENT_BYTES)
         {
             self.put_builder().await?;
         }

@@ -1,5 +1,5 @@
-//! Nodes of maps, of liveness and of dead-pending chains: fetched, verified against their pointers,
-//! and kept in memory.
+//! Nodes of maps, of liveness and of dead-pending chains: fetched, verified against their
+//! pointers, and kept in memory.
 //!
 //! Must hold: every node given out matches the checksum in its pointer, and the cache never exceeds
 //! its budget. Nodes never change, so nothing here is ever invalidated.
@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use skerry_core::FormatError;
+use skerry_core::map_node::{MapNode, MapNodeHead, MapNodeKind, MapNodePtr};
 use skerry_core::names;
-use skerry_core::node::{MapNode, NodeHead, NodeKind, NodePtr};
 use skerry_core::position::SegmentKey;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Default memory for nodes, bytes: the leaves of 10 GiB of scattered 4 KiB blocks.
-pub const NODE_CACHE_BYTES: u64 = 64 << 20;
+pub const MAP_NODE_CACHE_BYTES: u64 = 64 << 20;
 /// Bytes of one read for a caller that asks for nodes one after another.
 const AHEAD_BYTES: u64 = 64 << 10;
 /// Bytes before an inner node that are read with it: inner nodes stand behind their children.
@@ -38,18 +38,18 @@ type Key = (SegmentKey, u32);
 #[derive(Clone)]
 enum Cached {
     Map(Arc<MapNode>),
-    Other(NodeKind, Bytes),
+    Other(MapNodeKind, Bytes),
 }
 
 /// The kind of node that a pointer must lead to.
 #[derive(Clone, Copy)]
 enum Want {
     Map,
-    Other(NodeKind),
+    Other(MapNodeKind),
 }
 
 impl Want {
-    fn takes(self, kind: NodeKind) -> bool {
+    fn takes(self, kind: MapNodeKind) -> bool {
         match self {
             Self::Map => kind.is_map(),
             Self::Other(wanted) => kind == wanted,
@@ -58,14 +58,14 @@ impl Want {
 
     fn what(self) -> &'static str {
         match self {
-            Self::Map => NodeKind::Leaf.what(),
+            Self::Map => MapNodeKind::Leaf.what(),
             Self::Other(kind) => kind.what(),
         }
     }
 
     fn bytes_max(self) -> usize {
         match self {
-            Self::Map => NodeKind::Leaf.bytes_max().max(NodeKind::Inner.bytes_max()),
+            Self::Map => MapNodeKind::Leaf.bytes_max().max(MapNodeKind::Inner.bytes_max()),
             Self::Other(kind) => kind.bytes_max(),
         }
     }
@@ -120,11 +120,11 @@ struct Inner {
 
 /// Fetches and keeps nodes. Clones share everything.
 #[derive(Clone)]
-pub struct Nodes {
+pub struct MapNodes {
     inner: Arc<Inner>,
 }
 
-impl Nodes {
+impl MapNodes {
     /// Makes a reader of the nodes of `bucket`, with at most `cache_bytes` of them in memory.
     pub fn new(bucket: Bucket, cache_bytes: u64) -> Self {
         let items = (cache_bytes / 2048).max(16) as usize;
@@ -139,7 +139,7 @@ impl Nodes {
     }
 
     /// Gives a map node, if it is in memory.
-    pub fn try_get(&self, ptr: &NodePtr) -> Option<Arc<MapNode>> {
+    pub fn try_get(&self, ptr: &MapNodePtr) -> Option<Arc<MapNode>> {
         match self.inner.cache.get(&(ptr.segment, ptr.offset)) {
             Some(Cached::Map(node)) => {
                 self.inner.counters.hits.fetch_add(1, Ordering::Relaxed);
@@ -154,7 +154,7 @@ impl Nodes {
     /// # Errors
     /// [`Error::Format`] with the segment's name and the node's offset if it is not the pointer's
     /// node.
-    pub async fn get(&self, ptr: &NodePtr) -> Result<Arc<MapNode>> {
+    pub async fn get(&self, ptr: &MapNodePtr) -> Result<Arc<MapNode>> {
         if let Some(node) = self.try_get(ptr) {
             return Ok(node);
         }
@@ -167,7 +167,7 @@ impl Nodes {
     }
 
     /// Gives the bytes of a node of another kind, verified.
-    pub async fn get_raw(&self, ptr: &NodePtr, kind: NodeKind) -> Result<Bytes> {
+    pub async fn get_raw(&self, ptr: &MapNodePtr, kind: MapNodeKind) -> Result<Bytes> {
         if let Some(Cached::Other(found, bytes)) = self.inner.cache.get(&(ptr.segment, ptr.offset))
             && found == kind
         {
@@ -181,7 +181,7 @@ impl Nodes {
     }
 
     /// Keeps a new node of this kind. `ptr` must have been made from `bytes`.
-    pub fn insert(&self, ptr: &NodePtr, kind: NodeKind, bytes: Bytes) {
+    pub fn insert(&self, ptr: &MapNodePtr, kind: MapNodeKind, bytes: Bytes) {
         let cached = if kind.is_map() {
             let Ok(node) = MapNode::parse(bytes) else { return };
             Cached::Map(Arc::new(node))
@@ -202,12 +202,12 @@ impl Nodes {
     }
 }
 
-fn corrupt(ptr: &NodePtr, source: FormatError) -> Error {
+fn corrupt(ptr: &MapNodePtr, source: FormatError) -> Error {
     Error::format_at(names::segment(ptr.segment), u64::from(ptr.offset), source)
 }
 
 /// Cuts a node's own bytes out of a read, and verifies them.
-fn own_bytes(ptr: &NodePtr, read: &Bytes, at: u64) -> Result<Bytes, FormatError> {
+fn own_bytes(ptr: &MapNodePtr, read: &Bytes, at: u64) -> Result<Bytes, FormatError> {
     let (start, end) = (at as usize, at as usize + ptr.len as usize);
     if read.len() < end {
         return Err(FormatError::Truncated { what: "segment" });
@@ -218,7 +218,7 @@ fn own_bytes(ptr: &NodePtr, read: &Bytes, at: u64) -> Result<Bytes, FormatError>
 }
 
 impl Inner {
-    async fn fetch(&self, ptr: &NodePtr, want: Want) -> Result<Cached> {
+    async fn fetch(&self, ptr: &MapNodePtr, want: Want) -> Result<Cached> {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
         let key = (ptr.segment, ptr.offset);
         let fetched = self.flights.run(key, async {
@@ -229,7 +229,7 @@ impl Inner {
         fetched.await
     }
 
-    async fn fetch_alone(&self, ptr: &NodePtr, want: Want) -> Result<Cached> {
+    async fn fetch_alone(&self, ptr: &MapNodePtr, want: Want) -> Result<Cached> {
         if ptr.len as usize > want.bytes_max() {
             return Err(corrupt(ptr, FormatError::invalid(want.what(), "it is too long")));
         }
@@ -237,7 +237,7 @@ impl Inner {
             Some(bytes) => bytes,
             None => self.read_bucket(ptr).await?,
         };
-        let head = NodeHead::read(&bytes).map_err(|error| corrupt(ptr, error))?;
+        let head = MapNodeHead::read(&bytes).map_err(|error| corrupt(ptr, error))?;
         if !want.takes(head.kind()) {
             return Err(corrupt(ptr, FormatError::BadMagic { what: want.what() }));
         }
@@ -251,7 +251,7 @@ impl Inner {
         Ok(Cached::Map(Arc::new(node)))
     }
 
-    async fn read_bucket(&self, ptr: &NodePtr) -> Result<Bytes> {
+    async fn read_bucket(&self, ptr: &MapNodePtr) -> Result<Bytes> {
         let start = u64::from(ptr.offset);
         let exact = start..start + u64::from(ptr.len);
         let wide = self.widen(ptr, exact.clone());
@@ -282,7 +282,7 @@ impl Inner {
     }
 
     /// The range to read for a node: more after it for a walk, more before it for a descent.
-    fn widen(&self, ptr: &NodePtr, exact: Range<u64>) -> Range<u64> {
+    fn widen(&self, ptr: &MapNodePtr, exact: Range<u64>) -> Range<u64> {
         let reads_on = self.stretches.lock().iter().any(|s| {
             s.segment == ptr.segment && (s.start..=s.end() + AHEAD_BYTES / 4).contains(&exact.start)
         });
@@ -295,7 +295,7 @@ impl Inner {
         exact
     }
 
-    fn take_ahead(&self, ptr: &NodePtr) -> Option<Bytes> {
+    fn take_ahead(&self, ptr: &MapNodePtr) -> Option<Bytes> {
         let (start, end) = (u64::from(ptr.offset), u64::from(ptr.offset) + u64::from(ptr.len));
         let stretches = self.stretches.lock();
         let holds = |s: &&Stretch| s.segment == ptr.segment && s.start <= start && end <= s.end();

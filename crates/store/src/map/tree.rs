@@ -1,12 +1,12 @@
 //! Reading the map: lookups, runs of data, whole walks.
 //!
 //! Trees are immutable. Everything here works on a root's top pointer and fetches nodes through
-//! [`Nodes`].
+//! [`MapNodes`].
 
 use crate::error::Result;
-use crate::map::nodes::Nodes;
+use crate::map::nodes::MapNodes;
 use skerry_core::entry::BlockEntry;
-use skerry_core::node::{MapNode, NodePtr, span_shift};
+use skerry_core::map_node::{MapNode, MapNodePtr, span_shift};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub enum Lookup {
 }
 
 /// Looks a block up in memory only.
-pub fn try_lookup(nodes: &Nodes, top: Option<NodePtr>, index: u64) -> Lookup {
+pub fn try_lookup(nodes: &MapNodes, top: Option<MapNodePtr>, index: u64) -> Lookup {
     let Some(mut ptr) = top.filter(|top| span(top.level, 0).contains(&index)) else {
         return Lookup::Found(None);
     };
@@ -50,7 +50,11 @@ pub fn try_lookup(nodes: &Nodes, top: Option<NodePtr>, index: u64) -> Lookup {
 }
 
 /// Looks a block up. Fetches nodes that are not in memory.
-pub async fn lookup(nodes: &Nodes, top: Option<NodePtr>, index: u64) -> Result<Option<BlockEntry>> {
+pub async fn lookup(
+    nodes: &MapNodes,
+    top: Option<MapNodePtr>,
+    index: u64,
+) -> Result<Option<BlockEntry>> {
     let Some(mut ptr) = top.filter(|top| span(top.level, 0).contains(&index)) else {
         return Ok(None);
     };
@@ -71,15 +75,15 @@ pub async fn lookup(nodes: &Nodes, top: Option<NodePtr>, index: u64) -> Result<O
 ///
 /// Holes cost nothing: a scan of an empty petabyte looks at one pointer.
 pub struct Scan<'a> {
-    nodes: &'a Nodes,
+    nodes: &'a MapNodes,
     /// Nodes still to be looked at, the next one last.
-    todo: Vec<(u64, NodePtr)>,
+    todo: Vec<(u64, MapNodePtr)>,
     range: Range<u64>,
 }
 
 impl<'a> Scan<'a> {
     /// Scans the mapped blocks of `range` in order.
-    pub fn new(nodes: &'a Nodes, top: Option<NodePtr>, range: Range<u64>) -> Self {
+    pub fn new(nodes: &'a MapNodes, top: Option<MapNodePtr>, range: Range<u64>) -> Self {
         Self { nodes, todo: top.map(|top| (0, top)).into_iter().collect(), range }
     }
 
@@ -137,14 +141,14 @@ pub struct Differing {
 struct Pair {
     level: u8,
     first: u64,
-    a: Option<NodePtr>,
-    b: Option<NodePtr>,
+    a: Option<MapNodePtr>,
+    b: Option<MapNodePtr>,
 }
 
 /// State of a comparison of two trees. It skips parts that both share. Memory is at most a leaf,
 /// for any difference.
 pub struct Diff<'a> {
-    nodes: &'a Nodes,
+    nodes: &'a MapNodes,
     /// The next one is last.
     todo: Vec<Pair>,
     from: u64,
@@ -152,7 +156,12 @@ pub struct Diff<'a> {
 
 impl<'a> Diff<'a> {
     /// Compares two trees, in order, from this block on.
-    pub fn new(nodes: &'a Nodes, a: Option<NodePtr>, b: Option<NodePtr>, from: u64) -> Self {
+    pub fn new(
+        nodes: &'a MapNodes,
+        a: Option<MapNodePtr>,
+        b: Option<MapNodePtr>,
+        from: u64,
+    ) -> Self {
         let level = a.map_or(0, |p| p.level).max(b.map_or(0, |p| p.level));
         let mut diff = Self { nodes, todo: Vec::new(), from };
         diff.push(Pair { level, first: 0, a, b });
@@ -191,7 +200,11 @@ impl<'a> Diff<'a> {
 
 /// The children of a node at `level`. A node of a lower level is its own first child, as in a tree
 /// that grew.
-async fn children(nodes: &Nodes, ptr: Option<NodePtr>, level: u8) -> Result<[Option<NodePtr>; 64]> {
+async fn children(
+    nodes: &MapNodes,
+    ptr: Option<MapNodePtr>,
+    level: u8,
+) -> Result<[Option<MapNodePtr>; 64]> {
     let mut out = [None; 64];
     match ptr {
         Some(ptr) if ptr.level < level => out[0] = Some(ptr),
@@ -206,10 +219,10 @@ async fn children(nodes: &Nodes, ptr: Option<NodePtr>, level: u8) -> Result<[Opt
 }
 
 async fn diff_leaves(
-    nodes: &Nodes,
+    nodes: &MapNodes,
     first: u64,
-    a: Option<NodePtr>,
-    b: Option<NodePtr>,
+    a: Option<MapNodePtr>,
+    b: Option<MapNodePtr>,
 ) -> Result<Vec<Differing>> {
     let mut sides = [const { BTreeMap::new() }; 2];
     for (side, ptr) in sides.iter_mut().zip([a, b]) {
@@ -231,7 +244,7 @@ async fn diff_leaves(
 mod tests {
     use super::*;
     use crate::map::checkpoint::{self, Facts};
-    use crate::map::node_writer::NodeLane;
+    use crate::map::node_writer::MapNodeLane;
     use crate::objects::testing::memory_bucket;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
@@ -267,9 +280,10 @@ mod tests {
     #[tokio::test]
     async fn a_comparison_is_right_and_never_holds_more_than_a_leaf() {
         let bucket = memory_bucket(1).await;
-        let nodes = Nodes::new(bucket.clone(), 1 << 20);
+        let nodes = MapNodes::new(bucket.clone(), 1 << 20);
         let (volume, stream, block) = (VolumeId([1; 16]), StreamId([2; 16]), BlockSize::default());
-        let lane = NodeLane { volume, stream, epoch: 1, block, next: Arc::new(AtomicU64::new(0)) };
+        let lane =
+            MapNodeLane { volume, stream, epoch: 1, block, next: Arc::new(AtomicU64::new(0)) };
         let mut rng = StdRng::seed_from_u64(1);
         let (mut root, mut map) = (Root::empty(block.offset(BLOCKS), block, "disk"), Map::new());
         for _ in 0..20 {

@@ -2,12 +2,12 @@
 
 use crate::error::Result;
 use crate::map::dead::Dead;
-use crate::map::node_writer::NodeWriter;
+use crate::map::node_writer::MapNodeWriter;
 use crate::map::tree::{child_span, span};
 use futures::{StreamExt, TryStreamExt};
 use skerry_core::entry::BlockEntry;
 use skerry_core::liveness::LivenessDelta;
-use skerry_core::node::{NodeBuilder, NodeKind, NodePtr, level_for};
+use skerry_core::map_node::{MapNodeBuilder, MapNodeKind, MapNodePtr, level_for};
 use skerry_core::overlay::Overlay;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -19,7 +19,7 @@ const PREFETCH_LEAVES: usize = 16;
 
 /// Merges an overlay into a tree.
 pub struct Updater<'a, 'w> {
-    writer: &'a mut NodeWriter<'w>,
+    writer: &'a mut MapNodeWriter<'w>,
     overlay: &'a Overlay,
     /// Counts references that the new tree takes and releases.
     pub delta: &'a mut LivenessDelta,
@@ -27,12 +27,12 @@ pub struct Updater<'a, 'w> {
     pub dropped: &'a mut Dead,
 }
 
-type NodeFuture<'f> = Pin<Box<dyn Future<Output = Result<Option<NodePtr>>> + Send + 'f>>;
+type NodeFuture<'f> = Pin<Box<dyn Future<Output = Result<Option<MapNodePtr>>> + Send + 'f>>;
 
 impl<'a, 'w> Updater<'a, 'w> {
     /// Makes an updater that writes through `writer`.
     pub fn new(
-        writer: &'a mut NodeWriter<'w>,
+        writer: &'a mut MapNodeWriter<'w>,
         overlay: &'a Overlay,
         delta: &'a mut LivenessDelta,
         dropped: &'a mut Dead,
@@ -41,7 +41,11 @@ impl<'a, 'w> Updater<'a, 'w> {
     }
 
     /// Writes the new tree of a volume of `blocks` blocks. Gives its top.
-    pub async fn run(&mut self, top: Option<NodePtr>, blocks: u64) -> Result<Option<NodePtr>> {
+    pub async fn run(
+        &mut self,
+        top: Option<MapNodePtr>,
+        blocks: u64,
+    ) -> Result<Option<MapNodePtr>> {
         let level = level_for(blocks.max(1)).max(top.map_or(0, |top| top.level));
         let start = match top {
             Some(top) if top.level < level => self.grow(top, level).await?,
@@ -51,24 +55,24 @@ impl<'a, 'w> Updater<'a, 'w> {
     }
 
     /// Puts levels on top of a tree whose volume has grown.
-    async fn grow(&mut self, top: NodePtr, level: u8) -> Result<Option<NodePtr>> {
+    async fn grow(&mut self, top: MapNodePtr, level: u8) -> Result<Option<MapNodePtr>> {
         let mut ptr = top;
         while ptr.level < level {
             let next = ptr.level + 1;
-            let bytes = NodeBuilder::new(self.writer.birth()).inner(next, 0, &[(0, ptr)]);
+            let bytes = MapNodeBuilder::new(self.writer.birth()).inner(next, 0, &[(0, ptr)]);
             ptr = self.push(next, ptr.live, bytes).await?;
         }
         Ok(Some(ptr))
     }
 
-    async fn push(&mut self, level: u8, live: u64, bytes: bytes::Bytes) -> Result<NodePtr> {
-        let kind = if level == 0 { NodeKind::Leaf } else { NodeKind::Inner };
+    async fn push(&mut self, level: u8, live: u64, bytes: bytes::Bytes) -> Result<MapNodePtr> {
+        let kind = if level == 0 { MapNodeKind::Leaf } else { MapNodeKind::Inner };
         let ptr = self.writer.push(kind, level, live, bytes).await?;
         self.delta.add_node(&ptr, 1);
         Ok(ptr)
     }
 
-    fn node<'f>(&'f mut self, old: Option<NodePtr>, level: u8, first: u64) -> NodeFuture<'f> {
+    fn node<'f>(&'f mut self, old: Option<MapNodePtr>, level: u8, first: u64) -> NodeFuture<'f> {
         Box::pin(async move {
             if level == 0 {
                 self.leaf(old, first).await
@@ -98,11 +102,11 @@ impl<'a, 'w> Updater<'a, 'w> {
 
     async fn inner(
         &mut self,
-        old: Option<NodePtr>,
+        old: Option<MapNodePtr>,
         level: u8,
         first: u64,
-    ) -> Result<Option<NodePtr>> {
-        let mut children: BTreeMap<u8, NodePtr> = match &old {
+    ) -> Result<Option<MapNodePtr>> {
+        let mut children: BTreeMap<u8, MapNodePtr> = match &old {
             Some(ptr) => self.writer.get(ptr).await?.children().collect(),
             None => BTreeMap::new(),
         };
@@ -113,7 +117,7 @@ impl<'a, 'w> Updater<'a, 'w> {
         let mut changed = false;
         let mut cursor = first;
         while let Some(at) = self.next_change(cursor, &whole) {
-            let place = skerry_core::node::place_of(level, at);
+            let place = skerry_core::map_node::place_of(level, at);
             let range = child_span(level, first, place);
             let mut child = children.get(&place).copied();
             if self.zeroes_whole(&range)
@@ -145,15 +149,15 @@ impl<'a, 'w> Updater<'a, 'w> {
         }
         let children: Vec<_> = children.into_iter().collect();
         let live = children.iter().map(|(_, child)| child.live).sum();
-        let bytes = NodeBuilder::new(self.writer.birth()).inner(level, first, &children);
+        let bytes = MapNodeBuilder::new(self.writer.birth()).inner(level, first, &children);
         Ok(Some(self.push(level, live, bytes).await?))
     }
 
     /// Fetches the leaves that will change, several at once: a checkpoint must not pay a round trip
     /// for each.
-    async fn prefetch(&self, children: &BTreeMap<u8, NodePtr>, first: u64) -> Result<()> {
+    async fn prefetch(&self, children: &BTreeMap<u8, MapNodePtr>, first: u64) -> Result<()> {
         let writer = &*self.writer;
-        let wanted: Vec<NodePtr> = children
+        let wanted: Vec<MapNodePtr> = children
             .iter()
             .filter(|(place, ptr)| {
                 let range = child_span(1, first, **place);
@@ -168,13 +172,13 @@ impl<'a, 'w> Updater<'a, 'w> {
             .await
     }
 
-    fn release(&mut self, old: Option<NodePtr>) {
+    fn release(&mut self, old: Option<MapNodePtr>) {
         if let Some(old) = old {
             self.delta.add_node(&old, -1);
         }
     }
 
-    async fn leaf(&mut self, old: Option<NodePtr>, first: u64) -> Result<Option<NodePtr>> {
+    async fn leaf(&mut self, old: Option<MapNodePtr>, first: u64) -> Result<Option<MapNodePtr>> {
         let mut entries: BTreeMap<u8, BlockEntry> = match &old {
             Some(ptr) => self.writer.get(ptr).await?.leaf_entries().collect(),
             None => BTreeMap::new(),
@@ -210,7 +214,7 @@ impl<'a, 'w> Updater<'a, 'w> {
             return Ok(None);
         }
         let entries: Vec<_> = entries.into_iter().collect();
-        let bytes = NodeBuilder::new(self.writer.birth()).leaf(first, &entries);
+        let bytes = MapNodeBuilder::new(self.writer.birth()).leaf(first, &entries);
         Ok(Some(self.push(0, entries.len() as u64, bytes).await?))
     }
 }

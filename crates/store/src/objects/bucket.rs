@@ -477,7 +477,7 @@ impl Inner {
             while let Some(meta) = self.next(&mut stream, &prefix).await? {
                 match names::parse(meta.location.as_ref()) {
                     // Where names are sorted, one page is enough. Elsewhere a gap may go unnoticed.
-                    Object::Segment(key) if key.number.is_node() => return Ok(false),
+                    Object::Segment(key) if key.number.is_map_node() => return Ok(false),
                     Object::Segment(key) if key.number >= from.number => return Ok(true),
                     _ => {}
                 }

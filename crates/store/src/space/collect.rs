@@ -7,8 +7,8 @@
 //! [`Collector::free_near`] a short pass; `skerry_core::hold` decides.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::map::liveness::{self, SeenNodes};
-use crate::map::nodes::Nodes;
+use crate::map::liveness::{self, SeenMapNodes};
+use crate::map::nodes::MapNodes;
 use crate::objects::bucket::{Bucket, Created};
 use crate::refs::catalog::{self, DELETES_FAILED_MAX, read_ref};
 use crate::refs::claim::Incarnation;
@@ -86,7 +86,7 @@ impl Deleted {
 /// Deletes segments that nothing holds.
 pub struct Collector {
     bucket: Bucket,
-    nodes: Nodes,
+    nodes: MapNodes,
     /// The last listing of pins, for each volume with pins.
     pins: Mutex<HashMap<VolumeId, PinClocks>>,
     /// Clones with a holder and no descriptor, each with its first such sight on the boot-time
@@ -100,7 +100,7 @@ pub struct Collector {
 
 impl Collector {
     /// Makes a collector of a bucket.
-    pub fn new(bucket: Bucket, nodes: Nodes) -> Self {
+    pub fn new(bucket: Bucket, nodes: MapNodes) -> Self {
         let (pins, begun) = (Mutex::default(), Mutex::default());
         Self { bucket, nodes, pins, begun, over: Mutex::default(), seals: Mutex::default() }
     }
@@ -182,7 +182,7 @@ impl Collector {
         held.open_nodes.extend(owned.writing);
         held.ranges.push(HeldRange::head(owned.volume, &near.head.1));
         let rest = self.rest(&held, owned.volume, lives, candidates);
-        let (tree, mut seen) = (near.head.0.liveness, SeenNodes::new());
+        let (tree, mut seen) = (near.head.0.liveness, SeenMapNodes::new());
         liveness::hold(&self.nodes, tree, &rest, &mut seen, &mut held.listed).await?;
         let rest = self.rest(&held, owned.volume, lives, &rest);
         if rest.is_empty() {
@@ -347,7 +347,7 @@ struct Gathering<'a> {
     owner: VolumeId,
     candidates: &'a BTreeSet<SegmentKey>,
     /// Nodes of liveness that were read: roots share most of theirs.
-    seen: SeenNodes,
+    seen: SeenMapNodes,
     /// Refs of snapshots that were read; the segments that they name are held.
     read: HashSet<String>,
     held: Held,
@@ -360,7 +360,7 @@ impl<'a> Gathering<'a> {
         candidates: &'a BTreeSet<SegmentKey>,
         held: Held,
     ) -> Self {
-        let (seen, read) = (SeenNodes::new(), HashSet::new());
+        let (seen, read) = (SeenMapNodes::new(), HashSet::new());
         Self { collector, owner, candidates, seen, read, held }
     }
 

@@ -11,7 +11,7 @@ use crate::disk::payload::{Disk, Part};
 use crate::error::{ErrorKind, Result};
 use crate::streams::state::State;
 use crate::streams::stream::{Attempt, Behalf};
-use skerry_core::node::NodePtr;
+use skerry_core::map_node::MapNodePtr;
 use skerry_core::size::SECTOR_BYTES;
 use std::ops::Range;
 
@@ -72,7 +72,7 @@ pub(crate) fn pieces(range: Range<u64>) -> impl Iterator<Item = Piece> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) parts: Vec<Part>,
-    pub(crate) top: Option<NodePtr>,
+    pub(crate) top: Option<MapNodePtr>,
 }
 
 impl Seen {

@@ -10,12 +10,12 @@ use crate::info::DiffRange;
 use crate::streams::state::State;
 use skerry_core::entry::BlockEntry;
 use skerry_core::extents::{ExtentMap, Source};
+use skerry_core::map_node::MapNodePtr;
 use skerry_core::name::Name;
-use skerry_core::node::NodePtr;
 use skerry_core::overlay::{Overlaid, Overlay};
 use skerry_core::size::SECTOR_BYTES;
 use skerry_device::StatusRange;
-use skerry_store::map::nodes::Nodes;
+use skerry_store::map::nodes::MapNodes;
 use skerry_store::map::tree::{self, Diff, Scan};
 use skerry_store::refs::view::{self, View};
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ const LOOKS_MAX: usize = 256;
 pub(crate) struct Window {
     /// Its sectors.
     range: Range<u64>,
-    top: Option<NodePtr>,
+    top: Option<MapNodePtr>,
     /// The overlays that checkpoints write or wait for, below `over`.
     frozen: Vec<Arc<Overlay>>,
     over: ExtentMap,
@@ -112,7 +112,7 @@ impl Window {
             }
         }
         let blocks = self.range.start / self.per_block..self.range.end.div_ceil(self.per_block);
-        let mut scan = Scan::new(&ctx.nodes, self.top, blocks);
+        let mut scan = Scan::new(&ctx.map_nodes, self.top, blocks);
         while !answer.is_enough() && answer.cursor < self.range.end {
             answer.looks += 1;
             let mut here = ExtentMap::new();
@@ -245,7 +245,7 @@ pub(crate) async fn diff(ctx: &Context, a: &View, b: &View) -> Result<Vec<DiffRa
     let mut out: Vec<DiffRange> = Vec::new();
     let mut next = Some(0);
     while let Some(from) = next {
-        let suspects = Suspects::from(&ctx.nodes, [a, b], from, SUSPECTS_MAX).await?;
+        let suspects = Suspects::from(&ctx.map_nodes, [a, b], from, SUSPECTS_MAX).await?;
         for (index, known) in suspects.blocks {
             let (was, is) = match known {
                 Some(known) => known,
@@ -282,7 +282,7 @@ struct Suspects {
 impl Suspects {
     /// Finds the suspects of the stretch that begins with a block. It ends where the trees, or one
     /// layer over them, have `max`.
-    async fn from(nodes: &Nodes, views: [&View; 2], from: u64, max: usize) -> Result<Self> {
+    async fn from(nodes: &MapNodes, views: [&View; 2], from: u64, max: usize) -> Result<Self> {
         let mut found = Self { blocks: BTreeMap::new(), next: None };
         let tops = views.map(|view| view.root.top);
         let mut trees = Diff::new(nodes, tops[0], tops[1], from);
@@ -333,8 +333,8 @@ impl Suspects {
 /// The first blocks of a range that an overlay zeroes and a tree maps; a few more than `max` at
 /// most.
 async fn mapped(
-    nodes: &Nodes,
-    top: Option<NodePtr>,
+    nodes: &MapNodes,
+    top: Option<MapNodePtr>,
     overlay: &Overlay,
     range: Range<u64>,
     max: usize,
@@ -356,7 +356,7 @@ async fn entry(ctx: &Context, view: &View, index: u64) -> Result<Option<BlockEnt
     Ok(match view.changes.get(index) {
         Overlaid::Data(entry) => Some(entry),
         Overlaid::Zero => None,
-        Overlaid::Below => tree::lookup(&ctx.nodes, view.root.top, index).await?,
+        Overlaid::Below => tree::lookup(&ctx.map_nodes, view.root.top, index).await?,
     })
 }
 
@@ -373,7 +373,7 @@ mod tests {
     use skerry_core::root::Root;
     use skerry_core::size::BlockSize;
     use skerry_store::map::checkpoint::{self, Facts};
-    use skerry_store::map::node_writer::NodeLane;
+    use skerry_store::map::node_writer::MapNodeLane;
     use skerry_store::objects::bucket::{Bucket, Env};
     use std::collections::BTreeSet;
     use std::time::Duration;
@@ -462,10 +462,10 @@ mod tests {
     async fn snapshots_are_compared_in_stretches() {
         let env = Env { clock: Arc::new(Still), entropy: Arc::new(Still) };
         let bucket = Bucket::open(Arc::new(InMemory::new()), env, true).await.expect("a bucket");
-        let nodes = Nodes::new(bucket.clone(), 1 << 20);
+        let nodes = MapNodes::new(bucket.clone(), 1 << 20);
         let (id, block) = (VolumeId([1; 16]), BlockSize::default());
         let stream = skerry_core::id::StreamId([2; 16]);
-        let lane = NodeLane { volume: id, stream, epoch: 1, block, next: Arc::default() };
+        let lane = MapNodeLane { volume: id, stream, epoch: 1, block, next: Arc::default() };
         let (mut rng, mut map) = (StdRng::seed_from_u64(1), Map::new());
         let mut root = Root::empty(block.offset(BLOCKS), block, "disk");
         let mut sides = Vec::new();

@@ -12,7 +12,7 @@ use crate::streams::state::State;
 use crate::streams::stream::{Attempt, Behalf};
 use bytes::Bytes;
 use parking_lot::MutexGuard;
-use skerry_core::node::NodePtr;
+use skerry_core::map_node::MapNodePtr;
 use skerry_core::overlay::Overlaid;
 use skerry_core::record::Action;
 use skerry_core::size::SECTOR_BYTES;
@@ -98,7 +98,7 @@ impl Volume {
     }
 
     /// Makes a reader of resolved ranges over the tree below `top`.
-    pub(crate) fn parts(&self, top: Option<NodePtr>) -> PartsReader<'_> {
+    pub(crate) fn parts(&self, top: Option<MapNodePtr>) -> PartsReader<'_> {
         PartsReader { ctx: &self.ctx, block: self.desc.block, top }
     }
 
@@ -163,7 +163,7 @@ impl Volume {
         let entry = match said {
             Overlaid::Data(entry) => Some(entry),
             Overlaid::Zero => None,
-            Overlaid::Below => tree::lookup(&self.ctx.nodes, top, index).await?,
+            Overlaid::Below => tree::lookup(&self.ctx.map_nodes, top, index).await?,
         };
         match entry {
             Some(entry) => Ok(Some(self.ctx.blocks.read(&entry, self.desc.block).await?)),

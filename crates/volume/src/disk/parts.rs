@@ -5,7 +5,7 @@
 use crate::context::Context;
 use crate::disk::payload::{From, Part};
 use crate::error::Result;
-use skerry_core::node::NodePtr;
+use skerry_core::map_node::MapNodePtr;
 use skerry_core::record::RECORD_HEAD;
 use skerry_core::size::BlockSize;
 use skerry_log::{Position as LogPosition, ReadOutcome};
@@ -17,7 +17,7 @@ pub(crate) struct PartsReader<'a> {
     pub(crate) ctx: &'a Context,
     pub(crate) block: BlockSize,
     /// The tree below the parts.
-    pub(crate) top: Option<NodePtr>,
+    pub(crate) top: Option<MapNodePtr>,
 }
 
 impl PartsReader<'_> {
@@ -28,7 +28,7 @@ impl PartsReader<'_> {
         for part in parts {
             let from = match part.from {
                 From::Tree(index, within) => {
-                    match tree::try_lookup(&self.ctx.nodes, self.top, index) {
+                    match tree::try_lookup(&self.ctx.map_nodes, self.top, index) {
                         Lookup::Found(Some(entry)) => From::Block(entry, within),
                         Lookup::Found(None) => From::Zero,
                         Lookup::Wait => return Ok(false),
@@ -51,7 +51,7 @@ impl PartsReader<'_> {
         for part in parts {
             let from = match part.from {
                 From::Tree(index, within) => {
-                    let found = tree::lookup(&self.ctx.nodes, self.top, index).await?;
+                    let found = tree::lookup(&self.ctx.map_nodes, self.top, index).await?;
                     found.map_or(From::Zero, |entry| From::Block(entry, within))
                 }
                 from => from,

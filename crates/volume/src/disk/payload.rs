@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use skerry_core::batch::Span;
 use skerry_core::entry::BlockEntry;
 use skerry_core::extents::{EXTENT_BYTES, ExtentMap, Source};
-use skerry_core::node::NodePtr;
+use skerry_core::map_node::MapNodePtr;
 use skerry_core::ops::Op;
 use skerry_core::overlay::{Overlaid, Overlay};
 use skerry_core::record::Action;
@@ -209,7 +209,7 @@ impl State<Disk> {
     }
 
     /// The top of the tree.
-    pub(crate) fn top(&self) -> Option<NodePtr> {
+    pub(crate) fn top(&self) -> Option<MapNodePtr> {
         self.root.top
     }
 }

@@ -19,7 +19,7 @@ use skerry_core::position::Position;
 use skerry_core::refs::SnapshotInfo;
 use skerry_core::root::{Base, Root};
 use skerry_store::map::checkpoint::{self, Checkpoint, Facts};
-use skerry_store::map::node_writer::NodeLane;
+use skerry_store::map::node_writer::MapNodeLane;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -148,7 +148,7 @@ impl<P: Payload> Stream<P> {
         changes: &Arc<P::Changes>,
         facts: &Facts,
     ) -> Result<Checkpoint> {
-        let lane = NodeLane {
+        let lane = MapNodeLane {
             volume: self.desc.id,
             stream: self.stream,
             epoch: self.epoch,
@@ -161,7 +161,7 @@ impl<P: Payload> Stream<P> {
             let (root, changes) = (root.clone(), changes.clone());
             let work = async move {
                 let drain_max = ctx.settings.drain_nodes_max;
-                let (bucket, nodes) = (&ctx.bucket, &ctx.nodes);
+                let (bucket, nodes) = (&ctx.bucket, &ctx.map_nodes);
                 checkpoint::write(bucket, nodes, lane, &root, &*changes, facts, drain_max).await
             };
             let work: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(self.paced(work));

@@ -37,7 +37,7 @@ impl Standing {
         let head = keeper.own_head.clone()?;
         let owned = Owned {
             volume: volume.desc.id,
-            writing: Some((volume.stream, Number::node(keeper.covered_node))),
+            writing: Some((volume.stream, Number::map_node(keeper.covered_node))),
             head: Some(RefOrder::of(&head.at)),
         };
         Some(Self { owned, lives: keeper.lives.clone(), head })

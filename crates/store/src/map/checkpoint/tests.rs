@@ -1,12 +1,12 @@
 use super::*;
 use crate::map::liveness::Walk;
-use crate::map::nodes::NODE_CACHE_BYTES;
+use crate::map::nodes::MAP_NODE_CACHE_BYTES;
 use crate::objects::testing::{Hook, Hooked, bucket_in, memory_bucket};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use skerry_core::entry::BlockEntry;
 use skerry_core::id::{StreamId, VolumeId};
-use skerry_core::node::NodePtr;
+use skerry_core::map_node::MapNodePtr;
 use skerry_core::overlay::Overlay;
 use skerry_core::position::{Number, Position};
 use skerry_core::refs::Ref;
@@ -27,14 +27,14 @@ type Counts = BTreeMap<(SegmentKey, u16), u32>;
 
 struct Volume {
     bucket: Bucket,
-    nodes: Nodes,
-    lane: NodeLane,
+    nodes: MapNodes,
+    lane: MapNodeLane,
     root: Root,
 }
 
 impl Volume {
     async fn new(blocks: u64) -> Self {
-        Self::with_cache(blocks, NODE_CACHE_BYTES).await
+        Self::with_cache(blocks, MAP_NODE_CACHE_BYTES).await
     }
 
     async fn with_cache(blocks: u64, cache_bytes: u64) -> Self {
@@ -44,9 +44,9 @@ impl Volume {
     fn in_bucket(bucket: Bucket, blocks: u64, cache_bytes: u64) -> Self {
         let block = BlockSize::default();
         Self {
-            nodes: Nodes::new(bucket.clone(), cache_bytes),
+            nodes: MapNodes::new(bucket.clone(), cache_bytes),
             bucket,
-            lane: NodeLane {
+            lane: MapNodeLane {
                 volume: VolumeId([1; 16]),
                 stream: StreamId([2; 16]),
                 epoch: 1,
@@ -73,7 +73,7 @@ impl Volume {
     /// Counts the references of the map, and of its nodes.
     async fn counted(&self) -> Counts {
         let mut counts = Counts::new();
-        let mut todo: Vec<NodePtr> = self.root.top.into_iter().collect();
+        let mut todo: Vec<MapNodePtr> = self.root.top.into_iter().collect();
         while let Some(ptr) = todo.pop() {
             *counts.entry((ptr.segment, ptr.slot)).or_default() += 1;
             let node = self.nodes.get(&ptr).await.expect("a node");
@@ -118,7 +118,7 @@ fn sparse(leaves: u64) -> Overlay {
 /// it.
 #[tokio::test]
 async fn trims_make_no_root_long_and_everything_is_freed_in_the_end() {
-    trim_and_free(2400, NODE_CACHE_BYTES).await;
+    trim_and_free(2400, MAP_NODE_CACHE_BYTES).await;
 }
 
 /// A checkpoint once looked in the bucket for nodes that it had spilled and not put, when the cache
@@ -208,7 +208,7 @@ async fn a_checkpoint_that_fails_leaves_nothing() {
     let full = store.hook.clone();
     let bucket = bucket_in(Arc::new(store), 1).await;
     let leaves = 70_000;
-    let volume = Volume::in_bucket(bucket.clone(), leaves * LEAF_BLOCKS, NODE_CACHE_BYTES);
+    let volume = Volume::in_bucket(bucket.clone(), leaves * LEAF_BLOCKS, MAP_NODE_CACHE_BYTES);
     let overlay = sparse(leaves);
     for _ in 0..3 {
         full.0.store(1, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 use super::*;
-use crate::map::node_writer::NodeLane;
-use crate::map::nodes::NODE_CACHE_BYTES;
+use crate::map::node_writer::MapNodeLane;
+use crate::map::nodes::MAP_NODE_CACHE_BYTES;
 use crate::objects::bucket::Bucket;
 use crate::objects::testing::memory_bucket;
 use rand::rngs::StdRng;
@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-fn lane() -> NodeLane {
-    NodeLane {
+fn lane() -> MapNodeLane {
+    MapNodeLane {
         volume: VolumeId([1; 16]),
         stream: StreamId([2; 16]),
         epoch: 1,
@@ -28,20 +28,20 @@ fn key(n: u64) -> SegmentKey {
 
 struct Tree {
     bucket: Bucket,
-    nodes: Nodes,
-    lane: NodeLane,
-    top: Option<NodePtr>,
+    nodes: MapNodes,
+    lane: MapNodeLane,
+    top: Option<MapNodePtr>,
     model: BTreeMap<SegmentKey, BTreeMap<u16, u32>>,
 }
 
 impl Tree {
     async fn new(seed: u64) -> Self {
-        Self::with_cache(seed, NODE_CACHE_BYTES).await
+        Self::with_cache(seed, MAP_NODE_CACHE_BYTES).await
     }
 
     async fn with_cache(seed: u64, cache_bytes: u64) -> Self {
         let bucket = memory_bucket(seed).await;
-        let nodes = Nodes::new(bucket.clone(), cache_bytes);
+        let nodes = MapNodes::new(bucket.clone(), cache_bytes);
         Self { bucket, nodes, lane: lane(), top: None, model: BTreeMap::new() }
     }
 
@@ -55,7 +55,7 @@ impl Tree {
             slots.retain(|_, count| *count > 0);
         }
         self.model.retain(|_, slots| !slots.is_empty());
-        let mut writer = NodeWriter::new(&self.bucket, &self.nodes, self.lane.clone(), 1);
+        let mut writer = MapNodeWriter::new(&self.bucket, &self.nodes, self.lane.clone(), 1);
         let updated = update(&mut writer, self.top, &delta).await.expect("updates");
         writer.finish().await.expect("put");
         self.top = updated.top;
@@ -133,10 +133,10 @@ async fn a_look_for_a_few_segments_reads_few_leaves() {
     let mut tree = Tree::new(2).await;
     let all: Vec<_> = (0..40_000).map(|n| (key(n), 0, 1)).collect();
     tree.update(&all).await;
-    let cold = Nodes::new(tree.bucket.clone(), NODE_CACHE_BYTES);
-    let own = SegmentKey { stream: lane().stream, number: Number::node(0) };
+    let cold = MapNodes::new(tree.bucket.clone(), MAP_NODE_CACHE_BYTES);
+    let own = SegmentKey { stream: lane().stream, number: Number::map_node(0) };
     let candidates: BTreeSet<SegmentKey> = [key(5), key(30_000), key(90_000), own].into();
-    let (mut seen, mut listed) = (SeenNodes::new(), BTreeSet::new());
+    let (mut seen, mut listed) = (SeenMapNodes::new(), BTreeSet::new());
     hold(&cold, tree.top, &candidates, &mut seen, &mut listed).await.expect("reads");
     assert_eq!(listed, [key(5), key(30_000), own].into(), "the tree's own nodes are held, too");
     assert!(seen.len() <= 4, "{} nodes were read", seen.len());

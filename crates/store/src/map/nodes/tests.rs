@@ -4,17 +4,17 @@ use crate::objects::testing::{Flips, Hooked, bucket_in, memory_bucket};
 use skerry_core::dead::DeadNode;
 use skerry_core::entry::BlockEntry;
 use skerry_core::id::{StreamId, VolumeId};
-use skerry_core::node::NodeBuilder;
+use skerry_core::map_node::MapNodeBuilder;
 use skerry_core::position::Number;
-use skerry_core::segment::{NodesBuilder, SegmentId, SegmentKind};
+use skerry_core::segment::{MapNodesBuilder, SegmentId, SegmentKind};
 use skerry_core::size::BlockSize;
 
-fn builder(bucket: &Bucket, number: u64) -> NodesBuilder {
-    NodesBuilder::new(SegmentId {
-        kind: SegmentKind::Nodes,
+fn builder(bucket: &Bucket, number: u64) -> MapNodesBuilder {
+    MapNodesBuilder::new(SegmentId {
+        kind: SegmentKind::MapNodes,
         block: BlockSize::default(),
         volume: VolumeId([1; 16]),
-        key: SegmentKey { stream: StreamId([2; 16]), number: Number::node(number) },
+        key: SegmentKey { stream: StreamId([2; 16]), number: Number::map_node(number) },
         epoch: 1,
         predecessor: [0; 16],
         vseq_from: 0,
@@ -30,24 +30,24 @@ fn leaf(n: u64) -> Bytes {
             (place, BlockEntry { segment, offset: 7, len: 4184, slot: place.into(), source: 0 })
         })
         .collect();
-    NodeBuilder::new(1).leaf(n * 128, &entries)
+    MapNodeBuilder::new(1).leaf(n * 128, &entries)
 }
 
 /// A segment of `count` leaves in the bucket, and the pointers to them.
-async fn leaves(bucket: &Bucket, count: u64) -> Vec<NodePtr> {
+async fn leaves(bucket: &Bucket, count: u64) -> Vec<MapNodePtr> {
     let mut builder = builder(bucket, 0);
     let ptrs = (0..count).map(|n| builder.push(0, 128, &leaf(n))).collect();
     put(bucket, builder).await;
     ptrs
 }
 
-async fn put(bucket: &Bucket, builder: NodesBuilder) {
+async fn put(bucket: &Bucket, builder: MapNodesBuilder) {
     let built = builder.finish();
     let name = names::segment(built.key);
     assert_eq!(bucket.create(&name, built.chunks).await.expect("put"), Created::Ours);
 }
 
-fn fetches(nodes: &Nodes) -> u64 {
+fn fetches(nodes: &MapNodes) -> u64 {
     nodes.counters().fetches.load(Ordering::Relaxed)
 }
 
@@ -55,7 +55,7 @@ fn fetches(nodes: &Nodes) -> u64 {
 async fn a_lone_leaf_is_read_alone_and_a_walk_reads_in_stretches() {
     let bucket = memory_bucket(1).await;
     let ptrs = leaves(&bucket, 200).await;
-    let nodes = Nodes::new(bucket, NODE_CACHE_BYTES);
+    let nodes = MapNodes::new(bucket, MAP_NODE_CACHE_BYTES);
     let node = nodes.get(&ptrs[100]).await.expect("a leaf");
     assert_eq!(node.first_key(), 12_800);
     let bytes = nodes.counters().fetched_bytes.load(Ordering::Relaxed);
@@ -75,7 +75,7 @@ async fn a_lone_leaf_is_read_alone_and_a_walk_reads_in_stretches() {
 async fn many_who_want_one_node_cost_one_read() {
     let bucket = memory_bucket(2).await;
     let ptrs = leaves(&bucket, 1).await;
-    let nodes = Nodes::new(bucket, NODE_CACHE_BYTES);
+    let nodes = MapNodes::new(bucket, MAP_NODE_CACHE_BYTES);
     let got = futures::future::join_all((0..10).map(|_| nodes.get(&ptrs[0]))).await;
     assert!(got.iter().all(Result::is_ok));
     assert_eq!(fetches(&nodes), 1);
@@ -86,7 +86,7 @@ async fn memory_stays_within_the_budget() {
     let bucket = memory_bucket(3).await;
     let ptrs = leaves(&bucket, 300).await;
     let budget = 100 << 10;
-    let nodes = Nodes::new(bucket, budget);
+    let nodes = MapNodes::new(bucket, budget);
     for ptr in &ptrs {
         nodes.get(ptr).await.expect("a leaf");
         assert!(nodes.cached_bytes() <= budget);
@@ -104,7 +104,7 @@ async fn damage_is_named_and_never_given_out() {
     bytes[ptrs[1].offset as usize + 60] ^= 4;
     let name = names::segment(built.key);
     assert_eq!(bucket.create(&name, bytes).await.expect("put"), Created::Ours);
-    let nodes = Nodes::new(bucket, NODE_CACHE_BYTES);
+    let nodes = MapNodes::new(bucket, MAP_NODE_CACHE_BYTES);
     for (n, ptr) in ptrs.iter().enumerate() {
         match nodes.get(ptr).await {
             Ok(_) => assert_ne!(n, 1),
@@ -120,23 +120,23 @@ async fn damage_is_named_and_never_given_out() {
 #[tokio::test(start_paused = true)]
 async fn nodes_are_kept_by_their_kind() {
     let bucket = memory_bucket(5).await;
-    let nodes = Nodes::new(bucket.clone(), NODE_CACHE_BYTES);
+    let nodes = MapNodes::new(bucket.clone(), MAP_NODE_CACHE_BYTES);
     let mut builder = builder(&bucket, 6);
     let made = builder.push(0, 128, &leaf(9));
-    nodes.insert(&made, NodeKind::Leaf, leaf(9));
+    nodes.insert(&made, MapNodeKind::Leaf, leaf(9));
     let dead = DeadNode { next: None, subtrees: vec![made] }.encode(1);
     let other = builder.push(0, 128, &dead);
     assert_eq!(nodes.get(&made).await.expect("in memory").first_key(), 9 * 128);
     put(&bucket, builder).await;
     for _ in 0..2 {
-        assert_eq!(nodes.get_raw(&other, NodeKind::Dead).await.expect("a node"), dead);
+        assert_eq!(nodes.get_raw(&other, MapNodeKind::Dead).await.expect("a node"), dead);
     }
     assert_eq!(fetches(&nodes), 1);
     // A node read as another kind is refused, in memory or not.
-    for nodes in [nodes, Nodes::new(bucket, NODE_CACHE_BYTES)] {
+    for nodes in [nodes, MapNodes::new(bucket, MAP_NODE_CACHE_BYTES)] {
         assert!(nodes.get(&other).await.is_err());
-        assert!(nodes.get_raw(&other, NodeKind::LivenessLeaf).await.is_err());
-        assert!(nodes.get_raw(&made, NodeKind::Dead).await.is_err());
+        assert!(nodes.get_raw(&other, MapNodeKind::LivenessLeaf).await.is_err());
+        assert!(nodes.get_raw(&made, MapNodeKind::Dead).await.is_err());
         assert!(nodes.get(&made).await.is_ok());
     }
 }
@@ -148,7 +148,7 @@ async fn a_node_that_arrives_damaged_is_read_once_more() {
     let flips = store.hook.clone();
     let bucket = bucket_in(Arc::new(store), 6).await;
     let ptrs = leaves(&bucket, 3).await;
-    let nodes = Nodes::new(bucket, NODE_CACHE_BYTES);
+    let nodes = MapNodes::new(bucket, MAP_NODE_CACHE_BYTES);
     flips.0.store(1, Ordering::Relaxed);
     assert_eq!(nodes.get(&ptrs[1]).await.expect("a leaf").first_key(), 128);
     assert_eq!(fetches(&nodes), 2);

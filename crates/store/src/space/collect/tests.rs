@@ -1,5 +1,5 @@
 use super::*;
-use crate::map::node_writer::{NodeLane, NodeWriter};
+use crate::map::node_writer::{MapNodeLane, MapNodeWriter};
 use crate::objects::bucket::Env;
 use crate::objects::testing::{Hook, Hooked, bucket_in, env, memory_bucket};
 use object_store::memory::InMemory;
@@ -9,7 +9,7 @@ use parking_lot::Mutex as Lock;
 use skerry_core::env::Clock;
 use skerry_core::id::SnapshotId;
 use skerry_core::liveness::{self as format, Child, LeafWriter, LivenessDelta};
-use skerry_core::node::{NodeKind, NodePtr};
+use skerry_core::map_node::{MapNodeKind, MapNodePtr};
 use skerry_core::refs::{Ref, SnapshotInfo};
 use skerry_core::size::BlockSize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +30,7 @@ fn head_at(number: u64) -> RefOrder {
     RefOrder::of(&at(number))
 }
 
-fn exact(liveness: Option<NodePtr>, number: u64) -> Base {
+fn exact(liveness: Option<MapNodePtr>, number: u64) -> Base {
     let block = BlockSize::default();
     Base::exact(Root { liveness, ..Root::empty(1 << 30, block, "disk") }, at(number))
 }
@@ -64,18 +64,18 @@ async fn put_holder(bucket: &Bucket, clone: VolumeId, of: &Ref) {
 /// The owner that wrote the head at this number, and its incarnation.
 fn owned(number: u64) -> (Owned, [Incarnation; 1]) {
     let head = Some(head_at(number));
-    let owned = Owned { volume: VOLUME, writing: Some((STREAM, Number::node(1000))), head };
+    let owned = Owned { volume: VOLUME, writing: Some((STREAM, Number::map_node(1000))), head };
     (owned, [Incarnation { epoch: EPOCH, stream: STREAM }])
 }
 
 /// Writes a node into a segment of its own.
 async fn node(
-    (bucket, nodes, lane): (&Bucket, &Nodes, &NodeLane),
-    kind: NodeKind,
+    (bucket, nodes, lane): (&Bucket, &MapNodes, &MapNodeLane),
+    kind: MapNodeKind,
     level: u8,
     bytes: bytes::Bytes,
-) -> NodePtr {
-    let mut writer = NodeWriter::new(bucket, nodes, lane.clone(), 1);
+) -> MapNodePtr {
+    let mut writer = MapNodeWriter::new(bucket, nodes, lane.clone(), 1);
     let ptr = writer.push(kind, level, 1, bytes).await.expect("pushed");
     writer.finish().await.expect("put");
     ptr
@@ -83,11 +83,11 @@ async fn node(
 
 /// A tree of two leaves that list a data segment each, with every node in a segment of its own.
 /// Gives the top and the leaves.
-async fn two_leaves(bucket: &Bucket) -> (NodePtr, Vec<Child>) {
-    let nodes = Nodes::new(bucket.clone(), 1 << 20);
+async fn two_leaves(bucket: &Bucket) -> (MapNodePtr, Vec<Child>) {
+    let nodes = MapNodes::new(bucket.clone(), 1 << 20);
     let (block, next) = (BlockSize::default(), Arc::new(AtomicU64::new(0)));
     let stream = StreamId([9; 16]);
-    let lane = NodeLane { volume: VOLUME, stream, epoch: EPOCH, block, next };
+    let lane = MapNodeLane { volume: VOLUME, stream, epoch: EPOCH, block, next };
     let mut children = Vec::new();
     for number in 1..3 {
         let mut delta = LivenessDelta::new();
@@ -95,12 +95,12 @@ async fn two_leaves(bucket: &Bucket) -> (NodePtr, Vec<Child>) {
         let mut leaf = LeafWriter::new(1);
         leaf.merge(None, &delta, SegmentKey::default(), None).expect("merged");
         for made in leaf.finish().0 {
-            let ptr = node((bucket, &nodes, &lane), NodeKind::LivenessLeaf, 0, made.bytes).await;
+            let ptr = node((bucket, &nodes, &lane), MapNodeKind::LivenessLeaf, 0, made.bytes).await;
             children.push(Child { first: made.first, ptr });
         }
     }
     let bytes = format::inner(1, 1, &children);
-    (node((bucket, &nodes, &lane), NodeKind::LivenessInner, 1, bytes).await, children)
+    (node((bucket, &nodes, &lane), MapNodeKind::LivenessInner, 1, bytes).await, children)
 }
 
 /// Once, the walk of an old head stopped at a missing leaf and left its parent marked as walked.
@@ -115,7 +115,7 @@ async fn what_an_old_head_could_not_read_stops_the_pass_if_the_newest_needs_it()
     let candidates = BTreeSet::from([data(1), data(2)]);
     let (owned, lives) = owned(20);
     let free = async || {
-        let collector = Collector::new(bucket.clone(), Nodes::new(bucket.clone(), 1 << 20));
+        let collector = Collector::new(bucket.clone(), MapNodes::new(bucket.clone(), 1 << 20));
         collector.free(&owned, &lives, &candidates).await
     };
     assert_eq!(free().await.expect("all is there"), Some(vec![]));
@@ -163,7 +163,7 @@ async fn a_busy_clone_does_not_spoil_a_sweep_of_many_snapshots() {
     }
     *hook.0.lock() = Some((clone, 1));
     let (owned, lives) = owned(100);
-    let collector = Collector::new(bucket.clone(), Nodes::new(bucket, 1 << 20));
+    let collector = Collector::new(bucket.clone(), MapNodes::new(bucket, 1 << 20));
     let free = collector.free(&owned, &lives, &BTreeSet::from([data(1)])).await;
     assert!(free.expect("reads").is_some(), "the pass was given up");
 }
@@ -172,7 +172,7 @@ async fn a_busy_clone_does_not_spoil_a_sweep_of_many_snapshots() {
 #[tokio::test]
 async fn pins_that_are_gone_are_forgotten() {
     let bucket = memory_bucket(1).await;
-    let collector = Collector::new(bucket.clone(), Nodes::new(bucket, 1 << 20));
+    let collector = Collector::new(bucket.clone(), MapNodes::new(bucket, 1 << 20));
     let volume = VolumeId([1; 16]);
     for round in 0..100u8 {
         let mut listed = Listed::default();
@@ -207,7 +207,7 @@ async fn a_clone_that_never_got_its_descriptor_holds_for_a_day() {
     let snapshot = put_snapshot(&bucket, 50).await;
     put_holder(&bucket, VolumeId([8; 16]), &snapshot).await;
     let (owned, lives) = owned(100);
-    let collector = Collector::new(bucket.clone(), Nodes::new(bucket.clone(), 1 << 20));
+    let collector = Collector::new(bucket.clone(), MapNodes::new(bucket.clone(), 1 << 20));
     let candidates = BTreeSet::from([data(7)]);
     for (second, freed) in [(1, vec![]), (3600, vec![]), (86_400, vec![data(7)])] {
         clock.0.store(second, Ordering::Relaxed);
@@ -254,7 +254,7 @@ async fn one_segment_that_stays_keeps_none_behind_it() {
         for key in &free {
             objects.put(&Path::from(names::segment(*key)), "x".into()).await.expect("put");
         }
-        let collector = Collector::new(bucket.clone(), Nodes::new(bucket.clone(), 1 << 20));
+        let collector = Collector::new(bucket.clone(), MapNodes::new(bucket.clone(), 1 << 20));
         let deleted = collector.delete(&free).await;
         assert!(deleted.failed.is_some());
         let left = bucket.list(&names::stream_prefix(STREAM)).await.expect("listed").len() as u64;

@@ -11,7 +11,7 @@ use crate::streams::stream::{Attempt, Behalf, Stream};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use skerry_core::entry::BlockEntry;
-use skerry_core::node::{NodeBuilder, NodeKind, NodePtr};
+use skerry_core::map_node::{MapNodeBuilder, MapNodeKind, MapNodePtr};
 use skerry_core::ops::Op;
 use skerry_core::position::SegmentKey;
 use skerry_core::record::{Action, RECORD_HEAD};
@@ -63,7 +63,7 @@ impl Changes for Added {
         old: &'a Root,
         _: u64,
         into: Merging<'a, '_>,
-    ) -> BoxFuture<'a, skerry_store::Result<Option<NodePtr>>> {
+    ) -> BoxFuture<'a, skerry_store::Result<Option<MapNodePtr>>> {
         Box::pin(async move {
             let Merging { writer, delta, .. } = into;
             let mut all: BTreeMap<u8, BlockEntry> = BTreeMap::new();
@@ -80,8 +80,8 @@ impl Changes for Added {
                 return Ok(None);
             }
             let (live, entries) = (all.len() as u64, Vec::from_iter(all));
-            let leaf = NodeBuilder::new(writer.birth()).leaf(0, &entries);
-            let top = writer.push(NodeKind::Leaf, 0, live, leaf).await?;
+            let leaf = MapNodeBuilder::new(writer.birth()).leaf(0, &entries);
+            let top = writer.push(MapNodeKind::Leaf, 0, live, leaf).await?;
             let thread = std::thread::current().name().map(str::to_owned);
             MERGED_ON.lock().push((top, thread));
             delta.add_node(&top, 1);
@@ -91,10 +91,10 @@ impl Changes for Added {
 }
 
 /// Every written leaf, and the name of the writing thread.
-static MERGED_ON: Mutex<Vec<(NodePtr, Option<String>)>> = Mutex::new(Vec::new());
+static MERGED_ON: Mutex<Vec<(MapNodePtr, Option<String>)>> = Mutex::new(Vec::new());
 
 /// The thread that wrote a leaf.
-pub(super) fn merged_on(leaf: &NodePtr) -> Option<String> {
+pub(super) fn merged_on(leaf: &MapNodePtr) -> Option<String> {
     let all = MERGED_ON.lock();
     all.iter().find(|(written, _)| written == leaf).and_then(|(_, thread)| thread.clone())
 }
@@ -234,7 +234,7 @@ impl Stream<Lines> {
             (Some(at), _, _) => self.logged(at)?.expect("nothing is destaged meanwhile"),
             (None, Some(entry), _) => self.stored(&entry).await?,
             (None, None, top) => {
-                let leaf = self.ctx.nodes.get(&top.expect("a root with lines")).await?;
+                let leaf = self.ctx.map_nodes.get(&top.expect("a root with lines")).await?;
                 let entry = leaf.leaf_entry(number as u8).expect("a line of the root");
                 self.stored(&entry).await?
             }

@@ -19,7 +19,7 @@ use skerry_core::name::{Name, Target};
 use skerry_log::sim::SimDisk;
 use skerry_log::{Disk, Log, Progress};
 use skerry_store::blocks::{Blocks, BlocksSettings};
-use skerry_store::map::nodes::Nodes;
+use skerry_store::map::nodes::MapNodes;
 use skerry_store::objects::bucket::{Bucket, Env};
 use skerry_volume::{CreateVolume, EngineSettings, Node, NodeParts, Parking};
 use std::collections::HashMap;
@@ -278,7 +278,7 @@ impl World {
         node[..host.len().min(16)].copy_from_slice(&host.as_bytes()[..host.len().min(16)]);
         let settings = BlocksSettings { ram_bytes: self.cache_bytes, ..BlocksSettings::default() };
         let parts = NodeParts {
-            nodes: Nodes::new(bucket.clone(), self.cache_bytes),
+            map_nodes: MapNodes::new(bucket.clone(), self.cache_bytes),
             blocks: Blocks::new(bucket.clone(), settings),
             bucket,
             bucket_url: "memory://".into(),

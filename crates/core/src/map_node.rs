@@ -1,7 +1,8 @@
 //! Map nodes: leaves of 128 blocks, inner nodes of 64 children, and the pointers to them.
 //!
 //! [`MapNode`] checks the bytes of a node once and looks entries up in place. So a cached node
-//! takes as much memory as its bytes at rest. Nodes never change; [`NodeBuilder`] makes new ones.
+//! takes as much memory as its bytes at rest. Nodes never change; [`MapNodeBuilder`] makes new
+//! ones.
 
 use crate::entry::BlockEntry;
 use crate::id::StreamId;
@@ -17,13 +18,13 @@ pub const INNER_SHIFT: u32 = 6;
 /// The highest level that a 64-bit block index needs.
 pub const LEVEL_MAX: u8 = 10;
 /// Bytes of the header of a node.
-pub const NODE_HEAD: usize = 40;
+pub const MAP_NODE_HEAD: usize = 40;
 /// Bytes of an entry of a leaf.
 pub const LEAF_ENTRY: usize = 20;
 /// Bytes of an entry of an inner node.
 pub const INNER_ENTRY: usize = 44;
 /// Bytes of a pointer that stands alone.
-pub const NODE_PTR: usize = 60;
+pub const MAP_NODE_PTR: usize = 60;
 
 const VERSION: u8 = 1;
 const ENTRY_DATA: u8 = 1;
@@ -33,7 +34,7 @@ const WHAT: &str = "map node";
 
 /// Kind of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NodeKind {
+pub enum MapNodeKind {
     /// A leaf of the map.
     Leaf,
     /// An inner node of the map.
@@ -46,7 +47,7 @@ pub enum NodeKind {
     Dead,
 }
 
-impl NodeKind {
+impl MapNodeKind {
     const ALL: [Self; 5] =
         [Self::Leaf, Self::Inner, Self::LivenessLeaf, Self::LivenessInner, Self::Dead];
 
@@ -82,12 +83,12 @@ impl NodeKind {
 
     /// The longest node of this kind that a writer makes and a reader accepts, bytes.
     pub fn bytes_max(self) -> usize {
-        let of_entries = |n: u32, entry: usize| NODE_HEAD + (16 + entry) * (1 << n);
+        let of_entries = |n: u32, entry: usize| MAP_NODE_HEAD + (16 + entry) * (1 << n);
         match self {
             Self::Leaf => of_entries(LEAF_SHIFT, LEAF_ENTRY),
             Self::Inner => of_entries(INNER_SHIFT, INNER_ENTRY),
             Self::LivenessLeaf => liveness::LEAF_BYTES_MAX,
-            Self::LivenessInner => NODE_HEAD + liveness::CHILD * liveness::FANOUT_MAX,
+            Self::LivenessInner => MAP_NODE_HEAD + liveness::CHILD * liveness::FANOUT_MAX,
             Self::Dead => dead::DEAD_BYTES_MAX,
         }
     }
@@ -112,7 +113,7 @@ pub fn level_for(blocks: u64) -> u8 {
 
 /// Points to a node: its place, and the hash of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct NodePtr {
+pub struct MapNodePtr {
     /// The node's level.
     pub level: u8,
     /// Its slot in the segment.
@@ -129,7 +130,7 @@ pub struct NodePtr {
     pub live: u64,
 }
 
-impl NodePtr {
+impl MapNodePtr {
     /// Appends the encoded pointer.
     pub fn encode(&self, out: &mut BytesMut) {
         out.put_u8(self.level);
@@ -165,8 +166,8 @@ impl NodePtr {
 
 /// The fixed fields of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NodeHead {
-    kind: NodeKind,
+pub struct MapNodeHead {
+    kind: MapNodeKind,
     level: u8,
     first_key: u64,
     live: u64,
@@ -174,7 +175,7 @@ pub struct NodeHead {
     entries: u16,
 }
 
-impl NodeHead {
+impl MapNodeHead {
     /// Number of entries.
     pub fn entries(&self) -> u16 {
         self.entries
@@ -186,7 +187,7 @@ impl NodeHead {
     }
 
     /// The kind.
-    pub fn kind(&self) -> NodeKind {
+    pub fn kind(&self) -> MapNodeKind {
         self.kind
     }
 
@@ -197,7 +198,7 @@ impl NodeHead {
 }
 
 /// Writes the header that all kinds of node share.
-fn put_head(out: &mut BytesMut, head: &NodeHead, birth: u64, len: usize) {
+fn put_head(out: &mut BytesMut, head: &MapNodeHead, birth: u64, len: usize) {
     out.put_u8(head.kind.byte());
     out.put_u8(head.level);
     out.put_u8(VERSION);
@@ -211,10 +212,10 @@ fn put_head(out: &mut BytesMut, head: &NodeHead, birth: u64, len: usize) {
     out.put_u32_le(len as u32);
 }
 
-fn read_head(bytes: &[u8]) -> Result<NodeHead, FormatError> {
+fn read_head(bytes: &[u8]) -> Result<MapNodeHead, FormatError> {
     let mut reader = Reader::new(WHAT, bytes);
     let (_, level, version, codec) = (reader.u8()?, reader.u8()?, reader.u8()?, reader.u8()?);
-    let kind = NodeKind::of(bytes)?;
+    let kind = MapNodeKind::of(bytes)?;
     if version > VERSION || codec != 0 {
         return Err(FormatError::Newer { what: WHAT, version: u32::from(version) });
     }
@@ -228,20 +229,20 @@ fn read_head(bytes: &[u8]) -> Result<NodeHead, FormatError> {
     if len as usize != bytes.len() {
         return Err(FormatError::Truncated { what: WHAT });
     }
-    Ok(NodeHead { kind, level, first_key, live, streams, entries })
+    Ok(MapNodeHead { kind, level, first_key, live, streams, entries })
 }
 
 /// Wraps the encoded body of a node without a stream table in a header.
 pub(crate) fn wrap(
-    kind: NodeKind,
+    kind: MapNodeKind,
     level: u8,
     birth: u64,
     live: u64,
     entries: u16,
     body: &[u8],
 ) -> Bytes {
-    let head = NodeHead { kind, level, first_key: 0, live, streams: 0, entries };
-    let len = NODE_HEAD + body.len();
+    let head = MapNodeHead { kind, level, first_key: 0, live, streams: 0, entries };
+    let len = MAP_NODE_HEAD + body.len();
     let mut out = BytesMut::with_capacity(len);
     put_head(&mut out, &head, birth, len);
     out.put_slice(body);
@@ -249,32 +250,32 @@ pub(crate) fn wrap(
 }
 
 /// Checks a node's kind, and gives its head and its body.
-pub(crate) fn unwrap(bytes: &[u8], kind: NodeKind) -> Result<(NodeHead, &[u8]), FormatError> {
+pub(crate) fn unwrap(bytes: &[u8], kind: MapNodeKind) -> Result<(MapNodeHead, &[u8]), FormatError> {
     let head = read_head(bytes)?;
     if head.kind != kind {
         return Err(FormatError::BadMagic { what: kind.what() });
     }
-    Ok((head, &bytes[NODE_HEAD..]))
+    Ok((head, &bytes[MAP_NODE_HEAD..]))
 }
 
 /// A map node as it was read, its structure checked.
 #[derive(Debug, Clone)]
 pub struct MapNode {
     bytes: Bytes,
-    head: NodeHead,
+    head: MapNodeHead,
     entries_at: usize,
 }
 
 impl MapNode {
-    /// Checks the structure of a node's bytes. The checksum is checked by [`NodePtr::verify`].
+    /// Checks the structure of a node's bytes. The checksum is checked by [`MapNodePtr::verify`].
     pub fn parse(bytes: Bytes) -> Result<Self, FormatError> {
         let head = read_head(&bytes)?;
         let entry = match head.kind {
-            NodeKind::Leaf if head.level == 0 => LEAF_ENTRY,
-            NodeKind::Inner if (1..=LEVEL_MAX).contains(&head.level) => INNER_ENTRY,
+            MapNodeKind::Leaf if head.level == 0 => LEAF_ENTRY,
+            MapNodeKind::Inner if (1..=LEVEL_MAX).contains(&head.level) => INNER_ENTRY,
             _ => return Err(FormatError::BadMagic { what: WHAT }),
         };
-        let entries_at = NODE_HEAD + 16 * usize::from(head.streams);
+        let entries_at = MAP_NODE_HEAD + 16 * usize::from(head.streams);
         if bytes.len() != entries_at + entry * usize::from(head.entries) {
             return Err(FormatError::Truncated { what: WHAT });
         }
@@ -300,7 +301,7 @@ impl MapNode {
 
     /// True for a leaf.
     pub fn is_leaf(&self) -> bool {
-        self.head.kind == NodeKind::Leaf
+        self.head.kind == MapNodeKind::Leaf
     }
 
     /// The level: 0 for a leaf.
@@ -328,7 +329,7 @@ impl MapNode {
     }
 
     fn stream(&self, place: u8) -> StreamId {
-        let at = NODE_HEAD + 16 * usize::from(place);
+        let at = MAP_NODE_HEAD + 16 * usize::from(place);
         let mut id = [0; 16];
         id.copy_from_slice(&self.bytes[at..at + 16]);
         StreamId(id)
@@ -358,7 +359,7 @@ impl MapNode {
     }
 
     /// The child at a place of an inner node.
-    pub fn child(&self, place: u8) -> Option<NodePtr> {
+    pub fn child(&self, place: u8) -> Option<MapNodePtr> {
         self.find(place).map(|i| self.decode_child(i).1)
     }
 
@@ -369,7 +370,7 @@ impl MapNode {
     }
 
     /// All children of an inner node, by place.
-    pub fn children(&self) -> impl Iterator<Item = (u8, NodePtr)> + '_ {
+    pub fn children(&self) -> impl Iterator<Item = (u8, MapNodePtr)> + '_ {
         let n = if self.is_leaf() { 0 } else { usize::from(self.head.entries) };
         (0..n).map(|i| self.decode_child(i))
     }
@@ -387,11 +388,11 @@ impl MapNode {
         (raw[0], entry)
     }
 
-    fn decode_child(&self, i: usize) -> (u8, NodePtr) {
+    fn decode_child(&self, i: usize) -> (u8, MapNodePtr) {
         let raw = self.raw(i);
         let mut checksum = [0; 16];
         checksum.copy_from_slice(&raw[20..36]);
-        let ptr = NodePtr {
+        let ptr = MapNodePtr {
             level: self.head.level - 1,
             slot: le(&raw[2..4]) as u16,
             len: le(&raw[4..8]) as u32,
@@ -421,11 +422,11 @@ pub fn place_of(level: u8, index: u64) -> u8 {
 
 /// Builds nodes.
 #[derive(Debug)]
-pub struct NodeBuilder {
+pub struct MapNodeBuilder {
     birth: u64,
 }
 
-impl NodeBuilder {
+impl MapNodeBuilder {
     /// Makes a builder of nodes with this birth.
     pub fn new(birth: u64) -> Self {
         Self { birth }
@@ -435,8 +436,8 @@ impl NodeBuilder {
     pub fn leaf(&self, first_key: u64, entries: &[(u8, BlockEntry)]) -> Bytes {
         let streams = StreamTable::of(entries.iter().map(|(_, e)| e.segment.stream));
         let live = entries.len() as u64;
-        let head = NodeHead {
-            kind: NodeKind::Leaf,
+        let head = MapNodeHead {
+            kind: MapNodeKind::Leaf,
             level: 0,
             first_key,
             live,
@@ -459,11 +460,11 @@ impl NodeBuilder {
     }
 
     /// Builds an inner node of at least one child; children are in ascending order of place.
-    pub fn inner(&self, level: u8, first_key: u64, children: &[(u8, NodePtr)]) -> Bytes {
+    pub fn inner(&self, level: u8, first_key: u64, children: &[(u8, MapNodePtr)]) -> Bytes {
         let streams = StreamTable::of(children.iter().map(|(_, c)| c.segment.stream));
         let live = children.iter().map(|(_, c)| c.live).sum();
-        let head = NodeHead {
-            kind: NodeKind::Inner,
+        let head = MapNodeHead {
+            kind: MapNodeKind::Inner,
             level,
             first_key,
             live,
@@ -485,8 +486,8 @@ impl NodeBuilder {
         out.freeze()
     }
 
-    fn begin(&self, head: &NodeHead, streams: &StreamTable, entry: usize) -> BytesMut {
-        let len = NODE_HEAD + 16 * streams.0.len() + entry * usize::from(head.entries);
+    fn begin(&self, head: &MapNodeHead, streams: &StreamTable, entry: usize) -> BytesMut {
+        let len = MAP_NODE_HEAD + 16 * streams.0.len() + entry * usize::from(head.entries);
         let mut out = BytesMut::with_capacity(len);
         put_head(&mut out, head, self.birth, len);
         for stream in &streams.0 {
@@ -527,7 +528,7 @@ mod tests {
     #[test]
     fn leaves_read_back() {
         let entries: Vec<_> = (0..128u64).step_by(3).map(|n| (n as u8, entry(n))).collect();
-        let node = MapNode::parse(NodeBuilder::new(1).leaf(256, &entries)).expect("a leaf");
+        let node = MapNode::parse(MapNodeBuilder::new(1).leaf(256, &entries)).expect("a leaf");
         assert_eq!(node.leaf_entries().collect::<Vec<_>>(), entries);
         assert_eq!(node.leaf_entry(3), Some(entry(3)));
         assert_eq!(node.leaf_entry(4), None);
@@ -535,7 +536,7 @@ mod tests {
 
     #[test]
     fn inner_nodes_read_back() {
-        let child = |n: u64| NodePtr {
+        let child = |n: u64| MapNodePtr {
             level: 2,
             slot: n as u16,
             len: 99,
@@ -545,7 +546,7 @@ mod tests {
             live: n,
         };
         let children: Vec<_> = (0..64u64).step_by(5).map(|n| (n as u8, child(n))).collect();
-        let node = MapNode::parse(NodeBuilder::new(1).inner(3, 0, &children)).expect("a node");
+        let node = MapNode::parse(MapNodeBuilder::new(1).inner(3, 0, &children)).expect("a node");
         assert_eq!(node.children().collect::<Vec<_>>(), children);
         assert_eq!(node.child(5), Some(child(5)));
         assert_eq!(node.child(6), None);
@@ -571,21 +572,21 @@ mod tests {
                 (n, BlockEntry { segment, ..entry(1) })
             })
             .collect();
-        let leaf = NodeBuilder::new(1).leaf(0, &entries);
-        assert_eq!(leaf.len(), NodeKind::Leaf.bytes_max());
+        let leaf = MapNodeBuilder::new(1).leaf(0, &entries);
+        assert_eq!(leaf.len(), MapNodeKind::Leaf.bytes_max());
         assert_eq!(
             MapNode::parse(leaf).expect("a leaf").leaf_entries().collect::<Vec<_>>(),
             entries
         );
         let children: Vec<_> = (0..64u8)
             .map(|n| {
-                let segment = SegmentKey { stream: streams(n), number: Number::node(1) };
+                let segment = SegmentKey { stream: streams(n), number: Number::map_node(1) };
                 let checksum = [n; 16];
-                (n, NodePtr { level: 0, slot: 1, len: 2, segment, offset: 3, checksum, live: 4 })
+                (n, MapNodePtr { level: 0, slot: 1, len: 2, segment, offset: 3, checksum, live: 4 })
             })
             .collect();
-        let inner = NodeBuilder::new(1).inner(1, 0, &children);
-        assert_eq!(inner.len(), NodeKind::Inner.bytes_max());
+        let inner = MapNodeBuilder::new(1).inner(1, 0, &children);
+        assert_eq!(inner.len(), MapNodeKind::Inner.bytes_max());
         assert_eq!(MapNode::parse(inner).expect("a node").children().collect::<Vec<_>>(), children);
     }
 
@@ -593,7 +594,7 @@ mod tests {
     #[test]
     fn entries_that_are_elsewhere_are_newer() {
         let there = BlockEntry { source: 1, ..entry(2) };
-        let leaf = NodeBuilder::new(1).leaf(0, &[(1, entry(1)), (2, there)]);
+        let leaf = MapNodeBuilder::new(1).leaf(0, &[(1, entry(1)), (2, there)]);
         let refused = MapNode::parse(leaf);
         let kind = u32::from(ENTRY_REMOTE);
         assert!(
@@ -604,7 +605,7 @@ mod tests {
 
     #[test]
     fn malformed_nodes_are_refused() {
-        let good = NodeBuilder::new(1).leaf(0, &[(1, entry(1)), (2, entry(2))]);
+        let good = MapNodeBuilder::new(1).leaf(0, &[(1, entry(1)), (2, entry(2))]);
         for cut in 0..good.len() {
             assert!(MapNode::parse(good.slice(..cut)).is_err());
         }
