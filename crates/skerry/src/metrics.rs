@@ -13,14 +13,14 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use skerry_store::objects::meter::Counters;
-use skerry_volume::Node;
+use skerry_volume::Engine;
 
 use crate::jobs::JobsHost;
 use crate::metric::{Metric, Sample, Value};
 
 /// The sources that a scrape reads: a node, its store, the NBD clients, and the jobs.
 struct Source {
-    node: Arc<Node>,
+    node: Arc<Engine>,
     store: Arc<Counters>,
     clients: Box<dyn Fn() -> Vec<(String, usize)> + Send + Sync>,
     jobs: Option<Arc<JobsHost>>,
@@ -88,7 +88,7 @@ fn encode(value: &Value, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
 /// Makes a registry that asks `node`, `store`, `jobs`, and `clients` for the connections to each
 /// export.
 pub(crate) fn registry(
-    node: Arc<Node>,
+    node: Arc<Engine>,
     store: Arc<Counters>,
     clients: impl Fn() -> Vec<(String, usize)> + Send + Sync + 'static,
     jobs: Option<Arc<JobsHost>>,

@@ -39,14 +39,14 @@ use crate::settings::{Listen, Seconds, Settings};
 const HOST: &str = "n";
 
 /// A node in a directory of its own, until it is dropped.
-struct Node {
+struct Engine {
     dir: tempfile::TempDir,
     /// The store under its bucket.
     store: Arc<InMemory>,
     /// Makes the store fail.
     faults: Faults,
     /// Its engine, and the runtime of that.
-    engine: Arc<skerry_volume::Node>,
+    engine: Arc<skerry_volume::Engine>,
     runtime: Handle,
     /// Its output when it served.
     ready: String,
@@ -90,7 +90,7 @@ async fn engine_over(
     Ok(started.engine)
 }
 
-impl Node {
+impl Engine {
     fn start() -> Self {
         Self::over(Arc::default(), false)
     }
@@ -188,7 +188,7 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for Engine {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.stop();

@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::sync::Semaphore;
 
 /// Parts of a node's engine.
-pub struct NodeParts {
+pub struct EngineParts {
     /// The bucket, opened and probed.
     pub bucket: Bucket,
     /// Its URL, for people, without secrets.
@@ -112,7 +112,7 @@ pub struct Context {
 
 impl Context {
     /// Builds the shared part of a node made of `parts`. Gives it and the surviving records.
-    pub(crate) fn new(parts: NodeParts) -> (Self, Recovery) {
+    pub(crate) fn new(parts: EngineParts) -> (Self, Recovery) {
         let settings = &parts.settings;
         let ctx = Self {
             overlays: OverlayBudget::new(settings.overlay_bytes_max),

@@ -1,8 +1,8 @@
 //! The engine: every volume of one data directory.
 //!
 //! It knows the node's log and the bucket. It does not know sockets, protocols or configuration
-//! files. [`Node`] has the open volumes, [`volume::Volume`] is a volume that this node writes, and
-//! front ends attach to a [`Device`].
+//! files. [`Engine`] has the open volumes, [`volume::Volume`] is a volume that this node writes,
+//! and front ends attach to a [`Device`].
 //!
 //! `streams` is the engine itself, and `disk` makes disks of it.
 #![forbid(unsafe_code)]
@@ -18,9 +18,9 @@ pub mod info;
 pub mod settings;
 mod streams;
 
-pub use context::NodeParts;
+pub use context::EngineParts;
 pub use disk::device::{self, Device};
-pub use disk::{Disk, Node};
+pub use disk::{Disk, Engine};
 pub use error::{Error, ErrorKind, Result};
 pub use info::{
     CreateVolume, DiffRange, FsckReport, NodeStatus, Released, SnapshotState, SnapshotView,

@@ -7,7 +7,7 @@ use futures::TryStreamExt as _;
 use skerry_api::Address;
 use skerry_api::v1::control_server::ControlServer;
 use skerry_api::v1::jobs_server::JobsServer;
-use skerry_volume::Node;
+use skerry_volume::Engine;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
@@ -69,7 +69,7 @@ impl ApiServer {
     }
 
     /// Answers calls from now on.
-    pub(crate) async fn open(&mut self, node: Arc<Node>, jobs: Option<Arc<JobsHost>>) {
+    pub(crate) async fn open(&mut self, node: Arc<Engine>, jobs: Option<Arc<JobsHost>>) {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<Service>().await;
         self.health = Some(reporter);

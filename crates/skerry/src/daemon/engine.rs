@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skerry_api::Result;
 use skerry_store::objects::meter::Counters;
-use skerry_volume::Node;
+use skerry_volume::Engine;
 
 use crate::api_error::of_engine;
 use crate::background::Background;
@@ -14,7 +14,7 @@ use crate::home::log_place::LogPlace;
 /// A node, the counters of its store, and the threads beside it.
 pub(crate) struct Engine {
     /// Serves the volumes.
-    pub(crate) node: Arc<Node>,
+    pub(crate) node: Arc<Engine>,
     /// Counts the calls of the bucket.
     pub(crate) store: Arc<Counters>,
     /// Notes the log's place.

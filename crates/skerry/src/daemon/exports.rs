@@ -7,14 +7,14 @@ use skerry_core::name::Target;
 use skerry_core::size::SECTOR_BYTES;
 use skerry_device::Geometry;
 use skerry_serve::{ClientInfo, Export, ExportInfo, Exports, OpenError};
-use skerry_volume::{Error, ErrorKind, Node};
+use skerry_volume::{Engine, Error, ErrorKind};
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 /// All volumes and snapshots of a node, by name: `VOLUME` and `VOLUME@SNAPSHOT`.
 #[derive(Clone)]
 pub(crate) struct NodeExports {
-    node: Arc<Node>,
+    node: Arc<Engine>,
     /// The engine's runtime: work that opening a volume starts must not run on a session's thread.
     runtime: Handle,
     /// Held by a client that gets the list of exports: a listing asks the bucket about every
@@ -24,7 +24,7 @@ pub(crate) struct NodeExports {
 
 impl NodeExports {
     /// Makes the exports of this engine, which runs on the caller's runtime.
-    pub(crate) fn new(node: Arc<Node>) -> Self {
+    pub(crate) fn new(node: Arc<Engine>) -> Self {
         Self { node, runtime: Handle::current(), listing: Arc::default() }
     }
 

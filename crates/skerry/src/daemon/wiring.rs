@@ -18,7 +18,7 @@ use skerry_store::objects::local::{LocalDir, OPEN_FILES_MAX};
 use skerry_store::objects::meter::{Counters, Meter};
 use skerry_store::objects::probe;
 use skerry_store::objects::url;
-use skerry_volume::{EngineSettings, Node, NodeParts};
+use skerry_volume::{Engine, EngineParts, EngineSettings};
 
 use crate::api_error::of_engine;
 use crate::background::Background;
@@ -90,7 +90,7 @@ pub(crate) async fn start_engine_over(
     })?;
     tracing::info!(node = %identity.node, host = %identity.host, bucket = bucket_url, log_cap_bytes = log.cap_bytes(), "starting");
     let background = Background::start()?;
-    let parts = NodeParts {
+    let parts = EngineParts {
         map_nodes: MapNodes::new(bucket.clone(), MAP_NODES_RAM_BYTES),
         blocks: open_blocks(settings, layout, &bucket).map_err(of_engine)?,
         bucket,
@@ -106,7 +106,7 @@ pub(crate) async fn start_engine_over(
         settings: engine_settings(settings),
     };
     starting.say("it opens its volumes");
-    let node = Node::open(parts).await.map_err(of_engine)?;
+    let node = Engine::open(parts).await.map_err(of_engine)?;
     let engine = Engine {
         node,
         store,

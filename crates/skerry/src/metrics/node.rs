@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use skerry_log::LATENCY_BUCKETS;
 use skerry_store::objects::meter::{CallKind, Counters};
-use skerry_volume::Node;
+use skerry_volume::Engine;
 use skerry_volume::volume::{IoCounts, Volume};
 
 use crate::metric::{Metric, Sample, Value};
@@ -27,17 +27,17 @@ fn is(failure: &Option<String>) -> Value {
 }
 
 /// All metrics, now.
-pub(crate) fn all(node: &Node, store: &Counters) -> Vec<Metric> {
-    let mut out = state(node);
-    out.extend(caches(node));
+pub(crate) fn all(engine: &Engine, store: &Counters) -> Vec<Metric> {
+    let mut out = state(engine);
+    out.extend(caches(engine));
     out.extend(calls(store));
-    out.extend(volumes(node));
+    out.extend(volumes(engine));
     out
 }
 
-fn state(node: &Node) -> Vec<Metric> {
-    let status = node.status();
-    let counts = node.context().log.counters();
+fn state(engine: &Engine) -> Vec<Metric> {
+    let status = engine.status();
+    let counts = engine.context().log.counters();
     let plain = |name, help, value| Metric::new(name, help, vec![Sample::plain(value)]);
     vec![
         plain("log_used_bytes", "Bytes of the log that are in use", gauge(status.log_used_bytes)),
@@ -74,8 +74,8 @@ fn sync_times(counts: &skerry_log::Snapshot) -> Value {
     Value::Histogram { sum: counts.sync_ns as f64 / 1e9, buckets }
 }
 
-fn caches(node: &Node) -> Vec<Metric> {
-    let blocks = node.context().blocks.counters();
+fn caches(engine: &Engine) -> Vec<Metric> {
+    let blocks = engine.context().blocks.counters();
     let of = |tier, n: &AtomicU64| Sample::of("tier", tier, counter(get(n)));
     vec![
         Metric::new(
@@ -116,9 +116,9 @@ fn calls(store: &Counters) -> Vec<Metric> {
     ]
 }
 
-fn volumes(node: &Node) -> Vec<Metric> {
-    let open = node.open_volumes();
-    let now = node.context().bucket.clock().boot();
+fn volumes(engine: &Engine) -> Vec<Metric> {
+    let open = engine.open_volumes();
+    let now = engine.context().bucket.clock().boot();
     let dirty: Vec<_> = open.iter().map(|v| (v.name(), v.undestaged(now))).collect();
     let dirty = |value: &dyn Fn(u64, f64) -> f64| {
         dirty

@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt as _};
 use skerry_api::v1::control_server::Control;
 use skerry_api::{Result, v1};
 use skerry_core::name::Target;
-use skerry_volume::{CreateVolume, Node};
+use skerry_volume::{CreateVolume, Engine};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::api_error::of_engine;
@@ -25,13 +25,13 @@ const PAGE_ITEMS: usize = 2000;
 
 /// The service, over a node's engine.
 pub(crate) struct ControlService {
-    node: Arc<Node>,
+    node: Arc<Engine>,
     calls: Calls,
 }
 
 impl ControlService {
     /// Serves this engine. `calls` runs the parts of calls that have to clean up.
-    pub(crate) fn new(node: Arc<Node>, calls: Calls) -> Self {
+    pub(crate) fn new(node: Arc<Engine>, calls: Calls) -> Self {
         Self { node, calls }
     }
 }

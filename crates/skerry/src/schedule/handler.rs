@@ -7,7 +7,7 @@ use bytes::Bytes;
 use skerry_client::{Address, Error, ErrorKind, Failure, Jobs, Task, v1};
 use skerry_core::env::Clock;
 use skerry_core::name::Name;
-use skerry_volume::{ErrorKind as EngineErrorKind, Node};
+use skerry_volume::{Engine, ErrorKind as EngineErrorKind};
 
 use super::auto_name::surplus;
 use super::document::Schedule;
@@ -23,7 +23,7 @@ const ATTEMPTS_MAX: u32 = 6;
 
 /// Takes snapshots, through the engine that the control API uses too.
 pub(super) struct Handler {
-    pub(super) node: Arc<Node>,
+    pub(super) node: Arc<Engine>,
     pub(super) clock: Arc<dyn Clock>,
     /// Address of the node's jobs.
     pub(super) address: Address,

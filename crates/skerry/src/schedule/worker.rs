@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use skerry_client::{Address, Worker};
 use skerry_core::env::Clock as _;
-use skerry_volume::Node;
+use skerry_volume::Engine;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -53,7 +53,7 @@ pub(crate) struct SnapshotWorker {
 
 impl SnapshotWorker {
     /// Starts it on a node that accepts connections at `address`.
-    pub(crate) fn start(address: Address, node: Arc<Node>) -> Self {
+    pub(crate) fn start(address: Address, node: Arc<Engine>) -> Self {
         let stop = CancellationToken::new();
         let hasten = AbortOnDropHandle::new(tokio::spawn(hasten(address.clone())));
         let worker = Worker::new(address.clone(), GROUP).name(NAME).concurrency(CONCURRENCY);

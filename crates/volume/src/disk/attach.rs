@@ -1,6 +1,6 @@
 //! Attaching: a device of a volume that this node writes, or of a state that it only reads.
 
-use crate::disk::Node;
+use crate::disk::Engine;
 use crate::disk::device::Device;
 use crate::disk::reading::Reading;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Number of tries to pin a volume whose owner makes checkpoints meanwhile.
 const PIN_TRIES_MAX: usize = 5;
 
-impl Node {
+impl Engine {
     /// Attaches a volume or a snapshot. Serves a volume that another node writes read-only.
     pub async fn open_device(&self, target: &Target) -> Result<Arc<Device>> {
         if target.snapshot.is_none()

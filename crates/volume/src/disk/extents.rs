@@ -1,7 +1,7 @@
 //! Ranges with data and holes, and ranges in which two states differ.
 
 use crate::context::Context;
-use crate::disk::Node;
+use crate::disk::Engine;
 use crate::disk::Volume;
 use crate::disk::io::RESOLVE_TRIES_MAX;
 use crate::disk::payload::Disk;
@@ -221,7 +221,7 @@ fn push(out: &mut Vec<StatusRange>, sectors: Range<u64>, hole: bool) {
     }
 }
 
-impl Node {
+impl Engine {
     /// Finds the ranges in which two snapshots of a volume differ.
     pub async fn diff_snapshots(
         &self,

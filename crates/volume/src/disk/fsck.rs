@@ -1,11 +1,11 @@
 //! Fsck of the whole bucket, and of this node's own state.
 
-use crate::disk::Node;
+use crate::disk::Engine;
 use crate::error::Result;
 use crate::info::FsckReport;
 use skerry_store::fsck;
 
-impl Node {
+impl Engine {
     /// Checks everything in the bucket and reports faults. Changes nothing.
     ///
     /// # Errors

@@ -23,4 +23,4 @@ use crate::streams;
 pub type Volume = streams::stream::Stream<Disk>;
 
 /// The engine of one node.
-pub type Node = streams::node::Node<Disk>;
+pub type Engine = streams::engine::Engine<Disk>;

@@ -1,6 +1,6 @@
 //! Operations on disks: create, clone, list, resize.
 
-use crate::disk::Node;
+use crate::disk::Engine;
 use crate::disk::Volume;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{CreateVolume, VolumeInfo};
@@ -22,7 +22,7 @@ fn invalid(e: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Invalid, e.to_string())
 }
 
-impl Node {
+impl Engine {
     /// Creates a volume.
     pub async fn create_volume(&self, new: CreateVolume) -> Result<VolumeInfo> {
         let size_bytes = check_volume(new.size_bytes).map_err(invalid)?;

@@ -1,6 +1,6 @@
 //! Activity of clients: the recent requests to the node's volumes.
 
-use crate::streams::node::Node;
+use crate::streams::engine::Engine;
 use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
 use skerry_core::pace;
@@ -11,22 +11,22 @@ use std::time::Duration;
 /// Interval of counting. Destage notices within this time that clients begin or end.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Counts requests. Ends with the node.
-pub(crate) async fn watch_clients<P: Payload>(node: Weak<Node<P>>) {
+/// Counts requests. Ends with the engine.
+pub(crate) async fn watch_clients<P: Payload>(engine: Weak<Engine<P>>) {
     let (mut count, mut counted) = (0, Duration::ZERO);
     loop {
         tokio::time::sleep(LOOK).await;
-        let Some(node) = node.upgrade() else { return };
-        let now = node.ctx.clock().boot();
-        let before = std::mem::replace(&mut count, node.requests());
+        let Some(engine) = engine.upgrade() else { return };
+        let now = engine.ctx.clock().boot();
+        let before = std::mem::replace(&mut count, engine.requests());
         let within = now.saturating_sub(std::mem::replace(&mut counted, now));
         // A closed volume takes its count of requests with it.
         let active = pace::are_active(count.saturating_sub(before), within);
-        node.ctx.clients_active.store(active, Ordering::Relaxed);
+        engine.ctx.clients_active.store(active, Ordering::Relaxed);
     }
 }
 
-impl<P: Payload> Node<P> {
+impl<P: Payload> Engine<P> {
     /// Number of reads and writes of the open volumes.
     fn requests(&self) -> u64 {
         self.open_volumes().iter().map(|volume| volume.requests()).sum()

@@ -8,7 +8,7 @@
 //! owns stays there. A failed log takes a restart.
 
 use crate::error::Result;
-use crate::streams::node::Node;
+use crate::streams::engine::Engine;
 use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
 use parking_lot::Mutex;
@@ -57,7 +57,7 @@ impl Comebacks {
     }
 }
 
-impl<P: Payload> Node<P> {
+impl<P: Payload> Engine<P> {
     /// True if a failed volume may be opened again now. Then the next time is later.
     pub(crate) fn comes_back(&self, volume: &Stream<P>) -> bool {
         let has_failed = volume.state.lock().failure.is_some();
@@ -119,13 +119,15 @@ impl<P: Payload> Node<P> {
 }
 
 /// Opens failed volumes again, as long as the node lives.
-pub(crate) async fn bring_back_now_and_then<P: Payload>(node: Weak<Node<P>>) {
+pub(crate) async fn bring_back_now_and_then<P: Payload>(engine: Weak<Engine<P>>) {
     loop {
-        let Some(interval) = node.upgrade().map(|n| n.ctx.settings.comeback_first) else { return };
+        let Some(interval) = engine.upgrade().map(|n| n.ctx.settings.comeback_first) else {
+            return;
+        };
         tokio::time::sleep(interval).await;
-        let Some(node): Option<Arc<Node<P>>> = node.upgrade() else { return };
+        let Some(engine): Option<Arc<Engine<P>>> = engine.upgrade() else { return };
         let tried: std::pin::Pin<Box<dyn Future<Output = Result<()>> + Send + '_>> =
-            Box::pin(node.try_comebacks());
+            Box::pin(engine.try_comebacks());
         if let Err(error) = tried.await {
             tracing::warn!(%error, "parked tails can't be read now");
         }

@@ -2,7 +2,7 @@
 //! settle.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::streams::node::Node;
+use crate::streams::engine::Engine;
 use crate::streams::payload::Payload;
 use skerry_core::descriptor::{VolumeDesc, VolumeState};
 use skerry_core::hold::Span;
@@ -11,7 +11,7 @@ use skerry_core::name::Name;
 use skerry_core::refs::Ref;
 use skerry_store::space::family;
 
-impl<P: Payload> Node<P> {
+impl<P: Payload> Engine<P> {
     /// Makes a descriptor a volume: propose, check that its base is still there, take the name,
     /// settle. For a clone, `parent` is the ref that it copies: its holder comes before anything
     /// else.

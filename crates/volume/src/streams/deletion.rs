@@ -8,7 +8,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::SnapshotState;
-use crate::streams::node::Node;
+use crate::streams::engine::Engine;
 use crate::streams::payload::Payload;
 use crate::streams::release::GivenUp;
 use crate::streams::stream::Stream;
@@ -20,7 +20,7 @@ use skerry_store::refs::catalog;
 use skerry_store::refs::claim;
 use std::sync::Arc;
 
-impl<P: Payload> Node<P> {
+impl<P: Payload> Engine<P> {
     /// Deletes a volume. Its snapshots stay, and keep its name, unless `snapshots` deletes them
     /// too.
     ///

@@ -3,7 +3,7 @@
 //! It knows no payload ([`payload`] is what it asks of one). It reads nothing of records' content,
 //! of segments' blocks or of trees. A test of this crate checks that.
 
-pub(crate) mod node;
+pub(crate) mod engine;
 pub mod payload;
 pub(crate) mod stream;
 pub mod tail;

@@ -5,7 +5,7 @@
 //! that meets a name other than the true one finishes the rename.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::streams::node::Node;
+use crate::streams::engine::Engine;
 use crate::streams::payload::Payload;
 use crate::streams::stream::{Behalf, Stream};
 use skerry_core::descriptor::VolumeState;
@@ -27,7 +27,7 @@ impl<P: Payload> Stream<P> {
     }
 }
 
-impl<P: Payload> Node<P> {
+impl<P: Payload> Engine<P> {
     /// The present name of a volume; none if the id is unknown, or the volume is deleted. During a
     /// rename, it is the new name.
     pub async fn name_of(&self, id: VolumeId) -> Result<Option<Name>> {

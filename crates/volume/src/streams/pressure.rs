@@ -5,7 +5,7 @@
 //! Without this, a volume that writes little would keep the whole log from the others until its
 //! dirty age is reached.
 
-use crate::streams::node::Node;
+use crate::streams::engine::Engine;
 use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
 use std::sync::Weak;
@@ -15,18 +15,18 @@ use std::time::Duration;
 /// Interval of looks at the log without a request.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Watches the log's room. Ends with the node.
-pub(crate) async fn relieve_log<P: Payload>(node: Weak<Node<P>>) {
+/// Watches the log's room. Ends with the engine.
+pub(crate) async fn relieve_log<P: Payload>(engine: Weak<Engine<P>>) {
     loop {
-        let Some(ctx) = node.upgrade().map(|node| node.ctx.clone()) else { return };
+        let Some(ctx) = engine.upgrade().map(|engine| engine.ctx.clone()) else { return };
         let _ = tokio::time::timeout(LOOK, ctx.pressure.notified()).await;
         drop(ctx);
-        let Some(node) = node.upgrade() else { return };
-        node.relieve();
+        let Some(engine) = engine.upgrade() else { return };
+        engine.relieve();
     }
 }
 
-impl<P: Payload> Node<P> {
+impl<P: Payload> Engine<P> {
     /// Lets the oldest records be destaged, if the log has little room.
     fn relieve(&self) {
         if self.ctx.log_percent() < self.ctx.settings.pressure_percent {

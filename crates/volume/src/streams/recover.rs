@@ -5,7 +5,7 @@
 //! comes back by itself ([`super::comeback`]).
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::streams::node::Node;
+use crate::streams::engine::Engine;
 use crate::streams::payload::Payload;
 use skerry_core::id::VolumeId;
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ enum Outcome {
     Unknown,
 }
 
-impl<P: Payload> Node<P> {
+impl<P: Payload> Engine<P> {
     /// Brings every volume with a tail back into service.
     ///
     /// # Errors

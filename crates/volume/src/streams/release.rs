@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::Released;
-use crate::streams::node::Node;
+use crate::streams::engine::Engine;
 use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
 use skerry_core::descriptor::{FlushLevel, VolumeDesc};
@@ -10,7 +10,7 @@ use skerry_core::name::Name;
 use skerry_store::refs::claim::{self, ClaimOptions};
 use std::sync::Arc;
 
-impl<P: Payload> Node<P> {
+impl<P: Payload> Engine<P> {
     /// Releases a volume, so that another node may write it. By force, takes it from its owner.
     pub async fn release_volume(&self, name: &Name, force: bool) -> Result<Released> {
         let id = self.resolve(name).await?;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{SnapshotState, SnapshotView};
-use crate::streams::node::Node;
+use crate::streams::engine::Engine;
 use crate::streams::payload::Payload;
 use crate::streams::state::State;
 use crate::streams::stream::{Behalf, Stream};
@@ -274,7 +274,7 @@ fn free_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
     (2u32..).map(|n| format!("{name}-{n}")).find(|n| !taken(n)).unwrap_or_else(|| name.to_owned())
 }
 
-impl<P: Payload> Node<P> {
+impl<P: Payload> Engine<P> {
     /// Takes a snapshot. Without a name, the time names it.
     pub async fn create_snapshot(
         &self,

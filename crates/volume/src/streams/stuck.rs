@@ -10,7 +10,7 @@
 
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::streams::node::Node;
+use crate::streams::engine::Engine;
 use crate::streams::parking::{Fate, ParkedName};
 use crate::streams::payload::Payload;
 use crate::streams::tail::{self, Tail, TailRecord};
@@ -185,7 +185,7 @@ fn failed(what: &str, error: &io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, format!("{what}: {error}"))
 }
 
-impl<P: Payload> Node<P> {
+impl<P: Payload> Engine<P> {
     /// Puts the volume's waiting records back into the log. The caller has the volume's turn, or
     /// the node is not open yet.
     ///

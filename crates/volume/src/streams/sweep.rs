@@ -4,7 +4,7 @@
 //! Only its owner sweeps a living volume. A deleted one has no owner, and any node may sweep it.
 
 use crate::error::Result;
-use crate::streams::node::Node;
+use crate::streams::engine::Engine;
 use crate::streams::payload::Payload;
 use skerry_core::id::VolumeId;
 use skerry_core::names::{self, Object};
@@ -14,7 +14,7 @@ use skerry_store::space::family;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-impl<P: Payload> Node<P> {
+impl<P: Payload> Engine<P> {
     /// Deletes every free segment of the volumes that this node writes, and of the deleted ones.
     /// Gives their number. Lists all their streams: made for once a day.
     pub async fn sweep(&self) -> Result<usize> {

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(1000);
 const NEVER: Duration = Duration::from_secs(1_000_000);
 
 async fn attach(run: &Running, volume: &str) -> Arc<Device> {
-    run.node.open_device(&target(volume)).await.expect("attaches")
+    run.engine.open_device(&target(volume)).await.expect("attaches")
 }
 
 async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
@@ -39,22 +39,22 @@ async fn who_attaches_during_a_rollback_sees_one_state() {
     let faults = store.faults();
     let world = World::over(1, Arc::new(store));
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
     let device = attach(&run, "disk").await;
     device.write(0, vec![1; 4096].into()).await.expect("writes");
-    run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    run.engine.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
     device.write(0, vec![2; 4096].into()).await.expect("writes");
     drop(device);
     faults.set_plan(FaultPlan { slow: 1000, slow_ms: 100..300, ..FaultPlan::default() });
-    let node = run.node.clone();
+    let engine = run.engine.clone();
     let rollback = tokio::spawn(async move {
-        node.rollback_volume(&name("disk"), &name("one"), true).await.map(drop)
+        engine.rollback_volume(&name("disk"), &name("one"), true).await.map(drop)
     });
     let mut clients = Vec::new();
     while !rollback.is_finished() {
-        let node = run.node.clone();
+        let engine = run.engine.clone();
         clients.push(tokio::spawn(async move {
-            let device = node.open_device(&target("disk")).await.expect("attaches");
+            let device = engine.open_device(&target("disk")).await.expect("attaches");
             let before = device.read(0, 512).await.expect("reads");
             (device, before)
         }));
@@ -76,7 +76,7 @@ async fn full_disk(seed: u64) -> Running {
     let mut world = World::new(seed);
     (world.settings.dirty_age, world.settings.idle_age) = (NEVER, NEVER);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
     let device = attach(&run, "disk").await;
     device.write(0, vec![1; 1 << 20].into()).await.expect("writes");
     run.gate.hold_puts(names::STREAMS);
@@ -100,9 +100,9 @@ async fn attached_during(
     let mut clients = Vec::new();
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let node = run.node.clone();
+        let engine = run.engine.clone();
         clients.push(tokio::spawn(async move {
-            let device = node.open_device(&target("disk")).await?;
+            let device = engine.open_device(&target("disk")).await?;
             let last = device.read(device.size_bytes() - 4096, 4096).await?[0];
             Ok((device, last))
         }));
@@ -121,8 +121,9 @@ async fn attached_during(
 #[tokio::test(start_paused = true)]
 async fn who_attaches_during_a_resize_sees_one_state() {
     let run = full_disk(15).await;
-    let node = run.node.clone();
-    let shrink = async move { node.resize_volume(&name("disk"), 512 << 10, true).await.map(drop) };
+    let engine = run.engine.clone();
+    let shrink =
+        async move { engine.resize_volume(&name("disk"), 512 << 10, true).await.map(drop) };
     for client in attached_during(&run, shrink).await {
         let (device, last) = client.expect("attaches");
         assert_eq!((device.size_bytes(), last), (512 << 10, 1));
@@ -134,8 +135,8 @@ async fn who_attaches_during_a_resize_sees_one_state() {
 #[tokio::test(start_paused = true)]
 async fn who_attaches_during_a_deletion_is_refused() {
     let run = full_disk(16).await;
-    let node = run.node.clone();
-    let delete = async move { node.delete_volume(&name("disk"), true, false).await };
+    let engine = run.engine.clone();
+    let delete = async move { engine.delete_volume(&name("disk"), true, false).await };
     for client in attached_during(&run, delete).await {
         let Err(error) = client else { panic!("a client is attached to a volume that is gone") };
         assert!(matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Detached), "{error}");
@@ -147,12 +148,12 @@ async fn who_attaches_during_a_deletion_is_refused() {
 async fn a_volume_that_opens_slowly_keeps_no_other_waiting() {
     let world = World::new(2);
     let run = world.start("a").await.expect("starts");
-    let slow = run.node.create_volume(create("slow", 1 << 20)).await.expect("creates");
-    run.node.create_volume(create("quick", 1 << 20)).await.expect("creates");
+    let slow = run.engine.create_volume(create("slow", 1 << 20)).await.expect("creates");
+    run.engine.create_volume(create("quick", 1 << 20)).await.expect("creates");
     // Its heads, which a claim lists: the calls before a claim succeed.
     run.gate.hold(Some(&format!("{}/head", slow.id)));
-    let node = run.node.clone();
-    let opening = tokio::spawn(async move { node.open_device(&target("slow")).await.map(drop) });
+    let engine = run.engine.clone();
+    let opening = tokio::spawn(async move { engine.open_device(&target("slow")).await.map(drop) });
     tokio::time::sleep(Duration::from_millis(10)).await;
     drop(in_time("opening another volume", attach(&run, "quick")).await);
     assert!(!opening.is_finished());
@@ -170,7 +171,7 @@ async fn a_neighbour_that_writes_little_takes_no_room() {
     world.log.cap_bytes = 8 * (256 << 10);
     let run = world.start("a").await.expect("starts");
     for disk in ["quiet", "busy"] {
-        run.node.create_volume(create(disk, 4 << 20)).await.expect("creates");
+        run.engine.create_volume(create(disk, 4 << 20)).await.expect("creates");
     }
     let (quiet, busy) = (attach(&run, "quiet").await, attach(&run, "busy").await);
     for round in 0..100u64 {
@@ -195,7 +196,7 @@ async fn a_neighbour_takes_no_room_of_a_log_whose_disk_is_full() {
     world.log.spare_bytes = 0;
     let run = world.start("a").await.expect("starts");
     for disk in ["quiet", "busy"] {
-        run.node.create_volume(create(disk, 4 << 20)).await.expect("creates");
+        run.engine.create_volume(create(disk, 4 << 20)).await.expect("creates");
     }
     let (quiet, busy) = (attach(&run, "quiet").await, attach(&run, "busy").await);
     for round in 0..100u64 {
@@ -221,11 +222,11 @@ async fn a_volume_that_is_gone_holds_no_buffers() {
     world.settings.buffer_bytes_max = 100 << 10;
     let run = world.start("a").await.expect("starts");
     for disk in ["one", "two"] {
-        run.node.create_volume(create(disk, 1 << 20)).await.expect("creates");
+        run.engine.create_volume(create(disk, 1 << 20)).await.expect("creates");
     }
     let (one, two) = (attach(&run, "one").await, attach(&run, "two").await);
     let stream = |disk: &str| {
-        let volumes = run.node.open_volumes();
+        let volumes = run.engine.open_volumes();
         volumes.iter().find(|volume| volume.name() == disk).expect("open").clone()
     };
     let noise = || {
@@ -238,7 +239,7 @@ async fn a_volume_that_is_gone_holds_no_buffers() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     world.parked.is_full.store(true, Ordering::Relaxed);
     let other = world.neighbour(10).start("b").await.expect("starts");
-    other.node.release_volume(&name("one"), true).await.expect("releases");
+    other.engine.release_volume(&name("one"), true).await.expect("releases");
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(one.read(0, 512).await.is_err(), "it is still in service");
     two.write(0, noise().into()).await.expect("writes");
@@ -253,11 +254,11 @@ async fn reading_ahead_waits_for_no_outage() {
     let world = World::over(10, Arc::new(store));
     {
         let run = world.start("a").await.expect("starts");
-        run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+        run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
         let device = attach(&run, "disk").await;
         device.write(0, vec![1; 4096].into()).await.expect("writes");
-        run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
-        run.node.open_volumes()[0].drain().await.expect("drains");
+        run.engine.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+        run.engine.open_volumes()[0].drain().await.expect("drains");
     }
     let run = world.start("a").await.expect("starts again");
     for export in ["disk", "disk@s"] {
@@ -274,14 +275,14 @@ async fn reading_ahead_waits_for_no_outage() {
 async fn clients_of_one_snapshot_share_what_it_takes() {
     let world = World::new(11);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
     let device = attach(&run, "disk").await;
     for block in 0..20u64 {
         device.write(block * 4096, vec![1; 4096].into()).await.expect("writes");
     }
-    run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
-    run.node.open_volumes()[0].drain().await.expect("drains");
-    let overlays = || run.node.context().overlay_bytes();
+    run.engine.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+    run.engine.open_volumes()[0].drain().await.expect("drains");
+    let overlays = || run.engine.context().overlay_bytes();
     let before = (run.gate.calls(), overlays());
     let first = attach(&run, "disk@s").await;
     let one = (run.gate.calls() - before.0, overlays() - before.1);
@@ -306,15 +307,15 @@ async fn clients_without_a_pin_share_what_a_snapshot_takes() {
     let faults = store.faults();
     let world = World::over(12, Arc::new(store));
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
     let device = attach(&run, "disk").await;
     device.write(0, vec![1; 4096].into()).await.expect("writes");
-    run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
-    run.node.open_volumes()[0].drain().await.expect("drains");
+    run.engine.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+    run.engine.open_volumes()[0].drain().await.expect("drains");
     drop((device, run));
     faults.set_plan(FaultPlan { deny_writes: true, ..FaultPlan::default() });
     let reader = world.neighbour(13).start("b").await.expect("starts");
-    let overlays = || reader.node.context().overlay_bytes();
+    let overlays = || reader.engine.context().overlay_bytes();
     let first = attach(&reader, "disk@s").await;
     let one = overlays();
     let second = attach(&reader, "disk@s").await;
@@ -339,13 +340,13 @@ async fn a_fragmented_trim_is_written_in_pieces() {
     (world.settings.dirty_age, world.settings.idle_age) = (NEVER, NEVER);
     world.log.cap_bytes = 64 << 20;
     let mut run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 64 << 20)).await.expect("creates");
+    run.engine.create_volume(create("disk", 64 << 20)).await.expect("creates");
     let mut device = attach(&run, "disk").await;
     run.gate.hold_puts(names::STREAMS);
     for n in 0..EXTENTS {
         device.write(n * 4096 + 512, vec![1; 512].into()).await.expect("writes");
     }
-    let end = || run.node.context().log.end_position().as_u64();
+    let end = || run.engine.context().log.end_position().as_u64();
     let before = end();
     device.zero(0, 64 << 20).await.expect("trims");
     let records = (end() - before) / 512;
@@ -357,9 +358,9 @@ async fn a_fragmented_trim_is_written_in_pieces() {
                 drop((device, run));
                 run = world.start("a").await.expect("starts again");
                 device = attach(&run, "disk").await;
-                assert!(!run.node.is_drained(), "all of it is in the bucket");
+                assert!(!run.engine.is_drained(), "all of it is in the bucket");
             }
-            "destaged" => run.node.open_volumes()[0].drain().await.expect("drains"),
+            "destaged" => run.engine.open_volumes()[0].drain().await.expect("drains"),
             _ => {}
         }
         for n in [0, 1, EXTENTS / 2, EXTENTS - 1] {
@@ -384,13 +385,13 @@ async fn batches_are_cut_by_their_blocks() {
     world.settings.segment_bytes = 1 << 20;
     let run = world.start("a").await.expect("starts");
     let made = CreateVolume { block_size_bytes: BLOCK, ..create("disk", 64 * BLOCK) };
-    run.node.create_volume(made).await.expect("creates");
+    run.engine.create_volume(made).await.expect("creates");
     let device = attach(&run, "disk").await;
     let before = segments(&world).await;
     for block in 0..64 {
         device.write(block * BLOCK, vec![block as u8 + 1; 512].into()).await.expect("writes");
     }
-    run.node.open_volumes()[0].drain().await.expect("drains");
+    run.engine.open_volumes()[0].drain().await.expect("drains");
     let made = segments(&world).await - before;
     assert!(made >= 4, "{made} segments of 64 blocks of 64 KiB, 1 MiB each");
 }
@@ -404,7 +405,7 @@ async fn volumes_share_one_budget_of_buffers() {
     let mut writers = Vec::new();
     for n in 0..6u64 {
         let disk = format!("disk-{n}");
-        run.node.create_volume(create(&disk, 1 << 20)).await.expect("creates");
+        run.engine.create_volume(create(&disk, 1 << 20)).await.expect("creates");
         let device = attach(&run, &disk).await;
         writers.push(tokio::spawn(async move {
             for at in 0..128u64 {
@@ -418,7 +419,7 @@ async fn volumes_share_one_budget_of_buffers() {
     for writer in writers {
         in_time("writing", writer).await.expect("a task").expect("writes");
     }
-    for volume in run.node.open_volumes() {
+    for volume in run.engine.open_volumes() {
         in_time("draining", volume.drain()).await.expect("drains");
     }
 }
@@ -428,10 +429,10 @@ async fn volumes_share_one_budget_of_buffers() {
 async fn a_request_across_the_new_end_changes_nothing() {
     let world = World::new(6);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
     let device = attach(&run, "disk").await;
     device.write(0, vec![1; 1 << 20].into()).await.expect("writes");
-    run.node.resize_volume(&name("disk"), 512 << 10, true).await.expect("shrinks");
+    run.engine.resize_volume(&name("disk"), 512 << 10, true).await.expect("shrinks");
     let start = (512 << 10) - 2 * world.settings.record_bytes_max as u64;
     let refused = device.write(start, vec![2; 256 << 10].into()).await;
     assert_eq!(refused.expect_err("it ends beyond the end").kind(), ErrorKind::Invalid);
@@ -447,9 +448,9 @@ async fn a_long_map_is_told_piece_by_piece() {
     let mut world = World::new(7);
     world.settings.overlay_bytes_max = 1 << 20;
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 16 << 20)).await.expect("creates");
+    run.engine.create_volume(create("disk", 16 << 20)).await.expect("creates");
     let device = attach(&run, "disk").await;
-    let volume = run.node.open_volumes().pop().expect("it is open");
+    let volume = run.engine.open_volumes().pop().expect("it is open");
     let mut wanted = vec![false; (16 << 20) / 512];
     for layer in 0..3u64 {
         for n in 0..600u64 {
@@ -497,14 +498,14 @@ async fn destaging(clients: bool, wanted: bool) -> Duration {
     world.log.cap_bytes = 64 << 20;
     world.settings.dirty_age = NEVER;
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+    run.engine.create_volume(create("disk", 4 << 20)).await.expect("creates");
     let device = attach(&run, "disk").await;
     world.clock.look_us.store(10, Ordering::Relaxed);
     let client = clients.then(|| client_of(&device));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let began = tokio::time::Instant::now();
     device.write(0, vec![1; 1 << 20].into()).await.expect("writes");
-    let volume = run.node.open_volumes().pop().expect("it is open");
+    let volume = run.engine.open_volumes().pop().expect("it is open");
     let wait = async {
         while volume.undestaged(Duration::ZERO).0 > 0 {
             tokio::time::sleep(Duration::from_micros(10)).await;
@@ -539,12 +540,12 @@ async fn scattered(seed: u64) -> (World, Running, Arc<Device>) {
     world.settings.checkpoint_segments_max = 16;
     (world.log.cap_bytes, world.cache_bytes) = (64 << 20, 64 << 20);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 30)).await.expect("creates");
+    run.engine.create_volume(create("disk", 1 << 30)).await.expect("creates");
     let device = attach(&run, "disk").await;
     for leaf in 0..2000u64 {
         device.write(leaf * (512 << 10), vec![1; 512].into()).await.expect("writes");
     }
-    run.node.open_volumes()[0].drain().await.expect("drains");
+    run.engine.open_volumes()[0].drain().await.expect("drains");
     (world, run, device)
 }
 
@@ -561,7 +562,7 @@ async fn checking_in(clients: bool, wanted: bool) -> Duration {
     let client = clients.then(|| client_of(&device));
     world.clock.look_us.store(10, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let volume = run.node.open_volumes().pop().expect("it is open");
+    let volume = run.engine.open_volumes().pop().expect("it is open");
     let began = tokio::time::Instant::now();
     match wanted {
         true => volume.checkpoint().await.expect("checks in"),
@@ -596,12 +597,12 @@ async fn a_checkpoint_leaves_active_clients_the_processor() {
 /// Time of a sweep where each look at the clock takes a millisecond.
 async fn sweeping(clients: bool) -> Duration {
     let (world, run, device) = scattered(18).await;
-    run.node.open_volumes()[0].checkpoint().await.expect("checks in");
+    run.engine.open_volumes()[0].checkpoint().await.expect("checks in");
     let client = clients.then(|| client_of(&device));
     world.clock.look_us.store(1000, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let began = tokio::time::Instant::now();
-    in_time("a sweep", run.node.sweep()).await.expect("sweeps");
+    in_time("a sweep", run.engine.sweep()).await.expect("sweeps");
     if let Some(client) = client {
         client.abort();
     }
@@ -626,9 +627,9 @@ async fn a_delete_that_hangs_holds_nothing_up() {
     world.settings.checkpoint_segments_max = 64;
     world.settings.overlay_bytes_max = 1 << 20;
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
     let device = attach(&run, "disk").await;
-    let volume = run.node.open_volumes().remove(0);
+    let volume = run.engine.open_volumes().remove(0);
     for _ in 0..SEGMENTS {
         let mut data = vec![0; 4096];
         world.entropy.fill(&mut data);
@@ -638,8 +639,8 @@ async fn a_delete_that_hangs_holds_nothing_up() {
     volume.checkpoint().await.expect("checks in");
     let segment = |n| names::segment(SegmentKey { stream: volume.stream, number: Number(n) });
     run.gate.hold(Some(&segment(2)));
-    let node = run.node.clone();
-    let swept = tokio::spawn(async move { node.sweep().await });
+    let engine = run.engine.clone();
+    let swept = tokio::spawn(async move { engine.sweep().await });
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut left = Vec::new();
     for n in 1..=SEGMENTS {
@@ -650,7 +651,7 @@ async fn a_delete_that_hangs_holds_nothing_up() {
     assert_eq!(left, [2, SEGMENTS], "all but the one that hangs, and the last, which is in use");
     let snapshot = async {
         let (disk, one) = (name("disk"), name("one"));
-        run.node.create_snapshot(&disk, Some(&one)).await.expect("snapshots");
+        run.engine.create_snapshot(&disk, Some(&one)).await.expect("snapshots");
         volume.drain().await.expect("drains");
         volume.checkpoint().await.expect("checks in");
     };
@@ -668,23 +669,23 @@ async fn a_snapshot_that_has_only_its_label_is_on_its_way() {
     let store = Arc::new(InMemory::new());
     let world = World::over(1, store.clone());
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
     let device = attach(&run, "disk").await;
     device.write(0, vec![1; 4096].into()).await.expect("writes");
     let (disk, one) = (name("disk"), name("one"));
-    let made = run.node.create_snapshot(&disk, Some(&one)).await.expect("snapshots");
-    let volume = run.node.open_volumes().remove(0);
+    let made = run.engine.create_snapshot(&disk, Some(&one)).await.expect("snapshots");
+    let volume = run.engine.open_volumes().remove(0);
     volume.drain().await.expect("drains");
     let made = names::snapshot(volume.desc.id, made.id, PUBLISHED);
     let found = store.get(&Path::from(made.clone())).await.expect("its ref").bytes().await;
     store.delete(&Path::from(made.clone())).await.expect("deletes");
     let other = world.neighbour(2).start("b").await.expect("starts");
-    let listed = other.node.list_snapshots(&disk).await.expect("lists");
+    let listed = other.engine.list_snapshots(&disk).await.expect("lists");
     assert_eq!(listed.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["one"]);
     let clone = async |of: &str| {
-        other.node.clone_volume(&disk, &name(of), &name("copy"), None).await.map(drop)
+        other.engine.clone_volume(&disk, &name(of), &name("copy"), None).await.map(drop)
     };
-    let opened = other.node.open_device(&target("disk@one")).await.map(drop);
+    let opened = other.engine.open_device(&target("disk@one")).await.map(drop);
     for refused in [clone("one").await, opened] {
         let error = refused.expect_err("there is no ref");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -704,9 +705,9 @@ async fn a_locked_segment_makes_no_pass_delete_all_again() {
     (world.settings.idle_age, world.settings.sweep_first) = (NEVER, NEVER);
     world.settings.checkpoint_segments_max = 1000;
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
     let device = attach(&run, "disk").await;
-    let volume = run.node.open_volumes().remove(0);
+    let volume = run.engine.open_volumes().remove(0);
     let write = async || {
         let mut data = vec![0; 4096];
         world.entropy.fill(&mut data);

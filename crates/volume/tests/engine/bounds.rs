@@ -30,15 +30,15 @@ async fn refs_stay_small_and_usable_after_a_trim_of_many_ranges() {
     world.settings.snapshot_garbage_bytes_max = u64::MAX;
     world.settings.idle_age = Duration::from_secs(1_000_000);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 40)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(create("disk", 1 << 40)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     // Every other leaf, so that no two ranges are one.
     let places = || (0..LEAVES).map(|n| 2 * n * LEAF);
     for at in places() {
         device.write(at, vec![7; BLOCK as usize].into()).await.expect("writes");
     }
     let settle = async || {
-        let volume = run.node.open_volumes().remove(0);
+        let volume = run.engine.open_volumes().remove(0);
         volume.drain().await.expect("drains");
         volume.checkpoint().await.expect("checks in");
     };
@@ -47,7 +47,7 @@ async fn refs_stay_small_and_usable_after_a_trim_of_many_ranges() {
         device.zero(at, LEAF).await.expect("trims");
     }
     settle().await;
-    run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    run.engine.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
     settle().await;
     let all: Vec<_> = store.list(None).try_collect().await.expect("lists");
     let is_ref = |at: &str| matches!(names::parse(at), Object::Head(..) | Object::Snapshot(..));
@@ -62,18 +62,18 @@ async fn refs_stay_small_and_usable_after_a_trim_of_many_ranges() {
     world.lose_disk();
     let run = world.start("a").await.expect("starts again");
     let of = name("disk");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     assert!(device.read(0, BLOCK as usize).await.expect("reads").iter().all(|b| *b == 0));
-    assert_eq!(run.node.list_volumes().await.expect("lists").len(), 1);
-    assert_eq!(run.node.list_snapshots(&of).await.expect("lists").len(), 1);
-    run.node.clone_volume(&of, &name("one"), &name("copy"), None).await.expect("clones");
-    let report = run.node.fsck().await.expect("fsck runs");
+    assert_eq!(run.engine.list_volumes().await.expect("lists").len(), 1);
+    assert_eq!(run.engine.list_snapshots(&of).await.expect("lists").len(), 1);
+    run.engine.clone_volume(&of, &name("one"), &name("copy"), None).await.expect("clones");
+    let report = run.engine.fsck().await.expect("fsck runs");
     assert!(report.problems.is_empty(), "{:#?}", report.problems);
-    run.node.delete_snapshot(&of, &name("one")).await.expect("deletes");
+    run.engine.delete_snapshot(&of, &name("one")).await.expect("deletes");
     drop(device);
-    run.node.delete_volume(&name("copy"), true, true).await.expect("deletes");
-    run.node.delete_volume(&of, true, true).await.expect("deletes");
-    assert!(run.node.list_volumes().await.expect("lists").is_empty());
+    run.engine.delete_volume(&name("copy"), true, true).await.expect("deletes");
+    run.engine.delete_volume(&of, true, true).await.expect("deletes");
+    assert!(run.engine.list_volumes().await.expect("lists").is_empty());
 }
 
 /// Writes are cut to records that the log takes.
@@ -95,8 +95,8 @@ async fn taken(count: u64) -> u64 {
     let mut devices = Vec::new();
     for n in 0..count {
         let disk = format!("disk-{n}");
-        run.node.create_volume(create(&disk, 64 << 20)).await.expect("creates");
-        devices.push(run.node.open_device(&target(&disk)).await.expect("attaches"));
+        run.engine.create_volume(create(&disk, 64 << 20)).await.expect("creates");
+        devices.push(run.engine.open_device(&target(&disk)).await.expect("attaches"));
     }
     run.gate.hold_puts(names::STREAMS);
     let writers = devices.iter().map(|device| async move {
@@ -106,7 +106,7 @@ async fn taken(count: u64) -> u64 {
     });
     let all = futures::future::join_all(writers);
     assert!(tokio::time::timeout(Duration::from_secs(60), all).await.is_err(), "none waits");
-    let volumes = run.node.open_volumes();
+    let volumes = run.engine.open_volumes();
     volumes.iter().map(|volume| volume.undestaged(Duration::ZERO).0 / 512).sum()
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 const SIZE_BYTES: u64 = (1 << 20) + 512;
 
 async fn attach(run: &Running, export: &str) -> Arc<dyn Device> {
-    run.node.open_device(&target(export)).await.expect("attaches")
+    run.engine.open_device(&target(export)).await.expect("attaches")
 }
 
 #[tokio::test(start_paused = true)]
@@ -19,12 +19,12 @@ async fn a_volume_keeps_the_rules_of_devices() {
         let world = World::new(block_size_bytes);
         let run = world.start("a").await.expect("starts");
         let new = CreateVolume { block_size_bytes, ..create("disk", SIZE_BYTES) };
-        run.node.create_volume(new).await.expect("creates");
+        run.engine.create_volume(new).await.expect("creates");
         let device = attach(&run, "disk").await;
         assert_eq!(u64::from(device.geometry().block_bytes), block_size_bytes);
         conformance::writable(&*device).await;
         // Once more over what is in the bucket.
-        run.node.open_volumes()[0].drain().await.expect("drains");
+        run.engine.open_volumes()[0].drain().await.expect("drains");
         conformance::writable(&*device).await;
     }
 }
@@ -33,12 +33,12 @@ async fn a_volume_keeps_the_rules_of_devices() {
 async fn a_snapshot_keeps_the_rules_of_devices() {
     let world = World::new(1);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", SIZE_BYTES)).await.expect("creates");
+    run.engine.create_volume(create("disk", SIZE_BYTES)).await.expect("creates");
     let disk = attach(&run, "disk").await;
     disk.write(0, vec![7; 100 << 10].into()).await.expect("writes");
     disk.zero(8192, 8192).await.expect("zeros");
-    run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
-    run.node.open_volumes()[0].drain().await.expect("drains");
+    run.engine.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+    run.engine.open_volumes()[0].drain().await.expect("drains");
     conformance::read_only(&*attach(&run, "disk@s").await).await;
 }
 
@@ -48,15 +48,15 @@ async fn reads_in_order_are_fetched_ahead() {
     let world = World::new(2);
     {
         let run = world.start("a").await.expect("starts");
-        run.node.create_volume(create("disk", SIZE_BYTES)).await.expect("creates");
+        run.engine.create_volume(create("disk", SIZE_BYTES)).await.expect("creates");
         let disk = attach(&run, "disk").await;
         let data: Vec<u8> = (0..1 << 20).map(|at: u32| (at.wrapping_mul(at) >> 7) as u8).collect();
         disk.write(0, data.into()).await.expect("writes");
-        run.node.shutdown().await.expect("stops");
+        run.engine.shutdown().await.expect("stops");
     }
     let run = world.start("a").await.expect("starts again");
     let disk = attach(&run, "disk").await;
-    let fetched = || run.node.context().blocks.counters().fetched_bytes.load(Ordering::Relaxed);
+    let fetched = || run.engine.context().blocks.counters().fetched_bytes.load(Ordering::Relaxed);
     for (order, is_ahead) in [([512, 400, 8], false), ([0, 4, 8], true)] {
         for at in order {
             let tried = disk.try_read(at << 10, &mut [0; 4096]);

@@ -42,7 +42,7 @@ impl Counted {
 
     /// Stops cleanly, and starts with nothing in memory and nothing in the log.
     async fn restart(&mut self, run: Running) -> Running {
-        run.node.shutdown().await.expect("stops");
+        run.engine.shutdown().await.expect("stops");
         drop(run);
         self.world.lose_disk();
         self.start().await
@@ -68,12 +68,12 @@ fn at_most(what: &str, tally: &Tally, limits: [u64; 6]) {
 }
 
 async fn attach(run: &Running, of: &str) -> Arc<Device> {
-    run.node.open_device(&target(of)).await.expect("attaches")
+    run.engine.open_device(&target(of)).await.expect("attaches")
 }
 
 async fn make(run: &Running, of: &str, size_bytes: u64, flush: FlushLevel) -> Arc<Device> {
     let new = CreateVolume { flush: Some(flush), ..create(of, size_bytes) };
-    run.node.create_volume(new).await.expect("creates");
+    run.engine.create_volume(new).await.expect("creates");
     attach(run, of).await
 }
 
@@ -96,7 +96,7 @@ fn blake(block: u64, i: usize) -> [u8; 32] {
 }
 
 async fn settle(run: &Running) {
-    for volume in run.node.open_volumes() {
+    for volume in run.engine.open_volumes() {
         volume.drain().await.expect("drains");
         volume.checkpoint().await.expect("checks in");
     }
@@ -118,7 +118,7 @@ async fn an_open_reads_the_head_and_what_follows_it() {
     const SEGMENTS: u64 = 7;
     for i in 0..SEGMENTS {
         fill(&device, i * 10..i * 10 + 10).await;
-        run.node.open_volumes()[0].drain().await.expect("drains");
+        run.engine.open_volumes()[0].drain().await.expect("drains");
     }
     drop((device, run));
     counted.world.lose_disk();
@@ -175,15 +175,15 @@ async fn a_snapshot_returns_before_the_store_is_asked() {
     // Its batch is one segment; its label and its ref are one object each.
     let (cost, _) = counted
         .cost(async {
-            run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
-            run.node.open_volumes()[0].drain().await.expect("drains");
+            run.engine.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+            run.engine.open_volumes()[0].drain().await.expect("drains");
         })
         .await;
     at_most("snapshot, published", &cost, [3, 0, 0, 0, 0, 0]);
     // A store that never answers again keeps no start from taking the next one.
     run.gate.kill();
     fill(&device, 0..50).await;
-    run.node.create_snapshot(&name("disk"), Some(&name("two"))).await.expect("snapshots");
+    run.engine.create_snapshot(&name("disk"), Some(&name("two"))).await.expect("snapshots");
 }
 
 /// A petabyte with a little data in it, with a checkpoint, and a published snapshot of it.
@@ -199,16 +199,17 @@ async fn thin(counted: &Counted) -> (Running, Arc<Device>) {
 async fn a_petabyte_is_as_cheap_as_anything() {
     let counted = Counted::new();
     let (run, device) = thin(&counted).await;
-    let node = &run.node;
+    let engine = &run.engine;
     let (cost, _) = counted
         .cost(async {
-            node.create_snapshot(&name("huge"), Some(&name("one"))).await.expect("snapshots");
-            node.open_volumes()[0].drain().await.expect("drains");
+            engine.create_snapshot(&name("huge"), Some(&name("one"))).await.expect("snapshots");
+            engine.open_volumes()[0].drain().await.expect("drains");
         })
         .await;
     at_most("snapshot of 1 PB, published", &cost, [3, 0, 0, 0, 0, 0]);
     assert!(cost.bytes(CallKind::Put) <= 1 << 20, "{cost:?}");
-    let clone = async { node.clone_volume(&name("huge"), &name("one"), &name("copy"), None).await };
+    let clone =
+        async { engine.clone_volume(&name("huge"), &name("one"), &name("copy"), None).await };
     let (cost, made) = counted.cost(clone).await;
     made.expect("clones");
     at_most("clone of a published snapshot of 1 PB", &cost, [4, 4, 2, 2, 11, 0]);
@@ -241,7 +242,7 @@ async fn a_trim_does_not_depend_on_how_much_there_is() {
         let (cost, ()) = counted
             .cost(async {
                 device.zero(0, 15 << 40).await.expect("trims");
-                let volume = &run.node.open_volumes()[0];
+                let volume = &run.engine.open_volumes()[0];
                 volume.drain().await.expect("drains");
             })
             .await;
@@ -257,10 +258,10 @@ async fn a_write_to_a_cloned_block_moves_little() {
     let run = counted.start().await;
     let device = make(&run, "disk", 1 << 30, FlushLevel::Local).await;
     fill(&device, 0..2000).await;
-    run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    run.engine.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
     settle(&run).await;
-    let node = &run.node;
-    node.clone_volume(&name("disk"), &name("one"), &name("copy"), None).await.expect("clones");
+    let engine = &run.engine;
+    engine.clone_volume(&name("disk"), &name("one"), &name("copy"), None).await.expect("clones");
     // A clone that only begins makes no checkpoint of the snapshot's changes over its root.
     let (cost, copy) = counted.cost(attach(&run, "copy")).await;
     let put = cost.bytes(CallKind::Put);
@@ -273,7 +274,7 @@ async fn a_write_to_a_cloned_block_moves_little() {
         let (cost, ()) = counted
             .cost(async {
                 copy.write(block * BLOCK, data.into()).await.expect("writes");
-                for volume in node.open_volumes() {
+                for volume in engine.open_volumes() {
                     volume.drain().await.expect("drains");
                 }
             })
@@ -297,7 +298,7 @@ async fn a_difference_costs_what_differs() {
         fill(&device, (0..blocks).map(|i| i * 128)).await;
         settle(&run).await;
         let snap = async |label: &str| {
-            run.node.create_snapshot(&name("disk"), Some(&name(label))).await.expect("snapshots");
+            run.engine.create_snapshot(&name("disk"), Some(&name(label))).await.expect("snapshots");
             settle(&run).await;
         };
         snap("one").await;
@@ -305,9 +306,9 @@ async fn a_difference_costs_what_differs() {
         snap("two").await;
         drop(device);
         let run = counted.restart(run).await;
-        run.node.open_device(&target("disk")).await.expect("attaches");
+        run.engine.open_device(&target("disk")).await.expect("attaches");
         let diff =
-            async { run.node.diff_snapshots(&name("disk"), &name("one"), &name("two")).await };
+            async { run.engine.diff_snapshots(&name("disk"), &name("one"), &name("two")).await };
         let (cost, ranges) = counted.cost(diff).await;
         assert_eq!(ranges.expect("diffs").len(), 2);
         costs.push(cost.calls_in_all());
@@ -323,7 +324,7 @@ async fn a_checkpoint_is_few_objects_and_a_deletion_few_calls() {
     let run = counted.start().await;
     let device = make(&run, "disk", 1 << 30, FlushLevel::Local).await;
     fill(&device, 0..1000).await;
-    let volume = run.node.open_volumes().remove(0);
+    let volume = run.engine.open_volumes().remove(0);
     volume.drain().await.expect("drains");
     let (cost, done) = counted.cost(volume.checkpoint()).await;
     done.expect("checks in");
@@ -335,7 +336,7 @@ async fn a_checkpoint_is_few_objects_and_a_deletion_few_calls() {
     done.expect("checks in");
     at_most("next checkpoint", &cost, [2, 0, 0, 0, 0, 1]);
     drop(device);
-    let (cost, done) = counted.cost(run.node.delete_volume(&name("disk"), true, true)).await;
+    let (cost, done) = counted.cost(run.engine.delete_volume(&name("disk"), true, true)).await;
     done.expect("deletes");
     // Tombstone and name; the listings; each segment is deleted by a call of its own.
     at_most("delete with 4 segments", &cost, [2, 1, 0, 2, 10, 5]);
@@ -348,19 +349,19 @@ async fn a_sweep_costs_nothing_for_volumes_that_are_over() {
     let run = counted.start().await;
     make(&run, "disk", 1 << 30, FlushLevel::Local).await;
     settle(&run).await;
-    run.node.sweep().await.expect("sweeps");
-    let (before, _) = counted.cost(run.node.sweep()).await;
+    run.engine.sweep().await.expect("sweeps");
+    let (before, _) = counted.cost(run.engine.sweep()).await;
     for n in 0..20 {
         let other = format!("other{n}");
         let device = make(&run, &other, 1 << 30, FlushLevel::Local).await;
         fill(&device, 0..3).await;
         drop(device);
-        run.node.delete_volume(&name(&other), true, true).await.expect("deletes");
+        run.engine.delete_volume(&name(&other), true, true).await.expect("deletes");
     }
     for _ in 0..2 {
-        run.node.sweep().await.expect("sweeps");
+        run.engine.sweep().await.expect("sweeps");
     }
-    let (cost, swept) = counted.cost(run.node.sweep()).await;
+    let (cost, swept) = counted.cost(run.engine.sweep()).await;
     assert_eq!(swept.expect("sweeps"), 0);
     assert_eq!(cost.calls_in_all(), before.calls_in_all(), "{cost:?}, and it was {before:?}");
 }

@@ -11,7 +11,7 @@ use skerry_core::label::Labelled;
 use skerry_core::names::{self, Object};
 use skerry_core::seal::Seal;
 use skerry_store::objects::faulty::{FaultPlan, Faulty};
-use skerry_volume::{Device, Error, Node};
+use skerry_volume::{Device, Engine, Error};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ struct Done {
 }
 
 struct Work<'a> {
-    node: &'a Arc<Node>,
+    engine: &'a Arc<Engine>,
     done: &'a mut Done,
     stamp: u8,
 }
@@ -72,7 +72,7 @@ impl Work<'_> {
 
     async fn snapshot(&mut self, of: &str, label: &str) -> Result<(), Error> {
         self.disk().push_snapshot(Some(label));
-        self.node.create_snapshot(&name(of), Some(&name(label))).await?;
+        self.engine.create_snapshot(&name(of), Some(&name(label))).await?;
         self.disk().note_flushed();
         Ok(())
     }
@@ -80,14 +80,14 @@ impl Work<'_> {
     async fn unsnapshot(&mut self, of: &str, label: &str) -> Result<(), Error> {
         let mine = |s: &&mut crate::model::reference::Snap| s.name.as_deref() == Some(label);
         self.disk().snaps.iter_mut().find(mine).expect("it was taken").doubtful = true;
-        self.node.delete_snapshot(&name(of), &name(label)).await?;
+        self.engine.delete_snapshot(&name(of), &name(label)).await?;
         self.disk().snaps.retain(|s| s.name.as_deref() != Some(label));
         Ok(())
     }
 
     async fn checkpoint(&mut self) -> Result<(), Error> {
         let id = self.disk().id;
-        let open = self.node.open_volumes().into_iter().find(|v| v.desc.id == id);
+        let open = self.engine.open_volumes().into_iter().find(|v| v.desc.id == id);
         let open = open.expect("it is open");
         open.drain().await?;
         let end = self.disk().end();
@@ -96,13 +96,13 @@ impl Work<'_> {
     }
 
     async fn attach(&self, of: &str) -> Result<Arc<Device>, Error> {
-        self.node.open_device(&target(of)).await
+        self.engine.open_device(&target(of)).await
     }
 
     async fn run(&mut self, level: FlushLevel) -> Result<(), Error> {
         let mut new = create("disk", SIZE as u64);
         new.flush = Some(level);
-        let info = self.node.create_volume(new).await?;
+        let info = self.engine.create_volume(new).await?;
         self.done.disk = Some(Vol::new(info.id, "disk", level, vec![0; SIZE]));
         let device = self.attach("disk").await?;
         self.write(&device, false, 0, 30 * 4096).await?;
@@ -116,7 +116,7 @@ impl Work<'_> {
             self.write(&device, false, 0, 8192).await?;
             self.checkpoint().await?;
         }
-        self.node.sweep().await?;
+        self.engine.sweep().await?;
         self.zero(&device, 3 * 4096 + 512, 12 * 4096).await?;
         self.write(&device, false, SIZE - 2048, 2048).await?;
         self.clone_and_write().await?;
@@ -137,7 +137,7 @@ impl Work<'_> {
         self.checkpoint().await?;
         self.write(&device, false, 0, 4096).await?;
         self.done.copy_goes = true;
-        self.node.delete_volume(&name("copy"), true, true).await?;
+        self.engine.delete_volume(&name("copy"), true, true).await?;
         self.done.copy = None;
         self.flush(&device).await
     }
@@ -148,7 +148,7 @@ impl Work<'_> {
         image.resize(SIZE + 8192, 0);
         let size = Some(image.len() as u64);
         let (of, label, new) = (name("disk"), name("one"), name("copy"));
-        let info = self.node.clone_volume(&of, &label, &new, size).await?;
+        let info = self.engine.clone_volume(&of, &label, &new, size).await?;
         self.disk().note_bucketed(snap.at);
         let level = self.disk().level;
         self.done.copy = Some(Vol::new(info.id, "copy", level, image));
@@ -164,7 +164,7 @@ impl Work<'_> {
         let image = self.disk().snap("one").expect("it was taken").image.clone();
         self.disk().push_snapshot(None);
         self.disk().push(Rec::Rollback(image));
-        let kept = self.node.rollback_volume(&name("disk"), &name("one"), true).await?;
+        let kept = self.engine.rollback_volume(&name("disk"), &name("one"), true).await?;
         let end = self.disk().end();
         self.disk().note_bucketed(end);
         let nameless = self.disk().snaps.iter_mut().find(|s| s.name.is_none());
@@ -178,7 +178,7 @@ impl Work<'_> {
             self.disk().push(Rec::Zero { offset: size, len: now - size });
         }
         self.disk().push(Rec::Resize(size));
-        self.node.resize_volume(&name("disk"), size as u64, true).await?;
+        self.engine.resize_volume(&name("disk"), size as u64, true).await?;
         self.disk().note_flushed();
         Ok(())
     }
@@ -186,7 +186,7 @@ impl Work<'_> {
     async fn rename(&mut self) -> Result<(), Error> {
         self.disk().push(Rec::Rename);
         self.disk().names.push("disc".into());
-        self.node.rename_volume(&name("disk"), &name("disc")).await?;
+        self.engine.rename_volume(&name("disk"), &name("disc")).await?;
         self.disk().names.remove(0);
         self.disk().note_flushed();
         Ok(())
@@ -232,8 +232,8 @@ impl Case {
             Stop::Disk(n) => world.disk.stop_after(n),
         }
         let mut done = Done::default();
-        let node = run.node.clone();
-        let mut work = Work { node: &node, done: &mut done, stamp: 0 };
+        let engine = run.engine.clone();
+        let mut work = Work { engine: &engine, done: &mut done, stamp: 0 };
         tokio::select! {
             biased;
             ended = work.run(self.level) => match self.stop {
@@ -247,7 +247,7 @@ impl Case {
         if matches!(self.stop, Stop::Never) {
             assert!(has_own_root(&bare).await, "no snapshot got a root of its own");
         }
-        drop((run, node));
+        drop((run, engine));
         match self.after {
             After::Kill => world.disk.kill(),
             After::Power => world.disk.crash(counts.0 ^ counts.1),
@@ -261,7 +261,7 @@ impl Case {
         if let Some(disk) = &mut done.disk {
             disk.push_snapshot(Some("after"));
             disk.note_flushed();
-            self.judge_one(&run.node, disk).await;
+            self.judge_one(&run.engine, disk).await;
         }
         // The dead node's calls have arrived by then.
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -270,38 +270,38 @@ impl Case {
     }
 
     async fn judge(&self, run: &Running, done: &mut Done) {
-        let listed = run.node.list_volumes().await.expect("lists");
+        let listed = run.engine.list_volumes().await.expect("lists");
         if let Some(disk) = &mut done.disk {
             let mut named = listed.iter().filter(|info| info.id == disk.id);
             let info = named.next().expect("the disk is there");
             assert!(named.next().is_none(), "{:?} has two names", disk.names);
             assert!(disk.names.contains(&info.name), "{:?} is called {}", disk.names, info.name);
             disk.names.sort_by_key(|n| *n != info.name);
-            self.judge_one(&run.node, disk).await;
+            self.judge_one(&run.engine, disk).await;
         }
         if let Some(copy) = &mut done.copy {
             let info = listed.iter().find(|info| info.id == copy.id);
             assert!(done.copy_goes || info.is_some(), "the clone is there");
             if info.is_some_and(|info| !info.deleted) {
-                self.judge_one(&run.node, copy).await;
+                self.judge_one(&run.engine, copy).await;
             }
         }
         if let Some(disk) = &done.disk {
-            life_goes_on(&run.node, disk).await;
+            life_goes_on(&run.engine, disk).await;
         }
-        let report = run.node.fsck().await.expect("fsck runs");
+        let report = run.engine.fsck().await.expect("fsck runs");
         assert!(report.problems.is_empty(), "{:#?}", report.problems);
     }
 
-    async fn judge_one(&self, node: &Arc<Node>, vol: &mut Vol) {
-        let device = node.open_device(&target(vol.name())).await.expect("attaches");
+    async fn judge_one(&self, engine: &Arc<Engine>, vol: &mut Vol) {
+        let device = engine.open_device(&target(vol.name())).await.expect("attaches");
         let image = device.read(0, device.size_bytes() as usize).await.expect("reads");
         // A half-done rename is finished by now.
-        let listed = node.list_volumes().await.expect("lists");
+        let listed = engine.list_volumes().await.expect("lists");
         let named: Vec<_> = listed.iter().filter(|i| i.id == vol.id).map(|i| &i.name).collect();
         assert!(named.len() == 1, "{:?} is called {named:?}", vol.names);
         vol.names = vec![named[0].clone()];
-        let snaps = node.list_snapshots(&name(vol.name())).await.expect("lists");
+        let snaps = engine.list_snapshots(&name(vol.name())).await.expect("lists");
         let seen =
             Seen { image: image.to_vec(), snaps: snaps.into_iter().map(|s| s.name).collect() };
         let floor = if self.after == After::Lost { vol.bucketed } else { vol.flushed };
@@ -313,7 +313,7 @@ impl Case {
         for snap in &vol.snaps {
             let label = snap.name.as_deref().expect("it was seen");
             let full = format!("{}@{label}", vol.name());
-            let device = node.open_device(&target(&full)).await.expect("attaches");
+            let device = engine.open_device(&target(&full)).await.expect("attaches");
             let image = device.read(0, device.size_bytes() as usize).await.expect("reads");
             assert_eq!(differ(&snap.image, &image), None, "{full}");
         }
@@ -321,17 +321,17 @@ impl Case {
 }
 
 /// Takes and collects snapshots after a recovery, and checks that the volume is still what it was.
-async fn life_goes_on(node: &Arc<Node>, vol: &Vol) {
+async fn life_goes_on(engine: &Arc<Engine>, vol: &Vol) {
     let of = name(vol.name());
-    node.create_snapshot(&of, Some(&name("after"))).await.expect("snapshots");
+    engine.create_snapshot(&of, Some(&name("after"))).await.expect("snapshots");
     for checkpoint in [false, true] {
         if checkpoint {
-            let open = node.open_volumes().into_iter().find(|v| v.desc.id == vol.id);
+            let open = engine.open_volumes().into_iter().find(|v| v.desc.id == vol.id);
             open.expect("it is open").checkpoint().await.expect("checks in");
         }
-        node.sweep().await.expect("sweeps");
+        engine.sweep().await.expect("sweeps");
         let full = format!("{of}@after");
-        let device = node.open_device(&target(&full)).await.expect("attaches");
+        let device = engine.open_device(&target(&full)).await.expect("attaches");
         let image = device.read(0, device.size_bytes() as usize).await.expect("reads");
         assert_eq!(differ(&vol.image, &image), None, "{full}");
     }
@@ -348,10 +348,10 @@ async fn has_own_root(bare: &InMemory) -> bool {
 
 /// Deletes everything; no segment is left.
 async fn clean_up(run: &Running, bare: &Arc<InMemory>) {
-    for info in run.node.list_volumes().await.expect("lists") {
-        run.node.delete_volume(&name(&info.name), true, true).await.expect("deletes");
+    for info in run.engine.list_volumes().await.expect("lists") {
+        run.engine.delete_volume(&name(&info.name), true, true).await.expect("deletes");
     }
-    run.node.sweep().await.expect("sweeps");
+    run.engine.sweep().await.expect("sweeps");
     let all: Vec<_> = bare.list(None).collect().await;
     for meta in all {
         let at = meta.expect("lists").location;

@@ -36,35 +36,35 @@ async fn two(seed: u64) -> World {
     let world = World::new(seed);
     let run = world.start("a").await.expect("starts");
     for disk in ["bad", "good"] {
-        run.node.create_volume(create(disk, 1 << 20)).await.expect("creates");
+        run.engine.create_volume(create(disk, 1 << 20)).await.expect("creates");
         write(&run, disk, 1).await;
-        run.node.create_snapshot(&name(disk), Some(&name("one"))).await.expect("snapshots");
+        run.engine.create_snapshot(&name(disk), Some(&name("one"))).await.expect("snapshots");
     }
-    run.node.shutdown().await.expect("stops");
+    run.engine.shutdown().await.expect("stops");
     world
 }
 
 async fn settle(run: &Running) {
-    for volume in run.node.open_volumes() {
+    for volume in run.engine.open_volumes() {
         volume.drain().await.expect("drains");
         volume.checkpoint().await.expect("checks in");
     }
 }
 
 async fn write(run: &Running, disk: &str, byte: u8) {
-    let device = run.node.open_device(&target(disk)).await.expect("attaches");
+    let device = run.engine.open_device(&target(disk)).await.expect("attaches");
     device.write(0, vec![byte; 4096].into()).await.expect("writes");
     device.flush().await.expect("flushes");
 }
 
 async fn reads(run: &Running, disk: &str, byte: u8) {
-    let device = run.node.open_device(&target(disk)).await.expect("attaches");
+    let device = run.engine.open_device(&target(disk)).await.expect("attaches");
     let read = device.read(0, 4096).await.expect("reads");
     assert!(read.iter().all(|b| *b == byte), "{disk} reads {}", read[0]);
 }
 
 async fn id_of(run: &Running, disk: &str) -> String {
-    let shown = run.node.show_volume(&name(disk)).await.expect("shows");
+    let shown = run.engine.show_volume(&name(disk)).await.expect("shows");
     shown.id.to_string()
 }
 
@@ -77,7 +77,7 @@ async fn a_damaged_volume_is_listed_and_can_be_deleted() {
         let id = id_of(&world.start("a").await.expect("starts"), "bad").await;
         assert!(flip(&world, &id, part).await > 0, "{part}");
         let run = world.start("a").await.expect("starts");
-        let listed = run.node.list_volumes().await.expect("lists");
+        let listed = run.engine.list_volumes().await.expect("lists");
         let names: Vec<&str> = listed.iter().map(|info| info.name.as_str()).collect();
         assert_eq!(names, ["bad", "good"], "{part}");
         assert!(listed[1].failure.is_none(), "{part}: {:?}", listed[1].failure);
@@ -87,12 +87,12 @@ async fn a_damaged_volume_is_listed_and_can_be_deleted() {
         assert!(why.contains(&format!("volumes/{id}{part}")), "{part}: {why}");
         reads(&run, "good", 1).await;
         let force = part == "/life/";
-        let deleted = run.node.delete_volume(&name("bad"), true, force).await;
+        let deleted = run.engine.delete_volume(&name("bad"), true, force).await;
         deleted.unwrap_or_else(|e| panic!("{part}: {e}"));
-        let listed = run.node.list_volumes().await.expect("lists");
+        let listed = run.engine.list_volumes().await.expect("lists");
         assert_eq!(listed.len(), 1, "{part}: {listed:?}");
-        run.node.create_volume(create("bad", 1 << 20)).await.expect("the name is free");
-        run.node.sweep().await.expect("sweeps");
+        run.engine.create_volume(create("bad", 1 << 20)).await.expect("the name is free");
+        run.engine.sweep().await.expect("sweeps");
     }
 }
 
@@ -105,42 +105,42 @@ async fn a_damaged_snapshot_costs_that_snapshot() {
         world.settings.idle_age = Duration::from_secs(1_000_000);
         let mut run = world.start("a").await.expect("starts");
         let (disk, labels) = (name("disk"), ["one", "two", "three"]);
-        run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+        run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
         for (byte, label) in (1..).zip(labels) {
             write(&run, "disk", byte).await;
-            run.node.create_snapshot(&disk, Some(&name(label))).await.expect("snapshots");
+            run.engine.create_snapshot(&disk, Some(&name(label))).await.expect("snapshots");
             settle(&run).await;
         }
-        let listed = run.node.list_snapshots(&disk).await.expect("lists");
+        let listed = run.engine.list_snapshots(&disk).await.expect("lists");
         let two = listed.iter().find(|snapshot| snapshot.name == "two").expect("listed").id;
         let id = id_of(&run, "disk").await;
         assert_eq!(flip(&world, &id, &format!("/snap/{two}/ref")).await, 1);
         if restarted {
-            run.node.shutdown().await.expect("stops");
+            run.engine.shutdown().await.expect("stops");
             run = world.start("a").await.expect("starts again");
         }
         reads(&run, "disk", 3).await;
         let names_of = async |run: &Running| {
-            let listed = run.node.list_snapshots(&disk).await.expect("lists");
+            let listed = run.engine.list_snapshots(&disk).await.expect("lists");
             listed.into_iter().map(|snapshot| snapshot.name).collect::<BTreeSet<_>>()
         };
         assert_eq!(names_of(&run).await, BTreeSet::from(labels.map(str::to_owned)));
-        let refused = run.node.open_device(&target("disk@two")).await.err().expect("damaged");
+        let refused = run.engine.open_device(&target("disk@two")).await.err().expect("damaged");
         assert!(refused.message().contains(&format!("/snap/{two}/ref")), "{refused}");
-        run.node.delete_snapshot(&disk, &name("one")).await.expect("deletes a neighbour");
+        run.engine.delete_snapshot(&disk, &name("one")).await.expect("deletes a neighbour");
         for byte in 4..6 {
             write(&run, "disk", byte).await;
             settle(&run).await;
         }
-        let swept = run.node.sweep().await.expect("sweeps");
+        let swept = run.engine.sweep().await.expect("sweeps");
         assert!(swept > 0, "what came after it is its own");
         reads(&run, "disk@three", 3).await;
-        run.node.delete_snapshot(&disk, &name("two")).await.expect("deletes it");
-        run.node.sweep().await.expect("sweeps");
+        run.engine.delete_snapshot(&disk, &name("two")).await.expect("deletes it");
+        run.engine.sweep().await.expect("sweeps");
         assert_eq!(names_of(&run).await, BTreeSet::from(["three".to_owned()]));
         reads(&run, "disk@three", 3).await;
         reads(&run, "disk", 5).await;
-        let found = run.node.fsck().await.expect("checks");
+        let found = run.engine.fsck().await.expect("checks");
         assert_eq!((found.orphans, found.problems), (0, vec![]), "restarted {restarted}");
     }
 }
@@ -153,25 +153,25 @@ async fn damaged_pins_and_holders_go_with_time() {
     let run = world.start("a").await.expect("starts");
     let (bad, one) = (name("bad"), name("one"));
     let reader = world.neighbour(9).start("b").await.expect("starts");
-    let device = reader.node.open_device(&target("bad@one")).await.expect("attaches");
+    let device = reader.engine.open_device(&target("bad@one")).await.expect("attaches");
     // The reader dies, and leaves its pin.
     drop((reader, device));
-    run.node.clone_volume(&bad, &one, &name("copy"), None).await.expect("clones");
+    run.engine.clone_volume(&bad, &one, &name("copy"), None).await.expect("clones");
     let id = id_of(&run, "bad").await;
     assert_eq!(flip(&world, &id, "/pin/").await, 1);
     assert_eq!(flip(&world, &id, "/hold/").await, 1);
     write(&run, "bad", 2).await;
     settle(&run).await;
-    assert!(run.node.sweep().await.is_err(), "what the pin holds can't be told");
-    run.node.create_snapshot(&bad, Some(&name("two"))).await.expect("snapshots");
+    assert!(run.engine.sweep().await.is_err(), "what the pin holds can't be told");
+    run.engine.create_snapshot(&bad, Some(&name("two"))).await.expect("snapshots");
     settle(&run).await;
-    run.node.delete_snapshot(&bad, &one).await.expect("deletes");
-    run.node.delete_snapshot(&name("good"), &one).await.expect("deletes");
+    run.engine.delete_snapshot(&bad, &one).await.expect("deletes");
+    run.engine.delete_snapshot(&name("good"), &one).await.expect("deletes");
     tokio::time::advance(Duration::from_secs(13 * 3600)).await;
-    run.node.sweep().await.expect("sweeps");
+    run.engine.sweep().await.expect("sweeps");
     reads(&run, "copy", 1).await;
-    run.node.delete_volume(&name("copy"), true, true).await.expect("deletes");
-    run.node.sweep().await.expect("sweeps");
+    run.engine.delete_volume(&name("copy"), true, true).await.expect("deletes");
+    run.engine.sweep().await.expect("sweeps");
     let objects: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
     for part in ["/pin/", "/hold/"] {
         assert!(objects.iter().all(|o| !o.location.as_ref().contains(part)), "{part}");
@@ -179,7 +179,7 @@ async fn damaged_pins_and_holders_go_with_time() {
     for (disk, byte) in [("bad", 2), ("bad@two", 2), ("good", 1)] {
         reads(&run, disk, byte).await;
     }
-    let found = run.node.fsck().await.expect("checks");
+    let found = run.engine.fsck().await.expect("checks");
     assert_eq!((found.orphans, found.problems), (0, vec![]));
 }
 
@@ -189,7 +189,7 @@ async fn a_damaged_name_hides_no_other() {
     let world = two(2).await;
     assert!(flip_below(&world, &Path::from("names/bad"), "").await > 0);
     let run = world.start("a").await.expect("starts");
-    let listed = run.node.list_volumes().await.expect("lists");
+    let listed = run.engine.list_volumes().await.expect("lists");
     assert_eq!(listed.len(), 2, "{listed:?}");
     assert!(listed[0].failure.as_deref().is_some_and(|why| why.contains("names/bad/")));
     reads(&run, "good", 1).await;
@@ -202,12 +202,12 @@ async fn a_damaged_volume_of_another_host_is_deleted_by_force() {
     let other = world.neighbour(4).start("b").await.expect("starts");
     let id = id_of(&other, "bad").await;
     assert!(flip(&world, &id, "/head/").await > 0);
-    let refused = other.node.delete_volume(&name("bad"), true, false).await;
+    let refused = other.engine.delete_volume(&name("bad"), true, false).await;
     let refused = refused.expect_err("another host wrote it");
     assert_eq!(refused.kind(), ErrorKind::Fenced, "{refused}");
     assert!(refused.message().contains("host a"), "{refused}");
-    other.node.delete_volume(&name("bad"), true, true).await.expect("deletes by force");
-    assert_eq!(other.node.list_volumes().await.expect("lists").len(), 1);
+    other.engine.delete_volume(&name("bad"), true, true).await.expect("deletes by force");
+    assert_eq!(other.engine.list_volumes().await.expect("lists").len(), 1);
 }
 
 /// A damaged or lost descriptor of a volume with a tail does not keep the node from its work.
@@ -218,7 +218,7 @@ async fn a_damaged_descriptor_with_a_tail_keeps_no_node_from_starting() {
         world.settings.dirty_age = Duration::from_secs(100_000);
         let run = world.start("a").await.expect("starts");
         for disk in ["bad", "good"] {
-            run.node.create_volume(create(disk, 1 << 20)).await.expect("creates");
+            run.engine.create_volume(create(disk, 1 << 20)).await.expect("creates");
             write(&run, disk, 7).await;
         }
         let id = id_of(&run, "bad").await;
@@ -231,14 +231,14 @@ async fn a_damaged_descriptor_with_a_tail_keeps_no_node_from_starting() {
         }
         let run = world.start("a").await.expect("starts all the same");
         reads(&run, "good", 7).await;
-        let told = run.node.status().parked.join("\n");
+        let told = run.engine.status().parked.join("\n");
         assert!(told.contains(&id), "lost {lost}: {told}");
-        assert!(!run.node.is_drained());
+        assert!(!run.engine.is_drained());
         drop(run);
         world.store.put(&desc, good.into()).await.expect("put back");
         let run = world.start("a").await.expect("starts");
         reads(&run, "bad", 7).await;
-        assert!(run.node.status().parked.is_empty(), "{:?}", run.node.status().parked);
+        assert!(run.engine.status().parked.is_empty(), "{:?}", run.engine.status().parked);
     }
 }
 
@@ -250,18 +250,18 @@ async fn a_bucket_that_is_away_at_the_start_keeps_no_node_from_starting() {
     let mut world = World::over(6, Arc::new(store));
     world.settings.dirty_age = Duration::from_secs(100_000);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
     write(&run, "disk", 9).await;
     drop(run);
     // The bucket's descriptor is found and read, and then nothing any more.
     let stop_after = Some(faults.calls() + 2);
     faults.set_plan(FaultPlan { stop_after, ..FaultPlan::default() });
     let run = world.start("a").await.expect("starts without its volume");
-    assert_eq!(run.node.status().volumes_open, 0);
-    assert!(!run.node.is_drained());
+    assert_eq!(run.engine.status().volumes_open, 0);
+    assert!(!run.engine.is_drained());
     faults.revive();
     tokio::time::sleep(Duration::from_secs(300)).await;
-    assert_eq!(run.node.status().volumes_open, 1, "it comes back by itself");
-    assert!(run.node.status().parked.is_empty(), "{:?}", run.node.status().parked);
+    assert_eq!(run.engine.status().volumes_open, 1, "it comes back by itself");
+    assert!(run.engine.status().parked.is_empty(), "{:?}", run.engine.status().parked);
     reads(&run, "disk", 9).await;
 }

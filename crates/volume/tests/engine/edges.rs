@@ -18,12 +18,12 @@ async fn any_bytes_can_be_written_and_read() {
         let world = World::new(seed);
         let mut model = vec![0u8; SIZE];
         let run = world.start("a").await.expect("starts");
-        run.node.create_volume(create("disk", SIZE as u64)).await.expect("creates");
+        run.engine.create_volume(create("disk", SIZE as u64)).await.expect("creates");
         drop(run);
         for _ in 0..3 {
             let run = world.start("a").await.expect("starts again");
-            let one = run.node.open_device(&target("disk")).await.expect("attaches");
-            let other = run.node.open_device(&target("disk")).await.expect("attaches");
+            let one = run.engine.open_device(&target("disk")).await.expect("attaches");
+            let other = run.engine.open_device(&target("disk")).await.expect("attaches");
             for step in 0..150 {
                 let device = if rng.random() { &one } else { &other };
                 let longest = if rng.random_ratio(1, 8) { 20_000 } else { 1500 };
@@ -54,13 +54,13 @@ async fn any_bytes_can_be_written_and_read() {
                     }
                 }
                 if step % 40 == 39 {
-                    run.node.open_volumes()[0].drain().await.expect("drains");
+                    run.engine.open_volumes()[0].drain().await.expect("drains");
                 }
             }
             one.flush().await.expect("flushes");
         }
         let run = world.start("a").await.expect("starts again");
-        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        let device = run.engine.open_device(&target("disk")).await.expect("attaches");
         assert!(device.read(0, SIZE).await.expect("reads") == model, "seed {seed}");
         let status = device.status(777, 5000, 100).await.expect("a status");
         assert_eq!(status[0].offset, 777);
@@ -75,16 +75,16 @@ async fn a_write_that_comes_between_is_not_lost() {
     let faults = faulty.faults();
     let world = World::over(1, Arc::new(faulty));
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", SIZE as u64)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(create("disk", SIZE as u64)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     device.write(0, vec![1; 4096].into()).await.expect("writes");
-    run.node.open_volumes()[0].drain().await.expect("drains");
+    run.engine.open_volumes()[0].drain().await.expect("drains");
     device.flush().await.expect("flushes");
     drop((device, run));
 
     let run = world.start("a").await.expect("starts again, with nothing in memory");
-    let one = run.node.open_device(&target("disk")).await.expect("attaches");
-    let other = run.node.open_device(&target("disk")).await.expect("attaches");
+    let one = run.engine.open_device(&target("disk")).await.expect("attaches");
+    let other = run.engine.open_device(&target("disk")).await.expect("attaches");
     let slow = FaultPlan { slow: 1000, slow_ms: 1000..1001, ..FaultPlan::default() };
     faults.set_plan(slow);
     let before = faults.calls();
@@ -108,11 +108,11 @@ async fn past_the_end_nothing_is_changed() {
     const END: u64 = 128 << 10;
     let world = World::new(9);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", SIZE as u64)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(create("disk", SIZE as u64)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     let written = vec![1; 2048];
     device.write(END - 2048, written.clone().into()).await.expect("writes");
-    run.node.resize_volume(&name("disk"), END, true).await.expect("shrinks");
+    run.engine.resize_volume(&name("disk"), END, true).await.expect("shrinks");
     for (offset, len) in [(END - 1000, 2000), (END - 1024, 1500), (END - 1, 2), (END - 1500, 1501)]
     {
         let refused = device.write(offset, vec![2; len as usize].into()).await;

@@ -29,11 +29,11 @@ impl Case {
         // the bucket.
         world.settings.pin_ttl = 10 * OUTAGE;
         let run = world.start("a").await.expect("starts");
-        run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+        run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
         let device = attach(&run, "disk").await;
         device.write(0, vec![1; BLOCK].into()).await.expect("writes");
-        run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
-        run.node.open_volumes()[0].drain().await.expect("drains");
+        run.engine.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+        run.engine.open_volumes()[0].drain().await.expect("drains");
         Self { world, faults }
     }
 
@@ -55,7 +55,7 @@ impl Case {
 }
 
 async fn attach(run: &Running, export: &str) -> Arc<Device> {
-    run.node.open_device(&target(export)).await.expect("attaches")
+    run.engine.open_device(&target(export)).await.expect("attaches")
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,12 +91,12 @@ async fn an_outage_takes_no_volume_out_of_service() {
         device.write(512, vec![2; 512].into()).await.expect("writes");
         device.flush().await.expect("flushes");
         case.outage(refusal).await;
-        let told = run.node.status();
+        let told = run.engine.status();
         assert!(told.bucket_failure.is_some(), "{refusal:?}: the last that is known is a failure");
         assert_eq!(told.parked, Vec::<String>::new(), "{refusal:?}");
         device.write(1024, vec![3; 512].into()).await.expect("the same attachment goes on");
-        run.node.open_volumes()[0].drain().await.expect("drains");
-        assert_eq!(run.node.status().bucket_failure, None, "{refusal:?}");
+        run.engine.open_volumes()[0].drain().await.expect("drains");
+        assert_eq!(run.engine.status().bucket_failure, None, "{refusal:?}");
         drop((device, run));
         let read = attach(&case.start().await, "disk").await.read(0, 2048).await.expect("reads");
         assert_eq!(read, [[1; 512], [2; 512], [3; 512], [1; 512]].concat());
@@ -125,9 +125,9 @@ async fn a_command_does_not_wait_for_long() {
         let run = case.start().await;
         case.refuse(Some(refusal));
         let began = tokio::time::Instant::now();
-        let error = run.node.create_volume(create("more", 1 << 20)).await.expect_err("refused");
+        let error = run.engine.create_volume(create("more", 1 << 20)).await.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{refusal:?}: {error}");
-        let error = run.node.open_device(&target("disk")).await.err().expect("refused");
+        let error = run.engine.open_device(&target("disk")).await.err().expect("refused");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{refusal:?}: {error}");
         assert!(began.elapsed() < Duration::from_secs(30), "{refusal:?}");
     }
@@ -146,7 +146,7 @@ async fn a_stop_ends_while_the_bucket_is_away() {
     let read = async { device.read(0, BLOCK).await.expect_err("the node stops") };
     let stop = async {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        let stopped = run.node.shutdown();
+        let stopped = run.engine.shutdown();
         tokio::time::timeout(Duration::from_secs(120), stopped).await.expect("it ends")
     };
     let (_, stopped) = tokio::join!(read, stop);
@@ -164,7 +164,7 @@ async fn a_key_that_may_not_delete_makes_no_checkpoint_dearer() {
     let case = Case::new(77).await;
     let run = case.start().await;
     let device = attach(&run, "disk").await;
-    let volume = &run.node.open_volumes()[0];
+    let volume = &run.engine.open_volumes()[0];
     case.faults.set_plan(FaultPlan { deny_deletes: true, ..FaultPlan::default() });
     let mut calls = Vec::new();
     for round in 0..100u8 {
@@ -194,13 +194,13 @@ async fn a_snapshot_ref_that_can_not_be_deleted_keeps_no_volume_closed() {
     let run = case.start().await;
     case.faults.set_plan(FaultPlan { deny_deletes: true, ..FaultPlan::default() });
     let (disk, s) = (name("disk"), name("s"));
-    let error = run.node.delete_snapshot(&disk, &s).await.expect_err("it is denied");
+    let error = run.engine.delete_snapshot(&disk, &s).await.expect_err("it is denied");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     drop(run);
     let run = case.start().await;
     let device = attach(&run, "disk").await;
     assert_eq!(device.read(0, BLOCK).await.expect("reads"), vec![1; BLOCK]);
-    let listed = run.node.list_snapshots(&disk).await.expect("lists");
+    let listed = run.engine.list_snapshots(&disk).await.expect("lists");
     assert!(listed.is_empty(), "{listed:?}");
     drop((device, run));
     case.refuse(None);
@@ -218,7 +218,7 @@ async fn a_head_that_can_not_be_deleted_ends_no_sweep() {
     let case = Case::new(78).await;
     let run = case.start().await;
     let device = attach(&run, "disk").await;
-    let volume = &run.node.open_volumes()[0];
+    let volume = &run.engine.open_volumes()[0];
     run.gate.lock("/head/");
     for round in 0..3u8 {
         device.write(0, vec![round; BLOCK].into()).await.expect("writes");
@@ -229,5 +229,5 @@ async fn a_head_that_can_not_be_deleted_ends_no_sweep() {
     let is_head = |name: &str| matches!(names::parse(name), Object::Head(..));
     let heads = listed.iter().filter(|object| is_head(object.location.as_ref())).count();
     assert!(heads > 1, "the old ones are gone");
-    run.node.sweep().await.expect("sweeps");
+    run.engine.sweep().await.expect("sweeps");
 }

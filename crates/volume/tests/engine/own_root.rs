@@ -40,8 +40,8 @@ fn world(store: Arc<dyn ObjectStore>) -> World {
 
 async fn disk(run: &Running, flush: FlushLevel) -> Arc<Device> {
     let new = CreateVolume { flush: Some(flush), ..create("disk", 1 << 30) };
-    run.node.create_volume(new).await.expect("creates");
-    run.node.open_device(&target("disk")).await.expect("attaches")
+    run.engine.create_volume(new).await.expect("creates");
+    run.engine.open_device(&target("disk")).await.expect("attaches")
 }
 
 /// Writes bytes that can't be compressed; gives them.
@@ -56,20 +56,20 @@ async fn fill(world: &World, device: &Device, range: std::ops::Range<u64>) -> Ve
 }
 
 async fn drain(run: &Running) {
-    for volume in run.node.open_volumes() {
+    for volume in run.engine.open_volumes() {
         volume.drain().await.expect("drains");
     }
 }
 
 async fn settle(run: &Running) {
     drain(run).await;
-    for volume in run.node.open_volumes() {
+    for volume in run.engine.open_volumes() {
         volume.checkpoint().await.expect("checks in");
     }
 }
 
 async fn snapshot(run: &Running, label: &str) {
-    run.node.create_snapshot(&name("disk"), Some(&name(label))).await.expect("snapshots");
+    run.engine.create_snapshot(&name("disk"), Some(&name(label))).await.expect("snapshots");
 }
 
 /// Lets background tasks end.
@@ -87,7 +87,7 @@ async fn held_bytes(store: &InMemory) -> u64 {
 }
 
 async fn read(run: &Running, of: &str, range: std::ops::Range<u64>) -> Vec<u8> {
-    let device = run.node.open_device(&target(of)).await.expect("attaches");
+    let device = run.engine.open_device(&target(of)).await.expect("attaches");
     let len = (range.end - range.start) as usize;
     device.read(range.start, len).await.expect("reads").to_vec()
 }
@@ -128,10 +128,10 @@ async fn a_snapshot_does_not_keep_what_was_gone_before_it() {
         assert!(read(&run, "disk@one", 0..64 * MIB).await.iter().all(|b| *b == 0));
         // The pins of those readers go.
         rest().await;
-        run.node.delete_snapshot(&name("disk"), &name("one")).await.expect("deletes");
+        run.engine.delete_snapshot(&name("disk"), &name("one")).await.expect("deletes");
         let held = held_bytes(&store).await;
         assert!(held < MIB / 16, "{held} bytes are held for nothing");
-        let report = run.node.fsck().await.expect("fsck runs");
+        let report = run.engine.fsck().await.expect("fsck runs");
         assert!(report.problems.is_empty(), "{:#?}", report.problems);
     }
 }
@@ -178,9 +178,9 @@ async fn nobody_but_its_readers_waits_for_a_snapshots_root() {
     device.flush().await.expect("flushes");
     assert!(device.read(0, MIB as usize).await.expect("reads")[..] == last);
     assert!(device.read(MIB, 7 << 20).await.expect("reads")[..] == third[MIB as usize..]);
-    let node = run.node.clone();
+    let engine = run.engine.clone();
     let cloned = tokio::spawn(async move {
-        node.clone_volume(&name("disk"), &name("one"), &name("copy"), None).await
+        engine.clone_volume(&name("disk"), &name("one"), &name("copy"), None).await
     });
     rest().await;
     assert!(!cloned.is_finished(), "the clone must wait for the snapshot's ref");
@@ -192,7 +192,7 @@ async fn nobody_but_its_readers_waits_for_a_snapshots_root() {
     {
         assert!(read(&run, of, 0..8 * MIB).await == *wanted, "{of}");
     }
-    let report = run.node.fsck().await.expect("fsck runs");
+    let report = run.engine.fsck().await.expect("fsck runs");
     assert!(report.problems.is_empty(), "{:#?}", report.problems);
 }
 
@@ -207,15 +207,15 @@ async fn a_snapshot_is_deleted_while_it_waits_for_its_root() {
     fill(&world, &device, 0..8 * MIB).await;
     run.gate.hold(Some("/00008"));
     snapshot(&run, "one").await;
-    let volume = run.node.open_volumes().remove(0);
+    let volume = run.engine.open_volumes().remove(0);
     let vseq_reached = async {
         let _ = tokio::time::timeout(Duration::from_secs(5), volume.drain()).await;
     };
     vseq_reached.await;
-    run.node.delete_snapshot(&name("disk"), &name("one")).await.expect("deletes");
+    run.engine.delete_snapshot(&name("disk"), &name("one")).await.expect("deletes");
     run.gate.hold(None);
     settle(&run).await;
-    assert!(run.node.list_snapshots(&name("disk")).await.expect("lists").is_empty());
+    assert!(run.engine.list_snapshots(&name("disk")).await.expect("lists").is_empty());
     rest().await;
     let refs: Vec<_> = store.list(None).try_collect().await.expect("lists");
     let of_snapshots = |name: &str| name.contains("/snap/") && name.contains("/ref/");
@@ -262,7 +262,7 @@ async fn who_waits_for_a_snapshot_learns_that_it_is_gone() {
     fill(&world, &device, 0..8 * MIB).await;
     settle(&run).await;
     device.zero(0, 7 * MIB).await.expect("trims");
-    let volume = run.node.open_volumes().remove(0);
+    let volume = run.engine.open_volumes().remove(0);
     // The checkpoint that makes the snapshot's root hangs.
     run.gate.hold(Some(&format!("{}/00008", volume.stream)));
     snapshot(&run, "one").await;
@@ -270,7 +270,7 @@ async fn who_waits_for_a_snapshot_learns_that_it_is_gone() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!waiting.is_finished(), "it has its ref");
     let (disk, one) = (name("disk"), name("one"));
-    let deletion = run.node.delete_snapshot(&disk, &one);
+    let deletion = run.engine.delete_snapshot(&disk, &one);
     tokio::time::timeout(Duration::from_secs(10), deletion)
         .await
         .expect("in time")

@@ -34,22 +34,22 @@ async fn without_a_log_a_flush_is_in_the_bucket() {
         let run = world.start("a").await.expect("starts");
         let flush = Some(FlushLevel::Local);
         let made = CreateVolume { flush, ..create("disk", 1 << 20) };
-        run.node.create_volume(made).await.expect("creates");
-        run.node.shutdown().await.expect("stops");
+        run.engine.create_volume(made).await.expect("creates");
+        run.engine.shutdown().await.expect("stops");
     }
     world.lose_disk();
     world.has_log = false;
     let run = world.start("a").await.expect("starts without a log");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     device.write(0, vec![7; 4096].into()).await.expect("writes");
     assert!(device.try_flush().is_none(), "only the bucket can answer");
     device.flush().await.expect("flushes");
-    let shown = run.node.show_volume(&name("disk")).await.expect("shows");
+    let shown = run.engine.show_volume(&name("disk")).await.expect("shows");
     assert_eq!(shown.flush, FlushLevel::Bucket);
     drop(run);
     world.lose_disk();
     let run = world.start("a").await.expect("starts again");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     assert!(is(&device, 0, 7).await, "a flushed write is lost");
 }
 
@@ -61,9 +61,9 @@ async fn a_rollback_keeps_all_that_was_acknowledged() {
         let (world, faults) = faulty(seed);
         let run = world.start("a").await.expect("starts");
         let made = CreateVolume { flush: Some(FlushLevel::Bucket), ..create("disk", 1 << 20) };
-        run.node.create_volume(made).await.expect("creates");
-        let device = run.node.open_device(&target("disk")).await.expect("attaches");
-        run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+        run.engine.create_volume(made).await.expect("creates");
+        let device = run.engine.open_device(&target("disk")).await.expect("attaches");
+        run.engine.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
         faults.set_plan(slow);
         let writer = tokio::spawn(async move {
             let mut acknowledged = 0u64;
@@ -75,10 +75,10 @@ async fn a_rollback_keeps_all_that_was_acknowledged() {
         });
         tokio::time::sleep(Duration::from_millis(30)).await;
         let (disk, one) = (name("disk"), name("one"));
-        let kept = run.node.rollback_volume(&disk, &one, true).await.expect("rolls back");
+        let kept = run.engine.rollback_volume(&disk, &one, true).await.expect("rolls back");
         let acknowledged = writer.await.expect("the writer ends");
         let full = format!("disk@{}", kept.name);
-        let seen = run.node.open_device(&target(&full)).await.expect("attaches");
+        let seen = run.engine.open_device(&target(&full)).await.expect("attaches");
         for block in 0..acknowledged {
             let is_there = is(&seen, block * 4096, 9).await;
             assert!(is_there, "seed {seed}: write {block} of {acknowledged} is nowhere");
@@ -93,31 +93,31 @@ async fn a_bucket_that_denies_delays_and_loses_nothing() {
     let (mut world, faults) = faulty(3);
     world.settings.checkpoint_segments_max = 1;
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     for round in 1..6u8 {
         device.write(u64::from(round) * 4096, vec![round; 4096].into()).await.expect("writes");
         faults.set_plan(FaultPlan { deny_writes: true, ..FaultPlan::default() });
         let label = format!("s{round}");
-        run.node.create_snapshot(&name("disk"), Some(&name(&label))).await.expect("snapshots");
+        run.engine.create_snapshot(&name("disk"), Some(&name(&label))).await.expect("snapshots");
         tokio::time::sleep(Duration::from_secs(30)).await;
         device.write(0, vec![round; 4096].into()).await.expect("writes");
         device.flush().await.expect("flushes");
-        assert!(run.node.status().bucket_failure.is_some(), "nobody is told");
+        assert!(run.engine.status().bucket_failure.is_some(), "nobody is told");
         faults.set_plan(FaultPlan::default());
         // Denied in the middle of a checkpoint, too.
         for _ in 0..u32::from(round) * 3 {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
-    for volume in run.node.open_volumes() {
+    for volume in run.engine.open_volumes() {
         volume.drain().await.expect("drains");
         volume.checkpoint().await.expect("checks in");
     }
-    assert!(run.node.status().bucket_failure.is_none());
+    assert!(run.engine.status().bucket_failure.is_none());
     for round in 1..6u8 {
         let full = format!("disk@s{round}");
-        let seen = run.node.open_device(&target(&full)).await.expect("attaches");
+        let seen = run.engine.open_device(&target(&full)).await.expect("attaches");
         assert!(is(&seen, u64::from(round) * 4096, round).await);
         assert!(is(&seen, 0, round - 1).await);
     }
@@ -131,21 +131,21 @@ async fn what_is_given_up_half_way_takes_no_promises() {
         for delete in [false, true] {
             let (world, faults) = faulty(100 + calls);
             let run = world.start("a").await.expect("starts");
-            run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
-            let device = run.node.open_device(&target("disk")).await.expect("attaches");
+            run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
+            let device = run.engine.open_device(&target("disk")).await.expect("attaches");
             device.write(0, vec![1; 4096].into()).await.expect("writes");
             drop(device);
             let stop_after = Some(faults.calls() + calls);
             faults.set_plan(FaultPlan { stop_after, ..FaultPlan::default() });
             let gave_up = async {
                 match delete {
-                    true => run.node.delete_volume(&name("disk"), true, false).await,
-                    false => run.node.release_volume(&name("disk"), false).await.map(drop),
+                    true => run.engine.delete_volume(&name("disk"), true, false).await,
+                    false => run.engine.release_volume(&name("disk"), false).await.map(drop),
                 }
             };
             let done = tokio::time::timeout(Duration::from_secs(20), gave_up).await;
             faults.revive();
-            let Ok(device) = run.node.open_device(&target("disk")).await else {
+            let Ok(device) = run.engine.open_device(&target("disk")).await else {
                 refused += 1;
                 assert!(delete, "{calls}: a volume that was released can't be attached: {done:?}");
                 continue;
@@ -156,7 +156,7 @@ async fn what_is_given_up_half_way_takes_no_promises() {
             drop((device, run));
             world.disk.kill();
             let run = world.start("a").await.expect("starts again");
-            let device = run.node.open_device(&target("disk")).await;
+            let device = run.engine.open_device(&target("disk")).await;
             let device = device.unwrap_or_else(|e| panic!("{calls}, delete {delete}: {e}"));
             assert!(is(&device, 0, 1).await, "{calls}, delete {delete}: what was there is gone");
             assert!(is(&device, 4096, 2).await, "{calls}, delete {delete}: a flush is lost");
@@ -172,27 +172,27 @@ async fn a_rename_that_stopped_half_way_is_finished_by_another() {
         for back in [false, true] {
             let (world, faults) = faulty(300 + calls);
             let run = world.start("a").await.expect("starts");
-            run.node.create_volume(create("one", 1 << 20)).await.expect("creates");
-            drop(run.node.open_device(&target("one")).await.expect("attaches"));
+            run.engine.create_volume(create("one", 1 << 20)).await.expect("creates");
+            drop(run.engine.open_device(&target("one")).await.expect("attaches"));
             let (one, two) = (name("one"), name("two"));
             let stop_after = Some(faults.calls() + calls);
             faults.set_plan(FaultPlan { stop_after, ..FaultPlan::default() });
-            let rename = run.node.rename_volume(&one, &two);
+            let rename = run.engine.rename_volume(&one, &two);
             let first = tokio::time::timeout(Duration::from_secs(20), rename).await;
             faults.revive();
-            let listed = run.node.list_volumes().await.expect("lists");
+            let listed = run.engine.list_volumes().await.expect("lists");
             assert_eq!(listed.len(), 1, "{calls}: {listed:?} after {first:?}");
             let now = name(&listed[0].name);
             let to = if back { &one } else { &two };
-            let again = run.node.rename_volume(&now, to);
+            let again = run.engine.rename_volume(&now, to);
             let again = tokio::time::timeout(Duration::from_secs(60), again).await;
             again.expect("it hangs").unwrap_or_else(|e| panic!("{calls}, back {back}: {e}"));
-            let listed = run.node.list_volumes().await.expect("lists");
+            let listed = run.engine.list_volumes().await.expect("lists");
             assert_eq!(listed.len(), 1, "{calls}: {listed:?}");
             assert_eq!(listed[0].name, to.as_str(), "{calls}, back {back}");
             // Both names are free or lead there: neither is lost.
             let other = if back { &two } else { &one };
-            run.node.create_volume(create(other.as_str(), 1 << 20)).await.expect("creates");
+            run.engine.create_volume(create(other.as_str(), 1 << 20)).await.expect("creates");
         }
     }
 }
@@ -205,8 +205,8 @@ async fn an_idle_volume_gives_back_what_was_trimmed() {
     world.settings.drain_nodes_max = 1;
     world.settings.idle_age = Duration::from_secs(60);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(create("disk", 4 << 20)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     let mut noise = vec![0; 4 << 20];
     world.entropy.fill(&mut noise);
     for at in (0..noise.len()).step_by(64 << 10) {
@@ -239,34 +239,34 @@ async fn a_late_head_stops_no_collection() {
     };
     let late = {
         let run = world.start("a").await.expect("starts");
-        run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
-        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        run.engine.create_volume(create("disk", 4 << 20)).await.expect("creates");
+        let device = run.engine.open_device(&target("disk")).await.expect("attaches");
         device.write(0, vec![1; 64 << 10].into()).await.expect("writes");
-        run.node.open_volumes()[0].drain().await.expect("drains");
-        run.node.open_volumes()[0].checkpoint().await.expect("checks in");
+        run.engine.open_volumes()[0].drain().await.expect("drains");
+        run.engine.open_volumes()[0].checkpoint().await.expect("checks in");
         let head = heads(&objects_of(&world).await).pop().expect("a head");
         let bytes = world.store.get(&head).await.expect("there").bytes().await.expect("read");
         (head, bytes)
     };
     let run = world.start("a").await.expect("starts again");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     device.write(0, vec![2; 64 << 10].into()).await.expect("writes");
-    run.node.open_volumes()[0].drain().await.expect("drains");
-    run.node.open_volumes()[0].checkpoint().await.expect("checks in");
-    assert!(run.node.sweep().await.expect("sweeps") > 0, "nothing of before was deleted");
+    run.engine.open_volumes()[0].drain().await.expect("drains");
+    run.engine.open_volumes()[0].checkpoint().await.expect("checks in");
+    assert!(run.engine.sweep().await.expect("sweeps") > 0, "nothing of before was deleted");
     world.store.put(&late.0, late.1.clone().into()).await.expect("the late PUT");
-    let found = run.node.fsck().await.expect("checks");
+    let found = run.engine.fsck().await.expect("checks");
     assert!(found.problems.is_empty(), "{:?}", found.problems);
     // Nor does it stop the collection of another volume, whose owner may not delete it.
     let other = world.neighbour(6).start("b").await.expect("starts");
-    other.node.create_volume(create("more", 1 << 20)).await.expect("creates");
-    let more = other.node.open_device(&target("more")).await.expect("attaches");
+    other.engine.create_volume(create("more", 1 << 20)).await.expect("creates");
+    let more = other.engine.open_device(&target("more")).await.expect("attaches");
     more.write(0, vec![3; 64 << 10].into()).await.expect("writes");
-    let volume = other.node.open_volumes().pop().expect("it is open");
+    let volume = other.engine.open_volumes().pop().expect("it is open");
     volume.drain().await.expect("drains");
     volume.checkpoint().await.expect("checks in");
     volume.sweep().await.expect("sweeps");
-    run.node.sweep().await.expect("sweeps");
+    run.engine.sweep().await.expect("sweeps");
     let left = heads(&objects_of(&world).await);
     assert!(!left.contains(&late.0) && left.len() == 2, "{left:?}");
     assert!(is(&device, 0, 2).await);
@@ -284,9 +284,9 @@ async fn what_a_new_owner_deletes_is_not_lost() {
         world.settings.glimpse_gap = Duration::from_secs(100_000);
         world.cache_bytes = 0;
         let a = world.start("a").await.expect("starts");
-        a.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
-        let on_a = a.node.open_device(&target("disk")).await.expect("attaches");
-        let volume = a.node.open_volumes().pop().expect("it is open");
+        a.engine.create_volume(create("disk", 4 << 20)).await.expect("creates");
+        let on_a = a.engine.open_device(&target("disk")).await.expect("attaches");
+        let volume = a.engine.open_volumes().pop().expect("it is open");
         on_a.write(0, vec![1; 64 << 10].into()).await.expect("writes");
         volume.drain().await.expect("drains");
         volume.checkpoint().await.expect("checks in");
@@ -294,21 +294,21 @@ async fn what_a_new_owner_deletes_is_not_lost() {
         volume.drain().await.expect("drains");
 
         let b = world.neighbour(20).start("b").await.expect("starts");
-        b.node.release_volume(&name("disk"), true).await.expect("by force");
-        let on_b = b.node.open_device(&target("disk")).await.expect("attaches");
+        b.engine.release_volume(&name("disk"), true).await.expect("by force");
+        let on_b = b.engine.open_device(&target("disk")).await.expect("attaches");
         on_b.write(0, vec![3; 64 << 10].into()).await.expect("writes");
-        let theirs = b.node.open_volumes().pop().expect("it is open");
+        let theirs = b.engine.open_volumes().pop().expect("it is open");
         theirs.drain().await.expect("drains");
         theirs.checkpoint().await.expect("checks in");
-        assert!(b.node.sweep().await.expect("sweeps") > 0, "nothing of a's was deleted");
+        assert!(b.engine.sweep().await.expect("sweeps") > 0, "nothing of a's was deleted");
 
         let refused = match case {
             "check in" => volume.checkpoint().await,
             "read" => on_a.read(8192, 4096).await.map(drop),
             "status" => on_a.status(0, 4 << 20, 8).await.map(drop),
             _ => {
-                a.node.release_volume(&name("disk"), true).await.expect("by force");
-                let back = a.node.open_device(&target("disk")).await.expect("attaches");
+                a.engine.release_volume(&name("disk"), true).await.expect("by force");
+                let back = a.engine.open_device(&target("disk")).await.expect("attaches");
                 assert!(is(&back, 8192, 3).await);
                 continue;
             }
@@ -329,9 +329,9 @@ async fn what_was_deleted_by_hand_is_missed() {
         world.settings.idle_age = Duration::from_secs(100_000);
         {
             let run = world.start("a").await.expect("starts");
-            run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
-            let device = run.node.open_device(&target("disk")).await.expect("attaches");
-            let volume = run.node.open_volumes().pop().expect("it is open");
+            run.engine.create_volume(create("disk", 4 << 20)).await.expect("creates");
+            let device = run.engine.open_device(&target("disk")).await.expect("attaches");
+            let volume = run.engine.open_volumes().pop().expect("it is open");
             for block in 0..10u8 {
                 device
                     .write(u64::from(block) * 4096, vec![block; 4096].into())
@@ -344,7 +344,7 @@ async fn what_was_deleted_by_hand_is_missed() {
                 device.write(0, vec![7; 64 << 10].into()).await.expect("writes");
                 volume.drain().await.expect("drains");
                 volume.checkpoint().await.expect("checks in");
-                assert!(run.node.sweep().await.expect("sweeps") > 0);
+                assert!(run.engine.sweep().await.expect("sweeps") > 0);
             }
         }
         let all = objects_of(&world).await;
@@ -355,15 +355,15 @@ async fn what_was_deleted_by_hand_is_missed() {
         world.store.delete(&lost).await.expect("deleted by hand");
         {
             let run = world.start("a").await.expect("starts");
-            let opened = run.node.open_device(&target("disk")).await;
+            let opened = run.engine.open_device(&target("disk")).await;
             let error = opened.err().expect("it opened without what was deleted");
             assert_eq!(error.kind(), skerry_volume::ErrorKind::Corrupt, "{error}");
-            let report = run.node.fsck().await.expect("checks");
+            let report = run.engine.fsck().await.expect("checks");
             assert!(!report.problems.is_empty(), "fsck finds nothing");
         }
         world.store.put(&lost, bytes.into()).await.expect("put back");
         let run = world.start("a").await.expect("starts");
-        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        let device = run.engine.open_device(&target("disk")).await.expect("attaches");
         assert!(is(&device, 5 * 4096, if is_checked_in { 7 } else { 5 }).await);
     }
 }
@@ -379,37 +379,37 @@ async fn a_fenced_tail_leaves_the_log() {
         let other = world.neighbour(8);
         let mut running = Some(world.start("a").await.expect("starts"));
         let run = running.as_ref().expect("it runs");
-        run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
-        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        run.engine.create_volume(create("disk", 4 << 20)).await.expect("creates");
+        let device = run.engine.open_device(&target("disk")).await.expect("attaches");
         for block in 0..100u64 {
             let data = vec![block as u8; 4096];
             device.write(block * 4096, data.into()).await.expect("writes");
             device.flush().await.expect("flushes");
         }
-        let used = run.node.status().log_used_bytes;
+        let used = run.engine.status().log_used_bytes;
         assert!(used > 100 * 4096, "{used}");
         drop(device);
         if !is_running {
             running = None;
         }
         let theirs = other.start("b").await.expect("starts");
-        theirs.node.release_volume(&name("disk"), true).await.expect("releases");
-        let device = theirs.node.open_device(&target("disk")).await.expect("attaches");
+        theirs.engine.release_volume(&name("disk"), true).await.expect("releases");
+        let device = theirs.engine.open_device(&target("disk")).await.expect("attaches");
         assert!(!device.is_read_only());
         // However far the new owner got: the records that it never saw are parked.
         for block in 0..theirs_first {
             device.write(block % 1000 * 4096, vec![9; 512].into()).await.expect("writes");
         }
-        theirs.node.open_volumes()[0].drain().await.expect("drains");
+        theirs.engine.open_volumes()[0].drain().await.expect("drains");
         let run = match running {
             Some(run) => run,
             None => world.start("a").await.expect("starts again"),
         };
         // The previous owner checks its fence now and then.
         tokio::time::sleep(Duration::from_secs(200)).await;
-        let status = run.node.status();
+        let status = run.engine.status();
         assert_eq!(status.parked.iter().filter(|line| line.contains("0 to 99")).count(), 1);
-        assert!(run.node.is_drained(), "{:?}", status.parked);
+        assert!(run.engine.is_drained(), "{:?}", status.parked);
         let disks = world.parked.disks();
         assert_eq!(disks.len(), 1);
         let env = skerry_log::Env::new(|| 1, || 0);
@@ -420,14 +420,14 @@ async fn a_fenced_tail_leaves_the_log() {
         let vseqs: Vec<u64> = tail.records.iter().map(|r| r.vseq).collect();
         assert_eq!(vseqs, (0..100).collect::<Vec<_>>());
         // The log's files come free once another volume has filled the present one.
-        run.node.create_volume(create("more", 4 << 20)).await.expect("creates");
-        let more = run.node.open_device(&target("more")).await.expect("attaches");
+        run.engine.create_volume(create("more", 4 << 20)).await.expect("creates");
+        let more = run.engine.open_device(&target("more")).await.expect("attaches");
         more.write(0, vec![1; 512 << 10].into()).await.expect("writes");
-        for volume in run.node.open_volumes().iter().filter(|volume| volume.name() == "more") {
+        for volume in run.engine.open_volumes().iter().filter(|volume| volume.name() == "more") {
             volume.drain().await.expect("drains");
         }
         tokio::time::sleep(Duration::from_secs(10)).await;
-        assert!(run.node.status().log_used_bytes < 2 * world.log.file_bytes);
+        assert!(run.engine.status().log_used_bytes < 2 * world.log.file_bytes);
     }
 }
 
@@ -439,21 +439,21 @@ async fn a_fenced_tail_waits_for_room_to_leave() {
     world.settings.dirty_age = Duration::from_secs(100_000);
     let other = world.neighbour(18);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     device.write(0, vec![1; 4096].into()).await.expect("writes");
     device.flush().await.expect("flushes");
     world.parked.is_full.store(true, Ordering::Relaxed);
     let theirs = other.start("b").await.expect("starts");
-    theirs.node.release_volume(&name("disk"), true).await.expect("releases");
-    drop(theirs.node.open_device(&target("disk")).await.expect("attaches"));
+    theirs.engine.release_volume(&name("disk"), true).await.expect("releases");
+    drop(theirs.engine.open_device(&target("disk")).await.expect("attaches"));
     tokio::time::sleep(world.settings.fence_interval * 5).await;
-    let told = run.node.status().parked;
+    let told = run.engine.status().parked;
     assert!(told.iter().any(|line| line.contains("stays in the log")), "{told:?}");
-    assert!(!run.node.is_drained() && world.parked.disks().is_empty());
+    assert!(!run.engine.is_drained() && world.parked.disks().is_empty());
     world.parked.is_full.store(false, Ordering::Relaxed);
     tokio::time::sleep(world.settings.fence_interval * 2).await;
-    assert!(run.node.is_drained(), "{:?}", run.node.status().parked);
+    assert!(run.engine.is_drained(), "{:?}", run.engine.status().parked);
     assert_eq!(world.parked.disks().len(), 1);
 }
 
@@ -464,8 +464,8 @@ async fn what_is_mangled_is_not_durable() {
     let world = World::new(19);
     let run = world.start("a").await.expect("starts");
     let made = CreateVolume { flush: Some(FlushLevel::Bucket), ..create("disk", 1 << 20) };
-    run.node.create_volume(made).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(made).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     device.write(0, vec![1; 4096].into()).await.expect("writes");
     device.flush().await.expect("flushes");
     let all = objects_of(&world).await;
@@ -480,7 +480,7 @@ async fn what_is_mangled_is_not_durable() {
     drop((device, run));
     // The log still has it.
     let run = world.start("a").await.expect("starts again");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     assert!(is(&device, 0, 1).await && is(&device, 4096, 2).await);
 }
 
@@ -491,25 +491,25 @@ async fn what_is_read_is_pinned() {
     let world = World::new(11);
     let other = world.neighbour(12);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(create("disk", 4 << 20)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     device.write(0, noise(&world, 1 << 20).into()).await.expect("writes");
     let before = device.read(0, 1 << 20).await.expect("reads");
-    run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
-    let volume = run.node.open_volumes().pop().expect("it is open");
+    run.engine.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    let volume = run.engine.open_volumes().pop().expect("it is open");
     volume.drain().await.expect("drains");
     volume.checkpoint().await.expect("checks in");
 
     let theirs = other.start("b").await.expect("starts");
-    let head = theirs.node.open_device(&target("disk")).await.expect("attaches elsewhere");
-    let snapshot = run.node.open_device(&target("disk@one")).await.expect("attaches a snapshot");
+    let head = theirs.engine.open_device(&target("disk")).await.expect("attaches elsewhere");
+    let snapshot = run.engine.open_device(&target("disk@one")).await.expect("attaches a snapshot");
     assert!(head.is_read_only() && snapshot.is_read_only());
-    run.node.delete_snapshot(&name("disk"), &name("one")).await.expect("deletes");
+    run.engine.delete_snapshot(&name("disk"), &name("one")).await.expect("deletes");
     for round in 0..4u64 {
         device.write(0, noise(&world, 1 << 20).into()).await.expect("writes");
         volume.drain().await.expect("drains");
         volume.checkpoint().await.expect("checks in");
-        run.node.sweep().await.expect("sweeps");
+        run.engine.sweep().await.expect("sweeps");
         // Renewed again and again.
         tokio::time::sleep(Duration::from_secs(35 * round)).await;
     }
@@ -518,19 +518,19 @@ async fn what_is_read_is_pinned() {
     assert_eq!(head.read(0, 1 << 20).await.expect("still readable"), before);
     drop((head, snapshot));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    run.node.sweep().await.expect("sweeps");
+    run.engine.sweep().await.expect("sweeps");
     assert!(bytes_of(&world).await + (1 << 20) <= held, "what nobody reads any more is kept");
 
     // A reader that can't renew stops by itself, and holds nothing any more.
-    let head = theirs.node.open_device(&target("disk")).await.expect("attaches elsewhere");
+    let head = theirs.engine.open_device(&target("disk")).await.expect("attaches elsewhere");
     theirs.gate.kill();
     device.write(0, noise(&world, 1 << 20).into()).await.expect("writes");
     volume.drain().await.expect("drains");
     volume.checkpoint().await.expect("checks in");
-    run.node.sweep().await.expect("sweeps");
+    run.engine.sweep().await.expect("sweeps");
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert!(head.try_read(0, &mut [0; 512]).is_some_and(|read| read.is_err()), "it reads on");
-    run.node.sweep().await.expect("sweeps");
+    run.engine.sweep().await.expect("sweeps");
     assert!(objects_of(&world).await.iter().all(|o| !o.location.as_ref().contains("/pin/")));
 }
 
@@ -549,23 +549,23 @@ async fn a_released_volume_stays_released() {
     for is_attached_elsewhere in [false, true] {
         let run = world.start("a").await.expect("starts");
         let disk = format!("disk-{is_attached_elsewhere}");
-        run.node.create_volume(create(&disk, 4 << 20)).await.expect("creates");
-        let device = run.node.open_device(&target(&disk)).await.expect("attaches");
+        run.engine.create_volume(create(&disk, 4 << 20)).await.expect("creates");
+        let device = run.engine.open_device(&target(&disk)).await.expect("attaches");
         device.write(0, vec![5; 4096].into()).await.expect("writes");
         drop(device);
-        run.node.release_volume(&name(&disk), false).await.expect("releases");
+        run.engine.release_volume(&name(&disk), false).await.expect("releases");
         let theirs = other.start("b").await.expect("starts");
         if is_attached_elsewhere {
-            let device = theirs.node.open_device(&target(&disk)).await.expect("attaches");
+            let device = theirs.engine.open_device(&target(&disk)).await.expect("attaches");
             device.write(4096, vec![6; 4096].into()).await.expect("writes");
             device.flush().await.expect("flushes");
         }
         drop(run);
         let run = world.start("a").await.expect("starts again");
-        assert_eq!(run.node.status().parked, Vec::<String>::new());
-        assert!(run.node.is_drained());
-        assert!(run.node.open_volumes().is_empty(), "it was taken back");
-        let device = theirs.node.open_device(&target(&disk)).await.expect("attaches");
+        assert_eq!(run.engine.status().parked, Vec::<String>::new());
+        assert!(run.engine.is_drained());
+        assert!(run.engine.open_volumes().is_empty(), "it was taken back");
+        let device = theirs.engine.open_device(&target(&disk)).await.expect("attaches");
         assert!(!device.is_read_only());
         assert!(is(&device, 0, 5).await);
     }
@@ -581,15 +581,15 @@ async fn a_log_that_was_left_serves_another_bucket() {
         world.store = stores[usize::from(round) % 2].clone();
         let run = world.start("a").await.expect("starts with either");
         if round < 2 {
-            run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+            run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
         }
-        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        let device = run.engine.open_device(&target("disk")).await.expect("attaches");
         assert!(is(&device, 0, round.saturating_sub(1)).await);
         device.write(0, vec![round + 1; 4096].into()).await.expect("writes");
         device.flush().await.expect("flushes");
         drop(device);
         if round < 3 {
-            run.node.shutdown().await.expect("stops");
+            run.engine.shutdown().await.expect("stops");
         }
     }
     world.store = stores[0].clone();
@@ -597,7 +597,7 @@ async fn a_log_that_was_left_serves_another_bucket() {
     assert!(refused.message().contains("knows nothing"), "{refused}");
     world.store = stores[1].clone();
     let run = world.start("a").await.expect("starts with its own");
-    assert!(is(&run.node.open_device(&target("disk")).await.expect("attaches"), 0, 4).await);
+    assert!(is(&run.engine.open_device(&target("disk")).await.expect("attaches"), 0, 4).await);
 }
 
 /// A node may release its own volumes without loss, also if it has not opened them since its start.
@@ -605,16 +605,16 @@ async fn a_log_that_was_left_serves_another_bucket() {
 async fn a_release_after_a_clean_stop_loses_nothing() {
     let world = World::new(32);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
-    drop(run.node.open_device(&target("disk")).await.expect("attaches"));
-    run.node.shutdown().await.expect("stops");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    drop(run.engine.open_device(&target("disk")).await.expect("attaches"));
+    run.engine.shutdown().await.expect("stops");
     drop(run);
     let run = world.start("a").await.expect("starts again");
-    let shown = run.node.show_volume(&name("disk")).await.expect("shows");
+    let shown = run.engine.show_volume(&name("disk")).await.expect("shows");
     assert!(shown.owned_here && shown.owner.is_some());
-    let released = run.node.release_volume(&name("disk"), false).await.expect("releases");
+    let released = run.engine.release_volume(&name("disk"), false).await.expect("releases");
     assert!(!released.may_lose, "nothing was on its way");
-    let shown = run.node.show_volume(&name("disk")).await.expect("shows");
+    let shown = run.engine.show_volume(&name("disk")).await.expect("shows");
     assert!(!shown.owned_here && shown.owner.is_none());
 }
 
@@ -623,18 +623,19 @@ async fn a_release_after_a_clean_stop_loses_nothing() {
 async fn a_deleted_volume_can_not_be_released() {
     let world = World::new(33);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     device.write(0, vec![1; 4096].into()).await.expect("writes");
     drop(device);
-    run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    run.engine.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
     for _ in 0..4 {
-        let back = run.node.rollback_volume(&name("disk"), &name("one"), false).await;
+        let back = run.engine.rollback_volume(&name("disk"), &name("one"), false).await;
         back.expect("rolls back");
     }
-    run.node.delete_volume(&name("disk"), false, false).await.expect("deletes");
+    run.engine.delete_volume(&name("disk"), false, false).await.expect("deletes");
     for force in [false, true] {
-        let refused = run.node.release_volume(&name("disk"), force).await.expect_err("it is gone");
+        let refused =
+            run.engine.release_volume(&name("disk"), force).await.expect_err("it is gone");
         assert!(refused.message().contains("deleted"), "{refused}");
     }
 }
@@ -645,7 +646,7 @@ async fn a_deleted_volume_can_not_be_released() {
 async fn each_ending_has_a_kind_of_its_own() {
     let world = World::new(41);
     let run = world.start("a").await.expect("starts");
-    let node = &run.node;
+    let engine = &run.engine;
     for (ending, kind) in [
         ("rolled back", ErrorKind::Detached),
         ("released", ErrorKind::Detached),
@@ -653,23 +654,25 @@ async fn each_ending_has_a_kind_of_its_own() {
         ("taken over", ErrorKind::Fenced),
     ] {
         let disk = name(&ending.replace(' ', "-"));
-        node.create_volume(create(disk.as_str(), 1 << 20)).await.expect("creates");
-        let device = node.open_device(&target(disk.as_str())).await.expect("attaches");
-        node.create_snapshot(&disk, Some(&name("one"))).await.expect("snapshots");
-        let busy = node.delete_volume(&disk, true, false).await.expect_err("a client is attached");
+        engine.create_volume(create(disk.as_str(), 1 << 20)).await.expect("creates");
+        let device = engine.open_device(&target(disk.as_str())).await.expect("attaches");
+        engine.create_snapshot(&disk, Some(&name("one"))).await.expect("snapshots");
+        let busy =
+            engine.delete_volume(&disk, true, false).await.expect_err("a client is attached");
         assert_eq!(busy.kind(), ErrorKind::Busy, "{ending}: {busy}");
         match ending {
             "rolled back" => {
-                node.rollback_volume(&disk, &name("one"), true)
+                engine
+                    .rollback_volume(&disk, &name("one"), true)
                     .await
                     .map(drop)
                     .expect("rolls back");
             }
-            "released" => node.release_volume(&disk, true).await.map(drop).expect("releases"),
-            "deleted" => node.delete_volume(&disk, true, true).await.expect("deletes"),
+            "released" => engine.release_volume(&disk, true).await.map(drop).expect("releases"),
+            "deleted" => engine.delete_volume(&disk, true, true).await.expect("deletes"),
             _ => {
                 let theirs = world.neighbour(42).start("b").await.expect("starts");
-                theirs.node.release_volume(&disk, true).await.expect("by force");
+                theirs.engine.release_volume(&disk, true).await.expect("by force");
                 tokio::time::sleep(world.settings.fence_interval * 2).await;
             }
         }
@@ -706,13 +709,13 @@ async fn what_partial_blocks_are_merged_with_is_read_at_once() {
     let (mut world, faults) = faulty(11);
     world.cache_bytes = 0;
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 64 << 20)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(create("disk", 64 << 20)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     for block in 0..BLOCKS {
         // No two are equal: equal ones would be stored once.
         device.write(block << 18, vec![block as u8 + 1; 4096].into()).await.expect("writes");
     }
-    let open = run.node.open_volumes().into_iter().next().expect("open");
+    let open = run.engine.open_volumes().into_iter().next().expect("open");
     open.drain().await.expect("drains");
     open.checkpoint().await.expect("checks in");
     for block in 0..BLOCKS {
@@ -736,16 +739,16 @@ async fn what_partial_blocks_are_merged_with_is_read_at_once() {
 async fn a_deletion_of_a_snapshot_goes_on_without_its_caller() {
     let world = World::new(31);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     device.write(0, vec![1; 4096].into()).await.expect("writes");
-    let volume = run.node.open_volumes().remove(0);
+    let volume = run.engine.open_volumes().remove(0);
     // The refs of snapshots, whose calls hang.
     run.gate.hold(Some(&format!("{}/snap", volume.desc.id)));
-    run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+    run.engine.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (disk, s) = (name("disk"), name("s"));
-    let deletion = run.node.delete_snapshot(&disk, &s);
+    let deletion = run.engine.delete_snapshot(&disk, &s);
     let deleted = tokio::time::timeout(Duration::from_secs(1), deletion).await;
     assert!(deleted.is_err(), "nothing was held: {deleted:?}");
     run.gate.hold(None);
@@ -753,8 +756,8 @@ async fn a_deletion_of_a_snapshot_goes_on_without_its_caller() {
     volume.drain().await.expect("drains");
     drop((device, volume, run));
     let run = world.start("a").await.expect("starts again");
-    let volume = run.node.open_device(&target("disk")).await.expect("attaches");
-    let listed = run.node.list_snapshots(&disk).await.expect("lists");
+    let volume = run.engine.open_device(&target("disk")).await.expect("attaches");
+    let listed = run.engine.list_snapshots(&disk).await.expect("lists");
     assert!(listed.is_empty(), "a snapshot that was deleted is back: {listed:?}");
     drop(volume);
 }
@@ -766,25 +769,25 @@ async fn a_deletion_in_an_outage_is_not_forgotten_with_its_record() {
     let mut world = World::new(34);
     (world.settings.checkpoint_segments_max, world.settings.idle_age) = (1000, NEVER);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     device.write(0, vec![1; 4096].into()).await.expect("writes");
-    let volume = run.node.open_volumes().remove(0);
+    let volume = run.engine.open_volumes().remove(0);
     volume.drain().await.expect("drains");
     // The snapshot's barrier stays on its way, and no PUT arrives.
     run.gate.hold_puts("");
     let (disk, s) = (name("disk"), name("s"));
-    run.node.create_snapshot(&disk, Some(&s)).await.expect("snapshots");
+    run.engine.create_snapshot(&disk, Some(&s)).await.expect("snapshots");
     tokio::time::sleep(Duration::from_secs(1)).await;
-    run.node.delete_snapshot(&disk, &s).await.expect("deletes");
+    run.engine.delete_snapshot(&disk, &s).await.expect("deletes");
     run.gate.hold(None);
     device.write(0, vec![2; 4096].into()).await.expect("writes");
     volume.drain().await.expect("drains");
-    assert!(run.node.is_drained(), "the record that cancels it is still in the log");
+    assert!(run.engine.is_drained(), "the record that cancels it is still in the log");
     drop((device, volume, run));
     let run = world.start("a").await.expect("starts again");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
-    let listed = run.node.list_snapshots(&disk).await.expect("lists");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
+    let listed = run.engine.list_snapshots(&disk).await.expect("lists");
     assert!(listed.is_empty(), "a snapshot that was deleted is back: {listed:?}");
     assert!(is(&device, 0, 2).await);
 }
@@ -796,8 +799,8 @@ async fn a_resize_goes_on_without_its_caller() {
     let mut world = World::new(35);
     (world.settings.dirty_age, world.settings.idle_age) = (NEVER, NEVER);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(create("disk", 4 << 20)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     // The log fills, so that every record waits for room.
     run.gate.hold_puts("streams/");
     for len in [64 << 10, 512] {
@@ -809,15 +812,15 @@ async fn a_resize_goes_on_without_its_caller() {
         assert!(tokio::time::timeout(Duration::from_secs(60), fill).await.is_err());
     }
     let disk = name("disk");
-    let resize = run.node.resize_volume(&disk, 1 << 20, true);
+    let resize = run.engine.resize_volume(&disk, 1 << 20, true);
     let resized = tokio::time::timeout(Duration::from_secs(1), resize).await;
     assert!(resized.is_err(), "the log had room: {resized:?}");
     run.gate.hold(None);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let shown = run.node.show_volume(&disk).await.expect("shows");
+    let shown = run.engine.show_volume(&disk).await.expect("shows");
     assert_eq!(shown.size_bytes, 1 << 20, "half of it was done");
-    run.node.resize_volume(&disk, 4 << 20, false).await.expect("grows");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.resize_volume(&disk, 4 << 20, false).await.expect("grows");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     assert!(is(&device, 0, 1).await && is(&device, 1 << 20, 0).await);
 }
 
@@ -826,9 +829,9 @@ async fn a_resize_goes_on_without_its_caller() {
 async fn one_old_head_that_stays_keeps_no_other() {
     let world = World::new(36);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
-    let volume = run.node.open_volumes().remove(0);
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
+    let volume = run.engine.open_volumes().remove(0);
     for round in 0..6 {
         device.write(0, vec![round + 1; 4096].into()).await.expect("writes");
         volume.drain().await.expect("drains");
@@ -839,11 +842,11 @@ async fn one_old_head_that_stays_keeps_no_other() {
         }
     }
     assert_eq!(heads(&world).await.len(), 2, "the first, and the newest");
-    let deleted = run.node.delete_volume(&name("disk"), true, true).await;
+    let deleted = run.engine.delete_volume(&name("disk"), true, true).await;
     assert!(deleted.is_err(), "its first head can't be deleted");
     assert_eq!(heads(&world).await.len(), 1, "the first keeps the newest from deletion");
     run.gate.hold(None);
-    run.node.delete_volume(&name("disk"), true, true).await.expect("deletes");
+    run.engine.delete_volume(&name("disk"), true, true).await.expect("deletes");
     assert_eq!(heads(&world).await.len(), 0);
 }
 
@@ -852,11 +855,11 @@ async fn one_old_head_that_stays_keeps_no_other() {
 async fn a_rollback_that_fails_leaves_clients_alone() {
     let world = World::new(32);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     device.write(0, vec![1; 4096].into()).await.expect("writes");
-    run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
-    let volume = run.node.open_volumes().remove(0);
+    run.engine.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+    let volume = run.engine.open_volumes().remove(0);
     volume.drain().await.expect("drains");
     device.write(0, vec![2; 4096].into()).await.expect("writes");
     // The snapshot's objects can't be read.
@@ -865,7 +868,7 @@ async fn a_rollback_that_fails_leaves_clients_alone() {
     for segment in all.iter().filter(|o| o.location.as_ref().starts_with(&prefix)) {
         world.store.put(&segment.location, "no segment".into()).await.expect("overwrites");
     }
-    let back = run.node.rollback_volume(&name("disk"), &name("s"), true).await;
+    let back = run.engine.rollback_volume(&name("disk"), &name("s"), true).await;
     assert!(back.is_err(), "it rolls back");
     device.read(0, 4096).await.expect("reads");
     device.write(0, vec![3; 4096].into()).await.expect("writes");
@@ -882,17 +885,17 @@ async fn an_opening_that_is_given_up_leaves_nothing_behind() {
         let mut world = World::new(33);
         (world.settings.comeback_first, world.settings.idle_age) = (never, never);
         let run = world.start("a").await.expect("starts");
-        run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
-        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
+        let device = run.engine.open_device(&target("disk")).await.expect("attaches");
         device.write(0, vec![1; 4096].into()).await.expect("writes");
-        run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
-        run.node.open_volumes()[0].drain().await.expect("drains");
+        run.engine.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+        run.engine.open_volumes()[0].drain().await.expect("drains");
         drop(device);
         // The machine dies within a rollback: a volume whose stream ends with one is opened with a
         // checkpoint.
         run.gate.shut_after(calls);
         let (disk, s) = (name("disk"), name("s"));
-        let rollback = run.node.rollback_volume(&disk, &s, false);
+        let rollback = run.engine.rollback_volume(&disk, &s, false);
         let done = tokio::time::timeout(Duration::from_secs(60), rollback).await;
         drop(run);
         if matches!(done, Ok(Ok(_))) {
@@ -902,7 +905,7 @@ async fn an_opening_that_is_given_up_leaves_nothing_behind() {
         let gate = Gate::new(world.store.clone());
         gate.hold_puts("/head");
         let run = world.start_behind("a", gate).await.expect("starts without it");
-        if run.node.open_volumes().is_empty() {
+        if run.engine.open_volumes().is_empty() {
             let before = heads(&world).await;
             run.gate.hold(None);
             tokio::time::sleep(Duration::from_secs(60)).await;
@@ -926,13 +929,13 @@ async fn a_snapshot_that_is_said_to_exist_is_durable() {
     let world = World::new(34);
     let run = world.start("a").await.expect("starts");
     let new = CreateVolume { flush: Some(FlushLevel::Bucket), ..create("disk", 1 << 20) };
-    run.node.create_volume(new).await.expect("creates");
-    let device = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_volume(new).await.expect("creates");
+    let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     device.write(0, vec![1; 4096].into()).await.expect("writes");
     run.gate.hold_puts("streams/");
     let (disk, s) = (name("disk"), name("s"));
     let take = || {
-        let taken = run.node.create_snapshot(&disk, Some(&s));
+        let taken = run.engine.create_snapshot(&disk, Some(&s));
         tokio::time::timeout(Duration::from_secs(120), taken)
     };
     for attempt in 0..2 {
@@ -949,14 +952,14 @@ async fn a_snapshot_that_is_said_to_exist_is_durable() {
 async fn what_is_open_here_is_described_without_the_bucket() {
     let world = World::new(35);
     let run = world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
-    let _device = run.node.open_device(&target("disk")).await.expect("attaches");
-    run.node.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
-    run.node.open_volumes()[0].drain().await.expect("drains");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let _device = run.engine.open_device(&target("disk")).await.expect("attaches");
+    run.engine.create_snapshot(&name("disk"), Some(&name("s"))).await.expect("snapshots");
+    run.engine.open_volumes()[0].drain().await.expect("drains");
     run.gate.hold(Some(""));
     let told = async {
-        let info = run.node.show_volume(&name("disk")).await.expect("told");
-        let snapshots = run.node.list_snapshots(&name("disk")).await.expect("told");
+        let info = run.engine.show_volume(&name("disk")).await.expect("told");
+        let snapshots = run.engine.list_snapshots(&name("disk")).await.expect("told");
         (info, snapshots)
     };
     let told = tokio::time::timeout(Duration::from_secs(60), told).await;

@@ -8,7 +8,7 @@ use futures::StreamExt;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory};
 use skerry_core::wire::hash16;
-use skerry_volume::Node;
+use skerry_volume::Engine;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,54 +31,54 @@ fn bytes(seed: u64, len: usize, text: bool) -> Vec<u8> {
 /// that no checkpoint holds.
 async fn history(world: &World) {
     let run = world.start("sample").await.expect("starts");
-    let node = &run.node;
-    node.create_volume(create("disk", (1 << 20) + 512)).await.expect("creates");
-    let disk = node.open_device(&target("disk")).await.expect("attaches");
+    let engine = &run.engine;
+    engine.create_volume(create("disk", (1 << 20) + 512)).await.expect("creates");
+    let disk = engine.open_device(&target("disk")).await.expect("attaches");
     disk.write(0, bytes(1, 40 << 10, false).into()).await.expect("writes");
     disk.write(64 << 10, bytes(2, 40 << 10, true).into()).await.expect("writes");
     disk.write(512, bytes(3, 1024, false).into()).await.expect("writes");
-    node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    engine.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
     disk.zero(4096, 16 << 10).await.expect("zeroes");
     disk.write(1 << 20, bytes(4, 512, false).into()).await.expect("writes");
-    let open = node.open_volumes().into_iter().next().expect("open");
+    let open = engine.open_volumes().into_iter().next().expect("open");
     open.drain().await.expect("drains");
     open.checkpoint().await.expect("checks in");
     disk.write(300 << 10, bytes(1, 8 << 10, false).into()).await.expect("writes");
-    node.create_snapshot(&name("disk"), Some(&name("two"))).await.expect("snapshots");
-    node.create_snapshot(&name("disk"), Some(&name("gone"))).await.expect("snapshots");
+    engine.create_snapshot(&name("disk"), Some(&name("two"))).await.expect("snapshots");
+    engine.create_snapshot(&name("disk"), Some(&name("gone"))).await.expect("snapshots");
     open.drain().await.expect("drains");
-    node.delete_snapshot(&name("disk"), &name("gone")).await.expect("deletes");
-    node.resize_volume(&name("disk"), 2 << 20, false).await.expect("grows");
+    engine.delete_snapshot(&name("disk"), &name("gone")).await.expect("deletes");
+    engine.resize_volume(&name("disk"), 2 << 20, false).await.expect("grows");
     let (from, to) = (name("disk"), name("copy"));
-    node.clone_volume(&from, &name("two"), &to, Some(3 << 20)).await.expect("clones");
-    let copy = node.open_device(&target("copy")).await.expect("attaches");
+    engine.clone_volume(&from, &name("two"), &to, Some(3 << 20)).await.expect("clones");
+    let copy = engine.open_device(&target("copy")).await.expect("attaches");
     copy.write(2 << 20, bytes(5, 4096, false).into()).await.expect("writes");
-    node.create_volume(create("other", 256 << 10)).await.expect("creates");
-    let other = node.open_device(&target("other")).await.expect("attaches");
+    engine.create_volume(create("other", 256 << 10)).await.expect("creates");
+    let other = engine.open_device(&target("other")).await.expect("attaches");
     other.write(0, bytes(6, 20 << 10, false).into()).await.expect("writes");
-    node.create_snapshot(&name("other"), Some(&name("old"))).await.expect("snapshots");
+    engine.create_snapshot(&name("other"), Some(&name("old"))).await.expect("snapshots");
     other.write(0, bytes(7, 4096, false).into()).await.expect("writes");
-    node.rollback_volume(&name("other"), &name("old"), true).await.expect("rolls back");
-    node.rename_volume(&name("other"), &name("renamed")).await.expect("renames");
-    node.create_volume(create("deleted", 64 << 10)).await.expect("creates");
-    node.delete_volume(&name("deleted"), true, true).await.expect("deletes");
+    engine.rollback_volume(&name("other"), &name("old"), true).await.expect("rolls back");
+    engine.rename_volume(&name("other"), &name("renamed")).await.expect("renames");
+    engine.create_volume(create("deleted", 64 << 10)).await.expect("creates");
+    engine.delete_volume(&name("deleted"), true, true).await.expect("deletes");
     disk.write(500 << 10, bytes(8, 12 << 10, false).into()).await.expect("writes");
-    node.shutdown().await.expect("stops");
+    engine.shutdown().await.expect("stops");
 }
 
 /// One line for each volume and snapshot: its name, its size and a hash of its bytes.
-async fn listing(node: &Node) -> String {
+async fn listing(engine: &Engine) -> String {
     let mut text = String::from("# target bytes blake3\n");
-    let mut volumes = node.list_volumes().await.expect("lists");
+    let mut volumes = engine.list_volumes().await.expect("lists");
     volumes.sort_by(|a, b| a.name.cmp(&b.name));
     for volume in volumes {
-        let snapshots = node.list_snapshots(&name(&volume.name)).await.expect("lists");
+        let snapshots = engine.list_snapshots(&name(&volume.name)).await.expect("lists");
         let mut targets: Vec<_> =
             snapshots.iter().map(|s| format!("{}@{}", volume.name, s.name)).collect();
         targets.sort();
         targets.insert(0, volume.name.clone());
         for one in targets {
-            let device = node.open_device(&target(&one)).await.expect("attaches");
+            let device = engine.open_device(&target(&one)).await.expect("attaches");
             let size = device.size_bytes();
             let read = device.read(0, size as usize).await.expect("reads");
             let hash: String = hash16(&read).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -121,7 +121,7 @@ async fn write_sample() {
         fs::write(path, bytes).expect("written");
     }
     let seen = World::over(8, store).start("reader").await.expect("starts");
-    fs::write(root.join("contents.txt"), listing(&seen.node).await).expect("written");
+    fs::write(root.join("contents.txt"), listing(&seen.engine).await).expect("written");
     panic!("a sample was written to {}: run again without it", root.display());
 }
 
@@ -133,20 +133,20 @@ async fn the_sample_of_version_2_still_reads_and_takes_writes() {
     let expected = fs::read_to_string(directory().join("contents.txt")).expect("a listing");
     let world = World::over(9, sample().await);
     let run = world.start("reader").await.expect("starts");
-    assert_eq!(listing(&run.node).await, expected);
+    assert_eq!(listing(&run.engine).await, expected);
     assert!(expected.lines().count() >= 8, "{expected}");
-    let report = run.node.fsck().await.expect("checks");
+    let report = run.engine.fsck().await.expect("checks");
     assert!(report.problems.is_empty(), "{:?}", report.problems);
 
-    run.node.release_volume(&name("disk"), true).await.expect("takes it");
-    let disk = run.node.open_device(&target("disk")).await.expect("attaches");
+    run.engine.release_volume(&name("disk"), true).await.expect("takes it");
+    let disk = run.engine.open_device(&target("disk")).await.expect("attaches");
     let before = disk.read(0, disk.size_bytes() as usize).await.expect("reads").to_vec();
     disk.write(8192, bytes(9, 4096, false).into()).await.expect("writes");
-    run.node.create_snapshot(&name("disk"), Some(&name("new"))).await.expect("snapshots");
-    run.node.shutdown().await.expect("stops");
+    run.engine.create_snapshot(&name("disk"), Some(&name("new"))).await.expect("snapshots");
+    run.engine.shutdown().await.expect("stops");
     drop(run);
     let run = world.start("reader").await.expect("starts again");
-    let disk = run.node.open_device(&target("disk@new")).await.expect("attaches");
+    let disk = run.engine.open_device(&target("disk@new")).await.expect("attaches");
     let after = disk.read(0, disk.size_bytes() as usize).await.expect("reads");
     assert_eq!(after[8192..12288], bytes(9, 4096, false));
     assert!(after[..8192] == before[..8192] && after[12288..] == before[12288..]);
@@ -160,5 +160,5 @@ async fn the_history_of_the_sample_still_leads_to_its_contents() {
     history(&World::over(7, store.clone())).await;
     let run = World::over(8, store).start("reader").await.expect("starts");
     let expected = fs::read_to_string(directory().join("contents.txt")).expect("a listing");
-    assert_eq!(listing(&run.node).await, expected);
+    assert_eq!(listing(&run.engine).await, expected);
 }

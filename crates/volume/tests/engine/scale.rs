@@ -98,13 +98,13 @@ impl Scale {
     }
 
     async fn write(&self, run: &Running, disk: &str, blocks: std::ops::Range<u64>) {
-        let device = run.node.open_device(&target(disk)).await.expect("attaches");
+        let device = run.engine.open_device(&target(disk)).await.expect("attaches");
         for block in blocks {
             let mut data = vec![0; 4096];
             skerry_core::env::Entropy::fill(self.world.entropy.as_ref(), &mut data);
             device.write(block * 4096, data.into()).await.expect("writes");
         }
-        for volume in run.node.open_volumes() {
+        for volume in run.engine.open_volumes() {
             volume.drain().await.expect("drains");
             volume.checkpoint().await.expect("checks in");
         }
@@ -123,40 +123,43 @@ async fn beside(many: u64) -> Scale {
     let mut scale = Scale::new();
     let (disk, one, two) = (name("disk"), name("one"), name("two"));
     let run = scale.world.start("a").await.expect("starts");
-    let made = run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    let made = run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
     scale.write(&run, "disk", 0..20).await;
-    run.node.create_snapshot(&disk, Some(&one)).await.expect("snapshots");
-    run.node.shutdown().await.expect("stops");
+    run.engine.create_snapshot(&disk, Some(&one)).await.expect("snapshots");
+    run.engine.shutdown().await.expect("stops");
     drop(run);
     scale.strangers(many).await;
     scale.snapshots(made.id, many).await;
     let run = scale.world.start("a").await.expect("starts again");
-    let node = &run.node;
-    let device = scale.cost("open", node.open_device(&target("disk"))).await.expect("attaches");
+    let engine = &run.engine;
+    let device = scale.cost("open", engine.open_device(&target("disk"))).await.expect("attaches");
     drop(device);
     scale.write(&run, "disk", 20..40).await;
     scale
         .cost("snapshot", async {
-            node.create_snapshot(&disk, Some(&two)).await.expect("snapshots");
-            node.open_volumes()[0].drain().await.expect("drains");
+            engine.create_snapshot(&disk, Some(&two)).await.expect("snapshots");
+            engine.open_volumes()[0].drain().await.expect("drains");
         })
         .await;
     scale.write(&run, "disk", 20..40).await;
-    scale.cost("attach a snapshot", node.open_device(&target("disk@one"))).await.expect("attaches");
+    scale
+        .cost("attach a snapshot", engine.open_device(&target("disk@one")))
+        .await
+        .expect("attaches");
     let late = format!("disk@s{}", many / 2);
-    scale.cost("attach an old one", node.open_device(&target(&late))).await.expect("attaches");
+    scale.cost("attach an old one", engine.open_device(&target(&late))).await.expect("attaches");
     let clone = name("clone");
-    scale.cost("clone", node.clone_volume(&disk, &one, &clone, None)).await.expect("clones");
+    scale.cost("clone", engine.clone_volume(&disk, &one, &clone, None)).await.expect("clones");
     let before = scale.segments().await;
-    scale.cost("delete a snapshot", node.delete_snapshot(&disk, &two)).await.expect("deletes");
+    scale.cost("delete a snapshot", engine.delete_snapshot(&disk, &two)).await.expect("deletes");
     let left = scale.segments().await;
     assert!(left.len() < before.len(), "what only the snapshot held is still there");
     let old = name(&format!("s{}", many / 2));
-    scale.cost("delete an old one", node.delete_snapshot(&disk, &old)).await.expect("deletes");
-    scale.cost("delete a clone", node.delete_volume(&clone, true, false)).await.expect("deletes");
+    scale.cost("delete an old one", engine.delete_snapshot(&disk, &old)).await.expect("deletes");
+    scale.cost("delete a clone", engine.delete_volume(&clone, true, false)).await.expect("deletes");
     scale.write(&run, "disk", 20..30).await;
     let before = scale.segments().await;
-    scale.cost("a pass of the head", node.shutdown()).await.expect("stops");
+    scale.cost("a pass of the head", engine.shutdown()).await.expect("stops");
     let left = scale.segments().await;
     assert!(left.len() < before.len(), "what was overwritten is still there");
     scale
@@ -190,19 +193,19 @@ async fn costs_do_not_depend_on_how_many_there_are() {
 async fn a_pass_that_hangs_delays_nothing() {
     let scale = Scale::new();
     let run = scale.world.start("a").await.expect("starts");
-    run.node.create_volume(create("disk", 1 << 20)).await.expect("creates");
+    run.engine.create_volume(create("disk", 1 << 20)).await.expect("creates");
     scale.write(&run, "disk", 0..20).await;
-    run.node.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
+    run.engine.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
     scale.write(&run, "disk", 0..20).await;
     let before = scale.segments().await;
     // The pass lists the volume's holders.
     run.gate.hold(Some("/hold"));
     let (disk, one) = (name("disk"), name("one"));
-    let deleting = run.node.delete_snapshot(&disk, &one);
+    let deleting = run.engine.delete_snapshot(&disk, &one);
     let beside = async {
-        run.node.create_snapshot(&name("disk"), Some(&name("two"))).await.expect("snapshots");
+        run.engine.create_snapshot(&name("disk"), Some(&name("two"))).await.expect("snapshots");
         scale.write(&run, "disk", 20..40).await;
-        run.node.open_device(&target("disk@two")).await.expect("attaches");
+        run.engine.open_device(&target("disk@two")).await.expect("attaches");
         run.gate.hold(None);
     };
     let (deleted, ()) = tokio::join!(deleting, beside);

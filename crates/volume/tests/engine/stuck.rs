@@ -34,14 +34,14 @@ impl Case {
         world.settings.checkpoint_segments_max = 1000;
         let wanted = noise(&world, BLOCKS * BLOCK);
         let run = world.start("a").await.expect("starts");
-        run.node.create_volume(create("disk", 4 << 20)).await.expect("creates");
+        run.engine.create_volume(create("disk", 4 << 20)).await.expect("creates");
         let device = attach(&run, "disk").await;
         for (block, data) in wanted.chunks(BLOCK).enumerate() {
             let at = (block * BLOCK) as u64;
             device.write(at, data.to_vec().into()).await.expect("writes");
-            run.node.open_volumes()[0].drain().await.expect("drains");
+            run.engine.open_volumes()[0].drain().await.expect("drains");
         }
-        run.node.create_volume(create("more", 4 << 20)).await.expect("creates");
+        run.engine.create_volume(create("more", 4 << 20)).await.expect("creates");
         let objects: Vec<_> = world.store.list(None).try_collect().await.expect("lists");
         let third = objects.iter().find(|o| o.location.as_ref().ends_with("/0000000000000003"));
         let segment = third.expect("there is one").location.clone();
@@ -53,7 +53,7 @@ impl Case {
     /// bucket's.
     async fn write_tail(&mut self) -> (Running, Arc<Device>) {
         let run = self.world.start("a").await.expect("starts again");
-        let device = run.node.open_device(&target("disk")).await.expect("attaches");
+        let device = run.engine.open_device(&target("disk")).await.expect("attaches");
         for sector in 0..60usize {
             let at = sector % BLOCKS * BLOCK + sector / BLOCKS * 512;
             self.wanted[at..at + 512].fill(sector as u8);
@@ -115,7 +115,7 @@ fn noise(world: &World, len: usize) -> Vec<u8> {
 }
 
 async fn attach(run: &Running, volume: &str) -> Arc<Device> {
-    run.node.open_device(&target(volume)).await.expect("attaches")
+    run.engine.open_device(&target(volume)).await.expect("attaches")
 }
 
 /// Writes three times what the log holds.
@@ -129,10 +129,10 @@ async fn fill_the_log(case: &Case, run: &Running) {
 }
 
 async fn drain_all(run: &Running) {
-    for volume in run.node.open_volumes() {
+    for volume in run.engine.open_volumes() {
         volume.drain().await.expect("drains");
     }
-    assert!(run.node.is_drained(), "{:?}", run.node.status().parked);
+    assert!(run.engine.is_drained(), "{:?}", run.engine.status().parked);
 }
 
 /// A volume that fails while it is in use.
@@ -141,14 +141,14 @@ async fn the_tail_of_a_volume_that_fails_waits_outside_the_log() {
     let mut case = Case::new(15).await;
     let (run, device) = case.write_tail().await;
     case.damage().await;
-    let volumes = run.node.open_volumes();
+    let volumes = run.engine.open_volumes();
     let volume = volumes.iter().find(|volume| volume.name() == "disk").expect("open");
     assert!(volume.drain().await.is_err(), "it merged with what is not there");
     assert!(device.read(0, 512).await.is_err() && device.flush().await.is_err());
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let told = run.node.status().parked;
+    let told = run.engine.status().parked;
     assert!(told.iter().any(|line| line.contains("can be opened again")), "{told:?}");
-    assert!(!run.node.is_drained() && case.waiting() > 0);
+    assert!(!run.engine.is_drained() && case.waiting() > 0);
     fill_the_log(&case, &run).await;
     drop((device, run));
     case.mend().await;
@@ -167,7 +167,7 @@ async fn what_a_batch_is_merged_with_may_be_collected_meanwhile() {
     let mut case = Case::new(25).await;
     let (run, device) = case.write_tail().await;
     run.gate.miss_once(case.segment.as_ref());
-    let volumes = run.node.open_volumes();
+    let volumes = run.engine.open_volumes();
     let volume = volumes.iter().find(|volume| volume.name() == "disk").expect("open");
     volume.drain().await.expect("drains");
     assert!(run.gate.has_missed(), "nothing was merged with that segment");
@@ -188,7 +188,7 @@ async fn without_a_log_a_volume_that_fails_with_a_tail_ends_no_attachment() {
         device.write((block * BLOCK) as u64, vec![7; 512].into()).await.expect("writes");
     }
     case.damage().await;
-    let volumes = run.node.open_volumes();
+    let volumes = run.engine.open_volumes();
     let volume = volumes.iter().find(|volume| volume.name() == "disk").expect("open");
     assert!(volume.drain().await.is_err(), "it merged with what is not there");
     let error = device.read(0, 512).await.expect_err("out of service");
@@ -202,7 +202,7 @@ async fn a_stop_waits_for_what_is_being_put_aside() {
     let mut case = Case::new(27).await;
     let (run, device) = case.write_tail().await;
     let other = case.world.neighbour(28).start("b").await.expect("starts");
-    other.node.release_volume(&name("disk"), true).await.expect("releases");
+    other.engine.release_volume(&name("disk"), true).await.expect("releases");
     // The disk takes nothing at first.
     case.world.parked.is_full.store(true, Ordering::Relaxed);
     let parked = case.world.parked.clone();
@@ -210,7 +210,7 @@ async fn a_stop_waits_for_what_is_being_put_aside() {
         tokio::time::sleep(Duration::from_secs(5)).await;
         parked.is_full.store(false, Ordering::Relaxed);
     });
-    run.node.shutdown().await.expect("stops");
+    run.engine.shutdown().await.expect("stops");
     assert_eq!(case.waiting(), 1, "the records stayed in the log");
     // A disk that takes nothing at all keeps no node from stopping.
     drop((device, run));
@@ -224,11 +224,11 @@ async fn a_stop_waits_once_for_all_that_hangs() {
     let more = attach(&run, "more").await;
     more.write(0, vec![1; 512].into()).await.expect("writes");
     let other = case.world.neighbour(30).start("b").await.expect("starts");
-    other.node.release_volume(&name("disk"), true).await.expect("releases");
+    other.engine.release_volume(&name("disk"), true).await.expect("releases");
     case.world.parked.is_full.store(true, Ordering::Relaxed);
     run.gate.hold_puts("streams/");
     let began = tokio::time::Instant::now();
-    run.node.shutdown().await.expect("stops");
+    run.engine.shutdown().await.expect("stops");
     let (took, drain) = (began.elapsed(), case.world.settings.shutdown_drain);
     assert!(took >= drain && took < drain * 5 / 4, "{took:?}");
 }
@@ -241,17 +241,17 @@ async fn a_volume_that_failed_comes_back_by_itself() {
     case.world.settings.comeback_max = Duration::from_secs(20);
     let (run, device) = case.write_tail().await;
     case.damage().await;
-    let volumes = run.node.open_volumes();
+    let volumes = run.engine.open_volumes();
     let volume = volumes.iter().find(|volume| volume.name() == "disk").expect("open");
     assert!(volume.drain().await.is_err(), "it merged with what is not there");
     let error = device.read(0, 512).await.expect_err("out of service");
     assert!(error.ends_attachment(), "another attachment may succeed: {error}");
     // Opened again and again, and each time it fails.
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(!run.node.status().parked.is_empty());
+    assert!(!run.engine.status().parked.is_empty());
     case.mend().await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(run.node.status().parked, Vec::<String>::new());
+    assert_eq!(run.engine.status().parked, Vec::<String>::new());
     assert_eq!(case.waiting(), 0);
     assert!(device.read(0, 512).await.expect_err("it is over").ends_attachment());
     case.check(&run).await;
@@ -268,9 +268,9 @@ async fn the_tail_of_a_volume_that_can_not_be_opened_waits_outside_the_log() {
         drop(case.write_tail().await);
         case.damage().await;
         let mut run = case.world.start("a").await.expect("starts though one can't be opened");
-        assert!(run.node.open_device(&target("disk")).await.is_err(), "it opened");
+        assert!(run.engine.open_device(&target("disk")).await.is_err(), "it opened");
         let waiting = case.waiting();
-        assert!(waiting > 0 && !run.node.is_drained());
+        assert!(waiting > 0 && !run.engine.is_drained());
         fill_the_log(&case, &run).await;
         // Still so at the next start.
         drop(run);
@@ -324,11 +324,11 @@ async fn a_tail_that_comes_back_survives_a_crash_at_every_step() {
 async fn the_tail_of_a_volume_that_was_deleted_goes() {
     let case = Case::stuck_and_mended(18).await;
     let other = case.world.neighbour(19).start("b").await.expect("starts");
-    other.node.release_volume(&name("disk"), true).await.expect("releases");
-    other.node.delete_volume(&name("disk"), true, false).await.expect("deletes");
+    other.engine.release_volume(&name("disk"), true).await.expect("releases");
+    other.engine.delete_volume(&name("disk"), true, false).await.expect("deletes");
     let run = case.world.start("a").await.expect("starts again");
     assert_eq!(case.waiting(), 0);
-    assert_eq!(run.node.list_volumes().await.expect("lists").len(), 1);
+    assert_eq!(run.engine.list_volumes().await.expect("lists").len(), 1);
 }
 
 /// A tail that takes most of the log, and a restart before anything else was logged. Others still
@@ -347,7 +347,10 @@ async fn a_large_tail_that_waits_takes_no_room_after_a_restart() {
             device.flush().await.expect("flushes");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(run.node.open_volumes()[0].undestaged(Duration::ZERO).0, (60 << 9) + (30 << 16));
+        assert_eq!(
+            run.engine.open_volumes()[0].undestaged(Duration::ZERO).0,
+            (60 << 9) + (30 << 16)
+        );
         drop((device, run));
         case.damage().await;
         for _ in 0..3 {
@@ -360,8 +363,8 @@ async fn a_large_tail_that_waits_takes_no_room_after_a_restart() {
         }
         case.mend().await;
         let other = case.world.neighbour(21).start("b").await.expect("starts");
-        assert!(other.node.release_volume(&name("disk"), false).await.is_err(), "it is held");
-        let released = run.node.release_volume(&name("disk"), false).await;
+        assert!(other.engine.release_volume(&name("disk"), false).await.is_err(), "it is held");
+        let released = run.engine.release_volume(&name("disk"), false).await;
         assert!(released.is_err(), "what waits would never be merged");
         if !is_filled {
             drop(run);
@@ -371,7 +374,7 @@ async fn a_large_tail_that_waits_takes_no_room_after_a_restart() {
         let read = attach(&run, "disk").await.read(1 << 20, large.len()).await.expect("reads");
         assert!(read == large, "what was flushed is not there");
         drain_all(&run).await;
-        run.node.release_volume(&name("disk"), false).await.expect("releases");
+        run.engine.release_volume(&name("disk"), false).await.expect("releases");
     }
 }
 
@@ -386,12 +389,12 @@ async fn what_is_never_merged_is_not_let_go_with_what_is() {
     // Taken over while there is no room to park the tail: it stays in the log, and the volume goes
     // on.
     let other = case.world.neighbour(23).start("b").await.expect("starts");
-    other.node.release_volume(&name("disk"), true).await.expect("releases");
+    other.engine.release_volume(&name("disk"), true).await.expect("releases");
     let device = attach(&other, "disk").await;
     device.write(3 << 20, vec![1; BLOCK].into()).await.expect("writes");
     device.flush().await.expect("flushes");
     drop(device);
-    other.node.release_volume(&name("disk"), false).await.expect("releases");
+    other.engine.release_volume(&name("disk"), false).await.expect("releases");
     case.world.parked.is_full.store(true, Ordering::Relaxed);
     let run = case.world.start("a").await.expect("starts");
     let device = attach(&run, "disk").await;
@@ -414,7 +417,7 @@ async fn what_is_never_merged_is_not_let_go_with_what_is() {
     }
     case.world.parked.is_full.store(true, Ordering::Relaxed);
     let run = case.world.start("a").await.expect("starts though one can't be opened");
-    let told = run.node.status().parked;
+    let told = run.engine.status().parked;
     assert!(told.iter().any(|line| line.contains("see to that, and attach it again")), "{told:?}");
     // Nor does it keep the node from starting when nothing is parked any more.
     drop(run);

@@ -8,7 +8,7 @@ use skerry_api::v1::import_volume_request::Message;
 use skerry_api::{Error, ErrorKind, Result, v1};
 use skerry_core::name::{NAME_BYTES_MAX, Name, Target};
 use skerry_core::size::{BlockSize, SECTOR_BYTES};
-use skerry_volume::{CreateVolume, Device, Node, VolumeInfo};
+use skerry_volume::{CreateVolume, Device, Engine, VolumeInfo};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -25,7 +25,7 @@ const UNFINISHED: &str = ".importing";
 /// If it fails half-way, it deletes a volume that it created. A volume that it writes over stays as
 /// it is: it can be imported again, or deleted.
 pub(super) async fn import(
-    node: &Node,
+    node: &Engine,
     mut messages: impl Stream<Item = Result<v1::ImportVolumeRequest, Status>> + Unpin,
     ended: &CancellationToken,
 ) -> Result<v1::ImportVolumeResponse> {
@@ -56,7 +56,7 @@ pub(super) async fn import(
 
 /// Writes the stream's pieces, and makes them durable. Gives the number of bytes of data.
 async fn write(
-    node: &Node,
+    node: &Engine,
     mut messages: impl Stream<Item = Result<v1::ImportVolumeRequest, Status>> + Unpin,
     volume: &Name,
     size_bytes: u64,
@@ -76,7 +76,7 @@ async fn write(
 }
 
 /// Deletes a volume that the import created; tells what a failed import leaves.
-async fn give_up(node: &Node, volume: &Name, created: bool, why: &Error) -> Error {
+async fn give_up(node: &Engine, volume: &Name, created: bool, why: &Error) -> Error {
     let left = match created {
         false => format!("volume {volume} may be incomplete: import again"),
         true => match node.delete_volume(volume, true, true).await {
@@ -112,7 +112,7 @@ struct Destination {
 
 /// Creates the volume if none of this name exists.
 async fn prepare(
-    node: &Node,
+    node: &Engine,
     name: &Name,
     size_bytes: u64,
     overwrite: bool,

@@ -6,9 +6,9 @@ mod rig;
 
 mod lines;
 
-use crate::streams::node::Node;
+use crate::streams::engine::Engine;
 use crate::streams::stream::Stream;
-use crate::{ErrorKind, NodeParts};
+use crate::{EngineParts, ErrorKind};
 use lines::Lines;
 use rig::{Committer, Gate, World, name};
 use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind};
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// A node that carries lists of lines.
 struct Running {
-    node: Arc<Node<Lines>>,
+    engine: Arc<Engine<Lines>>,
     gate: Arc<Gate>,
     _committer: Committer,
 }
@@ -36,13 +36,13 @@ impl Running {
     async fn start(world: &World, host: &str) -> Self {
         let gate = Gate::new(world.store.clone());
         let (parts, committer) = world.parts(host, gate.clone()).await.expect("parts");
-        let node = Node::open(parts).await.expect("starts");
-        Self { node, gate, _committer: committer }
+        let engine = Engine::open(parts).await.expect("starts");
+        Self { engine, gate, _committer: committer }
     }
 
     /// Makes an empty list.
     async fn create(&self, called: &str) {
-        let ctx = &self.node.ctx;
+        let ctx = &self.engine.ctx;
         let entropy = ctx.bucket.entropy();
         let (genesis, block) = (StreamId::random(entropy.as_ref()), BlockSize::default());
         let root = Root::empty(0, block, called);
@@ -59,11 +59,11 @@ impl Running {
             base: Base::exact(root, Position::start(0, genesis, 0)),
             parent: None,
         };
-        self.node.introduce(desc, &name(called), None).await.expect("creates");
+        self.engine.introduce(desc, &name(called), None).await.expect("creates");
     }
 
     async fn list(&self) -> Arc<Stream<Lines>> {
-        self.node.writable(&name("list")).await.expect("opens")
+        self.engine.writable(&name("list")).await.expect("opens")
     }
 }
 
@@ -95,11 +95,11 @@ async fn what_was_flushed_is_read_after_a_crash_wherever_it_is() {
     drop((list, run));
 
     let run = Running::start(&world, "a").await;
-    assert!(!run.node.is_drained(), "the tail was replayed");
+    assert!(!run.engine.is_drained(), "the tail was replayed");
     let list = run.list().await;
     says(&list, 3).await;
     list.drain().await.expect("drains");
-    assert!(run.node.is_drained());
+    assert!(run.engine.is_drained());
     says(&list, 3).await;
     add(&list, 3..30).await;
     list.drain().await.expect("drains");
@@ -128,28 +128,28 @@ async fn snapshots_are_taken_deleted_and_rolled_back_to() {
     let list = run.list().await;
     let (called, early, late) = (name("list"), name("early"), name("late"));
     add(&list, 0..5).await;
-    run.node.create_snapshot(&called, Some(&early)).await.expect("snapshots");
+    run.engine.create_snapshot(&called, Some(&early)).await.expect("snapshots");
     add(&list, 5..9).await;
-    run.node.create_snapshot(&called, Some(&late)).await.expect("snapshots");
+    run.engine.create_snapshot(&called, Some(&late)).await.expect("snapshots");
     list.drain().await.expect("drains");
     drop((list, run));
 
     let run = Running::start(&world, "a").await;
     let list = run.list().await;
-    let named = run.node.list_snapshots(&called).await.expect("lists");
+    let named = run.engine.list_snapshots(&called).await.expect("lists");
     assert_eq!(named.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["early", "late"]);
     says(&list, 9).await;
-    run.node.rollback_volume(&called, &early, false).await.expect("rolls back");
+    run.engine.rollback_volume(&called, &early, false).await.expect("rolls back");
     says(&list, 5).await;
     add(&list, 5..6).await;
     says(&list, 6).await;
     list.drain().await.expect("drains");
     list.checkpoint().await.expect("checks in");
-    for snapshot in run.node.list_snapshots(&called).await.expect("lists") {
+    for snapshot in run.engine.list_snapshots(&called).await.expect("lists") {
         let snapshot = snapshot.name.parse().expect("a name");
-        run.node.delete_snapshot(&called, &snapshot).await.expect("deletes");
+        run.engine.delete_snapshot(&called, &snapshot).await.expect("deletes");
     }
-    run.node.sweep().await.expect("sweeps");
+    run.engine.sweep().await.expect("sweeps");
     says(&list, 6).await;
     drop((list, run));
     says(&*Running::start(&world, "a").await.list().await, 6).await;
@@ -170,9 +170,9 @@ async fn another_host_takes_a_list_over_and_the_first_is_fenced() {
     let second = Running::start(&other, "b").await;
     let called = name("list");
     let refused =
-        second.node.writable(&called).await.map(drop).expect_err("it is the first host's");
+        second.engine.writable(&called).await.map(drop).expect_err("it is the first host's");
     assert_eq!(refused.kind(), ErrorKind::Fenced);
-    second.node.release_volume(&called, true).await.expect("takes it away");
+    second.engine.release_volume(&called, true).await.expect("takes it away");
     let theirs = second.list().await;
     // A prefix of the written lines: the rest was in the first host's log only.
     says(&theirs, 7).await;
@@ -211,7 +211,7 @@ async fn no_more_segments_are_built_than_there_is_memory_for() {
     for n in 0..LISTS {
         let called = format!("list-{n}");
         run.create(&called).await;
-        lists.push(run.node.writable(&name(&called)).await.expect("opens"));
+        lists.push(run.engine.writable(&name(&called)).await.expect("opens"));
     }
     run.gate.hold_puts("streams/");
     for list in &lists {
@@ -237,9 +237,9 @@ async fn a_checkpoint_computes_in_the_background() {
     let world = World::new(7);
     let gate = Gate::new(world.store.clone());
     let (parts, _committer) = world.parts("a", gate.clone()).await.expect("parts");
-    let parts = NodeParts { background: Some(background.handle().clone()), ..parts };
-    let node = Node::open(parts).await.expect("starts");
-    let run = Running { node, gate, _committer };
+    let parts = EngineParts { background: Some(background.handle().clone()), ..parts };
+    let engine = Engine::open(parts).await.expect("starts");
+    let run = Running { engine, gate, _committer };
     run.create("list").await;
     let list = run.list().await;
     add(&list, 0..3).await;
@@ -266,19 +266,19 @@ async fn births_go_on_after_a_rollback() {
     add(&list, 0..1).await;
     let early = settle().await;
     let called = name("list");
-    run.node.create_snapshot(&called, Some(&name("early"))).await.expect("snapshots");
+    run.engine.create_snapshot(&called, Some(&name("early"))).await.expect("snapshots");
     for n in 1..6 {
         add(&list, n..n + 1).await;
         settle().await;
     }
     let before = list.state.lock().root.birth;
     assert!(before > early + 1);
-    let kept = run.node.rollback_volume(&called, &name("early"), false).await;
+    let kept = run.engine.rollback_volume(&called, &name("early"), false).await;
     let kept = kept.expect("rolls back").name.parse().expect("a name");
     says(&list, 1).await;
     // One checkpoint before the rollback, and one after it.
     assert_eq!(list.state.lock().root.birth, before + 2);
-    run.node.rollback_volume(&called, &kept, false).await.expect("rolls forward");
+    run.engine.rollback_volume(&called, &kept, false).await.expect("rolls forward");
     says(&list, 6).await;
     assert_eq!(list.state.lock().root.birth, before + 4);
 }

@@ -91,16 +91,16 @@ impl Model {
         label: &str,
         writes: Writes,
     ) -> Outcome {
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let Some(snap) = self.vols[v].snap(label).cloned() else { return Ok(()) };
         let of = name(self.vols[v].name());
         self.say(format!("{of} roll back to {label} under a writer"));
         let old = self.devices.remove(&self.vols[v].id);
-        let done = async { node.rollback_volume(&of, &name(label), true).await };
+        let done = async { engine.rollback_volume(&of, &name(label), true).await };
         let view = self.on(host, done).await?;
         let acked = self.ended(v, writes, ErrorKind::Detached).await;
         let kept = target(&format!("{of}@{}", view.name));
-        let kept = self.on(host, async { node.open_device(&kept).await }).await?;
+        let kept = self.on(host, async { engine.open_device(&kept).await }).await?;
         let image = self.read_all(host, &kept).await?;
         if let Err(why) = self.vols[v].cut_to(&image, acked) {
             self.wrong(format!("{of}@{}: {why}", view.name));
@@ -121,12 +121,12 @@ impl Model {
 
     /// Everything that was acknowledged is in the bucket, and nothing else is lost of the volume.
     async fn release_under(&mut self, id: VolumeId, host: usize, writes: Writes) -> Outcome {
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let v = self.at(id);
         let of = name(self.vols[v].name());
         self.say(format!("{of} release under a writer"));
         self.devices.remove(&id);
-        self.on(host, async { node.release_volume(&of, true).await }).await?;
+        self.on(host, async { engine.release_volume(&of, true).await }).await?;
         let acked = self.ended(v, writes, ErrorKind::Detached).await;
         self.vols[v].owner = None;
         let seen = self.see(host, v).await?;
@@ -140,11 +140,11 @@ impl Model {
 
     /// Every write is acknowledged.
     async fn rename_under(&mut self, v: usize, host: usize, writes: Writes) -> Outcome {
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let (of, new) = (name(self.vols[v].name()), self.free_name());
         self.say(format!("{of} rename {new} under a writer"));
         self.vols[v].names = vec![of.to_string(), new.clone()];
-        self.on(host, async { node.rename_volume(&of, &name(&new)).await }).await?;
+        self.on(host, async { engine.rename_volume(&of, &name(&new)).await }).await?;
         self.vols[v].names = vec![new];
         if let (_, Some(error)) = writes.end().await {
             self.wrong(format!("{of}: the writer was told {error}"));
@@ -155,12 +155,12 @@ impl Model {
 
     /// Every write is acknowledged up to the first that lies beyond the new end.
     async fn resize_under(&mut self, v: usize, host: usize, writes: Writes) -> Outcome {
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let of = name(self.vols[v].name());
         let now = self.vols[v].image.len();
         let size = self.rng.random_range(1..(now / 512 + 200).min(4000)) * 512;
         self.say(format!("{of} resize {now} to {size} under a writer"));
-        self.on(host, async { node.resize_volume(&of, size as u64, true).await }).await?;
+        self.on(host, async { engine.resize_volume(&of, size as u64, true).await }).await?;
         let acked = self.ended(v, writes, ErrorKind::Invalid).await;
         self.vols[v].cut_at(acked);
         if size < now {
@@ -174,9 +174,9 @@ impl Model {
     /// Everything is in the bucket, and the volume agrees with the reference. In between, the
     /// volume's records came in another order than the reference's.
     async fn all_is_there(&mut self, v: usize, host: usize) -> Outcome {
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let id = self.vols[v].id;
-        let open = node.open_volumes().into_iter().find(|open| open.desc.id == id);
+        let open = engine.open_volumes().into_iter().find(|open| open.desc.id == id);
         let Some(open) = open else { self.wrong("a volume that is written is not open") };
         self.on(host, async { open.drain().await }).await?;
         let end = self.vols[v].end();

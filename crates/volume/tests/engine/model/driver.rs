@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use skerry_core::id::VolumeId;
 use skerry_store::objects::faulty::{FaultPlan, Faults, Faulty};
-use skerry_volume::{Device, Error, ErrorKind, Node};
+use skerry_volume::{Device, Engine, Error, ErrorKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -156,8 +156,8 @@ impl Model {
         self.rng.random_range(0..100) < of_a_hundred
     }
 
-    pub fn node(&self, host: usize) -> Option<Arc<Node>> {
-        self.runs[host].as_ref().map(|run| run.node.clone())
+    pub fn engine(&self, host: usize) -> Option<Arc<Engine>> {
+        self.runs[host].as_ref().map(|run| run.engine.clone())
     }
 
     pub fn gate(&self, host: usize) -> Arc<Gate> {
@@ -211,9 +211,9 @@ impl Model {
         if let Some(device) = self.devices.get(&id) {
             return Ok(device.clone());
         }
-        let Some(node) = self.node(host) else { return Err(Trouble("down".into())) };
+        let Some(engine) = self.engine(host) else { return Err(Trouble("down".into())) };
         let name = target(self.vols[v].name());
-        let device = self.on(host, async { node.open_device(&name).await }).await?;
+        let device = self.on(host, async { engine.open_device(&name).await }).await?;
         if device.is_read_only() {
             self.wrong(format!("{} is read-only on its owner's host", self.vols[v].name()));
         }
@@ -247,9 +247,9 @@ impl Model {
         let device = self.device(host, v).await?;
         let image = self.read_all(host, &device).await?;
         self.one_name(host, v).await;
-        let Some(node) = self.node(host) else { return Err(Trouble("down".into())) };
+        let Some(engine) = self.engine(host) else { return Err(Trouble("down".into())) };
         let name = crate::rig::name(self.vols[v].name());
-        let listed = self.on(host, async { node.list_snapshots(&name).await }).await?;
+        let listed = self.on(host, async { engine.list_snapshots(&name).await }).await?;
         Ok(Seen { image, snaps: listed.into_iter().map(|s| s.name).collect() })
     }
 
@@ -263,25 +263,25 @@ impl Model {
             Err(e) => self.wrong(format!("an observer can't start: {e}")),
         };
         for v in 0..self.vols.len() {
-            if let Err(e) = self.observe_one(&seer.node, v).await {
+            if let Err(e) = self.observe_one(&seer.engine, v).await {
                 self.wrong(format!("observing {}: {e}", self.vols[v].name()));
             }
         }
     }
 
-    async fn observe_one(&mut self, node: &Node, v: usize) -> Result<(), String> {
+    async fn observe_one(&mut self, engine: &Engine, v: usize) -> Result<(), String> {
         let mut found = None;
         for name in &self.vols[v].names {
-            match node.show_volume(&crate::rig::name(name)).await {
+            match engine.show_volume(&crate::rig::name(name)).await {
                 Ok(info) if info.id == self.vols[v].id => found = Some((name.clone(), info)),
                 Ok(_) | Err(_) => {}
             }
         }
         let Some((name, info)) = found else { return Err("it is not there".into()) };
-        let listed = node.list_snapshots(&crate::rig::name(&name)).await;
+        let listed = engine.list_snapshots(&crate::rig::name(&name)).await;
         for view in listed.map_err(|e| format!("listing snapshots: {e}"))? {
             let full = format!("{name}@{}", view.name);
-            let device = match node.open_device(&target(&full)).await {
+            let device = match engine.open_device(&target(&full)).await {
                 Ok(device) => device,
                 // This store never fails: the owner has published the label, and not yet the ref.
                 Err(e) if e.kind() == ErrorKind::Unavailable => continue,
@@ -300,7 +300,7 @@ impl Model {
         if info.deleted || info.owner.is_none() {
             return Ok(());
         }
-        let device = node.open_device(&target(&name)).await;
+        let device = engine.open_device(&target(&name)).await;
         let device = device.map_err(|e| format!("opening {name}: {e}"))?;
         if !device.is_read_only() {
             return Err(format!("{name} was claimed though {:?} writes it", info.owner));

@@ -153,8 +153,8 @@ impl Model {
 
     /// Judges everything that the host writes; false if something is out of service.
     async fn judge_all(&mut self, host: usize, death: Option<Death>) -> bool {
-        let Some(node) = self.node(host) else { return true };
-        let listed = match node.list_volumes().await {
+        let Some(engine) = self.engine(host) else { return true };
+        let listed = match engine.list_volumes().await {
             Ok(listed) => listed,
             Err(e) => self.wrong(format!("listing volumes: {e}")),
         };
@@ -211,9 +211,9 @@ impl Model {
         if !self.vols[v].gone && !self.is_doing(id) {
             self.wrong(format!("{} was deleted by nobody", self.vols[v].name()));
         }
-        let Some(node) = self.node(host) else { return };
+        let Some(engine) = self.engine(host) else { return };
         let of = name(self.vols[v].name());
-        let listed = match node.list_snapshots(&of).await {
+        let listed = match engine.list_snapshots(&of).await {
             Ok(listed) => listed,
             Err(e) => self.wrong(format!("snapshots of {of}: {e}")),
         };
@@ -265,8 +265,8 @@ impl Model {
 
     /// Settles a half-done rename once the volume is open.
     pub async fn one_name(&mut self, host: usize, v: usize) {
-        let Some(node) = self.node(host) else { return };
-        let listed = match node.list_volumes().await {
+        let Some(engine) = self.engine(host) else { return };
+        let listed = match engine.list_volumes().await {
             Ok(listed) => listed,
             Err(e) => self.wrong(format!("listing volumes: {e}")),
         };
@@ -306,12 +306,12 @@ impl Model {
     pub async fn take(&mut self, v: usize, host: usize) -> Outcome {
         let of = name(self.vols[v].name());
         self.say(format!("host {} takes {of} by force", HOSTS[host]));
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let before = self.vols[v].owner.take();
         self.stale.extend(before.map(|h| (h, self.vols[v].id)));
         self.stale.remove(&(host, self.vols[v].id));
         let old = self.devices.remove(&self.vols[v].id);
-        self.on(host, async { node.release_volume(&of, true).await }).await?;
+        self.on(host, async { engine.release_volume(&of, true).await }).await?;
         let seen = self.see(host, v).await?;
         let floor = self.vols[v].bucketed;
         self.settle(v, &seen, floor, false);
@@ -341,7 +341,7 @@ impl Model {
     /// undestaged records that would seem to follow, opens it again.
     async fn hand_back(&mut self, v: usize, host: usize, before: Option<usize>) -> Outcome {
         let Some(before) = before.filter(|b| self.runs[*b].is_some()) else { return Ok(()) };
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         self.say(format!("{} is handed back to host {}", self.vols[v].name(), HOSTS[before]));
         let device = self.device(host, v).await?;
         // A writer of another volume may go on meanwhile: its progress stays known.
@@ -353,7 +353,7 @@ impl Model {
         self.on(host, device.write(0, data.to_vec().into())).await?;
         let of = name(self.vols[v].name());
         self.devices.remove(&self.vols[v].id);
-        self.on(host, async { node.release_volume(&of, true).await }).await?;
+        self.on(host, async { engine.release_volume(&of, true).await }).await?;
         let end = self.vols[v].end();
         self.vols[v].note_bucketed(end);
         self.vols[v].owner = None;
@@ -365,14 +365,14 @@ impl Model {
 
     pub async fn stop_cleanly(&mut self) -> Outcome {
         let host = self.rng.random_range(0..2);
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         self.heal().await;
         if self.doomed[host] || self.bad_disk[host] {
             self.recover_from(host).await;
             return Ok(());
         }
         self.say(format!("host {} stops", HOSTS[host]));
-        if let Err(trouble) = self.on(host, async { node.shutdown().await }).await {
+        if let Err(trouble) = self.on(host, async { engine.shutdown().await }).await {
             self.wrong(format!("a clean stop failed: {}", trouble.0));
         }
         for vol in self.vols.iter_mut().filter(|v| v.owner == Some(host)) {
@@ -464,10 +464,10 @@ impl Model {
         }
         // A dead host's late calls have arrived by then.
         tokio::time::sleep(Duration::from_secs(60)).await;
-        let Some(node) = self.node(0) else { return };
+        let Some(engine) = self.engine(0) else { return };
         // The first sweep sees the pins of readers that died; the second finds them ended.
         for _ in 0..2 {
-            if let Err(trouble) = self.on(0, async { node.sweep().await }).await {
+            if let Err(trouble) = self.on(0, async { engine.sweep().await }).await {
                 self.wrong(format!("the last sweeps: {}", trouble.0));
             }
             tokio::time::sleep(Duration::from_secs(61)).await;
@@ -476,8 +476,8 @@ impl Model {
     }
 
     async fn fsck(&mut self) {
-        let Some(node) = self.node(0) else { return };
-        match self.on(0, async { node.fsck().await }).await {
+        let Some(engine) = self.engine(0) else { return };
+        match self.on(0, async { engine.fsck().await }).await {
             Ok(report) if report.problems.is_empty() => {}
             Ok(report) => self.wrong(format!("fsck: {:#?}", report.problems)),
             Err(trouble) => self.wrong(format!("fsck: {}", trouble.0)),

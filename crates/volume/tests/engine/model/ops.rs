@@ -282,13 +282,13 @@ impl Model {
         if self.vols[v].snap(&label).is_some() {
             return Ok(());
         }
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let of = name(self.vols[v].name());
         self.say(format!("{of} snapshot {label}"));
         self.device(host, v).await?;
         self.begin(v);
         self.vols[v].push_snapshot(Some(&label));
-        let made = async { node.create_snapshot(&of, Some(&name(&label))).await };
+        let made = async { engine.create_snapshot(&of, Some(&name(&label))).await };
         let view = self.on(host, made).await?;
         if view.size_bytes != self.vols[v].image.len() as u64 {
             self.wrong(format!("snapshot {of}@{label} has {} bytes", view.size_bytes));
@@ -314,7 +314,7 @@ impl Model {
 
     async fn delete_snapshot(&mut self) -> Outcome {
         let Some((v, host, label)) = self.pick_snapshot() else { return Ok(()) };
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let of = name(self.vols[v].name());
         self.say(format!("{of} delete snapshot {label}"));
         if !self.vols[v].gone {
@@ -324,7 +324,7 @@ impl Model {
         if let Some(snap) = self.vols[v].snaps.iter_mut().find(mine) {
             snap.doubtful = true;
         }
-        self.on(host, async { node.delete_snapshot(&of, &name(&label)).await }).await?;
+        self.on(host, async { engine.delete_snapshot(&of, &name(&label)).await }).await?;
         self.vols[v].snaps.retain(|s| s.name.as_deref() != Some(&*label));
         if self.vols[v].gone && self.vols[v].snaps.is_empty() {
             self.say(format!("{of} is gone for good"));
@@ -338,7 +338,7 @@ impl Model {
             return Ok(());
         }
         let Some((v, host, label)) = self.pick_snapshot() else { return Ok(()) };
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let Some(snap) = self.vols[v].snap(&label).cloned() else { return Ok(()) };
         let of = name(self.vols[v].name());
         let mut image = (*snap.image).clone();
@@ -351,7 +351,7 @@ impl Model {
         if !self.vols[v].gone {
             self.device(host, v).await?;
         }
-        let made = async { node.clone_volume(&of, &name(&label), &name(&new), size).await };
+        let made = async { engine.clone_volume(&of, &name(&label), &name(&new), size).await };
         let made = self.on(host, made).await;
         self.vols[v].note_bucketed(if made.is_ok() { snap.at } else { 0 });
         let level = self.vols[v].level;
@@ -378,8 +378,8 @@ impl Model {
             Err(trouble) => {
                 self.say(format!("making {new} failed: {}", trouble.0));
                 self.recover_from(host).await;
-                let Some(node) = self.node(host) else { return Ok(()) };
-                match node.show_volume(&name(new)).await {
+                let Some(engine) = self.engine(host) else { return Ok(()) };
+                match engine.show_volume(&name(new)).await {
                     Ok(info) => (Some(info), Some(trouble)),
                     Err(e) if e.kind() == ErrorKind::NotFound => (None, Some(trouble)),
                     Err(e) => self.wrong(format!("looking for {new}: {e}")),
@@ -402,7 +402,7 @@ impl Model {
             return Ok(());
         }
         let Some(host) = (0..2).find(|&h| self.runs[h].is_some()) else { return Ok(()) };
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let size = self.rng.random_range(8..2500usize) * 512;
         let block = [4096, 4096, 8192, 65536][self.rng.random_range(0..4usize)];
         let level = if self.chance(70) { FlushLevel::Local } else { FlushLevel::Bucket };
@@ -414,13 +414,13 @@ impl Model {
             block_size_bytes: block,
             flush: Some(level),
         };
-        let made = self.on(host, async { node.create_volume(made).await }).await;
+        let made = self.on(host, async { engine.create_volume(made).await }).await;
         self.born(host, made, &new, level, vec![0; size]).await
     }
 
     async fn roll_back(&mut self) -> Outcome {
         let Some((v, host, label)) = self.pick_snapshot() else { return Ok(()) };
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         if self.vols[v].gone || self.is_busy(self.vols[v].id) {
             return Ok(());
         }
@@ -432,7 +432,7 @@ impl Model {
         self.vols[v].push_snapshot(None);
         self.vols[v].push(Rec::Rollback(snap.image));
         self.devices.remove(&self.vols[v].id);
-        let done = self.on(host, async { node.rollback_volume(&of, &name(&label), true).await });
+        let done = self.on(host, async { engine.rollback_volume(&of, &name(&label), true).await });
         let view = match done.await {
             Ok(view) => view,
             // The rollback goes on by itself; only a restart shows its result.
@@ -456,7 +456,7 @@ impl Model {
 
     async fn resize(&mut self) -> Outcome {
         let Some((v, host)) = self.pick_quiet() else { return Ok(()) };
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let of = name(self.vols[v].name());
         let now = self.vols[v].image.len();
         let size = (self.rng.random_range(1..(now / 512 + 200).min(4000))) * 512;
@@ -468,7 +468,7 @@ impl Model {
         }
         self.vols[v].push(Rec::Resize(size));
         self.devices.remove(&self.vols[v].id);
-        self.on(host, async { node.resize_volume(&of, size as u64, true).await }).await?;
+        self.on(host, async { engine.resize_volume(&of, size as u64, true).await }).await?;
         self.vols[v].note_flushed();
         Ok(())
     }
@@ -480,7 +480,7 @@ impl Model {
     }
 
     pub async fn delete_one(&mut self, v: usize, host: usize, snapshots: bool) -> Outcome {
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let of = name(self.vols[v].name());
         self.say(format!("{of} delete{}", if snapshots { " with snapshots" } else { "" }));
         if !self.vols[v].gone {
@@ -491,7 +491,7 @@ impl Model {
             self.vols[v].snaps.iter_mut().for_each(|s| s.doubtful = true);
         }
         self.devices.remove(&self.vols[v].id);
-        self.on(host, async { node.delete_volume(&of, snapshots, true).await }).await?;
+        self.on(host, async { engine.delete_volume(&of, snapshots, true).await }).await?;
         let vol = &mut self.vols[v];
         vol.gone = true;
         vol.owner = None;
@@ -503,14 +503,14 @@ impl Model {
 
     async fn rename(&mut self) -> Outcome {
         let Some((v, host)) = self.pick_quiet() else { return Ok(()) };
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let (of, new) = (name(self.vols[v].name()), self.free_name());
         self.say(format!("{of} rename {new}"));
         self.device(host, v).await?;
         self.begin(v);
         self.vols[v].push(Rec::Rename);
         self.vols[v].names = vec![of.to_string(), new.clone()];
-        self.on(host, async { node.rename_volume(&of, &name(&new)).await }).await?;
+        self.on(host, async { engine.rename_volume(&of, &name(&new)).await }).await?;
         self.vols[v].names = vec![new];
         self.vols[v].note_flushed();
         Ok(())
@@ -518,7 +518,7 @@ impl Model {
 
     async fn checkpoint(&mut self) -> Outcome {
         let Some((v, host)) = self.pick() else { return Ok(()) };
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         self.device(host, v).await?;
         let id = self.vols[v].id;
         let drain = self.chance(50) && self.busy.as_ref().is_none_or(|busy| busy.id != id);
@@ -527,7 +527,7 @@ impl Model {
             self.vols[v].name(),
             if drain { ", drained" } else { "" }
         ));
-        let open = node.open_volumes().into_iter().find(|o| o.desc.id == id);
+        let open = engine.open_volumes().into_iter().find(|o| o.desc.id == id);
         let Some(open) = open else { return Err(Trouble("it is not open".into())) };
         if drain {
             self.on(host, async { open.drain().await }).await?;
@@ -539,9 +539,9 @@ impl Model {
 
     async fn sweep(&mut self) -> Outcome {
         for (host, name) in HOSTS.iter().enumerate() {
-            let Some(node) = self.node(host) else { continue };
+            let Some(engine) = self.engine(host) else { continue };
             self.say(format!("host {name} sweeps"));
-            let swept = self.on(host, async { node.sweep().await }).await?;
+            let swept = self.on(host, async { engine.sweep().await }).await?;
             self.say(format!("{swept} segments deleted"));
         }
         self.observe().await;
@@ -557,10 +557,10 @@ impl Model {
 
     async fn read_snapshot(&mut self) -> Outcome {
         let Some((v, host, label)) = self.pick_snapshot() else { return Ok(()) };
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let full = format!("{}@{label}", self.vols[v].name());
         self.say(format!("read {full}"));
-        let device = self.on(host, async { node.open_device(&target(&full)).await }).await?;
+        let device = self.on(host, async { engine.open_device(&target(&full)).await }).await?;
         let image = self.read_all(host, &device).await?;
         let Some(snap) = self.vols[v].snap(&label).cloned() else { return Ok(()) };
         if let Some(diff) = differ(&snap.image, &image) {
@@ -574,10 +574,10 @@ impl Model {
         let Some((v, host, a)) = self.pick_snapshot() else { return Ok(()) };
         let sure = self.vols[v].snaps.iter().filter(|s| !s.doubtful);
         let Some(b) = sure.filter_map(|s| s.name.clone()).next_back() else { return Ok(()) };
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let of = name(self.vols[v].name());
         self.say(format!("{of} diff {a} {b}"));
-        let ranges = async { node.diff_snapshots(&of, &name(&a), &name(&b)).await };
+        let ranges = async { engine.diff_snapshots(&of, &name(&a), &name(&b)).await };
         let ranges = self.on(host, ranges).await?;
         let (Some(a), Some(b)) = (self.vols[v].snap(&a), self.vols[v].snap(&b)) else {
             return Ok(());
@@ -601,12 +601,12 @@ impl Model {
 
     async fn release(&mut self) -> Outcome {
         let Some((v, host)) = self.pick_quiet() else { return Ok(()) };
-        let Some(node) = self.node(host) else { return Ok(()) };
+        let Some(engine) = self.engine(host) else { return Ok(()) };
         let of = name(self.vols[v].name());
         self.say(format!("{of} release"));
         self.device(host, v).await?;
         self.devices.remove(&self.vols[v].id);
-        self.on(host, async { node.release_volume(&of, true).await }).await?;
+        self.on(host, async { engine.release_volume(&of, true).await }).await?;
         let end = self.vols[v].end();
         self.vols[v].note_bucketed(end);
         self.vols[v].owner = None;

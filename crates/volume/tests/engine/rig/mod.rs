@@ -21,7 +21,7 @@ use skerry_log::{Disk, Log, Progress};
 use skerry_store::blocks::{Blocks, BlocksSettings};
 use skerry_store::map::nodes::MapNodes;
 use skerry_store::objects::bucket::{Bucket, Env};
-use skerry_volume::{CreateVolume, EngineSettings, Node, NodeParts, Parking};
+use skerry_volume::{CreateVolume, Engine, EngineParts, EngineSettings, Parking};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -103,7 +103,7 @@ pub struct World {
 
 /// A node, and the task that commits its log.
 pub struct Running {
-    pub node: Arc<Node>,
+    pub engine: Arc<Engine>,
     pub log: Log,
     /// Between the node and the store.
     pub gate: Arc<Gate>,
@@ -253,8 +253,8 @@ impl World {
     ) -> skerry_volume::Result<Running> {
         let (parts, committer) = self.parts(host, gate.clone()).await?;
         let log = parts.log.clone();
-        let node = Node::open(parts).await?;
-        Ok(Running { node, log, gate, committer: committer.keep() })
+        let engine = Engine::open(parts).await?;
+        Ok(Running { engine, log, gate, committer: committer.keep() })
     }
 
     /// The parts of a node called `host`, and the task that commits its log.
@@ -262,7 +262,7 @@ impl World {
         &self,
         host: &str,
         gate: Arc<Gate>,
-    ) -> skerry_volume::Result<(NodeParts, Committer)> {
+    ) -> skerry_volume::Result<(EngineParts, Committer)> {
         let env = Env { clock: self.clock.clone(), entropy: self.entropy.clone() };
         let bucket = Bucket::open(gate, env, true).await?;
         let entropy = self.entropy.clone();
@@ -277,7 +277,7 @@ impl World {
         let mut node = [0; 16];
         node[..host.len().min(16)].copy_from_slice(&host.as_bytes()[..host.len().min(16)]);
         let settings = BlocksSettings { ram_bytes: self.cache_bytes, ..BlocksSettings::default() };
-        let parts = NodeParts {
+        let parts = EngineParts {
             map_nodes: MapNodes::new(bucket.clone(), self.cache_bytes),
             blocks: Blocks::new(bucket.clone(), settings),
             bucket,

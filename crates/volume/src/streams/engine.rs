@@ -2,7 +2,7 @@
 //!
 //! Operations *on* volumes are in `volumes` and `snaps`.
 
-use crate::context::{Context, NodeParts};
+use crate::context::{Context, EngineParts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::NodeStatus;
 use crate::streams::activity::watch_clients;
@@ -28,7 +28,7 @@ use std::sync::{Arc, Weak};
 use tokio::time::Instant;
 
 /// The engine of one node.
-pub struct Node<P: Payload> {
+pub struct Engine<P: Payload> {
     pub(crate) ctx: Arc<Context>,
     /// All volumes that are open here.
     pub(crate) open_now: Mutex<HashMap<VolumeId, Arc<Stream<P>>>>,
@@ -40,15 +40,15 @@ pub struct Node<P: Payload> {
     pub(crate) shared: P::Shared,
 }
 
-impl<P: Payload> Node<P> {
+impl<P: Payload> Engine<P> {
     /// Opens the engine: reads the log, and brings every volume with a tail back into service.
-    pub async fn open(parts: NodeParts) -> Result<Arc<Self>> {
+    pub async fn open(parts: EngineParts) -> Result<Arc<Self>> {
         let (ctx, recovery) = Context::new(parts);
         let tails = tail::read(recovery)?;
         for group in &tails.superseded {
             ctx.log.trim(*group, skerry_log::Position::MAX);
         }
-        let node = Arc::new(Self {
+        let engine = Arc::new(Self {
             ctx: Arc::new(ctx),
             open_now: Mutex::default(),
             opening: Turns::default(),
@@ -56,13 +56,13 @@ impl<P: Payload> Node<P> {
             comebacks: Comebacks::default(),
             shared: P::Shared::default(),
         });
-        node.recover().await?;
-        keep_running(&node, "keeping up with the clock", keep_up);
-        keep_running(&node, "counting requests", watch_clients);
-        keep_running(&node, "making room in the log", relieve_log);
-        keep_running(&node, "sweeping", sweep_now_and_then);
-        keep_running(&node, "bringing volumes back", bring_back_now_and_then);
-        Ok(node)
+        engine.recover().await?;
+        keep_running(&engine, "keeping up with the clock", keep_up);
+        keep_running(&engine, "counting requests", watch_clients);
+        keep_running(&engine, "making room in the log", relieve_log);
+        keep_running(&engine, "sweeping", sweep_now_and_then);
+        keep_running(&engine, "bringing volumes back", bring_back_now_and_then);
+        Ok(engine)
     }
 
     /// Drops a volume's records in the log.
@@ -323,20 +323,20 @@ impl<P: Payload> Node<P> {
 }
 
 /// Sweeps some time after the start, and then once a day: nothing else finds the left-overs of
-/// crashes, or of deletions on other nodes. Ends with the node.
-async fn sweep_now_and_then<P: Payload>(node: Weak<Node<P>>) {
-    let Some(mut wait) = node.upgrade().map(|n| n.ctx.settings.sweep_first) else { return };
+/// crashes, or of deletions on other nodes. Ends with the engine.
+async fn sweep_now_and_then<P: Payload>(engine: Weak<Engine<P>>) {
+    let Some(mut wait) = engine.upgrade().map(|n| n.ctx.settings.sweep_first) else { return };
     loop {
         tokio::time::sleep(wait).await;
-        let Some(node) = node.upgrade() else { return };
+        let Some(engine) = engine.upgrade() else { return };
         let swept: Pin<Box<dyn Future<Output = Result<usize>> + Send + '_>> =
-            Box::pin(node.sweep());
+            Box::pin(engine.sweep());
         match swept.await {
             Ok(0) => {}
             Ok(segments) => tracing::info!(segments, "swept"),
             Err(error) => tracing::warn!(%error, "a sweep stopped; the next one goes on"),
         }
-        wait = node.ctx.settings.sweep_interval;
+        wait = engine.ctx.settings.sweep_interval;
     }
 }
 
@@ -344,25 +344,27 @@ async fn sweep_now_and_then<P: Payload>(node: Weak<Node<P>>) {
 const QUIET: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Notices gaps of the clock while no client asks, so that an idle volume is not suspected of
-/// having been suspended. Also lets the log note quiet moments. Ends with the node.
-async fn keep_up<P: Payload>(node: Weak<Node<P>>) {
+/// having been suspended. Also lets the log note quiet moments. Ends with the engine.
+async fn keep_up<P: Payload>(engine: Weak<Engine<P>>) {
     let mut end = skerry_log::Position::ZERO;
     let mut looked = std::time::Duration::ZERO;
     loop {
-        let Some(interval) = node.upgrade().map(|n| n.ctx.settings.glimpse_gap / 4) else { return };
+        let Some(interval) = engine.upgrade().map(|n| n.ctx.settings.glimpse_gap / 4) else {
+            return;
+        };
         tokio::time::sleep(interval).await;
-        let Some(node) = node.upgrade() else { return };
-        for volume in node.open_volumes() {
-            volume.fence.note_time(node.ctx.clock());
+        let Some(engine) = engine.upgrade() else { return };
+        for volume in engine.open_volumes() {
+            volume.fence.note_time(engine.ctx.clock());
         }
-        let now = node.ctx.clock().boot();
+        let now = engine.ctx.clock().boot();
         if now.saturating_sub(looked) < QUIET {
             continue;
         }
         looked = now;
-        let before = std::mem::replace(&mut end, node.ctx.log.end_position());
+        let before = std::mem::replace(&mut end, engine.ctx.log.end_position());
         if before == end {
-            node.ctx.log.note_quiet();
+            engine.ctx.log.note_quiet();
         }
     }
 }
