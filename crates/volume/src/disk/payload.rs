@@ -76,7 +76,7 @@ impl Payload for Disk {
         Self { block: root.block, live: ExtentMap::new() }
     }
 
-    fn take(&mut self, batch: &mut DiskBatch, action: &Action, at: u64) -> usize {
+    fn apply_record(&mut self, batch: &mut DiskBatch, action: &Action, at: u64) -> usize {
         let (offset, len, zero) = match action {
             Action::Write { offset, len } => (*offset, *len, false),
             Action::Zero { offset, len } => (*offset, *len, true),
@@ -130,7 +130,7 @@ impl Payload for Disk {
         volume.assemble(id, &plan, ops)
     }
 
-    fn apply(volume: &Volume, segment: &BuiltSegment, zeros: &Vec<Range<u64>>) {
+    fn apply_segment(volume: &Volume, segment: &BuiltSegment, zeros: &Vec<Range<u64>>) {
         volume.apply_blocks(segment, zeros);
     }
 
@@ -259,7 +259,7 @@ mod tests {
                 true => Action::Zero { offset, len },
                 false => Action::Write { offset, len },
             };
-            disk.take(&mut batch, &action, n + 1);
+            disk.apply_record(&mut batch, &action, n + 1);
             end = end.max(offset + len);
             if Disk::is_full(&batch, &settings) {
                 break;

@@ -249,7 +249,7 @@ impl<P: Payload> Destager<P> {
         let volume = self.volume.clone();
         let Built { room, segment, made, batch, .. } = built;
         drop(room);
-        P::apply(&volume, &segment, &made);
+        P::apply_segment(&volume, &segment, &made);
         if let Some(info) = volume.take_position(&segment, &batch) {
             if volume.wants_own_root(info.id) {
                 self.waiting.push_back(volume.freeze_for(info));

@@ -284,7 +284,7 @@ impl<P: Payload> Stream<P> {
                     format!("record {} of volume {} is out of order", record.vseq, state.name);
                 return Err(Error::new(ErrorKind::Corrupt, detail));
             }
-            self.take(&mut state, &record.action(), record.at, now);
+            self.apply(&mut state, &record.action(), record.at, now);
             if state.open.is_full(&self.ctx.settings) {
                 state.cut();
             }

@@ -48,9 +48,9 @@ pub trait Payload: Sized + Debug + Send + 'static {
     /// Makes the payload of a root, with nothing in the log.
     fn of_root(root: &Root) -> Self;
 
-    /// Takes a record of content at a log position. Gives its bytes of content. The state's lock is
-    /// held.
-    fn take(&mut self, batch: &mut Self::Batch, action: &Action, at: u64) -> usize;
+    /// Applies a record of content at a log position. Gives its bytes of content. The state's lock
+    /// is held.
+    fn apply_record(&mut self, batch: &mut Self::Batch, action: &Action, at: u64) -> usize;
 
     /// True if a batch makes a segment, whatever its bytes of content.
     fn is_full(batch: &Self::Batch, settings: &EngineSettings) -> bool;
@@ -88,7 +88,7 @@ pub trait Payload: Sized + Debug + Send + 'static {
 
     /// Applies a durable segment to the changes. Clients wait for the state's lock: hold it for
     /// moments only.
-    fn apply(stream: &Stream<Self>, segment: &BuiltSegment, made: &Self::Made);
+    fn apply_segment(stream: &Stream<Self>, segment: &BuiltSegment, made: &Self::Made);
 
     /// Forgets log records before the position `before` that the changes have now.
     fn forget(stream: &Stream<Self>, segment: &BuiltSegment, made: &Self::Made, before: u64);

@@ -178,9 +178,9 @@ impl<P: Payload> State<P> {
         P::garbage_bytes_max(&self.root, self.layers().rev())
     }
 
-    /// Takes a record of content into the payload and the open batch.
+    /// Applies a record of content to the payload and the open batch.
     pub(crate) fn content(&mut self, action: &Action, at: u64, now: Duration) {
-        let bytes = self.payload.take(&mut self.open.content, action, at);
+        let bytes = self.payload.apply_record(&mut self.open.content, action, at);
         self.open.bytes += bytes;
         self.undestaged_bytes += bytes as u64;
         self.record(at, now);

@@ -338,14 +338,14 @@ impl<P: Payload> Stream<P> {
             Err(skerry_log::Error::Full { .. }) => return Ok(Attempt::Wait),
             Err(e) => return Err(self.log_failed(state, e)),
         };
-        self.take(&mut state, action, appended.position.as_u64(), now);
+        self.apply(&mut state, action, appended.position.as_u64(), now);
         self.index_share.set(state.index_bytes());
         self.after_append(state);
         Ok(Attempt::Done)
     }
 
     /// Applies one record to the state.
-    pub(crate) fn take(&self, state: &mut State<P>, action: &Action, at: u64, now: Duration) {
+    pub(crate) fn apply(&self, state: &mut State<P>, action: &Action, at: u64, now: Duration) {
         match action {
             Action::Write { .. } | Action::Zero { .. } => state.content(action, at, now),
             Action::Resize(size) => {

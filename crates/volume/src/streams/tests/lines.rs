@@ -114,7 +114,7 @@ impl Payload for Lines {
         Self(BTreeMap::new())
     }
 
-    fn take(&mut self, batch: &mut Self::Batch, action: &Action, at: u64) -> usize {
+    fn apply_record(&mut self, batch: &mut Self::Batch, action: &Action, at: u64) -> usize {
         let Action::Write { offset: number, len } = action else { return 0 };
         self.0.insert(*number, at);
         batch.push((*number, at));
@@ -166,7 +166,7 @@ impl Payload for Lines {
         Ok((build(id, &ops, &blocks), ()))
     }
 
-    fn apply(stream: &Stream<Self>, segment: &BuiltSegment, (): &()) {
+    fn apply_segment(stream: &Stream<Self>, segment: &BuiltSegment, (): &()) {
         let mut state = stream.state.lock();
         state.changes.add(segment.key, segment.len_bytes() as u64, &segment.entries);
     }
