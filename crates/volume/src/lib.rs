@@ -19,7 +19,7 @@ pub mod settings;
 mod streams;
 
 pub use context::EngineParts;
-pub use disk::device::{self, Device};
+pub use disk::attach::device::{self, Device};
 pub use disk::{Disk, Engine};
 pub use error::{Error, ErrorKind, Result};
 pub use info::{
@@ -28,8 +28,9 @@ pub use info::{
 };
 pub use settings::EngineSettings;
 pub use skerry_device::StatusRange;
-pub use streams::parking::Parking;
-pub use streams::{payload, tail};
+pub use streams::stream::payload;
+pub use streams::tails::parking::Parking;
+pub use streams::tails::tail;
 
 /// Volumes that this node writes.
 pub mod volume {

@@ -1,11 +1,14 @@
 //! Attaching: a device of a volume that this node writes, or of a state that it only reads.
 
+pub mod device;
+mod readahead;
+
 use crate::disk::Engine;
-use crate::disk::device::Device;
+use crate::disk::attach::device::Device;
 use crate::disk::reading::Reading;
 use crate::error::{Error, ErrorKind, Result};
-use crate::streams::pins::Pinned;
-use crate::streams::snaps::{REPLACED_MAX, missing};
+use crate::streams::snapshots::cut::{REPLACED_MAX, missing};
+use crate::streams::snapshots::pins::Pinned;
 use skerry_core::id::VolumeId;
 use skerry_core::name::{Name, Target};
 use skerry_core::root::Base;

@@ -9,7 +9,7 @@ use crate::disk::Volume;
 use crate::disk::io::RESOLVE_TRIES_MAX;
 use crate::disk::payload::{Disk, Part};
 use crate::error::{ErrorKind, Result};
-use crate::streams::state::State;
+use crate::streams::stream::state::State;
 use crate::streams::stream::{Attempt, Behalf};
 use skerry_core::map_node::MapNodePtr;
 use skerry_core::size::SECTOR_BYTES;

@@ -7,7 +7,7 @@ use crate::disk::io::RESOLVE_TRIES_MAX;
 use crate::disk::payload::Disk;
 use crate::error::{ErrorKind, Result};
 use crate::info::DiffRange;
-use crate::streams::state::State;
+use crate::streams::stream::state::State;
 use skerry_core::entry::BlockEntry;
 use skerry_core::extents::{ExtentMap, Source};
 use skerry_core::map_node::MapNodePtr;

@@ -8,7 +8,7 @@ use crate::disk::edges::Seen;
 use crate::disk::parts::PartsReader;
 use crate::disk::payload::Disk;
 use crate::error::{Error, ErrorKind, Result};
-use crate::streams::state::State;
+use crate::streams::stream::state::State;
 use crate::streams::stream::{Attempt, Behalf};
 use bytes::Bytes;
 use parking_lot::MutexGuard;

@@ -1,8 +1,6 @@
 //! Disks: volumes whose content is blocks. A [`Volume`] is a stream that carries a disk.
 
-pub mod device;
-
-mod attach;
+pub(crate) mod attach;
 mod build;
 mod edges;
 mod extents;
@@ -10,7 +8,6 @@ mod fsck;
 mod io;
 mod parts;
 mod payload;
-mod readahead;
 pub(crate) mod reading;
 mod served;
 mod volumes;

@@ -1,7 +1,7 @@
 //! A volume's device as front ends see it: the trait of devices, with read-ahead and the meaning of
 //! the engine's errors for a client.
 
-use crate::disk::device::Device;
+use crate::disk::attach::device::Device;
 use crate::error::{Error, ErrorKind};
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -4,7 +4,7 @@ use crate::disk::Engine;
 use crate::disk::Volume;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{CreateVolume, VolumeInfo};
-use crate::streams::snaps::{REPLACED_MAX, missing};
+use crate::streams::snapshots::cut::{REPLACED_MAX, missing};
 use crate::streams::stream::Behalf;
 use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind, VolumeState};
 use skerry_core::id::{StreamId, VolumeId};

@@ -1,18 +1,31 @@
 //! The engine of one node: the open volumes, their opening and their closing.
 //!
-//! Operations *on* volumes are in `volumes` and `snaps`.
+//! Operations *on* volumes are in `disk::volumes` and [`snapshots`].
+
+pub(crate) mod activity;
+pub(crate) mod comeback;
+pub(crate) mod creation;
+pub(crate) mod deletion;
+pub(crate) mod idle;
+pub(crate) mod naming;
+pub(crate) mod open;
+pub(crate) mod parked;
+pub(crate) mod pressure;
+pub(crate) mod recover;
+pub(crate) mod release;
+pub(crate) mod snapshots;
+pub(crate) mod sweep;
 
 use crate::context::{Context, EngineParts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::NodeStatus;
-use crate::streams::activity::watch_clients;
-use crate::streams::comeback::{Comebacks, bring_back_now_and_then};
-use crate::streams::open;
-use crate::streams::payload::Payload;
-use crate::streams::pressure::relieve_log;
+use crate::streams::engine::activity::watch_clients;
+use crate::streams::engine::comeback::{Comebacks, bring_back_now_and_then};
+use crate::streams::engine::pressure::relieve_log;
 use crate::streams::stream::Stream;
+use crate::streams::stream::payload::Payload;
 use crate::streams::supervise::keep_running;
-use crate::streams::tail::{self, Tails};
+use crate::streams::tails::tail::{self, Tails};
 use crate::streams::turns::Turns;
 use futures::FutureExt;
 use parking_lot::Mutex;

@@ -1,46 +1,30 @@
 //! The engine of streams: the volumes that this node writes, from its log into the bucket and back.
 //!
-//! It knows no payload ([`payload`] is what it asks of one). It reads nothing of records' content,
-//! of segments' blocks or of trees. A test of this crate checks that.
+//! It knows no payload ([`stream::payload`] is what it asks of one). It reads nothing of records'
+//! content, of segments' blocks or of trees. A test of this crate checks that.
+//!
+//! The folders are layers, from above; no layer imports one above it, and the same test holds that:
+//!
+//! * [`engine`] has the open volumes: it opens and closes them, and carries commands out.
+//! * [`snapshots`] takes snapshots and deletes them, pins them, and collects after them.
+//! * [`mod@write`] brings records into the bucket.
+//! * [`stream`] is a volume: its state, its fence, its refs, its payload.
+//! * [`tails`] reads a volume's records from the log, and parks them.
 
 pub(crate) mod engine;
-pub mod payload;
+pub(crate) mod snapshots;
 pub(crate) mod stream;
-pub mod tail;
+pub(crate) mod tails;
+pub(crate) mod write;
 
-mod activity;
 pub(crate) mod budget;
-mod checkin;
-mod collecting;
-mod comeback;
-mod creation;
-mod deletion;
-mod destage;
-mod fence;
-mod flush;
 pub(crate) mod heavy;
-mod idle;
-mod naming;
-mod open;
 mod order;
-mod paced;
-pub(crate) mod parking;
-pub(crate) mod pins;
-mod pressure;
-mod recover;
-mod refs;
-mod release;
 pub(crate) mod scratch;
-pub(crate) mod snaps;
-mod snapshots;
-pub(crate) mod state;
-mod stuck;
 mod supervise;
-mod sweep;
 mod task;
 mod told;
 pub(crate) mod turns;
-mod waiting;
 
 #[cfg(test)]
 mod tests;

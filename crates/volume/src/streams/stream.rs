@@ -4,20 +4,26 @@
 //! the log has it, or, at level `bucket`, the bucket. The vseq, the log position and the payload's
 //! effect of a record move in one critical section. So a replay gives the data that was read.
 
+pub(crate) mod fence;
+pub mod payload;
+pub(crate) mod refs;
+pub(crate) mod snapshot_list;
+pub(crate) mod state;
+pub(crate) mod waiting;
+
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::budget::OverlayShare;
-use crate::streams::fence::Fence;
 use crate::streams::order::{First, Second};
-use crate::streams::payload::Payload;
-use crate::streams::refs::RefKeeper;
-use crate::streams::snapshots::Snapshots;
-use crate::streams::state::State;
+use crate::streams::stream::fence::Fence;
+use crate::streams::stream::payload::Payload;
+use crate::streams::stream::refs::RefKeeper;
+use crate::streams::stream::snapshot_list::Snapshots;
+use crate::streams::stream::state::State;
 use crate::streams::told::Told;
 use parking_lot::{Mutex, MutexGuard};
 use skerry_core::descriptor::VolumeDesc;
 use skerry_core::id::StreamId;
-use skerry_core::ops::Op;
 use skerry_core::position::Number;
 use skerry_core::record::{Action, RECORD_HEAD, RECORD_KIND, Record};
 use skerry_core::wire::Hash16;
@@ -342,44 +348,6 @@ impl<P: Payload> Stream<P> {
         self.index_share.set(state.index_bytes());
         self.after_append(state);
         Ok(Attempt::Done)
-    }
-
-    /// Applies one record to the state.
-    pub(crate) fn apply(&self, state: &mut State<P>, action: &Action, at: u64, now: Duration) {
-        match action {
-            Action::Write { .. } | Action::Zero { .. } => state.content(action, at, now),
-            Action::Resize(size) => {
-                state.record(at, now);
-                state.open.ops.push(Op::Resize(*size));
-                state.size_bytes = *size;
-                state.cut();
-            }
-            Action::Barrier(barrier) => {
-                state.record(at, now);
-                state.open.ops.push(Op::Barrier(barrier.clone()));
-                self.snapshots.lock().add(barrier, state.size_bytes, state.vseq);
-                state.cut();
-            }
-            Action::Cancel(id) => {
-                state.record(at, now);
-                let mut snapshots = self.snapshots.lock();
-                if let Some(name) = snapshots.remove_id(*id)
-                    && snapshots.was_sent(*id)
-                {
-                    state.open.cancelled.push((*id, name));
-                }
-            }
-            Action::Rename(name) => {
-                state.record(at, now);
-                state.open.ops.push(Op::Rename(name.clone()));
-                state.name.clone_from(name);
-                state.cut();
-            }
-            Action::Step => {
-                state.record(at, now);
-                state.cut();
-            }
-        }
     }
 
     /// Appends a record about the whole volume, waiting for room.

@@ -5,8 +5,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::EngineSettings;
-use crate::streams::payload::{Payload, Planned};
-use crate::streams::state::{Batch, State};
+use crate::streams::stream::payload::{Payload, Planned};
+use crate::streams::stream::state::{Batch, State};
 use crate::streams::stream::{Attempt, Behalf, Stream};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;

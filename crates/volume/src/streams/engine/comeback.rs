@@ -3,14 +3,14 @@
 //! The cause of a failure may be mended without a word to the node. An object is put back, a disk
 //! has room again, or the bucket answers with sense. So the node opens a failed volume again, after
 //! a wait that doubles with each failure: opening claims a stream, and claims leave objects behind.
-//! Its tail is parked outside the log meanwhile ([`super::stuck`]) and comes back first. Clients of
-//! the failed volume are cut off, and find it again by connecting anew. A volume that another node
-//! owns stays there. A failed log takes a restart.
+//! Its tail is parked outside the log meanwhile ([`crate::streams::tails::stuck`]) and comes back
+//! first. Clients of the failed volume are cut off, and find it again by connecting anew. A volume
+//! that another node owns stays there. A failed log takes a restart.
 
 use crate::error::Result;
 use crate::streams::engine::Engine;
-use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
+use crate::streams::stream::payload::Payload;
 use parking_lot::Mutex;
 use skerry_core::id::VolumeId;
 use std::collections::{BTreeSet, HashMap};

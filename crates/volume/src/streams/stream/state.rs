@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::settings::EngineSettings;
-use crate::streams::payload::Payload;
+use crate::streams::stream::payload::Payload;
 use skerry_core::id::SnapshotId;
 use skerry_core::ops::Op;
 use skerry_core::position::Position;

@@ -6,8 +6,8 @@
 
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
+use crate::streams::stream::payload::Payload;
 use skerry_core::retry::{Patience, Trouble, Verdict};
 use skerry_store::objects::tries::Tries;
 use std::sync::atomic::Ordering;

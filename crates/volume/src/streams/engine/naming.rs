@@ -6,7 +6,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::engine::Engine;
-use crate::streams::payload::Payload;
+use crate::streams::stream::payload::Payload;
 use crate::streams::stream::{Behalf, Stream};
 use skerry_core::descriptor::VolumeState;
 use skerry_core::id::VolumeId;

@@ -10,10 +10,8 @@
 
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::streams::engine::Engine;
-use crate::streams::parking::{Fate, ParkedName};
-use crate::streams::payload::Payload;
-use crate::streams::tail::{self, Tail, TailRecord};
+use crate::streams::tails::parking::{Fate, ParkedName};
+use crate::streams::tails::tail::{self, Tail, TailRecord};
 use skerry_core::id::VolumeId;
 use skerry_core::record::RECORD_KIND;
 use skerry_log::{Log, Position, Settings, Window};
@@ -37,7 +35,7 @@ struct Source {
 }
 
 /// Waiting records, each once, in the order of history.
-struct Waiting {
+pub(crate) struct Waiting {
     windows: Vec<Window>,
     /// Each with the number of its window.
     records: std::vec::IntoIter<(usize, TailRecord)>,
@@ -82,7 +80,7 @@ impl Context {
     }
 
     /// Removes tails that are in the log again, or that no volume needs.
-    fn forget_stuck(&self, names: &[ParkedName]) -> Result<()> {
+    pub(crate) fn forget_stuck(&self, names: &[ParkedName]) -> Result<()> {
         let Some(parking) = &self.parking else { return Ok(()) };
         names.iter().try_for_each(|name| {
             let text = name.to_string();
@@ -112,13 +110,17 @@ impl Context {
         Ok(Source { log, records })
     }
 
-    fn open_waiting(&self, names: &[ParkedName]) -> Result<Waiting> {
+    pub(crate) fn open_waiting(&self, names: &[ParkedName]) -> Result<Waiting> {
         let sources: Result<Vec<_>> = names.iter().map(|name| self.open_stuck(name)).collect();
         Ok(Waiting::new(&sources?))
     }
 
     /// Copies all waiting records to the end of the log, and makes them durable.
-    async fn copy_back(self: &Arc<Self>, group: u32, mut waiting: Waiting) -> Result<Tail> {
+    pub(crate) async fn copy_back(
+        self: &Arc<Self>,
+        group: u32,
+        mut waiting: Waiting,
+    ) -> Result<Tail> {
         let mut back = Tail::default();
         loop {
             let read = move || waiting.next_batch().map(|batch| (batch, waiting));
@@ -151,14 +153,14 @@ impl Context {
 }
 
 /// Records that are being copied into the log. Dropping this without `keep` trims them again.
-struct Copy<'a> {
-    log: &'a Log,
-    group: u32,
-    is_kept: bool,
+pub(crate) struct Copy<'a> {
+    pub(crate) log: &'a Log,
+    pub(crate) group: u32,
+    pub(crate) is_kept: bool,
 }
 
 impl Copy<'_> {
-    fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.is_kept = true;
     }
 }
@@ -183,55 +185,4 @@ fn in_order(sources: &[Source]) -> Vec<(usize, &TailRecord)> {
 
 fn failed(what: &str, error: &io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, format!("{what}: {error}"))
-}
-
-impl<P: Payload> Engine<P> {
-    /// Puts the volume's waiting records back into the log. The caller has the volume's turn, or
-    /// the node is not open yet.
-    ///
-    /// # Errors
-    /// `Unavailable` if the disk or the log refuses them; then they wait on.
-    pub(crate) async fn bring_back(&self, id: VolumeId) -> Result<()> {
-        let names = self.ctx.stuck_tails(Some(id))?;
-        if names.is_empty() {
-            return Ok(());
-        }
-        let (ctx, to_open) = (self.ctx.clone(), names.clone());
-        let waiting = self.ctx.compute(move || ctx.open_waiting(&to_open)).await??;
-        let copy = Copy { log: &self.ctx.log, group: self.fresh_group(), is_kept: false };
-        let back = self.ctx.copy_back(copy.group, waiting).await?;
-        copy.keep();
-        tracing::info!(volume = %id, records = back.records.len(), "parked records are in the log again");
-        self.tails.lock().by_volume.insert(id, Arc::new(back));
-        self.ctx.forget_stuck(&names)
-    }
-
-    /// Parks a closed volume's records in the log.
-    pub(crate) async fn set_stuck(&self, id: VolumeId) -> Result<()> {
-        let tail = self.tails.lock().by_volume.get(&id).cloned().unwrap_or_default();
-        let mut window = self.ctx.log.window();
-        let look = move || -> Result<Vec<TailRecord>> {
-            let mut held = Vec::with_capacity(tail.records.len());
-            for record in &tail.records {
-                // Records that were let go meanwhile are in the bucket, or wait already.
-                if window.read(Position::from_u64(record.at))?.is_some() {
-                    held.push(record.clone());
-                }
-            }
-            Ok(held)
-        };
-        let mut held = self.ctx.compute(look).await??;
-        // A crash may have left copies in the log out of order. The first and last record name a
-        // parked tail.
-        held.sort_by_key(|record| record.vseq);
-        self.ctx.park(Fate::Stuck, id, held).await?;
-        self.drop_tail(id);
-        Ok(())
-    }
-
-    /// Drops the waiting records of a volume that will never need them.
-    pub(crate) fn drop_stuck(&self, id: VolumeId) -> Result<()> {
-        let names = self.ctx.stuck_tails(Some(id))?;
-        self.ctx.forget_stuck(&names)
-    }
 }

@@ -11,8 +11,8 @@
 
 use crate::error::Result;
 use crate::settings::EngineSettings;
-use crate::streams::state::Batch;
 use crate::streams::stream::Stream;
+use crate::streams::stream::state::Batch;
 use futures::future::BoxFuture;
 use skerry_core::ops::Op;
 use skerry_core::record::Action;

@@ -5,9 +5,9 @@
 
 use crate::context::Context;
 use crate::disk::Volume;
+use crate::disk::attach::readahead::Readahead;
 use crate::disk::edges::{Piece, is_whole, outward, pieces};
 use crate::disk::extents::{self, Window};
-use crate::disk::readahead::Readahead;
 use crate::disk::reading::Reading;
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::stream::Attempt;

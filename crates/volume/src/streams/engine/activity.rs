@@ -1,8 +1,8 @@
 //! Activity of clients: the recent requests to the node's volumes.
 
 use crate::streams::engine::Engine;
-use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
+use crate::streams::stream::payload::Payload;
 use skerry_core::pace;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;

@@ -2,8 +2,8 @@
 //! and read, by the same decision as destage.
 
 use crate::context::Context;
-use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
+use crate::streams::stream::payload::Payload;
 use skerry_core::pace::{self, Need};
 use skerry_store::rests::resting;
 use std::future::Future;

@@ -6,9 +6,9 @@
 //! is dead at one head is dead at every later one.
 
 use crate::error::Result;
-use crate::streams::payload::Payload;
-use crate::streams::refs::{OwnHead, RefKeeper};
 use crate::streams::stream::Stream;
+use crate::streams::stream::payload::Payload;
+use crate::streams::stream::refs::{OwnHead, RefKeeper};
 use skerry_core::hold::{Span, neighbours};
 use skerry_core::id::SnapshotId;
 use skerry_core::position::{Number, SegmentKey};

@@ -2,8 +2,8 @@
 //! collection after them.
 
 use crate::error::Result;
-use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
+use crate::streams::stream::payload::Payload;
 use skerry_core::hold::Span;
 use skerry_core::id::SnapshotId;
 use skerry_core::label::{self, Label, Labelled};

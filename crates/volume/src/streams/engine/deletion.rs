@@ -9,9 +9,9 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::SnapshotState;
 use crate::streams::engine::Engine;
-use crate::streams::payload::Payload;
-use crate::streams::release::GivenUp;
+use crate::streams::engine::release::GivenUp;
 use crate::streams::stream::Stream;
+use crate::streams::stream::payload::Payload;
 use skerry_core::descriptor::VolumeState;
 use skerry_core::id::VolumeId;
 use skerry_core::name::Name;

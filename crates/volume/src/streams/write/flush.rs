@@ -1,7 +1,7 @@
 //! Flushing: makes records durable before a flush is answered.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::streams::payload::Payload;
+use crate::streams::stream::payload::Payload;
 use crate::streams::stream::{Attempt, Stream};
 use skerry_core::descriptor::FlushLevel;
 use skerry_log::Position as LogPosition;

@@ -11,9 +11,9 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::heavy;
-use crate::streams::payload::Payload;
-use crate::streams::state::State;
 use crate::streams::stream::Stream;
+use crate::streams::stream::payload::Payload;
+use crate::streams::stream::state::State;
 use skerry_core::id::SnapshotId;
 use skerry_core::position::Position;
 use skerry_core::refs::SnapshotInfo;

@@ -6,8 +6,8 @@
 //! dirty age is reached.
 
 use crate::streams::engine::Engine;
-use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
+use crate::streams::stream::payload::Payload;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

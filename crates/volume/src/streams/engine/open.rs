@@ -2,19 +2,19 @@
 
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::streams::destage::Destager;
-use crate::streams::fence::{Fence, watch_fence};
-use crate::streams::idle::tidy_when_idle;
+use crate::streams::engine::idle::tidy_when_idle;
 use crate::streams::order::{First, Second};
-use crate::streams::parking::Fate;
-use crate::streams::payload::Payload;
-use crate::streams::refs::RefKeeper;
-use crate::streams::snapshots::Snapshots;
-use crate::streams::state::State;
+use crate::streams::stream::fence::{Fence, watch_fence};
+use crate::streams::stream::payload::Payload;
+use crate::streams::stream::refs::RefKeeper;
+use crate::streams::stream::snapshot_list::Snapshots;
+use crate::streams::stream::state::State;
 use crate::streams::stream::{IoCounts, Progress, Stream};
-use crate::streams::tail::{self, Tail, TailRecord, Verdict};
+use crate::streams::tails::parking::Fate;
+use crate::streams::tails::tail::{self, Tail, TailRecord, Verdict};
 use crate::streams::task::Task;
 use crate::streams::told::Told;
+use crate::streams::write::destage::Destager;
 use parking_lot::Mutex;
 use skerry_core::descriptor::VolumeDesc;
 use skerry_core::id::VolumeId;

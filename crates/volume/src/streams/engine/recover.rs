@@ -2,11 +2,11 @@
 //!
 //! A volume that can't be opened keeps neither the node nor another volume from service. If it is
 //! damaged, its tail is parked. If the bucket does not answer, the tail stays in the log. Either
-//! comes back by itself ([`super::comeback`]).
+//! comes back by itself ([`crate::streams::engine::comeback`]).
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::engine::Engine;
-use crate::streams::payload::Payload;
+use crate::streams::stream::payload::Payload;
 use skerry_core::id::VolumeId;
 use std::collections::BTreeSet;
 use std::time::Duration;

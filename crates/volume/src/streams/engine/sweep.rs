@@ -5,7 +5,7 @@
 
 use crate::error::Result;
 use crate::streams::engine::Engine;
-use crate::streams::payload::Payload;
+use crate::streams::stream::payload::Payload;
 use skerry_core::id::VolumeId;
 use skerry_core::names::{self, Object};
 use skerry_store::refs::claim;

@@ -1,7 +1,7 @@
 //! Tests that the engine carries more than disks: a second payload goes through everything that a
 //! stream goes through.
 
-#[path = "../../../tests/engine/rig/mod.rs"]
+#[path = "../../tests/engine/rig/mod.rs"]
 mod rig;
 
 mod lines;

@@ -5,7 +5,7 @@
 //! its garbage.
 
 use crate::error::Result;
-use crate::streams::payload::Payload;
+use crate::streams::stream::payload::Payload;
 use crate::streams::stream::{Behalf, Stream};
 use skerry_core::record::Action;
 use std::sync::atomic::Ordering;

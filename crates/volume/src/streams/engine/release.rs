@@ -3,8 +3,8 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::Released;
 use crate::streams::engine::Engine;
-use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
+use crate::streams::stream::payload::Payload;
 use skerry_core::descriptor::{FlushLevel, VolumeDesc};
 use skerry_core::name::Name;
 use skerry_store::refs::claim::{self, ClaimOptions};

@@ -11,10 +11,10 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::EngineSettings;
-use crate::streams::parking::Fate;
-use crate::streams::payload::Payload;
 use crate::streams::stream::Stream;
-use crate::streams::tail;
+use crate::streams::stream::payload::Payload;
+use crate::streams::tails::parking::Fate;
+use crate::streams::tails::tail;
 use skerry_core::env::Clock;
 use skerry_core::position::Number;
 use skerry_core::retry::Patience;

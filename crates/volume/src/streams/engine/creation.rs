@@ -3,7 +3,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::engine::Engine;
-use crate::streams::payload::Payload;
+use crate::streams::stream::payload::Payload;
 use skerry_core::descriptor::{VolumeDesc, VolumeState};
 use skerry_core::hold::Span;
 use skerry_core::holder::Holder;

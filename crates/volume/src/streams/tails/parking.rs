@@ -6,7 +6,7 @@
 
 use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
-use crate::streams::tail::TailRecord;
+use crate::streams::tails::tail::TailRecord;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::record::{Action, RECORD_KIND};
 use skerry_log::{Disk, Env, Log, Position, Progress, RECORD_ALIGN_BYTES, Settings};

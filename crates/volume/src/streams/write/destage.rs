@@ -5,12 +5,12 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::budget::Held;
-use crate::streams::checkin::Frozen;
-use crate::streams::parking::Fate;
-use crate::streams::payload::{Payload, Planned};
-use crate::streams::state::{Batch, State};
 use crate::streams::stream::Stream;
+use crate::streams::stream::payload::{Payload, Planned};
+use crate::streams::stream::state::{Batch, State};
+use crate::streams::tails::parking::Fate;
 use crate::streams::task::Task;
+use crate::streams::write::checkpoint::Frozen;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 use skerry_core::names;
