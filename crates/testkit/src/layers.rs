@@ -1,4 +1,4 @@
-//! The layers of a crate: its source files name no module of a layer above their own.
+//! The layers of a crate or a module: its source files name no module of a layer above their own.
 //!
 //! A layer is a module of the crate's root, with its folder. All paths count, those of tests too,
 //! but not those of comments.
@@ -17,11 +17,19 @@ pub type Rows<'a> = &'a [&'a [&'a str]];
 /// # Errors
 /// The source can't be read.
 pub fn faults(src: &Path, rows: Rows<'_>) -> io::Result<Vec<String>> {
+    faults_below(src, "crate::", rows)
+}
+
+/// As [`faults`], for the folder of a module. `root` is the module's path, as `crate::disk::`.
+///
+/// # Errors
+/// The source can't be read.
+pub fn faults_below(src: &Path, root: &str, rows: Rows<'_>) -> io::Result<Vec<String>> {
     let mut faults = Vec::new();
     let files = files_in(src, "")?;
     for (file, text) in &files {
         for (number, line) in text.lines().enumerate() {
-            let modules = forbidden(rows, file, line).into_iter();
+            let modules = forbidden(rows, root, file, line).into_iter();
             faults.extend(modules.map(|module| format!("{file}:{}: {module}", number + 1)));
         }
     }
@@ -49,7 +57,7 @@ fn files_in(src: &Path, folder: &str) -> io::Result<Vec<(String, String)>> {
 }
 
 /// The modules that a line of a file names and must not.
-fn forbidden<'a>(rows: Rows<'_>, file: &str, line: &'a str) -> Vec<&'a str> {
+fn forbidden<'a>(rows: Rows<'_>, root: &str, file: &str, line: &'a str) -> Vec<&'a str> {
     let row = |module: &str| rows.iter().position(|row| row.contains(&module));
     let row = |module: &str| row(module).unwrap_or(rows.len());
     let own = file.split(['/', '.']).next().unwrap_or_default();
@@ -60,19 +68,19 @@ fn forbidden<'a>(rows: Rows<'_>, file: &str, line: &'a str) -> Vec<&'a str> {
         let is_group = module.is_empty();
         is_group || there < here || (there == here && here < rows.len() && *module != own)
     };
-    named(file, line).into_iter().filter(is_forbidden).collect()
+    named(root, file, line).into_iter().filter(is_forbidden).collect()
 }
 
-/// The modules of the root that a line of a file names: after `crate::`, or after enough `super::`.
-fn named<'a>(file: &str, line: &'a str) -> Vec<&'a str> {
+/// The modules of the root that a line of a file names: after its path, or after enough `super::`.
+fn named<'a>(root: &str, file: &str, line: &'a str) -> Vec<&'a str> {
     let line = if line.trim_start().starts_with("//") { "" } else { line };
-    let by_crate = line.match_indices("crate::").map(|(at, path)| &line[at + path.len()..]);
+    let by_path = line.match_indices(root).map(|(at, path)| &line[at + path.len()..]);
     let up = "super::".repeat(file.split('/').count());
     let by_super = line.match_indices(&up).map(|(at, path)| &line[at + path.len()..]);
     let by_super = by_super.map(|rest| rest.trim_start_matches("super::"));
     // An inline module of tests has all of its parent: `super::*`.
     let by_super = by_super.filter(|rest| !rest.starts_with(['*', '{']));
-    by_crate.chain(by_super).map(name).collect()
+    by_path.chain(by_super).map(name).collect()
 }
 
 /// The name at the start of a text.
@@ -97,7 +105,7 @@ mod tests {
             ("leaf.rs", "    let low: crate::low::Low = low;", "low"),
             ("low/file.rs", "use crate::{leaf, top};", ""),
         ] {
-            assert_eq!(forbidden(ROWS, file, line), [found], "{file}: {line}");
+            assert_eq!(forbidden(ROWS, "crate::", file, line), [found], "{file}: {line}");
         }
     }
 
@@ -111,8 +119,15 @@ mod tests {
             ("low.rs", "    use super::*;"),
             ("low/file.rs", "/// As [`crate::top::serve`] says."),
         ] {
-            assert_eq!(forbidden(ROWS, file, line), [""; 0], "{file}: {line}");
+            assert_eq!(forbidden(ROWS, "crate::", file, line), [""; 0], "{file}: {line}");
         }
+    }
+
+    #[test]
+    fn a_module_has_layers_of_its_own() {
+        let found = |line| forbidden(ROWS, "crate::disk::", "low/file.rs", line);
+        assert_eq!(found("use crate::disk::top::serve;"), ["top"]);
+        assert_eq!(found("use crate::top::serve;"), [""; 0]);
     }
 
     #[test]
