@@ -287,7 +287,7 @@ impl Tombstone {
 /// One incarnation of a volume's writer. These objects let a listing find all streams of the
 /// volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Life {
+pub struct IncarnationRecord {
     /// The stream's epoch.
     pub epoch: u64,
     /// The stream.
@@ -299,7 +299,7 @@ pub struct Life {
     pub vseq: u64,
 }
 
-impl Life {
+impl IncarnationRecord {
     /// The encoded incarnation.
     pub fn encode(&self, nonce: [u8; 16]) -> Bytes {
         let sections = SectionWriter::new()
@@ -391,8 +391,9 @@ mod tests {
         };
         assert_eq!(VolumeDesc::decode(&desc.encode([0; 16])), Ok(desc));
         let owner = Owner { node: NodeId([5; 16]), log: LogId::NONE, lease: 3, host: "h".into() };
-        let life = Life { epoch: 3, stream: StreamId([6; 16]), owner: Some(owner), vseq: 7 };
-        assert_eq!(Life::decode(&life.encode([0; 16])), Ok(life));
+        let incarnation =
+            IncarnationRecord { epoch: 3, stream: StreamId([6; 16]), owner: Some(owner), vseq: 7 };
+        assert_eq!(IncarnationRecord::decode(&incarnation.encode([0; 16])), Ok(incarnation));
         let pin = Pin { id: PinId([7; 16]), renewal: 2, ttl_ms: 9, base };
         assert_eq!(Pin::decode(&pin.encode([0; 16])), Ok(pin));
         for volume in [None, Some(VolumeId([8; 16]))] {

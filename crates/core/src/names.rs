@@ -65,12 +65,12 @@ pub fn volume_gone(volume: VolumeId) -> String {
 }
 
 /// One incarnation of a volume's writer.
-pub fn life(volume: VolumeId, epoch: u64, stream: StreamId) -> String {
+pub fn incarnation(volume: VolumeId, epoch: u64, stream: StreamId) -> String {
     format!("{VOLUMES}/{volume}/life/{epoch:016x}-{stream}")
 }
 
 /// All incarnations of a volume's writers.
-pub fn life_prefix(volume: VolumeId) -> String {
+pub fn incarnation_prefix(volume: VolumeId) -> String {
     format!("{VOLUMES}/{volume}/life")
 }
 
@@ -182,7 +182,7 @@ pub enum Object {
     /// A volume's tombstone.
     VolumeGone(VolumeId),
     /// An incarnation: epoch and stream.
-    Life(VolumeId, u64, StreamId),
+    Incarnation(VolumeId, u64, StreamId),
     /// A head ref: epoch, stream and number.
     Head(VolumeId, u64, StreamId, Number),
     /// A snapshot's ref and its number.
@@ -227,9 +227,9 @@ fn parse_volume(volume: VolumeId, rest: &[&str]) -> Option<Object> {
         ["desc"] => Object::VolumeDesc(volume),
         ["state"] => Object::VolumeState(volume),
         ["gone"] => Object::VolumeGone(volume),
-        ["life", life] => {
-            let (epoch, stream) = life.split_once('-')?;
-            Object::Life(volume, hex(epoch)?, stream.parse().ok()?)
+        ["life", incarnation] => {
+            let (epoch, stream) = incarnation.split_once('-')?;
+            Object::Incarnation(volume, hex(epoch)?, stream.parse().ok()?)
         }
         ["head", head] => {
             let mut parts = head.split('-');
@@ -262,7 +262,7 @@ mod tests {
             (volume_desc(v), Object::VolumeDesc(v)),
             (volume_state(v), Object::VolumeState(v)),
             (volume_gone(v), Object::VolumeGone(v)),
-            (life(v, 3, s), Object::Life(v, 3, s)),
+            (incarnation(v, 3, s), Object::Incarnation(v, 3, s)),
             (head(v, &at), Object::Head(v, 3, s, Number(4))),
             (snapshot(v, SnapshotId([5; 16]), 8), Object::Snapshot(v, SnapshotId([5; 16]), 8)),
             (snapshot_gone(v, SnapshotId([5; 16])), Object::SnapshotGone(v, SnapshotId([5; 16]))),

@@ -64,7 +64,7 @@ struct Seen {
     refs: u64,
     problems: Vec<String>,
     ranges: Vec<HeldRange>,
-    lives: Vec<Incarnation>,
+    incarnations: Vec<Incarnation>,
     /// Every referenced block. As large as the volume, so kept for one volume at a time.
     entries: BTreeMap<(SegmentKey, u16), (BlockEntry, BlockSize)>,
     /// Referenced segments: of nodes, and in the end of blocks, too.
@@ -183,8 +183,8 @@ impl Checker<'_> {
 
     async fn volume(&self, id: VolumeId) -> Seen {
         let mut seen = Seen::default();
-        match claim::lives(self.bucket, id).await {
-            Ok(lives) => seen.lives = lives,
+        match claim::incarnations(self.bucket, id).await {
+            Ok(incarnations) => seen.incarnations = incarnations,
             Err(e) => seen.wrong("its incarnations", e),
         }
         let desc = match self.catalog.desc(id).await {
@@ -512,7 +512,11 @@ impl Checker<'_> {
         for (id, seen) in all {
             held.listed.extend(seen.segments.iter().copied());
             held.ranges.extend(seen.ranges.iter().copied());
-            streams.extend(seen.lives.iter().map(|life| (life.stream, (*id, life.epoch))));
+            streams.extend(
+                seen.incarnations
+                    .iter()
+                    .map(|incarnation| (incarnation.stream, (*id, incarnation.epoch))),
+            );
         }
         for key in segments {
             let stream = streams.get(&key.stream).copied();

@@ -4,7 +4,7 @@
 use super::*;
 use crate::dead::DeadPending;
 use crate::descriptor::{
-    FlushLevel, Life, NameRecord, Pin, Tombstone, VolumeDesc, VolumeKind, VolumeState,
+    FlushLevel, IncarnationRecord, NameRecord, Pin, Tombstone, VolumeDesc, VolumeKind, VolumeState,
 };
 use crate::hold::Span;
 use crate::holder::Holder;
@@ -84,8 +84,9 @@ fn the_longest_objects_with_a_host_are_read() {
     let (node, log) = (NodeId([0xff; 16]), LogId([0xff; 16]));
     let owner = Owner { node, log, lease: u64::MAX, host: host.clone() };
     let stream = StreamId([0xff; 16]);
-    let life = Life { epoch: u64::MAX, stream, owner: Some(owner), vseq: u64::MAX };
-    is_bounded(life.clone(), life.encode([0xff; 16]), Life::decode);
+    let incarnation =
+        IncarnationRecord { epoch: u64::MAX, stream, owner: Some(owner), vseq: u64::MAX };
+    is_bounded(incarnation.clone(), incarnation.encode([0xff; 16]), IncarnationRecord::decode);
     let place = Place { machine: [0xff; 16], hardware: [0xff; 16], directory: u64::MAX };
     let claim = ClaimId([0xff; 16]);
     let start = StartRecord { node, number: u64::MAX, claim, host, place, at_ms: u64::MAX };

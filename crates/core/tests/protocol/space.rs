@@ -102,7 +102,7 @@ struct State {
     descriptor: Option<Base>,
     state: Option<bool>,
     pin: Option<Base>,
-    clone_life: bool,
+    clone_incarnation: bool,
     clone_wrote: bool,
     /// Requests under way that outlive their sender.
     head_sent: BTreeSet<Root>,
@@ -139,7 +139,7 @@ enum Action {
     Crash,
     Delete,
     Clone,
-    CloneLife,
+    CloneIncarnation,
     CloneWrite,
     Pin,
     Unpin,
@@ -163,7 +163,7 @@ struct Space {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Listing {
-    Lives,
+    Incarnations,
     Candidates,
     First,
     Second,
@@ -176,10 +176,10 @@ impl Space {
 
     /// The order of the collector's listings.
     fn order(&self) -> [Listing; 4] {
-        use Listing::{Candidates, First, Lives, Second};
+        use Listing::{Candidates, First, Incarnations, Second};
         match self.off {
-            Some(Rule::CandidatesFirst) => [First, Second, Lives, Candidates],
-            _ => [Lives, Candidates, First, Second],
+            Some(Rule::CandidatesFirst) => [First, Second, Incarnations, Candidates],
+            _ => [Incarnations, Candidates, First, Second],
         }
     }
 
@@ -279,7 +279,7 @@ impl Space {
     /// One listing of the collector.
     fn list(&self, state: &mut State, pass: &mut Pass) {
         match self.order()[pass.step] {
-            Listing::Lives => pass.clone_known = state.clone_life,
+            Listing::Incarnations => pass.clone_known = state.clone_incarnation,
             Listing::Candidates => pass.candidates = state.segments.clone(),
             Listing::First => self.see(state, &mut pass.seen, true),
             Listing::Second => self.see(state, &mut pass.seen, false),
@@ -439,7 +439,7 @@ impl Model for Space {
             descriptor: None,
             state: None,
             pin: None,
-            clone_life: false,
+            clone_incarnation: false,
             clone_wrote: false,
             head_sent: BTreeSet::new(),
             snapshot_sent: BTreeSet::new(),
@@ -481,8 +481,8 @@ impl Model for Space {
         let making = state.cloner != Making::Done;
         offer(self.clones && making && (source || state.cloner != Making::Idle), Action::Clone);
         let ready = state.state == Some(true);
-        offer(ready && !state.clone_life, Action::CloneLife);
-        offer(ready && state.clone_life && !state.clone_wrote, Action::CloneWrite);
+        offer(ready && !state.clone_incarnation, Action::CloneIncarnation);
+        offer(ready && state.clone_incarnation && !state.clone_wrote, Action::CloneWrite);
         offer(self.pins && state.pinner != Making::Done, Action::Pin);
         offer(state.pinner == Making::Done && state.pin.is_some(), Action::Unpin);
         match &state.pass {
@@ -530,7 +530,7 @@ impl Model for Space {
             Action::Clone => self.make(&mut state, false),
             Action::Pin => self.make(&mut state, true),
             Action::Unpin => state.pin = None,
-            Action::CloneLife => state.clone_life = true,
+            Action::CloneIncarnation => state.clone_incarnation = true,
             Action::CloneWrite => {
                 state.clone_wrote = true;
                 state.segments.insert(Key::data(CLONE_STREAM, 1));
@@ -590,12 +590,12 @@ impl Model for Space {
             Action::Crash => "the owner crashes; the next takes over".to_owned(),
             Action::Delete => "the snapshot's tombstone is written".to_owned(),
             Action::Clone => format!("the cloner {}", making(state.cloner, "the snapshot's ref")),
-            Action::CloneLife => "the clone's first writer makes itself known".to_owned(),
+            Action::CloneIncarnation => "the clone's first writer makes itself known".to_owned(),
             Action::CloneWrite => "the clone's first writer publishes a segment".to_owned(),
             Action::Pin => format!("the pinner {}", making(state.pinner, "the newest head ref")),
             Action::Unpin => "the pinner is done, its pin goes".to_owned(),
             Action::Pass => match self.order()[state.pass.as_ref().map_or(0, |pass| pass.step)] {
-                Listing::Lives => "the collector lists incarnations".to_owned(),
+                Listing::Incarnations => "the collector lists incarnations".to_owned(),
                 Listing::Candidates => "the collector lists candidates".to_owned(),
                 Listing::First => "the collector lists heads and tombstones".to_owned(),
                 Listing::Second => "the collector lists snapshots, descriptors and pins".to_owned(),

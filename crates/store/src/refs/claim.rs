@@ -8,7 +8,7 @@ use crate::objects::bucket::{Bucket, Created};
 use crate::objects::segment_io;
 use crate::refs::catalog;
 use crate::refs::view::{self, Journey, View};
-use skerry_core::descriptor::{Life, VolumeDesc};
+use skerry_core::descriptor::{IncarnationRecord, VolumeDesc};
 use skerry_core::hold;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::names::{self, Object};
@@ -145,8 +145,8 @@ async fn owner_of(bucket: &Bucket, volume: VolumeId, at: &Position) -> Result<Op
     if at.epoch == 0 {
         return Ok(None);
     }
-    let life = Incarnation { epoch: at.epoch, stream: at.stream };
-    Ok(read_life(bucket, volume, &life).await?.owner)
+    let incarnation = Incarnation { epoch: at.epoch, stream: at.stream };
+    Ok(read_incarnation(bucket, volume, &incarnation).await?.owner)
 }
 
 /// A stream that this node owns.
@@ -245,7 +245,7 @@ async fn try_claim<C: Changes>(
             }
             Step::Seal(key) => {
                 let seal = new_seal(&taker, successor, options, before.as_ref());
-                write_life(bucket, desc.id, &seal, view.at.vseq).await?;
+                write_incarnation(bucket, desc.id, &seal, view.at.vseq).await?;
                 let bytes = seal.encode(bucket.nonce());
                 match bucket.create(&names::segment(key), vec![bytes]).await? {
                     Created::Ours => taker.sealed(),
@@ -342,11 +342,16 @@ async fn found<C: Changes>(
     })
 }
 
-async fn write_life(bucket: &Bucket, volume: VolumeId, seal: &Seal, vseq: u64) -> Result<()> {
+async fn write_incarnation(
+    bucket: &Bucket,
+    volume: VolumeId,
+    seal: &Seal,
+    vseq: u64,
+) -> Result<()> {
     let owner = seal.owner.clone();
-    let life = Life { epoch: seal.epoch, stream: seal.successor, owner, vseq };
-    let name = names::life(volume, life.epoch, life.stream);
-    bucket.create(&name, vec![life.encode(bucket.nonce())]).await.map(drop)
+    let incarnation = IncarnationRecord { epoch: seal.epoch, stream: seal.successor, owner, vseq };
+    let name = names::incarnation(volume, incarnation.epoch, incarnation.stream);
+    bucket.create(&name, vec![incarnation.encode(bucket.nonce())]).await.map(drop)
 }
 
 /// An incarnation of a volume's writer, as its name says.
@@ -360,51 +365,58 @@ pub struct Incarnation {
 
 /// Lists all incarnations of a volume, void ones too, oldest first. One listing gives any number of
 /// them.
-pub async fn lives(bucket: &Bucket, volume: VolumeId) -> Result<Vec<Incarnation>> {
-    let listed = bucket.list(&names::life_prefix(volume)).await?;
-    let lives = listed.iter().filter_map(|object| match names::parse(&object.name) {
-        Object::Life(_, epoch, stream) => Some(Incarnation { epoch, stream }),
+pub async fn incarnations(bucket: &Bucket, volume: VolumeId) -> Result<Vec<Incarnation>> {
+    let listed = bucket.list(&names::incarnation_prefix(volume)).await?;
+    let incarnations = listed.iter().filter_map(|object| match names::parse(&object.name) {
+        Object::Incarnation(_, epoch, stream) => Some(Incarnation { epoch, stream }),
         _ => None,
     });
-    let mut lives: Vec<Incarnation> = lives.collect();
-    lives.sort_unstable();
-    Ok(lives)
+    let mut incarnations: Vec<Incarnation> = incarnations.collect();
+    incarnations.sort_unstable();
+    Ok(incarnations)
 }
 
 /// The owner, or intended owner, of the newest incarnation of a volume. Works even if nothing else
 /// of the volume can be read.
 pub async fn last_owner(bucket: &Bucket, volume: VolumeId) -> Result<Option<Owner>> {
-    match lives(bucket, volume).await?.last() {
-        Some(life) => Ok(read_life(bucket, volume, life).await?.owner),
+    match incarnations(bucket, volume).await?.last() {
+        Some(incarnation) => Ok(read_incarnation(bucket, volume, incarnation).await?.owner),
         None => Ok(None),
     }
 }
 
-async fn read_life(bucket: &Bucket, volume: VolumeId, of: &Incarnation) -> Result<Life> {
-    let name = names::life(volume, of.epoch, of.stream);
+async fn read_incarnation(
+    bucket: &Bucket,
+    volume: VolumeId,
+    of: &Incarnation,
+) -> Result<IncarnationRecord> {
+    let name = names::incarnation(volume, of.epoch, of.stream);
     let bytes = bucket.get(&name).await?.ok_or_else(|| Error::not_found(&name))?;
-    Life::decode(&bytes).map_err(|e| Error::format(&name, e))
+    IncarnationRecord::decode(&bytes).map_err(|e| Error::format(&name, e))
 }
 
-/// Gives the incarnations that led to the stream of `at`, from epoch `from` to its own. `lives`
-/// lists void ones too. The seal of the incarnation before names exactly one for each epoch. Where
-/// several claim an epoch, this reads that seal.
+/// Gives the incarnations that led to the stream of `at`, from epoch `from` to its own.
+/// `incarnations` lists void ones too. The seal of the incarnation before names exactly one for
+/// each epoch. Where several claim an epoch, this reads that seal.
 ///
 /// # Errors
 /// Kind `Corrupt` if the chain is broken.
 pub async fn chain(
     bucket: &Bucket,
     volume: VolumeId,
-    lives: &[Incarnation],
+    incarnations: &[Incarnation],
     at: &Position,
     from: u64,
-) -> Result<Vec<Life>> {
+) -> Result<Vec<IncarnationRecord>> {
     let mut chain = Vec::new();
     let mut next = at.stream;
     for epoch in (from.max(1)..=at.epoch).rev() {
-        let here: Vec<Incarnation> = lives.iter().copied().filter(|l| l.epoch == epoch).collect();
+        let here: Vec<Incarnation> =
+            incarnations.iter().copied().filter(|l| l.epoch == epoch).collect();
         let found = match here.as_slice() {
-            _ if epoch == at.epoch => here.iter().find(|life| life.stream == next).copied(),
+            _ if epoch == at.epoch => {
+                here.iter().find(|incarnation| incarnation.stream == next).copied()
+            }
             [only] => Some(*only),
             several => sealed_for(bucket, several, next).await?,
         };
@@ -413,7 +425,7 @@ pub async fn chain(
             segment_io::corrupt(&name, &format!("no seal leads to its stream from epoch {epoch}"))
         })?;
         next = found.stream;
-        chain.push(read_life(bucket, volume, &found).await?);
+        chain.push(read_incarnation(bucket, volume, &found).await?);
     }
     chain.reverse();
     Ok(chain)
@@ -422,11 +434,11 @@ pub async fn chain(
 /// The incarnation whose stream's seal names `successor`.
 async fn sealed_for(
     bucket: &Bucket,
-    lives: &[Incarnation],
+    incarnations: &[Incarnation],
     successor: StreamId,
 ) -> Result<Option<Incarnation>> {
-    for &life in lives {
-        for object in bucket.list(&names::stream_prefix(life.stream)).await? {
+    for &incarnation in incarnations {
+        for object in bucket.list(&names::stream_prefix(incarnation.stream)).await? {
             let Object::Segment(key) = names::parse(&object.name) else { continue };
             if object.size > SEAL_BYTES_MAX as u64 {
                 continue;
@@ -434,7 +446,7 @@ async fn sealed_for(
             if let Found::Seal(seal) = segment_io::read(bucket, key).await?
                 && seal.successor == successor
             {
-                return Ok(Some(life));
+                return Ok(Some(incarnation));
             }
         }
     }

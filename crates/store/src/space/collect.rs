@@ -119,10 +119,10 @@ impl Collector {
     }
 
     /// Lists every segment of a volume's streams, for a sweep.
-    pub async fn sweep_candidates(&self, lives: &[Incarnation]) -> Result<Vec<SegmentKey>> {
+    pub async fn sweep_candidates(&self, incarnations: &[Incarnation]) -> Result<Vec<SegmentKey>> {
         let mut out = Vec::new();
-        for life in lives {
-            for object in self.bucket.list(&names::stream_prefix(life.stream)).await? {
+        for incarnation in incarnations {
+            for object in self.bucket.list(&names::stream_prefix(incarnation.stream)).await? {
                 let Object::Segment(key) = names::parse(&object.name) else { continue };
                 if object.size <= SEAL_BYTES_MAX as u64 && self.is_seal(key, &object.name).await? {
                     continue;
@@ -152,7 +152,7 @@ impl Collector {
     pub async fn free(
         &self,
         owned: &Owned,
-        lives: &[Incarnation],
+        incarnations: &[Incarnation],
         candidates: &BTreeSet<SegmentKey>,
     ) -> Result<Option<Vec<SegmentKey>>> {
         if owned.writing.is_none() {
@@ -165,7 +165,7 @@ impl Collector {
         // A newer Skerry may hold segments in a way that this one does not see.
         self.bucket.check_features().await?;
         let Some(held) = self.held(owned, candidates).await? else { return Ok(None) };
-        Ok(Some(held.free(&placed(owned.volume, lives, candidates))))
+        Ok(Some(held.free(&placed(owned.volume, incarnations, candidates))))
     }
 
     /// Makes a short pass. Gives the `candidates` that an owner's head or a deleted snapshot has
@@ -174,17 +174,17 @@ impl Collector {
     pub async fn free_near(
         &self,
         owned: &Owned,
-        lives: &[Incarnation],
+        incarnations: &[Incarnation],
         candidates: &BTreeSet<SegmentKey>,
         near: &Near,
     ) -> Result<Option<Vec<SegmentKey>>> {
         let mut held = Held { unread: near.unread.clone(), ..Held::default() };
         held.open_nodes.extend(owned.writing);
         held.ranges.push(HeldRange::head(owned.volume, &near.head.1));
-        let rest = self.rest(&held, owned.volume, lives, candidates);
+        let rest = self.rest(&held, owned.volume, incarnations, candidates);
         let (tree, mut seen) = (near.head.0.liveness, SeenMapNodes::new());
         liveness::hold(&self.nodes, tree, &rest, &mut seen, &mut held.listed).await?;
-        let rest = self.rest(&held, owned.volume, lives, &rest);
+        let rest = self.rest(&held, owned.volume, incarnations, &rest);
         if rest.is_empty() {
             return Ok(Some(Vec::new()));
         }
@@ -206,17 +206,17 @@ impl Collector {
         if !gathering.pins(owned.volume, &listed).await? {
             return Ok(None);
         }
-        Ok(Some(gathering.held.free(&placed(owned.volume, lives, &rest))))
+        Ok(Some(gathering.held.free(&placed(owned.volume, incarnations, &rest))))
     }
 
     fn rest(
         &self,
         held: &Held,
         volume: VolumeId,
-        lives: &[Incarnation],
+        incarnations: &[Incarnation],
         candidates: &BTreeSet<SegmentKey>,
     ) -> BTreeSet<SegmentKey> {
-        held.free(&placed(volume, lives, candidates)).into_iter().collect()
+        held.free(&placed(volume, incarnations, candidates)).into_iter().collect()
     }
 
     /// Gives the segments that a deleted snapshot may have held alone. These are all that its base
@@ -332,10 +332,10 @@ impl Collector {
 /// Gives the candidates with their streams' epochs, where known.
 fn placed(
     volume: VolumeId,
-    lives: &[Incarnation],
+    incarnations: &[Incarnation],
     candidates: &BTreeSet<SegmentKey>,
 ) -> Vec<Candidate> {
-    let epochs: HashMap<StreamId, u64> = lives.iter().map(|l| (l.stream, l.epoch)).collect();
+    let epochs: HashMap<StreamId, u64> = incarnations.iter().map(|l| (l.stream, l.epoch)).collect();
     let place = |key: &SegmentKey| epochs.get(&key.stream).map(|epoch| (volume, *epoch));
     candidates.iter().map(|key| Candidate { key: *key, stream: place(key) }).collect()
 }

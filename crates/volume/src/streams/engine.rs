@@ -108,9 +108,9 @@ impl<P: Payload> Engine<P> {
             self.ctx.note(id, line);
             return Ok(());
         }
-        let lives = claim::lives(&self.ctx.bucket, id).await?;
-        let mut verdict = open::judge(&self.ctx, id, &lives, &found.view.at, &tail).await?;
-        open::park(&self.ctx, id, &lives, &mut verdict).await;
+        let incarnations = claim::incarnations(&self.ctx.bucket, id).await?;
+        let mut verdict = open::judge(&self.ctx, id, &incarnations, &found.view.at, &tail).await?;
+        open::park(&self.ctx, id, &incarnations, &mut verdict).await;
         if verdict.parked.is_empty() && verdict.replay(&tail).next().is_none() {
             self.drop_tail(id);
         }

@@ -113,10 +113,10 @@ async fn what_an_old_head_could_not_read_stops_the_pass_if_the_newest_needs_it()
         put_head(&bucket, VOLUME, exact(Some(top), number)).await;
     }
     let candidates = BTreeSet::from([data(1), data(2)]);
-    let (owned, lives) = owned(20);
+    let (owned, incarnations) = owned(20);
     let free = async || {
         let collector = Collector::new(bucket.clone(), MapNodes::new(bucket.clone(), 1 << 20));
-        collector.free(&owned, &lives, &candidates).await
+        collector.free(&owned, &incarnations, &candidates).await
     };
     assert_eq!(free().await.expect("all is there"), Some(vec![]));
     bucket.delete(&names::segment(leaves[1].ptr.segment)).await.expect("deleted");
@@ -162,9 +162,9 @@ async fn a_busy_clone_does_not_spoil_a_sweep_of_many_snapshots() {
         put_snapshot(&bucket, n).await;
     }
     *hook.0.lock() = Some((clone, 1));
-    let (owned, lives) = owned(100);
+    let (owned, incarnations) = owned(100);
     let collector = Collector::new(bucket.clone(), MapNodes::new(bucket, 1 << 20));
-    let free = collector.free(&owned, &lives, &BTreeSet::from([data(1)])).await;
+    let free = collector.free(&owned, &incarnations, &BTreeSet::from([data(1)])).await;
     assert!(free.expect("reads").is_some(), "the pass was given up");
 }
 
@@ -206,12 +206,12 @@ async fn a_clone_that_never_got_its_descriptor_holds_for_a_day() {
     put_head(&bucket, VOLUME, exact(None, 100)).await;
     let snapshot = put_snapshot(&bucket, 50).await;
     put_holder(&bucket, VolumeId([8; 16]), &snapshot).await;
-    let (owned, lives) = owned(100);
+    let (owned, incarnations) = owned(100);
     let collector = Collector::new(bucket.clone(), MapNodes::new(bucket.clone(), 1 << 20));
     let candidates = BTreeSet::from([data(7)]);
     for (second, freed) in [(1, vec![]), (3600, vec![]), (86_400, vec![data(7)])] {
         clock.0.store(second, Ordering::Relaxed);
-        let free = collector.free(&owned, &lives, &candidates).await.expect("reads");
+        let free = collector.free(&owned, &incarnations, &candidates).await.expect("reads");
         assert_eq!(free, Some(freed), "after {second} s");
     }
     assert!(collector.begun.lock().is_empty());

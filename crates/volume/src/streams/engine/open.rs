@@ -42,16 +42,17 @@ pub(crate) async fn open<P: Payload>(
 ) -> Result<Arc<Stream<P>>> {
     let options = ClaimOptions { owner: Some(ctx.owner()), force: false, held_only };
     let claimed = claim::claim::<P::Changes>(&ctx.bucket, &desc, &options).await?;
-    let lives = claim::lives(&ctx.bucket, desc.id).await?;
-    let mut verdict = judge(&ctx, desc.id, &lives, &claimed.view.at, tail).await?;
-    park(&ctx, desc.id, &lives, &mut verdict).await;
+    let incarnations = claim::incarnations(&ctx.bucket, desc.id).await?;
+    let mut verdict = judge(&ctx, desc.id, &incarnations, &claimed.view.at, tail).await?;
+    park(&ctx, desc.id, &incarnations, &mut verdict).await;
     refuse_mixed(&desc, tail, &verdict)?;
     settle_passed(&ctx, &desc, &claimed, tail, &verdict).await?;
     let labels = ctx.catalog.settled_labels(desc.id).await?;
     let has_barrier = verdict.replay(tail).any(|r| matches!(*r.action(), Action::Barrier(_)));
     let must_checkpoint = claimed.must_checkpoint || (claimed.unsettled && has_barrier);
     let group = group_of(tail, &verdict, fresh);
-    let volume = Arc::new(build(ctx, desc, group, claimed, lives, Snapshots::of_labels(&labels)));
+    let volume =
+        Arc::new(build(ctx, desc, group, claimed, incarnations, Snapshots::of_labels(&labels)));
     let (replaying, tail) = (volume.clone(), tail.clone());
     // A tail may have millions of records.
     volume.ctx.compute(move || replaying.replay(&tail, &verdict)).await??;
@@ -73,12 +74,12 @@ pub(crate) async fn open<P: Payload>(
 pub(crate) async fn judge(
     ctx: &Context,
     id: VolumeId,
-    lives: &[Incarnation],
+    incarnations: &[Incarnation],
     at: &Position,
     tail: &Arc<Tail>,
 ) -> Result<Verdict> {
-    let chain = match tail.first_epoch(lives) {
-        Some(from) => claim::chain(&ctx.bucket, id, lives, at, from).await?,
+    let chain = match tail.first_epoch(incarnations) {
+        Some(from) => claim::chain(&ctx.bucket, id, incarnations, at, from).await?,
         None => Vec::new(),
     };
     let (tail, at, log) = (tail.clone(), *at, ctx.log_id());
@@ -91,13 +92,14 @@ pub(crate) async fn judge(
 pub(crate) async fn park(
     ctx: &Arc<Context>,
     id: VolumeId,
-    lives: &[Incarnation],
+    incarnations: &[Incarnation],
     verdict: &mut Verdict,
 ) {
     if verdict.parked.is_empty() {
         return ctx.unnote(id);
     }
-    let is_known = |r: &TailRecord| lives.iter().any(|life| life.stream == r.stream);
+    let is_known =
+        |r: &TailRecord| incarnations.iter().any(|incarnation| incarnation.stream == r.stream);
     let moved = if verdict.parked.iter().all(is_known) {
         ctx.park(Fate::Fenced, id, verdict.parked.clone()).await.map_err(|e| e.message().to_owned())
     } else {
@@ -211,7 +213,7 @@ fn build<P: Payload>(
     desc: Arc<VolumeDesc>,
     group: u32,
     claimed: Claimed<P::Changes>,
-    lives: Vec<Incarnation>,
+    incarnations: Vec<Incarnation>,
     snapshots: Snapshots,
 ) -> Stream<P> {
     let (stream, epoch) = (claimed.view.at.stream, claimed.view.at.epoch);
@@ -227,7 +229,7 @@ fn build<P: Payload>(
         heads: claimed.heads,
         own_head: None,
         own_root: None,
-        lives,
+        incarnations,
         candidates: BTreeSet::new(),
         next_node: Arc::new(AtomicU64::new(0)),
         covered_node: 0,

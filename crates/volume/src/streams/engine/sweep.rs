@@ -76,12 +76,12 @@ impl<P: Payload> Engine<P> {
     /// Deletes the free segments of a deleted volume's streams. Gives their number, or none if the
     /// pass gave up.
     pub(crate) async fn free_deleted(&self, id: VolumeId) -> Result<Option<usize>> {
-        let lives = claim::lives(&self.ctx.bucket, id).await?;
+        let incarnations = claim::incarnations(&self.ctx.bucket, id).await?;
         let collector = &self.ctx.collector;
         let candidates: BTreeSet<_> =
-            collector.sweep_candidates(&lives).await?.into_iter().collect();
+            collector.sweep_candidates(&incarnations).await?.into_iter().collect();
         let owned = Owned { volume: id, writing: None, head: None };
-        let free = collector.free(&owned, &lives, &candidates).await?;
+        let free = collector.free(&owned, &incarnations, &candidates).await?;
         collector.delete(free.as_deref().unwrap_or_default()).await.all()?;
         // Its own parents need no longer hold anything for it.
         family::release(&self.ctx.bucket, &self.ctx.catalog, id).await?;

@@ -27,7 +27,7 @@ const CANDIDATES_MIN: usize = 64;
 /// The volume's state when a pass began.
 struct Standing {
     owned: Owned,
-    lives: Vec<Incarnation>,
+    incarnations: Vec<Incarnation>,
     head: OwnHead,
 }
 
@@ -40,7 +40,7 @@ impl Standing {
             writing: Some((volume.stream, Number::map_node(keeper.covered_node))),
             head: Some(RefOrder::of(&head.at)),
         };
-        Some(Self { owned, lives: keeper.lives.clone(), head })
+        Some(Self { owned, incarnations: keeper.incarnations.clone(), head })
     }
 }
 
@@ -132,8 +132,8 @@ impl<P: Payload> Stream<P> {
         read: Vec<Base>,
     ) -> Result<Option<Deleted>> {
         let near = Near { head: (standing.head.root.clone(), standing.head.at), unread, read };
-        let (owned, lives) = (&standing.owned, &standing.lives);
-        let free = self.ctx.collector.free_near(owned, lives, candidates, &near);
+        let (owned, incarnations) = (&standing.owned, &standing.incarnations);
+        let free = self.ctx.collector.free_near(owned, incarnations, candidates, &near);
         let free = self.paced(free).await?;
         let Some(free) = free else { return Ok(None) };
         self.delete_free(&free).await.map(Some)
@@ -158,9 +158,9 @@ impl<P: Payload> Stream<P> {
         let Some(standing) = standing else { return Ok(0) };
         self.delete_late_heads(&standing.head).await;
         let collector = &self.ctx.collector;
-        let listed = collector.sweep_candidates(&standing.lives).await?;
+        let listed = collector.sweep_candidates(&standing.incarnations).await?;
         let candidates: BTreeSet<SegmentKey> = listed.into_iter().collect();
-        let free = collector.free(&standing.owned, &standing.lives, &candidates);
+        let free = collector.free(&standing.owned, &standing.incarnations, &candidates);
         let free = self.paced(free).await?;
         Ok(self.delete_free(&free.unwrap_or_default()).await?.all()?)
     }

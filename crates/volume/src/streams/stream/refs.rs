@@ -26,7 +26,7 @@ pub(crate) struct RefKeeper {
     /// The newest of them, its root and that root's position, if this incarnation wrote it.
     pub(crate) own_head: Option<OwnHead>,
     /// All incarnations of the volume.
-    pub(crate) lives: Vec<Incarnation>,
+    pub(crate) incarnations: Vec<Incarnation>,
     /// The last snapshot that got a root of its own from this incarnation, and its base.
     pub(crate) own_root: Option<(SnapshotId, Base)>,
     /// Segments that may be free.

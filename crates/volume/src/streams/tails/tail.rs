@@ -1,7 +1,7 @@
 //! Tails: the records of each volume in the node's log at its start.
 
 use crate::error::{Error, ErrorKind, Result};
-use skerry_core::descriptor::Life;
+use skerry_core::descriptor::IncarnationRecord;
 use skerry_core::id::{LogId, StreamId, VolumeId};
 use skerry_core::position::Position;
 use skerry_core::record::{Action, RECORD_KIND, Record};
@@ -65,9 +65,12 @@ pub struct Tail {
 
 impl Tail {
     /// The epoch of the oldest record with a known stream, if there is one.
-    pub fn first_epoch(&self, lives: &[Incarnation]) -> Option<u64> {
+    pub fn first_epoch(&self, incarnations: &[Incarnation]) -> Option<u64> {
         let records = self.records.iter();
-        records.filter_map(|r| lives.iter().find(|l| l.stream == r.stream)).map(|l| l.epoch).min()
+        records
+            .filter_map(|r| incarnations.iter().find(|l| l.stream == r.stream))
+            .map(|l| l.epoch)
+            .min()
     }
 
     /// The groups of its records.
@@ -173,11 +176,16 @@ impl Verdict {
 ///
 /// # Errors
 /// `Corrupt` if a record that counts is missing.
-pub fn judge(tail: &Tail, at: &Position, chain: &[Life], log: LogId) -> Result<Verdict> {
+pub fn judge(
+    tail: &Tail,
+    at: &Position,
+    chain: &[IncarnationRecord],
+    log: LogId,
+) -> Result<Verdict> {
     let mut verdict = Verdict::default();
     let mut known: HashMap<StreamId, bool> = HashMap::new();
     for (number, record) in (0u32..).zip(&tail.records) {
-        let place = chain.iter().position(|life| life.stream == record.stream);
+        let place = chain.iter().position(|incarnation| incarnation.stream == record.stream);
         let after = place.map(|i| &chain[i + 1..]);
         let in_history = match after {
             Some(after) => after.first().is_some_and(|next| record.vseq < next.vseq),
@@ -215,19 +223,24 @@ pub fn judge(tail: &Tail, at: &Position, chain: &[Life], log: LogId) -> Result<V
 }
 
 /// The seal that began an incarnation, with the fields that matter here.
-fn seal_of(life: &Life) -> Seal {
-    Seal { successor: life.stream, epoch: life.epoch, owner: life.owner.clone(), forced: false }
+fn seal_of(incarnation: &IncarnationRecord) -> Seal {
+    Seal {
+        successor: incarnation.stream,
+        epoch: incarnation.epoch,
+        owner: incarnation.owner.clone(),
+        forced: false,
+    }
 }
 
-fn why_not(record: &TailRecord, after: Option<&[Life]>, log: LogId) -> String {
+fn why_not(record: &TailRecord, after: Option<&[IncarnationRecord]>, log: LogId) -> String {
     let Some(after) = after else {
         return format!("stream {} is not known to the bucket", record.stream);
     };
     let foreign = after.iter().find(|l| l.owner.as_ref().is_none_or(|o| o.log != log));
     match foreign {
-        Some(life) => {
-            let by = life.owner.as_ref().map_or("an operator", |owner| owner.host.as_str());
-            format!("the volume was taken over by {by} in epoch {}", life.epoch)
+        Some(incarnation) => {
+            let by = incarnation.owner.as_ref().map_or("an operator", |owner| owner.host.as_str());
+            format!("the volume was taken over by {by} in epoch {}", incarnation.epoch)
         }
         None => "its incarnations don't follow on from one another".to_owned(),
     }
@@ -258,7 +271,7 @@ mod tests {
     fn records_of_an_unknown_stream_are_parked() {
         let owner = Owner { node: NodeId([1; 16]), log: OURS, lease: 0, host: String::new() };
         let stream = StreamId([2; 16]);
-        let chain = [Life { epoch: 2, stream, owner: Some(owner), vseq: 10 }];
+        let chain = [IncarnationRecord { epoch: 2, stream, owner: Some(owner), vseq: 10 }];
         let at = Position { epoch: 2, vseq: 10, ..Position::start(2, stream, 10) };
         let records = vec![record(9, 3), record(9, 11), record(2, 10)];
         let tail = Tail { records };
