@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn volumes_that_are_equally_busy_check_in_at_their_part() {
+    fn volumes_that_are_equally_busy_make_checkpoints_at_their_part() {
         let budget = OverlayBudget::new(1000);
         let shares: Vec<OverlayShare> = (0..10).map(|_| budget.share()).collect();
         shares.iter().for_each(|share| share.set(49));

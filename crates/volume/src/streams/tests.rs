@@ -103,7 +103,7 @@ async fn what_was_flushed_is_read_after_a_crash_wherever_it_is() {
     says(&list, 3).await;
     add(&list, 3..30).await;
     list.drain().await.expect("drains");
-    list.checkpoint().await.expect("checks in");
+    list.checkpoint().await.expect("makes a checkpoint");
     assert!(list.state.lock().root.top.is_some());
     says(&list, 30).await;
     add(&list, 30..34).await;
@@ -144,7 +144,7 @@ async fn snapshots_are_taken_deleted_and_rolled_back_to() {
     add(&list, 5..6).await;
     says(&list, 6).await;
     list.drain().await.expect("drains");
-    list.checkpoint().await.expect("checks in");
+    list.checkpoint().await.expect("makes a checkpoint");
     for snapshot in run.engine.list_snapshots(&called).await.expect("lists") {
         let snapshot = snapshot.name.parse().expect("a name");
         run.engine.delete_snapshot(&called, &snapshot).await.expect("deletes");
@@ -244,7 +244,7 @@ async fn a_checkpoint_computes_in_the_background() {
     let list = run.list().await;
     add(&list, 0..3).await;
     list.drain().await.expect("drains");
-    list.checkpoint().await.expect("checks in");
+    list.checkpoint().await.expect("makes a checkpoint");
     let root = list.state.lock().root.top.expect("a root with lines");
     assert_eq!(lines::merged_on(&root).as_deref(), Some(THREADS));
     background.shutdown_background();
@@ -260,7 +260,7 @@ async fn births_go_on_after_a_rollback() {
     let list = run.list().await;
     let settle = async || {
         list.drain().await.expect("drains");
-        list.checkpoint().await.expect("checks in");
+        list.checkpoint().await.expect("makes a checkpoint");
         list.state.lock().root.birth
     };
     add(&list, 0..1).await;

@@ -459,7 +459,7 @@ async fn a_long_map_is_told_piece_by_piece() {
             wanted[sector as usize] = true;
         }
         match layer {
-            0 => volume.checkpoint().await.expect("checks in"),
+            0 => volume.checkpoint().await.expect("makes a checkpoint"),
             1 => volume.drain().await.expect("drains"),
             _ => {}
         }
@@ -565,7 +565,7 @@ async fn checking_in(clients: bool, wanted: bool) -> Duration {
     let volume = run.engine.open_volumes().pop().expect("it is open");
     let began = tokio::time::Instant::now();
     match wanted {
-        true => volume.checkpoint().await.expect("checks in"),
+        true => volume.checkpoint().await.expect("makes a checkpoint"),
         false => {
             let before = heads(&world).await;
             let wait = async {
@@ -597,7 +597,7 @@ async fn a_checkpoint_leaves_active_clients_the_processor() {
 /// Time of a sweep where each look at the clock takes a millisecond.
 async fn sweeping(clients: bool) -> Duration {
     let (world, run, device) = scattered(18).await;
-    run.engine.open_volumes()[0].checkpoint().await.expect("checks in");
+    run.engine.open_volumes()[0].checkpoint().await.expect("makes a checkpoint");
     let client = clients.then(|| client_of(&device));
     world.clock.look_us.store(1000, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -636,7 +636,7 @@ async fn a_delete_that_hangs_holds_nothing_up() {
         device.write(0, data.into()).await.expect("writes");
         volume.drain().await.expect("drains");
     }
-    volume.checkpoint().await.expect("checks in");
+    volume.checkpoint().await.expect("makes a checkpoint");
     let segment = |n| names::segment(SegmentKey { stream: volume.stream, number: Number(n) });
     run.gate.hold(Some(&segment(2)));
     let engine = run.engine.clone();
@@ -653,7 +653,7 @@ async fn a_delete_that_hangs_holds_nothing_up() {
         let (disk, one) = (name("disk"), name("one"));
         run.engine.create_snapshot(&disk, Some(&one)).await.expect("snapshots");
         volume.drain().await.expect("drains");
-        volume.checkpoint().await.expect("checks in");
+        volume.checkpoint().await.expect("makes a checkpoint");
     };
     in_time("a snapshot beside a collection", snapshot).await;
     assert!(!swept.is_finished(), "the delete hangs no more");
@@ -724,7 +724,7 @@ async fn a_locked_segment_makes_no_pass_delete_all_again() {
     for _ in 0..5 {
         let before = run.gate.calls();
         write().await;
-        volume.checkpoint().await.expect("checks in");
+        volume.checkpoint().await.expect("makes a checkpoint");
         // The collection comes after it.
         tokio::time::sleep(Duration::from_secs(10)).await;
         calls.push(run.gate.calls() - before);

@@ -40,7 +40,7 @@ async fn refs_stay_small_and_usable_after_a_trim_of_many_ranges() {
     let settle = async || {
         let volume = run.engine.open_volumes().remove(0);
         volume.drain().await.expect("drains");
-        volume.checkpoint().await.expect("checks in");
+        volume.checkpoint().await.expect("makes a checkpoint");
     };
     settle().await;
     for at in places() {

@@ -98,7 +98,7 @@ fn blake(block: u64, i: usize) -> [u8; 32] {
 async fn settle(run: &Running) {
     for volume in run.engine.open_volumes() {
         volume.drain().await.expect("drains");
-        volume.checkpoint().await.expect("checks in");
+        volume.checkpoint().await.expect("makes a checkpoint");
     }
 }
 
@@ -327,13 +327,13 @@ async fn a_checkpoint_is_few_objects_and_a_deletion_few_calls() {
     let volume = run.engine.open_volumes().remove(0);
     volume.drain().await.expect("drains");
     let (cost, done) = counted.cost(volume.checkpoint()).await;
-    done.expect("checks in");
+    done.expect("makes a checkpoint");
     // A segment of map nodes and the head's ref.
     at_most("first checkpoint", &cost, [2, 0, 0, 0, 0, 1]);
     fill(&device, 0..10).await;
     volume.drain().await.expect("drains");
     let (cost, done) = counted.cost(volume.checkpoint()).await;
-    done.expect("checks in");
+    done.expect("makes a checkpoint");
     at_most("next checkpoint", &cost, [2, 0, 0, 0, 0, 1]);
     drop(device);
     let (cost, done) = counted.cost(run.engine.delete_volume(&name("disk"), true, true)).await;

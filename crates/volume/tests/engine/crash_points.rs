@@ -327,7 +327,7 @@ async fn life_goes_on(engine: &Arc<Engine>, vol: &Vol) {
     for checkpoint in [false, true] {
         if checkpoint {
             let open = engine.open_volumes().into_iter().find(|v| v.desc.id == vol.id);
-            open.expect("it is open").checkpoint().await.expect("checks in");
+            open.expect("it is open").checkpoint().await.expect("makes a checkpoint");
         }
         engine.sweep().await.expect("sweeps");
         let full = format!("{of}@after");

@@ -47,7 +47,7 @@ async fn two(seed: u64) -> World {
 async fn settle(run: &Running) {
     for volume in run.engine.open_volumes() {
         volume.drain().await.expect("drains");
-        volume.checkpoint().await.expect("checks in");
+        volume.checkpoint().await.expect("makes a checkpoint");
     }
 }
 

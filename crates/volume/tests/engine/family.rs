@@ -26,7 +26,7 @@ async fn write(run: &Running, disk: &str, byte: u8) {
 async fn settle(run: &Running) {
     for volume in run.engine.open_volumes() {
         volume.drain().await.expect("drains");
-        volume.checkpoint().await.expect("checks in");
+        volume.checkpoint().await.expect("makes a checkpoint");
     }
 }
 

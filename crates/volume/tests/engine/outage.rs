@@ -171,7 +171,7 @@ async fn a_key_that_may_not_delete_makes_no_checkpoint_dearer() {
         device.write(0, vec![round; BLOCK].into()).await.expect("writes");
         volume.drain().await.expect("drains");
         let before = case.faults.calls();
-        volume.checkpoint().await.expect("checks in");
+        volume.checkpoint().await.expect("makes a checkpoint");
         calls.push(case.faults.calls() - before);
     }
     // One delete of a head, and some of a collection, each tried twice.
@@ -180,7 +180,7 @@ async fn a_key_that_may_not_delete_makes_no_checkpoint_dearer() {
     case.refuse(None);
     device.write(0, vec![1; BLOCK].into()).await.expect("writes");
     volume.drain().await.expect("drains");
-    volume.checkpoint().await.expect("checks in");
+    volume.checkpoint().await.expect("makes a checkpoint");
     let listed: Vec<_> = case.world.store.list(None).try_collect().await.expect("listed");
     let is_head = |name: &str| matches!(names::parse(name), Object::Head(..));
     let heads = listed.iter().filter(|object| is_head(object.location.as_ref())).count();
@@ -223,7 +223,7 @@ async fn a_head_that_can_not_be_deleted_ends_no_sweep() {
     for round in 0..3u8 {
         device.write(0, vec![round; BLOCK].into()).await.expect("writes");
         volume.drain().await.expect("drains");
-        volume.checkpoint().await.expect("checks in");
+        volume.checkpoint().await.expect("makes a checkpoint");
     }
     let listed: Vec<_> = case.world.store.list(None).try_collect().await.expect("listed");
     let is_head = |name: &str| matches!(names::parse(name), Object::Head(..));

@@ -64,7 +64,7 @@ async fn drain(run: &Running) {
 async fn settle(run: &Running) {
     drain(run).await;
     for volume in run.engine.open_volumes() {
-        volume.checkpoint().await.expect("checks in");
+        volume.checkpoint().await.expect("makes a checkpoint");
     }
 }
 

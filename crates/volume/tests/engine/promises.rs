@@ -112,7 +112,7 @@ async fn a_bucket_that_denies_delays_and_loses_nothing() {
     }
     for volume in run.engine.open_volumes() {
         volume.drain().await.expect("drains");
-        volume.checkpoint().await.expect("checks in");
+        volume.checkpoint().await.expect("makes a checkpoint");
     }
     assert!(run.engine.status().bucket_failure.is_none());
     for round in 1..6u8 {
@@ -243,7 +243,7 @@ async fn a_late_head_stops_no_collection() {
         let device = run.engine.open_device(&target("disk")).await.expect("attaches");
         device.write(0, vec![1; 64 << 10].into()).await.expect("writes");
         run.engine.open_volumes()[0].drain().await.expect("drains");
-        run.engine.open_volumes()[0].checkpoint().await.expect("checks in");
+        run.engine.open_volumes()[0].checkpoint().await.expect("makes a checkpoint");
         let head = heads(&objects_of(&world).await).pop().expect("a head");
         let bytes = world.store.get(&head).await.expect("there").bytes().await.expect("read");
         (head, bytes)
@@ -252,7 +252,7 @@ async fn a_late_head_stops_no_collection() {
     let device = run.engine.open_device(&target("disk")).await.expect("attaches");
     device.write(0, vec![2; 64 << 10].into()).await.expect("writes");
     run.engine.open_volumes()[0].drain().await.expect("drains");
-    run.engine.open_volumes()[0].checkpoint().await.expect("checks in");
+    run.engine.open_volumes()[0].checkpoint().await.expect("makes a checkpoint");
     assert!(run.engine.sweep().await.expect("sweeps") > 0, "nothing of before was deleted");
     world.store.put(&late.0, late.1.clone().into()).await.expect("the late PUT");
     let found = run.engine.fsck().await.expect("checks");
@@ -264,7 +264,7 @@ async fn a_late_head_stops_no_collection() {
     more.write(0, vec![3; 64 << 10].into()).await.expect("writes");
     let volume = other.engine.open_volumes().pop().expect("it is open");
     volume.drain().await.expect("drains");
-    volume.checkpoint().await.expect("checks in");
+    volume.checkpoint().await.expect("makes a checkpoint");
     volume.sweep().await.expect("sweeps");
     run.engine.sweep().await.expect("sweeps");
     let left = heads(&objects_of(&world).await);
@@ -289,7 +289,7 @@ async fn what_a_new_owner_deletes_is_not_lost() {
         let volume = a.engine.open_volumes().pop().expect("it is open");
         on_a.write(0, vec![1; 64 << 10].into()).await.expect("writes");
         volume.drain().await.expect("drains");
-        volume.checkpoint().await.expect("checks in");
+        volume.checkpoint().await.expect("makes a checkpoint");
         on_a.write(0, vec![2; 4096].into()).await.expect("writes");
         volume.drain().await.expect("drains");
 
@@ -299,7 +299,7 @@ async fn what_a_new_owner_deletes_is_not_lost() {
         on_b.write(0, vec![3; 64 << 10].into()).await.expect("writes");
         let theirs = b.engine.open_volumes().pop().expect("it is open");
         theirs.drain().await.expect("drains");
-        theirs.checkpoint().await.expect("checks in");
+        theirs.checkpoint().await.expect("makes a checkpoint");
         assert!(b.engine.sweep().await.expect("sweeps") > 0, "nothing of a's was deleted");
 
         let refused = match case {
@@ -343,7 +343,7 @@ async fn what_was_deleted_by_hand_is_missed() {
                 // All of it again, so that no older data is needed.
                 device.write(0, vec![7; 64 << 10].into()).await.expect("writes");
                 volume.drain().await.expect("drains");
-                volume.checkpoint().await.expect("checks in");
+                volume.checkpoint().await.expect("makes a checkpoint");
                 assert!(run.engine.sweep().await.expect("sweeps") > 0);
             }
         }
@@ -498,7 +498,7 @@ async fn what_is_read_is_pinned() {
     run.engine.create_snapshot(&name("disk"), Some(&name("one"))).await.expect("snapshots");
     let volume = run.engine.open_volumes().pop().expect("it is open");
     volume.drain().await.expect("drains");
-    volume.checkpoint().await.expect("checks in");
+    volume.checkpoint().await.expect("makes a checkpoint");
 
     let theirs = other.start("b").await.expect("starts");
     let head = theirs.engine.open_device(&target("disk")).await.expect("attaches elsewhere");
@@ -508,7 +508,7 @@ async fn what_is_read_is_pinned() {
     for round in 0..4u64 {
         device.write(0, noise(&world, 1 << 20).into()).await.expect("writes");
         volume.drain().await.expect("drains");
-        volume.checkpoint().await.expect("checks in");
+        volume.checkpoint().await.expect("makes a checkpoint");
         run.engine.sweep().await.expect("sweeps");
         // Renewed again and again.
         tokio::time::sleep(Duration::from_secs(35 * round)).await;
@@ -526,7 +526,7 @@ async fn what_is_read_is_pinned() {
     theirs.gate.kill();
     device.write(0, noise(&world, 1 << 20).into()).await.expect("writes");
     volume.drain().await.expect("drains");
-    volume.checkpoint().await.expect("checks in");
+    volume.checkpoint().await.expect("makes a checkpoint");
     run.engine.sweep().await.expect("sweeps");
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert!(head.try_read(0, &mut [0; 512]).is_some_and(|read| read.is_err()), "it reads on");
@@ -717,7 +717,7 @@ async fn what_partial_blocks_are_merged_with_is_read_at_once() {
     }
     let open = run.engine.open_volumes().into_iter().next().expect("open");
     open.drain().await.expect("drains");
-    open.checkpoint().await.expect("checks in");
+    open.checkpoint().await.expect("makes a checkpoint");
     for block in 0..BLOCKS {
         device.write(block << 18, vec![2; 512].into()).await.expect("writes");
     }
@@ -835,7 +835,7 @@ async fn one_old_head_that_stays_keeps_no_other() {
     for round in 0..6 {
         device.write(0, vec![round + 1; 4096].into()).await.expect("writes");
         volume.drain().await.expect("drains");
-        volume.checkpoint().await.expect("checks in");
+        volume.checkpoint().await.expect("makes a checkpoint");
         if round == 0 {
             let first = heads(&world).await.remove(0);
             run.gate.hold(Some(first.as_ref()));

@@ -42,7 +42,7 @@ async fn history(world: &World) {
     disk.write(1 << 20, bytes(4, 512, false).into()).await.expect("writes");
     let open = engine.open_volumes().into_iter().next().expect("open");
     open.drain().await.expect("drains");
-    open.checkpoint().await.expect("checks in");
+    open.checkpoint().await.expect("makes a checkpoint");
     disk.write(300 << 10, bytes(1, 8 << 10, false).into()).await.expect("writes");
     engine.create_snapshot(&name("disk"), Some(&name("two"))).await.expect("snapshots");
     engine.create_snapshot(&name("disk"), Some(&name("gone"))).await.expect("snapshots");

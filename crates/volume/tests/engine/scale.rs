@@ -106,7 +106,7 @@ impl Scale {
         }
         for volume in run.engine.open_volumes() {
             volume.drain().await.expect("drains");
-            volume.checkpoint().await.expect("checks in");
+            volume.checkpoint().await.expect("makes a checkpoint");
         }
     }
 

@@ -57,11 +57,11 @@ impl Volume {
         }
     }
 
-    async fn check_in(&mut self, overlay: &Overlay) -> Vec<SegmentKey> {
+    async fn checkpoint(&mut self, overlay: &Overlay) -> Vec<SegmentKey> {
         let facts = Facts { size_bytes: self.root.size_bytes, name: self.root.name.clone() };
         let lane = self.lane.clone();
         let made = write(&self.bucket, &self.nodes, lane, &self.root, overlay, facts, DRAIN).await;
-        let made = made.expect("checks in");
+        let made = made.expect("makes a checkpoint");
         assert_eq!(made.root.birth, self.root.birth + 1);
         self.root = made.root;
         let encoded = self.root.encode();
@@ -132,14 +132,14 @@ async fn what_is_not_put_yet_is_read_without_a_cache() {
 
 async fn trim_and_free(groups: u64, cache_bytes: u64) {
     let mut volume = Volume::with_cache(groups * LEAVES * LEAF_BLOCKS, cache_bytes).await;
-    volume.check_in(&sparse(groups * LEAVES)).await;
+    volume.checkpoint(&sparse(groups * LEAVES)).await;
     let full = volume.root.stored_bytes();
     let mut trims = Overlay::new();
     for group in 0..groups {
         let first = group * LEAVES * LEAF_BLOCKS;
         trims.zero(first + LEAF_BLOCKS..first + LEAVES * LEAF_BLOCKS);
     }
-    volume.check_in(&trims).await;
+    volume.checkpoint(&trims).await;
     let pending = volume.root.dead_pending.expect("more than one checkpoint lets go");
     assert_eq!(pending.subtrees, groups * (LEAVES - 1) - DRAIN as u64);
     assert_eq!(pending.subtrees, pending.blocks);
@@ -152,7 +152,7 @@ async fn trim_and_free(groups: u64, cache_bytes: u64) {
 
     let mut rounds = 1;
     while volume.root.dead_pending.is_some() {
-        volume.check_in(&Overlay::new()).await;
+        volume.checkpoint(&Overlay::new()).await;
         rounds += 1;
     }
     assert_eq!(rounds, (groups * (LEAVES - 1)).div_ceil(DRAIN as u64));
@@ -164,10 +164,10 @@ async fn trim_and_free(groups: u64, cache_bytes: u64) {
 #[tokio::test]
 async fn what_is_trimmed_whole_leaves_nothing() {
     let mut volume = Volume::new(1 << 40).await;
-    volume.check_in(&sparse(3 * LEAVES)).await;
+    volume.checkpoint(&sparse(3 * LEAVES)).await;
     let mut trim = Overlay::new();
     trim.zero(0..1 << 40);
-    let dropped = volume.check_in(&trim).await;
+    let dropped = volume.checkpoint(&trim).await;
     assert_eq!((volume.root.top, volume.root.liveness), (None, None));
     assert_eq!((volume.root.dead_pending, volume.root.stored_bytes()), (None, 0));
     assert!(dropped.contains(&data(0).segment), "{dropped:?}");
@@ -177,10 +177,10 @@ async fn what_is_trimmed_whole_leaves_nothing() {
 #[tokio::test]
 async fn a_tree_grows_without_a_cache() {
     let mut volume = Volume::with_cache(LEAF_BLOCKS, 0).await;
-    volume.check_in(&sparse(1)).await;
+    volume.checkpoint(&sparse(1)).await;
     let blocks = 100 * LEAVES * LEAF_BLOCKS;
     volume.root.size_bytes = volume.root.block.offset(blocks);
-    volume.check_in(&sparse(2)).await;
+    volume.checkpoint(&sparse(2)).await;
     assert_eq!(volume.root.live_blocks(), 2);
     assert_eq!(volume.listed().await, volume.counted().await);
 }

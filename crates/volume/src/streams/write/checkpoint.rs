@@ -94,7 +94,7 @@ impl<P: Payload> Stream<P> {
     }
 
     /// Writes frozen changes, publishes their snapshot if there is one, and publishes the new head.
-    pub(crate) async fn check_in(self: &Arc<Self>, job: Frozen<P>) -> Result<()> {
+    pub(crate) async fn write_checkpoint(self: &Arc<Self>, job: Frozen<P>) -> Result<()> {
         let before = self.state.lock().root_at;
         let made = self.write_tree(&job).await?;
         let mut keeper = self.refs.lock().await;

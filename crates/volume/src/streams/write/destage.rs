@@ -51,7 +51,7 @@ pub(crate) struct Destager<P: Payload> {
     flight: FuturesOrdered<Put<P>>,
     /// The task ends when this is dropped.
     checkpoint: Option<Task<Result<()>>>,
-    /// Checkpoints that snapshots wait for; `checkin` bounds their number.
+    /// Checkpoints that snapshots wait for; `checkpoint` bounds their number.
     waiting: VecDeque<Frozen<P>>,
     /// Time at which the last batch was built, on the boot-time clock, and the duration.
     built: (Duration, Duration),
@@ -290,7 +290,7 @@ impl<P: Payload> Destager<P> {
             self.checkpoint = Some(Task::spawn(async move {
                 // The segments before a snapshot's cut are worth a pass.
                 let always = job.is_of_snapshot();
-                volume.check_in(job).await?;
+                volume.write_checkpoint(job).await?;
                 // Beside the next steps.
                 tokio::spawn(async move { volume.collect_now_and_then(always).await });
                 Ok(())
