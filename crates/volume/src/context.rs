@@ -93,7 +93,7 @@ pub struct Context {
     pub(crate) parking: Option<Arc<dyn Parking>>,
     /// Messages for people about volumes whose tail could not be moved out of the log, or that
     /// could not be opened.
-    pub(crate) stuck: Mutex<BTreeMap<VolumeId, String>>,
+    pub(crate) attention: Mutex<BTreeMap<VolumeId, String>>,
     /// Held while a tail is moved, one at a time. The others wait without a thread.
     pub(crate) parking_now: tokio::sync::Mutex<()>,
     /// Number of lost volumes whose tails are being parked.
@@ -134,7 +134,7 @@ impl Context {
             background: parts.background,
             heavy: Arc::new(Semaphore::new(heavy::AT_ONCE_MAX)),
             parking: parts.parking,
-            stuck: Mutex::default(),
+            attention: Mutex::default(),
             parking_now: tokio::sync::Mutex::default(),
             leaving: AtomicUsize::default(),
             stopping: AtomicBool::default(),
@@ -174,12 +174,12 @@ impl Context {
     /// Notes a message that people should see.
     pub(crate) fn note(&self, volume: VolumeId, line: String) {
         tracing::error!("{line}");
-        self.stuck.lock().insert(volume, line);
+        self.attention.lock().insert(volume, line);
     }
 
     /// Removes the message about a volume: all is well with it.
     pub(crate) fn unnote(&self, volume: VolumeId) {
-        self.stuck.lock().remove(&volume);
+        self.attention.lock().remove(&volume);
     }
 
     /// Runs heavy computing in the background, or here if there is no background.

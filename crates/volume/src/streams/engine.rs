@@ -134,11 +134,11 @@ impl<P: Payload> Engine<P> {
         // undestaged records. A failed volume has parked them.
         self.open_now.lock().remove(&id);
         let desc = self.ctx.catalog.desc(id).await?;
-        let waits = !self.ctx.stuck_tails(Some(id))?.is_empty();
+        let waits = !self.ctx.waiting_tails(Some(id))?.is_empty();
         if waits {
             // A restart found these records in the log: they were trimmed before, or are a copy,
             // and must not take the room.
-            self.set_stuck(id).await?;
+            self.park_closed(id).await?;
             // As long as the bucket's side can't be read, nothing comes back.
             claim::peek::<P::Changes>(&self.ctx.bucket, &desc).await?;
             self.bring_back(id).await?;
@@ -166,9 +166,9 @@ impl<P: Payload> Engine<P> {
             ErrorKind::Fenced | ErrorKind::Unavailable if !came_back => Ok(()),
             ErrorKind::Fenced => {
                 self.park(id).await?;
-                self.set_stuck(id).await
+                self.park_closed(id).await
             }
-            _ => self.set_stuck(id).await,
+            _ => self.park_closed(id).await,
         }
     }
 
@@ -273,14 +273,14 @@ impl<P: Payload> Engine<P> {
     pub fn is_drained(&self) -> bool {
         let tails = self.tails.lock().by_volume.is_empty();
         let volumes = self.open_volumes().iter().all(|volume| volume.undestaged_records() == 0);
-        let all_put_aside = self.ctx.leaving.load(Ordering::Acquire) == 0;
-        let none_waits = self.ctx.stuck_tails(None).is_ok_and(|names| names.is_empty());
-        tails && volumes && all_put_aside && none_waits && self.ctx.stuck.lock().is_empty()
+        let all_parked = self.ctx.leaving.load(Ordering::Acquire) == 0;
+        let none_waits = self.ctx.waiting_tails(None).is_ok_and(|names| names.is_empty());
+        tails && volumes && all_parked && none_waits && self.ctx.attention.lock().is_empty()
     }
 
     /// Messages for people: parked tails, and volumes out of service.
     fn attention(&self) -> Vec<String> {
-        let mut lines: Vec<String> = self.ctx.stuck.lock().values().cloned().collect();
+        let mut lines: Vec<String> = self.ctx.attention.lock().values().cloned().collect();
         lines.extend(self.ctx.parked());
         for volume in self.open_volumes() {
             if let Some(failure) = &volume.state.lock().failure {
@@ -313,14 +313,14 @@ impl<P: Payload> Engine<P> {
             }
         });
         futures::future::join_all(stopping.map(FutureExt::boxed)).await;
-        self.wait_put_aside(deadline).await;
+        self.wait_parked(deadline).await;
         self.ctx.log.close().await?;
         Ok(())
     }
 
     /// Waits until volumes out of service have parked their undestaged records, or until
     /// `deadline`.
-    async fn wait_put_aside(&self, deadline: Instant) {
+    async fn wait_parked(&self, deadline: Instant) {
         let ending = self.open_volumes().into_iter().filter(|v| v.check_in_service().is_err());
         let ended = futures::future::join_all(ending.map(|volume| async move {
             let mut has_ended = volume.has_ended.subscribe();

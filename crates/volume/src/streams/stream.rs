@@ -109,7 +109,7 @@ pub struct Stream<P: Payload> {
     /// Attached clients.
     pub clients: AtomicU64,
     /// True once it is out of service and its undestaged records are parked.
-    pub(crate) is_aside: AtomicBool,
+    pub(crate) is_parked: AtomicBool,
     /// True once its destager has ended, and all its records have reached their end.
     pub(crate) has_ended: watch::Sender<bool>,
 }

@@ -3,7 +3,7 @@
 //! The cause of a failure may be mended without a word to the node. An object is put back, a disk
 //! has room again, or the bucket answers with sense. So the node opens a failed volume again, after
 //! a wait that doubles with each failure: opening claims a stream, and claims leave objects behind.
-//! Its tail is parked outside the log meanwhile ([`crate::streams::tails::stuck`]) and comes back
+//! Its tail is parked outside the log meanwhile ([`crate::streams::tails::parked`]) and comes back
 //! first. Clients of the failed volume are cut off, and find it again by connecting anew. A volume
 //! that another node owns stays there. A failed log takes a restart.
 
@@ -61,7 +61,7 @@ impl<P: Payload> Engine<P> {
     /// True if a failed volume may be opened again now. Then the next time is later.
     pub(crate) fn comes_back(&self, volume: &Stream<P>) -> bool {
         let has_failed = volume.state.lock().failure.is_some();
-        has_failed && volume.is_aside.load(Ordering::Acquire) && self.take_turn(volume.desc.id)
+        has_failed && volume.is_parked.load(Ordering::Acquire) && self.take_turn(volume.desc.id)
     }
 
     /// Notes that the bucket did not answer. Nothing was claimed, so the wait need not grow.
@@ -88,13 +88,13 @@ impl<P: Payload> Engine<P> {
     /// Finds volumes that failed, and closed volumes with a tail.
     fn out_of_service(&self) -> Result<BTreeSet<VolumeId>> {
         let mut all: BTreeSet<VolumeId> =
-            self.ctx.stuck_tails(None)?.iter().map(|name| name.volume).collect();
+            self.ctx.waiting_tails(None)?.iter().map(|name| name.volume).collect();
         all.extend(self.tails.lock().by_volume.keys());
         let open = self.open_now.lock();
         all.retain(|id| !open.contains_key(id));
         let failed = open
             .values()
-            .filter(|volume| volume.is_aside.load(Ordering::Acquire) && !volume.has_left());
+            .filter(|volume| volume.is_parked.load(Ordering::Acquire) && !volume.has_left());
         all.extend(failed.map(|volume| volume.desc.id));
         Ok(all)
     }

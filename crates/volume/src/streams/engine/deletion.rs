@@ -98,7 +98,7 @@ impl<P: Payload> Engine<P> {
         if !force {
             self.refuse_held_elsewhere(id, name, why).await?;
             let has_rest = self.tails.lock().by_volume.contains_key(&id)
-                || !self.ctx.stuck_tails(Some(id))?.is_empty();
+                || !self.ctx.waiting_tails(Some(id))?.is_empty();
             if has_rest && !snapshots {
                 let detail = format!(
                     "volume {name} can't be opened ({why}), and has records here that are not in the bucket, of snapshots \
@@ -110,7 +110,7 @@ impl<P: Payload> Engine<P> {
         self.ctx.catalog.bury(&names::volume_gone(id)).await?;
         self.close_volume(id, ErrorKind::NotFound, "was deleted").await;
         self.drop_tail(id);
-        self.drop_stuck(id)?;
+        self.drop_parked(id)?;
         self.ctx.unnote(id);
         Ok(())
     }

@@ -264,7 +264,7 @@ fn build<P: Payload>(
         named: AtomicBool::new(false),
         io: IoCounts::default(),
         clients: AtomicU64::new(0),
-        is_aside: AtomicBool::new(false),
+        is_parked: AtomicBool::new(false),
         has_ended: watch::Sender::new(false),
     }
 }

@@ -3,8 +3,8 @@
 use crate::error::Result;
 use crate::streams::engine::Engine;
 use crate::streams::stream::payload::Payload;
+use crate::streams::tails::parked::Copy;
 use crate::streams::tails::parking::Fate;
-use crate::streams::tails::stuck::Copy;
 use crate::streams::tails::tail::TailRecord;
 use skerry_core::id::VolumeId;
 use skerry_log::Position;
@@ -17,7 +17,7 @@ impl<P: Payload> Engine<P> {
     /// # Errors
     /// `Unavailable` if the disk or the log refuses them; then they wait on.
     pub(crate) async fn bring_back(&self, id: VolumeId) -> Result<()> {
-        let names = self.ctx.stuck_tails(Some(id))?;
+        let names = self.ctx.waiting_tails(Some(id))?;
         if names.is_empty() {
             return Ok(());
         }
@@ -28,11 +28,11 @@ impl<P: Payload> Engine<P> {
         copy.keep();
         tracing::info!(volume = %id, records = back.records.len(), "parked records are in the log again");
         self.tails.lock().by_volume.insert(id, Arc::new(back));
-        self.ctx.forget_stuck(&names)
+        self.ctx.forget_parked(&names)
     }
 
     /// Parks a closed volume's records in the log.
-    pub(crate) async fn set_stuck(&self, id: VolumeId) -> Result<()> {
+    pub(crate) async fn park_closed(&self, id: VolumeId) -> Result<()> {
         let tail = self.tails.lock().by_volume.get(&id).cloned().unwrap_or_default();
         let mut window = self.ctx.log.window();
         let look = move || -> Result<Vec<TailRecord>> {
@@ -49,14 +49,14 @@ impl<P: Payload> Engine<P> {
         // A crash may have left copies in the log out of order. The first and last record name a
         // parked tail.
         held.sort_by_key(|record| record.vseq);
-        self.ctx.park(Fate::Stuck, id, held).await?;
+        self.ctx.park(Fate::Waiting, id, held).await?;
         self.drop_tail(id);
         Ok(())
     }
 
     /// Drops the waiting records of a volume that will never need them.
-    pub(crate) fn drop_stuck(&self, id: VolumeId) -> Result<()> {
-        let names = self.ctx.stuck_tails(Some(id))?;
-        self.ctx.forget_stuck(&names)
+    pub(crate) fn drop_parked(&self, id: VolumeId) -> Result<()> {
+        let names = self.ctx.waiting_tails(Some(id))?;
+        self.ctx.forget_parked(&names)
     }
 }

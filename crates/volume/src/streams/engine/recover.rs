@@ -34,8 +34,8 @@ impl<P: Payload> Engine<P> {
     /// If the bucket knows none of the volumes: it is not the bucket of this log.
     pub(crate) async fn recover(&self) -> Result<()> {
         let in_log: BTreeSet<VolumeId> = self.tails.lock().by_volume.keys().copied().collect();
-        let stuck = self.ctx.stuck_tails(None)?.into_iter().map(|name| name.volume);
-        let all: BTreeSet<VolumeId> = in_log.iter().copied().chain(stuck).collect();
+        let waiting = self.ctx.waiting_tails(None)?.into_iter().map(|name| name.volume);
+        let all: BTreeSet<VolumeId> = in_log.iter().copied().chain(waiting).collect();
         let mut unknown = BTreeSet::new();
         let deadline = Instant::now() + START_WAIT;
         for id in all {
@@ -51,7 +51,7 @@ impl<P: Payload> Engine<P> {
         }
         for id in unknown {
             let lost = Error::new(ErrorKind::Corrupt, "its descriptor is not in the bucket");
-            if let Err(e) = self.set_stuck(id).await {
+            if let Err(e) = self.park_closed(id).await {
                 tracing::error!(volume = %id, error = %e, "its records stay in the log");
             }
             self.note_unopened(id, &lost);
@@ -63,7 +63,7 @@ impl<P: Payload> Engine<P> {
         // Deleted is deleted, even if the descriptor is unreadable.
         if self.ctx.catalog.is_gone(id).await? {
             self.drop_tail(id);
-            self.drop_stuck(id)?;
+            self.drop_parked(id)?;
             return Ok(Outcome::Settled);
         }
         match self.ctx.catalog.desc(id).await {
@@ -73,7 +73,7 @@ impl<P: Payload> Engine<P> {
                 if !e.is_unavailable() {
                     // The volume is damaged, perhaps for long: its tail must not take the room of
                     // others.
-                    self.set_stuck(id).await?;
+                    self.park_closed(id).await?;
                 }
                 return Err(e.into());
             }

@@ -59,7 +59,7 @@ impl<P: Payload> Engine<P> {
             return Err(Error::new(ErrorKind::Fenced, detail));
         }
         let has_rest = self.tails.lock().by_volume.contains_key(&desc.id)
-            || !self.ctx.stuck_tails(Some(desc.id))?.is_empty();
+            || !self.ctx.waiting_tails(Some(desc.id))?.is_empty();
         if has_rest && !force {
             let detail = format!(
                 "volume {name} has records here that are not in the bucket: attach it, so that they get there, and \

@@ -255,7 +255,7 @@ impl<P: Payload> Stream<P> {
 
     /// Parks the undestaged records of a volume that is out of service here: in the log they would
     /// take the room of others. If a disk refuses them, it tries again now and then.
-    pub(crate) async fn put_aside(&self, fate: Fate) {
+    pub(crate) async fn park_tail(&self, fate: Fate) {
         let _leaving = Leaving::begin(&self.ctx.leaving);
         while let Err(error) = self.park_rest(fate).await {
             let line = format!(

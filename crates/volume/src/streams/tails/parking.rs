@@ -41,11 +41,12 @@ pub trait Parking: Send + Sync {
 pub(crate) enum Fate {
     /// Another owner wrote the volume meanwhile: the tail is never merged.
     Fenced,
-    /// Its volume is out of service: the tail comes back when the volume can be opened (`stuck`).
-    Stuck,
+    /// Its volume is out of service: the tail comes back when the volume can be opened
+    /// ([`super::parked`]).
+    Waiting,
 }
 
-/// Prefix of the names of stuck tails.
+/// Prefix of the names of waiting tails.
 const STUCK: &str = "stuck-";
 
 /// The volume and records of a parked tail. Its text is the tail's name.
@@ -62,7 +63,7 @@ pub(crate) struct ParkedName {
 
 impl fmt::Display for ParkedName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let prefix = if self.fate == Fate::Stuck { STUCK } else { "" };
+        let prefix = if self.fate == Fate::Waiting { STUCK } else { "" };
         write!(f, "{prefix}{}-{}-{}-{}", self.volume, self.stream, self.from, self.to)
     }
 }
@@ -72,7 +73,7 @@ impl FromStr for ParkedName {
 
     fn from_str(text: &str) -> std::result::Result<Self, ()> {
         let (fate, text) = match text.strip_prefix(STUCK) {
-            Some(rest) => (Fate::Stuck, rest),
+            Some(rest) => (Fate::Waiting, rest),
             None => (Fate::Fenced, text),
         };
         let parts: Vec<&str> = text.split('-').collect();
@@ -118,7 +119,7 @@ fn line(parking: &dyn Parking, name: &str) -> String {
         Fate::Fenced => {
             format!("{what}: fenced, never merged; remove it when they are no longer needed")
         }
-        Fate::Stuck => format!(
+        Fate::Waiting => format!(
             "{what}, and are not in the bucket; they are merged when the volume can be opened again: \
              mend what keeps it from service, and restart the node"
         ),

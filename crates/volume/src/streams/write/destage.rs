@@ -95,10 +95,10 @@ impl<P: Payload> Destager<P> {
         self.volume.overlay_share.set(0);
         self.volume.index_share.set(0);
         if self.volume.has_left() {
-            self.volume.put_aside(Fate::Fenced).await;
+            self.volume.park_tail(Fate::Fenced).await;
         } else if self.volume.ctx.log.failure().is_none() {
-            self.volume.put_aside(Fate::Stuck).await;
-            self.volume.is_aside.store(true, Ordering::Release);
+            self.volume.park_tail(Fate::Waiting).await;
+            self.volume.is_parked.store(true, Ordering::Release);
         }
         self.volume.has_ended.send_replace(true);
     }

@@ -64,7 +64,7 @@ impl Case {
     }
 
     /// A tail is parked, and nothing keeps it from coming back any more.
-    async fn stuck_and_mended(seed: u64) -> Self {
+    async fn parked_and_mended(seed: u64) -> Self {
         let mut case = Self::new(seed).await;
         drop(case.write_tail().await);
         case.damage().await;
@@ -198,7 +198,7 @@ async fn without_a_log_a_volume_that_fails_with_a_tail_ends_no_attachment() {
 /// A node that stops waits for the records of a volume that was taken over: they would be forgotten
 /// with the log.
 #[tokio::test(start_paused = true)]
-async fn a_stop_waits_for_what_is_being_put_aside() {
+async fn a_stop_waits_for_what_is_being_parked() {
     let mut case = Case::new(27).await;
     let (run, device) = case.write_tail().await;
     let other = case.world.neighbour(28).start("b").await.expect("starts");
@@ -297,7 +297,7 @@ async fn the_tail_of_a_volume_that_can_not_be_opened_waits_outside_the_log() {
 async fn a_tail_that_comes_back_survives_a_crash_at_every_step() {
     let mut survived = 0;
     for operations in 0..200 {
-        let case = Case::stuck_and_mended(17).await;
+        let case = Case::parked_and_mended(17).await;
         case.world.disk.stop_after(operations);
         let started = tokio::time::timeout(Duration::from_secs(300), case.world.start("a")).await;
         let got_through = case.waiting() == 0 && matches!(started, Ok(Ok(_)));
@@ -322,7 +322,7 @@ async fn a_tail_that_comes_back_survives_a_crash_at_every_step() {
 /// A parked tail belongs to the volume: when the volume is deleted elsewhere, it goes.
 #[tokio::test(start_paused = true)]
 async fn the_tail_of_a_volume_that_was_deleted_goes() {
-    let case = Case::stuck_and_mended(18).await;
+    let case = Case::parked_and_mended(18).await;
     let other = case.world.neighbour(19).start("b").await.expect("starts");
     other.engine.release_volume(&name("disk"), true).await.expect("releases");
     other.engine.delete_volume(&name("disk"), true, false).await.expect("deletes");

@@ -71,16 +71,16 @@ impl Waiting {
 
 impl Context {
     /// The tails that wait for the volume, or for any volume.
-    pub(crate) fn stuck_tails(&self, volume: Option<VolumeId>) -> Result<Vec<ParkedName>> {
+    pub(crate) fn waiting_tails(&self, volume: Option<VolumeId>) -> Result<Vec<ParkedName>> {
         let Some(parking) = &self.parking else { return Ok(Vec::new()) };
         let names = parking.list().map_err(|e| failed("parked tails can't be listed", &e))?;
         let parsed = names.iter().filter_map(|name| name.parse().ok());
-        let stuck = parsed.filter(|name: &ParkedName| name.fate == Fate::Stuck);
-        Ok(stuck.filter(|name| volume.is_none_or(|id| name.volume == id)).collect())
+        let waiting = parsed.filter(|name: &ParkedName| name.fate == Fate::Waiting);
+        Ok(waiting.filter(|name| volume.is_none_or(|id| name.volume == id)).collect())
     }
 
     /// Removes tails that are in the log again, or that no volume needs.
-    pub(crate) fn forget_stuck(&self, names: &[ParkedName]) -> Result<()> {
+    pub(crate) fn forget_parked(&self, names: &[ParkedName]) -> Result<()> {
         let Some(parking) = &self.parking else { return Ok(()) };
         names.iter().try_for_each(|name| {
             let text = name.to_string();
@@ -88,7 +88,7 @@ impl Context {
         })
     }
 
-    fn open_stuck(&self, name: &ParkedName) -> Result<Source> {
+    fn open_parked(&self, name: &ParkedName) -> Result<Source> {
         let text = name.to_string();
         let parking =
             self.parking.as_ref().ok_or_else(|| failed(&text, &io::ErrorKind::NotFound.into()))?;
@@ -111,7 +111,7 @@ impl Context {
     }
 
     pub(crate) fn open_waiting(&self, names: &[ParkedName]) -> Result<Waiting> {
-        let sources: Result<Vec<_>> = names.iter().map(|name| self.open_stuck(name)).collect();
+        let sources: Result<Vec<_>> = names.iter().map(|name| self.open_parked(name)).collect();
         Ok(Waiting::new(&sources?))
     }
 
