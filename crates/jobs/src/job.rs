@@ -155,7 +155,7 @@ pub(crate) fn refreshed_by(id: &JobId) -> Option<LimitKey> {
 
 /// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
+pub enum JobState {
     /// The job waits: for its time, for a limit, for a worker.
     Scheduled,
     /// A worker has it.
@@ -168,7 +168,7 @@ pub enum State {
     Cancelled,
 }
 
-impl State {
+impl JobState {
     /// True if nothing more happens by itself.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
@@ -258,7 +258,7 @@ pub struct Job {
     /// The specification, with its changes since.
     pub spec: JobSpec,
     /// The state.
-    pub state: State,
+    pub state: JobState,
     /// Time when it was taken, milliseconds since 1970.
     pub created_ms: u64,
     /// Time when it ended, if it has.
@@ -278,7 +278,7 @@ impl Job {
         Self {
             seq,
             spec,
-            state: State::Scheduled,
+            state: JobState::Scheduled,
             created_ms: now_ms,
             ended_ms: None,
             cancel_asked: false,
@@ -333,7 +333,7 @@ impl Job {
             self.attempts.remove(0);
         }
         self.attempts.push(attempt);
-        self.state = State::Running;
+        self.state = JobState::Running;
     }
 
     /// The ticket of its newest attempt, if one has begun.
@@ -347,7 +347,7 @@ impl Job {
     /// The attempt that is under way, if a worker has the job.
     pub(crate) fn under_way(&self) -> Option<&Attempt> {
         let last = self.attempts.last().filter(|last| last.ended.is_none());
-        last.filter(|_| self.state == State::Running)
+        last.filter(|_| self.state == JobState::Running)
     }
 
     /// Ends the attempt that is under way.
@@ -362,7 +362,7 @@ impl Job {
 
     /// Lets it wait again, until `start_at_ms`.
     pub fn wait(&mut self, start_at_ms: u64) {
-        self.state = State::Scheduled;
+        self.state = JobState::Scheduled;
         self.spec.start_at_ms = start_at_ms;
     }
 
@@ -376,20 +376,20 @@ impl Job {
     /// Its result, if it succeeded.
     pub fn result(&self) -> Option<&Bytes> {
         match self.attempts.last()?.ended.as_ref()? {
-            (_, Ending::Succeeded(result)) if self.state == State::Succeeded => Some(result),
+            (_, Ending::Succeeded(result)) if self.state == JobState::Succeeded => Some(result),
             _ => None,
         }
     }
 
     /// Ends it.
-    pub fn finish(&mut self, state: State, now_ms: u64) {
+    pub fn finish(&mut self, state: JobState, now_ms: u64) {
         self.state = state;
         self.ended_ms = Some(now_ms);
     }
 
     /// Restarts it, with its history.
     pub fn restart(&mut self) {
-        self.state = State::Scheduled;
+        self.state = JobState::Scheduled;
         self.spec.start_at_ms = 0;
         self.ended_ms = None;
         self.cancel_asked = false;
@@ -429,8 +429,8 @@ mod tests {
         }
         let numbers: Vec<u32> = job.attempts.iter().map(|attempt| attempt.number.0).collect();
         assert_eq!(numbers, [102, 103], "more than two of the largest are not kept");
-        job.finish(State::Failed, 13);
+        job.finish(JobState::Failed, 13);
         job.restart();
-        assert_eq!((job.state, job.uncounted), (State::Scheduled, 103));
+        assert_eq!((job.state, job.uncounted), (JobState::Scheduled, 103));
     }
 }

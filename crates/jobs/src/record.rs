@@ -2,7 +2,7 @@
 //! An attempt under way is not part of it: it has a row of its own, the lease.
 
 use crate::error::Result;
-use crate::job::{Attempt, AttemptNo, Ending, Epoch, Job, JobError, Seq, State};
+use crate::job::{Attempt, AttemptNo, Ending, Epoch, Job, JobError, JobState, Seq};
 use crate::limit::{Limit, LimitKind};
 use crate::name::{Group, JobId, LimitKey, Tenant, Worker};
 use crate::retry::RetryPolicy;
@@ -79,10 +79,10 @@ fn put_fixed(out: &mut BytesMut, job: &Job) {
     out.put_u16_le(job.spec.retry.factor_percent);
     out.put_u8(job.spec.retry.jitter_percent);
     out.put_u8(match job.state {
-        State::Scheduled | State::Running => 0,
-        State::Succeeded => 2,
-        State::Failed => 3,
-        State::Cancelled => 4,
+        JobState::Scheduled | JobState::Running => 0,
+        JobState::Succeeded => 2,
+        JobState::Failed => 3,
+        JobState::Cancelled => 4,
     });
     out.put_u8(job.spec.priority);
     out.put_u8(
@@ -177,10 +177,10 @@ fn take_job(reader: &mut Reader<'_>) -> Result<Job> {
     let jitter_percent = reader.u8()?;
     let retry = RetryPolicy { retries, initial_ms, max_ms, factor_percent, jitter_percent };
     let state = match reader.u8()? {
-        0 => State::Scheduled,
-        2 => State::Succeeded,
-        3 => State::Failed,
-        4 => State::Cancelled,
+        0 => JobState::Scheduled,
+        2 => JobState::Succeeded,
+        3 => JobState::Failed,
+        4 => JobState::Cancelled,
         other => return Err(invalid(format!("state {other}"))),
     };
     let priority = reader.u8()?;
@@ -339,7 +339,7 @@ mod tests {
                     limit("c", LimitKind::Rate { count: 5, per_ms: 6, burst: 7 }),
                 ],
             },
-            state: State::Failed,
+            state: JobState::Failed,
             created_ms: 3,
             ended_ms: Some(9),
             cancel_asked: true,
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_job_that_runs_is_written_as_it_waited() {
-        let waits = Job { state: State::Scheduled, ended_ms: None, ..full() };
+        let waits = Job { state: JobState::Scheduled, ended_ms: None, ..full() };
         let mut runs = waits.clone();
         runs.lease(AttemptNo(6), Epoch(2), Worker::new("w").expect("a name"), 11);
         assert_eq!(Job::decode(&runs.encode()), Ok(waits));

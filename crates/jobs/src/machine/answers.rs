@@ -1,7 +1,7 @@
 //! Inputs of a machine, and its answers.
 
 use super::Phase;
-use crate::job::{JobRef, Lease, State};
+use crate::job::{JobRef, JobState, Lease};
 use crate::name::{Group, LimitKey, Tenant};
 
 /// A worker's report of an attempt.
@@ -35,7 +35,7 @@ pub enum Next {
         at_ms: u64,
     },
     /// The job has ended.
-    End(State),
+    End(JobState),
 }
 
 /// A job for a worker.

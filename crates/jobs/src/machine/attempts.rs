@@ -3,7 +3,7 @@
 use super::timers::Timer;
 use super::{Beat, Expired, Granted, Hold, Machine, Next, Over, Phase, Report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{JobKey, JobRef, Lease, State, Ticket};
+use crate::job::{JobKey, JobRef, JobState, Lease, Ticket};
 use crate::name::{Group, Tenant};
 
 impl Machine {
@@ -115,11 +115,11 @@ impl Machine {
         self.set_now(now_ms);
         let no = self.held(lease)?;
         let next = match report {
-            Report::Succeeded => Next::End(State::Succeeded),
-            Report::Cancelled => Next::End(State::Cancelled),
+            Report::Succeeded => Next::End(JobState::Succeeded),
+            Report::Cancelled => Next::End(JobState::Cancelled),
             Report::Failed { is_final } => self.after_failure(no, is_final),
             Report::Returned => self.after_return(no),
-            Report::Again { .. } if self.jobs[no].cancel_asked => Next::End(State::Cancelled),
+            Report::Again { .. } if self.jobs[no].cancel_asked => Next::End(JobState::Cancelled),
             Report::Again { at_ms } => {
                 self.jobs[no].uncounted = self.jobs[no].begun.0;
                 Next::Retry { at_ms }
@@ -134,12 +134,12 @@ impl Machine {
         let random = self.next_random();
         let entry = &self.jobs[no];
         if entry.cancel_asked {
-            return Next::End(State::Cancelled);
+            return Next::End(JobState::Cancelled);
         }
         let retry = entry.begun.0 - entry.uncounted - 1;
         match entry.retry.delay_ms(retry, random) {
             Some(delay_ms) if !is_final => Next::Retry { at_ms: self.now_ms + delay_ms },
-            _ => Next::End(State::Failed),
+            _ => Next::End(JobState::Failed),
         }
     }
 
@@ -200,7 +200,7 @@ impl Machine {
     /// not count as a try.
     fn after_return(&mut self, no: u32) -> Next {
         if self.jobs[no].cancel_asked {
-            return Next::End(State::Cancelled);
+            return Next::End(JobState::Cancelled);
         }
         self.jobs[no].uncounted += 1;
         Next::Retry { at_ms: self.now_ms }

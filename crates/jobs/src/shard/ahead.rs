@@ -9,7 +9,7 @@
 use super::store::Store;
 use crate::error::Result;
 use crate::hash::TenantHash;
-use crate::job::{Job, JobKey, Seq, State};
+use crate::job::{Job, JobKey, JobState, Seq};
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -227,7 +227,7 @@ impl Ahead {
 
     fn keep(&mut self, job: Job) {
         // `Running` keeps jobs that workers have.
-        if job.state != State::Scheduled {
+        if job.state != JobState::Scheduled {
             return;
         }
         if self.kept.len() >= KEPT_JOBS_MAX || self.kept_bytes >= KEPT_BYTES_MAX {
@@ -353,7 +353,7 @@ mod tests {
             assert!(sum < KEPT_BYTES_MAX + 10_000 && ahead.kept.len() <= KEPT_JOBS_MAX);
         }
         let mut running = Job::new(Seq(1 << 40), JobSpec::default(), 0);
-        running.state = State::Running;
+        running.state = JobState::Running;
         ahead.keep(running);
         assert!(!ahead.kept.contains_key(&key(1 << 40)), "it is somebody's");
     }

@@ -6,8 +6,8 @@ use super::state::{Called, GIVEN_AT_ONCE, State};
 use super::{Inner, Shard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{
-    ATTEMPTS_KEPT, Attempt, AttemptNo, Ending, HISTORY_BYTES_MAX, Job, JobRef, Seq,
-    State as JobState, history_bytes,
+    ATTEMPTS_KEPT, Attempt, AttemptNo, Ending, HISTORY_BYTES_MAX, Job, JobRef, JobState, Seq,
+    history_bytes,
 };
 use crate::keys;
 use crate::machine::{Cancelled, Machine};

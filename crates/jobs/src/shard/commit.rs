@@ -13,7 +13,7 @@ use super::seat::{Leased, Told};
 use super::state::{Batch, Delivery};
 use super::store::{Changes, Store};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Job, JobKey, Lease, State};
+use crate::job::{Job, JobKey, JobState, Lease};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _};
 use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
@@ -115,7 +115,7 @@ impl Inner {
         known.ahead.meanwhile(durably).await?;
         self.note_written(&written);
         let running =
-            written.into_iter().filter(|job| job.now.state == State::Running && !job.is_gone);
+            written.into_iter().filter(|job| job.now.state == JobState::Running && !job.is_gone);
         let running: HashMap<JobKey, Job> = running.map(|job| (job.now.key(), job.now)).collect();
         let gone = deliver(&running, self.begin_leases(deliveries));
         running.into_values().for_each(|job| known.running.keep(job));
@@ -260,7 +260,7 @@ fn apply(key: JobKey, known: Option<Job>, edits: Vec<Edit>) -> Result<Written> {
             return Err(Error::new(ErrorKind::Corrupt, detail));
         }
     };
-    let had_lease = before == Before::Active && now.state == State::Running;
+    let had_lease = before == Before::Active && now.state == JobState::Running;
     for edit in edits {
         is_gone |= matches!(edit, Edit::Deleted);
         is_changed |= !matches!(edit, Edit::Leased { .. });

@@ -1,6 +1,6 @@
 //! Changes of a job since its record was last written.
 
-use crate::job::{AttemptNo, Ending, Epoch, Job, State};
+use crate::job::{AttemptNo, Ending, Epoch, Job, JobState};
 use crate::machine::Next;
 use crate::name::Worker;
 
@@ -46,7 +46,7 @@ impl Edit {
             Self::Priority(priority) => job.spec.priority = priority,
             Self::Expedited => job.spec.start_at_ms = 0,
             Self::CancelAsked => job.cancel_asked = true,
-            Self::Cancelled { at_ms } => job.finish(State::Cancelled, at_ms),
+            Self::Cancelled { at_ms } => job.finish(JobState::Cancelled, at_ms),
             Self::Deleted => {}
         }
     }

@@ -39,7 +39,7 @@ pub use working::Outcome;
 
 use crate::database::FENCED;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{JobKey, State as JobState};
+use crate::job::{JobKey, JobState};
 use crate::keys;
 use crate::machine::Machine;
 use crate::name::LimitKey;

@@ -8,7 +8,7 @@ use super::store::{Jobs, Row, Rows};
 use super::{Inner, Shard};
 use crate::error::{Error, Result};
 use crate::hash::TenantHash;
-use crate::job::{Job, JobKey, JobRef, State as JobState};
+use crate::job::{Job, JobKey, JobRef, JobState};
 use crate::keys::{self, Pointer};
 use crate::machine::{Counts, GroupCounts, Why};
 use crate::name::{Group, Tenant};

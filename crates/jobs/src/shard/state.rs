@@ -9,7 +9,7 @@ use super::places::Places;
 use super::seat::{Seat, Told};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::TenantHash;
-use crate::job::{Ending, Epoch, Job, JobKey, JobRef, Lease, State as JobState, Ticket};
+use crate::job::{Ending, Epoch, Job, JobKey, JobRef, JobState, Lease, Ticket};
 use crate::keys;
 use crate::machine::{Beat, Expired, Granted, Hold, Machine, Next, Over, Report};
 use crate::name::{Group, Tenant};

@@ -5,7 +5,7 @@ use super::descriptor::Descriptor;
 use super::ended_ids::EndedIds;
 use crate::database::failed;
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Job, JobKey, JobRef, State};
+use crate::job::{Job, JobKey, JobRef, JobState};
 use crate::keys;
 use crate::lease_row;
 use crate::name::Tenant;
@@ -216,7 +216,7 @@ impl Store {
                 changes.freed_bytes += job.bytes();
             }
         }
-        if written.had_lease && !(is_active && job.state == State::Running) {
+        if written.had_lease && !(is_active && job.state == JobState::Running) {
             batch.delete(keys::lease(key));
         }
         if written.is_gone {
@@ -226,9 +226,9 @@ impl Store {
             return;
         }
         let expires = match job.state {
-            State::Scheduled | State::Running => None,
-            State::Failed => Some(self.retention.failed_ms),
-            State::Succeeded | State::Cancelled => Some(self.retention.done_ms),
+            JobState::Scheduled | JobState::Running => None,
+            JobState::Failed => Some(self.retention.failed_ms),
+            JobState::Succeeded | JobState::Cancelled => Some(self.retention.done_ms),
         };
         let kept = PutOptions { ttl: expires.map_or(Ttl::NoExpiry, Ttl::ExpireAfterMillis) };
         if is_active {
@@ -247,7 +247,7 @@ impl Store {
             self.ended_ids.add(&ended);
         }
         batch.put_with_options(ended, job.encode(), kept);
-        if job.state == State::Failed {
+        if job.state == JobState::Failed {
             batch.put_with_options(keys::dead(key, &job.spec.tenant, &job.name()), [], kept);
         }
     }

@@ -2,10 +2,10 @@
 
 use super::durable::Mark;
 use super::seat::Seat;
-use super::state::{Called, State as Known};
+use super::state::{Called, State};
 use super::{Inner, Shard};
 use crate::error::{Error, ErrorKind, Result};
-use crate::job::{Ending, JobError, JobRef, Lease, State, Ticket, refreshed_by};
+use crate::job::{Ending, JobError, JobRef, JobState, Lease, Ticket, refreshed_by};
 use crate::machine::{Beat, Next, Report};
 use crate::spec::check_payload;
 use bytes::Bytes;
@@ -128,7 +128,7 @@ struct Ended {
     mark: Option<Mark>,
 }
 
-impl Known {
+impl State {
     /// Takes the end of an attempt. Gives the ending back if its lease does not hold.
     fn report(
         &mut self,
@@ -153,7 +153,7 @@ impl Known {
 
 /// The meaning of a report if the job refreshes a limit.
 fn as_refresh(
-    state: &mut Known,
+    state: &mut State,
     called: Option<&Called>,
     report: Report,
     ending: &Ending,
@@ -213,15 +213,15 @@ impl Inner {
             return Ok(None);
         };
         // A job that is cancelled while it waits ends after its last attempt, not with it.
-        let waited = job.state == State::Cancelled
+        let waited = job.state == JobState::Cancelled
             && !job.cancel_asked
             && !matches!(ending, Ending::Cancelled);
         let is_last = job.begun() == lease.attempt && !waited;
         let is_refresher = job.spec.id.as_ref().is_some_and(|id| refreshed_by(id).is_some());
         Ok(Some(match (ending, job.state) {
             (_, state) if is_last && state.is_final() => Next::End(state),
-            (Ending::Succeeded(_), _) if !is_refresher => Next::End(State::Succeeded),
-            (Ending::Cancelled, _) => Next::End(State::Cancelled),
+            (Ending::Succeeded(_), _) if !is_refresher => Next::End(JobState::Succeeded),
+            (Ending::Cancelled, _) => Next::End(JobState::Cancelled),
             _ => Next::Retry { at_ms: job.spec.start_at_ms },
         }))
     }

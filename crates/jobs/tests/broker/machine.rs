@@ -5,7 +5,7 @@
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use skerry_jobs::ErrorKind;
-use skerry_jobs::job::{AttemptNo, Job, JobRef, Lease, Seq, State};
+use skerry_jobs::job::{AttemptNo, Job, JobRef, JobState, Lease, Seq};
 use skerry_jobs::limit::{Drained, Limit, LimitKind};
 use skerry_jobs::machine::{
     Cancelled, Expired, GroupCounts, Hold, Machine, Next, Over, Pace, Report, Why,
@@ -406,10 +406,10 @@ impl Run {
             Next::End(state) => {
                 assert!(!can_retry);
                 let wanted = match report {
-                    Report::Succeeded => State::Succeeded,
-                    Report::Cancelled => State::Cancelled,
-                    _ if known.job.cancel_asked => State::Cancelled,
-                    Report::Failed { .. } => State::Failed,
+                    Report::Succeeded => JobState::Succeeded,
+                    Report::Cancelled => JobState::Cancelled,
+                    _ if known.job.cancel_asked => JobState::Cancelled,
+                    Report::Failed { .. } => JobState::Failed,
                     Report::Returned | Report::Again { .. } => panic!("{report:?} is no end"),
                 };
                 assert_eq!(state, wanted);
@@ -418,7 +418,7 @@ impl Run {
         }
     }
 
-    fn end(&mut self, seq: Seq, state: State) {
+    fn end(&mut self, seq: Seq, state: JobState) {
         let mut job = self.naive.jobs.remove(&seq).expect("known").job;
         job.finish(state, self.naive.now_ms);
         self.ended.push(job);
@@ -464,7 +464,7 @@ impl Run {
                 }
                 Cancelled::Now => {
                     assert!(!is_running);
-                    self.end(seq, State::Cancelled);
+                    self.end(seq, JobState::Cancelled);
                 }
             },
             1 => {

@@ -1,6 +1,6 @@
 //! Loads that brought the previous system down: each must cost no more than its fair share.
 
-use skerry_jobs::job::{Job, JobRef, Seq, State};
+use skerry_jobs::job::{Job, JobRef, JobState, Seq};
 use skerry_jobs::limit::{Drained, Limit, LimitKind, RATE_MS_MAX};
 use skerry_jobs::machine::{Expired, Hold, Machine, Next, Pace, Report};
 use skerry_jobs::name::{Group, JobId, LimitKey, Tenant};
@@ -26,7 +26,7 @@ fn drain(machine: &mut Machine) -> Vec<u64> {
     let mut order = Vec::new();
     while let Some(granted) = machine.lease(&Group::default(), NOW_MS) {
         let next = machine.report(granted.lease, Report::Succeeded, NOW_MS).expect("holds");
-        assert_eq!(next, Next::End(State::Succeeded));
+        assert_eq!(next, Next::End(JobState::Succeeded));
         order.push(granted.lease.seq.0);
     }
     order
@@ -126,7 +126,7 @@ fn what_is_called_off_while_its_worker_is_dead_ends_with_the_lease() {
     machine.cancel(&Tenant::default(), &JobRef::Named(id), NOW_MS).expect("it runs");
     assert_eq!(machine.lease(&Group::default(), NOW_MS), None, "its limit is held");
     let [over] = &tick(&mut machine, dead.expires_ms)[..] else { panic!("the lease is over") };
-    assert_eq!(over.next, Next::End(State::Cancelled));
+    assert_eq!(over.next, Next::End(JobState::Cancelled));
     assert_eq!(
         machine.lease(&Group::default(), dead.expires_ms).map(|g| g.lease.seq),
         Some(Seq(2))

@@ -10,7 +10,7 @@ use skerry_core::env::Clock;
 use skerry_jobs::ErrorKind;
 use skerry_jobs::broker::{Broker, Heard, Standing, Ticket};
 use skerry_jobs::hash::{HashRange, TenantHash};
-use skerry_jobs::job::{Ending, JobError, JobRef, State};
+use skerry_jobs::job::{Ending, JobError, JobRef, JobState};
 use skerry_jobs::keys;
 use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::machine::{Cancelled, Next, Why};
@@ -51,7 +51,7 @@ async fn calls_that_come_while_a_shard_closes_are_refused() {
     closing.await.expect("closes");
     before.await.expect("it came in time");
     let shard = place.open().await;
-    assert_eq!(shard.show(&tenant(), &named("two")).await.expect("there").state, State::Running);
+    assert_eq!(shard.show(&tenant(), &named("two")).await.expect("there").state, JobState::Running);
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,7 +67,10 @@ async fn a_job_is_enqueued_run_and_shown_and_survives() {
     assert!(!shard.enqueue(spec.clone()).await.expect("it is there").is_new);
     let leased = one(&shard).await;
     assert_eq!((&leased.job.spec.payload[..], leased.lease.attempt.0), (&b"do it"[..], 1));
-    assert_eq!(shard.show(&tenant(), &named("mail")).await.expect("there").state, State::Running);
+    assert_eq!(
+        shard.show(&tenant(), &named("mail")).await.expect("there").state,
+        JobState::Running
+    );
     drop(shard);
     let shard = place.open().await;
     shard.heartbeat(leased.lease).expect("the lease holds");
@@ -76,8 +79,8 @@ async fn a_job_is_enqueued_run_and_shown_and_survives() {
     let ended = tokio::spawn(async move { waiting.await_end(&tenant(), &named("mail")).await });
     tokio::task::yield_now().await;
     let next = shard.report(leased.ticket(), outcome.clone()).await.expect("holds");
-    assert_eq!(next, Next::End(State::Succeeded));
-    assert_eq!(ended.await.expect("runs").expect("is told").state, State::Succeeded);
+    assert_eq!(next, Next::End(JobState::Succeeded));
+    assert_eq!(ended.await.expect("runs").expect("is told").state, JobState::Succeeded);
     drop(shard);
     let shard = place.open().await;
     // A repeated report gets the first answer; another report does not.
@@ -87,7 +90,7 @@ async fn a_job_is_enqueued_run_and_shown_and_survives() {
     assert!(!shard.enqueue(spec).await.expect("it is there").is_new);
     let job = shard.show(&tenant(), &named("mail")).await.expect("there");
     let ending = job.attempts[0].ended.clone().expect("it ended").1;
-    assert_eq!((job.state, ending), (State::Succeeded, Ending::Succeeded("done".into())));
+    assert_eq!((job.state, ending), (JobState::Succeeded, Ending::Succeeded("done".into())));
     assert!(lease(&shard, 10, Duration::from_millis(10)).await.is_empty());
     shard.close().await.expect("closes");
 }
@@ -108,7 +111,7 @@ async fn what_fails_is_tried_again_and_ends_as_a_dead_letter() {
     assert!(begun.elapsed() >= Duration::from_secs(1) && begun.elapsed() < Duration::from_secs(2));
     let job = shard.await_end(&tenant(), &named("mail")).await.expect("ends");
     assert!(begun.elapsed() >= Duration::from_secs(6));
-    assert_eq!((job.state, job.attempts.len()), (State::Failed, 2));
+    assert_eq!((job.state, job.attempts.len()), (JobState::Failed, 2));
     assert_eq!(job.attempts[1].ended.as_ref().map(|(_, how)| how), Some(&Ending::Expired));
     let late = shard.report(second.ticket(), Outcome::Cancelled).await.expect_err("it is over");
     assert_eq!(late.kind(), ErrorKind::LeaseLost);
@@ -160,7 +163,7 @@ async fn waiting_jobs_are_changed_and_called_off() {
     assert!(shard.heartbeat(first.lease).expect("holds").cancel_asked);
     shard.report(first.ticket(), Outcome::Cancelled).await.expect("holds");
     for (id, state) in
-        [("gone", State::Cancelled), ("later", State::Cancelled), ("slow", State::Running)]
+        [("gone", JobState::Cancelled), ("later", JobState::Cancelled), ("slow", JobState::Running)]
     {
         assert_eq!(shard.show(&tenant(), &named(id)).await.expect("there").state, state, "{id}");
     }
@@ -197,9 +200,9 @@ async fn what_has_ended_is_restarted_with_its_history() {
     let error = JobError { code: "E".into(), message: "no".into(), is_final: false };
     let outcome = Outcome::Failed(error);
     shard.report(first.ticket(), outcome.clone()).await.expect("holds");
-    assert_eq!(ids(&list(&shard, |q| q.state = Some(State::Failed)).await), ["mail"]);
+    assert_eq!(ids(&list(&shard, |q| q.state = Some(JobState::Failed)).await), ["mail"]);
     shard.restart(&tenant(), &named("mail")).await.expect("it has ended");
-    assert!(list(&shard, |q| q.state = Some(State::Failed)).await.jobs.is_empty());
+    assert!(list(&shard, |q| q.state = Some(JobState::Failed)).await.jobs.is_empty());
     drop(shard);
     let shard = place.open().await;
     let second = one(&shard).await;
@@ -213,7 +216,7 @@ async fn what_has_ended_is_restarted_with_its_history() {
     assert!(shard.report(first.ticket(), outcome).await.is_ok(), "said again");
     shard.report(second.ticket(), Outcome::Succeeded("ok".into())).await.expect("holds");
     let job = shard.show(&tenant(), &named("mail")).await.expect("there");
-    assert_eq!((job.state, job.result().map(|r| &r[..])), (State::Succeeded, Some(&b"ok"[..])));
+    assert_eq!((job.state, job.result().map(|r| &r[..])), (JobState::Succeeded, Some(&b"ok"[..])));
     let found = list(&shard, |q| {
         q.tenant = Some(tenant());
         q.metadata = Some(("user".into(), "42".into()));
@@ -267,7 +270,7 @@ async fn what_is_deleted_is_gone_with_all_that_points_to_it() {
     drop(shard);
     let shard = place.open().await;
     assert_eq!(ids(&list(&shard, |_| {}).await), ["runs"]);
-    assert!(list(&shard, |q| q.state = Some(State::Failed)).await.jobs.is_empty());
+    assert!(list(&shard, |q| q.state = Some(JobState::Failed)).await.jobs.is_empty());
     let by_user = list(&shard, |q| {
         q.tenant = Some(tenant());
         q.metadata = Some(("user".into(), String::new()));
@@ -329,7 +332,7 @@ async fn listings_go_on_where_they_ended() {
     }
     let wanted = (10..25).chain(0..10).filter(|n| n % 2 == 0).map(|n| format!("job{n:02}"));
     assert_eq!(found, wanted.collect::<Vec<_>>());
-    let done = list(&shard, |q| q.state = Some(State::Cancelled)).await;
+    let done = list(&shard, |q| q.state = Some(JobState::Cancelled)).await;
     assert_eq!(done.jobs.len(), 10);
 }
 
@@ -421,13 +424,13 @@ async fn a_floating_limit_is_refreshed_even_if_its_refresher_dies() {
     assert_eq!(lease(&shard, 9, Duration::ZERO).await.len(), 1);
     for n in 0..6 {
         let _ = shard.cancel(&tenant(), &named(&n.to_string())).await;
-        for leased in list(&shard, |q| q.state = Some(State::Running)).await.jobs {
+        for leased in list(&shard, |q| q.state = Some(JobState::Running)).await.jobs {
             let _ = shard.report(leased.ticket().expect("begun"), Outcome::Cancelled).await;
         }
     }
     let last = lease_of(&shard, &refreshers, 1, patience).await.pop().expect("once more");
     let end = shard.report(last.ticket(), Outcome::Succeeded("4".into())).await.expect("holds");
-    assert_eq!(end, Next::End(State::Succeeded), "nobody is under it");
+    assert_eq!(end, Next::End(JobState::Succeeded), "nobody is under it");
     assert_eq!(shard.counts().active, 0);
 }
 
@@ -501,7 +504,7 @@ async fn a_job_that_is_imported_when_it_has_ended_brings_no_refresher() {
     let spec = JobSpec { limits: under_api(&Group::default()), ..spec("old") };
     let imported = Imported {
         spec,
-        state: State::Succeeded,
+        state: JobState::Succeeded,
         created_ms: 1,
         ended_ms: Some(1_700_000_000_000),
         attempts: Vec::new(),
@@ -535,7 +538,7 @@ async fn what_has_ended_is_kept_for_a_while() {
         q.tenant = Some(tenant());
         q.metadata = Some(entry.clone());
     };
-    let failed = |q: &mut Query| q.state = Some(State::Failed);
+    let failed = |q: &mut Query| q.state = Some(JobState::Failed);
     tokio::time::sleep(6 * DAY).await;
     assert_eq!(ids(&list(&shard, |_| ()).await), ["dead", "done"], "by name");
     tokio::time::sleep(2 * DAY).await;
@@ -572,7 +575,7 @@ async fn who_leaves_gives_back_what_was_on_its_way() {
     // Three more are on their way.
     drop(work);
     assert_eq!(lease(&shard, 9, Duration::from_secs(1)).await.len(), 4);
-    let jobs = list(&shard, |q| q.state = Some(State::Running)).await.jobs;
+    let jobs = list(&shard, |q| q.state = Some(JobState::Running)).await.jobs;
     let tries: Vec<usize> = jobs.iter().map(|job| job.attempts.len()).collect();
     assert_eq!(jobs.len(), 5);
     assert!(tries.contains(&2), "{tries:?}");
@@ -618,7 +621,7 @@ async fn jobs_come_with_their_history() {
     };
     let done = Imported {
         spec: spec("done"),
-        state: State::Succeeded,
+        state: JobState::Succeeded,
         created_ms: 4,
         ended_ms: Some(7),
         attempts: vec![
@@ -628,7 +631,7 @@ async fn jobs_come_with_their_history() {
     };
     let waits = Imported {
         spec: spec("waits"),
-        state: State::Running,
+        state: JobState::Running,
         created_ms: 4,
         ended_ms: None,
         attempts: vec![attempt(Some((6, Ending::Expired))), attempt(None)],
@@ -652,14 +655,14 @@ async fn jobs_come_with_their_history() {
     drop(shard);
     let shard = place.open().await;
     let job = shard.show(&tenant(), &named("done")).await.expect("there");
-    assert_eq!((job.state, job.created_ms, job.ended_ms), (State::Succeeded, 4, Some(7)));
+    assert_eq!((job.state, job.created_ms, job.ended_ms), (JobState::Succeeded, 4, Some(7)));
     assert_eq!(job.result().map(|r| &r[..]), Some(&b"x"[..]));
     assert_eq!(one(&shard).await.lease.attempt.0, 2);
     assert_eq!(list(&shard, |_| {}).await.jobs.len(), 3);
     let got = lease_of(&shard, &last_try.spec.group, 1, Duration::ZERO).await;
     let error = JobError { code: "E".into(), message: String::new(), is_final: false };
     let next = shard.report(got[0].ticket(), Outcome::Failed(error)).await.expect("holds");
-    assert_eq!((got[0].lease.attempt.0, next), (4, Next::End(State::Failed)));
+    assert_eq!((got[0].lease.attempt.0, next), (4, Next::End(JobState::Failed)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -1088,7 +1091,7 @@ async fn a_page_fits_a_message() {
     for _ in 0..1000 {
         let imported = Imported {
             spec: JobSpec { limits: limits.clone(), ..JobSpec::default() },
-            state: State::Succeeded,
+            state: JobState::Succeeded,
             created_ms: 1,
             ended_ms: Some(2),
             attempts: (1..=64).map(attempt).collect(),
@@ -1106,7 +1109,7 @@ async fn a_page_looks_at_so_many_rows() {
     for _ in 0..15_000 {
         let imported = Imported {
             spec: JobSpec::default(),
-            state: State::Succeeded,
+            state: JobState::Succeeded,
             created_ms: 1,
             ended_ms: Some(2),
             attempts: Vec::new(),
@@ -1372,7 +1375,7 @@ async fn a_listing_goes_on_only_where_one_ended() {
     let next = page.next.expect("there is more");
     shard.list(&query, Some(&next)).await.expect("goes on");
     broker.list(&query, Some(&of_all)).await.expect("goes on");
-    let other = Query { state: Some(State::Failed), ..query.clone() };
+    let other = Query { state: Some(JobState::Failed), ..query.clone() };
     for (query, bad) in [
         (&query, Cursor("garbage".into())),
         (&query, Cursor(vec![0; 4].into())),
@@ -1458,7 +1461,7 @@ async fn a_frozen_worker_makes_no_dead_letters_and_gets_no_more_jobs() {
         broker.lease(&Group::default(), &other, 20, Duration::ZERO).await.expect("answers");
     assert_eq!(leased.len(), 9, "all but the one that it had begun");
     assert!(leased.iter().all(|(_, leased)| leased.job.uncounted + 1 == leased.lease.attempt.0));
-    let failed = list(&shard, |query| query.state = Some(State::Failed)).await;
+    let failed = list(&shard, |query| query.state = Some(JobState::Failed)).await;
     assert_eq!(failed.jobs.len(), 1, "what was begun has failed");
     shard.enqueue(spec("more")).await.expect("takes it");
     // The worker goes on, and receives five jobs that are no longer its own.
@@ -1493,7 +1496,7 @@ async fn what_may_have_begun_is_a_failed_attempt() {
             drop(work);
         }
         let ended = shard.await_end(&tenant(), &named(id)).await.expect("there");
-        assert_eq!((ended.state, ended.attempts.len()), (State::Failed, 1), "{id}");
+        assert_eq!((ended.state, ended.attempts.len()), (JobState::Failed, 1), "{id}");
     }
 }
 
@@ -1558,7 +1561,7 @@ async fn an_attempt_that_takes_too_long_is_over_whatever_its_worker_says() {
     let broker = Broker::new(vec![shard.clone()]);
     broker.heartbeat(&ticket).expect("it holds");
     let ended = shard.await_end(&tenant(), &named("mail")).await.expect("there");
-    assert_eq!(ended.state, State::Failed);
+    assert_eq!(ended.state, JobState::Failed);
     let Some((ended_ms, Ending::TooLong)) = ended.attempts[0].ended else { panic!("{ended:?}") };
     let ran_ms = ended_ms - ended.attempts[0].started_ms;
     assert!((10_000..10_100).contains(&ran_ms), "{ran_ms}");

@@ -6,7 +6,7 @@ use crate::common::{Place, Split, lease};
 use async_trait::async_trait;
 use bytes::Bytes;
 use skerry_jobs::hash::{HashRange, TenantHash};
-use skerry_jobs::job::{JobError, JobRef, State};
+use skerry_jobs::job::{JobError, JobRef, JobState};
 use skerry_jobs::keys;
 use skerry_jobs::name::{Group, JobId, Tenant};
 use skerry_jobs::retry::RetryPolicy;
@@ -167,10 +167,10 @@ async fn has_its_own(shard: &Shard, hashes: HashRange, running: &[Leased]) {
     for n in 0..TENANTS {
         let is_here = hashes.contains(TenantHash::of(&tenant(n)));
         for (id, state) in [
-            ("done", State::Succeeded),
-            ("dead", State::Failed),
-            ("runs", State::Running),
-            ("waits", State::Scheduled),
+            ("done", JobState::Succeeded),
+            ("dead", JobState::Failed),
+            ("runs", JobState::Running),
+            ("waits", JobState::Scheduled),
         ] {
             let name = JobRef::Named(JobId::new(id).expect("a name"));
             let found = shard.show(&tenant(n), &name).await.ok();

@@ -7,7 +7,7 @@ use crate::sim::Sim;
 use skerry_core::env::Clock;
 use skerry_jobs::broker::Broker;
 use skerry_jobs::hash::TenantHash;
-use skerry_jobs::job::{AttemptNo, Ending, Epoch, Job, JobRef, Lease, Seq, State};
+use skerry_jobs::job::{AttemptNo, Ending, Epoch, Job, JobRef, JobState, Lease, Seq};
 use skerry_jobs::name::{Group, Tenant, Worker};
 use skerry_jobs::shard::{Imported, Leased, Outcome, Shard};
 use skerry_jobs::{Error, ErrorKind};
@@ -35,7 +35,7 @@ struct Was {
     /// A worker certainly had the job.
     held: bool,
     /// The job had ended so.
-    finished: Option<State>,
+    finished: Option<JobState>,
 }
 
 /// A call that changes a job is under way: there is never another.

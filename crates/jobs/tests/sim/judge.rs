@@ -3,7 +3,7 @@
 use crate::changes;
 use crate::known::Known;
 use crate::sim::Sim;
-use skerry_jobs::job::{Job, State};
+use skerry_jobs::job::{Job, JobState};
 use skerry_jobs::keys;
 use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::name::Tenant;
@@ -69,7 +69,7 @@ pub async fn at_rest(sim: &Sim) {
 fn keys_of(job: &Job) -> Vec<Vec<u8>> {
     let (tenant, name) = (&job.spec.tenant, job.name());
     let mut all = vec![keys::ended(tenant, &name)];
-    all.extend((job.state == State::Failed).then(|| keys::dead(job.key(), tenant, &name)));
+    all.extend((job.state == JobState::Failed).then(|| keys::dead(job.key(), tenant, &name)));
     let entries = job.spec.metadata.iter();
     all.extend(entries.map(|entry| keys::metadata(tenant, entry, job.seq, &name)));
     all

@@ -4,7 +4,9 @@
 //! let go when such a call begins, and again when it ends, whether it is answered or not. The epoch
 //! tells earlier facts from later ones.
 
-use skerry_jobs::job::{ATTEMPTS_KEPT, Attempt, AttemptNo, Ending, Epoch, Job, JobRef, Seq, State};
+use skerry_jobs::job::{
+    ATTEMPTS_KEPT, Attempt, AttemptNo, Ending, Epoch, Job, JobRef, JobState, Seq,
+};
 use skerry_jobs::machine::Next;
 use skerry_jobs::shard::Imported;
 use skerry_jobs::spec::JobSpec;
@@ -26,7 +28,7 @@ pub struct Facts {
     /// The job was restarted, and no call has tried to cancel it since: it ends by an attempt.
     pub revived: bool,
     /// The job has ended so.
-    pub finished: Option<State>,
+    pub finished: Option<JobState>,
     /// The job was told to stop while it ran.
     pub cancel_asked: bool,
     /// The job no longer waits for its time.
@@ -151,7 +153,7 @@ impl Known {
     }
 
     /// Notes that the job has ended, and checks that it did so once.
-    pub fn finish(&mut self, number: usize, state: State, last: Option<AttemptNo>) {
+    pub fn finish(&mut self, number: usize, state: JobState, last: Option<AttemptNo>) {
         if self.facts.is_unsettled {
             return;
         }
@@ -172,14 +174,14 @@ impl Known {
         let tries = tries.filter(|(_, held)| !held.tried.contains(&Ending::Returned));
         let is_last = tries.count() > retries && !self.restart_tried;
         let fits = match (ending, next) {
-            (Ending::Succeeded(_), Next::End(state)) => state == State::Succeeded,
-            (Ending::Cancelled, Next::End(state)) => state == State::Cancelled,
-            (Ending::Failed(error), Next::End(State::Failed)) => error.is_final || may_be_last,
-            (Ending::Failed(_), Next::End(State::Cancelled)) => self.cancel_tried,
+            (Ending::Succeeded(_), Next::End(state)) => state == JobState::Succeeded,
+            (Ending::Cancelled, Next::End(state)) => state == JobState::Cancelled,
+            (Ending::Failed(error), Next::End(JobState::Failed)) => error.is_final || may_be_last,
+            (Ending::Failed(_), Next::End(JobState::Cancelled)) => self.cancel_tried,
             (Ending::Failed(error), Next::Retry { .. }) => {
                 !error.is_final && !is_last && !said.is_called_off
             }
-            (Ending::Returned, Next::End(State::Cancelled)) => self.cancel_tried,
+            (Ending::Returned, Next::End(JobState::Cancelled)) => self.cancel_tried,
             (Ending::Returned, Next::Retry { .. }) => !said.is_called_off,
             _ => false,
         };
@@ -197,7 +199,7 @@ impl Known {
             assert_eq!(state, job.state, "job {number} had ended");
         }
         if before.cancel_asked {
-            let stops = job.state == State::Running && job.cancel_asked;
+            let stops = job.state == JobState::Running && job.cancel_asked;
             assert!(stops || job.state.is_final(), "job {number} was called off: {job:?}");
         }
         let priority = job.spec.priority;
@@ -251,7 +253,7 @@ impl Known {
                     tried.is_none_or(|held| held.tried.contains(ending))
                 }
                 Some(ending) => tried.is_some_and(|held| held.tried.contains(ending)),
-                None => job.state == State::Running && attempt.number == job.begun(),
+                None => job.state == JobState::Running && attempt.number == job.begun(),
             };
             assert!(is_known, "job {number}: nobody said {attempt:?}");
         }
@@ -263,7 +265,7 @@ impl Known {
         let fits = |after: &u32| {
             let since = job.attempts.iter().filter(|attempt| attempt.number.0 > *after);
             // A cancelled job ends when it is given back: no attempt follows.
-            let ended_so = job.state == State::Cancelled
+            let ended_so = job.state == JobState::Cancelled
                 && job.cancel_asked
                 && since.clone().last().as_ref().is_some_and(returned);
             let uncounted = since.filter(returned).count() - usize::from(ended_so);
@@ -281,17 +283,19 @@ impl Known {
         let tries = job.begun().0 - job.uncounted;
         let retries = u32::from(job.spec.retry.retries);
         let fits = match (job.state, last) {
-            (State::Scheduled, None) => job.begun().0 == after,
-            (State::Scheduled, Some(Ending::Failed(error))) => !error.is_final && tries <= retries,
-            (State::Scheduled, Some(Ending::Expired)) => tries <= retries,
-            (State::Scheduled, Some(Ending::Returned)) => true,
-            (State::Running, None) => job.begun().0 > after,
-            (State::Succeeded, Some(Ending::Succeeded(_))) => true,
-            (State::Failed, Some(Ending::Failed(error))) => error.is_final || tries > retries,
-            (State::Failed, Some(Ending::Expired)) => tries > retries,
-            (State::Cancelled, Some(Ending::Cancelled)) => true,
+            (JobState::Scheduled, None) => job.begun().0 == after,
+            (JobState::Scheduled, Some(Ending::Failed(error))) => {
+                !error.is_final && tries <= retries
+            }
+            (JobState::Scheduled, Some(Ending::Expired)) => tries <= retries,
+            (JobState::Scheduled, Some(Ending::Returned)) => true,
+            (JobState::Running, None) => job.begun().0 > after,
+            (JobState::Succeeded, Some(Ending::Succeeded(_))) => true,
+            (JobState::Failed, Some(Ending::Failed(error))) => error.is_final || tries > retries,
+            (JobState::Failed, Some(Ending::Expired)) => tries > retries,
+            (JobState::Cancelled, Some(Ending::Cancelled)) => true,
             (
-                State::Cancelled,
+                JobState::Cancelled,
                 Some(Ending::Expired | Ending::Failed(_) | Ending::Returned) | None,
             ) => self.cancel_tried,
             _ => false,

@@ -4,7 +4,7 @@
 use crate::calls::{Caller, Gone};
 use crate::changes;
 use crate::known::{Facts, Known};
-use skerry_jobs::job::{Job, State};
+use skerry_jobs::job::{Job, JobState};
 use skerry_jobs::keys;
 use skerry_jobs::shard::Query;
 use std::collections::BTreeSet;
@@ -52,7 +52,7 @@ fn must_match(query: &Query, known: &Known, before: &Facts) -> bool {
     let waits = known.spec.start_at_ms >= FAR_MS && !known.cancel_tried;
     match query.state {
         None => true,
-        Some(State::Scheduled) => waits,
+        Some(JobState::Scheduled) => waits,
         Some(state) => before.finished == Some(state),
     }
 }
@@ -101,7 +101,7 @@ impl Caller<'_> {
                 let value = value_of(query, &job.spec.metadata).unwrap_or_default().to_owned();
                 keys::metadata(&job.spec.tenant, &(key.clone(), value), job.seq, &job.name())
             }
-            (None, Some(State::Failed)) => keys::dead(job.key(), &job.spec.tenant, &job.name()),
+            (None, Some(JobState::Failed)) => keys::dead(job.key(), &job.spec.tenant, &job.name()),
             _ if job.state.is_final() => keys::ended(&job.spec.tenant, &job.name()),
             _ => keys::active(job.key()),
         };

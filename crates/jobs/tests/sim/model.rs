@@ -7,7 +7,7 @@
 use crate::bounds::Bounds;
 use crate::known::{Facts, Held, Known, Refused, Said};
 use skerry_jobs::hash::TenantHash;
-use skerry_jobs::job::{AttemptNo, Job, JobRef, Lease, State, Ticket};
+use skerry_jobs::job::{AttemptNo, Job, JobRef, JobState, Lease, Ticket};
 use skerry_jobs::limit::LimitKind;
 use skerry_jobs::machine::{Beat, Cancelled, Next};
 use skerry_jobs::shard::{Enqueued, Leased};
@@ -237,7 +237,7 @@ impl Model {
         assert!(before.finished.is_none(), "job {number} had ended, and was called off");
         known.facts.exists = true;
         match said {
-            Cancelled::Now => known.finish(number, State::Cancelled, None),
+            Cancelled::Now => known.finish(number, JobState::Cancelled, None),
             Cancelled::Asked => known.facts.cancel_asked = true,
         }
     }
@@ -258,7 +258,7 @@ impl Model {
         if job.state.is_final() {
             known.finish(number, job.state, Some(job.begun()));
             known.facts.record.get_or_insert_with(|| job.clone());
-        } else if job.state == State::Running && job.cancel_asked {
+        } else if job.state == JobState::Running && job.cancel_asked {
             known.facts.last = Some(job.begun());
         }
     }

@@ -15,7 +15,7 @@ use crate::world::Kind;
 use futures::future::{LocalBoxFuture, join, join_all};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use skerry_jobs::job::State;
+use skerry_jobs::job::JobState;
 use skerry_jobs::shard::Shard;
 use skerry_store::objects::faulty::FaultPlan;
 use std::collections::BTreeSet;
@@ -205,7 +205,9 @@ async fn all_end(caller: Caller<'_>) {
     }
     for limit in [2, 1000] {
         caller.list(&everything(limit)).await.expect(works);
-        for state in [State::Succeeded, State::Failed, State::Cancelled, State::Scheduled] {
+        for state in
+            [JobState::Succeeded, JobState::Failed, JobState::Cancelled, JobState::Scheduled]
+        {
             let query = skerry_jobs::shard::Query { state: Some(state), ..everything(limit) };
             caller.list(&query).await.expect(works);
         }

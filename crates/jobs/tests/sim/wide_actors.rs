@@ -8,7 +8,7 @@ use crate::changes::{FLOATING, REFRESHERS};
 use crate::known::Known;
 use crate::listing::{FAR_MS, everything};
 use rand::RngExt;
-use skerry_jobs::job::{Attempt, AttemptNo, Ending, Epoch, JobError, State};
+use skerry_jobs::job::{Attempt, AttemptNo, Ending, Epoch, JobError, JobState};
 use skerry_jobs::limit::{Limit, LimitKind};
 use skerry_jobs::name::{JobId, LimitKey, Tenant, Worker};
 use skerry_jobs::retry::RetryPolicy;
@@ -44,7 +44,7 @@ pub fn anchor(caller: &Caller<'_>, tenant: &Tenant) -> usize {
 }
 
 /// Attempts elsewhere of a job in this state.
-pub fn history(state: State, count: u32) -> Vec<Attempt> {
+pub fn history(state: JobState, count: u32) -> Vec<Attempt> {
     let attempt = |at: u32, ending: Option<Ending>| Attempt {
         number: AttemptNo(99),
         epoch: Epoch(0),
@@ -61,11 +61,11 @@ pub fn history(state: State, count: u32) -> Vec<Attempt> {
         _ => attempt(at, Some(Ending::Returned)),
     });
     let last = match state {
-        State::Scheduled => return before.collect(),
-        State::Running => attempt(count, None),
-        State::Succeeded => attempt(count, Some(Ending::Succeeded("there".into()))),
-        State::Failed => attempt(count, failed(true)),
-        State::Cancelled => attempt(count, Some(Ending::Cancelled)),
+        JobState::Scheduled => return before.collect(),
+        JobState::Running => attempt(count, None),
+        JobState::Succeeded => attempt(count, Some(Ending::Succeeded("there".into()))),
+        JobState::Failed => attempt(count, failed(true)),
+        JobState::Cancelled => attempt(count, Some(Ending::Cancelled)),
     };
     before.chain([last]).collect()
 }
@@ -102,11 +102,11 @@ impl Actor<'_> {
 
     fn imported(&mut self) -> Imported {
         let state = self.pick(&[
-            State::Scheduled,
-            State::Running,
-            State::Succeeded,
-            State::Failed,
-            State::Cancelled,
+            JobState::Scheduled,
+            JobState::Running,
+            JobState::Succeeded,
+            JobState::Failed,
+            JobState::Cancelled,
         ]);
         let count = self.rng.random_range(0..4);
         let retry = RetryPolicy { retries: 5, ..RetryPolicy::default() };
@@ -122,7 +122,8 @@ impl Actor<'_> {
         let mut query = everything(limit);
         query.tenant = self.chance(60).then(|| tenant(self.pick(&TENANTS)));
         query.group = self.chance(30).then(|| group(self.pick(&GROUPS)));
-        let states = [State::Scheduled, State::Running, State::Succeeded, State::Failed];
+        let states =
+            [JobState::Scheduled, JobState::Running, JobState::Succeeded, JobState::Failed];
         query.state = self.chance(50).then(|| self.pick(&states));
         if query.tenant.is_some() && self.chance(50) {
             query.metadata = Some(("kind".to_owned(), self.pick(&["", "a", "ab", "c"]).to_owned()));
@@ -164,7 +165,7 @@ impl Actor<'_> {
                 let number = {
                     let mut model = self.sim().model.borrow_mut();
                     let number = model.add(imported.spec.clone());
-                    model.jobs[number].cancel_tried = imported.state == State::Cancelled;
+                    model.jobs[number].cancel_tried = imported.state == JobState::Cancelled;
                     model.jobs[number].imported = Some(imported);
                     number
                 };

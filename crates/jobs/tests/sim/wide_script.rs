@@ -8,7 +8,7 @@ use crate::script::{stop_after_every_call, stop_after_every_operation, stop_at_e
 use crate::wide;
 use crate::wide_actors::{TENANTS, anchor, floating, history, tenant};
 use crate::world::Kind;
-use skerry_jobs::job::{JobError, State};
+use skerry_jobs::job::{JobError, JobState};
 use skerry_jobs::name::JobId;
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::shard::{Imported, Leased, Outcome};
@@ -52,7 +52,7 @@ async fn work(caller: &Caller<'_>) -> Result<(), Gone> {
     let mail = add(caller, JobSpec { limits: vec![floating()], ..spec("mail") });
     let old = add(caller, spec("old"));
     {
-        let (state, attempts) = (State::Failed, history(State::Failed, 3));
+        let (state, attempts) = (JobState::Failed, history(JobState::Failed, 3));
         let (spec, created_ms, ended_ms) =
             (spec("old"), 1_600_000_000_000, Some(1_600_000_090_000));
         let imported = Imported { spec, state, created_ms, ended_ms, attempts };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use skerry_api::{Result, v1};
 use skerry_jobs::broker::{Standing, Ticket};
 use skerry_jobs::chain::Chain;
-use skerry_jobs::job::{Attempt, AttemptNo, Ending, Epoch, Job, JobError, JobRef, State};
+use skerry_jobs::job::{Attempt, AttemptNo, Ending, Epoch, Job, JobError, JobRef, JobState};
 use skerry_jobs::limit::{Limit, LimitKind, REFRESHERS};
 use skerry_jobs::machine::{Beat, Next, Why};
 use skerry_jobs::name::{DEFAULT, Group, JobId, LimitKey, Tenant, Worker};
@@ -189,24 +189,24 @@ pub(super) fn query(from: &v1::ListJobsRequest) -> Result<Query> {
     })
 }
 
-fn state_of(state: v1::JobState) -> Option<State> {
+fn state_of(state: v1::JobState) -> Option<JobState> {
     match state {
         v1::JobState::Unspecified => None,
-        v1::JobState::Scheduled => Some(State::Scheduled),
-        v1::JobState::Running => Some(State::Running),
-        v1::JobState::Succeeded => Some(State::Succeeded),
-        v1::JobState::Failed => Some(State::Failed),
-        v1::JobState::Cancelled => Some(State::Cancelled),
+        v1::JobState::Scheduled => Some(JobState::Scheduled),
+        v1::JobState::Running => Some(JobState::Running),
+        v1::JobState::Succeeded => Some(JobState::Succeeded),
+        v1::JobState::Failed => Some(JobState::Failed),
+        v1::JobState::Cancelled => Some(JobState::Cancelled),
     }
 }
 
-fn job_state(state: State) -> v1::JobState {
+fn job_state(state: JobState) -> v1::JobState {
     match state {
-        State::Scheduled => v1::JobState::Scheduled,
-        State::Running => v1::JobState::Running,
-        State::Succeeded => v1::JobState::Succeeded,
-        State::Failed => v1::JobState::Failed,
-        State::Cancelled => v1::JobState::Cancelled,
+        JobState::Scheduled => v1::JobState::Scheduled,
+        JobState::Running => v1::JobState::Running,
+        JobState::Succeeded => v1::JobState::Succeeded,
+        JobState::Failed => v1::JobState::Failed,
+        JobState::Cancelled => v1::JobState::Cancelled,
     }
 }
 
@@ -235,7 +235,7 @@ pub(super) fn shown(from: Job, why: Option<Why>) -> v1::Job {
         Why::Rate { key, at_ms } => Reason::Rate(v1::RateReached { name: key.to_string(), at_ms }),
         Why::Turn => Reason::Turn(true),
     };
-    let why = why.filter(|_| from.state == State::Scheduled);
+    let why = why.filter(|_| from.state == JobState::Scheduled);
     let waiting = why.map(|why| v1::Waiting { reason: Some(reason(why)) });
     v1::Job { waiting, ..job(from) }
 }

@@ -275,7 +275,7 @@ impl Conversation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skerry_jobs::job::{JobRef, State};
+    use skerry_jobs::job::{JobRef, JobState};
 
     /// Once, such a job's lease ran out: a failed attempt that never began, and without retries a
     /// dead letter.
@@ -291,7 +291,7 @@ mod tests {
         let mut here = Conversation::begin(broker.clone(), &mut first).expect("it sits down");
         let job = shard.enqueue(skerry_jobs::spec::JobSpec::default()).await.expect("taken").job;
         // `show` gives only durable states: the job is on its way to the worker.
-        while shard.show(&tenant, &job).await.expect("there").state != State::Running {
+        while shard.show(&tenant, &job).await.expect("there").state != JobState::Running {
             tokio::task::yield_now().await;
         }
         here.work.stop();
