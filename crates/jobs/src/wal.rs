@@ -18,7 +18,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::FutureExt;
 use parking_lot::Mutex;
 use skerry_core::start::Place;
-use skerry_log::{CommitterThread, Log, Position, Recovery, Verified};
+use skerry_log::{CommitterThread, Log, LogPosition, Recovery, Verified};
 use slatedb::wal::{
     WalError, WalEvent, WalFileRange, WalFlushResult, WalGc, WalIterator, WalObserver, WalRows,
     WalStatus, WalStatusListener, WalWriter, WriterInit, WriterInitResult, WriterManifest,
@@ -91,7 +91,7 @@ struct State {
 /// A batch that the log has.
 struct Kept {
     number: u64,
-    begins: Position,
+    begins: LogPosition,
     /// Bytes appended before it.
     before_bytes: u64,
 }
@@ -101,7 +101,7 @@ struct Kept {
 struct Batches {
     all: VecDeque<Batch>,
     /// The records of all batches, in order.
-    records: VecDeque<Position>,
+    records: VecDeque<LogPosition>,
     /// The time of the newest row, milliseconds since 1970.
     newest_ms: u64,
     /// The last row says that a clean stop has brought all of them into the files.
@@ -111,7 +111,7 @@ struct Batches {
 /// A batch as it was found.
 struct Batch {
     number: u64,
-    begins: Position,
+    begins: LogPosition,
     records: usize,
     /// True if the log has more than the shard's descriptor.
     has_rows: bool,
@@ -131,7 +131,7 @@ impl Batches {
     /// Reads all records that were found.
     fn read(mut recovery: Recovery) -> Result<Self> {
         let mut found = Self::default();
-        let mut open: Option<(Vec<Position>, BytesMut)> = None;
+        let mut open: Option<(Vec<LogPosition>, BytesMut)> = None;
         while let Some(record) = recovery.next().map_err(log_failed)? {
             let (mut records, mut bytes) = match record.kind {
                 // A previous batch that a crash cut was never durable as a whole.
@@ -158,7 +158,7 @@ impl Batches {
         Ok(found)
     }
 
-    fn push(&mut self, number: u64, records: &[Position], rows: &[RowEntry]) -> Result<()> {
+    fn push(&mut self, number: u64, records: &[LogPosition], rows: &[RowEntry]) -> Result<()> {
         let Some(begins) = records.first().copied() else { return Ok(()) };
         if self.all.back().is_some_and(|last| last.number >= number) {
             let detail = format!("batch {number} of the jobs' log is out of order");
@@ -175,7 +175,7 @@ impl Batches {
     }
 
     /// Takes the first batch, and the positions of its records.
-    fn pop(&mut self) -> Option<(u64, Vec<Position>)> {
+    fn pop(&mut self) -> Option<(u64, Vec<LogPosition>)> {
         let batch = self.all.pop_front()?;
         Some((batch.number, self.records.drain(..batch.records).collect()))
     }
@@ -375,7 +375,7 @@ struct Writer {
     next: u64,
     /// The last batch that was appended: its number, its last record's position, and its sequence
     /// number.
-    last: Option<(u64, Position, u64)>,
+    last: Option<(u64, LogPosition, u64)>,
 }
 
 #[async_trait]
@@ -384,7 +384,7 @@ impl WalWriter for Writer {
         let Some(seq) = batch.last().map(|row| row.seq) else { return Ok(()) };
         let bytes = encode(self.next, batch);
         let limit = self.shared.log.settings().max_payload_bytes();
-        let (mut begun, mut last) = (None, Position::ZERO);
+        let (mut begun, mut last) = (None, LogPosition::ZERO);
         let mut pieces = bytes.chunks(limit).peekable();
         while let Some(piece) = pieces.next() {
             let kind = match (begun.is_none(), pieces.peek().is_none()) {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures::executor::block_on;
-use skerry_log::{Disk, Env, Error, FileDisk, Log, MemDisk, Position, Settings};
+use skerry_log::{Disk, Env, Error, FileDisk, Log, LogPosition, MemDisk, Settings};
 
 /// A block and the header that a caller puts before it.
 const HEADER_BYTES: usize = 40;
@@ -113,7 +113,7 @@ fn open(disk: Arc<dyn Disk>) -> Log {
 /// Fills two files, so that the figures are of reused files, as in long service.
 fn warm_up(log: &Log) {
     let block = vec![0x5a; BLOCK_BYTES];
-    let mut last = Position::ZERO;
+    let mut last = LogPosition::ZERO;
     for _ in 0..3 * FILL_RECORDS {
         last = append(log, &block);
     }
@@ -121,7 +121,7 @@ fn warm_up(log: &Log) {
     log.trim(0, last);
 }
 
-fn append(log: &Log, block: &[u8]) -> Position {
+fn append(log: &Log, block: &[u8]) -> LogPosition {
     loop {
         match log.append(0, 1, &[&[7; HEADER_BYTES], block]) {
             Ok(done) => return done.position,

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    Disk, Entropy, Error, Position, Result,
+    Disk, Entropy, Error, LogPosition, Result,
     counters::Counters,
     error::Failure,
     files::LogFile,
@@ -43,7 +43,7 @@ pub(crate) struct Committer {
     pub(crate) file: Arc<LogFile>,
     pub(crate) nonce: u64,
     /// The file has been written up to here.
-    pub(crate) written: Position,
+    pub(crate) written: LogPosition,
     /// True if something was written since the last sync.
     pub(crate) dirty: bool,
     /// Time of writes around the cache since then, nanoseconds: a part of the cost of a sync.
@@ -319,7 +319,7 @@ impl Committer {
         self.file.write_header(header)?;
         Counters::count(&inner.counters.switches, 1);
         (self.dirty, self.unsynced_bytes) = (false, 0);
-        self.written = Position::new(header.sequence, RECORDS_START);
+        self.written = LogPosition::new(header.sequence, RECORDS_START);
         inner.written.store(self.written.as_u64(), Ordering::Release);
         inner.publish(self.written);
         Ok(())

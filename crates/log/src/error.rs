@@ -128,7 +128,7 @@ pub enum Error {
     #[error("no record of the log is at {position}")]
     NoSuchPosition {
         /// The position given.
-        position: crate::Position,
+        position: crate::LogPosition,
     },
     /// The log was closed.
     #[error("the log is closed")]

@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    DiskFile, Error, Position, Result,
+    DiskFile, Error, LogPosition, Result,
     error::{Failure, SYNC},
     format::{FILE_HEADER_BYTES, FileHeader, LiveEntry, RECORDS_START, Unreadable},
 };
@@ -206,10 +206,10 @@ impl Files {
     }
 
     /// Forgets `group` where its last record is before `below`.
-    pub(crate) fn trim(&mut self, group: u32, below: Position) {
+    pub(crate) fn trim(&mut self, group: u32, below: LogPosition) {
         for (&sequence, live) in self.live.range_mut(..=below.sequence()) {
             let last = live.groups.get(&group).copied();
-            if last.is_some_and(|last| Position::new(sequence, last) < below) {
+            if last.is_some_and(|last| LogPosition::new(sequence, last) < below) {
                 live.groups.remove(&group);
             }
         }

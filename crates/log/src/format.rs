@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::Position;
+use crate::LogPosition;
 
 /// Version in a file's header.
 pub const FILE_FORMAT_VERSION: u16 = 2;
@@ -142,9 +142,9 @@ pub(crate) struct RecordHeader {
     pub(crate) kind: u8,
     pub(crate) group: u32,
     pub(crate) nonce: u64,
-    pub(crate) position: Position,
+    pub(crate) position: LogPosition,
     pub(crate) number: u64,
-    pub(crate) synced_to: Position,
+    pub(crate) synced_to: LogPosition,
     pub(crate) payload_bytes: u32,
     /// Checksum of the table, or of the payload if there is no table.
     pub(crate) checksum: u32,
@@ -220,9 +220,9 @@ impl RecordHeader {
             kind: bytes[6],
             group: u32_at(bytes, 44),
             nonce: u64_at(bytes, 8),
-            position: Position::from_u64(u64_at(bytes, 16)),
+            position: LogPosition::from_u64(u64_at(bytes, 16)),
             number: u64_at(bytes, 24),
-            synced_to: Position::from_u64(u64_at(bytes, 32)),
+            synced_to: LogPosition::from_u64(u64_at(bytes, 32)),
             payload_bytes: u32_at(bytes, 40),
             checksum: u32_at(bytes, 48),
         })
@@ -393,9 +393,9 @@ mod tests {
             kind: 9,
             group: 77,
             nonce: 42,
-            position: Position::new(3, 8192),
+            position: LogPosition::new(3, 8192),
             number: 12,
-            synced_to: Position::new(2, 512),
+            synced_to: LogPosition::new(2, 512),
             payload_bytes: 4136,
             checksum: 0xdead_beef,
         }

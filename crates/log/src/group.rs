@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Error, Log, Position, Recovered, Result,
+    Error, Log, LogPosition, Recovered, Result,
     files::LogFile,
     format::{RECORDS_START, record_bytes},
     scan::Scanner,
@@ -32,7 +32,7 @@ impl Log {
     /// the last one durable first ([`Self::wait_durable`]). A trim of the group meanwhile cuts this
     /// short.
     pub fn group_records(&self, group: u32) -> GroupRecords {
-        let written = Position::from_u64(self.inner.written.load(Ordering::Acquire));
+        let written = LogPosition::from_u64(self.inner.written.load(Ordering::Acquire));
         let files = self.inner.files.read();
         let parts = files.live.iter().filter_map(|(&sequence, live)| {
             // The end of a file that is being left may not have been written yet.

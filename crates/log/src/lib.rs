@@ -49,7 +49,7 @@ pub use format::{
 };
 pub use group::GroupRecords;
 pub use log::{Appended, Log, LogId};
-pub use position::Position;
+pub use position::LogPosition;
 pub use read::{ReadOutcome, Verified, VerifiedRecord};
 pub use recovery::{Recovered, Recovery};
 pub use settings::{Entropy, Env, Settings};

@@ -15,7 +15,7 @@ use std::{
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use crate::{
-    Disk, Env, Error, FullReason, Position, Recovery, Result, Settings, Snapshot, WaitDurable,
+    Disk, Env, Error, FullReason, LogPosition, Recovery, Result, Settings, Snapshot, WaitDurable,
     WaitRoom,
     commit::{Committer, Progress},
     counters::Counters,
@@ -58,7 +58,7 @@ impl fmt::Debug for LogId {
 #[must_use = "the position is the only way to wait for the record or to read it"]
 pub struct Appended {
     /// The record's position: for `wait_durable`, `read`, and as a low-water mark.
-    pub position: Position,
+    pub position: LogPosition,
 }
 
 /// An open log. A handle: clones are the same log.
@@ -88,12 +88,12 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) fn durable(&self) -> Position {
-        Position::from_u64(self.durable.load(Ordering::Acquire))
+    pub(crate) fn durable(&self) -> LogPosition {
+        LogPosition::from_u64(self.durable.load(Ordering::Acquire))
     }
 
     /// Moves the durable position and wakes the waiters that it satisfies.
-    pub(crate) fn publish(&self, durable: Position) {
+    pub(crate) fn publish(&self, durable: LogPosition) {
         let mut tail = self.tail.lock();
         let ready = tail.publish(durable);
         self.durable.store(durable.as_u64(), Ordering::Release);
@@ -253,12 +253,12 @@ impl Log {
     ///
     /// # Errors
     /// `Failed` if the log failed before that; `Invalid` for a position never given out.
-    pub fn wait_durable(&self, position: Position) -> WaitDurable {
+    pub fn wait_durable(&self, position: LogPosition) -> WaitDurable {
         WaitDurable::new(Arc::clone(&self.inner), position)
     }
 
     /// Asks that the record at `position` become durable soon, without waiting for it.
-    pub fn request_sync(&self, position: Position) {
+    pub fn request_sync(&self, position: LogPosition) {
         let mut tail = self.inner.tail.lock();
         tail.want_sync(position);
         self.inner.wake_committer(tail);
@@ -272,7 +272,7 @@ impl Log {
     ///
     /// # Errors
     /// `Failed` if this sync failed.
-    pub fn try_sync(&self, position: Position) -> Result<bool> {
+    pub fn try_sync(&self, position: LogPosition) -> Result<bool> {
         if self.inner.durable() > position {
             return Ok(true);
         }
@@ -305,19 +305,19 @@ impl Log {
     }
 
     /// The end of the durable records.
-    pub fn durable_position(&self) -> Position {
+    pub fn durable_position(&self) -> LogPosition {
         self.inner.durable()
     }
 
     /// The end of the appended records. The next record may stand at a later place.
-    pub fn end_position(&self) -> Position {
+    pub fn end_position(&self) -> LogPosition {
         self.inner.tail.lock().next
     }
 
     /// Says that records of `group` before `below` are no longer needed. Spares later appends, even
-    /// with [`Position::MAX`]. A mark may be repeated or go back: it only ever lets go of records.
-    /// The log keeps no marks at rest, so give them again after recovery.
-    pub fn trim(&self, group: u32, below: Position) {
+    /// with [`LogPosition::MAX`]. A mark may be repeated or go back: it only ever lets go of
+    /// records. The log keeps no marks at rest, so give them again after recovery.
+    pub fn trim(&self, group: u32, below: LogPosition) {
         let below = {
             let mut tail = self.inner.tail.lock();
             let below = below.min(tail.next);

@@ -7,12 +7,12 @@ use std::fmt;
 
 /// The place of a record, or the end of one, in a log. Totally ordered; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Position(u64);
+pub struct LogPosition(u64);
 
-impl Position {
+impl LogPosition {
     /// The position before every record of every log.
     pub const ZERO: Self = Self(0);
-    /// The position after every record of every log: `trim(group, Position::MAX)` lets go of a
+    /// The position after every record of every log: `trim(group, LogPosition::MAX)` lets go of a
     /// whole group.
     pub const MAX: Self = Self(u64::MAX);
 
@@ -47,13 +47,13 @@ impl Position {
     }
 }
 
-impl fmt::Display for Position {
+impl fmt::Display for LogPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.sequence(), self.offset())
     }
 }
 
-impl fmt::Debug for Position {
+impl fmt::Debug for LogPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    Error, Log, Position, Result,
+    Error, Log, LogPosition, Result,
     files::LogFile,
     format::{RECORD_HEADER_BYTES, RECORDS_START, RecordHeader},
 };
@@ -57,7 +57,7 @@ const NEAR_BYTES: usize = 4608;
 /// The part of a record that was read from its file.
 struct Found {
     source: Source,
-    position: Position,
+    position: LogPosition,
     header: RecordHeader,
     /// Bytes from the record's beginning on.
     near: Vec<u8>,
@@ -71,7 +71,7 @@ impl Log {
     /// # Errors
     /// `Damaged` if the bytes are not what was written. `Failed` if the disk can't be read; the log
     /// stays in service. `Invalid` if no record can be there.
-    pub fn read(&self, record: Position, offset: u32, buf: &mut [u8]) -> Result<ReadOutcome> {
+    pub fn read(&self, record: LogPosition, offset: u32, buf: &mut [u8]) -> Result<ReadOutcome> {
         let nowhere = || Error::NoSuchPosition { position: record };
         if record.as_u64() >= self.inner.written.load(Ordering::Acquire) {
             if record >= self.end_position() {
@@ -93,7 +93,7 @@ impl Log {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn read_verified(&self, record: Position) -> Result<Verified> {
+    pub fn read_verified(&self, record: LogPosition) -> Result<Verified> {
         let Some(header) = self.header_of(record)? else { return Ok(Verified::Recycled) };
         if header.payload_bytes as usize > self.inner.settings.buffer_bytes {
             return Err(Error::NoSuchPosition { position: record });
@@ -110,7 +110,7 @@ impl Log {
     }
 
     /// Reads the header of the record at `record`; `None` if its use is over.
-    fn header_of(&self, record: Position) -> Result<Option<RecordHeader>> {
+    fn header_of(&self, record: LogPosition) -> Result<Option<RecordHeader>> {
         let nowhere = || Error::NoSuchPosition { position: record };
         if record.as_u64() >= self.inner.written.load(Ordering::Acquire) {
             if record >= self.end_position() {
@@ -126,7 +126,7 @@ impl Log {
 
     /// Reads the beginning of a record in its file, and verifies its header. `None` if its use is
     /// over.
-    fn find(&self, record: Position) -> Result<Option<Found>> {
+    fn find(&self, record: LogPosition) -> Result<Option<Found>> {
         if record.offset() < RECORDS_START {
             return Err(Error::NoSuchPosition { position: record });
         }
@@ -145,14 +145,14 @@ impl Log {
         Ok(Some(Found { source, position: record, header, near }))
     }
 
-    pub(crate) fn source(&self, record: Position) -> Option<Source> {
+    pub(crate) fn source(&self, record: LogPosition) -> Option<Source> {
         let files = self.inner.files.read();
         let live = files.live.get(&record.sequence())?;
         Some(Source { file: Arc::clone(&live.file), nonce: live.nonce })
     }
 
     /// Copies from a buffer. `None` if the record is in none; `Some(None)` if it is too short.
-    fn read_memory(&self, record: Position, offset: u32, buf: &mut [u8]) -> Option<Option<()>> {
+    fn read_memory(&self, record: LogPosition, offset: u32, buf: &mut [u8]) -> Option<Option<()>> {
         self.in_memory(record, |bytes| {
             let layout = RecordHeader::decode(bytes).ok()?.layout();
             let payload = bytes.get(layout.payload_at() as usize..layout.end() as usize)?;
@@ -162,7 +162,7 @@ impl Log {
     }
 
     /// Calls `look` on the bytes from a record on, if a buffer holds them.
-    fn in_memory<T>(&self, record: Position, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    fn in_memory<T>(&self, record: LogPosition, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let tail = self.inner.tail.lock();
         if let Some(bytes) = tail.active_from(record) {
             return Some(look(bytes));
@@ -220,6 +220,6 @@ impl Found {
     }
 }
 
-fn damaged(source: &Source, record: Position, reason: &'static str) -> Error {
+fn damaged(source: &Source, record: LogPosition, reason: &'static str) -> Error {
     Error::Damaged { file: source.file.name.clone(), offset: record.offset().into(), reason }
 }

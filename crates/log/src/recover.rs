@@ -12,7 +12,7 @@ use std::{collections::VecDeque, sync::Arc, sync::atomic::AtomicU64};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
-    Disk, Env, Error, Log, LogId, Position, Recovery, Result, Settings,
+    Disk, Env, Error, Log, LogId, LogPosition, Recovery, Result, Settings,
     commit::{Committer, create, reserve},
     counters::Counters,
     error::Failure,
@@ -45,8 +45,8 @@ struct Past {
 
 impl Past {
     /// The end of the last record.
-    fn end(&self) -> Position {
-        self.predecessor.map_or(Position::ZERO, |last| Position::new(last.sequence, last.end))
+    fn end(&self) -> LogPosition {
+        self.predecessor.map_or(LogPosition::ZERO, |last| LogPosition::new(last.sequence, last.end))
     }
 
     fn is_live(&self, slot: &Slot) -> bool {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Error, Position, Result,
+    Error, LogPosition, Result,
     files::LogFile,
     format::{FileHeader, RECORDS_START, RecordHeader, record_bytes},
     log::Inner,
@@ -30,7 +30,7 @@ pub(crate) struct PastUse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovered<'a> {
     /// Its position, as `append` gave it.
-    pub position: Position,
+    pub position: LogPosition,
     /// As given to `append`.
     pub group: u32,
     /// As given to `append`.

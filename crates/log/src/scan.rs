@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Position, Result,
+    LogPosition, Result,
     error::Failure,
     files::LogFile,
     format::{RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES, RecordHeader, record_bytes},
@@ -59,7 +59,7 @@ impl Scanner {
         if self.limit.saturating_sub(offset) < RECORD_ALIGN_BYTES {
             return Ok(None);
         }
-        let (nonce, place) = (self.nonce, Position::new(self.sequence, offset));
+        let (nonce, place) = (self.nonce, LogPosition::new(self.sequence, offset));
         let header = RecordHeader::decode(self.bytes(offset, RECORD_HEADER_BYTES)?).ok();
         Ok(header.filter(|header| header.nonce == nonce && header.position == place))
     }
@@ -79,7 +79,7 @@ impl Scanner {
 
     /// True if something after the bad place at `offset` proves that the place was durable.
     pub(crate) fn covered_later(&mut self, offset: u32) -> Result<bool, Failure> {
-        let bad = Position::new(self.sequence, offset);
+        let bad = LogPosition::new(self.sequence, offset);
         let mut place = offset;
         while self.limit.saturating_sub(place) >= RECORD_ALIGN_BYTES {
             if self.header_at(place)?.is_some_and(|header| header.synced_to > bad) {

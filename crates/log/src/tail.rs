@@ -12,7 +12,7 @@ use std::{
 use parking_lot::RwLock;
 
 use crate::{
-    Error, FullReason, Position, Result, Settings,
+    Error, FullReason, LogPosition, Result, Settings,
     buffer::Buffer,
     error::Failure,
     files::{Files, Live, LogFile},
@@ -33,17 +33,17 @@ pub(crate) enum State {
 
 /// Records one after the other in one file.
 pub(crate) struct Chunk {
-    pub(crate) start: Position,
+    pub(crate) start: LogPosition,
     pub(crate) bytes: Buffer,
 }
 
 impl Chunk {
-    pub(crate) fn end(&self) -> Position {
+    pub(crate) fn end(&self) -> LogPosition {
         self.start.plus(self.bytes.len() as u32)
     }
 
     /// The bytes from `position` on, if this chunk has them.
-    pub(crate) fn from(&self, position: Position) -> Option<&[u8]> {
+    pub(crate) fn from(&self, position: LogPosition) -> Option<&[u8]> {
         let inside = self.start <= position && position < self.end();
         inside.then(|| &self.bytes[(position.as_u64() - self.start.as_u64()) as usize..])
     }
@@ -57,7 +57,7 @@ pub(crate) struct Prepared {
 
 /// The change from one file to the next.
 pub(crate) struct Switch {
-    pub(crate) end: Position,
+    pub(crate) end: LogPosition,
     pub(crate) file: Arc<LogFile>,
     pub(crate) nonce: u64,
     pub(crate) first_number: u64,
@@ -112,18 +112,18 @@ pub(crate) struct Tail {
     /// More uses are live than the cap allows: the cap was lowered, or the log was reopened full.
     pub(crate) over_cap: bool,
     groups: HashMap<u32, u32>,
-    pub(crate) next: Position,
+    pub(crate) next: LogPosition,
     number: u64,
-    pub(crate) durable: Position,
+    pub(crate) durable: LogPosition,
     /// A mark says that everything up to here is durable.
-    marked_to: Position,
+    marked_to: LogPosition,
     active: Option<Chunk>,
     queue: VecDeque<Step>,
     /// Every chunk that is not in its file yet, for readers; oldest first.
     unwritten: VecDeque<Arc<Chunk>>,
     pool: Vec<Buffer>,
     pub(crate) prepared: Option<Prepared>,
-    sync_wanted: Option<Position>,
+    sync_wanted: Option<LogPosition>,
     quiet_wanted: bool,
     pub(crate) kick: bool,
     /// The reason why taken steps wait: the disk has no room. The committer tries again after a
@@ -137,7 +137,7 @@ pub(crate) struct Tail {
     /// gather.
     pub(crate) sleeps: bool,
     next_waiter: u64,
-    pub(crate) durable_waiters: BTreeMap<(Position, u64), Waker>,
+    pub(crate) durable_waiters: BTreeMap<(LogPosition, u64), Waker>,
     /// Waiters for room, or for the end of the log.
     pub(crate) change_waiters: BTreeMap<u64, Waker>,
 }
@@ -145,7 +145,7 @@ pub(crate) struct Tail {
 impl Tail {
     /// The tail of a log whose newest use is `sequence`, without records yet.
     pub(crate) fn new(settings: &Settings, sequence: u32, nonce: u64, number: u64) -> Self {
-        let start = Position::new(sequence, RECORDS_START);
+        let start = LogPosition::new(sequence, RECORDS_START);
         Self {
             state: State::Recovering,
             sequence,
@@ -214,7 +214,7 @@ impl Tail {
         &mut self,
         record: &NewRecord<'_>,
         files: &RwLock<Files>,
-    ) -> Result<Position, FullReason> {
+    ) -> Result<LogPosition, FullReason> {
         let plan = self.plan(record.record_bytes)?;
         if plan.fresh_buffer {
             self.seal();
@@ -241,7 +241,7 @@ impl Tail {
         Ok(position)
     }
 
-    fn header_of(&self, record: &NewRecord<'_>, position: Position) -> RecordHeader {
+    fn header_of(&self, record: &NewRecord<'_>, position: LogPosition) -> RecordHeader {
         RecordHeader {
             mark: record.mark,
             kind: record.kind,
@@ -273,7 +273,7 @@ impl Tail {
         self.queue.push_back(Step::Switch(Switch { end, file, nonce, first_number: self.number }));
         self.sequence += 1;
         self.nonce = nonce;
-        self.next = Position::new(self.sequence, RECORDS_START);
+        self.next = LogPosition::new(self.sequence, RECORDS_START);
     }
 
     fn seal(&mut self) {
@@ -346,20 +346,20 @@ impl Tail {
     }
 
     /// Beginning of the records gathered in memory, if any.
-    pub(crate) fn gathered_from(&self) -> Option<Position> {
+    pub(crate) fn gathered_from(&self) -> Option<LogPosition> {
         self.active.as_ref().map(|chunk| chunk.start)
     }
 
     /// Asks that the record at `position`, or the last one if none is there, become durable.
-    pub(crate) fn want_sync(&mut self, position: Position) {
-        let last = Position::from_u64(self.next.as_u64() - 1);
+    pub(crate) fn want_sync(&mut self, position: LogPosition) {
+        let last = LogPosition::from_u64(self.next.as_u64() - 1);
         self.sync_wanted = self.sync_wanted.max(Some(position.min(last)));
     }
 
     /// Asks for a mark once everything is durable.
     pub(crate) fn want_mark(&mut self) {
         if self.next != self.marked_to {
-            self.want_sync(Position::MAX);
+            self.want_sync(LogPosition::MAX);
         }
         self.quiet_wanted = true;
     }
@@ -372,25 +372,25 @@ impl Tail {
     }
 
     /// The sealed chunk that holds `position`.
-    pub(crate) fn sealed_with(&self, position: Position) -> Option<Arc<Chunk>> {
+    pub(crate) fn sealed_with(&self, position: LogPosition) -> Option<Arc<Chunk>> {
         self.unwritten.iter().find(|chunk| chunk.from(position).is_some()).cloned()
     }
 
     /// The bytes from `position` on, if the active buffer has them.
-    pub(crate) fn active_from(&self, position: Position) -> Option<&[u8]> {
+    pub(crate) fn active_from(&self, position: LogPosition) -> Option<&[u8]> {
         self.active.as_ref()?.from(position)
     }
 
     /// Forgets `group` in the present file, if its last record is before `below`.
-    pub(crate) fn trim(&mut self, group: u32, below: Position) {
+    pub(crate) fn trim(&mut self, group: u32, below: LogPosition) {
         let last = self.groups.get(&group).copied();
-        if last.is_some_and(|last| Position::new(self.sequence, last) < below) {
+        if last.is_some_and(|last| LogPosition::new(self.sequence, last) < below) {
             self.groups.remove(&group);
         }
     }
 
     /// Moves the durable position. Gives the waiters that it satisfies.
-    pub(crate) fn publish(&mut self, durable: Position) -> BTreeMap<(Position, u64), Waker> {
+    pub(crate) fn publish(&mut self, durable: LogPosition) -> BTreeMap<(LogPosition, u64), Waker> {
         self.durable = durable;
         let rest = self.durable_waiters.split_off(&(durable, 0));
         std::mem::replace(&mut self.durable_waiters, rest)

@@ -10,18 +10,18 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::{Error, Position, Result, log::Inner, tail::State};
+use crate::{Error, LogPosition, Result, log::Inner, tail::State};
 
 /// Resolves when the record at a position is durable. See [`crate::Log::wait_durable`].
 #[must_use = "a future does nothing unless it is awaited"]
 pub struct WaitDurable {
     inner: Arc<Inner>,
-    position: Position,
+    position: LogPosition,
     id: Option<u64>,
 }
 
 impl WaitDurable {
-    pub(crate) fn new(inner: Arc<Inner>, position: Position) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, position: LogPosition) -> Self {
         Self { inner, position, id: None }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Error, Log, Position, Result, Verified,
+    Error, Log, LogPosition, Result, Verified,
     files::LogFile,
     format::{RECORD_HEADER_BYTES, RecordHeader},
 };
@@ -30,9 +30,9 @@ pub struct Window {
     seen: Option<Seen>,
     bytes: Vec<u8>,
     /// The last record that was found in the window, and the place of its payload.
-    last: Option<(Position, Range<usize>)>,
+    last: Option<(LogPosition, Range<usize>)>,
     /// The last record that was not in a file yet.
-    alone: (Position, Vec<u8>),
+    alone: (LogPosition, Vec<u8>),
 }
 
 impl Log {
@@ -43,7 +43,7 @@ impl Log {
             seen: None,
             bytes: Vec::new(),
             last: None,
-            alone: (Position::MAX, Vec::new()),
+            alone: (LogPosition::MAX, Vec::new()),
         }
     }
 }
@@ -53,7 +53,7 @@ impl Window {
     ///
     /// # Errors
     /// As [`Log::read_verified`].
-    pub fn read(&mut self, record: Position) -> Result<Option<&[u8]>> {
+    pub fn read(&mut self, record: LogPosition) -> Result<Option<&[u8]>> {
         if self.alone.0 == record {
             return Ok(Some(&self.alone.1));
         }
@@ -70,7 +70,7 @@ impl Window {
     }
 
     /// Finds the payload of a record in the window; moves the window there if it must.
-    fn place(&mut self, record: Position) -> Result<Option<Range<usize>>> {
+    fn place(&mut self, record: LogPosition) -> Result<Option<Range<usize>>> {
         // A caller that wants parts of a record asks for it many times: verify it once.
         if let Some((last, payload)) = &self.last
             && *last == record
@@ -87,7 +87,7 @@ impl Window {
     }
 
     /// Finds the payload of a record in the window, if the whole record is in there.
-    fn find(&self, record: Position) -> Result<Option<Range<usize>>> {
+    fn find(&self, record: LogPosition) -> Result<Option<Range<usize>>> {
         let Some(seen) = self.seen.as_ref().filter(|seen| seen.sequence == record.sequence())
         else {
             return Ok(None);
@@ -115,9 +115,9 @@ impl Window {
 
     /// Fills the window from a record on with the bytes of its file; leaves it empty if there are
     /// none.
-    fn load(&mut self, record: Position) {
+    fn load(&mut self, record: LogPosition) {
         self.seen = None;
-        let written = Position::from_u64(self.log.inner.written.load(Ordering::Acquire));
+        let written = LogPosition::from_u64(self.log.inner.written.load(Ordering::Acquire));
         let Some(source) = self.log.source(record) else { return };
         let file_bytes = self.log.inner.settings.file_bytes;
         let end = if written.sequence() == record.sequence() {

@@ -2,7 +2,7 @@
 //! that each of these costs.
 use crate::common::{Record, append_durable, drive, open_with, poll_now, recover, settle, small};
 use skerry_log::{
-    Disk, Error, ErrorKind, FullReason, Log, MemDisk, Position, Progress, ReadOutcome, Settings,
+    Disk, Error, ErrorKind, FullReason, Log, LogPosition, MemDisk, Progress, ReadOutcome, Settings,
     Verified, sim::SimDisk,
 };
 
@@ -18,7 +18,7 @@ fn fresh() -> (SimDisk, Log) {
 }
 
 /// Appends until the log is full for want of files, everything durable.
-fn fill(log: &Log, group: u32) -> Vec<Position> {
+fn fill(log: &Log, group: u32) -> Vec<LogPosition> {
     let mut positions = Vec::new();
     loop {
         match record(group, 3000).append(log) {
@@ -89,7 +89,7 @@ fn lone_syncs_go_on_over_a_change_of_file() {
     assert!(!found.is_empty());
 }
 
-fn append_when_possible(log: &Log, record: &Record) -> Position {
+fn append_when_possible(log: &Log, record: &Record) -> LogPosition {
     loop {
         match record.append(log) {
             Ok(position) => return position,
@@ -164,7 +164,7 @@ fn a_full_disk_needs_no_more_than_what_a_trim_gives_back() {
     for _ in 0..50 {
         let position = drive(&log, log.append_waiting(1, 0, &[&[1; 3000]])).unwrap().position;
         drive(&log, log.wait_durable(position)).unwrap();
-        log.trim(1, Position::MAX);
+        log.trim(1, LogPosition::MAX);
     }
     assert_eq!(disk.list().unwrap().len(), 2);
 }
@@ -202,7 +202,7 @@ fn files_in_the_middle_may_be_gone_at_recovery() {
     assert_eq!(found.last().map(|(position, _)| *position), Some(newest));
     assert!(found.len() < 20, "the middle is gone: {}", found.len());
     log.trim(1, newest);
-    log.trim(7, Position::MAX);
+    log.trim(7, LogPosition::MAX);
     assert!(matches!(log.read_verified(oldest), Ok(Verified::Recycled)));
 }
 
@@ -210,7 +210,7 @@ fn files_in_the_middle_may_be_gone_at_recovery() {
 fn a_trim_lets_go_of_what_was_appended_and_no_more() {
     let (disk, log) = fresh();
     append_durable(&log, &record(1, 3000));
-    log.trim(1, Position::MAX);
+    log.trim(1, LogPosition::MAX);
     let later = append_durable(&log, &record(1, 3000));
     log.trim(1, later);
     fill(&log, 2);
@@ -230,7 +230,7 @@ fn a_trim_during_recovery_lets_go_of_nothing_that_was_not_read_yet() {
     let (log, mut recovery) = open_with(&disk, small(), 2).unwrap();
     let first = recovery.next().unwrap().unwrap().position;
     log.trim(1, first);
-    log.trim(2, Position::MAX);
+    log.trim(2, LogPosition::MAX);
     let mut found = vec![first];
     let mut buf = [0; 3000];
     while let Some(record) = recovery.next().unwrap() {
@@ -251,7 +251,7 @@ fn reads_say_when_a_file_was_recycled() {
         append_durable(&log, &record(1, 3000));
     }
     assert_eq!(log.read(first, 2, &mut buf).unwrap(), ReadOutcome::Read);
-    log.trim(1, Position::MAX);
+    log.trim(1, LogPosition::MAX);
     assert_eq!(log.read(first, 2, &mut buf).unwrap(), ReadOutcome::Recycled);
     assert_eq!(log.read_verified(first).unwrap(), Verified::Recycled);
     let nowhere = log.read(log.end_position(), 0, &mut buf).unwrap_err();
@@ -368,7 +368,7 @@ fn settings_may_change_between_openings() {
     assert_eq!(found, positions);
     assert!(matches!(record(1, 10).append(&log), Err(Error::Full { .. })), "it is over its cap");
     assert!(poll_now(log.wait_room(10).unwrap()).is_pending());
-    log.trim(1, Position::MAX);
+    log.trim(1, LogPosition::MAX);
     append_durable(&log, &record(1, 5000));
     drive(&log, log.close()).unwrap();
     disk.kill();
@@ -379,7 +379,7 @@ fn settings_may_change_between_openings() {
     while recovery.next().unwrap().is_some() {}
     // The next header, after a change of file, lists the files that are left.
     for _ in 0..4 {
-        log.trim(1, Position::MAX);
+        log.trim(1, LogPosition::MAX);
         append_durable(&log, &record(1, 5000));
     }
     drive(&log, log.close()).unwrap();
@@ -439,14 +439,14 @@ fn a_log_of_which_nothing_is_needed_is_closed_empty() {
                 if files {
                     // Several files, and room made in them.
                     let positions = fill(&log, 1);
-                    log.trim(1, Position::from_u64(positions[positions.len() - 1].as_u64() + 1));
+                    log.trim(1, LogPosition::from_u64(positions[positions.len() - 1].as_u64() + 1));
                     settle(&log).unwrap();
                 }
                 append_durable(&log, &record(2, 700));
                 append_durable(&log, &record(3, 700));
-                log.trim(2, Position::MAX);
+                log.trim(2, LogPosition::MAX);
                 if !is_needed {
-                    log.trim(3, Position::MAX);
+                    log.trim(3, LogPosition::MAX);
                 }
                 disk.stop_after(stop);
                 let closed = drive(&log, log.close()).is_ok();

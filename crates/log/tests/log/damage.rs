@@ -1,14 +1,14 @@
 //! Recovery of changed bytes. Damage to a place that was surely durable is an error that names it.
 //! At the very end it can't be told from a torn write.
 use crate::common::{Record, append_durable, drive, file_of, open, recover, settle, small};
-use skerry_log::{Disk, Error, ErrorKind, Log, Position, RECORDS_START, Verified, sim::SimDisk};
+use skerry_log::{Disk, Error, ErrorKind, Log, LogPosition, RECORDS_START, Verified, sim::SimDisk};
 
 fn record(group: u32, fill: u8, bytes: usize) -> Record {
     Record { group, kind: 3, payload: vec![fill; bytes] }
 }
 
 /// A fresh log with this many durable records of about 1 KiB each, the log dropped.
-fn written(count: u8) -> (SimDisk, Vec<Position>) {
+fn written(count: u8) -> (SimDisk, Vec<LogPosition>) {
     let disk = SimDisk::new();
     let (log, _) = recover(&disk, 1).unwrap();
     let positions = (0..count).map(|n| append_durable(&log, &record(0, n, 900))).collect();
@@ -16,7 +16,7 @@ fn written(count: u8) -> (SimDisk, Vec<Position>) {
     (disk, positions)
 }
 
-fn positions_of(disk: &SimDisk) -> Vec<Position> {
+fn positions_of(disk: &SimDisk) -> Vec<LogPosition> {
     recover(disk, 2).unwrap().1.into_iter().map(|(position, _)| position).collect()
 }
 
@@ -91,7 +91,7 @@ fn being_quiet_costs_one_mark_and_no_more() {
 }
 
 /// A log of several files; positions by file.
-fn several_files() -> (SimDisk, Vec<Position>) {
+fn several_files() -> (SimDisk, Vec<LogPosition>) {
     let (disk, positions) = written(18);
     let files: std::collections::BTreeSet<_> =
         positions.iter().map(|position| position.as_u64() >> 32).collect();
@@ -195,7 +195,7 @@ fn records_of_an_earlier_use_never_come_back() {
 }
 
 /// Number of records of earlier uses behind `position` in its file.
-fn stale_records(disk: &SimDisk, position: Position) -> usize {
+fn stale_records(disk: &SimDisk, position: LogPosition) -> usize {
     let (name, offset) = file_of(disk, position);
     let bytes = disk.contents(&name).unwrap();
     let sectors = bytes[offset as usize..].chunks(512).skip(1);

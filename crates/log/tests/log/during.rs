@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use crate::common::{Record, Reference, append_durable, env, for_seeds, read_all, small};
 use parking_lot::Mutex;
 use skerry_log::{
-    Disk, DiskFile, Error, Log, Position, ReadOutcome, Verified,
+    Disk, DiskFile, Error, Log, LogPosition, ReadOutcome, Verified,
     sim::{SimDisk, SimRng},
 };
 
@@ -104,7 +104,7 @@ fn one_life(disk: &SimDisk, model: &Arc<Mutex<Reference>>, rng: &mut SimRng) {
     let (log, recovery) = Log::open(Arc::new(hooked), small(), env(rng.next_u64())).unwrap();
     model.lock().recovered(&read_all(recovery).unwrap());
     for group in 0..4 {
-        log.trim(group, Position::MAX);
+        log.trim(group, LogPosition::MAX);
         model.lock().trim(group, log.end_position());
     }
     let between = Between { log: log.clone(), rng: rng.clone(), model: Arc::clone(model) };
@@ -113,7 +113,7 @@ fn one_life(disk: &SimDisk, model: &Arc<Mutex<Reference>>, rng: &mut SimRng) {
     disk.stop_after(rng.below(60));
     for _ in 0..30 {
         if rng.chance(30) {
-            log.request_sync(Position::MAX);
+            log.request_sync(LogPosition::MAX);
         }
         if log.commit_once().is_err() {
             break;
@@ -153,7 +153,7 @@ fn a_read_that_loses_the_race_says_so() {
         *hook.lock() = Some(Box::new(move || {
             let files = small().cap_bytes / small().file_bytes;
             for _ in 0..2 * files * 3 {
-                racer.trim(1, Position::MAX);
+                racer.trim(1, LogPosition::MAX);
                 append_durable(&racer, &record(2));
             }
         }));

@@ -2,7 +2,7 @@
 //! losing unsynced data. The recovery after it is stopped in every place, too.
 use crate::common::{Record, Reference, drive, recover, settle};
 use skerry_log::{
-    Error, ErrorKind, Log, Position,
+    Error, ErrorKind, Log, LogPosition,
     sim::{SimDisk, SimRng},
 };
 
@@ -118,7 +118,7 @@ fn recovery_itself_stopped_after_every_operation() {
 /// Asserts that the log takes records again, and that these survive a loss of power.
 fn goes_on(disk: &SimDisk, log: Log, model: &mut Reference) {
     for group in 0..4 {
-        log.trim(group, Position::MAX);
+        log.trim(group, LogPosition::MAX);
         model.trim(group, log.end_position());
     }
     settle(&log).unwrap();

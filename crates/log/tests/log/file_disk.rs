@@ -3,7 +3,7 @@ use std::{path::Path, sync::Arc};
 
 use crate::common::{env, small};
 use futures::executor::block_on;
-use skerry_log::{Disk, FileDisk, Log, Position, ReadOutcome, Recovery, Settings, sim::SimRng};
+use skerry_log::{Disk, FileDisk, Log, LogPosition, ReadOutcome, Recovery, Settings, sim::SimRng};
 
 fn open(dir: &Path, settings: Settings, seed: u64) -> (Log, Recovery) {
     Log::open(Arc::new(FileDisk::new(dir)), settings, env(seed)).unwrap()
@@ -13,7 +13,7 @@ fn open(dir: &Path, settings: Settings, seed: u64) -> (Log, Recovery) {
 fn it_survives_a_clean_stop_and_a_dropped_process() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("LOCK"), b"not the log's").unwrap();
-    let mut expected: Vec<(Position, Vec<u8>)> = Vec::new();
+    let mut expected: Vec<(LogPosition, Vec<u8>)> = Vec::new();
     for life in 0..4_u8 {
         let (log, mut recovery) = open(dir.path(), small(), life.into());
         let mut found = Vec::new();

@@ -2,7 +2,7 @@
 //! commit, wait, trim, mark, read, close, kill, lose power, and fail or stop the disk.
 use crate::common::{Record, Reference, for_seeds, poll_now, recover, settle, small};
 use skerry_log::{
-    Disk, Error, ErrorKind, FullReason, Log, Position,
+    Disk, Error, ErrorKind, FullReason, Log, LogPosition,
     sim::{SimDisk, SimRng},
 };
 
@@ -142,7 +142,7 @@ impl Run {
 
     fn trim(&mut self) {
         let group = self.rng.below(4) as u32;
-        let positions: Vec<Position> = self.model.records.keys().copied().collect();
+        let positions: Vec<LogPosition> = self.model.records.keys().copied().collect();
         let below = match self.rng.below(4) {
             0 => self.log().durable_position(),
             1 => self.log().end_position(),

@@ -6,7 +6,7 @@ use crate::common::{
     Record, append_durable, drive, open_with, poll_now, read_all, recover, settle, small,
 };
 use futures::executor::block_on;
-use skerry_log::{Disk, Error, Log, Position, Settings, sim::SimDisk};
+use skerry_log::{Disk, Error, Log, LogPosition, Settings, sim::SimDisk};
 
 /// `QUIET_NOTES` of the log, and some more.
 const LONG_QUIET: u32 = 70;
@@ -24,8 +24,8 @@ fn fresh(disk: &SimDisk) -> Log {
 }
 
 /// Appends until the log is full, everything durable.
-fn fill(log: &Log, group: u32) -> Position {
-    let mut last = Position::ZERO;
+fn fill(log: &Log, group: u32) -> LogPosition {
+    let mut last = LogPosition::ZERO;
     loop {
         match record(group, 3000).append(log) {
             Ok(position) => last = position,
@@ -41,7 +41,7 @@ fn fill(log: &Log, group: u32) -> Position {
 }
 
 /// Appends. A log without a file for the next use prepares one when an appender asks for room.
-fn append_kicking(log: &Log, record: &Record) -> Position {
+fn append_kicking(log: &Log, record: &Record) -> LogPosition {
     record.append(log).unwrap_or_else(|_| {
         settle(log).unwrap();
         record.append(log).unwrap()
@@ -49,7 +49,7 @@ fn append_kicking(log: &Log, record: &Record) -> Position {
 }
 
 /// The use of a file that a position is in.
-fn use_of(position: Position) -> u64 {
+fn use_of(position: LogPosition) -> u64 {
     position.as_u64() >> 32
 }
 
@@ -68,7 +68,7 @@ fn a_log_that_needs_nothing_is_small_after_a_clean_stop() {
     let log = fresh(&disk);
     fill(&log, 1);
     assert_eq!(files(&disk) as u64, small().cap_bytes / small().file_bytes);
-    log.trim(1, Position::MAX);
+    log.trim(1, LogPosition::MAX);
     settle(&log).unwrap();
     drive(&log, log.close()).unwrap();
     assert!(files(&disk) <= files_at_rest(), "{} files after a clean stop", files(&disk));
@@ -85,7 +85,7 @@ fn a_log_that_needs_nothing_is_small_after_a_long_quiet() {
     let disk = SimDisk::new();
     let log = fresh(&disk);
     fill(&log, 1);
-    log.trim(1, Position::MAX);
+    log.trim(1, LogPosition::MAX);
     log.note_quiet();
     settle(&log).unwrap();
     let full = files(&disk);
@@ -112,7 +112,7 @@ fn a_record_now_and_then_is_no_long_quiet() {
     read_all(recovery).unwrap();
     settle(&log).unwrap();
     let mut last = fill(&log, 1);
-    log.trim(1, Position::MAX);
+    log.trim(1, LogPosition::MAX);
     settle(&log).unwrap();
     let full_use = use_of(last);
     while use_of(last) == full_use {
@@ -124,7 +124,7 @@ fn a_record_now_and_then_is_no_long_quiet() {
         let position = record(1, 100).append(&log).unwrap();
         assert_eq!(use_of(position), use_of(last));
         assert!(log.try_sync(position).unwrap());
-        log.trim(1, Position::MAX);
+        log.trim(1, LogPosition::MAX);
         log.note_quiet();
         settle(&log).unwrap();
     }
@@ -139,7 +139,7 @@ fn giving_back_loses_nothing() {
         let log = fresh(&disk);
         let needed = append_durable(&log, &record(7, 700));
         fill(&log, 1);
-        log.trim(1, Position::MAX);
+        log.trim(1, LogPosition::MAX);
         disk.stop_after(stop);
         let mut is_over = true;
         for _ in 0..LONG_QUIET {
@@ -193,7 +193,7 @@ fn records_wait_for_room_where_rewriting_takes_some() {
             disk.crash(room);
             disk.copy_on_write(None);
             let (_, records) = recover(&disk, 2).unwrap();
-            let is_there = |one: &Position| records.iter().any(|(found, _)| found == one);
+            let is_there = |one: &LogPosition| records.iter().any(|(found, _)| found == one);
             assert!(appended.iter().filter(|one| **one < durable).all(is_there), "with {room}");
             continue;
         }
@@ -238,7 +238,7 @@ fn the_file_of_the_next_use_makes_room() {
         last = append_durable(&log, &record(1, 3000));
         settle(&log).unwrap();
     }
-    log.trim(1, Position::MAX);
+    log.trim(1, LogPosition::MAX);
     settle(&log).unwrap();
     let full_use = use_of(last);
     disk.copy_on_write(Some(0));
@@ -269,7 +269,7 @@ fn making_room_loses_nothing() {
             append_durable(&log, &record(1, 3000));
             settle(&log).unwrap();
         }
-        log.trim(1, Position::MAX);
+        log.trim(1, LogPosition::MAX);
         settle(&log).unwrap();
         disk.copy_on_write(Some(0));
         disk.stop_after(stop);

@@ -5,7 +5,7 @@ use std::{fmt::Write, fs, path::PathBuf};
 
 use crate::common::{Record, append_durable, drive, recover, settle};
 use skerry_log::{
-    Disk, FILE_FORMAT_VERSION, Position, RECORD_FORMAT_VERSION,
+    Disk, FILE_FORMAT_VERSION, LogPosition, RECORD_FORMAT_VERSION,
     sim::{SimDisk, SimRng},
 };
 
@@ -39,7 +39,7 @@ fn history() -> SimDisk {
 }
 
 /// One line a record.
-fn listing(records: &[(Position, Record)]) -> String {
+fn listing(records: &[(LogPosition, Record)]) -> String {
     let mut text = String::from("# position group kind payload_bytes payload_crc32c\n");
     for (position, Record { group, kind, payload }) in records {
         let crc = crc32c::crc32c(payload);

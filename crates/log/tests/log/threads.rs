@@ -15,7 +15,7 @@ use crate::common::{env, small};
 use futures::executor::block_on;
 use parking_lot::Mutex;
 use skerry_log::{
-    Disk, Error, FileDisk, Log, MemDisk, Position, ReadOutcome, Verified, sim::SimRng,
+    Disk, Error, FileDisk, Log, LogPosition, MemDisk, ReadOutcome, Verified, sim::SimRng,
 };
 
 const APPENDERS: u32 = 6;
@@ -28,7 +28,7 @@ const WATCHDOG: Duration = Duration::from_secs(120);
 #[derive(Default)]
 struct Shared {
     /// The untrimmed records of each appender.
-    kept: [Mutex<VecDeque<(Position, u64)>>; APPENDERS as usize],
+    kept: [Mutex<VecDeque<(LogPosition, u64)>>; APPENDERS as usize],
     done: AtomicBool,
     reads: AtomicU64,
     full: AtomicU64,
@@ -42,7 +42,7 @@ fn payload(group: u32, number: u64) -> Vec<u8> {
 
 /// An appender that waits for room, or is done, holds no records. Otherwise all could wait for each
 /// other for ever.
-fn append(log: &Log, shared: &Shared, group: u32, bytes: &[u8]) -> Position {
+fn append(log: &Log, shared: &Shared, group: u32, bytes: &[u8]) -> LogPosition {
     loop {
         match log.append(group, 1, &[bytes]) {
             Ok(done) => return done.position,
@@ -58,7 +58,7 @@ fn append(log: &Log, shared: &Shared, group: u32, bytes: &[u8]) -> Position {
 
 fn appender(log: &Log, shared: &Shared, group: u32, count: u64) {
     let kept = &shared.kept[group as usize];
-    let mut before = Position::ZERO;
+    let mut before = LogPosition::ZERO;
     for number in 0..count {
         let bytes = payload(group, number);
         let position = append(log, shared, group, &bytes);
@@ -80,7 +80,7 @@ fn appender(log: &Log, shared: &Shared, group: u32, count: u64) {
 
 fn let_go(log: &Log, shared: &Shared, group: u32) {
     shared.kept[group as usize].lock().clear();
-    log.trim(group, Position::MAX);
+    log.trim(group, LogPosition::MAX);
 }
 
 fn reader(log: &Log, shared: &Shared, seed: u64) {

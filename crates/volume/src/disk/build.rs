@@ -18,7 +18,7 @@ use skerry_core::overlay::Overlay;
 use skerry_core::record::RECORD_HEAD;
 use skerry_core::segment::{BlockIn, BuiltSegment, SegmentId, build};
 use skerry_core::size::SECTOR_BYTES;
-use skerry_log::Position as LogPosition;
+use skerry_log::LogPosition;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;

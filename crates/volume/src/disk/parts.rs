@@ -8,7 +8,7 @@ use crate::error::Result;
 use skerry_core::map_node::MapNodePtr;
 use skerry_core::record::RECORD_HEAD;
 use skerry_core::size::BlockSize;
-use skerry_log::{Position as LogPosition, ReadOutcome};
+use skerry_log::{LogPosition, ReadOutcome};
 use skerry_store::blocks::Wanted;
 use skerry_store::map::tree::{self, Lookup};
 

@@ -59,7 +59,7 @@ impl<P: Payload> Engine<P> {
         let (ctx, recovery) = Context::new(parts);
         let tails = tail::read(recovery)?;
         for group in &tails.superseded {
-            ctx.log.trim(*group, skerry_log::Position::MAX);
+            ctx.log.trim(*group, skerry_log::LogPosition::MAX);
         }
         let engine = Arc::new(Self {
             ctx: Arc::new(ctx),
@@ -82,7 +82,7 @@ impl<P: Payload> Engine<P> {
     pub(crate) fn drop_tail(&self, id: VolumeId) {
         let tail = self.tails.lock().by_volume.remove(&id).unwrap_or_default();
         for group in tail.groups() {
-            self.ctx.log.trim(group, skerry_log::Position::MAX);
+            self.ctx.log.trim(group, skerry_log::LogPosition::MAX);
         }
     }
 
@@ -359,7 +359,7 @@ const QUIET: std::time::Duration = std::time::Duration::from_secs(1);
 /// Notices gaps of the clock while no client asks, so that an idle volume is not suspected of
 /// having been suspended. Also lets the log note quiet moments. Ends with the engine.
 async fn keep_up<P: Payload>(engine: Weak<Engine<P>>) {
-    let mut end = skerry_log::Position::ZERO;
+    let mut end = skerry_log::LogPosition::ZERO;
     let mut looked = std::time::Duration::ZERO;
     loop {
         let Some(interval) = engine.upgrade().map(|n| n.ctx.settings.glimpse_gap / 4) else {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use skerry_log::{
-    Disk, Env, Error, Log, Position, Progress, Recovery, Settings,
+    Disk, Env, Error, Log, LogPosition, Progress, Recovery, Settings,
     sim::{SimDisk, SimRng},
 };
 
@@ -48,13 +48,16 @@ pub(crate) fn open_with(
 }
 
 /// Opens, reads everything, and gives the records.
-pub(crate) fn recover(disk: &SimDisk, seed: u64) -> Result<(Log, Vec<(Position, Record)>), Error> {
+pub(crate) fn recover(
+    disk: &SimDisk,
+    seed: u64,
+) -> Result<(Log, Vec<(LogPosition, Record)>), Error> {
     let (log, recovery) = open(disk, seed)?;
     Ok((log, read_all(recovery)?))
 }
 
 /// Reads all surviving records.
-pub(crate) fn read_all(mut recovery: Recovery) -> Result<Vec<(Position, Record)>, Error> {
+pub(crate) fn read_all(mut recovery: Recovery) -> Result<Vec<(LogPosition, Record)>, Error> {
     let mut found = Vec::new();
     while let Some(record) = recovery.next()? {
         let (group, kind) = (record.group, record.kind);
@@ -94,7 +97,7 @@ impl Record {
     }
 
     /// Appends the record, cut into parts at a place that depends on its content.
-    pub(crate) fn append(&self, log: &Log) -> Result<Position, Error> {
+    pub(crate) fn append(&self, log: &Log) -> Result<LogPosition, Error> {
         let cut = self.payload.len() / 3;
         let (head, rest) = self.payload.split_at(cut);
         log.append(self.group, self.kind, &[head, rest]).map(|done| done.position)
@@ -127,14 +130,14 @@ pub(crate) fn drive<T>(
 }
 
 /// Appends a record and makes it durable.
-pub(crate) fn append_durable(log: &Log, record: &Record) -> Position {
+pub(crate) fn append_durable(log: &Log, record: &Record) -> LogPosition {
     let position = record.append(log).unwrap();
     drive(log, log.wait_durable(position)).unwrap();
     position
 }
 
 /// The name of the file that holds `position`, found by the bytes at rest.
-pub(crate) fn file_of(disk: &SimDisk, position: Position) -> (String, u64) {
+pub(crate) fn file_of(disk: &SimDisk, position: LogPosition) -> (String, u64) {
     let offset = position.as_u64() & 0xffff_ffff;
     for name in disk.list().unwrap() {
         let bytes = disk.contents(&name).unwrap();
@@ -180,36 +183,36 @@ impl Drop for SeedGuard<'_> {
 /// A naïve reference: all appended records of this history, in order.
 #[derive(Default)]
 pub(crate) struct Reference {
-    pub(crate) records: BTreeMap<Position, Record>,
-    pub(crate) marks: BTreeMap<u32, Position>,
+    pub(crate) records: BTreeMap<LogPosition, Record>,
+    pub(crate) marks: BTreeMap<u32, LogPosition>,
     /// Records before this position must survive.
-    pub(crate) durable: Position,
+    pub(crate) durable: LogPosition,
     /// Positions that a recovery did not give. None may ever come back.
-    gone: HashSet<Position>,
+    gone: HashSet<LogPosition>,
     /// End of the newest position ever handed out.
-    newest: Position,
+    newest: LogPosition,
 }
 
 impl Reference {
-    pub(crate) fn appended(&mut self, position: Position, record: Record) {
+    pub(crate) fn appended(&mut self, position: LogPosition, record: Record) {
         assert!(position > self.newest, "{position} is not after {}", self.newest);
         assert!(!self.gone.contains(&position), "{position} was used before");
         self.newest = position;
         self.records.insert(position, record);
     }
 
-    pub(crate) fn trim(&mut self, group: u32, below: Position) {
+    pub(crate) fn trim(&mut self, group: u32, below: LogPosition) {
         let mark = self.marks.entry(group).or_default();
         *mark = (*mark).max(below);
     }
 
-    pub(crate) fn is_trimmed(&self, position: Position, record: &Record) -> bool {
+    pub(crate) fn is_trimmed(&self, position: LogPosition, record: &Record) -> bool {
         self.marks.get(&record.group).is_some_and(|mark| position < *mark)
     }
 
     /// Compares a recovery's records with the allowed ones, and takes them as the new history.
-    pub(crate) fn recovered(&mut self, found: &[(Position, Record)]) {
-        let mut before = Position::ZERO;
+    pub(crate) fn recovered(&mut self, found: &[(LogPosition, Record)]) {
+        let mut before = LogPosition::ZERO;
         for (position, record) in found {
             assert!(*position > before, "{position} after {before}: out of order, or twice");
             before = *position;
@@ -233,7 +236,7 @@ impl Reference {
             self.gone.insert(*position);
         }
         self.records = found;
-        self.durable = Position::MAX;
+        self.durable = LogPosition::MAX;
     }
 
     /// Reads every untrimmed record back, in all three ways.

@@ -82,7 +82,7 @@ impl<P: Payload> Engine<P> {
         self.close_volume(id, ErrorKind::NotFound, "was deleted").await;
         // A snapshot that is being published now is published before its ref is looked for.
         drop(volume.refs.lock().await);
-        self.ctx.log.trim(volume.group, skerry_log::Position::MAX);
+        self.ctx.log.trim(volume.group, skerry_log::LogPosition::MAX);
         Ok(())
     }
 

@@ -23,7 +23,7 @@ use skerry_core::names;
 use skerry_core::position::Position;
 use skerry_core::record::Action;
 use skerry_core::refs::{PUBLISHED, Ref, SnapshotInfo};
-use skerry_log::Position as LogPosition;
+use skerry_log::LogPosition;
 use skerry_store::map::changes::Changes;
 use skerry_store::refs::claim::{self, ClaimOptions, Claimed, Incarnation};
 use skerry_store::refs::view::PassedBarrier;

@@ -7,7 +7,7 @@ use crate::streams::tails::parked::Copy;
 use crate::streams::tails::parking::Fate;
 use crate::streams::tails::tail::TailRecord;
 use skerry_core::id::VolumeId;
-use skerry_log::Position;
+use skerry_log::LogPosition;
 use std::sync::Arc;
 
 impl<P: Payload> Engine<P> {
@@ -39,7 +39,7 @@ impl<P: Payload> Engine<P> {
             let mut held = Vec::with_capacity(tail.records.len());
             for record in &tail.records {
                 // Records that were let go meanwhile are in the bucket, or wait already.
-                if window.read(Position::from_u64(record.at))?.is_some() {
+                if window.read(LogPosition::from_u64(record.at))?.is_some() {
                     held.push(record.clone());
                 }
             }

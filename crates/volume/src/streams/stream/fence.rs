@@ -19,7 +19,7 @@ use skerry_core::env::Clock;
 use skerry_core::position::Number;
 use skerry_core::retry::Patience;
 use skerry_core::takeover::{self, Found};
-use skerry_log::Position as LogPosition;
+use skerry_log::LogPosition;
 use skerry_store::objects::bucket::Bucket;
 use skerry_store::objects::segment_io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

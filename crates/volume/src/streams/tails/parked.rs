@@ -14,7 +14,7 @@ use crate::streams::tails::parking::{Fate, ParkedName};
 use crate::streams::tails::tail::{self, Tail, TailRecord};
 use skerry_core::id::VolumeId;
 use skerry_core::record::RECORD_KIND;
-use skerry_log::{Log, Position, Settings, Window};
+use skerry_log::{Log, LogPosition, Settings, Window};
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl Waiting {
         while bytes < READ_BYTES
             && let Some((source, record)) = self.records.next()
         {
-            let payload = self.windows[source].read(Position::from_u64(record.at))?;
+            let payload = self.windows[source].read(LogPosition::from_u64(record.at))?;
             let payload = payload.ok_or_else(|| {
                 let detail = format!("record {} is not where it waited", record.vseq);
                 Error::new(ErrorKind::Internal, detail)
@@ -135,13 +135,13 @@ impl Context {
             }
         }
         if let Some(last) = back.records.last() {
-            self.log.wait_durable(Position::from_u64(last.at)).await?;
+            self.log.wait_durable(LogPosition::from_u64(last.at)).await?;
         }
         Ok(back)
     }
 
     /// Appends to the log, if that makes progress.
-    async fn append_copy(&self, group: u32, payload: &[u8]) -> Result<Position> {
+    async fn append_copy(&self, group: u32, payload: &[u8]) -> Result<LogPosition> {
         let parts = [payload];
         let append = self.log.append_waiting(group, RECORD_KIND, &parts);
         let appended = tokio::time::timeout(ROOM_WAIT, append).await.map_err(|_| {
@@ -168,7 +168,7 @@ impl Copy<'_> {
 impl Drop for Copy<'_> {
     fn drop(&mut self) {
         if !self.is_kept {
-            self.log.trim(self.group, Position::MAX);
+            self.log.trim(self.group, LogPosition::MAX);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::streams::tails::tail::TailRecord;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::record::{Action, RECORD_KIND};
-use skerry_log::{Disk, Env, Log, Position, Progress, RECORD_ALIGN_BYTES, Settings};
+use skerry_log::{Disk, Env, Log, LogPosition, Progress, RECORD_ALIGN_BYTES, Settings};
 use std::fmt;
 use std::io;
 use std::str::FromStr;
@@ -211,7 +211,7 @@ impl Context {
         while nothing.next()?.is_some() {}
         let mut window = self.log.window();
         for record in records {
-            let payload = window.read(Position::from_u64(record.at))?.ok_or_else(|| {
+            let payload = window.read(LogPosition::from_u64(record.at))?.ok_or_else(|| {
                 Error::new(ErrorKind::Internal, format!("log record {} was let go", record.at))
             })?;
             while let Err(error) = copy.append(0, RECORD_KIND, &[payload]) {

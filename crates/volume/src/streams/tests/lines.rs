@@ -17,7 +17,7 @@ use skerry_core::position::SegmentKey;
 use skerry_core::record::{Action, RECORD_HEAD};
 use skerry_core::root::Root;
 use skerry_core::segment::{BlockIn, BuiltSegment, SegmentHead, SegmentId, build};
-use skerry_log::Position as LogPosition;
+use skerry_log::LogPosition;
 use skerry_store::map::changes::{Changes, Merging};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -21,7 +21,7 @@ use skerry_core::refs::{PUBLISHED, SnapshotInfo};
 use skerry_core::seal::Seal;
 use skerry_core::segment::{BuiltSegment, SegmentId, SegmentKind};
 use skerry_core::takeover::{Found, ON_THEIR_WAY_MAX};
-use skerry_log::Position as LogPosition;
+use skerry_log::LogPosition;
 use skerry_store::objects::bucket::Created;
 use skerry_store::objects::segment_io;
 use std::collections::VecDeque;

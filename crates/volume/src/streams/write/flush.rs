@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::streams::stream::payload::Payload;
 use crate::streams::stream::{Attempt, Stream};
 use skerry_core::descriptor::FlushLevel;
-use skerry_log::Position as LogPosition;
+use skerry_log::LogPosition;
 use std::sync::atomic::Ordering;
 
 impl<P: Payload> Stream<P> {
