@@ -38,11 +38,11 @@ use crate::root::Base;
 use crate::takeover::RefOrder;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A place in a volume's history, comparable over streams: seals make epochs unique along the
+/// A point in a volume's history, comparable over streams: seals make epochs unique along the
 /// chain.
-pub type Place = (u64, Number);
+pub type Point = (u64, Number);
 
-fn place(at: &Position) -> Place {
+fn place(at: &Position) -> Point {
     (at.epoch, at.number)
 }
 
@@ -52,9 +52,9 @@ pub struct HeldRange {
     /// The volume of the streams.
     pub volume: VolumeId,
     /// The place of the root.
-    pub from: Place,
+    pub from: Point,
     /// The last place to be read.
-    pub to: Option<Place>,
+    pub to: Option<Point>,
 }
 
 impl HeldRange {
@@ -68,7 +68,7 @@ impl HeldRange {
         Self { volume, from: place(at), to: Some(place(end)) }
     }
 
-    fn holds(&self, volume: VolumeId, at: Place) -> bool {
+    fn holds(&self, volume: VolumeId, at: Point) -> bool {
         self.volume == volume && self.from < at && self.to.is_none_or(|to| at <= to)
     }
 }
@@ -78,9 +78,9 @@ impl HeldRange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Span {
     /// The place of its root.
-    pub from: Place,
+    pub from: Point,
     /// The last place of its roll-forward.
-    pub to: Place,
+    pub to: Point,
     /// Epoch, and number within the lane, of the first segment of map nodes that did not exist yet
     /// at the ref's creation.
     pub nodes: (u64, u64),

@@ -18,7 +18,7 @@
 //!
 //! A copy that was made while the node ran starts from the same notes. It takes the node's record
 //! for its own, and finds the next number free. So each record says where its node was started
-//! ([`Place`]), and a start at another place refuses as well.
+//! ([`StartPlace`]), and a start at another place refuses as well.
 //!
 //! A node without a note for the bucket claims number 1. It refuses if the bucket has any start of
 //! the node. A template whose node had not met the bucket has no such note, and neither has a copy
@@ -37,7 +37,7 @@ const KIND: Kind =
 
 /// The place of a node's start. An unknown part is zero, and agrees with every other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Place {
+pub struct StartPlace {
     /// Hash of the machine's id, which its system made when it was installed.
     pub machine: Hash16,
     /// Hash of the hardware's id, real or virtual.
@@ -46,7 +46,7 @@ pub struct Place {
     pub directory: u64,
 }
 
-impl Place {
+impl StartPlace {
     /// Says for people how this place differs from another one; none if it may be the same.
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
         let differs = |one: &[u8], other: &[u8]| {
@@ -73,7 +73,7 @@ pub struct StartRecord {
     /// Its host's name, for people.
     pub host: String,
     /// The place of the start.
-    pub place: Place,
+    pub place: StartPlace,
     /// Time of the start, milliseconds since 1970, for people.
     pub at_ms: u64,
 }
@@ -102,7 +102,7 @@ impl StartRecord {
             number: sections.need(2)?.u64()?,
             claim: ClaimId(sections.need(3)?.array()?),
             host: sections.need(4)?.text()?,
-            place: Place {
+            place: StartPlace {
                 machine: sections.need(5)?.array()?,
                 hardware: sections.need(6)?.array()?,
                 directory: sections.need(7)?.u64()?,
@@ -138,7 +138,7 @@ pub enum Conflict {
 pub fn next(
     noted: NotedStart,
     found: Option<&StartRecord>,
-    here: &Place,
+    here: &StartPlace,
     fresh: ClaimId,
 ) -> Result<NotedStart, Conflict> {
     match found {
@@ -162,7 +162,7 @@ mod tests {
             number: 7,
             claim: ClaimId([2; 16]),
             host: "host-1".to_owned(),
-            place: Place { machine: [3; 16], hardware: [4; 16], directory: 5 },
+            place: StartPlace { machine: [3; 16], hardware: [4; 16], directory: 5 },
             at_ms: 6,
         }
     }
@@ -177,18 +177,18 @@ mod tests {
         let place = record().place;
         assert_eq!(place.difference(&place), None);
         for other in [
-            Place::default(),
-            Place { machine: [0; 16], ..place },
-            Place { hardware: [0; 16], ..place },
-            Place { directory: 0, ..place },
+            StartPlace::default(),
+            StartPlace { machine: [0; 16], ..place },
+            StartPlace { hardware: [0; 16], ..place },
+            StartPlace { directory: 0, ..place },
         ] {
             assert_eq!(place.difference(&other), None, "{other:?}");
             assert_eq!(other.difference(&place), None, "{other:?}");
         }
-        let differs = |other: Place| place.difference(&other).expect("another");
-        assert!(differs(Place { machine: [8; 16], ..place }).contains("machine"));
-        assert!(differs(Place { hardware: [8; 16], ..place }).contains("machine"));
-        assert!(differs(Place { directory: 8, ..place }).contains("directory"));
+        let differs = |other: StartPlace| place.difference(&other).expect("another");
+        assert!(differs(StartPlace { machine: [8; 16], ..place }).contains("machine"));
+        assert!(differs(StartPlace { hardware: [8; 16], ..place }).contains("machine"));
+        assert!(differs(StartPlace { directory: 8, ..place }).contains("directory"));
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(next(noted, Some(&record()), &here, fresh), Ok(after));
         let other = StartRecord { claim: ClaimId([9; 16]), ..record() };
         assert_eq!(next(noted, Some(&other), &here, fresh), Err(Conflict::Overtaken));
-        let there = Place { directory: 6, ..here };
+        let there = StartPlace { directory: 6, ..here };
         let conflict = next(noted, Some(&record()), &there, fresh).expect_err("elsewhere");
         assert!(matches!(conflict, Conflict::Elsewhere(_)), "{conflict:?}");
     }

@@ -14,7 +14,7 @@ use skerry_core::record::{PLAIN_RECORD_BYTES_MAX, RECORD_HEAD};
 use skerry_core::root::ROOT_BYTES_MAX;
 use skerry_core::seal::{HOST_BYTES_MAX, SEAL_BYTES_MAX, Seal};
 use skerry_core::segment::{EXTENT_ENTRY, FRAME_ENTRY, HEAD_BYTES_MAX, SEGMENT_HEAD, SLOTS_MAX};
-use skerry_core::start::{Place, StartRecord};
+use skerry_core::start::{StartPlace, StartRecord};
 use skerry_core::wire::SectionWriter;
 
 const PAGE: &str = include_str!("../../../docs/format.md");
@@ -74,7 +74,7 @@ fn envelopes_are_those_of_the_page() {
         number: 1,
         claim: ClaimId([2; 16]),
         host: String::new(),
-        place: Place::default(),
+        place: StartPlace::default(),
         at_ms: 1,
     };
     for (kind, bytes) in [

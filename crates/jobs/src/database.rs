@@ -12,7 +12,7 @@ use crate::wal::LocalWal;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use skerry_core::env::{Clock, Entropy};
 use skerry_core::id::ClaimId;
-use skerry_core::start::Place;
+use skerry_core::start::StartPlace;
 use slatedb::admin::Admin;
 use slatedb::config::{DbReaderOptions, GarbageCollectorDirectoryOptions, Settings};
 use slatedb::fail_parallel::FailPointRegistry;
@@ -320,7 +320,7 @@ async fn find_log(parts: &DatabaseParts, applied: u64) -> Result<(FoundLog, u64)
     let mut log = FoundLog {
         name: parts.log.name(),
         note: None,
-        place: Place::default(),
+        place: StartPlace::default(),
         first_new: None,
         last: None,
         has_rows: false,

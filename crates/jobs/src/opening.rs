@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hash::HashRange;
 use crate::shard::Descriptor;
 use skerry_core::id::ClaimId;
-use skerry_core::start::Place;
+use skerry_core::start::StartPlace;
 
 /// Name of the log that may have rows that the database's files lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,7 +73,7 @@ pub struct LogNote {
     /// The descriptor's next opening.
     pub last: ClaimId,
     /// Place of the log.
-    pub place: Place,
+    pub place: StartPlace,
 }
 
 /// Place of a log's note. A write leaves the old note or the new one, whole.
@@ -112,7 +112,7 @@ pub(crate) struct FoundLog {
     pub(crate) name: LogName,
     /// For a local log: its note, and its present place.
     pub(crate) note: Option<LogNote>,
-    pub(crate) place: Place,
+    pub(crate) place: StartPlace,
     /// The first batch that the database's files lack, and the last batch of all.
     pub(crate) first_new: Option<u64>,
     pub(crate) last: Option<u64>,
@@ -301,7 +301,7 @@ mod tests {
     use super::*;
 
     const LOG: [u8; 16] = [9; 16];
-    const ELSEWHERE: Place = Place { machine: [2; 16], hardware: [0; 16], directory: 0 };
+    const ELSEWHERE: StartPlace = StartPlace { machine: [2; 16], hardware: [0; 16], directory: 0 };
 
     fn opening(number: u8) -> ClaimId {
         ClaimId([number; 16])
@@ -309,7 +309,7 @@ mod tests {
 
     /// A log with rows that the database lacks, named by the descriptor.
     fn found() -> Found<'static> {
-        let place = Place { machine: [1; 16], ..Place::default() };
+        let place = StartPlace { machine: [1; 16], ..StartPlace::default() };
         let note = LogNote { log: LOG, before: opening(1), last: opening(2), place };
         let log = FoundLog {
             name: LogName::Local(LOG),

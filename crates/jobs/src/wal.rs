@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::FutureExt;
 use parking_lot::Mutex;
-use skerry_core::start::Place;
+use skerry_core::start::StartPlace;
 use skerry_log::{CommitterThread, Log, LogPosition, Recovery, Verified};
 use slatedb::wal::{
     WalError, WalEvent, WalFileRange, WalFlushResult, WalGc, WalIterator, WalObserver, WalRows,
@@ -67,7 +67,7 @@ pub struct Beside {
     /// The log's note.
     pub note: Arc<dyn NoteFile>,
     /// The directory's present place.
-    pub place: Place,
+    pub place: StartPlace,
 }
 
 struct Shared {

@@ -17,7 +17,7 @@ use crate::refs::{Ref, SnapshotInfo};
 use crate::root::{Base, ROOT_BYTES_MAX, Root};
 use crate::seal::{HOST_BYTES_MAX, Owner};
 use crate::size::BlockSize;
-use crate::start::{Place, StartRecord};
+use crate::start::{StartPlace, StartRecord};
 
 /// More than the longest object with a root in it. Far below the readers' bound.
 const BYTES_MAX: usize = ROOT_BYTES_MAX + 1024;
@@ -87,7 +87,7 @@ fn the_longest_objects_with_a_host_are_read() {
     let incarnation =
         IncarnationRecord { epoch: u64::MAX, stream, owner: Some(owner), vseq: u64::MAX };
     is_bounded(incarnation.clone(), incarnation.encode([0xff; 16]), IncarnationRecord::decode);
-    let place = Place { machine: [0xff; 16], hardware: [0xff; 16], directory: u64::MAX };
+    let place = StartPlace { machine: [0xff; 16], hardware: [0xff; 16], directory: u64::MAX };
     let claim = ClaimId([0xff; 16]);
     let start = StartRecord { node, number: u64::MAX, claim, host, place, at_ms: u64::MAX };
     is_bounded(start.clone(), start.encode([0xff; 16]), StartRecord::decode);

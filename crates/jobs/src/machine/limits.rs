@@ -5,7 +5,7 @@
 //! hungry. So freed room costs one step for each hungry line. A line that has not used its last
 //! room is not looked at again.
 
-use super::queues::{ClassNo, LineNo, Place};
+use super::queues::{ClassNo, LineNo, Rank};
 use crate::limit::{Bucket, Flow, LimitKind};
 use crate::name::LimitKey;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,10 +34,10 @@ impl Rule {
 #[derive(Debug, Default)]
 struct Waiters {
     /// Classes that wait until the limit has room.
-    parked: BTreeSet<(Place, ClassNo)>,
+    parked: BTreeSet<(Rank, ClassNo)>,
     /// Classes that the limit had room for, and that have not taken it. They stand among the heads
     /// of their line.
-    woken: BTreeSet<(Place, ClassNo)>,
+    woken: BTreeSet<(Rank, ClassNo)>,
 }
 
 impl Waiters {
@@ -138,28 +138,28 @@ impl LimitState {
     }
 
     /// Adds a waiting class.
-    pub(super) fn park(&mut self, line: LineNo, place: Place, class: ClassNo) {
+    pub(super) fn park(&mut self, line: LineNo, place: Rank, class: ClassNo) {
         self.change(line, |waiters| {
             waiters.parked.insert((place, class));
         });
     }
 
     /// Removes a waiting class.
-    pub(super) fn unpark(&mut self, line: LineNo, place: Place, class: ClassNo) {
+    pub(super) fn unpark(&mut self, line: LineNo, place: Rank, class: ClassNo) {
         self.change(line, |waiters| {
             waiters.parked.remove(&(place, class));
         });
     }
 
     /// Notes that a waiting class may take room.
-    pub(super) fn note_woken(&mut self, line: LineNo, place: Place, class: ClassNo) {
+    pub(super) fn note_woken(&mut self, line: LineNo, place: Rank, class: ClassNo) {
         self.change(line, |waiters| {
             waiters.woken.insert((place, class));
         });
     }
 
     /// Notes that a woken class has taken its room, or leaves it to the next.
-    pub(super) fn forget_woken(&mut self, line: LineNo, place: Place, class: ClassNo) {
+    pub(super) fn forget_woken(&mut self, line: LineNo, place: Rank, class: ClassNo) {
         self.change(line, |waiters| {
             waiters.woken.remove(&(place, class));
         });
@@ -171,7 +171,7 @@ impl LimitState {
     }
 
     /// Gives the best class of the next hungry line. The lines take turns.
-    pub(super) fn next_hungry(&mut self) -> Option<(LineNo, Place, ClassNo)> {
+    pub(super) fn next_hungry(&mut self) -> Option<(LineNo, Rank, ClassNo)> {
         let after = self.hungry.range(self.last_woken.saturating_add(1)..).next();
         let line = after.or_else(|| self.hungry.first()).copied()?;
         self.last_woken = line;

@@ -32,7 +32,7 @@ use crate::retry::RetryPolicy;
 use hashbrown::HashTable;
 use names::Names;
 use pool::Pool;
-use queues::{ClassNo, Place, Queues};
+use queues::{ClassNo, Queues, Rank};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use timers::{Timer, Timers};
@@ -76,8 +76,8 @@ struct Entry {
 }
 
 impl Entry {
-    fn place(&self, job: u32) -> Place {
-        Place { priority: self.priority, seq: self.seq.0, job }
+    fn place(&self, job: u32) -> Rank {
+        Rank { priority: self.priority, seq: self.seq.0, job }
     }
 
     fn key(&self) -> JobKey {

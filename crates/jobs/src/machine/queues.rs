@@ -33,7 +33,7 @@ pub(super) type LimitNo = u32;
 
 /// A waiting job's key in its class: the lower, the sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct Rank {
     pub(super) priority: u8,
     pub(super) seq: u64,
     pub(super) job: u32,
@@ -45,11 +45,11 @@ enum Spot {
     /// No job of the class is ready.
     Nowhere,
     /// Among the heads of its line.
-    Heads(Place),
+    Heads(Rank),
     /// As [`Self::Heads`], woken by this limit, which has room for it.
-    Woken(Place, LimitNo),
+    Woken(Rank, LimitNo),
     /// At a limit that had no room.
-    Parked(Place, LimitNo),
+    Parked(Rank, LimitNo),
 }
 
 /// Jobs that only priority and age tell apart.
@@ -57,7 +57,7 @@ enum Spot {
 struct Class {
     line: LineNo,
     limits: Box<[LimitNo]>,
-    ready: BTreeSet<Place>,
+    ready: BTreeSet<Rank>,
     spot: Spot,
     /// Number of its jobs, ready or not.
     users: u32,
@@ -67,7 +67,7 @@ struct Class {
 #[derive(Debug)]
 struct Line {
     key: (u32, u32),
-    heads: BTreeSet<(Place, ClassNo)>,
+    heads: BTreeSet<(Rank, ClassNo)>,
     /// Its turn; none while it has no heads.
     turn: Option<u64>,
     /// Number of its classes.
@@ -234,19 +234,19 @@ impl Queues {
     }
 
     /// Adds a ready job to the class.
-    pub(super) fn add(&mut self, no: ClassNo, place: Place, now_us: u64) {
+    pub(super) fn add(&mut self, no: ClassNo, place: Rank, now_us: u64) {
         self.classes[no].ready.insert(place);
         self.settle_class(no, now_us);
     }
 
     /// Removes a job from the class.
-    pub(super) fn remove(&mut self, no: ClassNo, place: Place, now_us: u64) {
+    pub(super) fn remove(&mut self, no: ClassNo, place: Rank, now_us: u64) {
         self.classes[no].ready.remove(&place);
         self.settle_class(no, now_us);
     }
 
     /// Changes the key of a ready job of the class.
-    pub(super) fn replace(&mut self, no: ClassNo, before: Place, after: Place, now_us: u64) {
+    pub(super) fn replace(&mut self, no: ClassNo, before: Rank, after: Rank, now_us: u64) {
         self.classes[no].ready.remove(&before);
         self.classes[no].ready.insert(after);
         self.settle_class(no, now_us);
@@ -254,7 +254,7 @@ impl Queues {
 
     /// Takes the next job of a task group, and its limits for it. Looks at a bounded number of
     /// classes.
-    pub(super) fn take(&mut self, group: u32, looks: &mut usize, now_us: u64) -> Option<Place> {
+    pub(super) fn take(&mut self, group: u32, looks: &mut usize, now_us: u64) -> Option<Rank> {
         loop {
             // A class that leaves its room to the next must not hide a better one.
             self.wake_some(looks, now_us);
@@ -448,7 +448,7 @@ impl Queues {
         }
     }
 
-    fn park(&mut self, no: ClassNo, place: Place, limit: LimitNo) {
+    fn park(&mut self, no: ClassNo, place: Rank, limit: LimitNo) {
         let class = &mut self.classes[no];
         class.spot = Spot::Parked(place, limit);
         self.limits[limit].park(class.line, place, no);
@@ -456,7 +456,7 @@ impl Queues {
     }
 
     /// Puts a class among the heads of its line.
-    fn lead(&mut self, no: ClassNo, place: Place, spot: Spot) {
+    fn lead(&mut self, no: ClassNo, place: Rank, spot: Spot) {
         let class = &mut self.classes[no];
         class.spot = spot;
         let at = class.line;

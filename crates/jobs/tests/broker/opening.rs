@@ -107,7 +107,8 @@ async fn after_a_clean_stop_another_node_may_open_and_the_first_may_come_back() 
 /// A copy that was made while the node ran has the same notes, at another place.
 #[tokio::test]
 async fn a_log_at_another_place_is_refused_unless_it_was_moved() {
-    let at = |machine: u8| start::Place { machine: [machine; 16], ..start::Place::default() };
+    let at =
+        |machine: u8| start::StartPlace { machine: [machine; 16], ..start::StartPlace::default() };
     let mut node = Split { at: at(1), ..Split::new() };
     let shard = node.open(false).await.expect("opens");
     takes(&shard, "one").await;

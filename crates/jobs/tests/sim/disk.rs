@@ -6,7 +6,7 @@
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use skerry_core::start::Place;
+use skerry_core::start::StartPlace;
 use skerry_jobs::opening::MemoryNote;
 use skerry_jobs::wal::{Beside, LocalWal};
 use skerry_log::sim::SimDisk;
@@ -64,7 +64,7 @@ impl LocalDisk {
         let opened = Log::open(Arc::new(self.0.disk.clone()), settings(), env);
         let (log, recovery) = opened.map_err(skerry_jobs::wal::log_failed)?;
         let note = Arc::new(self.0.note.clone());
-        let beside = Beside { lock: None, note, place: Place::default() };
+        let beside = Beside { lock: None, note, place: StartPlace::default() };
         let wal = LocalWal::open(log.clone(), recovery, beside)?;
         *self.0.log.lock() = Some(log);
         tokio::spawn(self.clone().commit_when_wanted());

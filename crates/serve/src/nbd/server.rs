@@ -152,7 +152,7 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Some(place) = self.take_place() else {
+        let Some(place) = self.take_seat() else {
             self.shared.turn_away(&peer);
             return;
         };
@@ -251,7 +251,7 @@ impl Server {
         let (server, here) = (self.clone(), Handle::current());
         let thread = self.shared.threads.as_ref().map_or(&here, SessionThreads::next).clone();
         thread.spawn(async move {
-            let Some(place) = server.take_place() else {
+            let Some(place) = server.take_seat() else {
                 server.shared.turn_away(&peer);
                 return;
             };
@@ -266,7 +266,7 @@ impl Server {
         });
     }
 
-    fn take_place(&self) -> Option<Place> {
+    fn take_seat(&self) -> Option<TakenSeat> {
         let mut seats = self.shared.seats.lock();
         let full = seats.taken.len() >= self.shared.limits.connections_max;
         // Asked under the lock, so that a shutdown reaches every connection with a seat.
@@ -277,18 +277,18 @@ impl Server {
         let number = seats.last_number;
         let control = Arc::new(Control::default());
         seats.taken.insert(number, Seat { control: control.clone(), export: None });
-        Some(Place { shared: self.shared.clone(), number, control })
+        Some(TakenSeat { shared: self.shared.clone(), number, control })
     }
 }
 
 /// A connection's entry among the seats; dropping it gives it up.
-struct Place {
+struct TakenSeat {
     shared: Arc<Shared>,
     number: u64,
     control: Arc<Control>,
 }
 
-impl Place {
+impl TakenSeat {
     fn serves(&self, export: &str) {
         if let Some(seat) = self.shared.seats.lock().taken.get_mut(&self.number) {
             seat.export = Some(export.to_owned());
@@ -296,7 +296,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TakenSeat {
     fn drop(&mut self) {
         self.shared.seats.lock().taken.remove(&self.number);
         self.shared.departures.send_modify(|count| *count += 1);
@@ -304,7 +304,7 @@ impl Drop for Place {
 }
 
 /// Serves one connection, from its first byte to its last. Requests that must wait run on `slow`.
-async fn serve<S>(place: Place, mut stream: S, peer: String, slow: Handle)
+async fn serve<S>(place: TakenSeat, mut stream: S, peer: String, slow: Handle)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

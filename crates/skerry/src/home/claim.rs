@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use skerry_api::{Error, ErrorKind, Result};
 use skerry_core::id::{ClaimId, NodeId};
 use skerry_core::names::{self, Object};
-use skerry_core::start::{self, Conflict, NotedStart, Place, StartRecord};
+use skerry_core::start::{self, Conflict, NotedStart, StartPlace, StartRecord};
 use skerry_store::objects::bucket::{Bucket, Created};
 
 use crate::api_error::of_engine;
@@ -79,7 +79,7 @@ impl Claim {
         layout: &Layout,
         logs: Vec<PathBuf>,
         identity: &Identity,
-        place: Place,
+        place: StartPlace,
         in_its_place: bool,
     ) -> Result<Self> {
         let context = Context::new(layout, logs, identity);
@@ -138,7 +138,7 @@ impl Context {
     }
 
     /// Decides the next claim from the note and the bucket.
-    async fn next(&self, bucket: &Bucket, here: &Place) -> Result<NotedStart> {
+    async fn next(&self, bucket: &Bucket, here: &StartPlace) -> Result<NotedStart> {
         let fresh = ClaimId::random(&**bucket.entropy());
         let Some(noted) = self.noted(bucket)? else {
             return match self.newest(bucket).await? {
@@ -162,7 +162,7 @@ impl Context {
         &self,
         bucket: &Bucket,
         next: NotedStart,
-        place: Place,
+        place: StartPlace,
         line: Option<ClaimId>,
     ) -> Result<()> {
         let noted = Noted {
@@ -260,7 +260,7 @@ impl Context {
         })
     }
 
-    async fn create(&self, bucket: &Bucket, next: NotedStart, place: Place) -> Result<()> {
+    async fn create(&self, bucket: &Bucket, next: NotedStart, place: StartPlace) -> Result<()> {
         let record = StartRecord {
             node: self.node,
             number: next.number,
@@ -376,14 +376,14 @@ mod tests {
     /// A node at some place, with notes of its own.
     struct Host {
         layout: Layout,
-        place: Place,
+        place: StartPlace,
     }
 
     impl Host {
         fn new(dir: &Path, name: &str, directory: u64) -> Self {
             let layout = Layout::new(&dir.join(name)).expect("a layout");
             layout.create().expect("made");
-            Self { layout, place: Place { directory, ..Place::default() } }
+            Self { layout, place: StartPlace { directory, ..StartPlace::default() } }
         }
 
         async fn start(&self, bucket: &Bucket) -> Result<Claim> {

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use skerry_api::Result;
-use skerry_core::start::Place;
+use skerry_core::start::StartPlace;
 use skerry_core::wire::{Hash16, hash16};
 
 use crate::home::layout::{Layout, failed};
@@ -16,14 +16,14 @@ const MACHINE_ID: &str = "/etc/machine-id";
 const HARDWARE_ID: &str = "/sys/class/dmi/id/product_uuid";
 
 /// The present place of a data directory's node.
-pub(crate) fn place(layout: &Layout) -> Result<Place> {
+pub(crate) fn place(layout: &Layout) -> Result<StartPlace> {
     place_of(layout.data())
 }
 
 /// Gives a directory's present place.
-pub(crate) fn place_of(dir: &Path) -> Result<Place> {
+pub(crate) fn place_of(dir: &Path) -> Result<StartPlace> {
     let found = fs::metadata(dir).map_err(|error| failed("can't be looked at", dir, &error))?;
-    Ok(Place {
+    Ok(StartPlace {
         machine: id_in(Path::new(MACHINE_ID)),
         hardware: id_in(Path::new(HARDWARE_ID)),
         directory: found.ino(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use skerry_api::ErrorKind as Api;
 use skerry_core::id::{ClaimId, LogId};
-use skerry_core::start::Place;
+use skerry_core::start::StartPlace;
 use skerry_jobs::opening::{LogNote, NoteFile};
 use skerry_jobs::{Error, ErrorKind, Result};
 
@@ -54,7 +54,7 @@ impl NoteFile for DirNote {
             log: self.id(&noted.log)?,
             before: ClaimId(self.id(&noted.before)?),
             last: ClaimId(self.id(&noted.last)?),
-            place: Place { machine, hardware, directory },
+            place: StartPlace { machine, hardware, directory },
         }))
     }
 
@@ -89,7 +89,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let file = DirNote::new(dir.path());
         assert_eq!(file.read(), Ok(None));
-        let place = Place { machine: [3; 16], hardware: [4; 16], directory: u64::MAX };
+        let place = StartPlace { machine: [3; 16], hardware: [4; 16], directory: u64::MAX };
         let (before, last) = (ClaimId([1; 16]), ClaimId([2; 16]));
         let note = LogNote { log: [9; 16], before, last, place };
         for _ in 0..3 {

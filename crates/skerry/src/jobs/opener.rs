@@ -44,10 +44,10 @@ pub(crate) struct Opener {
     /// Bytes of jobs that may be on their way to all workers at once.
     handed_out_bytes: u64,
     settings: slatedb::config::Settings,
-    data: Place,
+    data: StorePlace,
     /// Owners of the databases in the node's bucket; nothing if the settings name another place.
     owners: Option<Owners>,
-    log: Option<LogPlace>,
+    log: Option<WalPlace>,
     apply_log_on_close: bool,
     give_up_log: bool,
     /// True if a person says that this node is in its own place, though it was moved.
@@ -104,15 +104,15 @@ impl From<skerry_jobs::Error> for NotOpen {
 }
 
 /// Place of the database's log, if it is not the database's own.
-enum LogPlace {
+enum WalPlace {
     /// A store, in which SlateDB keeps it as objects.
-    Store(Place),
+    Store(StorePlace),
     /// A directory of a local disk, with [`SHARD_MARK`] for the shard's number: Skerry's own log.
     Dir(String),
 }
 
 /// A place for databases: a store, and a path in it with the shard's number for [`SHARD_MARK`].
-struct Place {
+struct StorePlace {
     url: String,
     options: BTreeMap<String, String>,
     path: String,
@@ -129,15 +129,15 @@ impl Opener {
             return Err(invalid(format!("{} shards of jobs: 1 to {SHARDS_MAX}", jobs.shards)));
         }
         let data = match &settings.database {
-            Some(to) => Place::of(&to.backend, &to.path, &to.options, jobs.shards)?,
-            None => Place::in_bucket(settings, layout),
+            Some(to) => StorePlace::of(&to.backend, &to.path, &to.options, jobs.shards)?,
+            None => StorePlace::in_bucket(settings, layout),
         };
         let shards = u16::try_from(jobs.shards).unwrap_or(u16::MAX);
         let owners = settings.database.is_none().then(|| Owners::new(me.clone(), shards));
         let log = settings.database.as_ref().and_then(|database| database.wal.as_ref());
         let apply_log_on_close = log.is_none_or(|log| log.apply_wal_on_close);
         let give_up_log = settings.database.as_ref().is_some_and(|database| database.give_up_wal);
-        let log = log.map(|to| LogPlace::of(to, jobs.shards));
+        let log = log.map(|to| WalPlace::of(to, jobs.shards));
         let retention = Retention {
             done_ms: jobs.done_retention_s.0.saturating_mul(1000),
             failed_ms: jobs.failed_retention_s.0.saturating_mul(1000),
@@ -361,10 +361,10 @@ const SHARDS_MAX: u32 = 64;
 /// its memtable.
 const LOG_BYTES_MAX: u64 = 2 << 30;
 
-impl LogPlace {
+impl WalPlace {
     fn of(to: &WalSettings, shards: u32) -> Result<Self> {
         if to.backend != "fs" {
-            return Place::of(&to.backend, &to.path, &to.options, shards).map(Self::Store);
+            return StorePlace::of(&to.backend, &to.path, &to.options, shards).map(Self::Store);
         }
         if shards > 1 && !to.path.contains(SHARD_MARK) {
             let message = format!("{shards} shards can't share the log {:?}", to.path);
@@ -407,7 +407,7 @@ fn open_dir(dir: &Path) -> Result<DatabaseLog> {
     Ok(DatabaseLog::Local(wal))
 }
 
-impl Place {
+impl StorePlace {
     /// True if it is in a directory of this machine.
     fn is_local(&self) -> bool {
         self.url.starts_with("file://") || !self.url.contains("://")
@@ -594,8 +594,8 @@ mod tests {
         }
     }
 
-    fn place(backend: &str, path: &str, shards: u32) -> Result<Place> {
-        Place::of(backend, path, &BTreeMap::new(), shards)
+    fn place(backend: &str, path: &str, shards: u32) -> Result<StorePlace> {
+        StorePlace::of(backend, path, &BTreeMap::new(), shards)
     }
 
     #[test]
@@ -631,7 +631,8 @@ mod tests {
         let mut left: Vec<_> = left.map(|entry| entry.expect("there").file_name()).collect();
         left.sort();
         assert_eq!(left, ["a.sst", "young.sst#1"]);
-        let elsewhere = Place::of("s3", "bucket/%shard%", &BTreeMap::new(), 1).expect("a place");
+        let elsewhere =
+            StorePlace::of("s3", "bucket/%shard%", &BTreeMap::new(), 1).expect("a place");
         assert_eq!(elsewhere.dir_of(&elsewhere.path_of(0)), None);
     }
 
@@ -639,7 +640,7 @@ mod tests {
     #[test]
     fn a_log_is_not_read_where_others_are_served() {
         let dir = tempfile::tempdir().expect("a directory");
-        let place = LogPlace::Dir(dir.path().to_string_lossy().into_owned());
+        let place = WalPlace::Dir(dir.path().to_string_lossy().into_owned());
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.max_blocking_threads(1).build().expect("a runtime").block_on(async {
             let (go_on, told) = std::sync::mpsc::channel();

@@ -471,14 +471,14 @@ fn near(a: &Piece, b: &Piece) -> Option<u64> {
     y.at.checked_sub(x.at + u64::from(a.entry.len)).filter(|gap| *gap <= GAP_MAX)
 }
 
-type Place = Option<(Arc<std::fs::File>, u64, u32)>;
+type FileRange = Option<(Arc<std::fs::File>, u64, u32)>;
 
-fn place_of(piece: &Piece) -> Place {
+fn place_of(piece: &Piece) -> FileRange {
     piece.placed.as_ref().map(|placed| (placed.file.clone(), placed.at, piece.entry.len))
 }
 
 /// Reads frames that stand close together in one go, off the runtime's own threads.
-async fn read_frames(frames: Vec<Place>) -> Result<Vec<Result<Bytes, FileError>>> {
+async fn read_frames(frames: Vec<FileRange>) -> Result<Vec<Result<Bytes, FileError>>> {
     blocking(move || {
         let (Some(Some((file, start, _))), Some(Some((_, last, len)))) =
             (frames.first(), frames.last())

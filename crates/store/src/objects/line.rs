@@ -87,12 +87,12 @@ struct Leave {
 }
 
 /// A place in the queue; dropping it gives it up.
-struct Place<'a> {
+struct Waiter<'a> {
     line: &'a Line,
     number: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.line.state.lock().waiting.retain(|waiting| *waiting != self.number);
         self.line.freed.notify_waiters();
@@ -150,7 +150,7 @@ impl Line {
     }
 
     /// Waits for a turn, in the order of asking.
-    async fn turn(&self, place: Place<'_>, bytes: usize, may_try: bool) -> Turn<'_> {
+    async fn turn(&self, place: Waiter<'_>, bytes: usize, may_try: bool) -> Turn<'_> {
         loop {
             // Before the look, so that no turn that ends meanwhile is missed.
             let freed = self.freed.notified();
@@ -173,13 +173,13 @@ impl Line {
     }
 
     /// Joins the queue: at its end, or at the place that a failed try has `kept`.
-    fn ask(&self, kept: Option<u64>) -> Place<'_> {
+    fn ask(&self, kept: Option<u64>) -> Waiter<'_> {
         let mut state = self.state.lock();
         let number = kept.unwrap_or(state.next + 1);
         state.next = state.next.max(number);
         let at = state.waiting.partition_point(|other| *other < number);
         state.waiting.insert(at, number);
-        Place { line: self, number }
+        Waiter { line: self, number }
     }
 }
 

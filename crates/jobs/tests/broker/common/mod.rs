@@ -241,12 +241,12 @@ pub struct Split {
     /// Id of the log on the disk.
     pub note: MemoryNote,
     /// Place of the disk.
-    pub at: start::Place,
+    pub at: start::StartPlace,
 }
 
 impl Split {
     pub fn new() -> Self {
-        let (note, at) = (MemoryNote::default(), start::Place::default());
+        let (note, at) = (MemoryNote::default(), start::StartPlace::default());
         Self { place: Place::new(), disk: SimDisk::new(), note, at }
     }
 

@@ -21,9 +21,9 @@ const SHARDS: usize = 16;
 
 /// Place of a frame: file number modulo [`FILES_MAX`], and the offset in it in units of [`ALIGN`].
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Place(u32);
+struct FramePlace(u32);
 
-impl Place {
+impl FramePlace {
     fn new(file: u64, at: u64) -> Self {
         Self((((file % FILES_MAX) as u32) << PLACE_BITS) | (at / ALIGN) as u32)
     }
@@ -38,7 +38,7 @@ impl Place {
 }
 
 pub(super) struct Index {
-    shards: [Mutex<HashMap<u32, Place>>; SHARDS],
+    shards: [Mutex<HashMap<u32, FramePlace>>; SHARDS],
     files: RwLock<Vec<Option<Arc<File>>>>,
 }
 
@@ -50,7 +50,7 @@ impl Index {
         }
     }
 
-    fn shard(&self, print: u32) -> &Mutex<HashMap<u32, Place>> {
+    fn shard(&self, print: u32) -> &Mutex<HashMap<u32, FramePlace>> {
         &self.shards[print as usize % SHARDS]
     }
 
@@ -63,7 +63,7 @@ impl Index {
 
     pub(super) fn insert(&self, key: FrameKey, file: u64, at: u64) {
         let print = fingerprint(key);
-        self.shard(print).lock().insert(print, Place::new(file, at));
+        self.shard(print).lock().insert(print, FramePlace::new(file, at));
     }
 
     pub(super) fn remove(&self, key: FrameKey) {
