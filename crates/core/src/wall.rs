@@ -43,7 +43,7 @@ struct Candidate {
 
 /// The last reading that was given out.
 #[derive(Debug, Clone, Copy)]
-struct Told {
+struct LastReading {
     wall_ms: u64,
     /// The boot clock's reading for it; the base while the time runs slowly.
     boot_ms: u64,
@@ -55,7 +55,7 @@ pub struct WallTime {
     /// Wall clock minus boot clock, as believed; none before the first reading.
     offset_ms: Option<i64>,
     candidate: Option<Candidate>,
-    told: Option<Told>,
+    told: Option<LastReading>,
 }
 
 impl WallTime {
@@ -105,9 +105,9 @@ impl WallTime {
             Some(told) if told.wall_ms > right_ms => {
                 let half_ms = boot_ms.saturating_sub(told.boot_ms) / 2;
                 // Halving an odd number of milliseconds leaves one for the next reading.
-                Told { wall_ms: told.wall_ms + half_ms, boot_ms: told.boot_ms + 2 * half_ms }
+                LastReading { wall_ms: told.wall_ms + half_ms, boot_ms: told.boot_ms + 2 * half_ms }
             }
-            _ => Told { wall_ms: right_ms, boot_ms },
+            _ => LastReading { wall_ms: right_ms, boot_ms },
         };
         self.told = Some(told);
         told.wall_ms

@@ -8,7 +8,7 @@ use crate::machine::{Beat, Counts, GroupCounts, Next};
 use crate::name::{Group, Tenant, Worker};
 use crate::shard::{
     BUDGET_BYTES, Begins, Budget, Cursor, GIVEN_AT_ONCE, Leased, Listed, Outcome, Query, Seat,
-    Shard, Tidings, Told, Totals,
+    SeatMessage, SeatMessages, Shard, Totals,
 };
 use crate::slots::Slots;
 pub use crate::slots::Standing;
@@ -36,7 +36,7 @@ pub struct Broker {
 
 /// A message to a worker.
 #[derive(Debug)]
-pub enum Heard {
+pub enum WorkerMessage {
     /// The worker has this job.
     Leased(Ticket, Box<Leased>),
     /// The worker is to stop this work.
@@ -131,7 +131,7 @@ impl Broker {
             self.slots.get(0)?;
         }
         let count = self.slots.count();
-        let (seats, tidings) = Seat::at_all(count, group, worker, begins, credits, &self.budget);
+        let (seats, messages) = Seat::at_all(count, group, worker, begins, credits, &self.budget);
         let shards =
             shards.into_iter().map(|(number, shard)| (shard, seats[number as usize].clone()));
         let work = Work {
@@ -139,7 +139,7 @@ impl Broker {
             shards: shards.collect(),
             changes,
             seats,
-            tidings,
+            messages,
             credits,
             kept: Vec::new(),
             missed: 0,
@@ -313,7 +313,7 @@ pub struct Work {
     /// Tells when the set of open shards changes.
     changes: watch::Receiver<u64>,
     seats: Vec<Arc<Seat>>,
-    tidings: Tidings,
+    messages: SeatMessages,
     credits: u32,
     /// Jobs that are not handed on yet.
     kept: Vec<(Ticket, Leased)>,
@@ -323,11 +323,11 @@ pub struct Work {
 }
 
 impl Work {
-    fn keep(&mut self, heard: Heard) {
+    fn keep(&mut self, heard: WorkerMessage) {
         match heard {
-            Heard::Leased(ticket, leased) => self.kept.push((ticket, *leased)),
-            Heard::Missed(_) => self.missed += 1,
-            Heard::Cancel(_) => {}
+            WorkerMessage::Leased(ticket, leased) => self.kept.push((ticket, *leased)),
+            WorkerMessage::Missed(_) => self.missed += 1,
+            WorkerMessage::Cancel(_) => {}
         }
     }
 
@@ -398,12 +398,12 @@ impl Work {
     /// `Unavailable` if a shard is out of service, or a shard has opened. The worker then connects
     /// again, and gets work of all open shards. It also repeats its reports of jobs whose shard was
     /// away.
-    pub async fn next(&mut self) -> Result<Heard> {
+    pub async fn next(&mut self) -> Result<WorkerMessage> {
         let heard = self.hear().await?;
         let bytes = match &heard {
-            Heard::Leased(_, leased) => leased.job.spec.bytes(),
-            Heard::Missed(bytes) => *bytes as usize,
-            Heard::Cancel(_) => 0,
+            WorkerMessage::Leased(_, leased) => leased.job.spec.bytes(),
+            WorkerMessage::Missed(bytes) => *bytes as usize,
+            WorkerMessage::Cancel(_) => 0,
         };
         if self.seats.first().is_some_and(|seat| seat.add_bytes(bytes))
             && let Err(error) = self.sit_down()
@@ -423,12 +423,12 @@ impl Work {
     }
 
     /// Waits for the next message, and counts it as still on its way.
-    async fn hear(&mut self) -> Result<Heard> {
+    async fn hear(&mut self) -> Result<WorkerMessage> {
         loop {
             let is_hungry = self.seats.first().is_some_and(|seat| seat.is_hungry());
             tokio::select! {
                 biased;
-                Some((_, told)) = self.tidings.recv() => {
+                Some((_, told)) = self.messages.recv() => {
                     if let Some(heard) = self.heard(told) {
                         return Ok(heard);
                     }
@@ -444,18 +444,18 @@ impl Work {
     }
 
     /// The worker's message of a seat's message, if it has one.
-    fn heard(&mut self, told: Told) -> Option<Heard> {
+    fn heard(&mut self, told: SeatMessage) -> Option<WorkerMessage> {
         Some(match told {
-            Told::Leased(leased) => {
+            SeatMessage::Leased(leased) => {
                 self.credits = self.credits.saturating_sub(1);
-                Heard::Leased(leased.ticket(), leased)
+                WorkerMessage::Leased(leased.ticket(), leased)
             }
-            Told::Cancel(ticket) => Heard::Cancel(ticket),
-            Told::Missed(bytes) => {
+            SeatMessage::Cancel(ticket) => WorkerMessage::Cancel(ticket),
+            SeatMessage::Missed(bytes) => {
                 self.credits = self.credits.saturating_sub(1);
-                Heard::Missed(bytes)
+                WorkerMessage::Missed(bytes)
             }
-            Told::NoRoom => return None,
+            SeatMessage::NoRoom => return None,
         })
     }
 }
@@ -469,9 +469,9 @@ impl Drop for Work {
         for (ticket, _) in self.kept.drain(..) {
             self.broker.give_back(&ticket);
         }
-        self.tidings.close();
-        while let Ok((_, told)) = self.tidings.try_recv() {
-            if let Told::Leased(leased) = told {
+        self.messages.close();
+        while let Ok((_, told)) = self.messages.try_recv() {
+            if let SeatMessage::Leased(leased) = told {
                 self.broker.give_back(&leased.ticket());
             }
         }

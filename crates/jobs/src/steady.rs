@@ -14,7 +14,7 @@ const STEP_MS: u64 = 1_000;
 
 /// The time that was told last, by both clocks.
 #[derive(Debug, Clone, Copy, Default)]
-struct Told {
+struct LastTime {
     wall_ms: u64,
     boot: Duration,
     stepped_ms: u64,
@@ -23,7 +23,7 @@ struct Told {
 /// A clock over another.
 pub(crate) struct Steady {
     clock: Arc<dyn Clock>,
-    told: Mutex<Told>,
+    told: Mutex<LastTime>,
 }
 
 /// The time now.
@@ -55,7 +55,7 @@ impl Steady {
         // not lost.
         if let Some(step_ms) = wall_ms.checked_sub(goes_on_ms) {
             let step_ms = if step_ms > STEP_MS { step_ms } else { 0 };
-            *told = Told { wall_ms, boot, stepped_ms: told.stepped_ms + step_ms };
+            *told = LastTime { wall_ms, boot, stepped_ms: told.stepped_ms + step_ms };
         }
         Now { ms: wall_ms.max(goes_on_ms), stepped_ms: told.stepped_ms }
     }

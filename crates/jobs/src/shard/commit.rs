@@ -9,7 +9,7 @@ use super::ahead::Ahead;
 use super::durable::Pending;
 use super::edit::Edit;
 use super::running::Running;
-use super::seat::{Leased, Told};
+use super::seat::{Leased, SeatMessage};
 use super::state::{Batch, Delivery};
 use super::store::{Changes, Store};
 use crate::error::{Error, ErrorKind, Result};
@@ -283,7 +283,7 @@ fn deliver(running: &HashMap<JobKey, Job>, deliveries: Vec<Delivery>) -> Vec<Lea
         let job = running.get(&granted.lease.key());
         let Some(job) = job.filter(|job| job.begun() == granted.lease.attempt) else {
             // The attempt ended before it was written. A worker that has gone need not know.
-            let _ = to.tell(Told::Missed(granted.bytes));
+            let _ = to.tell(SeatMessage::Missed(granted.bytes));
             continue;
         };
         let leased = Leased {
@@ -292,7 +292,7 @@ fn deliver(running: &HashMap<JobKey, Job>, deliveries: Vec<Delivery>) -> Vec<Lea
             job: without_history(job),
             on_its_way: Arc::new(on_its_way),
         };
-        if !to.tell(Told::Leased(Box::new(leased))) {
+        if !to.tell(SeatMessage::Leased(Box::new(leased))) {
             gone.push(granted.lease);
         }
     }

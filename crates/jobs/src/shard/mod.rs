@@ -31,7 +31,7 @@ pub use cursor::Cursor;
 pub(crate) use descriptor::Descriptor;
 use durable::Mark;
 pub use reading::{LISTED_MAX, Listed, Query};
-pub use seat::{Begins, Leased, ON_ITS_WAY_BYTES, Seat, Tidings, Told};
+pub use seat::{Begins, Leased, ON_ITS_WAY_BYTES, Seat, SeatMessage, SeatMessages};
 pub(crate) use state::GIVEN_AT_ONCE;
 pub use state::Totals;
 pub use store::Retention;

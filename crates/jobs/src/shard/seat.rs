@@ -33,7 +33,7 @@ impl Leased {
 
 /// A message to a worker.
 #[derive(Debug)]
-pub enum Told {
+pub enum SeatMessage {
     /// The worker has this job.
     Leased(Box<Leased>),
     /// The worker is to stop this work.
@@ -83,11 +83,11 @@ pub struct Seat {
     left: Arc<Mutex<Left>>,
     /// Shared by all workers of the node.
     budget: Arc<Budget>,
-    to: mpsc::UnboundedSender<(u32, Told)>,
+    to: mpsc::UnboundedSender<(u32, SeatMessage)>,
 }
 
 /// Messages to a worker, each with its shard's number. No more jobs than there are credits.
-pub type Tidings = mpsc::UnboundedReceiver<(u32, Told)>;
+pub type SeatMessages = mpsc::UnboundedReceiver<(u32, SeatMessage)>;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -100,8 +100,8 @@ impl Seat {
         begins: Begins,
         credits: u32,
         budget: &Arc<Budget>,
-    ) -> (Vec<Arc<Self>>, Tidings) {
-        let (to, tidings) = mpsc::unbounded_channel();
+    ) -> (Vec<Arc<Self>>, SeatMessages) {
+        let (to, messages) = mpsc::unbounded_channel();
         let left = Arc::new(Mutex::new(Left {
             credits,
             is_silent: false,
@@ -120,7 +120,7 @@ impl Seat {
                 to: to.clone(),
             })
         });
-        (seats.collect(), tidings)
+        (seats.collect(), messages)
     }
 
     /// Number that tells one seat from another.
@@ -207,7 +207,7 @@ impl Seat {
         if self.budget.is_spent() {
             // The worker's task may sleep, and must know that it is no longer in the queue.
             if !std::mem::replace(&mut left.is_hungry, true) {
-                let _ = self.tell(Told::NoRoom);
+                let _ = self.tell(SeatMessage::NoRoom);
             }
             return None;
         }
@@ -220,7 +220,7 @@ impl Seat {
     }
 
     /// Sends a message to the worker; false if it has gone.
-    pub(super) fn tell(&self, told: Told) -> bool {
+    pub(super) fn tell(&self, told: SeatMessage) -> bool {
         self.to.send((self.shard, told)).is_ok()
     }
 }

@@ -6,7 +6,7 @@ use super::budget::OnItsWay;
 use super::durable::{Mark, Pending};
 use super::edit::Edit;
 use super::places::Places;
-use super::seat::{Seat, Told};
+use super::seat::{Seat, SeatMessage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::TenantHash;
 use crate::job::{Ending, Epoch, Job, JobKey, JobRef, JobState, Lease, Ticket};
@@ -253,7 +253,7 @@ impl State {
         let ticket = lease.and_then(|lease| self.machine.ticket(lease));
         if let (Some(seat), Some(ticket)) = (self.holders.get(&job), ticket) {
             // The end of the lease shows that a worker has gone.
-            let _ = seat.tell(Told::Cancel(ticket));
+            let _ = seat.tell(SeatMessage::Cancel(ticket));
         }
     }
 
@@ -297,7 +297,7 @@ impl State {
                     // A worker that has gone need not stop.
                     Over::TooLong => {
                         let ticket = called.as_ref().map(|called| Ticket::of(lease, called));
-                        let _ = ticket.is_none_or(|ticket| seat.tell(Told::Cancel(ticket)));
+                        let _ = ticket.is_none_or(|ticket| seat.tell(SeatMessage::Cancel(ticket)));
                     }
                     Over::Silent | Over::Unbegun => seat.note_silent(),
                 }

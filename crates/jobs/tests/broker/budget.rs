@@ -2,7 +2,7 @@
 
 use crate::common::{Place, spec};
 use futures::future::join_all;
-use skerry_jobs::broker::{Broker, Heard, Work};
+use skerry_jobs::broker::{Broker, Work, WorkerMessage};
 use skerry_jobs::name::{Group, Worker};
 use skerry_jobs::shard::{Begins, Leased, Outcome};
 use skerry_jobs::spec::JobSpec;
@@ -39,7 +39,7 @@ fn worker_of(broker: &Broker, group: &Group) -> Work {
 async fn hear(work: &mut Work) -> Option<Leased> {
     let heard = tokio::time::timeout(Duration::from_millis(100), work.next()).await.ok()?;
     match heard.expect("the shard is open") {
-        Heard::Leased(_, leased) => Some(*leased),
+        WorkerMessage::Leased(_, leased) => Some(*leased),
         other => panic!("{other:?}"),
     }
 }
@@ -86,7 +86,7 @@ async fn who_waits_for_the_budget_is_woken_when_another_goes() {
         drop((held, first));
     })
     .0;
-    assert!(matches!(heard.expect("the shard is open"), Heard::Leased(..)));
+    assert!(matches!(heard.expect("the shard is open"), WorkerMessage::Leased(..)));
 }
 
 /// Once, a worker that slept when the budget was found spent lost its place in the queue, and slept
@@ -108,5 +108,5 @@ async fn who_sleeps_while_the_budget_is_spent_is_woken_when_there_is_room() {
             drop(held);
         });
     let heard = heard.expect("it is woken").expect("the shard is open");
-    assert!(matches!(heard, Heard::Leased(..)));
+    assert!(matches!(heard, WorkerMessage::Leased(..)));
 }

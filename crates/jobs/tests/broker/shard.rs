@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use skerry_core::env::Clock;
 use skerry_jobs::ErrorKind;
-use skerry_jobs::broker::{Broker, Heard, Standing, Ticket};
+use skerry_jobs::broker::{Broker, Standing, Ticket, WorkerMessage};
 use skerry_jobs::hash::{HashRange, TenantHash};
 use skerry_jobs::job::{Ending, JobError, JobRef, JobState};
 use skerry_jobs::keys;
@@ -567,7 +567,7 @@ async fn who_leaves_gives_back_what_was_on_its_way() {
         shard.enqueue(JobSpec { retry, ..spec(&n.to_string()) }).await.expect("takes it");
     }
     let mut work = broker.work(&Group::default(), &worker, Begins::WhenTold, 4).expect("sits down");
-    let Heard::Leased(ticket, first) = work.next().await.expect("there is work") else {
+    let WorkerMessage::Leased(ticket, first) = work.next().await.expect("there is work") else {
         panic!("a job comes first")
     };
     assert_eq!(Ticket::decode(&ticket.encode()), Ok(ticket.clone()));
@@ -599,12 +599,12 @@ async fn a_worker_is_told_to_stop() {
     let worker = Worker::new("w").expect("a name");
     shard.enqueue(spec("mail")).await.expect("takes it");
     let mut work = broker.work(&Group::default(), &worker, Begins::WhenTold, 1).expect("sits down");
-    let Heard::Leased(ticket, _) = work.next().await.expect("there is work") else {
+    let WorkerMessage::Leased(ticket, _) = work.next().await.expect("there is work") else {
         panic!("a job comes first")
     };
     shard.cancel(&tenant(), &named("mail")).await.expect("it runs");
     let told = work.next().await.expect("hears of it");
-    assert!(matches!(&told, Heard::Cancel(stop) if *stop == ticket), "{told:?}");
+    assert!(matches!(&told, WorkerMessage::Cancel(stop) if *stop == ticket), "{told:?}");
     broker.report(ticket, Outcome::Cancelled).await.expect("holds");
 }
 
@@ -1011,7 +1011,7 @@ async fn a_worker_sits_at_all_shards_with_the_same_credits() {
             broker.shard_of(tenant).expect("open").enqueue(spec).await.expect("takes it");
         }
         for _ in &tenants {
-            let Heard::Leased(ticket, _) = work.next().await.expect("there is work") else {
+            let WorkerMessage::Leased(ticket, _) = work.next().await.expect("there is work") else {
                 panic!("a job comes")
             };
             let more = tokio::time::timeout(Duration::from_secs(1), work.next()).await;
@@ -1053,21 +1053,24 @@ async fn a_shard_that_is_away_keeps_no_other_from_working() {
     assert!(refused.message().contains("its disk is full"), "{refused}");
     let mut work =
         broker.work(&Group::default(), &worker, Begins::WhenTold, 9).expect("one is open");
-    let Heard::Leased(ticket, _) = work.next().await.expect("there is work") else {
+    let WorkerMessage::Leased(ticket, _) = work.next().await.expect("there is work") else {
         panic!("a job comes first")
     };
     broker.report(ticket, Outcome::Succeeded("".into())).await.expect("holds");
     let more = enqueue(of(0), "more").await;
     broker.set(1, Standing::Open(two.open_as(HashRange::part(1, 2)).await));
     more.expect("takes it");
-    assert!(matches!(work.next().await, Ok(Heard::Leased(..))), "what is there comes first");
+    assert!(
+        matches!(work.next().await, Ok(WorkerMessage::Leased(..))),
+        "what is there comes first"
+    );
     let again = work.next().await.expect_err("it is to sit at the other, too");
     assert_eq!(again.kind(), ErrorKind::Unavailable, "{again}");
     drop(work);
     enqueue(of(1), "two").await.expect("its shard is open now");
     let mut work =
         broker.work(&Group::default(), &worker, Begins::WhenTold, 9).expect("both are open");
-    assert!(matches!(work.next().await, Ok(Heard::Leased(..))), "it is given out");
+    assert!(matches!(work.next().await, Ok(WorkerMessage::Leased(..))), "it is given out");
 }
 
 #[tokio::test(start_paused = true)]
@@ -1185,7 +1188,7 @@ async fn nobody_is_forgotten_whatever_the_sizes() {
                 else {
                     continue;
                 };
-                if let Heard::Leased(ticket, _) = heard.expect("in service") {
+                if let WorkerMessage::Leased(ticket, _) = heard.expect("in service") {
                     broker.report(ticket, Outcome::Succeeded("".into())).await.expect("holds");
                     done.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                     work.add_credits(1).expect("more");
@@ -1451,7 +1454,7 @@ async fn a_frozen_worker_makes_no_dead_letters_and_gets_no_more_jobs() {
         shard.enqueue(spec).await.expect("takes it");
     }
     let mut work = broker.work(&Group::default(), &frozen, Begins::WithBeat, 6).expect("sits down");
-    let Heard::Leased(begun, _) = work.next().await.expect("there is work") else {
+    let WorkerMessage::Leased(begun, _) = work.next().await.expect("there is work") else {
         panic!("a job comes first")
     };
     broker.heartbeat(&begun).expect("it begins");
@@ -1466,7 +1469,7 @@ async fn a_frozen_worker_makes_no_dead_letters_and_gets_no_more_jobs() {
     shard.enqueue(spec("more")).await.expect("takes it");
     // The worker goes on, and receives five jobs that are no longer its own.
     for _ in 0..5 {
-        let Heard::Leased(late, _) = work.next().await.expect("it was told") else {
+        let WorkerMessage::Leased(late, _) = work.next().await.expect("it was told") else {
             panic!("a job")
         };
         work.note_heard().expect("sits down");
@@ -1474,7 +1477,7 @@ async fn a_frozen_worker_makes_no_dead_letters_and_gets_no_more_jobs() {
         assert_eq!(lost.kind(), ErrorKind::LeaseLost);
         work.add_credits(1).expect("takes it");
     }
-    let Heard::Leased(_, leased) = work.next().await.expect("it gets jobs again") else {
+    let WorkerMessage::Leased(_, leased) = work.next().await.expect("it gets jobs again") else {
         panic!("a job")
     };
     assert_eq!(leased.job.name(), named("more"));
@@ -1491,7 +1494,7 @@ async fn what_may_have_begun_is_a_failed_attempt() {
         shard.enqueue(spec).await.expect("takes it");
         let mut work = broker.work(&Group::default(), &worker, begins, 1).expect("sits down");
         let heard = work.next().await.expect("there is work");
-        assert!(matches!(heard, Heard::Leased(..)));
+        assert!(matches!(heard, WorkerMessage::Leased(..)));
         if id == "gone" {
             drop(work);
         }
@@ -1548,7 +1551,7 @@ async fn an_attempt_that_takes_too_long_is_over_whatever_its_worker_says() {
     let spec = JobSpec { max_run_ms: 10_000, lease_ms: 3_000, retry, ..spec("mail") };
     shard.enqueue(spec).await.expect("takes it");
     let mut work = broker.work(&Group::default(), &worker, Begins::WithBeat, 1).expect("sits down");
-    let Heard::Leased(ticket, _) = work.next().await.expect("there is work") else {
+    let WorkerMessage::Leased(ticket, _) = work.next().await.expect("there is work") else {
         panic!("a job comes first")
     };
     for _ in 0..9 {
@@ -1570,13 +1573,13 @@ async fn an_attempt_that_takes_too_long_is_over_whatever_its_worker_says() {
     let other = JobSpec { max_run_ms: 1_000, retry, ..crate::common::spec("other") };
     shard.enqueue(other).await.expect("takes it");
     let mut work = broker.work(&Group::default(), &worker, Begins::WhenTold, 2).expect("sits down");
-    let Heard::Leased(ticket, _) = work.next().await.expect("there is work") else {
+    let WorkerMessage::Leased(ticket, _) = work.next().await.expect("there is work") else {
         panic!("a job comes first")
     };
     let told = work.next().await.expect("hears of it");
-    assert!(matches!(told, Heard::Cancel(ref stop) if *stop == ticket), "{told:?}");
+    assert!(matches!(told, WorkerMessage::Cancel(ref stop) if *stop == ticket), "{told:?}");
     shard.enqueue(crate::common::spec("next")).await.expect("takes it");
-    assert!(matches!(work.next().await.expect("there is work"), Heard::Leased(..)));
+    assert!(matches!(work.next().await.expect("there is work"), WorkerMessage::Leased(..)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -1639,13 +1642,13 @@ async fn what_is_ready_at_once_is_given_out_in_parts() {
     resumed.await.expect("resumes");
     for _ in 0..JOBS {
         let heard = tokio::time::timeout(Duration::from_secs(1), work.next()).await;
-        assert!(matches!(heard.expect("the rest follows"), Ok(Heard::Leased(..))));
+        assert!(matches!(heard.expect("the rest follows"), Ok(WorkerMessage::Leased(..))));
     }
     drop(work);
     shard.pause(&group).await.expect("pauses");
     let mut work = broker.work(&group, &worker, Begins::WhenTold, JOBS).expect("sits down");
     shard.resume(&group).await.expect("resumes");
-    assert!(matches!(work.next().await, Ok(Heard::Leased(..))));
+    assert!(matches!(work.next().await, Ok(WorkerMessage::Leased(..))));
 }
 
 /// Once, results of earlier attempts were on their way to workers, uncounted, though workers get

@@ -88,7 +88,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 }
 
 /// Messages to the thread.
-enum Told {
+enum LineMessage {
     Line(Vec<u8>),
     /// Asks for an answer when all earlier lines were written.
     Finish(SyncSender<()>),
@@ -97,7 +97,7 @@ enum Told {
 /// Queue of lines. It never waits.
 #[derive(Clone)]
 pub(crate) struct Lines {
-    thread: SyncSender<Told>,
+    thread: SyncSender<LineMessage>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -121,8 +121,8 @@ impl Lines {
     /// Writes a last line after the earlier ones. Waits a bounded time.
     pub(crate) fn finish_with(&self, last: Option<String>, time_max: Duration) {
         let (answer, answered) = sync_channel(1);
-        let last = last.map(|line| Told::Line(line.into_bytes()));
-        let mut told = last.into_iter().chain([Told::Finish(answer)]);
+        let last = last.map(|line| LineMessage::Line(line.into_bytes()));
+        let mut told = last.into_iter().chain([LineMessage::Finish(answer)]);
         let queue = self.thread.clone();
         // The queue may be full: a thread of its own waits for room, and is left if that takes
         // longer.
@@ -137,7 +137,7 @@ impl Lines {
 
 /// Writes messages. Counts lines that can't be written, and says their number before the next one
 /// that can.
-fn write_all(told: &Receiver<Told>, dropped: &AtomicU64, mut out: impl Write) {
+fn write_all(told: &Receiver<LineMessage>, dropped: &AtomicU64, mut out: impl Write) {
     while let Ok(told) = told.recv() {
         let count = dropped.swap(0, Ordering::Relaxed);
         if count > 0
@@ -147,12 +147,12 @@ fn write_all(told: &Receiver<Told>, dropped: &AtomicU64, mut out: impl Write) {
             dropped.fetch_add(count, Ordering::Relaxed);
         }
         match told {
-            Told::Line(line) => {
+            LineMessage::Line(line) => {
                 if out.write_all(&line).is_err() {
                     dropped.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            Told::Finish(answer) => drop(answer.send(())),
+            LineMessage::Finish(answer) => drop(answer.send(())),
         }
     }
 }
@@ -160,7 +160,7 @@ fn write_all(told: &Receiver<Told>, dropped: &AtomicU64, mut out: impl Write) {
 impl Write for Lines {
     /// Takes a line as a whole.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.thread.try_send(Told::Line(line.to_vec())).is_err() {
+        if self.thread.try_send(LineMessage::Line(line.to_vec())).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())

@@ -34,7 +34,7 @@ pub(crate) struct JobsHost {
     broker: Broker,
     opener: Arc<Opener>,
     calls: Arc<Counters>,
-    told: watch::Sender<Told>,
+    told: watch::Sender<Order>,
     found: Vec<watch::Receiver<Found>>,
     /// Held during a take-over.
     taking: tokio::sync::Mutex<()>,
@@ -44,7 +44,7 @@ pub(crate) struct JobsHost {
 
 /// An order to the keepers of all shards: find their databases anew.
 #[derive(Debug, Clone, Copy, Default)]
-struct Told {
+struct Order {
     /// Grows with each order.
     turn: u64,
     /// True while no shard may serve. So the database that a take-over gives up stays as empty as
@@ -137,7 +137,7 @@ impl JobsHost {
     }
 
     fn tell(&self, is_held: bool) {
-        self.told.send_modify(|told| *told = Told { turn: told.turn + 1, is_held });
+        self.told.send_modify(|told| *told = Order { turn: told.turn + 1, is_held });
     }
 
     /// Takes all shards out of service until the result is dropped.
@@ -226,7 +226,7 @@ struct Keeper {
     number: u32,
     opener: Arc<Opener>,
     broker: Broker,
-    told: watch::Receiver<Told>,
+    told: watch::Receiver<Order>,
     stop: CancellationToken,
     found: watch::Sender<Found>,
 }
@@ -297,7 +297,7 @@ impl Keeper {
         }
     }
 
-    fn counted(&self, told: Told, active: Option<usize>) {
+    fn counted(&self, told: Order, active: Option<usize>) {
         if told.is_held {
             self.found.send_modify(|found| found.counted = Some((told.turn, active)));
         }
@@ -335,14 +335,14 @@ impl Keeper {
 }
 
 /// Waits until this node has another database, or no shard may serve.
-async fn moves_from(opener: &Opener, shard: u32, path: &str, told: &mut watch::Receiver<Told>) {
+async fn moves_from(opener: &Opener, shard: u32, path: &str, told: &mut watch::Receiver<Order>) {
     while opener.is_at(shard, path) && !told.borrow().is_held {
         hears(told).await;
     }
 }
 
 /// Waits for an order.
-async fn hears(told: &mut watch::Receiver<Told>) {
+async fn hears(told: &mut watch::Receiver<Order>) {
     if told.changed().await.is_err() {
         // No further order can come.
         std::future::pending().await
@@ -363,7 +363,7 @@ async fn may_try_again(
     shard: u32,
     why: &NotOpen,
     retry: Option<Duration>,
-    told: &mut watch::Receiver<Told>,
+    told: &mut watch::Receiver<Order>,
     stop: &CancellationToken,
 ) -> bool {
     let error = &why.error;
@@ -425,7 +425,7 @@ pub(crate) mod tests {
     /// Two nodes on one database would end each other's work for ever.
     #[tokio::test]
     async fn who_was_fenced_stays_closed_until_told() {
-        let (tell, stop) = (watch::Sender::new(Told::default()), CancellationToken::new());
+        let (tell, stop) = (watch::Sender::new(Order::default()), CancellationToken::new());
         let mut told = tell.subscribe();
         let why = |is_fenced| {
             let error = Error::new(ErrorKind::Unavailable, "why");
@@ -436,7 +436,7 @@ pub(crate) mod tests {
         let fenced = why(true);
         let mut waiting = may_try_again(0, &fenced, None, &mut told, &stop).boxed();
         assert!(poll!(&mut waiting).is_pending());
-        tell.send_replace(Told { turn: 1, is_held: false });
+        tell.send_replace(Order { turn: 1, is_held: false });
         assert!(waiting.await, "somebody says so");
         stop.cancel();
         assert!(!may_try_again(0, &fenced, None, &mut told, &stop).await);

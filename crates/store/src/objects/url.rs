@@ -227,7 +227,7 @@ mod cloud {
         [("AWS_ENDPOINT_URL_S3", "endpoint"), ("AWS_SESSION_TOKEN", "access_key_id")];
 
     /// A setting by its name, its key and its value.
-    type Told<'a, K> = (&'a str, K, &'a str);
+    type NamedSetting<'a, K> = (&'a str, K, &'a str);
 
     /// Collects the settings: the environment's known ones that the given ones do not replace, then
     /// the given ones, which must be known.
@@ -244,7 +244,7 @@ mod cloud {
                 format!("the setting {name:?} is not known for this kind of store"),
             )),
         });
-        let given: Vec<Told<'_, K>> = given.collect::<Result<_>>()?;
+        let given: Vec<NamedSetting<'_, K>> = given.collect::<Result<_>>()?;
         let is_given = |key: &K| given.iter().any(|(_, given, _)| given == key);
         let is_replaced = |name: &str| {
             let to = BELONGS_TO.iter().find(|(variable, _)| *variable == name);
@@ -262,7 +262,7 @@ mod cloud {
 
     /// Refuses an unencrypted address without `allow_http`: the client would say only "builder
     /// error".
-    fn refuse_plain_http<K>(all: &[Told<'_, K>], display: &str) -> Result<()> {
+    fn refuse_plain_http<K>(all: &[NamedSetting<'_, K>], display: &str) -> Result<()> {
         let is_allowed = all.iter().any(|(name, _, value)| {
             name.to_ascii_lowercase().ends_with("allow_http") && value.eq_ignore_ascii_case("true")
         });

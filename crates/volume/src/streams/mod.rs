@@ -23,7 +23,7 @@ mod order;
 pub(crate) mod scratch;
 mod supervise;
 mod task;
-mod told;
+mod throttle;
 pub(crate) mod turns;
 
 #[cfg(test)]

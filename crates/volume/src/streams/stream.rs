@@ -20,7 +20,7 @@ use crate::streams::stream::payload::Payload;
 use crate::streams::stream::refs::RefKeeper;
 use crate::streams::stream::snapshot_list::Snapshots;
 use crate::streams::stream::state::State;
-use crate::streams::told::Told;
+use crate::streams::throttle::Throttle;
 use parking_lot::{Mutex, MutexGuard};
 use skerry_core::descriptor::VolumeDesc;
 use skerry_core::id::StreamId;
@@ -95,8 +95,8 @@ pub struct Stream<P: Payload> {
     pub(crate) collecting: tokio::sync::Mutex<()>,
     /// Times of the last lines about a stopped collection, and about an old head that can't be
     /// deleted.
-    pub(crate) told_of_collection: Told,
-    pub(crate) told_of_heads: Told,
+    pub(crate) collection_lines: Throttle,
+    pub(crate) head_lines: Throttle,
     /// Held by operations that replace the volume's state or name.
     pub(crate) admin: Arc<tokio::sync::Mutex<()>>,
     pub(crate) fence: Fence,

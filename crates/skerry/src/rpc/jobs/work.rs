@@ -9,7 +9,7 @@ use futures::{FutureExt as _, Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
 use prost::Message;
 use skerry_api::v1;
-use skerry_jobs::broker::{Broker, Heard, Ticket, Work};
+use skerry_jobs::broker::{Broker, Ticket, Work, WorkerMessage};
 use skerry_jobs::shard::{Begins, ON_ITS_WAY_BYTES, OnItsWay};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -255,18 +255,18 @@ impl Conversation {
     }
 
     /// Puts a message of the broker into the next answer; gives the bytes of its job.
-    fn put(&mut self, heard: Heard) -> Result<usize, Status> {
+    fn put(&mut self, heard: WorkerMessage) -> Result<usize, Status> {
         match heard {
-            Heard::Leased(ticket, leased) => {
+            WorkerMessage::Leased(ticket, leased) => {
                 let bytes = leased.job.spec.bytes();
                 self.next.on_its_way.push(leased.on_its_way.clone());
                 self.next.answer.jobs.push(convert::leased(ticket, *leased));
                 return Ok(bytes);
             }
-            Heard::Cancel(ticket) => self.next.answer.cancels.push(ticket.encode()),
+            WorkerMessage::Cancel(ticket) => self.next.answer.cancels.push(ticket.encode()),
             // A worker that takes no more keeps its credit.
-            Heard::Missed(_) if self.work.has_stopped() => {}
-            Heard::Missed(_) => self.work.add_credits(1).map_err(of_jobs)?,
+            WorkerMessage::Missed(_) if self.work.has_stopped() => {}
+            WorkerMessage::Missed(_) => self.work.add_credits(1).map_err(of_jobs)?,
         }
         Ok(0)
     }

@@ -13,7 +13,7 @@ use crate::streams::stream::{IoCounts, Progress, Stream};
 use crate::streams::tails::parking::Fate;
 use crate::streams::tails::tail::{self, Tail, TailRecord, Verdict};
 use crate::streams::task::Task;
-use crate::streams::told::Told;
+use crate::streams::throttle::Throttle;
 use crate::streams::write::destage::Destager;
 use parking_lot::Mutex;
 use skerry_core::descriptor::VolumeDesc;
@@ -256,8 +256,8 @@ fn build<P: Payload>(
         checkpoints_done: watch::Sender::new(0),
         refs: tokio::sync::Mutex::new(keeper),
         collecting: tokio::sync::Mutex::default(),
-        told_of_collection: Told::default(),
-        told_of_heads: Told::default(),
+        collection_lines: Throttle::default(),
+        head_lines: Throttle::default(),
         admin: Arc::default(),
         fence,
         last_built: Mutex::default(),

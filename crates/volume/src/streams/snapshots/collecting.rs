@@ -57,7 +57,7 @@ impl<P: Payload> Stream<P> {
             return;
         }
         if let Err(error) = self.collect(always).await
-            && self.told_of_collection.is_due(self.ctx.clock().boot())
+            && self.collection_lines.is_due(self.ctx.clock().boot())
         {
             tracing::warn!(volume = %self.name(), %error, "collection stopped; the next checkpoint tries again");
         }
@@ -172,7 +172,7 @@ impl<P: Payload> Stream<P> {
         let own = RefOrder::of(&own.at);
         let deleted = catalog::delete_heads(&self.ctx.bucket, self.desc.id, |at| *at < own).await;
         if let Err(error) = deleted
-            && self.told_of_heads.is_due(self.ctx.clock().boot())
+            && self.head_lines.is_due(self.ctx.clock().boot())
         {
             tracing::warn!(volume = %self.name(), %error, "old head refs can't be deleted now");
         }

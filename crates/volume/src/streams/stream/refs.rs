@@ -168,7 +168,7 @@ impl<P: Payload> Stream<P> {
             if let Err(error) = deleted {
                 // It holds more than needed, and is tried again after the next checkpoint.
                 heads.insert(0, name.clone());
-                if self.told_of_heads.is_due(self.ctx.clock().boot()) {
+                if self.head_lines.is_due(self.ctx.clock().boot()) {
                     tracing::warn!(object = %name, %error, "an old head ref can't be deleted now");
                 }
                 return;

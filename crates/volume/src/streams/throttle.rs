@@ -6,11 +6,11 @@ use std::time::Duration;
 /// Time between two lines about one trouble.
 const INTERVAL: Duration = Duration::from_secs(600);
 
-/// Time of the last line about a trouble.
+/// Lets a line about a trouble through once in a while: the time of the last one.
 #[derive(Debug, Default)]
-pub(crate) struct Told(Mutex<Option<Duration>>);
+pub(crate) struct Throttle(Mutex<Option<Duration>>);
 
-impl Told {
+impl Throttle {
     /// True if a line about the trouble is due, on the boot-time clock: the first time, and then
     /// once in a while.
     pub(crate) fn is_due(&self, now: Duration) -> bool {
@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn what_is_met_every_second_is_told_now_and_then() {
-        let told = Told::default();
+        let told = Throttle::default();
         let times = (0..3600).filter(|second| told.is_due(Duration::from_secs(*second)));
         assert_eq!(times.collect::<Vec<_>>(), [0, 600, 1200, 1800, 2400, 3000]);
     }
