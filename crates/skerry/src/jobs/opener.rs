@@ -59,7 +59,7 @@ pub(crate) struct Opener {
     /// Result of opening the first shard, which has the number of shards.
     first: watch::Sender<First>,
     /// A bit for each shard whose directory was cleared of litter.
-    is_cleared: AtomicU64,
+    cleared_shards: AtomicU64,
 }
 
 /// State of the first shard.
@@ -156,7 +156,7 @@ impl Opener {
             calls: Arc::default(),
             background: Background::start()?,
             first: watch::Sender::default(),
-            is_cleared: AtomicU64::new(0),
+            cleared_shards: AtomicU64::new(0),
         })
     }
 
@@ -298,7 +298,7 @@ impl Opener {
         path: &str,
         number: u32,
     ) -> std::result::Result<Shard, NotOpen> {
-        if !self.is_cleared.fetch_or(1 << number, Ordering::Relaxed) & (1 << number) != 0
+        if !self.cleared_shards.fetch_or(1 << number, Ordering::Relaxed) & (1 << number) != 0
             && let Some(dir) = self.data.dir_of(path)
         {
             clear_litter(dir).await;

@@ -12,13 +12,13 @@ use skerry_core::root::Base;
 use std::time::Duration;
 
 /// A pin that this process renews.
-pub struct Hold {
+pub struct HeldPin {
     bucket: Bucket,
     volume: VolumeId,
     pin: Pin,
 }
 
-impl Hold {
+impl HeldPin {
     /// Creates a pin of a base that rolls forward along the streams of `volume`.
     pub async fn new(bucket: &Bucket, volume: VolumeId, base: Base, ttl: Duration) -> Result<Self> {
         let id = PinId::random(bucket.entropy().as_ref());

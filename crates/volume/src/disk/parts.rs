@@ -3,7 +3,7 @@
 //! Volumes and read-only states resolve ranges alike, and both read them here.
 
 use crate::context::Context;
-use crate::disk::payload::{From, Part};
+use crate::disk::payload::{Part, PartSource};
 use crate::error::Result;
 use skerry_core::map_node::MapNodePtr;
 use skerry_core::record::RECORD_HEAD;
@@ -27,10 +27,10 @@ impl PartsReader<'_> {
         let mut at = 0;
         for part in parts {
             let from = match part.from {
-                From::Tree(index, within) => {
+                PartSource::Tree(index, within) => {
                     match tree::try_lookup(&self.ctx.map_nodes, self.top, index) {
-                        Lookup::Found(Some(entry)) => From::Block(entry, within),
-                        Lookup::Found(None) => From::Zero,
+                        Lookup::Found(Some(entry)) => PartSource::Block(entry, within),
+                        Lookup::Found(None) => PartSource::Zero,
                         Lookup::Wait => return Ok(false),
                     }
                 }
@@ -50,9 +50,9 @@ impl PartsReader<'_> {
         let mut at = 0;
         for part in parts {
             let from = match part.from {
-                From::Tree(index, within) => {
+                PartSource::Tree(index, within) => {
                     let found = tree::lookup(&self.ctx.map_nodes, self.top, index).await?;
-                    found.map_or(From::Zero, |entry| From::Block(entry, within))
+                    found.map_or(PartSource::Zero, |entry| PartSource::Block(entry, within))
                 }
                 from => from,
             };
@@ -67,7 +67,7 @@ impl PartsReader<'_> {
     /// Fills a part that is zeros or in the log, notes one that is a block, and goes on behind it.
     fn begin(
         &self,
-        from: From,
+        from: PartSource,
         len: usize,
         at: &mut usize,
         blocks: &mut Vec<Wanted>,
@@ -76,11 +76,11 @@ impl PartsReader<'_> {
         let here = *at..*at + len;
         *at = here.end;
         match from {
-            From::Log { at, skip } => return read_log(self.ctx, at, skip, &mut out[here]),
-            From::Block(entry, within) => {
+            PartSource::Log { at, skip } => return read_log(self.ctx, at, skip, &mut out[here]),
+            PartSource::Block(entry, within) => {
                 blocks.push(Wanted { entry, within: within..within + len, at: here.start });
             }
-            From::Zero | From::Tree(..) => out[here].fill(0),
+            PartSource::Zero | PartSource::Tree(..) => out[here].fill(0),
         }
         Ok(true)
     }

@@ -142,7 +142,7 @@ impl Payload for Disk {
 
 /// Source of a part of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum PartSource {
     /// A log record, and the offset in its data, bytes.
     Log {
         /// The record.
@@ -164,7 +164,7 @@ pub(crate) struct Part {
     /// Length, bytes.
     pub(crate) len: usize,
     /// Their source.
-    pub(crate) from: From,
+    pub(crate) from: PartSource,
 }
 
 impl State<Disk> {
@@ -176,9 +176,9 @@ impl State<Disk> {
             self.resolve_below(cursor..extent.start, out);
             let len = ((extent.end - extent.start) * SECTOR_BYTES) as usize;
             let from = if source.is_zero() {
-                From::Zero
+                PartSource::Zero
             } else {
-                From::Log { at: source.at, skip: u64::from(source.skip) * SECTOR_BYTES }
+                PartSource::Log { at: source.at, skip: u64::from(source.skip) * SECTOR_BYTES }
             };
             out.push(Part { len, from });
             cursor = extent.end;
@@ -193,9 +193,9 @@ impl State<Disk> {
             let within = (at - self.payload.block.offset(index)) as usize;
             let len = (self.payload.block.bytes() - within).min((end - at) as usize);
             let from = match self.overlaid(index) {
-                Overlaid::Data(entry) => From::Block(entry, within),
-                Overlaid::Zero => From::Zero,
-                Overlaid::Below => From::Tree(index, within),
+                Overlaid::Data(entry) => PartSource::Block(entry, within),
+                Overlaid::Zero => PartSource::Zero,
+                Overlaid::Below => PartSource::Tree(index, within),
             };
             out.push(Part { len, from });
             at += len as u64;

@@ -7,7 +7,7 @@ use skerry_core::env::Clock;
 use skerry_core::id::VolumeId;
 use skerry_core::pins::{may_read, renewed};
 use skerry_core::root::Base;
-use skerry_store::refs::pin::Hold;
+use skerry_store::refs::pin::HeldPin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl Pinned {
         let began = clock.boot();
         let mut holds = Vec::new();
         for (volume, base) in bases {
-            holds.push(Hold::new(&ctx.bucket, volume, base, ttl).await?);
+            holds.push(HeldPin::new(&ctx.bucket, volume, base, ttl).await?);
         }
         let renewed_ms = Arc::new(AtomicU64::new(millis(began)));
         let (end, ended) = oneshot::channel();
@@ -58,7 +58,7 @@ fn millis(time: Duration) -> u64 {
 }
 
 async fn keep(
-    mut holds: Vec<Hold>,
+    mut holds: Vec<HeldPin>,
     mut ended: oneshot::Receiver<()>,
     ttl: Duration,
     clock: Arc<dyn Clock>,
