@@ -2,7 +2,7 @@
 
 pub(crate) mod announcer;
 pub(crate) mod api_server;
-pub(crate) mod engine;
+pub(crate) mod engine_host;
 pub(crate) mod exports;
 pub(crate) mod listeners;
 pub(crate) mod log_lines;

@@ -20,7 +20,7 @@ use crate::metric::{Metric, Sample, Value};
 
 /// The sources that a scrape reads: a node, its store, the NBD clients, and the jobs.
 struct Source {
-    node: Arc<Engine>,
+    engine: Arc<Engine>,
     store: Arc<Counters>,
     clients: Box<dyn Fn() -> Vec<(String, usize)> + Send + Sync>,
     jobs: Option<Arc<JobsHost>>,
@@ -42,7 +42,7 @@ impl Source {
             Metric::new("build", "The program that runs", vec![version]),
             Metric::new("nbd_clients", "NBD connections to each export", clients.collect()),
         ];
-        all.extend(node::all(&self.node, &self.store));
+        all.extend(node::all(&self.engine, &self.store));
         all.extend(self.jobs.iter().flat_map(|jobs| jobs.metrics()));
         all
     }
@@ -88,12 +88,17 @@ fn encode(value: &Value, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
 /// Makes a registry that asks `node`, `store`, `jobs`, and `clients` for the connections to each
 /// export.
 pub(crate) fn registry(
-    node: Arc<Engine>,
+    engine: Arc<Engine>,
     store: Arc<Counters>,
     clients: impl Fn() -> Vec<(String, usize)> + Send + Sync + 'static,
     jobs: Option<Arc<JobsHost>>,
 ) -> Registry {
     let mut registry = Registry::with_prefix("skerry");
-    registry.register_collector(Box::new(Source { node, store, clients: Box::new(clients), jobs }));
+    registry.register_collector(Box::new(Source {
+        engine,
+        store,
+        clients: Box::new(clients),
+        jobs,
+    }));
     registry
 }

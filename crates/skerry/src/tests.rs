@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::daemon::announcer::Announcer;
 use crate::daemon::api_server::ApiServer;
-use crate::daemon::engine::Engine;
+use crate::daemon::engine_host::EngineHost;
 use crate::daemon::listeners::Listeners;
 use crate::daemon::serve::serve;
 use crate::daemon::wiring;
@@ -39,7 +39,7 @@ use crate::settings::{Listen, Seconds, Settings};
 const HOST: &str = "n";
 
 /// A node in a directory of its own, until it is dropped.
-struct Engine {
+struct Node {
     dir: tempfile::TempDir,
     /// The store under its bucket.
     store: Arc<InMemory>,
@@ -82,7 +82,7 @@ async fn engine_over(
     store: Arc<dyn ObjectStore>,
     settings: &Settings,
     starting: &Starting,
-) -> skerry_api::Result<Engine> {
+) -> skerry_api::Result<EngineHost> {
     let layout = Layout::new(&settings.data)?;
     let me = Identity::open(&layout, HOST.to_owned(), &SystemEntropy)?;
     let store = OpenStore { store, local_root: None, display: "memory://".to_owned() };
@@ -90,7 +90,7 @@ async fn engine_over(
     Ok(started.engine)
 }
 
-impl Engine {
+impl Node {
     fn start() -> Self {
         Self::over(Arc::default(), false)
     }
@@ -116,7 +116,7 @@ impl Engine {
                 let mut listeners = Listeners::bind(&settings, &layout).await?;
                 let api = ApiServer::start(std::mem::take(&mut listeners.api));
                 let engine = engine_over(Arc::new(faulty), &settings, &api.starting()).await?;
-                let told = engines.send((engine.node.clone(), Handle::current()));
+                let told = engines.send((engine.engine.clone(), Handle::current()));
                 told.map_err(io::Error::other).expect("the test waits");
                 let mut out = Lines(sender);
                 let announcer = &mut Announcer::new(&mut out, &|_| None);
@@ -188,7 +188,7 @@ impl Engine {
     }
 }
 
-impl Drop for Engine {
+impl Drop for Node {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.stop();

@@ -69,11 +69,11 @@ impl ApiServer {
     }
 
     /// Answers calls from now on.
-    pub(crate) async fn open(&mut self, node: Arc<Engine>, jobs: Option<Arc<JobsHost>>) {
+    pub(crate) async fn open(&mut self, engine: Arc<Engine>, jobs: Option<Arc<JobsHost>>) {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<Service>().await;
         self.health = Some(reporter);
-        let service = ControlService::new(node, self.gate.calls());
+        let service = ControlService::new(engine, self.gate.calls());
         let control = ControlServer::with_interceptor(service, control::admit);
         let mut routes = Routes::new(health).add_service(control);
         if let Some(host) = jobs {

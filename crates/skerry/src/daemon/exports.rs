@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 /// All volumes and snapshots of a node, by name: `VOLUME` and `VOLUME@SNAPSHOT`.
 #[derive(Clone)]
 pub(crate) struct NodeExports {
-    node: Arc<Engine>,
+    engine: Arc<Engine>,
     /// The engine's runtime: work that opening a volume starts must not run on a session's thread.
     runtime: Handle,
     /// Held by a client that gets the list of exports: a listing asks the bucket about every
@@ -24,8 +24,8 @@ pub(crate) struct NodeExports {
 
 impl NodeExports {
     /// Makes the exports of this engine, which runs on the caller's runtime.
-    pub(crate) fn new(node: Arc<Engine>) -> Self {
-        Self { node, runtime: Handle::current(), listing: Arc::default() }
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        Self { engine, runtime: Handle::current(), listing: Arc::default() }
     }
 
     /// Does something with the volume or snapshot of this name, on the engine's runtime.
@@ -56,11 +56,11 @@ impl Exports for NodeExports {
         let unavailable = |error: Error| OpenError::Unavailable(error.message().to_owned());
         let _turn = self.listing.lock().await;
         let mut names = Vec::new();
-        for volume in self.node.list_volumes().await.map_err(unavailable)? {
+        for volume in self.engine.list_volumes().await.map_err(unavailable)? {
             if volume.snapshots > 0
                 && let Ok(name) = volume.name.parse()
             {
-                let all = self.node.list_snapshots(&name).await.map_err(unavailable)?;
+                let all = self.engine.list_snapshots(&name).await.map_err(unavailable)?;
                 names.extend(all.iter().map(|one| format!("{}@{}", volume.name, one.name)));
             }
             if !volume.deleted {
@@ -84,14 +84,14 @@ impl Exports for NodeExports {
 
 impl NodeExports {
     async fn attach(&self, target: &Target) -> Result<Export, Error> {
-        let device = self.node.open_device(target).await?;
+        let device = self.engine.open_device(target).await?;
         Ok(Export::new(device.name().to_owned(), device))
     }
 
     async fn look_at(&self, target: &Target) -> Result<ExportInfo, Error> {
-        let found = self.node.show_volume(&target.volume).await?;
+        let found = self.engine.show_volume(&target.volume).await?;
         if let Some(snapshot) = &target.snapshot {
-            let all = self.node.list_snapshots(&target.volume).await?;
+            let all = self.engine.list_snapshots(&target.volume).await?;
             let view = all.into_iter().find(|view| view.name == snapshot.as_str());
             let view = view.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is none"))?;
             let geometry = geometry(view.size_bytes, found.block_size_bytes, true);

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::daemon::announcer::Announcer;
 use crate::daemon::api_server::ApiServer;
-use crate::daemon::engine::Engine;
+use crate::daemon::engine_host::EngineHost;
 use crate::daemon::exports::NodeExports;
 use crate::daemon::listeners::{Listener, Listeners};
 use crate::daemon::log_lines::Lines;
@@ -113,7 +113,7 @@ fn raise_open_files() {
 /// Serves an engine until `stop`, and then stops it.
 pub(crate) async fn serve(
     settings: &Settings,
-    engine: Engine,
+    engine: EngineHost,
     jobs: Option<Arc<JobsHost>>,
     api: ApiServer,
     listeners: Listeners,
@@ -157,22 +157,22 @@ struct Serving {
 impl Serving {
     async fn start(
         settings: &Settings,
-        engine: &Engine,
+        engine: &EngineHost,
         jobs: Option<Arc<JobsHost>>,
         mut api: ApiServer,
         listeners: Listeners,
     ) -> Result<Self> {
         let connections_max = settings.nbd.connections_max as usize;
         let limits = Limits { connections_max, ..Limits::default() };
-        let exports = Arc::new(NodeExports::new(engine.node.clone()));
+        let exports = Arc::new(NodeExports::new(engine.engine.clone()));
         let nbd = NbdServer::on_threads(exports, limits, session_threads()?);
         let mut tasks = JoinSet::new();
         for listener in listeners.nbd {
             tasks.spawn(serve_nbd(nbd.clone(), listener));
         }
-        api.open(engine.node.clone(), jobs.clone()).await;
+        api.open(engine.engine.clone(), jobs.clone()).await;
         let snapshots = match (&jobs, api.addresses().first().cloned()) {
-            (Some(_), Some(address)) => Some(SnapshotWorker::start(address, engine.node.clone())),
+            (Some(_), Some(address)) => Some(SnapshotWorker::start(address, engine.engine.clone())),
             _ => None,
         };
         let scraping =
@@ -214,7 +214,7 @@ async fn serve_nbd(server: NbdServer, listener: Listener) {
 }
 
 fn serve_metrics(
-    engine: &Engine,
+    engine: &EngineHost,
     nbd: &NbdServer,
     jobs: Option<Arc<JobsHost>>,
     listener: Listener,
@@ -222,7 +222,7 @@ fn serve_metrics(
     let nbd = nbd.clone();
     let clients = move || nbd.clients().into_iter().collect();
     let registry =
-        Arc::new(metrics::registry(engine.node.clone(), engine.store.clone(), clients, jobs));
+        Arc::new(metrics::registry(engine.engine.clone(), engine.store.clone(), clients, jobs));
     tokio::spawn(async move {
         // Settings allow only TCP here.
         if let Listener::Tcp(listener, _) = listener {

@@ -22,7 +22,7 @@ use skerry_volume::{Engine, EngineParts, EngineSettings};
 
 use crate::api_error::of_engine;
 use crate::background::Background;
-use crate::daemon::engine::Engine;
+use crate::daemon::engine_host::EngineHost;
 use crate::daemon::patience::StartPatience;
 use crate::env::{SystemClock, SystemEntropy, cloud_environment, log_env};
 use crate::home::bucket_place;
@@ -48,7 +48,7 @@ const LOG_CAP_BYTES_MIN: u64 = 128 << 20;
 /// The started parts.
 pub(crate) struct Started {
     /// Serves the volumes.
-    pub(crate) engine: Engine,
+    pub(crate) engine: EngineHost,
     /// The start that the node claimed; none if its bucket can't be shared.
     pub(crate) claim: Option<Claim>,
 }
@@ -106,9 +106,9 @@ pub(crate) async fn start_engine_over(
         settings: engine_settings(settings),
     };
     starting.say("it opens its volumes");
-    let node = Engine::open(parts).await.map_err(of_engine)?;
-    let engine = Engine {
-        node,
+    let engine = Engine::open(parts).await.map_err(of_engine)?;
+    let engine = EngineHost {
+        engine,
         store,
         log_place,
         _committer: committer,

@@ -25,14 +25,14 @@ const PAGE_ITEMS: usize = 2000;
 
 /// The service, over a node's engine.
 pub(crate) struct ControlService {
-    node: Arc<Engine>,
+    engine: Arc<Engine>,
     calls: Calls,
 }
 
 impl ControlService {
     /// Serves this engine. `calls` runs the parts of calls that have to clean up.
-    pub(crate) fn new(node: Arc<Engine>, calls: Calls) -> Self {
-        Self { node, calls }
+    pub(crate) fn new(engine: Arc<Engine>, calls: Calls) -> Self {
+        Self { engine, calls }
     }
 }
 
@@ -70,7 +70,7 @@ impl Control for ControlService {
             block_size_bytes: block_bytes(request.block_size_bytes)?,
             flush: convert::flush_level(request.flush()),
         };
-        let made = self.node.create_volume(new).await.map_err(of_engine)?;
+        let made = self.engine.create_volume(new).await.map_err(of_engine)?;
         Ok(Response::new(convert::volume(made)))
     }
 
@@ -78,28 +78,28 @@ impl Control for ControlService {
         &self,
         _request: Request<v1::ListVolumesRequest>,
     ) -> Answer<Self::ListVolumesStream> {
-        let all = self.node.list_volumes().await.map_err(of_engine)?;
+        let all = self.engine.list_volumes().await.map_err(of_engine)?;
         let all = all.into_iter().map(convert::volume).collect();
         Ok(Response::new(pages(all, |volumes| v1::ListVolumesResponse { volumes })))
     }
 
     async fn show_volume(&self, request: Request<v1::ShowVolumeRequest>) -> Answer<v1::Volume> {
         let name = name(&request.into_inner().name)?;
-        let found = self.node.show_volume(&name).await.map_err(of_engine)?;
+        let found = self.engine.show_volume(&name).await.map_err(of_engine)?;
         Ok(Response::new(convert::volume(found)))
     }
 
     async fn resize_volume(&self, request: Request<v1::ResizeVolumeRequest>) -> Answer<v1::Volume> {
         let request = request.into_inner();
         let (name, size) = (name(&request.name)?, volume_bytes(request.size_bytes)?);
-        let resized = self.node.resize_volume(&name, size, request.shrink).await;
+        let resized = self.engine.resize_volume(&name, size, request.shrink).await;
         Ok(Response::new(convert::volume(resized.map_err(of_engine)?)))
     }
 
     async fn rename_volume(&self, request: Request<v1::RenameVolumeRequest>) -> Answer<v1::Volume> {
         let request = request.into_inner();
         let (old, new) = (name(&request.name)?, name(&request.new_name)?);
-        let renamed = self.node.rename_volume(&old, &new).await.map_err(of_engine)?;
+        let renamed = self.engine.rename_volume(&old, &new).await.map_err(of_engine)?;
         Ok(Response::new(convert::volume(renamed)))
     }
 
@@ -109,7 +109,7 @@ impl Control for ControlService {
     ) -> Answer<v1::DeleteVolumeResponse> {
         let request = request.into_inner();
         let name = name(&request.name)?;
-        let deleted = self.node.delete_volume(&name, request.snapshots, request.force).await;
+        let deleted = self.engine.delete_volume(&name, request.snapshots, request.force).await;
         deleted.map_err(of_engine)?;
         Ok(Response::new(v1::DeleteVolumeResponse {}))
     }
@@ -120,7 +120,7 @@ impl Control for ControlService {
     ) -> Answer<v1::ReleaseVolumeResponse> {
         let request = request.into_inner();
         let name = name(&request.name)?;
-        let released = self.node.release_volume(&name, request.force).await.map_err(of_engine)?;
+        let released = self.engine.release_volume(&name, request.force).await.map_err(of_engine)?;
         let (held_by, may_lose) = (released.held_by, released.may_lose);
         Ok(Response::new(v1::ReleaseVolumeResponse { held_by, may_lose }))
     }
@@ -130,7 +130,7 @@ impl Control for ControlService {
         let (volume, snapshot) = (name(&request.volume)?, name(&request.snapshot)?);
         let new = name(&request.new_name)?;
         let size = request.size_bytes.map(volume_bytes).transpose()?;
-        let clone = self.node.clone_volume(&volume, &snapshot, &new, size).await;
+        let clone = self.engine.clone_volume(&volume, &snapshot, &new, size).await;
         Ok(Response::new(convert::volume(clone.map_err(of_engine)?)))
     }
 
@@ -140,7 +140,7 @@ impl Control for ControlService {
     ) -> Answer<v1::Snapshot> {
         let request = request.into_inner();
         let (volume, snapshot) = (name(&request.volume)?, name(&request.snapshot)?);
-        let kept = self.node.rollback_volume(&volume, &snapshot, request.force).await;
+        let kept = self.engine.rollback_volume(&volume, &snapshot, request.force).await;
         Ok(Response::new(convert::snapshot(kept.map_err(of_engine)?)))
     }
 
@@ -151,7 +151,7 @@ impl Control for ControlService {
         let request = request.into_inner();
         let volume = name(&request.volume)?;
         let snapshot = request.snapshot.as_deref().map(name).transpose()?;
-        let made = self.node.create_snapshot(&volume, snapshot.as_ref()).await;
+        let made = self.engine.create_snapshot(&volume, snapshot.as_ref()).await;
         Ok(Response::new(convert::snapshot(made.map_err(of_engine)?)))
     }
 
@@ -160,7 +160,7 @@ impl Control for ControlService {
         request: Request<v1::ListSnapshotsRequest>,
     ) -> Answer<Self::ListSnapshotsStream> {
         let volume = name(&request.into_inner().volume)?;
-        let all = self.node.list_snapshots(&volume).await.map_err(of_engine)?;
+        let all = self.engine.list_snapshots(&volume).await.map_err(of_engine)?;
         let all = all.into_iter().map(convert::snapshot).collect();
         Ok(Response::new(pages(all, |snapshots| v1::ListSnapshotsResponse { snapshots })))
     }
@@ -171,7 +171,7 @@ impl Control for ControlService {
     ) -> Answer<v1::DeleteSnapshotResponse> {
         let request = request.into_inner();
         let (volume, snapshot) = (name(&request.volume)?, name(&request.snapshot)?);
-        self.node.delete_snapshot(&volume, &snapshot).await.map_err(of_engine)?;
+        self.engine.delete_snapshot(&volume, &snapshot).await.map_err(of_engine)?;
         Ok(Response::new(v1::DeleteSnapshotResponse {}))
     }
 
@@ -181,7 +181,7 @@ impl Control for ControlService {
     ) -> Answer<Self::DiffSnapshotsStream> {
         let request = request.into_inner();
         let (from, to) = (name(&request.from)?, name(&request.to)?);
-        let ranges = self.node.diff_snapshots(&name(&request.volume)?, &from, &to).await;
+        let ranges = self.engine.diff_snapshots(&name(&request.volume)?, &from, &to).await;
         let ranges = ranges.map_err(of_engine)?.into_iter().map(convert::diff_range).collect();
         Ok(Response::new(pages(ranges, |ranges| v1::DiffSnapshotsResponse { ranges })))
     }
@@ -190,11 +190,11 @@ impl Control for ControlService {
         &self,
         request: Request<Streaming<v1::ImportVolumeRequest>>,
     ) -> Answer<v1::ImportVolumeResponse> {
-        let (node, ended) = (self.node.clone(), self.calls.ended());
+        let (engine, ended) = (self.engine.clone(), self.calls.ended());
         let messages = request.into_inner();
         // Not in this handler, which is dropped when the client goes.
         let importing =
-            self.calls.spawn(async move { import::import(&node, messages, &ended).await });
+            self.calls.spawn(async move { import::import(&engine, messages, &ended).await });
         let imported = importing.await.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(imported?))
     }
@@ -206,7 +206,7 @@ impl Control for ControlService {
         let request = request.into_inner();
         let snapshot = request.snapshot.as_deref().map(name).transpose()?;
         let target = Target { volume: name(&request.volume)?, snapshot };
-        let device = self.node.open_device(&target).await.map_err(of_engine)?;
+        let device = self.engine.open_device(&target).await.map_err(of_engine)?;
         Ok(Response::new(Box::pin(export::messages(device).map(|one| Ok(one?)))))
     }
 
@@ -214,11 +214,11 @@ impl Control for ControlService {
         &self,
         _request: Request<v1::GetStatusRequest>,
     ) -> Answer<v1::GetStatusResponse> {
-        Ok(Response::new(convert::status(self.node.status())))
+        Ok(Response::new(convert::status(self.engine.status())))
     }
 
     async fn fsck(&self, _request: Request<v1::FsckRequest>) -> Answer<v1::FsckResponse> {
-        let report = self.node.fsck().await.map_err(of_engine)?;
+        let report = self.engine.fsck().await.map_err(of_engine)?;
         Ok(Response::new(convert::fsck_report(report)))
     }
 }

@@ -23,7 +23,7 @@ const ATTEMPTS_MAX: u32 = 6;
 
 /// Takes snapshots, through the engine that the control API uses too.
 pub(super) struct Handler {
-    pub(super) node: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
     pub(super) clock: Arc<dyn Clock>,
     /// Address of the node's jobs.
     pub(super) address: Address,
@@ -74,7 +74,7 @@ impl Handler {
         schedule: &Schedule,
         plan: &Plan,
     ) -> Result<String, Failure> {
-        let Some(volume) = self.node.name_of(schedule.volume).await.map_err(engine)? else {
+        let Some(volume) = self.engine.name_of(schedule.volume).await.map_err(engine)? else {
             end(jobs, &plan.next).await?;
             return Ok("the volume is gone, and so its schedule has ended".to_owned());
         };
@@ -85,7 +85,7 @@ impl Handler {
     }
 
     async fn take(&self, volume: &Name, snapshot: &Name) -> Result<(), Failure> {
-        match self.node.create_snapshot(volume, Some(snapshot)).await {
+        match self.engine.create_snapshot(volume, Some(snapshot)).await {
             // An earlier attempt took it, and the engine says so once it is durable.
             Err(error) if error.kind() == EngineErrorKind::Exists => Ok(()),
             taken => taken.map(drop).map_err(engine),
@@ -95,11 +95,11 @@ impl Handler {
     /// Deletes surplus snapshots, and never the one just taken: names from a clock that was fast
     /// may make it look older.
     async fn thin_out(&self, volume: &Name, keep: Keep, taken: &Name) -> Result<(), Failure> {
-        let all = self.node.list_snapshots(volume).await.map_err(engine)?;
+        let all = self.engine.list_snapshots(volume).await.map_err(engine)?;
         let names = all.iter().map(|snapshot| snapshot.name.as_str());
         let surplus = surplus(names, keep.count() as usize);
         for snapshot in surplus.into_iter().filter(|snapshot| snapshot != taken) {
-            match self.node.delete_snapshot(volume, &snapshot).await {
+            match self.engine.delete_snapshot(volume, &snapshot).await {
                 Err(error) if error.kind() == EngineErrorKind::NotFound => {}
                 deleted => deleted.map_err(|error| undeleted(volume, taken, &snapshot, &error))?,
             }

@@ -53,11 +53,11 @@ pub(crate) struct SnapshotWorker {
 
 impl SnapshotWorker {
     /// Starts it on a node that accepts connections at `address`.
-    pub(crate) fn start(address: Address, node: Arc<Engine>) -> Self {
+    pub(crate) fn start(address: Address, engine: Arc<Engine>) -> Self {
         let stop = CancellationToken::new();
         let hasten = AbortOnDropHandle::new(tokio::spawn(hasten(address.clone())));
         let worker = Worker::new(address.clone(), GROUP).name(NAME).concurrency(CONCURRENCY);
-        let handler = Arc::new(Handler { node, clock: Arc::new(SystemClock), address });
+        let handler = Arc::new(Handler { engine, clock: Arc::new(SystemClock), address });
         let working = worker.run(stop.clone(), move |task| {
             let handler = handler.clone();
             async move { handler.handle(task).await }

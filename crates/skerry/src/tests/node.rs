@@ -89,7 +89,7 @@ fn health_is_served() {
 }
 
 /// An engine over this store, in a directory of its own.
-async fn engine(store: &Arc<InMemory>) -> (Engine, tempfile::TempDir) {
+async fn engine(store: &Arc<InMemory>) -> (EngineHost, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let started = engine_over(store.clone(), &settings_of(&dir), &Starting::default()).await;
     (started.expect("starts"), dir)
@@ -103,15 +103,15 @@ fn new_volume(block_size_bytes: u64) -> skerry_volume::CreateVolume {
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_and_snapshots_are_exports() {
     let (engine, _dir) = engine(&Arc::default()).await;
-    engine.node.create_volume(new_volume(4096)).await.expect("made");
-    let exports = NodeExports::new(engine.node.clone());
+    engine.engine.create_volume(new_volume(4096)).await.expect("made");
+    let exports = NodeExports::new(engine.engine.clone());
     let db = exports.open("db", &client()).await.expect("opened").device;
     db.write(4096, Bytes::from(vec![7; 4096])).await.expect("written");
     db.write(8192, Bytes::from(vec![8; 4096])).await.expect("written");
     db.zero(0, 8192).await.expect("zeroed");
 
     let name = "db".parse().expect("a name");
-    engine.node.create_snapshot(&name, Some(&"s".parse().expect("a name"))).await.expect("taken");
+    engine.engine.create_snapshot(&name, Some(&"s".parse().expect("a name"))).await.expect("taken");
     assert_eq!(exports.list().await, Ok(vec!["db".to_owned(), "db@s".to_owned()]));
     let snapshot = exports.open("db@s", &client()).await.expect("opened");
     let geometry =
@@ -137,12 +137,12 @@ async fn describing_a_volume_or_a_snapshot_opens_nothing() {
     let store = Arc::default();
     let (db, s) = ("db".parse().expect("a name"), "s".parse().expect("a name"));
     let (first, _first_dir) = engine(&store).await;
-    first.node.create_volume(new_volume(8192)).await.expect("made");
-    first.node.create_snapshot(&db, Some(&s)).await.expect("taken");
-    first.node.release_volume(&db, false).await.expect("released");
+    first.engine.create_volume(new_volume(8192)).await.expect("made");
+    first.engine.create_snapshot(&db, Some(&s)).await.expect("taken");
+    first.engine.release_volume(&db, false).await.expect("released");
     first.shutdown().await.expect("stops");
     let (engine, _dir) = engine(&store).await;
-    let exports = NodeExports::new(engine.node.clone());
+    let exports = NodeExports::new(engine.engine.clone());
     let info = exports.describe("db", &client()).await.expect("described");
     let geometry =
         Geometry { size_bytes: 1 << 20, sector_bytes: 512, block_bytes: 8192, read_only: false };
@@ -153,8 +153,8 @@ async fn describing_a_volume_or_a_snapshot_opens_nothing() {
         let error = exports.describe(absent, &client()).await.err();
         assert_eq!(error, Some(OpenError::NotFound { name: absent.to_owned() }));
     }
-    assert!(engine.node.open_volumes().is_empty(), "opening a volume claims it");
-    let shown = engine.node.show_volume(&db).await.expect("shown");
+    assert!(engine.engine.open_volumes().is_empty(), "opening a volume claims it");
+    let shown = engine.engine.show_volume(&db).await.expect("shown");
     assert_eq!(shown.owner, None, "it is claimed by nobody");
     engine.shutdown().await.expect("stops");
 }

@@ -25,7 +25,7 @@ const UNFINISHED: &str = ".importing";
 /// If it fails half-way, it deletes a volume that it created. A volume that it writes over stays as
 /// it is: it can be imported again, or deleted.
 pub(super) async fn import(
-    node: &Engine,
+    engine: &Engine,
     mut messages: impl Stream<Item = Result<v1::ImportVolumeRequest, Status>> + Unpin,
     ended: &CancellationToken,
 ) -> Result<v1::ImportVolumeResponse> {
@@ -34,41 +34,42 @@ pub(super) async fn import(
     };
     let name = name(&head.name)?;
     let size_bytes = volume_bytes(head.size_bytes)?;
-    let Destination { volume, created } = prepare(node, &name, size_bytes, head.overwrite).await?;
+    let Destination { volume, created } =
+        prepare(engine, &name, size_bytes, head.overwrite).await?;
     let written = tokio::select! {
-        written = write(node, messages, &volume, size_bytes, created) => written,
+        written = write(engine, messages, &volume, size_bytes, created) => written,
         () = ended.cancelled() => Err(gate::stopping().into()),
     };
     let data_bytes = match written {
         Ok(data_bytes) => data_bytes,
-        Err(error) => return Err(give_up(node, &volume, created, &error).await),
+        Err(error) => return Err(give_up(engine, &volume, created, &error).await),
     };
     if created {
-        node.rename_volume(&volume, &name).await.map_err(|failed| {
+        engine.rename_volume(&volume, &name).await.map_err(|failed| {
             let failed = of_engine(failed);
             let message = format!("{failed}; volume {volume} has the whole image: rename it");
             Error::new(failed.kind(), message)
         })?;
     }
-    let volume = node.show_volume(&name).await.map_err(of_engine)?;
+    let volume = engine.show_volume(&name).await.map_err(of_engine)?;
     Ok(v1::ImportVolumeResponse { volume: Some(convert::volume(volume)), created, data_bytes })
 }
 
 /// Writes the stream's pieces, and makes them durable. Gives the number of bytes of data.
 async fn write(
-    node: &Engine,
+    engine: &Engine,
     mut messages: impl Stream<Item = Result<v1::ImportVolumeRequest, Status>> + Unpin,
     volume: &Name,
     size_bytes: u64,
     created: bool,
 ) -> Result<u64> {
     let target = Target { volume: volume.clone(), snapshot: None };
-    let device = node.open_device(&target).await.map_err(of_engine)?;
+    let device = engine.open_device(&target).await.map_err(of_engine)?;
     if device.is_read_only() {
         let message = format!("volume {volume} can't be written here: another node holds it");
         return Err(Error::new(ErrorKind::InUse, message));
     }
-    let mut writer = Writer { device: &*device, at: 0, size_bytes, created, data_bytes: 0 };
+    let mut writer = Writer { device: &device, at: 0, size_bytes, created, data_bytes: 0 };
     while let Some(message) = next(&mut messages).await? {
         writer.write(message).await?;
     }
@@ -76,10 +77,10 @@ async fn write(
 }
 
 /// Deletes a volume that the import created; tells what a failed import leaves.
-async fn give_up(node: &Engine, volume: &Name, created: bool, why: &Error) -> Error {
+async fn give_up(engine: &Engine, volume: &Name, created: bool, why: &Error) -> Error {
     let left = match created {
         false => format!("volume {volume} may be incomplete: import again"),
-        true => match node.delete_volume(volume, true, true).await {
+        true => match engine.delete_volume(volume, true, true).await {
             Ok(()) => "nothing is left of it".to_owned(),
             Err(failed) => format!(
                 "volume {volume} is left of it ({failed}): `skerry volume delete {volume}` to \
@@ -112,12 +113,12 @@ struct Destination {
 
 /// Creates the volume if none of this name exists.
 async fn prepare(
-    node: &Engine,
+    engine: &Engine,
     name: &Name,
     size_bytes: u64,
     overwrite: bool,
 ) -> Result<Destination> {
-    match node.show_volume(name).await {
+    match engine.show_volume(name).await {
         Ok(found) if found.deleted => {
             let message = format!(
                 "volume {name} is deleted, and its snapshots keep the name: import into another, \
@@ -140,7 +141,7 @@ async fn prepare(
     let volume = unfinished(name)?;
     let block_size_bytes = BlockSize::default().bytes() as u64;
     let new = CreateVolume { name: volume.clone(), size_bytes, block_size_bytes, flush: None };
-    node.create_volume(new).await.map_err(|failed| match failed.kind() {
+    engine.create_volume(new).await.map_err(|failed| match failed.kind() {
         skerry_volume::ErrorKind::Exists => {
             let message = format!(
                 "volume {volume} exists: another import into {name} runs, or was cut off. If it \

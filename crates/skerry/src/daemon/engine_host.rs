@@ -1,4 +1,4 @@
-//! The engine that a node serves, with what runs beside it.
+//! The engine of a node, with its parts that run beside it.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use crate::background::Background;
 use crate::home::lock::Lock;
 use crate::home::log_place::LogPlace;
 
-/// A node, the counters of its store, and the threads beside it.
-pub(crate) struct Engine {
+/// Keeps the engine, the counters of its store, and its threads.
+pub(crate) struct EngineHost {
     /// Serves the volumes.
-    pub(crate) node: Arc<Engine>,
+    pub(crate) engine: Arc<Engine>,
     /// Counts the calls of the bucket.
     pub(crate) store: Arc<Counters>,
     /// Notes the log's place.
     pub(crate) log_place: LogPlace,
-    /// Computes for the node.
+    /// Computes for the engine.
     pub(crate) _background: Background,
     /// Commits the log; ends with the engine.
     pub(crate) _committer: skerry_log::CommitterThread,
@@ -27,14 +27,14 @@ pub(crate) struct Engine {
     pub(crate) _log_lock: Option<Lock>,
 }
 
-impl Engine {
+impl EngineHost {
     /// Makes everything durable and stops.
     ///
     /// # Errors
-    /// The node's own: something is not in the bucket yet.
+    /// The engine's own: something is not in the bucket yet.
     pub(crate) async fn shutdown(&self) -> Result<()> {
-        self.node.shutdown().await.map_err(of_engine)?;
-        self.log_place.end(self.node.is_drained());
+        self.engine.shutdown().await.map_err(of_engine)?;
+        self.log_place.end(self.engine.is_drained());
         Ok(())
     }
 }
