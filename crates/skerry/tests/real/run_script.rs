@@ -66,10 +66,12 @@ fn the_end_of_its_terminal_ends_its_node_cleanly() -> Outcome {
     let dir = TempDir::new()?;
     let running = script(&dir)?;
     said_of_the_volume(&running)?;
-    for _ in 0..20 {
-        running.signal(Signal::HUP);
+    running.signal(Signal::HUP);
+    while !running.stderr_tail().contains("stopping: clients") {
+        assert!(running.is_running(), "{}", running.stderr_tail());
         std::thread::yield_now();
     }
+    running.signal(Signal::HUP);
     let status = running.wait_drained()?;
     let said = running.stderr_tail();
     assert!(status.success(), "{status}: {said}");
