@@ -157,6 +157,11 @@ fn disk_of(path: &Path) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
     use super::*;
 
     fn enter(layout: &Layout, log: Option<&Path>, id: &str) -> Result<LogPlace> {
@@ -187,6 +192,29 @@ mod tests {
         enter(&layout, Some(&one), "1").expect("one whose disk is gone can't be waited for");
     }
 
+    /// Keeps what is written.
+    #[derive(Clone, Default)]
+    struct Text(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Text {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The lines of the log that some work writes.
+    fn said_by(work: impl FnOnce()) -> String {
+        let text = Text::default();
+        let writer = text.clone();
+        let to_text = tracing_subscriber::fmt().with_writer(move || writer.clone());
+        tracing::subscriber::with_default(to_text.with_ansi(false).finish(), work);
+        String::from_utf8(text.0.lock().clone()).expect("text")
+    }
+
     #[test]
     fn a_stop_that_leaves_records_says_so_and_keeps_the_note() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -195,10 +223,10 @@ mod tests {
         let log = dir.path().join("log");
         fs::create_dir(&log).expect("made");
         let place = enter(&layout, Some(&log), "1").expect("the first");
-        let said = crate::daemon::log_lines::tests::said_by(|| place.end(false));
+        let said = said_by(|| place.end(false));
         assert!(said.contains("did not take everything") && said.contains("/log"), "{said}");
         assert!(layout.log_place().exists());
-        assert_eq!(crate::daemon::log_lines::tests::said_by(|| place.end(true)), "");
+        assert_eq!(said_by(|| place.end(true)), "");
         assert!(!layout.log_place().exists());
     }
 
