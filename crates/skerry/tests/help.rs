@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-const COMMANDS: [&str; 41] = [
+const COMMANDS: [&str; 42] = [
     "",
     "serve",
     "volume",
@@ -33,6 +33,7 @@ const COMMANDS: [&str; 41] = [
     "jobs result",
     "jobs await",
     "jobs list",
+    "jobs work",
     "jobs cancel",
     "jobs restart",
     "jobs expedite",

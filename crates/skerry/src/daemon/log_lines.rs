@@ -180,7 +180,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::daemon) mod tests {
     use parking_lot::Mutex;
 
     use super::*;
@@ -206,7 +206,7 @@ mod tests {
     }
 
     /// Gives the log lines of a piece of work in this thread.
-    fn said_by(work: impl FnOnce()) -> String {
+    pub(in crate::daemon) fn said_by(work: impl FnOnce()) -> String {
         let reader = Reader::default();
         let lines = Lines::start(reader.clone()).expect("a thread");
         let to_lines = tracing_subscriber::fmt().with_writer(lines.clone()).with_ansi(false);
