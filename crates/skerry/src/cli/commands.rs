@@ -55,7 +55,11 @@ fn run(cli: Cli, variable: Variable<'_>, out: &mut dyn Write) -> Result<u8> {
             let output = Output { json: global.json, out };
             let context = Context { address: address(&global, variable)?, output };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map_err(no_runtime)?.block_on(ask(context, command))
+            let runtime = runtime.map_err(no_runtime)?;
+            let asked = runtime.block_on(ask(context, command));
+            // A thread may wait for a reader that stalls.
+            runtime.shutdown_background();
+            asked
         }
     };
     done.map(|()| exit::DONE)

@@ -6,8 +6,9 @@
 
 mod attempt;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -28,34 +29,36 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Takes a program that can be found.
+    /// Takes a program that can be found in the directories of `path`.
     ///
     /// # Errors
-    /// If there is no such file: else each job would fail for it.
-    pub(crate) fn new(
-        words: Vec<OsString>,
-        give_up: Vec<u8>,
-        path: Option<&str>,
-    ) -> io::Result<Self> {
+    /// If there is no such program: else each job would fail for it.
+    pub(crate) fn new(words: Vec<OsString>, give_up: Vec<u8>, path: &OsStr) -> io::Result<Self> {
         let name = words.first().map(PathBuf::from).unwrap_or_default();
         let is_path = name.components().count() > 1 || name.is_absolute();
         let is_there = if is_path {
-            name.is_file()
+            is_program(&name)
         } else {
-            let dirs = path.map(std::env::split_paths).into_iter().flatten();
-            dirs.map(|dir| dir.join(&name)).any(|file| file.is_file())
+            std::env::split_paths(path).any(|dir| is_program(&dir.join(&name)))
         };
         if is_there { Ok(Self { words, give_up }) } else { Err(not_there(&name)) }
     }
 
     /// Does a job. When this is dropped, the processes are killed.
     pub(crate) async fn run(&self, task: Task) -> Result<Bytes, Failure> {
+        if task.stop.is_cancelled() {
+            return Err(Failure::Cancelled);
+        }
         let child = self.command(&task).and_then(|mut command| command.spawn());
         let child = child.map_err(|error| {
             Failure::retry("CannotStart", format!("the program can't be started: {error}"))
         })?;
         let ended = Attempt::new(child).done(task.payload, &task.stop).await;
-        if task.stop.is_cancelled() { Err(Failure::Cancelled) } else { self.outcome(ended) }
+        match self.outcome(ended) {
+            // A program may have done its work before it heard.
+            Err(_) if task.stop.is_cancelled() => Err(Failure::Cancelled),
+            outcome => outcome,
+        }
     }
 
     fn command(&self, task: &Task) -> io::Result<Command> {
@@ -87,6 +90,13 @@ impl Program {
     }
 }
 
+fn is_program(file: &Path) -> bool {
+    file.metadata().is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+}
+
 fn not_there(name: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("there is no program {}", name.display()))
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        format!("{} is no program that can be run", name.display()),
+    )
 }

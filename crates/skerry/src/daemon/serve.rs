@@ -102,7 +102,7 @@ fn stop_when_overtaken(claim: Claim, stop: CancellationToken) -> Arc<OnceLock<Er
 
 /// Raises the limit of open files as far as the system allows. A log has up to 480 files of two
 /// descriptors each, and every client is one.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit { current: limit.maximum, ..limit };
     if let Err(error) = setrlimit(Resource::Nofile, most) {

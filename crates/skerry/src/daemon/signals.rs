@@ -16,17 +16,7 @@ const OWN_STATUS_FILE: &str = "/proc/self/status";
 /// ends the process at once. A SIGHUP does not: a shell and then the kernel each send one when a
 /// terminal closes, and systemd may send one behind its SIGTERM.
 pub(crate) fn stop_signals(lines: Lines) -> Result<CancellationToken> {
-    let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
-    const ORDERS: usize = 2;
-    // A node that was started by `nohup` outlives its terminal.
-    if !ignores_hangup(&std::fs::read_to_string(OWN_STATUS_FILE).unwrap_or_default()) {
-        kinds.push(SignalKind::hangup());
-    }
-    let mut signals: Vec<Signal> = kinds
-        .into_iter()
-        .map(signal)
-        .collect::<std::io::Result<_>>()
-        .map_err(|error| Error::new(ErrorKind::Unavailable, format!("no signals: {error}")))?;
+    let mut signals = signals()?;
     let stop = CancellationToken::new();
     let stopping = stop.clone();
     tokio::spawn(async move {
@@ -41,8 +31,22 @@ pub(crate) fn stop_signals(lines: Lines) -> Result<CancellationToken> {
     Ok(stop)
 }
 
+/// Number of signals that are orders a second time, too: the first ones.
+pub(crate) const ORDERS: usize = 2;
+
+/// Gives the signals that ask a process to end: SIGTERM, SIGINT, and SIGHUP unless it is ignored.
+pub(crate) fn signals() -> Result<Vec<Signal>> {
+    let mut kinds = vec![SignalKind::terminate(), SignalKind::interrupt()];
+    // A process that was started by `nohup` outlives its terminal.
+    if !ignores_hangup(&std::fs::read_to_string(OWN_STATUS_FILE).unwrap_or_default()) {
+        kinds.push(SignalKind::hangup());
+    }
+    let signals = kinds.into_iter().map(signal).collect::<std::io::Result<_>>();
+    signals.map_err(|error| Error::new(ErrorKind::Unavailable, format!("no signals: {error}")))
+}
+
 /// Waits for any of the signals.
-async fn any(signals: &mut [Signal]) {
+pub(crate) async fn any(signals: &mut [Signal]) {
     std::future::poll_fn(|cx| {
         let is_ready = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
         if is_ready { Poll::Ready(()) } else { Poll::Pending }

@@ -214,7 +214,11 @@ fn open_blocks(
     let cache = layout.cache(settings);
     let disk = match bucket.local_dir() {
         Some(_) => None,
-        None => Some(DiskCache::open(&cache, settings.cache.disk_bytes.0, bucket.id())?),
+        None => {
+            // It has guests' data. If it can't be made, opening it says so.
+            let _ = create_private(&cache);
+            Some(DiskCache::open(&cache, settings.cache.disk_bytes.0, bucket.id())?)
+        }
     };
     Ok(Blocks::new(bucket.clone(), BlocksSettings { ram_bytes: settings.cache.ram_bytes.0, disk }))
 }

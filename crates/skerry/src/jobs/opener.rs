@@ -483,6 +483,10 @@ impl StorePlace {
             environment: cloud_environment(),
             timeout_max: None,
         };
+        if let Some(dir) = self.dir_of("") {
+            // It has jobs' payloads. If it can't be made, opening it says so.
+            let _ = create_private(&dir);
+        }
         let opened = url::open(&self.url, &options);
         let opened = opened.map_err(of_engine)?;
         let store = Meter::adding_to(calls.clone(), opened.store, Arc::new(SystemClock));

@@ -64,13 +64,14 @@ fn an_exit_code_says_whether_another_try_helps() -> Outcome {
 fn a_cancelled_program_is_told() -> Outcome {
     let node = start()?;
     enqueue(&node, "long", "", &[])?;
-    let script = "trap 'echo told >&2; exit' TERM; echo begun >&2; sleep 1000 & wait";
+    let script = "trap 'echo told >&2; exit 1' TERM; sleep 1000 & echo begun $! >&2; wait";
     let worker = worker(&node, &[], script)?;
-    worker.wait_line(|line| line == "begun")?;
+    let begun = worker.wait_line(|line| line.starts_with("begun "))?;
     node.cli(&["jobs", "cancel", "long"])?;
     node.settings().cli(&["jobs", "await", "long"])?.refused(5)?;
     assert_eq!(node.json(&["jobs", "show", "long"])?["state"].as_str(), Some("cancelled"));
     worker.wait_line(|line| line == "told")?;
+    assert_gone(&begun["begun ".len()..]);
     worker.signal(Signal::TERM);
     assert!(worker.wait()?.success(), "{}", worker.stdout_tail());
     Ok(())
@@ -83,10 +84,29 @@ fn a_process_that_is_left_behind_keeps_no_job() -> Outcome {
     enqueue(&node, "left", "", &[])?;
     let worker = worker(&node, &[], "sleep 1000 & echo $!")?;
     node.cli(&["jobs", "await", "left"])?;
-    let pid = node.cli(&["jobs", "result", "left"])?;
+    assert_gone(&node.cli(&["jobs", "result", "left"])?);
+    worker.kill()?;
+    Ok(())
+}
+
+/// Checks that no process of this id runs; it may wait to be reaped.
+fn assert_gone(pid: &str) {
     let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
     assert!(state.is_empty() || state.contains(") Z "), "it still runs: {state}");
-    worker.kill()?;
+}
+
+/// The first order lets programs finish, and the second kills them.
+#[test]
+fn a_second_signal_kills_what_runs() -> Outcome {
+    let node = start()?;
+    enqueue(&node, "long", "", &[])?;
+    let worker = worker(&node, &[], "echo begun $$ >&2; exec sleep 1000")?;
+    let begun = worker.wait_line(|line| line.starts_with("begun "))?;
+    worker.signal(Signal::HUP);
+    worker.wait_line(|line| line.contains("stopping"))?;
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.wait()?.code(), Some(7), "{}", worker.stdout_tail());
+    assert_gone(&begun["begun ".len()..]);
     Ok(())
 }
 
@@ -94,9 +114,12 @@ fn a_process_that_is_left_behind_keeps_no_job() -> Outcome {
 fn a_program_that_is_not_there_takes_no_job() -> Outcome {
     let node = start()?;
     enqueue(&node, "a", "", &[])?;
-    let refused =
-        node.settings().cli(&["jobs", "work", "g", "--", "no-such-program"])?.refused(6)?;
-    assert!(refused.contains("no-such-program"), "{refused}");
+    let plain = node.settings().data().join("plain");
+    std::fs::write(&plain, "#!/bin/sh\n")?;
+    for program in ["no-such-program", &plain.to_string_lossy()] {
+        let refused = node.settings().cli(&["jobs", "work", "g", "--", program])?.refused(6)?;
+        assert!(refused.contains(program), "{refused}");
+    }
     let shown = node.json(&["jobs", "show", "a"])?;
     assert_eq!(shown["state"].as_str(), Some("scheduled"), "{shown}");
     Ok(())

@@ -65,8 +65,13 @@ fn nobody_else_may_read_what_a_node_writes() -> Outcome {
         }
     }
     assert!(looked_at > 10, "{looked_at} files");
+    let jobs = dir.path().join("jobs");
+    let config = dir.path().join("other.toml");
+    fs::write(&config, format!("[database]\nbackend = \"fs\"\npath = {jobs:?}\n"))?;
     let settings = NodeSettings::new(settings.bin(), dir.path().join("other"));
-    after(settings.bucket_dir(&bucket), "umask 022").start()?.stop()?;
+    let settings = settings.bucket_dir(&bucket).arg("--config").arg(config);
+    after(settings, "umask 022").start()?.stop()?;
+    assert_eq!(fs::metadata(&jobs)?.mode() & 0o777, 0o700, "it has jobs' payloads");
     assert_eq!(fs::metadata(&bucket)?.mode() & 0o777, 0o700, "a node made it");
     Ok(())
 }

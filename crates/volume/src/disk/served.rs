@@ -30,6 +30,7 @@ impl front::Device for Device {
     }
 
     fn try_read(&self, offset: u64, buf: &mut [u8]) -> Attempt<Content> {
+        // Every read is tried first, in the client's order. Those that wait come again in any order.
         self.note_read(offset, buf.len());
         attempt(self.try_read(offset, buf), Content::Data)
     }
@@ -46,7 +47,6 @@ impl front::Device for Device {
     }
 
     async fn read(&self, offset: u64, buf: &mut [u8]) -> front::Result<Content> {
-        self.note_read(offset, buf.len());
         self.read_into(offset, buf).await?;
         Ok(Content::Data)
     }

@@ -1,27 +1,43 @@
 //! `skerry jobs work`: a program does the jobs of a task group.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use skerry_api::Result;
+use skerry_api::{Error, ErrorKind, Result};
 use skerry_client::{Contact, Worker};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, interruption};
+use super::Context;
 use crate::cli::args::jobs::WorkArgs;
 use crate::cli::program::Program;
+use crate::daemon::serve::raise_open_files;
+use crate::daemon::signals::{ORDERS, any, signals};
 use crate::values::invalid;
 
 /// Time after which the command says again that it has no node.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// The directories of programs if the environment names none.
+const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Says a line for people. A reader that stalls or has gone neither stops nor ends the worker.
+fn say(text: String) {
+    tokio::task::spawn_blocking(move || {
+        let _ = writeln!(std::io::stderr(), "skerry: {text}");
+    });
+}
+
 /// Works until a signal, and then until the programs that run have ended; a second signal ends
 /// them.
 pub(super) async fn run(context: &Context<'_>, args: WorkArgs) -> Result<()> {
-    let path = std::env::var("PATH").ok();
-    let program = Program::new(args.command, args.give_up, path.as_deref());
+    // Each program has three pipes.
+    raise_open_files();
+    let mut signals = signals()?;
+    let path = std::env::var_os("PATH").unwrap_or_else(|| PATH_DEFAULT.into());
+    let program = Program::new(args.command, args.give_up, &path);
     let program = Arc::new(program.map_err(|error| invalid(error.to_string()))?);
     let stop = CancellationToken::new();
     let teller = Teller::new(format!("jobs of {:?} at {}", args.group, context.address));
@@ -38,13 +54,18 @@ pub(super) async fn run(context: &Context<'_>, args: WorkArgs) -> Result<()> {
     let mut working = std::pin::pin!(working);
     tokio::select! {
         ended = &mut working => return ended,
-        () = interruption() => {}
+        () = any(&mut signals) => {}
     }
-    eprintln!("skerry: stopping when the jobs that run have ended; another signal ends them");
+    say("stopping when the jobs that run have ended; another signal ends them".to_owned());
     stop.cancel();
+    // A terminal that closes sends several SIGHUPs.
+    signals.truncate(ORDERS);
     tokio::select! {
         ended = &mut working => ended,
-        () = interruption() => Ok(()),
+        () = any(&mut signals) => {
+            let message = "told twice to stop: the programs that ran were killed, and their jobs go to other workers";
+            Err(Error::new(ErrorKind::Unavailable, message))
+        }
     }
 }
 
@@ -77,8 +98,8 @@ impl Teller {
         }
         *last = Some(Said { is_up, at: Instant::now() });
         match contact {
-            Contact::Made => eprintln!("skerry: waiting for {}", self.of),
-            Contact::Lost(error) => eprintln!("skerry: no {}: {error}; asking again", self.of),
+            Contact::Made => say(format!("waiting for {}", self.of)),
+            Contact::Lost(error) => say(format!("no {}: {error}; asking again", self.of)),
         }
     }
 }
