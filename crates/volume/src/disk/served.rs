@@ -30,7 +30,8 @@ impl front::Device for Device {
     }
 
     fn try_read(&self, offset: u64, buf: &mut [u8]) -> Attempt<Content> {
-        // Every read is tried first, in the client's order. Those that wait come again in any order.
+        // Every read is tried first, in the client's order. Reads that wait come again in any
+        // order.
         self.note_read(offset, buf.len());
         attempt(self.try_read(offset, buf), Content::Data)
     }

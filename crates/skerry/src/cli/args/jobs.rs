@@ -133,7 +133,8 @@ pub(crate) struct WorkArgs {
     /// The task group
     pub(crate) group: String,
     /// Jobs at once
-    #[arg(long, value_name = "JOBS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "JOBS", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) concurrency: u32,
     /// Name of the worker for people [default: pid-N]
     #[arg(long)]

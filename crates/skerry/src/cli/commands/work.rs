@@ -63,7 +63,7 @@ pub(super) async fn run(context: &Context<'_>, args: WorkArgs) -> Result<()> {
     tokio::select! {
         ended = &mut working => ended,
         () = any(&mut signals) => {
-            let message = "told twice to stop: the programs that ran were killed, and their jobs go to other workers";
+            let message = "told twice to stop: killed the programs; other workers get their jobs";
             Err(Error::new(ErrorKind::Unavailable, message))
         }
     }
