@@ -2,6 +2,7 @@
 
 pub mod device;
 mod readahead;
+mod served;
 
 use crate::disk::Engine;
 use crate::disk::attach::device::Device;

@@ -9,7 +9,6 @@ mod io;
 mod parts;
 mod payload;
 pub(crate) mod reading;
-mod served;
 mod volumes;
 
 pub use payload::Disk;

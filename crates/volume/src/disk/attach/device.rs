@@ -1,7 +1,7 @@
 //! A device: one attached volume or snapshot.
 //!
 //! Its own methods fail with the engine's errors. Front ends see it as [`skerry_device::Device`],
-//! which `disk::served` implements.
+//! which `attach::served` implements.
 
 use crate::context::Context;
 use crate::disk::Volume;
