@@ -37,6 +37,24 @@ async fn random_requests_do_what_a_plain_array_does() {
     }
 }
 
+/// What is answered with FUA is durable, so the device is flushed before the answer.
+#[tokio::test]
+async fn fua_flushes_each_command_that_writes() {
+    let gate = Gate::open(DISK_BYTES);
+    let server = serving(vec![disk(gate.clone())]);
+    let mut client = Client::open(&server, "disk", false).await;
+    let data = [7; 512];
+    let commands =
+        [(command::WRITE, &data[..]), (command::TRIM, &[]), (command::WRITE_ZEROES, &[])];
+    for (flags, flushes) in [(0, 0), (flag::FUA, 1)] {
+        for (kind, data) in commands {
+            let before = gate.flushes();
+            assert_eq!(client.call(kind, flags, 0, 512, data).await.errno, 0);
+            assert_eq!(gate.flushes() - before, flushes, "command {kind}, flags {flags}");
+        }
+    }
+}
+
 async fn compare_with_model(server: &Server, structured: bool, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut client = Client::open(server, "disk", structured).await;

@@ -1,6 +1,7 @@
 //! A memory disk that never answers at once: requests wait at a gate, and can be made to fail.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,6 +20,7 @@ pub(crate) struct Gate {
     inner: MemoryDevice,
     open: Semaphore,
     passed: watch::Sender<Passed>,
+    flushes: AtomicUsize,
     fails_with: Option<ErrorKind>,
     panics: bool,
 }
@@ -49,6 +51,7 @@ impl Gate {
             inner: MemoryDevice::new(size),
             open: Semaphore::new(permits),
             passed: watch::Sender::new(Passed::default()),
+            flushes: AtomicUsize::new(0),
             fails_with: fails,
             panics,
         })
@@ -57,6 +60,11 @@ impl Gate {
     /// Lets `n` requests pass.
     pub(crate) fn let_pass(&self, n: usize) {
         self.open.add_permits(n);
+    }
+
+    /// Number of flushes so far.
+    pub(crate) fn flushes(&self) -> usize {
+        self.flushes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn passed(&self) -> Passed {
@@ -102,6 +110,7 @@ impl Device for Gate {
     }
 
     async fn flush(&self) -> Result<()> {
+        self.flushes.fetch_add(1, Ordering::Relaxed);
         self.pass().await
     }
 

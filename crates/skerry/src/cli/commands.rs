@@ -54,7 +54,9 @@ fn run(cli: Cli, variable: Variable<'_>, out: &mut dyn Write) -> Result<u8> {
         command => {
             let output = Output { json: global.json, out };
             let context = Context { address: address(&global, variable)?, output };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            // The command may wait for the reader of its output. The connection goes on meanwhile.
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            let runtime = runtime.worker_threads(1).enable_all().build();
             let runtime = runtime.map_err(no_runtime)?;
             let asked = runtime.block_on(ask(context, command));
             // A thread may wait for a reader that stalls.

@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use skerry_api::{Error, ErrorKind, Result};
 
@@ -60,14 +61,17 @@ impl<'a> Announcer<'a> {
     }
 }
 
-/// Sends one datagram, and never waits for its reader.
+/// Longest wait for a service manager whose queue is full: at a boot many units tell it something.
+const MANAGER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Sends one datagram. Waits for room in its reader's queue, for a bounded time.
 fn send(manager: &str, state: &str) -> io::Result<()> {
     let address = match manager.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(manager)?,
     };
     let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
+    socket.set_write_timeout(Some(MANAGER_TIME_MAX))?;
     socket.send_to_addr(state.as_bytes(), &address)?;
     Ok(())
 }

@@ -246,13 +246,14 @@ mod cloud {
         });
         let given: Vec<NamedSetting<'_, K>> = given.collect::<Result<_>>()?;
         let is_given = |key: &K| given.iter().any(|(_, given, _)| given == key);
-        let is_replaced = |name: &str| {
-            let to = BELONGS_TO.iter().find(|(variable, _)| *variable == name);
+        // By the key: a variable may have several names.
+        let is_replaced = |key: &K| {
+            let to = BELONGS_TO.iter().find(|(variable, _)| parse(variable).as_ref() == Some(key));
             to.and_then(|(_, setting)| parse(setting)).is_some_and(|key| is_given(&key))
         };
         let environment = options.environment.iter().filter_map(|(name, value)| {
             let key = parse(name).filter(|_| name.starts_with(environment_prefix))?;
-            (!is_given(&key) && !is_replaced(name)).then_some((name.as_str(), key, value.as_str()))
+            (!is_given(&key) && !is_replaced(&key)).then_some((name.as_str(), key, value.as_str()))
         });
         let mut all: Vec<_> = environment.collect();
         all.extend(given);
