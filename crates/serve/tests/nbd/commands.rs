@@ -37,7 +37,7 @@ async fn random_requests_do_what_a_plain_array_does() {
     }
 }
 
-/// What is answered with FUA is durable, so the device is flushed before the answer.
+/// FUA asks for a durable answer, so the device is flushed before it.
 #[tokio::test]
 async fn fua_flushes_each_command_that_writes() {
     let gate = Gate::open(DISK_BYTES);
