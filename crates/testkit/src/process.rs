@@ -12,7 +12,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open};
 
 use crate::PATIENCE;
 
@@ -241,6 +243,27 @@ impl Drop for Process {
     }
 }
 
+/// Waits for the end of a process that another one started. A killed process runs on until the
+/// kernel gets to it.
+///
+/// # Errors
+/// When it still runs after `PATIENCE`, or `pid` is no process id.
+pub fn wait_foreign(pid: &str) -> io::Result<()> {
+    let id = pid.trim().parse().ok().and_then(Pid::from_raw);
+    let id = id.ok_or_else(|| io::Error::other(format!("{pid:?} is no process id")))?;
+    let process = match pidfd_open(id, PidfdFlags::empty()) {
+        // It has ended, and its parent knows.
+        Err(Errno::SRCH) => return Ok(()),
+        opened => opened?,
+    };
+    let limit = Timespec::try_from(PATIENCE).map_err(io::Error::other)?;
+    let ended = || poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit));
+    match rustix::io::retry_on_intr(ended)? {
+        0 => Err(io::Error::other(format!("process {id} does not end", id = pid.trim()))),
+        _ => Ok(()),
+    }
+}
+
 fn join(lines: &VecDeque<String>) -> String {
     lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
 }
@@ -269,7 +292,7 @@ fn reap(mut child: Child, pid: Pid, shared: Arc<Shared>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         while rustix::process::waitid(WaitId::Pid(pid), options)
-            .is_err_and(|error| error == rustix::io::Errno::INTR)
+            .is_err_and(|error| error == Errno::INTR)
         {}
         let mut state = shared.state.lock();
         state.ended = child.wait().ok();
@@ -309,6 +332,18 @@ mod tests {
         assert_eq!(process.kill().unwrap().signal(), Some(9));
         process.resume();
         assert!(!process.is_running());
+    }
+
+    #[test]
+    fn the_end_of_a_process_of_another_is_waited_for() {
+        let mut parent = shell("sleep 1000 & echo $!; read line; kill $!; exec cat");
+        let pid = parent.wait_line(|_| true).unwrap();
+        assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+        assert!(wait_foreign("no pid").is_err());
+        drop(parent.take_stdin());
+        wait_foreign(&pid).unwrap();
+        parent.wait().unwrap();
+        wait_foreign(&pid).unwrap();
     }
 
     #[test]

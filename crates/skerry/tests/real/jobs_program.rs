@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use rustix::process::Signal;
+use skerry_testkit::process::wait_foreign;
 use skerry_testkit::{NodeSettings, Process, SkerryNode};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -71,7 +72,7 @@ fn a_cancelled_program_is_told() -> Outcome {
     node.settings().cli(&["jobs", "await", "long"])?.refused(5)?;
     assert_eq!(node.json(&["jobs", "show", "long"])?["state"].as_str(), Some("cancelled"));
     worker.wait_line(|line| line == "told")?;
-    assert_gone(&begun["begun ".len()..]);
+    wait_foreign(&begun["begun ".len()..])?;
     worker.signal(Signal::TERM);
     assert!(worker.wait()?.success(), "{}", worker.stdout_tail());
     Ok(())
@@ -84,15 +85,9 @@ fn a_process_that_is_left_behind_keeps_no_job() -> Outcome {
     enqueue(&node, "left", "", &[])?;
     let worker = worker(&node, &[], "sleep 1000 & echo $!")?;
     node.cli(&["jobs", "await", "left"])?;
-    assert_gone(&node.cli(&["jobs", "result", "left"])?);
+    wait_foreign(&node.cli(&["jobs", "result", "left"])?)?;
     worker.kill()?;
     Ok(())
-}
-
-/// Checks that no process of this id runs; it may wait to be reaped.
-fn assert_gone(pid: &str) {
-    let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    assert!(state.is_empty() || state.contains(") Z "), "it still runs: {state}");
 }
 
 /// The first order lets programs finish, and the second kills them.
@@ -106,7 +101,7 @@ fn a_second_signal_kills_what_runs() -> Outcome {
     worker.wait_line(|line| line.contains("stopping"))?;
     worker.signal(Signal::TERM);
     assert_eq!(worker.wait()?.code(), Some(7), "{}", worker.stdout_tail());
-    assert_gone(&begun["begun ".len()..]);
+    wait_foreign(&begun["begun ".len()..])?;
     Ok(())
 }
 
