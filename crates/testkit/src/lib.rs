@@ -21,6 +21,7 @@ pub mod node;
 pub mod process;
 pub mod s3;
 pub mod s3_faults;
+pub mod seeds;
 pub mod skip;
 pub mod stamp;
 pub mod stand_in;
@@ -34,6 +35,7 @@ pub use node::{NodeSettings, SkerryNode};
 pub use process::Process;
 pub use s3::S3Server;
 pub use s3_faults::BadS3;
+pub use seeds::Search;
 pub use uri::NbdUri;
 
 use std::time::Duration;

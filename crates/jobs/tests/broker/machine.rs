@@ -13,6 +13,7 @@ use skerry_jobs::machine::{
 use skerry_jobs::name::{Group, JobId, LimitKey, Tenant};
 use skerry_jobs::retry::RetryPolicy;
 use skerry_jobs::spec::JobSpec;
+use skerry_testkit::Search;
 use std::collections::{BTreeMap, BTreeSet};
 
 const STEPS: usize = 400;
@@ -676,20 +677,8 @@ impl Run {
 
 #[test]
 fn random_operations_agree_with_a_naive_machine() {
-    let first = seed_from("SKERRY_FIRST_SEED").unwrap_or(1);
-    let seeds = seed_from("SKERRY_SEEDS").unwrap_or(500);
-    for seed in first..first + seeds {
-        let run = std::panic::AssertUnwindSafe(|| {
-            let mut run = Run::new(seed);
-            (0..STEPS).for_each(|_| run.step());
-        });
-        if let Err(panic) = std::panic::catch_unwind(run) {
-            eprintln!("seed {seed}: SKERRY_FIRST_SEED={seed} SKERRY_SEEDS=1 replays it");
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
-
-fn seed_from(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
+    Search { name: "jobs: machine", percent: 10, least: 500 }.run(|seed| {
+        let mut run = Run::new(seed);
+        (0..STEPS).for_each(|_| run.step());
+    });
 }

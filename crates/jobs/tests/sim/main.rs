@@ -9,8 +9,7 @@
 //! the callers, the judge and the world. A fixed piece of work of each is also stopped at every
 //! await, every call of the store and every operation of the disk.
 //!
-//! `SKERRY_SEED` replays one seed, and `SKERRY_SEEDS` is the number to try from `SKERRY_FIRST_SEED`
-//! on. `SKERRY_MODEL_SECONDS` is the time for it (default 20), and `SKERRY_TRACE` prints each step.
+//! [`skerry_testkit::seeds`] lists the variables that choose seeds; `SKERRY_TRACE` prints each step.
 //! A failing run prints its seed and its last steps.
 
 #![allow(unreachable_pub, reason = "the files of one test")]
@@ -33,12 +32,9 @@ mod wide_script;
 mod world;
 
 use sim::{Sim, Trace};
+use skerry_testkit::Search;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use world::Kind;
-
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
 
 /// Runs one seed of the first family, and gives its steps.
 fn run(seed: u64) -> Vec<String> {
@@ -113,31 +109,10 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn what_was_answered_stays_true() {
-    try_seeds(run);
+    Search { name: "jobs: simulation", percent: 20, least: 1 }.run(|seed| drop(run(seed)));
 }
 
 #[test]
 fn what_was_answered_stays_true_in_a_wider_life() {
-    try_seeds(run_wide);
-}
-
-fn try_seeds(run: impl Fn(u64) -> Vec<String>) {
-    if let Some(seed) = setting("SKERRY_SEED") {
-        run(seed);
-        return;
-    }
-    let seconds = setting("SKERRY_MODEL_SECONDS").unwrap_or(20);
-    let seeds = setting("SKERRY_SEEDS").unwrap_or(u64::MAX);
-    let first = setting("SKERRY_FIRST_SEED").unwrap_or(0);
-    #[expect(clippy::disallowed_methods, reason = "a budget of real time bounds the test")]
-    let begun = std::time::Instant::now();
-    let mut tried = 0;
-    for seed in first..first.saturating_add(seeds) {
-        run(seed);
-        tried += 1;
-        if begun.elapsed().as_secs() >= seconds && seeds == u64::MAX {
-            break;
-        }
-    }
-    println!("{tried} seeds");
+    Search { name: "jobs: wider life", percent: 20, least: 1 }.run(|seed| drop(run_wide(seed)));
 }

@@ -2,12 +2,13 @@
 //! thread: the disk itself calls back.
 use std::{io, sync::Arc};
 
-use crate::common::{Record, Reference, append_durable, env, for_seeds, read_all, small};
+use crate::common::{Record, Reference, append_durable, env, read_all, small};
 use parking_lot::Mutex;
 use skerry_log::{
     Disk, DiskFile, Error, Log, LogPosition, ReadOutcome, Verified,
     sim::{SimDisk, SimRng},
 };
+use skerry_testkit::Search;
 
 type Hook = Arc<Mutex<Option<Box<dyn FnMut() + Send>>>>;
 
@@ -128,7 +129,7 @@ fn one_life(disk: &SimDisk, model: &Arc<Mutex<Reference>>, rng: &mut SimRng) {
 #[test]
 fn whatever_comes_between_two_disk_operations() {
     let mut appended = 0;
-    for_seeds("during", 300, |seed| {
+    Search { name: "log: during commits", percent: 5, least: 300 }.run(|seed| {
         let mut rng = SimRng::new(seed);
         let (disk, model) = (SimDisk::new(), Arc::new(Mutex::new(Reference::default())));
         for _ in 0..4 {

@@ -1,10 +1,11 @@
 //! Random histories on a simulated disk against a naïve reference, in every order. They append,
 //! commit, wait, trim, mark, read, close, kill, lose power, and fail or stop the disk.
-use crate::common::{Record, Reference, for_seeds, poll_now, recover, settle, small};
+use crate::common::{Record, Reference, poll_now, recover, settle, small};
 use skerry_log::{
     Disk, Error, ErrorKind, FullReason, Log, LogPosition,
     sim::{SimDisk, SimRng},
 };
+use skerry_testkit::Search;
 
 struct Run {
     disk: SimDisk,
@@ -187,7 +188,7 @@ impl Run {
 #[test]
 fn recovery_gives_an_exact_prefix_with_everything_durable() {
     let (mut recoveries, mut appended) = (0, 0);
-    for_seeds("model", 2000, |seed| {
+    Search { name: "log: model", percent: 5, least: 2000 }.run(|seed| {
         let mut run = Run::new(seed);
         for _ in 0..300 {
             run.step();

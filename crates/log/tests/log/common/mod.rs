@@ -149,37 +149,6 @@ pub(crate) fn file_of(disk: &SimDisk, position: LogPosition) -> (String, u64) {
     panic!("no file holds {position}");
 }
 
-/// Runs the seeds: `SKERRY_SEED` alone, or `SKERRY_SEEDS` of them (`default` otherwise). Goes on
-/// for `SKERRY_TEST_SECONDS` if that is set.
-pub(crate) fn for_seeds(name: &str, default: u64, mut test: impl FnMut(u64)) {
-    let number = |key: &str| std::env::var(key).ok().map(|text| text.parse::<u64>().unwrap());
-    if let Some(seed) = number("SKERRY_SEED") {
-        return test(seed);
-    }
-    #[allow(clippy::disallowed_methods, reason = "only bounds how long seeds are tried")]
-    let started = std::time::Instant::now();
-    let seconds = number("SKERRY_TEST_SECONDS").unwrap_or(0);
-    let count = number("SKERRY_SEEDS").unwrap_or(default);
-    let mut seed = 0;
-    while seed < count || started.elapsed().as_secs() < seconds {
-        let guard = SeedGuard { name, seed };
-        test(seed);
-        std::mem::forget(guard);
-        seed += 1;
-    }
-}
-
-struct SeedGuard<'a> {
-    name: &'a str,
-    seed: u64,
-}
-
-impl Drop for SeedGuard<'_> {
-    fn drop(&mut self) {
-        eprintln!("{} failed: replay with SKERRY_SEED={}", self.name, self.seed);
-    }
-}
-
 /// A naïve reference: all appended records of this history, in order.
 #[derive(Default)]
 pub(crate) struct Reference {

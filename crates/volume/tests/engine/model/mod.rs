@@ -1,8 +1,8 @@
 //! Random operations, faults and crashes on several volumes and two hosts, against a naïve
 //! reference.
 //!
-//! `SKERRY_SEED` replays one seed, `SKERRY_SEEDS` is the number to try, and `SKERRY_MODEL_SECONDS`
-//! the time for it (default 20). A failing run prints its seed and its last steps.
+//! [`skerry_testkit::seeds`] lists the variables that choose seeds. A failing run prints its seed and
+//! its last steps.
 
 #![allow(unreachable_pub, reason = "the files of one test")]
 
@@ -12,12 +12,9 @@ mod mend;
 mod ops;
 pub(crate) mod reference;
 use self::driver::Model;
+use skerry_testkit::Search;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
-
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
-}
 
 /// Makes one run in a runtime of its own: tasks of dead nodes go with it.
 fn run(seed: u64) {
@@ -39,7 +36,6 @@ fn run(seed: u64) {
         let from = trace.len().saturating_sub(60);
         eprintln!("the last operations of seed {seed}:");
         trace[from..].iter().for_each(|line| eprintln!("  {line}"));
-        eprintln!("replay with SKERRY_SEED={seed}");
         resume_unwind(panic);
     }
 }
@@ -58,21 +54,5 @@ fn what_was_found_before_stays_mended() {
 
 #[test]
 fn random_operations_agree_with_a_naive_reference() {
-    if let Some(seed) = setting("SKERRY_SEED") {
-        return run(seed);
-    }
-    let seconds = setting("SKERRY_MODEL_SECONDS").unwrap_or(20);
-    let seeds = setting("SKERRY_SEEDS").unwrap_or(u64::MAX);
-    let first = setting("SKERRY_FIRST_SEED").unwrap_or(0);
-    #[expect(clippy::disallowed_methods, reason = "a budget of real time bounds the test")]
-    let begun = std::time::Instant::now();
-    let mut tried = 0;
-    for seed in first..first.saturating_add(seeds) {
-        run(seed);
-        tried += 1;
-        if begun.elapsed().as_secs() >= seconds && seeds == u64::MAX {
-            break;
-        }
-    }
-    println!("{tried} seeds");
+    Search { name: "engine: model", percent: 40, least: 1 }.run(run);
 }
