@@ -19,3 +19,4 @@ mod outage;
 mod process;
 mod run_script;
 mod snapshots;
+mod transcripts;
