@@ -9,8 +9,8 @@
 //! the callers, the judge and the world. A fixed piece of work of each is also stopped at every
 //! await, every call of the store and every operation of the disk.
 //!
-//! [`skerry_testkit::seeds`] lists the variables that choose seeds; `SKERRY_TRACE` prints each step.
-//! A failing run prints its seed and its last steps.
+//! [`skerry_testkit::seeds`] lists the variables that choose seeds. `SKERRY_TRACE` prints each
+//! step. A failing run prints its seed and its last steps.
 
 #![allow(unreachable_pub, reason = "the files of one test")]
 

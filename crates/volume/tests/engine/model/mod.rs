@@ -1,8 +1,8 @@
 //! Random operations, faults and crashes on several volumes and two hosts, against a naïve
 //! reference.
 //!
-//! [`skerry_testkit::seeds`] lists the variables that choose seeds. A failing run prints its seed and
-//! its last steps.
+//! [`skerry_testkit::seeds`] lists the variables that choose seeds. A failing run prints its seed
+//! and its last steps.
 
 #![allow(unreachable_pub, reason = "the files of one test")]
 
