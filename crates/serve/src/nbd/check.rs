@@ -75,8 +75,9 @@ pub(crate) fn check(request: &Request, shape: &Shape) -> Result<Command, Error> 
 }
 
 /// Zeroing is fast in whole sectors: the rest of another one is read, and the whole is written.
+/// Zeroing nothing is fast everywhere.
 fn check_fast(request: &Request, geometry: &Geometry) -> Result<(), Error> {
-    match geometry.is_whole(request.offset, u64::from(request.len)) {
+    match request.len == 0 || geometry.is_whole(request.offset, u64::from(request.len)) {
         true => Ok(()),
         false => Err(Error::new(ErrorKind::NotSupported, "zeroing is fast in whole sectors only")),
     }
@@ -188,6 +189,7 @@ mod tests {
         }
         for flags in [fast, fast | flag::NO_HOLE] {
             assert_eq!(kind(command::WRITE_ZEROES, flags, 512, 1024, SHAPE), None);
+            assert_eq!(kind(command::WRITE_ZEROES, flags, 100, 0, SHAPE), None);
         }
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use skerry_api::{Error, ErrorKind, Result};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::settings::Variable;
@@ -23,6 +24,8 @@ use crate::settings::Variable;
 const LOG_VARIABLE: &str = "SKERRY_LOG";
 /// The default of what is logged.
 const LOG_DEFAULT: &str = "info";
+/// The target of the lines about panics.
+const PANIC_TARGET: &str = "skerry::panic";
 /// Lines that wait for the reader of standard error, at most: some hundred bytes each.
 const LINES_MAX: usize = 4096;
 /// Time for which the end of the node waits for that reader.
@@ -41,7 +44,7 @@ impl Logging {
     /// `Invalid` for a malformed filter.
     pub(crate) fn start(variable: Variable<'_>) -> Result<Self> {
         let wanted = variable(LOG_VARIABLE).unwrap_or_else(|| LOG_DEFAULT.to_owned());
-        let filter = EnvFilter::try_new(&wanted).map_err(|error| {
+        let filter = filter(&wanted).map_err(|error| {
             let message = format!("{LOG_VARIABLE}={wanted:?} can't be understood: {error}");
             Error::new(ErrorKind::Invalid, message)
         })?;
@@ -72,6 +75,11 @@ impl Drop for Logging {
     }
 }
 
+/// Parses a filter. Panics pass every filter.
+fn filter(wanted: &str) -> std::result::Result<EnvFilter, ParseError> {
+    Ok(EnvFilter::try_new(wanted)?.add_directive(format!("{PANIC_TARGET}=error").parse()?))
+}
+
 /// Logs a panic. Its trace follows if the environment asks for one (`RUST_BACKTRACE`).
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
@@ -81,10 +89,15 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let trace = Backtrace::capture();
     match trace.status() {
         BacktraceStatus::Captured => {
-            tracing::error!(thread, place, "a part of the node panicked: {message}\n{trace}");
+            let message = format!("{message}\n{trace}");
+            say_panic(thread, &place, &message);
         }
-        _ => tracing::error!(thread, place, "a part of the node panicked: {message}"),
+        _ => say_panic(thread, &place, message),
     }
+}
+
+fn say_panic(thread: &str, place: &str, message: &str) {
+    tracing::error!(target: PANIC_TARGET, thread, place, "a part of the node panicked: {message}");
 }
 
 /// Messages to the thread.
@@ -207,9 +220,15 @@ pub(in crate::daemon) mod tests {
 
     /// Gives the log lines of a piece of work in this thread.
     pub(in crate::daemon) fn said_by(work: impl FnOnce()) -> String {
+        said_through(LOG_DEFAULT, work)
+    }
+
+    /// Gives the lines that pass another filter.
+    fn said_through(wanted: &str, work: impl FnOnce()) -> String {
         let reader = Reader::default();
         let lines = Lines::start(reader.clone()).expect("a thread");
         let to_lines = tracing_subscriber::fmt().with_writer(lines.clone()).with_ansi(false);
+        let to_lines = to_lines.with_env_filter(filter(wanted).expect("a filter"));
         tracing::subscriber::with_default(to_lines.finish(), work);
         lines.finish(skerry_testkit::PATIENCE);
         String::from_utf8(reader.text.lock().clone()).expect("text")
@@ -291,12 +310,16 @@ pub(in crate::daemon) mod tests {
             true => log_panic(panic),
             false => others(panic),
         }));
-        let text = said_by(|| {
-            std::panic::catch_unwind(|| panic!("out of {}", "tea")).expect_err("it panics");
+        let texts = [LOG_DEFAULT, "off", "skerry_volume=debug"].map(|filter| {
+            said_through(filter, || {
+                std::panic::catch_unwind(|| panic!("out of {}", "tea")).expect_err("it panics");
+            })
         });
         std::panic::set_hook(Box::new(move |panic| before(panic)));
-        for said in ["ERROR", "out of tea", "log_lines.rs", "thread="] {
-            assert!(text.contains(said), "{said}: {text}");
+        for text in texts {
+            for said in ["ERROR", "out of tea", "log_lines.rs", "thread="] {
+                assert!(text.contains(said), "{said}: {text}");
+            }
         }
     }
 }
