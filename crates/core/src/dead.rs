@@ -83,6 +83,7 @@ impl DeadNode {
 mod tests {
     use super::*;
     use crate::id::StreamId;
+    use crate::map_node::bounds::node_bytes_max;
     use crate::position::{Number, SegmentKey};
 
     #[test]
@@ -99,7 +100,7 @@ mod tests {
         for (next, count) in [(None, 1), (Some(ptr(9)), 2), (Some(ptr(9)), DEAD_PTRS_MAX)] {
             let made = DeadNode { next, subtrees: (0..count as u64).map(ptr).collect() };
             let bytes = made.encode(7);
-            assert!(bytes.len() <= MapNodeKind::Dead.bytes_max());
+            assert!(bytes.len() <= node_bytes_max(MapNodeKind::Dead));
             assert_eq!(DeadNode::decode(&bytes), Ok(made));
         }
         let pending = DeadPending { first: ptr(1), subtrees: 2, blocks: 3 };

@@ -15,6 +15,10 @@ pub const FRAME_RAW_BYTES_MAX: usize = 1 << 16;
 pub const FRAME_HEAD: usize = 64;
 /// Bytes for each block in a frame's header.
 pub const FRAME_BLOCK: usize = 28;
+/// The longest header of a frame, bytes: of sixteen blocks.
+pub const FRAME_HEAD_BYTES_MAX: usize = FRAME_HEAD + FRAME_BLOCK * (FRAME_RAW_BYTES_MAX / 4096);
+/// The longest frame, bytes.
+pub const FRAME_BYTES_MAX: usize = FRAME_HEAD_BYTES_MAX + FRAME_RAW_BYTES_MAX;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"SKFR");
 const VERSION: u8 = 1;
@@ -26,6 +30,14 @@ const WHAT: &str = "frame";
 /// Bytes of the header of a frame of `blocks` blocks.
 pub fn head_len(blocks: usize) -> usize {
     FRAME_HEAD + FRAME_BLOCK * blocks
+}
+
+/// Number of blocks of a raw frame of this length; none if no raw frame has it.
+pub fn raw_blocks(frame_len: u32, block: BlockSize) -> Option<usize> {
+    let blocks = (frame_len as usize).checked_sub(FRAME_HEAD)?;
+    let each = FRAME_BLOCK + block.bytes();
+    let n = blocks / each;
+    (blocks.is_multiple_of(each) && (1..=block.blocks_per_frame()).contains(&n)).then_some(n)
 }
 
 /// Place of a frame.

@@ -5,6 +5,7 @@ use skerry_core::descriptor::{Tombstone, VolumeState};
 use skerry_core::frame::{FRAME_BLOCK, FRAME_HEAD};
 use skerry_core::id::{ClaimId, NodeId, StreamId};
 use skerry_core::liveness::{CHILD, ENTRY_BYTES_MAX, ENTRY_HEAD, FANOUT_MAX, LEAF_BYTES_WANTED};
+use skerry_core::map_node::bounds::node_bytes_max;
 use skerry_core::map_node::{
     INNER_ENTRY, INNER_SHIFT, LEAF_ENTRY, LEAF_SHIFT, MAP_NODE_HEAD, MAP_NODE_PTR, MapNodeKind,
 };
@@ -52,12 +53,15 @@ fn sizes_are_those_of_the_page() {
     says(&format!("has at most {} KiB. One entry", LEAF_BYTES_WANTED >> 10));
     says(&format!("has at most {} bytes (every slot", with_commas(ENTRY_BYTES_MAX)));
     says(&format!("up to {} node pointers", with_commas(DEAD_PTRS_MAX)));
-    says(&format!("{} bytes for a leaf,", with_commas(MapNodeKind::Leaf.bytes_max())));
-    says(&format!("{} for an inner node,", with_commas(MapNodeKind::Inner.bytes_max())));
-    says(&format!("{} for a liveness leaf,", with_commas(MapNodeKind::LivenessLeaf.bytes_max())));
+    says(&format!("{} bytes for a leaf,", with_commas(node_bytes_max(MapNodeKind::Leaf))));
+    says(&format!("{} for an inner node,", with_commas(node_bytes_max(MapNodeKind::Inner))));
+    says(&format!(
+        "{} for a liveness leaf,",
+        with_commas(node_bytes_max(MapNodeKind::LivenessLeaf))
+    ));
     says(&format!(
         "{} for a liveness inner node,",
-        with_commas(MapNodeKind::LivenessInner.bytes_max())
+        with_commas(node_bytes_max(MapNodeKind::LivenessInner))
     ));
     says(&format!("{} for a node of the dead-pending", with_commas(DEAD_BYTES_MAX)));
     says(&format!("{} bytes.\n\n### `PINN`", Position::LEN));

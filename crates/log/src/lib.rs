@@ -20,12 +20,15 @@
 
 mod buffer;
 mod commit;
+mod committer;
 mod counters;
 mod disk;
 mod error;
 mod files;
 mod format;
 mod group;
+mod id;
+mod inner;
 mod log;
 mod position;
 mod read;
@@ -48,7 +51,8 @@ pub use format::{
     RECORD_HEADER_BYTES, RECORDS_START,
 };
 pub use group::GroupRecords;
-pub use log::{Appended, Log, LogId};
+pub use id::LogId;
+pub use log::{Appended, Log};
 pub use position::LogPosition;
 pub use read::{ReadOutcome, Verified, VerifiedRecord};
 pub use recovery::{Recovered, Recovery};

@@ -1,57 +1,24 @@
 //! The log for its callers: append, wait, trim, close, and its state.
 //!
-//! Only [`Log::open`], [`Log::commit_once`] and [`Log::try_sync`] do IO here.
+//! Only [`Log::commit_once`] and [`Log::try_sync`] do IO here; `recover` opens a log.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::Waker,
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
 };
 
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
-
 use crate::{
-    Disk, Env, Error, FullReason, LogPosition, Recovery, Result, Settings, Snapshot, WaitDurable,
-    WaitRoom,
-    commit::{Committer, Progress},
+    Error, FullReason, LogId, LogPosition, Result, Settings, Snapshot, WaitDurable, WaitRoom,
+    commit::Progress,
     counters::Counters,
-    error::Failure,
-    files::Files,
     format::{checksums, record_bytes},
-    recover,
-    tail::{NewRecord, State, Tail},
+    inner::Inner,
+    tail::{NewRecord, State},
     wait::WaitClosed,
 };
 
 /// The longest last sync of a disk for which a busy thread syncs itself, nanoseconds.
 const QUICK_SYNC_NS: u64 = 1_000_000;
-
-/// The identity of a log: random, set at its creation, kept for its life.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LogId(pub(crate) u128);
-
-impl LogId {
-    /// Gives the identity as a number.
-    pub const fn as_u128(self) -> u128 {
-        self.0
-    }
-}
-
-impl fmt::Display for LogId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-impl fmt::Debug for LogId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// The place of an appended record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,106 +34,7 @@ pub struct Log {
     pub(crate) inner: Arc<Inner>,
 }
 
-pub(crate) struct Inner {
-    pub(crate) settings: Settings,
-    pub(crate) id: LogId,
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) clock_ns: Arc<dyn Fn() -> u64 + Send + Sync>,
-    pub(crate) has_thread: bool,
-    pub(crate) tail: Mutex<Tail>,
-    /// Signalled when a parked committer has work.
-    pub(crate) work: Condvar,
-    /// Locked after `tail` where both are held.
-    pub(crate) files: RwLock<Files>,
-    /// Held for a whole commit, so only one runs at a time. Locked before `tail`.
-    pub(crate) committer: Mutex<Committer>,
-    /// Copy of `Tail::durable`, for readers without the lock.
-    pub(crate) durable: AtomicU64,
-    /// Everything before it can be read from the files.
-    pub(crate) written: AtomicU64,
-    pub(crate) counters: Counters,
-}
-
-impl Inner {
-    pub(crate) fn durable(&self) -> LogPosition {
-        LogPosition::from_u64(self.durable.load(Ordering::Acquire))
-    }
-
-    /// Moves the durable position and wakes the waiters that it satisfies.
-    pub(crate) fn publish(&self, durable: LogPosition) {
-        let mut tail = self.tail.lock();
-        let ready = tail.publish(durable);
-        self.durable.store(durable.as_u64(), Ordering::Release);
-        drop(tail);
-        ready.into_values().for_each(Waker::wake);
-    }
-
-    /// Wakes all waiters for room or for the end.
-    pub(crate) fn wake_changed(&self, mut tail: MutexGuard<'_, Tail>) {
-        let waiting = std::mem::take(&mut tail.change_waiters);
-        drop(tail);
-        waiting.into_values().for_each(Waker::wake);
-    }
-
-    /// Wakes the committer's thread if it is parked and has something to do, now or in a while.
-    pub(crate) fn wake_committer(&self, mut tail: MutexGuard<'_, Tail>) {
-        let is_told = tail.has_work() || (tail.sleeps && tail.gathered_from().is_some());
-        if tail.parked && is_told {
-            tail.parked = false;
-            drop(tail);
-            self.work.notify_one();
-        }
-    }
-
-    /// Takes the log out of service. Keeps the first cause, and gives it to every caller.
-    pub(crate) fn fail(&self, failure: Failure) -> Error {
-        let mut tail = self.tail.lock();
-        let cause = match &tail.state {
-            State::Failed(first) => Arc::clone(first),
-            _ => Arc::new(failure),
-        };
-        tail.state = State::Failed(Arc::clone(&cause));
-        let waiting: BTreeMap<_, _> = std::mem::take(&mut tail.durable_waiters);
-        self.wake_changed(tail);
-        waiting.into_values().for_each(Waker::wake);
-        Error::Failed { cause }
-    }
-
-    /// Updates what follows from the set of live files, after one was let go.
-    pub(crate) fn released(&self) {
-        let mut tail = self.tail.lock();
-        tail.over_cap = self.files.read().live.len() > self.settings.max_files();
-        tail.kick = true;
-        if tail.parked {
-            tail.parked = false;
-            self.work.notify_one();
-        }
-        self.wake_changed(tail);
-    }
-}
-
 impl Log {
-    /// Opens the log on `disk`, or creates one where there is none. The caller makes sure that no
-    /// other process has it open.
-    ///
-    /// Until the caller has read the [`Recovery`] to its end, the log serves reads and no appends,
-    /// and changes nothing at rest.
-    ///
-    /// # Errors
-    /// `Damaged` if a durable place is bad in the newest file, or a live file is missing (the
-    /// recovery verifies older files). `UnsupportedFormat`, `Failed`. `Invalid` for settings.
-    pub fn open(disk: Arc<dyn Disk>, settings: Settings, env: Env) -> Result<(Self, Recovery)> {
-        recover::open(disk, settings, env)
-    }
-
-    /// Reads the identity of the log on `disk`, if there is one. Makes and changes nothing.
-    ///
-    /// # Errors
-    /// `UnsupportedFormat`; `Failed` if the disk can't be read.
-    pub fn peek(disk: &dyn Disk) -> Result<Option<LogId>> {
-        recover::peek(disk)
-    }
-
     /// The log's identity.
     pub fn id(&self) -> LogId {
         self.inner.id

@@ -13,7 +13,8 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::{
     Disk, Env, Error, Log, LogId, LogPosition, Recovery, Result, Settings,
-    commit::{Committer, create, reserve},
+    commit::{create, reserve},
+    committer::Committer,
     counters::Counters,
     error::Failure,
     files::{Files, Live, LogFile},
@@ -21,7 +22,7 @@ use crate::{
         FileHeader, LiveEntry, MAX_LIVE_FILES, Predecessor, RECORD_HEADER_BYTES, RECORDS_START,
         RecordHeader, record_bytes, slot_number,
     },
-    log::Inner,
+    inner::Inner,
     recovery::PastUse,
     scan::Scanner,
     tail::Tail,
@@ -55,8 +56,30 @@ impl Past {
     }
 }
 
-/// See [`Log::open`].
-pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings, env: Env) -> Result<(Log, Recovery)> {
+impl Log {
+    /// Opens the log on `disk`, or creates one where there is none. The caller makes sure that no
+    /// other process has it open.
+    ///
+    /// Until the caller has read the [`Recovery`] to its end, the log serves reads and no appends,
+    /// and changes nothing at rest.
+    ///
+    /// # Errors
+    /// `Damaged` if a durable place is bad in the newest file, or a live file is missing (the
+    /// recovery verifies older files). `UnsupportedFormat`, `Failed`. `Invalid` for settings.
+    pub fn open(disk: Arc<dyn Disk>, settings: Settings, env: Env) -> Result<(Self, Recovery)> {
+        open(disk, settings, env)
+    }
+
+    /// Reads the identity of the log on `disk`, if there is one. Makes and changes nothing.
+    ///
+    /// # Errors
+    /// `UnsupportedFormat`; `Failed` if the disk can't be read.
+    pub fn peek(disk: &dyn Disk) -> Result<Option<LogId>> {
+        peek(disk)
+    }
+}
+
+fn open(disk: Arc<dyn Disk>, settings: Settings, env: Env) -> Result<(Log, Recovery)> {
     settings.validate()?;
     let mut slots = load_slots(&*disk)?;
     let newest = settle_newest(&mut slots)?;
@@ -69,8 +92,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, settings: Settings, env: Env) -> Result<
     begin(disk, settings, env, slots, past)
 }
 
-/// See [`Log::peek`].
-pub(crate) fn peek(disk: &dyn Disk) -> Result<Option<LogId>> {
+fn peek(disk: &dyn Disk) -> Result<Option<LogId>> {
     let headers = load_slots(disk)?.into_iter().filter_map(|slot| slot.header);
     Ok(headers.max_by_key(|header| header.sequence).map(|header| LogId(header.log_id)))
 }
@@ -337,28 +359,6 @@ fn take_file(disk: &dyn Disk, files: &mut Files, file_bytes: u64) -> Result<Arc<
     }
     files.next_slot += 1;
     Ok(create(disk, files.next_slot - 1, file_bytes)?)
-}
-
-/// Removes free files that the cap has no room for, that exceed the spare for a burst, or that are
-/// longer than present files. Runs only after the new header is durable: the one before may still
-/// have listed them.
-pub(crate) fn remove_surplus(inner: &Inner) -> Result<(), Failure> {
-    let mut files = inner.files.write();
-    let room = inner.settings.max_files().saturating_sub(files.live.len());
-    let room = room.min(inner.settings.spare_files());
-    let (mut keep, mut surplus): (Vec<_>, Vec<_>) = std::mem::take(&mut files.free)
-        .into_iter()
-        .partition(|file| file.filled() <= inner.settings.file_bytes);
-    surplus.extend(keep.drain(room.min(keep.len())..));
-    files.free = keep;
-    for file in &surplus {
-        let removed = inner.disk.remove(&file.name);
-        removed.map_err(|e| Failure::new(&file.name, "the removal", e))?;
-    }
-    if !surplus.is_empty() {
-        inner.disk.sync_dir().map_err(|e| Failure::new("(directory)", "fsync", e))?;
-    }
-    Ok(())
 }
 
 fn missing(sequence: u32) -> Error {

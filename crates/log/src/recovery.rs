@@ -10,8 +10,7 @@ use crate::{
     Error, LogPosition, Result,
     files::LogFile,
     format::{FileHeader, RECORDS_START, RecordHeader, record_bytes},
-    log::Inner,
-    recover::remove_surplus,
+    inner::Inner,
     scan::Scanner,
     tail::State,
 };
@@ -119,7 +118,7 @@ impl Recovery {
     pub(crate) fn finish(&mut self) -> Result<()> {
         let Some(header) = self.header.take() else { return Ok(()) };
         let begun = self.inner.committer.lock().begin_use(&self.inner, &header);
-        begun.and_then(|()| remove_surplus(&self.inner)).map_err(|e| self.inner.fail(e))?;
+        begun.and_then(|()| self.inner.remove_surplus()).map_err(|e| self.inner.fail(e))?;
         self.inner.files.write().release();
         let mut tail = self.inner.tail.lock();
         if matches!(tail.state, State::Recovering) {

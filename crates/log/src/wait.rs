@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::{Error, LogPosition, Result, log::Inner, tail::State};
+use crate::{Error, LogPosition, Result, inner::Inner, tail::State};
 
 /// Resolves when the record at a position is durable. See [`crate::Log::wait_durable`].
 #[must_use = "a future does nothing unless it is awaited"]

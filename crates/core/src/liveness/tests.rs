@@ -1,4 +1,5 @@
 use super::*;
+use crate::map_node::bounds::node_bytes_max;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 fn key(n: u64) -> SegmentKey {
@@ -91,7 +92,7 @@ fn the_longest_entries_make_leaves_that_readers_take() {
             (i32::MAX as u32, 0, SLOTS_MAX - 1)
         );
     }
-    assert!(LEAF_BYTES_MAX <= MapNodeKind::LivenessLeaf.bytes_max());
+    assert!(LEAF_BYTES_MAX <= node_bytes_max(MapNodeKind::LivenessLeaf));
 }
 
 #[test]
@@ -167,7 +168,7 @@ fn inner_nodes_read_back_at_their_bound() {
         })
         .collect();
     let bytes = inner(1, 9, &children);
-    assert_eq!(bytes.len(), MapNodeKind::LivenessInner.bytes_max());
+    assert_eq!(bytes.len(), node_bytes_max(MapNodeKind::LivenessInner));
     assert_eq!(super::children(&bytes), Ok(children));
     assert!(entries(&bytes).is_err(), "it is no leaf");
 }

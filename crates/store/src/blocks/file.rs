@@ -10,16 +10,11 @@ use crate::objects::local::try_read_exact_at;
 use bytes::Bytes;
 use skerry_core::FormatError;
 use skerry_core::entry::BlockEntry;
-use skerry_core::frame::{FRAME_BLOCK, FRAME_HEAD, FRAME_RAW_BYTES_MAX, FrameHead, head_len};
+use skerry_core::frame::{FRAME_BYTES_MAX, FRAME_HEAD_BYTES_MAX, FrameHead, head_len};
 use skerry_core::size::BlockSize;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
-
-/// The longest header of a frame, bytes.
-pub(super) const HEAD_MAX: usize = FRAME_HEAD + FRAME_BLOCK * (FRAME_RAW_BYTES_MAX / 4096);
-/// The longest frame, bytes.
-pub(super) const FRAME_MAX: usize = HEAD_MAX + FRAME_RAW_BYTES_MAX;
 
 /// Says whether a read may wait for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,14 +59,6 @@ pub(super) fn read_exact(
     })
 }
 
-/// Number of blocks of a raw frame of this length; none if no raw frame has it.
-pub(super) fn raw_blocks(frame_len: u32, block: BlockSize) -> Option<usize> {
-    let blocks = (frame_len as usize).checked_sub(FRAME_HEAD)?;
-    let each = FRAME_BLOCK + block.bytes();
-    let n = blocks / each;
-    (blocks.is_multiple_of(each) && (1..=block.blocks_per_frame()).contains(&n)).then_some(n)
-}
-
 /// Reads and verifies one block of a frame that has the length of a raw one, into memory of its own
 /// and without waiting. Gives nothing if the frame is compressed after all.
 pub(super) fn raw_block(
@@ -82,7 +69,7 @@ pub(super) fn raw_block(
     blocks: usize,
 ) -> Result<Option<Bytes>, FileError> {
     let wait = Wait::No;
-    let mut head = [0; HEAD_MAX];
+    let mut head = [0; FRAME_HEAD_BYTES_MAX];
     let head = &mut head[..head_len(blocks)];
     let mut plain = vec![0; block.bytes()];
     let both = head.len() + plain.len();
@@ -106,7 +93,7 @@ pub(super) fn raw_block(
 
 /// Reads the stored bytes of a frame; waits for the disk.
 pub(super) fn stored(file: &File, at: u64, len: u32) -> Result<Bytes, FileError> {
-    if len as usize > FRAME_MAX {
+    if len as usize > FRAME_BYTES_MAX {
         return Err(FormatError::invalid("map entry", "its frame is too long").into());
     }
     let mut bytes = vec![0; len as usize];

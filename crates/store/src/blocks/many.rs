@@ -1,7 +1,7 @@
 //! Reading many blocks: memory, then local files without waiting, then local files with a thread,
 //! then the bucket. Each step passes on the blocks that it could not read.
 
-use super::file::{self, FileError, Frame, GAP_MAX, Wait, raw_blocks};
+use super::file::{self, FileError, Frame, GAP_MAX, Wait};
 use super::piece::{self, Piece};
 use super::{Inner, RUN_BYTES_MAX, Wanted, add, scratch};
 use crate::cache::disk::Placed;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use skerry_core::FormatError;
 use skerry_core::entry::BlockEntry;
-use skerry_core::frame::{FRAME_RAW_BYTES_MAX, FrameHead};
+use skerry_core::frame::{FRAME_BYTES_MAX, FRAME_RAW_BYTES_MAX, FrameHead, raw_blocks};
 use skerry_core::names;
 use skerry_core::size::BlockSize;
 use std::ops::Range;
@@ -218,7 +218,7 @@ impl Inner {
     fn whole_frame(&self, piece: &Piece, target: &mut Target<'_>) -> bool {
         let Some(placed) = &piece.placed else { return false };
         let len = piece.entry.len as usize;
-        if len > file::FRAME_MAX {
+        if len > FRAME_BYTES_MAX {
             return false;
         }
         let read = scratch::with(len + FRAME_RAW_BYTES_MAX, |memory| {
@@ -407,7 +407,7 @@ impl Inner {
         let absent = entries.iter().filter(|entry| !self.ram.contains(&entry.place()));
         let mut frames: Vec<Piece> = absent
             .map(|&entry| Piece::near(entry))
-            .filter(|piece| piece.entry.len as usize <= file::FRAME_MAX)
+            .filter(|piece| piece.entry.len as usize <= FRAME_BYTES_MAX)
             .collect();
         frames.sort_by_key(Piece::key);
         frames.dedup_by_key(|piece| piece.key());

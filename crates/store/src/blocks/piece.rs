@@ -2,11 +2,11 @@
 //! together.
 
 use super::Wanted;
-use super::file::{FRAME_MAX, raw_blocks};
 use crate::cache::disk::{FrameKey, Placed};
 use crate::error::{Error, Result};
 use skerry_core::FormatError;
 use skerry_core::entry::BlockEntry;
+use skerry_core::frame::{FRAME_BYTES_MAX, raw_blocks};
 use skerry_core::names;
 use skerry_core::size::BlockSize;
 use std::ops::Range;
@@ -82,7 +82,7 @@ pub(super) fn group(
         }
     }
     for piece in &mut pieces {
-        if piece.entry.len as usize > FRAME_MAX {
+        if piece.entry.len as usize > FRAME_BYTES_MAX {
             return Err(piece.corrupt(FormatError::invalid("map entry", "its frame is too long")));
         }
         piece.straight_at = straight_at(piece, wanted, block);

@@ -10,6 +10,7 @@ use crate::objects::bucket::{Bucket, Created};
 use crate::rests;
 use bytes::Bytes;
 use skerry_core::id::{StreamId, VolumeId};
+use skerry_core::map_node::bounds::node_bytes_max;
 use skerry_core::map_node::{MapNode, MapNodeKind, MapNodePtr};
 use skerry_core::names;
 use skerry_core::position::{Number, SegmentKey};
@@ -111,7 +112,7 @@ impl<'a> MapNodeWriter<'a> {
         live: u64,
         node: Bytes,
     ) -> Result<MapNodePtr> {
-        debug_assert!(node.len() <= kind.bytes_max(), "{kind:?} of {} bytes", node.len());
+        debug_assert!(node.len() <= node_bytes_max(kind), "{kind:?} of {} bytes", node.len());
         rests::point().await;
         if self
             .builder

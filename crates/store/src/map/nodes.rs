@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use skerry_core::FormatError;
+use skerry_core::map_node::bounds::node_bytes_max;
 use skerry_core::map_node::{MapNode, MapNodeHead, MapNodeKind, MapNodePtr};
 use skerry_core::names;
 use skerry_core::position::SegmentKey;
@@ -65,8 +66,8 @@ impl Want {
 
     fn bytes_max(self) -> usize {
         match self {
-            Self::Map => MapNodeKind::Leaf.bytes_max().max(MapNodeKind::Inner.bytes_max()),
-            Self::Other(kind) => kind.bytes_max(),
+            Self::Map => node_bytes_max(MapNodeKind::Leaf).max(node_bytes_max(MapNodeKind::Inner)),
+            Self::Other(kind) => node_bytes_max(kind),
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::index::{ALIGN, FILE_BYTES_MAX, FILES_MAX, Index};
 use super::{FRAME_BYTES_MIN, FrameKey};
 use crate::error::{Error, Result};
-use skerry_core::frame::{FRAME_BLOCK, FRAME_HEAD, FRAME_RAW_BYTES_MAX, FrameHead};
+use skerry_core::frame::{FRAME_HEAD_BYTES_MAX, FrameHead};
 use skerry_core::id::BucketId;
 use skerry_core::wire::hash16;
 use std::fs::{File, OpenOptions};
@@ -21,8 +21,6 @@ const FILE_BYTES_MIN: u64 = 256 << 10;
 const HEAD: usize = 64;
 const MAGIC: &[u8; 8] = b"SKRYCACH";
 const VERSION: u16 = 1;
-/// The longest head of a frame: sixteen blocks.
-const FRAME_HEAD_MAX: usize = FRAME_HEAD + FRAME_BLOCK * (FRAME_RAW_BYTES_MAX / 4096);
 
 /// A file of the ring.
 struct Part {
@@ -100,7 +98,7 @@ impl Ring {
     pub(super) fn scan(&mut self, index: &Index) {
         for part in &mut self.parts {
             index.add_file(part.number, part.file.clone());
-            let mut head = [0; FRAME_HEAD_MAX];
+            let mut head = [0; FRAME_HEAD_BYTES_MAX];
             loop {
                 let read = read_some_at(&part.file, &mut head, part.end);
                 let Ok(frame) = FrameHead::parse(&head[..read]) else { break };
