@@ -193,7 +193,7 @@ class Job:
 
     @property
     def id(self) -> str:
-        """Its id: its owner's, or one that begins with "~"."""
+        """Its id: its owner's, or "_" and 16 hexadecimal digits."""
         return self.spec.id or ""
 
     @property

@@ -123,7 +123,7 @@ class ClientTest(unittest.TestCase):
 
 class Enqueueing(ClientTest):
     def take_all(self, request: Any, context: grpc.ServicerContext) -> pb.EnqueueJobsResponse:
-        return pb.EnqueueJobsResponse(jobs=[pb.EnqueuedJob(id=spec.id or "~1", is_new=True) for spec in request.jobs])
+        return pb.EnqueueJobsResponse(jobs=[pb.EnqueuedJob(id=spec.id or "_0000000000000001", is_new=True) for spec in request.jobs])
 
     def setUp(self) -> None:
         super().setUp()
@@ -135,7 +135,7 @@ class Enqueueing(ClientTest):
         self.assertEqual(self.asked("EnqueueJobs"), pb.EnqueueJobsRequest(jobs=[SPEC_SENT]))
 
     def test_what_is_not_said_is_left_to_the_node(self) -> None:
-        self.assertEqual(self.client.enqueue("text"), "~1")
+        self.assertEqual(self.client.enqueue("text"), "_0000000000000001")
         sent = pb.JobSpec(payload=b"text", tenant="default", group="default")
         self.assertEqual(self.asked("EnqueueJobs").jobs[0], sent)
 

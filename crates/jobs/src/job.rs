@@ -102,8 +102,12 @@ impl Ticket {
     }
 }
 
-/// Prefix of the ids of jobs that were given none.
-const ASSIGNED: char = '~';
+/// Prefix of the ids of jobs that were given none. No shell reads it as anything else.
+const ASSIGNED: char = '_';
+/// The digits of such an id, hexadecimal: all that a place has.
+const ASSIGNED_DIGITS: usize = 16;
+/// The prefix that such ids had before. Their digits may lack the zeros in front.
+const ASSIGNED_BEFORE: char = '~';
 /// Prefix of the ids of refreshers.
 const REFRESHER: &str = "~limit/";
 
@@ -120,7 +124,7 @@ impl fmt::Display for JobRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Named(id) => id.fmt(f),
-            Self::Assigned(seq) => write!(f, "{ASSIGNED}{:x}", seq.0),
+            Self::Assigned(seq) => write!(f, "{ASSIGNED}{:016x}", seq.0),
         }
     }
 }
@@ -129,18 +133,34 @@ impl FromStr for JobRef {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let digits = match text.strip_prefix(ASSIGNED) {
-            Some(digits) if !text.starts_with(REFRESHER) => digits,
-            _ => return JobId::new(text).map(Self::Named),
-        };
-        let seq = u64::from_str_radix(digits, 16).map(|seq| Self::Assigned(Seq(seq)));
-        // A job has one text.
-        seq.ok().filter(|job| job.to_string() == text).ok_or_else(|| {
-            Error::invalid(format!(
-                "{text:?} is not a valid job id: one that begins with '~' is the broker's own"
-            ))
-        })
+        if let Some(seq) = assigned(text) {
+            return Ok(Self::Assigned(seq));
+        }
+        if text.starts_with(ASSIGNED_BEFORE) && !text.starts_with(REFRESHER) {
+            let detail = "one that begins with '~' is the broker's own";
+            return Err(Error::invalid(format!("{text:?} is not a valid job id: {detail}")));
+        }
+        JobId::new(text).map(Self::Named)
     }
+}
+
+/// The place in an id that the broker gave, in its present form or in the form before.
+fn assigned(text: &str) -> Option<Seq> {
+    let mut rest = text.chars();
+    let (prefix, digits) = (rest.next()?, rest.as_str());
+    let is_hex = digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    let is_long_enough = match prefix {
+        ASSIGNED => digits.len() == ASSIGNED_DIGITS,
+        ASSIGNED_BEFORE => (1..=ASSIGNED_DIGITS).contains(&digits.len()),
+        _ => false,
+    };
+    let seq = (is_hex && is_long_enough).then(|| u64::from_str_radix(digits, 16).ok())?;
+    seq.map(Seq)
+}
+
+/// True if no owner may give this id to a job: the broker has such ids for itself.
+pub(crate) fn is_reserved(id: &JobId) -> bool {
+    id.as_str().starts_with(ASSIGNED_BEFORE) || assigned(id.as_str()).is_some()
 }
 
 /// The id of a limit's refresher.
@@ -402,12 +422,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_has_one_name() {
-        for text in ["mail-1", "~0", "~ff", "~ffffffffffffffff", "~limit/api"] {
-            assert_eq!(text.parse::<JobRef>().expect("a name").to_string(), text);
+    fn a_job_is_shown_by_one_name() {
+        let named = |text: &str| text.parse::<JobRef>().expect("a name");
+        for text in ["mail-1", "_", "_ff", "_00000000000000FF", "_00000000000000ff", "~limit/api"] {
+            assert_eq!(named(text).to_string(), text);
         }
-        for bad in ["", "~", "~x", "~00", "~FF", "~+1", "~10000000000000000"] {
+        assert_eq!(named("_00000000000000ff"), JobRef::Assigned(Seq(255)));
+        for bad in ["", "~", "~x", "~FF", "~+1", "~10000000000000000"] {
             assert!(bad.parse::<JobRef>().is_err(), "{bad}");
+        }
+    }
+
+    /// zsh takes `~` for a home directory, so an id has it no longer.
+    #[test]
+    fn a_given_id_needs_no_quotes_and_the_form_before_still_names_its_job() {
+        let id = JobRef::Assigned(Seq(0x1_0000_00ff)).to_string();
+        assert!(id.chars().all(|c| c == '_' || c.is_ascii_alphanumeric()), "{id}");
+        for before in ["~1000000ff", "~00000001000000ff"] {
+            assert_eq!(before.parse::<JobRef>().expect("a name").to_string(), id);
         }
     }
 

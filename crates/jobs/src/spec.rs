@@ -1,6 +1,7 @@
 //! The specification of a job.
 
 use crate::error::{Error, Result};
+use crate::job::is_reserved;
 use crate::limit::{LIMITS_MAX, Limit};
 use crate::name::{Group, JobId, Tenant};
 use crate::retry::RetryPolicy;
@@ -88,8 +89,10 @@ impl JobSpec {
     /// # Errors
     /// `Invalid` names the field.
     pub fn check(&self) -> Result<()> {
-        if let Some(id) = self.id.as_ref().filter(|id| id.as_str().starts_with('~')) {
-            let detail = format!("job id {id} begins with '~': such ids are the broker's own");
+        if let Some(id) = self.id.as_ref().filter(|id| is_reserved(id)) {
+            let detail = format!(
+                "job id {id} is the broker's own: such ids begin with '~', or are '_' and 16 digits"
+            );
             return Err(Error::invalid(detail));
         }
         check_priority(self.priority)?;
@@ -213,6 +216,7 @@ mod tests {
         assert_eq!(good().check(), Ok(()));
         for bad in [
             JobSpec { id: JobId::new("~1").ok(), ..good() },
+            JobSpec { id: JobId::new("_00000000000000ff").ok(), ..good() },
             JobSpec { priority: 100, ..good() },
             JobSpec { payload: vec![0; PAYLOAD_BYTES_MAX + 1].into(), ..good() },
             JobSpec { start_at_ms: TIME_MS_MAX + 1, ..good() },

@@ -3,6 +3,7 @@
 
 mod commands;
 mod images;
+mod jobs;
 mod node;
 mod schedules;
 

@@ -60,6 +60,7 @@ fn wrong() -> Vec<(v1::JobSpec, &'static str)> {
         (spec(&long), "id"),
         (spec("a\nb"), "id"),
         (spec("~1"), "id"),
+        (spec("_00000000000000ff"), "id"),
         (v1::JobSpec { tenant: long.clone(), ..spec("x") }, "tenant"),
         (v1::JobSpec { group: "\0".to_owned(), ..spec("x") }, "group"),
         (v1::JobSpec { priority: Some(100), ..spec("x") }, "priority"),

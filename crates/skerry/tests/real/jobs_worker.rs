@@ -89,7 +89,7 @@ async fn a_worker_that_lost_a_lease_takes_the_next_job() -> Outcome {
 /// The ticket of the first attempt of a job of the tenant `default` that is named by its place
 /// (docs/jobs.md).
 fn first_lease(id: &str) -> Outcome<Vec<u8>> {
-    let place = u64::from_str_radix(id.trim_start_matches('~'), 16)?;
+    let place = u64::from_str_radix(id.trim_start_matches('_'), 16)?;
     let (attempt, epoch, tenant) = (1u32, (place >> 40) as u32, b"default");
     let numbers = [&place.to_le_bytes()[..], &attempt.to_le_bytes(), &epoch.to_le_bytes()].concat();
     Ok([&[1], &numbers[..], &[tenant.len() as u8], tenant, &[0]].concat())

@@ -234,7 +234,7 @@ async fn wait(
             None => std::future::pending().await,
         }
     };
-    let mut all = Vec::new();
+    let (mut all, mut ended_ids) = (Vec::new(), HashSet::new());
     let read = async {
         while let Some(one) = ended.next().await {
             let one = one?;
@@ -242,16 +242,16 @@ async fn wait(
                 return Err(Error::from(failure));
             }
             all.extend(one.job);
+            ended_ids.insert(one.id);
         }
         Ok(())
     };
     tokio::select! {
         read = read => read?,
         () = limit => {
-            let ids = all.iter().filter_map(|job| job.spec.as_ref()).map(|spec| &spec.id);
-            let ended: HashSet<&String> = ids.collect();
-            let left: Vec<_> = asked.iter().filter(|id| !ended.contains(id)).cloned().collect();
-            let message = format!("not ended in time: {}; ask again", left.join(", "));
+            let left = asked.into_iter().filter(|id| !ended_ids.contains(id));
+            let left = left.collect::<Vec<_>>().join(", ");
+            let message = format!("not ended in time: {left}; ask again");
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
     }

@@ -275,18 +275,20 @@ impl Jobs for JobsService {
         let (mut names, mut wrong) = (Vec::new(), Vec::new());
         for id in ids {
             match id.parse::<JobRef>() {
-                Ok(job) => names.push(job),
+                Ok(job) => names.push((id, job)),
                 Err(error) => wrong.push(Ok(convert::awaited(id, Err(error)))),
             }
         }
-        let awaited = self.shard_of(&tenant)?.await_ends(&tenant, names.clone());
+        // Answers have the ids as the caller wrote them: an id that the broker gave has two forms.
+        let (ids, names): (Vec<_>, Vec<_>) = names.into_iter().unzip();
+        let awaited = self.shard_of(&tenant)?.await_ends(&tenant, names);
         let awaited = awaited.map_err(status)?;
         // One at a time: each may be of megabytes, and the next is read when this one is on its
         // way.
-        let ends = stream::unfold((awaited, names), async |(mut awaited, names)| {
+        let ends = stream::unfold((awaited, ids), async |(mut awaited, ids)| {
             let (number, ended) = awaited.next().await?;
-            let answer = convert::awaited(names[number].to_string(), ended);
-            Some((Ok(answer), (awaited, names)))
+            let answer = convert::awaited(ids[number].clone(), ended);
+            Some((Ok(answer), (awaited, ids)))
         });
         let stop = self.stop.clone();
         let stopped = async move { stop.is_cancelled().then(|| Err(stopping())) };
