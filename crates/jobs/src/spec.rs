@@ -106,7 +106,8 @@ impl JobSpec {
         }
         if self.max_run_ms != 0 && self.max_run_ms < LEASE_MS_MIN {
             let detail = format!(
-                "a longest run of {} ms is shorter than {LEASE_MS_MIN} ms; 0 is as long as it wants",
+                "a longest run of {} ms is shorter than {LEASE_MS_MIN} ms; \
+                 0 is as long as it wants",
                 self.max_run_ms
             );
             return Err(Error::invalid(detail));
@@ -128,7 +129,8 @@ impl JobSpec {
             if key.is_empty() || bad(key) || bad(value) {
                 let shown: String = key.chars().take(METADATA_BYTES_MAX).collect();
                 let detail = format!(
-                    "metadata {shown:?}: a key has 1 to 256 bytes, a value 256 at most, both without zero bytes"
+                    "metadata {shown:?}: a key has 1 to 256 bytes, a value 256 at most, \
+                     both without zero bytes"
                 );
                 return Err(Error::invalid(detail));
             }

@@ -2,7 +2,9 @@
 
 pub(crate) mod args;
 pub(crate) mod commands;
+pub(crate) mod duration;
 pub(crate) mod image_format;
+pub(crate) mod job_filter;
 pub(crate) mod man;
 pub(crate) mod output;
 pub(crate) mod overrides;

@@ -22,6 +22,42 @@ pub(crate) struct JobArg {
     pub(crate) of: TenantArg,
 }
 
+/// The jobs that a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct FilterArgs {
+    /// Jobs that match, as often as needed: state, group, tenant, meta.KEY, older-than or newer-than
+    /// as the key
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<String>,
+}
+
+/// One job, or all jobs that match.
+#[derive(Debug, Args)]
+pub(crate) struct ManyArgs {
+    /// The job's id
+    #[arg(required_unless_present = "filter", conflicts_with = "filter")]
+    pub(crate) id: Option<String>,
+    /// The job's tenant [default: default; with --filter all tenants but "system"]
+    #[arg(long)]
+    pub(crate) tenant: Option<String>,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// Print how many jobs match, and change none
+    #[arg(long, requires = "filter")]
+    pub(crate) dry_run: bool,
+    /// Change the jobs that match without asking
+    #[arg(long, short, requires = "filter")]
+    pub(crate) yes: bool,
+}
+
+const MANY_HELP: &str = "\
+With --filter the command is about all jobs that match each term. On a terminal it says how many
+jobs match, and asks. Without a terminal, and with --json, it needs --yes. Repeat a command that was
+interrupted: it goes on with the jobs that are left.
+
+A \"*\" at the end of a value of metadata stands for any text. The age of a job counts from when it
+was enqueued: a number with ms, s, m, h or d. Restart and delete need a state.";
+
 /// `jobs …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobsCommand {
@@ -46,17 +82,20 @@ pub(crate) enum JobsCommand {
     /// List jobs: of a tenant first those that have not ended, by age; then ended jobs, by id
     #[command(after_help = LIST_EXAMPLES)]
     List(ListArgs),
-    /// Cancel a job: at once if it waits; if it runs, when its worker has stopped
-    Cancel(JobArg),
+    /// Cancel jobs: at once if they wait; if they run, when their workers have stopped
+    #[command(after_help = format!("{MANY_HELP}\n\n{CANCEL_EXAMPLES}"))]
+    Cancel(ManyArgs),
     /// Do the jobs of a task group by a program
     #[command(after_help = WORK_HELP)]
     Work(WorkArgs),
-    /// Let an ended job begin anew, with its history
-    Restart(JobArg),
+    /// Let ended jobs begin anew, with their history
+    #[command(after_help = format!("{MANY_HELP}\n\n{RESTART_EXAMPLES}"))]
+    Restart(ManyArgs),
     /// Let a job that waits for its time start at once
     Expedite(JobArg),
-    /// Delete a job that does not run
-    Delete(JobArg),
+    /// Delete jobs that do not run
+    #[command(after_help = format!("{MANY_HELP}\n\n{DELETE_EXAMPLES}"))]
+    Delete(ManyArgs),
     /// Change the priority of a job that waits
     Priority {
         #[command(flatten)]
@@ -78,11 +117,12 @@ pub(crate) enum JobsCommand {
     Stats,
     /// Show the nodes that have jobs in this bucket, and the state of this node's shards
     Nodes,
-    /// Take over the jobs of a lost node, with its scheduled snapshots; or take this node's own back
+    /// Take over the jobs of a lost node, with its scheduled snapshots; or take this node's own
+    /// back
     #[command(after_help = TAKE_OVER_HELP, name = "take-over")]
     TakeOver {
-        /// The lost node: its id, its host's name, or its database's id (`jobs nodes`) [default: this
-        /// node]
+        /// The lost node: its id, its host's name, or its database's id (`jobs nodes`) [default:
+        /// this node]
         node: Option<String>,
     },
 }
@@ -170,6 +210,22 @@ Examples:
   skerry jobs enqueue --id mail-42 --group mail '{\"to\": \"x@example.org\"}'
   skerry jobs enqueue --at +3600 --meta user=42 --limit api=3 < request.json -";
 
+const CANCEL_EXAMPLES: &str = "\
+Examples:
+  skerry jobs cancel mail-42
+  skerry jobs cancel --filter group=mail --dry-run
+  skerry jobs cancel --filter state=scheduled --filter older-than=1h --yes";
+
+const RESTART_EXAMPLES: &str = "\
+Examples:
+  skerry jobs restart mail-42
+  skerry jobs restart --filter state=failed --filter group=mail";
+
+const DELETE_EXAMPLES: &str = "\
+Examples:
+  skerry jobs delete mail-42
+  skerry jobs delete --tenant acme --filter state=failed --filter 'meta.user=42'";
+
 /// A state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum JobStateArg {
@@ -185,9 +241,24 @@ pub(crate) enum JobStateArg {
     Cancelled,
 }
 
+impl JobStateArg {
+    /// The state's name in a filter.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// `jobs list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
     /// Jobs of this tenant [default: all tenants but "system", whose jobs are the node's own]
     #[arg(long)]
     pub(crate) tenant: Option<String>,
@@ -210,4 +281,5 @@ The list leaves out payloads and results: `skerry jobs show` has them.
 
 Examples:
   skerry jobs list --state failed
+  skerry jobs list --filter state=scheduled --filter older-than=1h
   skerry jobs list --tenant default --meta 'user=42'";

@@ -1,5 +1,8 @@
 //! `skerry jobs …`.
 
+mod bulk;
+mod pages;
+
 use std::collections::HashSet;
 use std::io::Read as _;
 use std::time::Duration;
@@ -12,16 +15,18 @@ use skerry_api::{Error, ErrorKind, Result, v1};
 use tonic::transport::Channel;
 
 use super::{Context, work};
-use crate::cli::args::jobs::{EnqueueArgs, JobArg, JobStateArg, JobsCommand, ListArgs};
+use crate::cli::args::jobs::{EnqueueArgs, JobArg, JobsCommand, ListArgs, ManyArgs, TenantArg};
+use crate::cli::job_filter::JobFilter;
 use crate::cli::output::job_nodes::{NodesDocument, ShardDocument, nodes_text, shards_text};
 use crate::cli::output::jobs::{
     JobDocument, StatsDocument, job_lines, job_table, state_word, stats_text,
 };
-use crate::schedule::TENANT;
 use crate::values::invalid;
+use bulk::Verb;
+use pages::Pages;
 
-/// Jobs of one page of a listing.
-const PAGE_ITEMS: u32 = 1000;
+/// The tenant of a job of which no other is named.
+const TENANT_DEFAULT: &str = "default";
 /// The largest payload, bytes; more is not even read.
 const PAYLOAD_BYTES_MAX: u64 = 1 << 20;
 
@@ -40,19 +45,28 @@ pub(super) async fn run(context: &mut Context<'_>, command: JobsCommand) -> Resu
             wait(context, jobs, of.tenant, ids, timeout).await
         }
         JobsCommand::List(args) => list(context, jobs, args).await,
-        JobsCommand::Cancel(job) => cancel(context, jobs, job).await,
-        JobsCommand::Restart(job) => {
-            let done = jobs.restart_job(request(&job)).await;
-            said(context, "restarted", &job.id, done.map(drop))
-        }
+        JobsCommand::Cancel(args) => match one(&args) {
+            Some(job) => cancel(context, jobs, job).await,
+            None => bulk::run(context, jobs, Verb::Cancel, &args).await,
+        },
+        JobsCommand::Restart(args) => match one(&args) {
+            Some(job) => {
+                let done = jobs.restart_job(request(&job)).await;
+                said(context, "restarted", &job.id, done.map(drop))
+            }
+            None => bulk::run(context, jobs, Verb::Restart, &args).await,
+        },
         JobsCommand::Expedite(job) => {
             let done = jobs.expedite_job(request(&job)).await;
             said(context, "expedited", &job.id, done.map(drop))
         }
-        JobsCommand::Delete(job) => {
-            let done = jobs.delete_job(request(&job)).await;
-            said(context, "deleted", &job.id, done.map(drop))
-        }
+        JobsCommand::Delete(args) => match one(&args) {
+            Some(job) => {
+                let done = jobs.delete_job(request(&job)).await;
+                said(context, "deleted", &job.id, done.map(drop))
+            }
+            None => bulk::run(context, jobs, Verb::Delete, &args).await,
+        },
         JobsCommand::Priority { job, priority } => {
             let (tenant, id) = (job.of.tenant.clone(), job.id.clone());
             let request = v1::SetJobPriorityRequest { tenant, id, priority };
@@ -75,6 +89,12 @@ pub(super) async fn run(context: &mut Context<'_>, command: JobsCommand) -> Resu
 }
 
 type Jobs = JobsClient<Channel>;
+
+/// The one job that a command names.
+fn one(args: &ManyArgs) -> Option<JobArg> {
+    let tenant = args.tenant.clone().unwrap_or_else(|| TENANT_DEFAULT.to_owned());
+    Some(JobArg { id: args.id.clone()?, of: TenantArg { tenant } })
+}
 
 fn request(job: &JobArg) -> v1::JobRequest {
     v1::JobRequest { tenant: job.of.tenant.clone(), id: job.id.clone() }
@@ -266,33 +286,21 @@ async fn wait(
 }
 
 async fn list(context: &mut Context<'_>, jobs: &mut Jobs, args: ListArgs) -> Result<()> {
-    let (key, value) =
-        args.meta.as_deref().map_or(Ok(Default::default()), |m| pair("--meta", m))?;
-    let is_prefix = value.ends_with('*');
-    let mut request = v1::ListJobsRequest {
-        tenant: args.tenant.unwrap_or_default(),
-        group: args.group.unwrap_or_default(),
-        state: args.state.map_or(v1::JobState::Unspecified, job_state).into(),
-        metadata_key: key,
-        metadata_value: value.strip_suffix('*').unwrap_or(&value).to_owned(),
-        metadata_prefix: is_prefix,
-        limit: PAGE_ITEMS,
-        after: Default::default(),
-    };
+    let mut terms = args.filter.filter;
+    terms.extend(args.tenant.map(|tenant| format!("tenant={tenant}")));
+    terms.extend(args.group.map(|group| format!("group={group}")));
+    terms.extend(args.state.map(|state| format!("state={}", state.name())));
+    if let Some(entry) = args.meta {
+        let (key, value) = pair("--meta", &entry)?;
+        terms.push(format!("meta.{key}={value}"));
+    }
+    let mut pages = Pages::new(JobFilter::parse(terms.iter().map(String::as_str))?);
     let mut all: Vec<v1::Job> = Vec::new();
-    let hides_system = request.tenant.is_empty();
-    let is_shown = |job: &v1::Job| {
-        let tenant = job.spec.as_ref().map(|spec| &spec.tenant[..]);
-        !hides_system || tenant != Some(TENANT)
-    };
     // One more than is shown, to know whether there are more.
-    while all.len() <= args.limit {
-        let page = jobs.list_jobs(request.clone()).await?.into_inner();
-        all.extend(page.jobs.into_iter().filter(is_shown));
-        if page.next.is_empty() {
-            break;
-        }
-        request.after = page.next;
+    while all.len() <= args.limit
+        && let Some(page) = pages.next(jobs).await?
+    {
+        all.extend(page);
     }
     let has_more = all.len() > args.limit;
     all.truncate(args.limit);
@@ -302,16 +310,6 @@ async fn list(context: &mut Context<'_>, jobs: &mut Jobs, args: ListArgs) -> Res
         eprintln!("skerry: there are more than these {}: --limit shows them", args.limit);
     }
     Ok(())
-}
-
-fn job_state(state: JobStateArg) -> v1::JobState {
-    match state {
-        JobStateArg::Scheduled => v1::JobState::Scheduled,
-        JobStateArg::Running => v1::JobState::Running,
-        JobStateArg::Succeeded => v1::JobState::Succeeded,
-        JobStateArg::Failed => v1::JobState::Failed,
-        JobStateArg::Cancelled => v1::JobState::Cancelled,
-    }
 }
 
 async fn cancel(context: &mut Context<'_>, jobs: &mut Jobs, job: JobArg) -> Result<()> {
