@@ -5,6 +5,7 @@ pub(crate) mod commands;
 pub(crate) mod duration;
 pub(crate) mod image_format;
 pub(crate) mod job_filter;
+pub(crate) mod job_limits;
 pub(crate) mod man;
 pub(crate) mod output;
 pub(crate) mod overrides;

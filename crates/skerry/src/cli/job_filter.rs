@@ -1,4 +1,4 @@
-//! The jobs that a command is about: those that match all terms of a filter.
+//! A filter of jobs: a command is about the jobs that match all of its terms.
 //!
 //! The node searches by tenant, task group, state and one entry of metadata. The command checks the
 //! rest: age, and further entries.

@@ -1,8 +1,25 @@
 //! Commands about jobs.
 
 use serde_json::json;
+use skerry_api::v1;
+use skerry_client::{Jobs, NewJob};
+use tokio::runtime::Runtime;
 
 use super::*;
+
+impl Node {
+    /// Asks for something by the client library.
+    fn ask<T>(&self, asked: impl AsyncFnOnce(Jobs) -> skerry_api::Result<T>) -> T {
+        let address = Address::Unix(self.path("api.sock"));
+        let runtime = Runtime::new().expect("a runtime");
+        let answer = runtime.block_on(async { asked(Jobs::connect(&address).await?).await });
+        answer.expect("an answer")
+    }
+
+    fn show(&self, id: &str) -> v1::Job {
+        self.ask(async |jobs| jobs.show("default", id).await)
+    }
+}
 
 /// zsh takes `~` for a home directory. Scripts may still have ids of the form before.
 #[test]
@@ -72,17 +89,35 @@ fn a_filter_changes_the_jobs_that_a_listing_shows() {
 #[test]
 fn a_filter_changes_more_jobs_than_a_page_has() {
     let node = Node::with_jobs();
-    let jobs: Vec<_> =
-        (0..2100).map(|n| skerry_client::NewJob::new("").id(n.to_string())).collect();
-    let address = format!("unix:{}", node.path("api.sock").display()).parse().expect("an address");
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let client = skerry_client::Jobs::connect(&address).await.expect("connects");
-        client.enqueue_all(jobs).await.expect("enqueues")
-    });
+    let jobs = (0..2100).map(|n| NewJob::new("").id(n.to_string()));
+    node.ask(async |client| client.enqueue_all(jobs).await);
     let many = ["--filter", "state=scheduled", "--yes"];
     let text = node.ok(&[&["jobs", "cancel"], many.as_slice()].concat());
     assert_eq!(text, "cancelled 2100 jobs\n");
     let dry = node.json(&["jobs", "delete", "--filter", "state=cancelled", "--dry-run"]);
     assert_eq!(dry["matched"], 2100);
+}
+
+#[test]
+fn every_option_of_a_job_can_be_set() {
+    let node = Node::with_jobs();
+    let options = ["--retries", "9", "--backoff", "1s..1h,x3,jitter=0%", "--limit", "api=3"];
+    let limits = ["--rate", "smtp=10/1m,burst=5", "--floating", "gpu=2,every=1m,group=g"];
+    node.ok(&[&["jobs", "enqueue", "--id", "a"], &options[..], &limits[..]].concat());
+    let job = node.show("a");
+    let spec = job.spec.expect("a specification");
+    let retry = v1::RetryPolicy {
+        retries: Some(9),
+        initial_ms: Some(1_000),
+        max_ms: Some(3_600_000),
+        factor_percent: Some(300),
+        jitter_percent: Some(0),
+    };
+    assert_eq!(spec.retry, Some(retry));
+    let names: Vec<_> = spec.limits.iter().map(|limit| limit.name.as_str()).collect();
+    assert_eq!(names, ["api", "smtp", "gpu"]);
+    let rate = v1::RateLimit { count: 10, per_ms: 60_000, burst: 5 };
+    assert_eq!(spec.limits[1].kind, Some(v1::limit::Kind::Rate(rate)));
+    let enqueue = ["jobs", "enqueue", "--rate", "smtp=10"];
+    node.fails(&enqueue, 6, "it has no time; write NAME=COUNT/TIME");
 }

@@ -162,9 +162,21 @@ pub(crate) struct EnqueueArgs {
     /// Longest run of an attempt, seconds [default: no limit]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) max_run: Option<f64>,
+    /// Intervals between attempts, their factor and their jitter; FIRST alone is every interval
+    /// [default: 1s..5m,x2,jitter=10%]
+    #[arg(long, value_name = "FIRST..LONGEST[,xFACTOR][,jitter=PERCENT]")]
+    pub(crate) backoff: Option<String>,
     /// Limit of the tenant: most jobs at once under this name, as often as needed
     #[arg(long, value_name = "NAME=MAX")]
     pub(crate) limit: Vec<String>,
+    /// Limit of the tenant: most attempts that begin in a time, and at once, as often as needed
+    /// [default: burst=1]
+    #[arg(long, value_name = "NAME=COUNT/TIME[,burst=N]")]
+    pub(crate) rate: Vec<String>,
+    /// Limit of the tenant: most jobs at once, as a worker of the group reports at this interval; as
+    /// often as needed [default: group=limits]
+    #[arg(long, value_name = "NAME=INITIAL,every=TIME[,group=GROUP]")]
+    pub(crate) floating: Vec<String>,
 }
 
 /// `jobs work`.
@@ -208,7 +220,10 @@ take-over` is called there. This node must have no jobs of its own that have not
 const ENQUEUE_EXAMPLES: &str = "\
 Examples:
   skerry jobs enqueue --id mail-42 --group mail '{\"to\": \"x@example.org\"}'
-  skerry jobs enqueue --at +3600 --meta user=42 --limit api=3 < request.json -";
+  skerry jobs enqueue --at +3600 --meta user=42 --limit api=3 < request.json -
+  skerry jobs enqueue --retries 9 --backoff 1s..1h,x3 --rate smtp=10/1m,burst=5 hello
+
+A job is under 8 limits at most. All of them must let it run.";
 
 const CANCEL_EXAMPLES: &str = "\
 Examples:
