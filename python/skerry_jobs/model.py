@@ -188,7 +188,7 @@ class Job:
     cancel_asked: bool
     #: The newest 64, oldest first.
     attempts: Sequence[Attempt]
-    #: Why it waits, of a job that waits; only `Client.show` tells.
+    #: Why it waits, of a job that waits; only `Client.show` and `Client.list` tell.
     waiting: Optional[Waiting] = None
 
     @property

@@ -2,6 +2,8 @@
 //!
 //! The documents' fields are a promise to scripts; a test holds them.
 
+pub(crate) mod job_document;
+pub(crate) mod job_limit;
 pub(crate) mod job_nodes;
 pub(crate) mod jobs;
 pub(crate) mod schedules;

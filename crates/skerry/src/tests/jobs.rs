@@ -9,7 +9,7 @@ use super::*;
 
 impl Node {
     /// Asks for something by the client library.
-    fn ask<T>(&self, asked: impl AsyncFnOnce(Jobs) -> skerry_api::Result<T>) -> T {
+    pub(super) fn ask<T>(&self, asked: impl AsyncFnOnce(Jobs) -> skerry_api::Result<T>) -> T {
         let address = Address::Unix(self.path("api.sock"));
         let runtime = Runtime::new().expect("a runtime");
         let answer = runtime.block_on(async { asked(Jobs::connect(&address).await?).await });
@@ -120,4 +120,45 @@ fn every_option_of_a_job_can_be_set() {
     assert_eq!(spec.limits[1].kind, Some(v1::limit::Kind::Rate(rate)));
     let enqueue = ["jobs", "enqueue", "--rate", "smtp=10"];
     node.fails(&enqueue, 6, "it has no time; write NAME=COUNT/TIME");
+}
+
+/// A failed attempt of the next job of a task group.
+pub(super) async fn fail_next(jobs: Jobs, group: &str, message: &str) -> skerry_api::Result<()> {
+    let (group, worker) = (group.to_owned(), "w".to_owned());
+    let lease = v1::LeaseJobsRequest { group, worker, max: 1, wait_ms: 60_000 };
+    let leased = jobs.raw().lease_jobs(lease).await?.into_inner().jobs;
+    let (code, message) = ("E1".to_owned(), message.to_owned());
+    let failed = v1::outcome::End::Failed(v1::JobError { code, message, r#final: false });
+    let outcomes =
+        leased.into_iter().map(|job| v1::Outcome { lease: job.lease, end: Some(failed.clone()) });
+    let report = v1::ReportJobsRequest { outcomes: outcomes.collect(), next: None };
+    jobs.raw().report_jobs(report).await.map(drop).map_err(Into::into)
+}
+
+#[test]
+fn a_listing_says_why_jobs_wait_and_what_went_wrong() {
+    let node = Node::with_jobs();
+    node.ok(&["jobs", "enqueue", "--id", "again", "--group", "g", "--backoff", "1h"]);
+    node.ask(async |jobs| fail_next(jobs, "g", "no\nsuch address").await);
+    node.ok(&["jobs", "pause", "held"]);
+    enqueue(&node, "held", &["held"], &[]);
+    enqueue(&node, "idle", &["turn"], &[]);
+    let listed = node.json(&["jobs", "list"]);
+    let jobs = listed.as_array().expect("an array");
+    let of = |id: &str| jobs.iter().find(|job| job["id"] == id).expect("it is listed");
+    let again = of("again");
+    let error = json!({ "code": "E1", "message": "no\nsuch address", "final": false });
+    assert_eq!(again["last_error"], error);
+    assert_eq!(again["next_start_at"], again["start_at"]);
+    assert!(again["waits_for"].as_str().is_some_and(|why| why.contains("its time")), "{again}");
+    let held = of("held");
+    assert_eq!((&held["last_error"], &held["next_start_at"]), (&Value::Null, &Value::Null));
+    assert!(held["waits_for"].as_str().is_some_and(|why| why.contains("paused")), "{held}");
+    assert!(of("turn")["waits_for"].as_str().is_some_and(|why| why.contains("turn")));
+
+    let text = node.ok(&["jobs", "list"]);
+    assert_eq!(text.lines().count(), 4, "an error stays in its line: {text}");
+    let line = text.lines().find(|line| line.contains("again")).expect("it is listed");
+    assert!(line.contains("E1: no\\nsuch address"), "{line}");
+    assert!(line.contains(again["next_start_at"].as_str().expect("a time")), "{line}");
 }

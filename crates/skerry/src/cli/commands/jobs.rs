@@ -16,10 +16,9 @@ use tonic::transport::Channel;
 use super::{Context, work};
 use crate::cli::args::jobs::{JobArg, JobsCommand, ListArgs, ManyArgs, TenantArg};
 use crate::cli::job_filter::JobFilter;
+use crate::cli::output::job_document::JobDocument;
 use crate::cli::output::job_nodes::{NodesDocument, ShardDocument, nodes_text, shards_text};
-use crate::cli::output::jobs::{
-    JobDocument, StatsDocument, job_lines, job_table, state_word, stats_text,
-};
+use crate::cli::output::jobs::{StatsDocument, job_lines, job_table, state_word, stats_text};
 use crate::values::invalid;
 use bulk::Verb;
 use pages::Pages;

@@ -1,145 +1,12 @@
 //! The output of commands about jobs.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use skerry_api::v1;
 
+use super::job_document::JobDocument;
+use super::job_limit::LimitDocument;
 use super::{lines, table};
 use crate::values::time;
-
-/// A job, as a document. Payloads and results are texts; bytes that are not UTF-8 are replaced.
-#[derive(Debug, Serialize)]
-pub(crate) struct JobDocument {
-    id: String,
-    tenant: String,
-    group: String,
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    waits_for: Option<String>,
-    priority: u32,
-    created_at: String,
-    start_at: Option<String>,
-    ended_at: Option<String>,
-    cancel_asked: bool,
-    metadata: BTreeMap<String, String>,
-    limits: Vec<String>,
-    attempts: Vec<AttemptDocument>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<String>,
-}
-
-/// An attempt, as a document.
-#[derive(Debug, Serialize)]
-struct AttemptDocument {
-    number: u32,
-    worker: String,
-    started_at: String,
-    ended_at: Option<String>,
-    end: &'static str,
-    error: Option<ErrorDocument>,
-}
-
-/// The failure of an attempt, as a document.
-#[derive(Debug, Serialize)]
-struct ErrorDocument {
-    code: String,
-    message: String,
-    r#final: bool,
-}
-
-impl JobDocument {
-    /// Without its payload and result.
-    pub(crate) fn brief(job: &v1::Job) -> Self {
-        let spec = job.spec.clone().unwrap_or_default();
-        Self {
-            id: spec.id,
-            tenant: spec.tenant,
-            group: spec.group,
-            state: state_word(job.state()),
-            waits_for: waits_for(job),
-            priority: spec.priority.unwrap_or_default(),
-            created_at: time(job.created_ms),
-            start_at: (spec.start_at_ms > 0).then(|| time(spec.start_at_ms)),
-            ended_at: job.ended_ms.map(time),
-            cancel_asked: job.cancel_asked,
-            metadata: spec.metadata.into_iter().collect(),
-            limits: spec.limits.into_iter().map(|limit| limit.name).collect(),
-            attempts: job.attempts.iter().map(AttemptDocument::from).collect(),
-            payload: None,
-            result: None,
-        }
-    }
-
-    /// With both.
-    pub(crate) fn full(job: &v1::Job) -> Self {
-        let payload = job.spec.as_ref().map(|spec| text(&spec.payload));
-        Self { payload, result: result(job).map(text), ..Self::brief(job) }
-    }
-}
-
-impl From<&v1::Attempt> for AttemptDocument {
-    fn from(attempt: &v1::Attempt) -> Self {
-        let error = match &attempt.end {
-            Some(v1::attempt::End::Failed(error)) => Some(ErrorDocument {
-                code: error.code.clone(),
-                message: error.message.clone(),
-                r#final: error.r#final,
-            }),
-            _ => None,
-        };
-        Self {
-            number: attempt.number,
-            worker: attempt.worker.clone(),
-            started_at: time(attempt.started_ms),
-            ended_at: attempt.ended_ms.map(time),
-            end: end_word(attempt),
-            error,
-        }
-    }
-}
-
-fn text(bytes: &bytes::Bytes) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn result(job: &v1::Job) -> Option<&bytes::Bytes> {
-    match job.attempts.last()?.end.as_ref()? {
-        v1::attempt::End::Succeeded(bytes) if job.state() == v1::JobState::Succeeded => Some(bytes),
-        _ => None,
-    }
-}
-
-fn end_word(attempt: &v1::Attempt) -> &'static str {
-    use v1::attempt::End;
-    match &attempt.end {
-        None => "running",
-        Some(End::Succeeded(_)) => "succeeded",
-        Some(End::Failed(_)) => "failed",
-        Some(End::Expired(_)) => "expired",
-        Some(End::Cancelled(_)) => "cancelled",
-        Some(End::Returned(_)) => "returned",
-        Some(End::TooLong(_)) => "too long",
-    }
-}
-
-/// The reason why a job waits, if the node gave it.
-fn waits_for(job: &v1::Job) -> Option<String> {
-    use v1::waiting::Reason;
-    Some(match job.waiting.as_ref()?.reason.as_ref()? {
-        Reason::UntilMs(at_ms) => format!("its time, {}", time(*at_ms)),
-        Reason::Paused(_) => "its task group, which is paused".to_owned(),
-        Reason::Limit(limit) => {
-            format!("limit {}: {} of {} run", limit.name, limit.running, limit.max)
-        }
-        Reason::Rate(rate) => {
-            format!("rate {}: the next may begin at {}", rate.name, time(rate.at_ms))
-        }
-        Reason::Turn(_) => "its turn: others go before it, or no worker asks".to_owned(),
-    })
-}
 
 /// The state of a job, in a word.
 pub(crate) fn state_word(state: v1::JobState) -> &'static str {
@@ -153,24 +20,60 @@ pub(crate) fn state_word(state: v1::JobState) -> &'static str {
     }
 }
 
+/// The longest error in a table, characters; `jobs show` has all of it.
+const ERROR_CHARS_MAX: usize = 60;
+
 /// Jobs, for people.
 pub(crate) fn job_table(jobs: &[v1::Job]) -> String {
-    let rows: Vec<_> = jobs
-        .iter()
-        .map(|job| {
-            let spec = job.spec.clone().unwrap_or_default();
-            [
-                spec.tenant,
-                spec.id,
-                spec.group,
-                state_word(job.state()).to_owned(),
-                spec.priority.unwrap_or_default().to_string(),
-                job.attempts.len().to_string(),
-                time(job.created_ms),
-            ]
-        })
-        .collect();
-    table(["TENANT", "ID", "GROUP", "STATE", "PRIORITY", "ATTEMPTS", "CREATED"], &rows)
+    let heading = [
+        "TENANT",
+        "ID",
+        "GROUP",
+        "STATE",
+        "PRIORITY",
+        "ATTEMPTS",
+        "CREATED",
+        "NEXT START",
+        "WAITS FOR",
+        "LAST ERROR",
+    ];
+    let rows: Vec<_> = jobs.iter().map(job_row).collect();
+    table(heading, &rows)
+}
+
+fn job_row(job: &v1::Job) -> [String; 10] {
+    let document = JobDocument::brief(job);
+    let error = document.last_error.map(|error| {
+        let whole = plain(&format!("{}: {}", error.code, error.message));
+        match whole.char_indices().nth(ERROR_CHARS_MAX) {
+            Some((end, _)) => format!("{}…", &whole[..end]),
+            None => whole,
+        }
+    });
+    [
+        document.tenant,
+        document.id,
+        document.group,
+        document.state,
+        document.priority.unwrap_or_default().to_string(),
+        job.attempts.len().to_string(),
+        time(job.created_ms),
+        document.next_start_at.unwrap_or_default(),
+        waits_word(job).unwrap_or_default(),
+        error.unwrap_or_default(),
+    ]
+}
+
+/// The reason why a job waits, in a word or two.
+fn waits_word(job: &v1::Job) -> Option<String> {
+    use v1::waiting::Reason;
+    Some(match job.waiting.as_ref()?.reason.as_ref()? {
+        Reason::UntilMs(_) => "time".to_owned(),
+        Reason::Paused(_) => "paused".to_owned(),
+        Reason::Limit(limit) => format!("limit {} ({}/{})", limit.name, limit.running, limit.max),
+        Reason::Rate(rate) => format!("rate {}", rate.name),
+        Reason::Turn(_) => "turn".to_owned(),
+    })
 }
 
 /// A text without characters that control a terminal.
@@ -183,18 +86,19 @@ fn plain(text: &str) -> String {
 pub(crate) fn job_lines(job: &v1::Job) -> String {
     let document = JobDocument::full(job);
     let metadata = document.metadata.iter().map(|(key, value)| format!("{key}={value}"));
+    let limits: Vec<_> = document.limits.iter().map(LimitDocument::name).collect();
     let mut out = lines(&[
         ("id", document.id.clone()),
         ("tenant", document.tenant.clone()),
         ("group", document.group.clone()),
-        ("state", document.state.to_owned()),
+        ("state", document.state.clone()),
         ("waits for", document.waits_for.clone().unwrap_or_default()),
-        ("priority", document.priority.to_string()),
-        ("created", document.created_at.clone()),
+        ("priority", document.priority.unwrap_or_default().to_string()),
+        ("created", time(job.created_ms)),
         ("start", document.start_at.clone().unwrap_or_else(|| "at once".to_owned())),
         ("ended", document.ended_at.clone().unwrap_or_default()),
         ("metadata", plain(&metadata.collect::<Vec<_>>().join(" "))),
-        ("limits", document.limits.join(" ")),
+        ("limits", limits.join(" ")),
         ("payload", plain(&document.payload.clone().unwrap_or_default())),
         ("result", plain(&document.result.clone().unwrap_or_default())),
     ]);
@@ -206,7 +110,7 @@ pub(crate) fn job_lines(job: &v1::Job) -> String {
             attempt.number,
             attempt.end,
             attempt.worker,
-            attempt.started_at,
+            attempt.started_at.as_deref().unwrap_or_default(),
             attempt.ended_at.as_ref().map(|at| format!(" to {at}")).unwrap_or_default(),
             why.unwrap_or_default(),
         );

@@ -241,14 +241,14 @@ pub(super) fn shown(from: Job, why: Option<Why>) -> v1::Job {
 }
 
 /// A job without its payload and its results: listings would not fit a message.
-pub(super) fn listed(mut from: Job) -> v1::Job {
+pub(super) fn listed(mut from: Job, why: Option<Why>) -> v1::Job {
     from.spec.payload = bytes::Bytes::new();
     for attempt in &mut from.attempts {
         if let Some((_, Ending::Succeeded(result))) = &mut attempt.ended {
             *result = bytes::Bytes::new();
         }
     }
-    job(from)
+    shown(from, why)
 }
 
 fn spec_message(id: String, from: JobSpec) -> v1::JobSpec {

@@ -312,8 +312,14 @@ impl Jobs for JobsService {
         let request = request.into_inner();
         let query = convert::query(&request)?;
         let after = (!request.after.is_empty()).then_some(Cursor(request.after));
-        let listed = self.broker()?.list(&query, after.as_ref()).await.map_err(status)?;
-        let jobs = listed.jobs.into_iter().map(convert::listed).collect();
+        let broker = self.broker()?;
+        let listed = broker.list(&query, after.as_ref()).await.map_err(status)?;
+        let jobs = listed.jobs.into_iter().map(|job| {
+            let shard = broker.shard_of(&job.spec.tenant).ok();
+            let why = shard.and_then(|shard| shard.why(&job.spec.tenant, &job.name()));
+            convert::listed(job, why)
+        });
+        let jobs = jobs.collect();
         let next = listed.next.map(|next| next.0).unwrap_or_default();
         Ok(Response::new(v1::ListJobsResponse { jobs, next }))
     }
