@@ -3,7 +3,6 @@
 use crate::new_job::NewJob;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use prost::Message as _;
 use skerry_api::v1::jobs_client::JobsClient;
 use skerry_api::{Address, Client, Error, ErrorKind, Result, v1};
 use tonic::transport::Channel;
@@ -57,28 +56,29 @@ impl Jobs {
         &self,
         wanted: impl IntoIterator<Item = NewJob>,
     ) -> Result<Vec<Result<Enqueued>>> {
-        let (mut enqueued, mut jobs, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for job in wanted.into_iter().map(|job| job.spec) {
-            bytes += job.encoded_len();
-            jobs.push(job);
-            if bytes >= MESSAGE_BYTES_MAX || jobs.len() >= MESSAGE_JOBS_MAX {
-                enqueued.extend(self.enqueue_some(std::mem::take(&mut jobs)).await?);
-                bytes = 0;
-            }
-        }
-        if !jobs.is_empty() {
-            enqueued.extend(self.enqueue_some(jobs).await?);
+        let mut enqueued = Vec::new();
+        for jobs in messages(wanted.into_iter().map(|job| job.spec)) {
+            let answer = self.raw().enqueue_jobs(v1::EnqueueJobsRequest { jobs }).await?;
+            enqueued.extend(answer.into_inner().jobs.into_iter().map(one_enqueued));
         }
         Ok(enqueued)
     }
 
-    async fn enqueue_some(&self, jobs: Vec<v1::JobSpec>) -> Result<Vec<Result<Enqueued>>> {
-        let answer = self.raw().enqueue_jobs(v1::EnqueueJobsRequest { jobs }).await?;
-        let jobs = answer.into_inner().jobs.into_iter().map(|one| match one.failure {
-            None => Ok(Enqueued { id: one.id, is_new: one.is_new }),
-            Some(failure) => Err(Error::from(&failure)),
-        });
-        Ok(jobs.collect())
+    /// Enqueues many jobs from elsewhere, with their history, in as many calls as needed. A job that
+    /// was running waits, and gets a new attempt. A refused job keeps no other from being enqueued.
+    ///
+    /// # Errors
+    /// If the fate of some is unknown. Jobs with ids can all be imported again.
+    pub async fn import_all(
+        &self,
+        jobs: impl IntoIterator<Item = v1::Job>,
+    ) -> Result<Vec<Result<Enqueued>>> {
+        let mut enqueued = Vec::new();
+        for jobs in messages(jobs.into_iter()) {
+            let answer = self.raw().import_jobs(v1::ImportJobsRequest { jobs }).await?;
+            enqueued.extend(answer.into_inner().jobs.into_iter().map(one_enqueued));
+        }
+        Ok(enqueued)
     }
 
     /// Waits for a job's end.
@@ -144,6 +144,26 @@ impl Jobs {
     /// [`ErrorKind::NotFound`]; [`ErrorKind::InUse`] if it runs.
     pub async fn delete(&self, tenant: &str, id: &str) -> Result<()> {
         Ok(self.raw().delete_job(request(tenant, id)).await.map(drop)?)
+    }
+}
+
+/// Splits jobs into parts that fit a message each.
+fn messages<T: prost::Message>(mut jobs: impl Iterator<Item = T>) -> impl Iterator<Item = Vec<T>> {
+    std::iter::from_fn(move || {
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        while bytes < MESSAGE_BYTES_MAX && part.len() < MESSAGE_JOBS_MAX {
+            let Some(job) = jobs.next() else { break };
+            bytes += job.encoded_len();
+            part.push(job);
+        }
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+fn one_enqueued(one: v1::EnqueuedJob) -> Result<Enqueued> {
+    match one.failure {
+        None => Ok(Enqueued { id: one.id, is_new: one.is_new }),
+        Some(failure) => Err(Error::from(&failure)),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod commands;
 mod images;
+mod job_import;
 mod job_schema;
 mod jobs;
 mod node;

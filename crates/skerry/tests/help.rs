@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-const COMMANDS: [&str; 42] = [
+const COMMANDS: [&str; 44] = [
     "",
     "serve",
     "volume",
@@ -29,6 +29,8 @@ const COMMANDS: [&str; 42] = [
     "export",
     "jobs",
     "jobs enqueue",
+    "jobs import",
+    "jobs export",
     "jobs show",
     "jobs result",
     "jobs await",

@@ -61,6 +61,8 @@ fn documents_have_the_fields_that_the_page_lists() {
     hold("Attempt", &shown["attempts"][0]);
     hold("Error of an attempt", &shown["last_error"]);
     hold("Many jobs", &node.json(&["jobs", "cancel", "--filter", "group=g", "--dry-run"]));
+    std::fs::write(node.path("lines"), "{}").expect("a file");
+    hold("jobs import", &node.json(&["jobs", "import", &node.file("lines")]));
     let stats = node.json(&["jobs", "stats"]);
     hold("jobs stats", &stats["groups"][0]);
     let nodes = node.json(&["jobs", "nodes"]);

@@ -64,6 +64,12 @@ pub(crate) enum JobsCommand {
     /// Enqueue a job
     #[command(after_help = ENQUEUE_EXAMPLES)]
     Enqueue(EnqueueArgs),
+    /// Enqueue the jobs of a file, one JSON document a line, with their history
+    #[command(after_help = IMPORT_HELP)]
+    Import(ImportJobsArgs),
+    /// Print jobs with their history, one JSON document a line
+    #[command(after_help = EXPORT_HELP)]
+    Export(ExportJobsArgs),
     /// Show one job
     Show(JobArg),
     /// Print the result of a job that succeeded
@@ -178,6 +184,49 @@ pub(crate) struct EnqueueArgs {
     #[arg(long, value_name = "NAME=INITIAL,every=TIME[,group=GROUP]")]
     pub(crate) floating: Vec<String>,
 }
+
+/// `jobs import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportJobsArgs {
+    /// The file; "-" reads standard input
+    pub(crate) file: PathBuf,
+    /// Go on after a line that is refused; exit code 6 at the end
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    /// Put this before each id that another node gave to a job
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) id_prefix: Option<String>,
+}
+
+const IMPORT_HELP: &str = "\
+A line is a JSON document as `jobs export` prints it; docs/json.md has its fields. Each field may be
+left out: {\"payload\": \"x\"} is a job. A job whose id is there already is not enqueued again. So repeat
+an import that was interrupted. A job without an id gets a new one each time.
+
+An id that another node gave can't be kept here. With --id-prefix it is a part of the new id.
+
+Examples:
+  skerry jobs import jobs.ndjson
+  skerry jobs export | ssh other skerry jobs import --id-prefix host-1/ -";
+
+/// `jobs export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportJobsArgs {
+    /// Jobs of this tenant [default: all tenants but "system"]
+    #[arg(long)]
+    pub(crate) tenant: Option<String>,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+}
+
+const EXPORT_HELP: &str = "\
+Each line is the document that `jobs show --json` prints. The export leaves out the jobs that ask
+for floating limits. It is no snapshot: jobs may change meanwhile. To move jobs, pause their task
+groups first.
+
+Examples:
+  skerry jobs export > jobs.ndjson
+  skerry jobs export --filter state=failed --filter group=mail";
 
 /// `jobs work`.
 #[derive(Debug, Args)]

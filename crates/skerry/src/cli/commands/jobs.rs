@@ -2,6 +2,8 @@
 
 mod bulk;
 mod enqueue;
+mod export;
+mod import;
 mod pages;
 
 use std::collections::HashSet;
@@ -14,7 +16,7 @@ use skerry_api::{Error, ErrorKind, Result, v1};
 use tonic::transport::Channel;
 
 use super::{Context, work};
-use crate::cli::args::jobs::{JobArg, JobsCommand, ListArgs, ManyArgs, TenantArg};
+use crate::cli::args::jobs::{FilterArgs, JobArg, JobsCommand, ListArgs, ManyArgs, TenantArg};
 use crate::cli::job_filter::JobFilter;
 use crate::cli::output::job_document::JobDocument;
 use crate::cli::output::job_nodes::{NodesDocument, ShardDocument, nodes_text, shards_text};
@@ -35,6 +37,8 @@ pub(super) async fn run(context: &mut Context<'_>, command: JobsCommand) -> Resu
     let jobs = &mut context.client().await?.jobs();
     match command {
         JobsCommand::Enqueue(args) => enqueue::run(context, jobs, args).await,
+        JobsCommand::Import(args) => import::run(context, args).await,
+        JobsCommand::Export(args) => export::run(context, jobs, args).await,
         JobsCommand::Show(job) => show(context, jobs, job).await,
         JobsCommand::Result(job) => result(context, jobs, job).await,
         JobsCommand::Await { ids, of, timeout } => {
@@ -43,14 +47,14 @@ pub(super) async fn run(context: &mut Context<'_>, command: JobsCommand) -> Resu
         JobsCommand::List(args) => list(context, jobs, args).await,
         JobsCommand::Cancel(args) => match one(&args) {
             Some(job) => cancel(context, jobs, job).await,
-            None => bulk::run(context, jobs, Verb::Cancel, &args).await,
+            None => bulk::run(context, jobs, Verb::Cancel, args).await,
         },
         JobsCommand::Restart(args) => match one(&args) {
             Some(job) => {
                 let done = jobs.restart_job(request(&job)).await;
                 said(context, "restarted", &job.id, done.map(drop))
             }
-            None => bulk::run(context, jobs, Verb::Restart, &args).await,
+            None => bulk::run(context, jobs, Verb::Restart, args).await,
         },
         JobsCommand::Expedite(job) => {
             let done = jobs.expedite_job(request(&job)).await;
@@ -61,7 +65,7 @@ pub(super) async fn run(context: &mut Context<'_>, command: JobsCommand) -> Resu
                 let done = jobs.delete_job(request(&job)).await;
                 said(context, "deleted", &job.id, done.map(drop))
             }
-            None => bulk::run(context, jobs, Verb::Delete, &args).await,
+            None => bulk::run(context, jobs, Verb::Delete, args).await,
         },
         JobsCommand::Priority { job, priority } => {
             let (tenant, id) = (job.of.tenant.clone(), job.id.clone());
@@ -185,9 +189,14 @@ async fn wait(
     })
 }
 
+/// The terms of a filter.
+fn terms(filter: FilterArgs, tenant: Option<String>) -> Vec<String> {
+    let tenant = tenant.map(|tenant| format!("tenant={tenant}"));
+    filter.filter.into_iter().chain(tenant).collect()
+}
+
 async fn list(context: &mut Context<'_>, jobs: &mut Jobs, args: ListArgs) -> Result<()> {
-    let mut terms = args.filter.filter;
-    terms.extend(args.tenant.map(|tenant| format!("tenant={tenant}")));
+    let mut terms = terms(args.filter, args.tenant);
     terms.extend(args.group.map(|group| format!("group={group}")));
     terms.extend(args.state.map(|state| format!("state={}", state.name())));
     if let Some(entry) = args.meta {

@@ -1,5 +1,7 @@
 //! A job as a JSON document. `docs/json.md` lists the fields.
 
+mod reading;
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;

@@ -9,8 +9,8 @@ use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use skerry_api::{Error, ErrorKind, Result, v1};
 
-use super::Jobs;
 use super::pages::Pages;
+use super::{Jobs, terms};
 use crate::cli::args::jobs::ManyArgs;
 use crate::cli::commands::Context;
 use crate::cli::job_filter::JobFilter;
@@ -110,11 +110,9 @@ pub(super) async fn run(
     context: &mut Context<'_>,
     jobs: &mut Jobs,
     verb: Verb,
-    args: &ManyArgs,
+    args: ManyArgs,
 ) -> Result<()> {
-    let terms = args.filter.filter.iter().cloned();
-    let tenant = args.tenant.iter().map(|tenant| format!("tenant={tenant}"));
-    let terms: Vec<_> = terms.chain(tenant).collect();
+    let terms = terms(args.filter, args.tenant);
     let filters = verb.filters(&JobFilter::parse(terms.iter().map(String::as_str))?)?;
     if !args.yes && !args.dry_run && (context.output.json || !is_terminal()) {
         let message = "--yes is needed where no person is asked; --dry-run counts the jobs";
