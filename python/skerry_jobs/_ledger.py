@@ -229,7 +229,7 @@ class Ledger:
     def _cancel(self, lease: bytes) -> None:
         held = self._held.get(lease)
         if held:
-            held.job.cancelled.set()
+            held.job._cancel()
 
     def _hear_beat(self, beat: pb.Beat) -> None:
         if beat.HasField("failure"):
@@ -244,7 +244,7 @@ class Ledger:
         if held:
             _log.warning("%r: its lease was lost: %s", held.job, why)
             held.job.lost = True
-            held.job.cancelled.set()
+            held.job._cancel()
 
     def _hear_report(self, report: pb.Reported) -> None:
         failure = report.failure if report.HasField("failure") else None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from typing import Iterator, Optional, Union
+from typing import Iterator, Optional
 
 from . import errors
 from ._proto import jobs_pb2 as pb
@@ -13,6 +14,7 @@ from .model import (
     Attempt,
     Awaited,
     Concurrency,
+    Data,
     End,
     Enqueued,
     Failure,
@@ -47,13 +49,15 @@ _STATES = {
 _STATES_BACK = {number: state for state, number in _STATES.items()}
 
 
-def as_bytes(data: Union[bytes, str]) -> bytes:
-    """Bytes as they are, text as UTF-8."""
+def as_bytes(data: Data) -> bytes:
+    """Bytes as they are, text as UTF-8, dicts and lists as JSON."""
+    if isinstance(data, (dict, list)):
+        data = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if isinstance(data, str):
         return data.encode()
     if not isinstance(data, (bytes, bytearray, memoryview)):
         # Of a number, bytes() would make as many zeros.
-        raise TypeError(f"bytes or str are wanted, not {type(data).__name__}")
+        raise TypeError(f"bytes, str, dict or list are wanted, not {type(data).__name__}")
     return bytes(data)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Type, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Type
 
 import grpc
 
@@ -13,7 +13,7 @@ from . import _wire, errors
 from ._channel import MESSAGE_BYTES_MAX, Backoff, open_channel
 from ._proto import jobs_pb2 as pb
 from ._proto import jobs_pb2_grpc
-from .model import Awaited, Enqueued, Job, JobSpec, Limit, Retry, State, Stats
+from .model import Awaited, Data, Enqueued, Job, JobSpec, Limit, Retry, State, Stats
 
 #: How many jobs are enqueued by one call: enough that calls cost little beside their jobs.
 _ENQUEUE_MAX = 1000
@@ -46,7 +46,7 @@ class Client:
 
     def enqueue(
         self,
-        payload: Union[bytes, str] = b"",
+        payload: Data = b"",
         *,
         id: Optional[str] = None,
         tenant: str = "default",

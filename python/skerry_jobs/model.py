@@ -5,9 +5,13 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Mapping, Optional, Sequence, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from .errors import JobError
+
+
+#: A payload or a result. The package encodes text as UTF-8, and dicts and lists as JSON.
+Data = Union[bytes, str, Dict[str, Any], List[Any]]
 
 
 class State(enum.Enum):
@@ -125,8 +129,8 @@ Limit = Union[Concurrency, Floating, Rate]
 class JobSpec:
     """What somebody wants done."""
 
-    #: What the worker gets, 1 MiB at most.
-    payload: Union[bytes, str] = b""
+    #: What the worker gets, 1 MiB at most. A dict or a list is sent as JSON: `LeasedJob.json` reads it.
+    payload: Data = b""
     #: Unique within the tenant. Without one it gets one, and asking twice makes two jobs.
     id: Optional[str] = None
     tenant: str = "default"

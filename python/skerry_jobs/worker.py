@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 import os
 import queue
@@ -10,17 +12,19 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Dict, Iterator, Optional, Union
+from typing import Any, Awaitable, Callable, Dict, Iterator, Optional, Union, cast
 
 import grpc
 
 from . import errors
 from ._channel import Backoff, open_channel
 from ._ledger import CONCURRENCY_MAX, Ledger
+from ._loop import HandlerLoop
 from ._proto import jobs_pb2 as pb
 from ._proto import jobs_pb2_grpc
 from ._wire import ERROR_BYTES_MAX, as_bytes, checked, error_text
 from .leased import Cancelled, Final, LeasedJob
+from .model import Data
 
 _log = logging.getLogger("skerry_jobs")
 
@@ -34,11 +38,17 @@ CLOSE_SECONDS = 10.0
 SAME_SIGNAL_SECONDS = 1.0
 
 #: What does the work. What it returns is the job's result; an exception means that the attempt failed.
-Handler = Callable[[LeasedJob], Union[bytes, str, None]]
+Handler = Callable[[LeasedJob], Optional[Data]]
+
+#: The same as a coroutine (``async def``).
+AsyncHandler = Callable[[LeasedJob], Awaitable[Optional[Data]]]
 
 
 class Worker:
     """Runs `handler` in threads, `concurrency` at once, for the jobs of a task group.
+
+    If `handler` is a coroutine (``async def``), it runs on an event loop in one thread instead, also `concurrency`
+    at once. A client that cancels the job, and a lost lease, raise ``asyncio.CancelledError`` in it where it waits.
 
     A job is given at least once: the handler must stand being run again for one that it has done. What it returns
     (1 MiB at most) is the job's result. An exception is a failed attempt with the class's name as code, and the job
@@ -49,7 +59,14 @@ class Worker:
     """
 
     def __init__(
-        self, address: str, group: str, handler: Handler, *, concurrency: int = 1, name: Optional[str] = None
+        
+        self,
+        address: str,
+        group: str,
+        handler: Union[Handler, AsyncHandler],
+        *,
+        concurrency: int = 1,
+        name: Optional[str] = None,
     ) -> None:
         self._address = address
         self._handler = handler
@@ -60,6 +77,8 @@ class Worker:
         #: Guards the ledger; told when it may have something new to say.
         self._changed = threading.Condition()
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="skerry-job")
+        #: For a handler that is a coroutine, while the worker lives.
+        self._loop: Optional[HandlerLoop] = None
         self._thread = threading.Thread(target=self._live, name="skerry-worker", daemon=True)
         self._error: Optional[BaseException] = None
         #: What `run` waits for. Of all that threads wait for, only this may be told something by a signal handler.
@@ -107,6 +126,8 @@ class Worker:
 
     def _live(self) -> None:
         try:
+            if _is_coroutine(self._handler):
+                self._loop = HandlerLoop()
             with open_channel(self._address) as channel:
                 self._keep_connected(jobs_pb2_grpc.JobsStub(channel))  # type: ignore[no-untyped-call]
         except BaseException as error:
@@ -116,6 +137,8 @@ class Worker:
                 self._ledger.lose_all()
         finally:
             self._pool.shutdown()
+            if self._loop:
+                self._loop.close()
             self._news.put("ended")
 
     def _keep_connected(self, stub: Any) -> None:
@@ -148,13 +171,31 @@ class Worker:
             self._changed.wait_for(lambda: self._ledger.is_stopping != was_stopping, seconds)
             return not self._ledger.is_done
 
+    def _submit(self, job: LeasedJob) -> None:
+        if self._loop:
+            self._loop.submit(self._await_work(self._loop, job))
+        else:
+            self._pool.submit(self._work_on, job)
+
     def _work_on(self, job: LeasedJob) -> None:
+        if self._begin(job):
+            self._end(job, _outcome_of(cast(Handler, self._handler), job))
+
+    async def _await_work(self, loop: HandlerLoop, job: LeasedJob) -> None:
+        if not self._begin(job):
+            return
+        task = asyncio.current_task()
+        assert task, "a coroutine of the loop is a task"
+        job._watch(lambda: loop.cancel(task))
+        self._end(job, await _awaited_outcome_of(cast(AsyncHandler, self._handler), job))
+
+    def _begin(self, job: LeasedJob) -> bool:
         with self._changed:
             begins = self._ledger.begin(job)
             self._changed.notify_all()
-        if not begins:
-            return
-        outcome = _outcome_of(self._handler, job)
+        return begins
+
+    def _end(self, job: LeasedJob, outcome: pb.Outcome) -> None:
         with self._changed:
             self._ledger.end(job, outcome)
             self._changed.notify_all()
@@ -191,7 +232,7 @@ class _Connection:
             jobs = self._ledger.heard(response)
             self._changed.notify_all()
         for job in jobs:
-            self._worker._pool.submit(self._worker._work_on, job)
+            self._worker._submit(job)
 
     def _close(self) -> None:
         with self._changed:
@@ -241,15 +282,35 @@ def _outcome_of(handler: Handler, job: LeasedJob) -> pb.Outcome:
     """Runs the handler. Whatever it raises is an outcome: no job may hang because of an exception."""
     try:
         return pb.Outcome(succeeded=_result_of(handler(job)))
-    except Cancelled:
-        return pb.Outcome(cancelled=True)
     except BaseException as error:
-        failed = _failed(error)
-        if not failed.final:
-            # A trace ends with the whole text of the error: only of a short one is it wanted in a log.
-            is_short = len(failed.message.encode()) < ERROR_BYTES_MAX
-            _log.warning("%r failed: %s", job, failed.code, exc_info=is_short)
-        return pb.Outcome(failed=failed)
+        return _outcome_of_error(job, error)
+
+
+async def _awaited_outcome_of(handler: AsyncHandler, job: LeasedJob) -> pb.Outcome:
+    """The same for a coroutine."""
+    try:
+        return pb.Outcome(succeeded=_result_of(await handler(job)))
+    except asyncio.CancelledError as error:
+        # A handler may also meet this error of a task of its own.
+        return pb.Outcome(cancelled=True) if job.cancelled.is_set() else _outcome_of_error(job, error)
+    except BaseException as error:
+        return _outcome_of_error(job, error)
+
+
+def _outcome_of_error(job: LeasedJob, error: BaseException) -> pb.Outcome:
+    if isinstance(error, Cancelled):
+        return pb.Outcome(cancelled=True)
+    failed = _failed(error)
+    if not failed.final:
+        # A trace ends with the whole text of the error: only of a short one is it wanted in a log.
+        is_short = len(failed.message.encode()) < ERROR_BYTES_MAX
+        _log.warning("%r failed: %s", job, failed.code, exc_info=error if is_short else None)
+    return pb.Outcome(failed=failed)
+
+
+def _is_coroutine(handler: Union[Handler, AsyncHandler]) -> bool:
+    """True for ``async def``, also in a ``functools.partial`` or as ``__call__`` of an object."""
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))
 
 
 def _failed(error: BaseException) -> pb.JobError:
@@ -259,11 +320,11 @@ def _failed(error: BaseException) -> pb.JobError:
     return pb.JobError(code=error_text(type(error).__name__), message=error_text(error))
 
 
-def _result_of(returned: Union[bytes, str, None]) -> bytes:
+def _result_of(returned: Optional[Data]) -> bytes:
     if returned is None:
         return b""
-    if not isinstance(returned, (bytes, bytearray, memoryview, str)):
-        raise TypeError(f"a handler returns bytes, str or None, not {type(returned).__name__}")
+    if not isinstance(returned, (bytes, bytearray, memoryview, str, dict, list)):
+        raise TypeError(f"a handler returns bytes, str, dict, list or None, not {type(returned).__name__}")
     result = as_bytes(returned)
     if len(result) > RESULT_BYTES_MAX:
         raise ValueError(f"a result of {len(result)} bytes: 1 MiB at most; put it elsewhere and return where")

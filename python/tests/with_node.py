@@ -5,6 +5,7 @@ Not found by `test`; crates/skerry/tests/real/jobs.rs starts the node and runs i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import queue
@@ -112,6 +113,25 @@ class WithNode(unittest.TestCase):
             self.result(self.enqueue("final"))
         with self.assertRaises(JobCancelled):
             self.result(self.enqueue("cancelled"))
+
+    def test_a_coroutine_reads_json_and_hears_of_a_cancellation(self) -> None:
+        begun = threading.Event()
+
+        async def handler(job: LeasedJob) -> Any:
+            request = job.json()
+            if request == ["wait"]:
+                begun.set()
+                await asyncio.Event().wait()
+            return {"got": request}
+
+        self.work(handler, concurrency=2)
+        id = self.client.enqueue({"n": 1}, group=self.group)
+        self.assertEqual(self.result(id), b'{"got":{"n":1}}')
+        id = self.client.enqueue(["wait"], group=self.group)
+        self.assertTrue(begun.wait(PATIENCE))
+        self.assertFalse(self.client.cancel(id))
+        with self.assertRaises(JobCancelled):
+            self.result(id)
 
     def test_a_result_as_large_as_may_be(self) -> None:
         self.work(lambda job: b"x" * (1 << 20), concurrency=8)
