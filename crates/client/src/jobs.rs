@@ -64,8 +64,9 @@ impl Jobs {
         Ok(enqueued)
     }
 
-    /// Enqueues many jobs from elsewhere, with their history, in as many calls as needed. A job that
-    /// was running waits, and gets a new attempt. A refused job keeps no other from being enqueued.
+    /// Enqueues many jobs from elsewhere, with their history, in as many calls as needed. A job
+    /// that was running waits, and gets a new attempt. A refused job keeps no other from being
+    /// enqueued.
     ///
     /// # Errors
     /// If the fate of some is unknown. Jobs with ids can all be imported again.

@@ -126,8 +126,8 @@ impl JobFilter {
         }
     }
 
-    /// True if a job that the node found for the request matches. Jobs of the node itself match only
-    /// a filter for their tenant.
+    /// True if a job that the node found for the request matches. Jobs of the node itself match
+    /// only a filter for their tenant.
     pub(crate) fn matches(&self, job: &v1::Job) -> bool {
         let Some(spec) = &job.spec else { return false };
         let is_others = self.tenant.is_some() || spec.tenant != TENANT;

@@ -5,6 +5,7 @@
 //! reaches no program, and the end of an attempt leaves none of its processes behind.
 
 mod attempt;
+mod start;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -18,14 +19,18 @@ use skerry_client::{Failure, Task};
 use tokio::process::Command;
 
 use attempt::{Attempt, Ended};
+use start::Starts;
+
+/// Says a line for people.
+pub(crate) type Say = dyn Fn(String) + Send + Sync;
 
 /// A program with its arguments.
-#[derive(Debug, Clone)]
 pub(crate) struct Program {
     /// The program and its arguments.
     words: Vec<OsString>,
     /// Exit codes after which no other try would help.
     give_up: Vec<u8>,
+    starts: Starts,
 }
 
 impl Program {
@@ -33,7 +38,12 @@ impl Program {
     ///
     /// # Errors
     /// If there is no such program: else each job would fail for it.
-    pub(crate) fn new(words: Vec<OsString>, give_up: Vec<u8>, path: &OsStr) -> io::Result<Self> {
+    pub(crate) fn new(
+        words: Vec<OsString>,
+        give_up: Vec<u8>,
+        path: &OsStr,
+        say: Box<Say>,
+    ) -> io::Result<Self> {
         let name = words.first().map(PathBuf::from).unwrap_or_default();
         let is_path = name.components().count() > 1 || name.is_absolute();
         let is_there = if is_path {
@@ -41,7 +51,8 @@ impl Program {
         } else {
             std::env::split_paths(path).any(|dir| is_program(&dir.join(&name)))
         };
-        if is_there { Ok(Self { words, give_up }) } else { Err(not_there(&name)) }
+        let starts = Starts::new(say);
+        if is_there { Ok(Self { words, give_up, starts }) } else { Err(not_there(&name)) }
     }
 
     /// Does a job. When this is dropped, the processes are killed.
@@ -49,7 +60,11 @@ impl Program {
         if task.stop.is_cancelled() {
             return Err(Failure::Cancelled);
         }
-        let child = self.command(&task).and_then(|mut command| command.spawn());
+        let spawn = || self.command(&task).and_then(|mut command| command.spawn());
+        let child = tokio::select! {
+            child = self.starts.start(spawn) => child,
+            () = task.stop.cancelled() => return Err(Failure::Cancelled),
+        };
         let child = child.map_err(|error| {
             Failure::retry("CannotStart", format!("the program can't be started: {error}"))
         })?;

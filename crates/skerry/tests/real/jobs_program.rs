@@ -105,6 +105,29 @@ fn a_second_signal_kills_what_runs() -> Outcome {
     Ok(())
 }
 
+/// A worker without files for another program waits, and the job keeps its attempt.
+#[test]
+fn a_program_that_can_not_be_started_now_costs_no_attempt() -> Outcome {
+    const IDS: [&str; 12] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"];
+    let node = start()?;
+    for id in IDS {
+        enqueue(&node, id, "", &["--retries", "0"])?;
+    }
+    let gate = node.settings().data().join("gate");
+    assert!(Command::new("mkfifo").arg(&gate).status()?.success());
+    // Each program that runs has three files of the worker, and ends when the gate is open.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 36; exec \"$@\" 2>&1", "sh"]).arg(node.settings().bin());
+    command.arg("--data").arg(node.settings().data());
+    command.args(["jobs", "work", "g", "--concurrency", "12", "--", "sh", "-c", ": <\"$0\""]);
+    let worker = Process::spawn(command.arg(&gate))?;
+    worker.wait_line(|line| line.contains("can't be started now"))?;
+    let _open = std::fs::OpenOptions::new().read(true).write(true).open(&gate)?;
+    node.cli(&[&["jobs", "await"], IDS.as_slice()].concat())?;
+    worker.kill()?;
+    Ok(())
+}
+
 #[test]
 fn a_program_that_is_not_there_takes_no_job() -> Outcome {
     let node = start()?;

@@ -25,8 +25,8 @@ pub(crate) struct JobArg {
 /// The jobs that a command is about.
 #[derive(Debug, Args)]
 pub(crate) struct FilterArgs {
-    /// Jobs that match, as often as needed: state, group, tenant, meta.KEY, older-than or newer-than
-    /// as the key
+    /// Jobs that match, as often as needed: state, group, tenant, meta.KEY, older-than or
+    /// newer-than as the key
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<String>,
 }
@@ -179,8 +179,8 @@ pub(crate) struct EnqueueArgs {
     /// [default: burst=1]
     #[arg(long, value_name = "NAME=COUNT/TIME[,burst=N]")]
     pub(crate) rate: Vec<String>,
-    /// Limit of the tenant: most jobs at once, as a worker of the group reports at this interval; as
-    /// often as needed [default: group=limits]
+    /// Limit of the tenant: most jobs at once, as a worker of the group reports at this interval;
+    /// as often as needed [default: group=limits]
     #[arg(long, value_name = "NAME=INITIAL,every=TIME[,group=GROUP]")]
     pub(crate) floating: Vec<String>,
 }
@@ -200,8 +200,8 @@ pub(crate) struct ImportJobsArgs {
 
 const IMPORT_HELP: &str = "\
 A line is a JSON document as `jobs export` prints it; docs/json.md has its fields. Each field may be
-left out: {\"payload\": \"x\"} is a job. A job whose id is there already is not enqueued again. So repeat
-an import that was interrupted. A job without an id gets a new one each time.
+left out: {\"payload\": \"x\"} is a job. A job whose id is there already is not enqueued again.
+So repeat an import that was interrupted. A job without an id gets a new one each time.
 
 An id that another node gave can't be kept here. With --id-prefix it is a part of the new id.
 

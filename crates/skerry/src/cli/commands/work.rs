@@ -37,7 +37,7 @@ pub(super) async fn run(context: &Context<'_>, args: WorkArgs) -> Result<()> {
     raise_open_files();
     let mut signals = signals()?;
     let path = std::env::var_os("PATH").unwrap_or_else(|| PATH_DEFAULT.into());
-    let program = Program::new(args.command, args.give_up, &path);
+    let program = Program::new(args.command, args.give_up, &path, Box::new(say));
     let program = Arc::new(program.map_err(|error| invalid(error.to_string()))?);
     let stop = CancellationToken::new();
     let teller = Teller::new(format!("jobs of {:?} at {}", args.group, context.address));
