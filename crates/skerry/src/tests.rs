@@ -8,6 +8,7 @@ mod job_schema;
 mod jobs;
 mod node;
 mod schedules;
+mod schema;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -71,10 +71,10 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
     format!("{:.1} {}", bytes as f64 / whole as f64, UNITS[unit])
 }
 
-/// A time in RFC 3339, UTC.
+/// A time in RFC 3339, UTC, with milliseconds. So texts sort as their times do.
 pub(crate) fn time(ms: u64) -> String {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
-    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX).to_string()
+    format!("{:.3}", Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX))
 }
 
 #[cfg(test)]
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn times_are_rfc_3339_in_utc() {
-        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(time(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
         assert!(time(u64::MAX).starts_with("9999-12-"));
     }

@@ -3,6 +3,7 @@
 use skerry_core::descriptor::FlushLevel;
 use skerry_core::id::{BucketId, NodeId, SnapshotId, VolumeId};
 use skerry_core::name::Name;
+use skerry_core::root::Root;
 
 /// Properties of a new volume.
 #[derive(Debug, Clone)]
@@ -17,12 +18,24 @@ pub struct CreateVolume {
     pub flush: Option<FlushLevel>,
 }
 
+/// The part of a volume's description that can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unreadable {
+    /// Nothing: all fields are known.
+    #[default]
+    Nothing,
+    /// Its present state: size, snapshots, owner and undestaged bytes are unknown.
+    State,
+    /// Its descriptor, too: block size, flush level, and time of creation are unknown.
+    Descriptor,
+}
+
 /// A volume, for people.
 #[derive(Debug, Clone)]
 pub struct VolumeInfo {
     /// Its name.
     pub name: String,
-    /// Its id.
+    /// Its id; none if the name's object can't be read.
     pub id: VolumeId,
     /// Its size, bytes.
     pub size_bytes: u64,
@@ -48,6 +61,27 @@ pub struct VolumeInfo {
     pub deleted: bool,
     /// The reason why it is out of service, if it is (a disk error, a fence, damage).
     pub failure: Option<String>,
+    /// The fields that hold defaults in place of values.
+    pub unreadable: Unreadable,
+    /// Bytes of the blocks and of the objects of its newest root, if that is known.
+    pub space: Option<Space>,
+}
+
+/// Space that a root's volume takes. Writes since the root are not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Space {
+    /// Bytes of the blocks that have content.
+    pub used_bytes: u64,
+    /// Bytes of the bucket's objects that the root references; clones may reference them, too.
+    pub stored_bytes: u64,
+}
+
+impl Space {
+    /// Space that this root takes.
+    pub(crate) fn of(root: &Root) -> Self {
+        let used_bytes = root.live_blocks().saturating_mul(root.block.bytes() as u64);
+        Self { used_bytes, stored_bytes: root.stored_bytes() }
+    }
 }
 
 /// State of a snapshot.
@@ -108,6 +142,12 @@ pub struct NodeStatus {
     pub log_failure: Option<String>,
     /// Volumes that are open here.
     pub volumes_open: u64,
+    /// Space of the open volumes.
+    pub space: Space,
+    /// Bytes of the open volumes that are not in the bucket yet.
+    pub undestaged_bytes: u64,
+    /// Time for which the oldest of these bytes has waited, milliseconds.
+    pub undestaged_age_ms: u64,
     /// Messages for people: volumes out of service, parked tails.
     pub parked: Vec<String>,
     /// The last error of the bucket, while it lasts.

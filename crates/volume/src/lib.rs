@@ -23,8 +23,8 @@ pub use disk::attach::device::{self, Device};
 pub use disk::{Disk, Engine};
 pub use error::{Error, ErrorKind, Result};
 pub use info::{
-    CreateVolume, DiffRange, FsckReport, NodeStatus, Released, SnapshotState, SnapshotView,
-    VolumeInfo,
+    CreateVolume, DiffRange, FsckReport, NodeStatus, Released, SnapshotState, SnapshotView, Space,
+    Unreadable, VolumeInfo,
 };
 pub use settings::EngineSettings;
 pub use skerry_device::StatusRange;

@@ -22,7 +22,7 @@ use crate::cli::output::Output;
 use crate::cli::overrides::settings_of;
 use crate::daemon::announcer::Announcer;
 use crate::daemon::log_lines::{LAST_LINES_TIME_MAX, Logging};
-use crate::exit;
+use crate::exit::{self, Form};
 use crate::home::layout::Layout;
 use crate::settings::{API_VARIABLE, DATA_DEFAULT, DATA_VARIABLE, Variable};
 use crate::values::invalid;
@@ -34,14 +34,19 @@ pub(crate) fn main(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> u8 {
-    let outcome = match Cli::try_parse_from(args) {
-        Ok(cli) => run(cli, variable, out),
-        Err(error) => return exit::report_usage(&error, err),
+    let args: Vec<_> = args.into_iter().collect();
+    let asked = Form::of(asks_for_json(&args));
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return exit::report_usage(&error, asked, err),
     };
-    match outcome {
-        Ok(code) => code,
-        Err(error) => exit::report(&error, err),
-    }
+    let form = Form::of(cli.global.json);
+    run(cli, variable, out).unwrap_or_else(|error| exit::report(&error, form, err))
+}
+
+/// True if `--json` is among the flags of a command line that can't be parsed.
+fn asks_for_json(args: &[OsString]) -> bool {
+    args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
 }
 
 /// Runs a command. Gives its exit code, or an error that is not printed yet.
@@ -74,6 +79,7 @@ fn serve(
     variable: Variable<'_>,
     out: &mut dyn Write,
 ) -> Result<u8> {
+    let form = Form::of(global.json);
     let settings = settings_of(flags, global.data, &global.api, variable)?;
     let logging = Logging::start(variable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -82,7 +88,7 @@ fn serve(
     let served =
         runtime.block_on(crate::daemon::serve::main(settings, &logging.lines(), announcer));
     let Err(error) = served else { return Ok(exit::DONE) };
-    logging.lines().finish_with(Some(exit::line(&error)), LAST_LINES_TIME_MAX);
+    logging.lines().finish_with(Some(exit::line(&error, form)), LAST_LINES_TIME_MAX);
     Ok(exit::code(error.kind()))
 }
 

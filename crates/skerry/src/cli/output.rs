@@ -6,7 +6,9 @@ pub(crate) mod job_document;
 pub(crate) mod job_limit;
 pub(crate) mod job_nodes;
 pub(crate) mod jobs;
+pub(crate) mod node;
 pub(crate) mod schedules;
+pub(crate) mod volumes;
 
 use std::io::{self, Write};
 
@@ -40,36 +42,6 @@ impl Output<'_> {
                 Err(Error::new(ErrorKind::Unavailable, message))
             }
             _ => Ok(()),
-        }
-    }
-}
-
-/// A volume, as a document.
-#[derive(Debug, Serialize)]
-pub(crate) struct VolumeDocument<'a> {
-    name: &'a str,
-    id: &'a str,
-    size_bytes: u64,
-    block_size_bytes: u64,
-    flush: &'static str,
-    created_at: String,
-    clients: u64,
-    undestaged_bytes: u64,
-    snapshots: u64,
-}
-
-impl<'a> From<&'a v1::Volume> for VolumeDocument<'a> {
-    fn from(volume: &'a v1::Volume) -> Self {
-        Self {
-            name: &volume.name,
-            id: &volume.id,
-            size_bytes: volume.size_bytes,
-            block_size_bytes: volume.block_size_bytes,
-            flush: flush_word(volume.flush()),
-            created_at: time(volume.created_ms),
-            clients: volume.clients,
-            undestaged_bytes: volume.undestaged_bytes,
-            snapshots: volume.snapshots,
         }
     }
 }
@@ -148,61 +120,6 @@ pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) ->
     let heading = line(heading);
     let rows = rows.iter().map(|row| line(std::array::from_fn(|column| row[column].as_str())));
     std::iter::once(heading).chain(rows).collect()
-}
-
-/// Volumes, for people.
-pub(crate) fn volume_table(volumes: &[v1::Volume]) -> String {
-    if volumes.is_empty() {
-        return "There are no volumes: make one with `skerry volume create NAME --size SIZE`.\n"
-            .to_owned();
-    }
-    let rows: Vec<_> = volumes.iter().map(volume_row).collect();
-    table(["NAME", "SIZE", "FLUSH", "CLIENTS", "UNDESTAGED", "SNAPSHOTS", "STATE"], &rows)
-}
-
-fn volume_row(volume: &v1::Volume) -> [String; 7] {
-    [
-        volume.name.clone(),
-        human_bytes(volume.size_bytes),
-        flush_word(volume.flush()).to_owned(),
-        volume.clients.to_string(),
-        human_bytes(volume.undestaged_bytes),
-        volume.snapshots.to_string(),
-        volume_state(volume),
-    ]
-}
-
-/// The state of a volume, in a few words.
-fn volume_state(volume: &v1::Volume) -> String {
-    if let Some(failure) = &volume.failure {
-        return format!("failed: {failure}");
-    }
-    match &volume.owner {
-        _ if volume.deleted => "deleted, its snapshots remain".to_owned(),
-        _ if volume.owned_here => "held here".to_owned(),
-        Some(owner) => format!("held by {owner}"),
-        None => "free".to_owned(),
-    }
-}
-
-/// One volume in full, for people.
-pub(crate) fn volume_lines(volume: &v1::Volume) -> String {
-    let waiting = match volume.undestaged_bytes {
-        0 => "nothing".to_owned(),
-        bytes => format!("{}, for {} s", human_bytes(bytes), volume.undestaged_age_ms / 1000),
-    };
-    lines(&[
-        ("name", volume.name.clone()),
-        ("id", volume.id.clone()),
-        ("size", exact_bytes(volume.size_bytes)),
-        ("block size", exact_bytes(volume.block_size_bytes)),
-        ("flush", flush_word(volume.flush()).to_owned()),
-        ("created", time(volume.created_ms)),
-        ("clients", volume.clients.to_string()),
-        ("undestaged", waiting),
-        ("snapshots", volume.snapshots.to_string()),
-        ("state", volume_state(volume)),
-    ])
 }
 
 /// A size for people, and in bytes.

@@ -32,12 +32,20 @@ fn a_volume_is_the_document_that_is_promised() {
     let expected = json!({
         "name": "db",
         "id": made["id"],
+        "state": "free",
+        "failure": null,
+        "owner": null,
+        "held_here": false,
+        "deleted": false,
         "size_bytes": 10_737_418_240_u64,
         "block_size_bytes": 4096,
+        "used_bytes": 0,
+        "stored_bytes": 0,
         "flush": "local",
         "created_at": made["created_at"],
         "clients": 0,
         "undestaged_bytes": 0,
+        "undestaged_age_s": null,
         "snapshots": 0,
     });
     assert_eq!(made, expected);
@@ -135,8 +143,8 @@ fn people_get_tables() {
     node.ok(&["volume", "create", "db", "--size", "10G"]);
     node.ok(&["snapshot", "create", "db@a"]);
     let list = node.ok(&["volume", "list"]);
-    assert!(list.starts_with("NAME  SIZE    FLUSH"), "{list}");
-    assert!(list.contains("\ndb    10 GiB  local"), "{list}");
+    assert!(list.starts_with("NAME  SIZE    USED  FLUSH"), "{list}");
+    assert!(list.contains("\ndb    10 GiB  0 B   local"), "{list}");
     assert!(node.ok(&["snapshot", "list", "db"]).contains("db@a  10 GiB"));
     assert!(node.ok(&["volume", "show", "db"]).contains("(10737418240 bytes)"));
     assert!(node.ok(&["status"]).contains("memory://"));

@@ -3,7 +3,7 @@
 use crate::disk::Engine;
 use crate::disk::Volume;
 use crate::error::{Error, ErrorKind, Result};
-use crate::info::{CreateVolume, VolumeInfo};
+use crate::info::{CreateVolume, Space, Unreadable, VolumeInfo};
 use crate::streams::snapshots::cut::{REPLACED_MAX, missing};
 use crate::streams::stream::Behalf;
 use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind, VolumeState};
@@ -178,6 +178,7 @@ impl Engine {
         } else {
             let peek = claim::peek::<Overlay>(&self.ctx.bucket, &desc).await?;
             info.size_bytes = peek.view.size_bytes;
+            info.space = Some(Space::of(&peek.view.root));
             info.owned_here = peek.owner.as_ref().is_some_and(|owner| owner.node == self.ctx.node);
             info.owner = peek.owner.map(|owner| owner.host);
         }
@@ -187,7 +188,10 @@ impl Engine {
     /// Describes a volume that can't be read: by its descriptor, if that can be read.
     async fn info_of_damaged(&self, name: &str, id: VolumeId, why: &Error) -> VolumeInfo {
         let mut info = match self.ctx.catalog.entry(id).await {
-            Ok(entry) => described(name, &entry.desc, entry.gone),
+            Ok(entry) => VolumeInfo {
+                unreadable: Unreadable::State,
+                ..described(name, &entry.desc, entry.gone)
+            },
             Err(_) => unknown(name, id),
         };
         info.failure = Some(why.message().to_owned());
@@ -214,6 +218,8 @@ impl Engine {
             owned_here: true,
             deleted: false,
             failure: state.failure.as_ref().map(|e| e.message().to_owned()),
+            unreadable: Unreadable::Nothing,
+            space: Some(Space::of(&state.root)),
         }
     }
 
@@ -264,6 +270,7 @@ fn described(name: &str, desc: &VolumeDesc, deleted: bool) -> VolumeInfo {
         flush: desc.flush,
         created_ms: desc.created_ms,
         deleted,
+        unreadable: Unreadable::Nothing,
         ..unknown(name, desc.id)
     }
 }
@@ -285,6 +292,8 @@ fn unknown(name: &str, id: VolumeId) -> VolumeInfo {
         owned_here: false,
         deleted: false,
         failure: None,
+        unreadable: Unreadable::Descriptor,
+        space: None,
     }
 }
 

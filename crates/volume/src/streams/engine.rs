@@ -18,7 +18,7 @@ pub(crate) mod sweep;
 
 use crate::context::{Context, EngineParts};
 use crate::error::{Error, ErrorKind, Result};
-use crate::info::NodeStatus;
+use crate::info::{NodeStatus, Space};
 use crate::streams::engine::activity::watch_clients;
 use crate::streams::engine::comeback::{Comebacks, bring_back_now_and_then};
 use crate::streams::engine::pressure::relieve_log;
@@ -38,6 +38,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The engine of one node.
@@ -253,8 +254,18 @@ impl<P: Payload> Engine<P> {
 
     /// The node's state, for people.
     pub fn status(&self) -> NodeStatus {
-        let volumes_open = self.open_now.lock().len() as u64;
         let parked = self.attention();
+        let now = self.ctx.clock().boot();
+        let open = self.open_volumes();
+        let (mut space, mut undestaged_bytes, mut age) = (Space::default(), 0, Duration::default());
+        for volume in &open {
+            let of_volume = Space::of(&volume.state.lock().root);
+            space.used_bytes += of_volume.used_bytes;
+            space.stored_bytes += of_volume.stored_bytes;
+            let (bytes, waits) = volume.undestaged(now);
+            undestaged_bytes += bytes;
+            age = age.max(waits);
+        }
         NodeStatus {
             node: self.ctx.node,
             bucket: self.ctx.bucket.id(),
@@ -263,7 +274,10 @@ impl<P: Payload> Engine<P> {
             log_used_bytes: self.ctx.log.used_bytes(),
             log_cap_bytes: self.ctx.log.cap_bytes(),
             log_failure: self.ctx.log.failure().or_else(|| self.ctx.log.stall()),
-            volumes_open,
+            volumes_open: open.len() as u64,
+            space,
+            undestaged_bytes,
+            undestaged_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
             parked,
             bucket_failure: self.ctx.bucket.failing(),
         }

@@ -7,7 +7,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use skerry_store::objects::faulty::{FaultPlan, Faulty};
-use skerry_volume::ErrorKind;
+use skerry_volume::{ErrorKind, Unreadable};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +85,12 @@ async fn a_damaged_volume_is_listed_and_can_be_deleted() {
         // call needs it.
         let why = listed[0].failure.as_deref().unwrap_or_default();
         assert!(why.contains(&format!("volumes/{id}{part}")), "{part}: {why}");
+        let unreadable = match part {
+            "/desc" => Unreadable::Descriptor,
+            _ => Unreadable::State,
+        };
+        assert_eq!(listed[0].unreadable, unreadable, "{part}");
+        assert!(listed[0].space.is_none() && listed[1].space.is_some(), "{part}: {listed:?}");
         reads(&run, "good", 1).await;
         let force = part == "/life/";
         let deleted = run.engine.delete_volume(&name("bad"), true, force).await;

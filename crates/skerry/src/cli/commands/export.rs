@@ -1,11 +1,14 @@
 //! `skerry export`: a volume or a snapshot into a raw image.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::{Stream, StreamExt as _};
 use indicatif::ProgressBar;
-use serde_json::json;
+use serde::Serialize;
 use skerry_api::client::Piece;
 use skerry_api::{Error, ErrorKind, Result, v1};
 use skerry_core::name::Target;
@@ -143,9 +146,31 @@ async fn copy(
     joined.map_err(|error| unwritable(path, &error))
 }
 
+/// An export that is done, as a document.
+#[derive(Debug, Serialize)]
+struct ExportDocument<'a> {
+    exported: &'a str,
+    file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_base64: Option<String>,
+    size_bytes: u64,
+}
+
+impl<'a> ExportDocument<'a> {
+    fn new(args: &'a ExportArgs, size_bytes: u64) -> Self {
+        let bytes = args.file.as_os_str().as_bytes();
+        let is_text = args.file.to_str().is_some();
+        Self {
+            exported: &args.target,
+            file: args.file.display().to_string(),
+            file_base64: (!is_text).then(|| BASE64.encode(bytes)),
+            size_bytes,
+        }
+    }
+}
+
 fn print(context: &mut Context<'_>, args: &ExportArgs, size_bytes: u64) -> Result<()> {
-    let (target, file) = (&args.target, args.file.display().to_string());
+    let (target, file) = (&args.target, args.file.display());
     let text = format!("exported {target} to {file}, {}\n", human_bytes(size_bytes));
-    let document = json!({ "exported": target, "file": file, "size_bytes": size_bytes });
-    context.output.print(&document, &text)
+    context.output.print(&ExportDocument::new(args, size_bytes), &text)
 }

@@ -5,7 +5,8 @@ use skerry_api::{Client, ErrorKind, Result, v1};
 
 use super::Context;
 use crate::cli::args::{Flush, VolumeCommand};
-use crate::cli::output::{SnapshotDocument, VolumeDocument, documents, volume_lines, volume_table};
+use crate::cli::output::volumes::{VolumeDocument, volume_lines, volume_table};
+use crate::cli::output::{SnapshotDocument, documents};
 use crate::values::{self, human_bytes};
 
 /// Carries out one of these commands.

@@ -2,7 +2,9 @@
 
 use skerry_api::{Error, v1};
 use skerry_core::descriptor::FlushLevel;
-use skerry_volume::{DiffRange, FsckReport, NodeStatus, SnapshotState, SnapshotView, VolumeInfo};
+use skerry_volume::{
+    DiffRange, FsckReport, NodeStatus, SnapshotState, SnapshotView, Unreadable, VolumeInfo,
+};
 
 use crate::values::invalid;
 
@@ -24,9 +26,14 @@ pub(super) fn volume(info: VolumeInfo) -> v1::Volume {
         FlushLevel::Local => v1::FlushLevel::Local,
         FlushLevel::Bucket => v1::FlushLevel::Bucket,
     };
+    let unreadable = match info.unreadable {
+        Unreadable::Nothing => v1::Unreadable::Nothing,
+        Unreadable::State => v1::Unreadable::State,
+        Unreadable::Descriptor => v1::Unreadable::Descriptor,
+    };
     v1::Volume {
         name: info.name,
-        id: info.id.to_string(),
+        id: if info.id.is_none() { String::new() } else { info.id.to_string() },
         size_bytes: info.size_bytes,
         block_size_bytes: info.block_size_bytes,
         flush: flush.into(),
@@ -39,6 +46,9 @@ pub(super) fn volume(info: VolumeInfo) -> v1::Volume {
         owned_here: info.owned_here,
         deleted: info.deleted,
         failure: info.failure,
+        unreadable: unreadable.into(),
+        used_bytes: info.space.map(|space| space.used_bytes),
+        stored_bytes: info.space.map(|space| space.stored_bytes),
     }
 }
 
@@ -75,6 +85,10 @@ pub(super) fn status(status: NodeStatus) -> v1::GetStatusResponse {
         parked: status.parked,
         bucket_failure: status.bucket_failure,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        used_bytes: status.space.used_bytes,
+        stored_bytes: status.space.stored_bytes,
+        undestaged_bytes: status.undestaged_bytes,
+        undestaged_age_ms: status.undestaged_age_ms,
     }
 }
 
