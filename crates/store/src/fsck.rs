@@ -43,6 +43,8 @@ pub struct Findings {
     pub volumes: u64,
     /// Refs and snapshots that were checked.
     pub refs: u64,
+    /// Snapshots among them.
+    pub snapshots: u64,
     /// Referenced segments.
     pub segments: u64,
     /// Blocks whose content was verified.
@@ -62,6 +64,7 @@ struct Seen {
     /// True if the volume is neither a proposal, nor deleted with all its snapshots.
     is_there: bool,
     refs: u64,
+    snapshots: u64,
     problems: Vec<String>,
     ranges: Vec<HeldRange>,
     incarnations: Vec<Incarnation>,
@@ -173,6 +176,7 @@ impl Checker<'_> {
             }
         };
         out.refs += seen.refs;
+        out.snapshots += seen.snapshots;
         out.blocks += seen.entries.len() as u64;
         seen.segments.extend(std::mem::take(&mut seen.entries).into_keys().map(|(key, _)| key));
         out.segments += seen.segments.len() as u64;
@@ -296,6 +300,7 @@ impl Checker<'_> {
         for found in refs {
             seen.is_there = true;
             seen.refs += 1;
+            seen.snapshots += 1;
             self.hold(desc.id, &found.base, seen);
             let Some(info) = &found.snapshot else {
                 seen.wrong("a snapshot's ref", "it does not say which snapshot it is");

@@ -170,6 +170,8 @@ pub struct FsckReport {
     pub volumes: u64,
     /// Refs and snapshots that were checked.
     pub refs: u64,
+    /// Snapshots among them.
+    pub snapshots: u64,
     /// Segments that were checked.
     pub segments: u64,
     /// Blocks whose content was verified.

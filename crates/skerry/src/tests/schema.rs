@@ -212,7 +212,10 @@ fn node_itself(node: &Node, tables: &Tables) {
     let status = node.json(&["status"]);
     tables.hold("status", &status);
     assert!(status["stored_bytes"].as_u64() > Some(0), "{status}");
-    tables.hold("fsck", &node.json(&["fsck"]));
+    let report = node.json(&["fsck"]);
+    tables.hold("fsck", &report);
+    assert_eq!(report["problems"], json!([]));
+    assert!(report["snapshots"].as_u64() > Some(1), "{report}");
 }
 
 fn errors(node: &Node, tables: &Tables) {

@@ -15,6 +15,7 @@ impl Engine {
         let mut report = FsckReport {
             volumes: found.volumes,
             refs: found.refs,
+            snapshots: found.snapshots,
             segments: found.segments,
             blocks: found.blocks,
             orphans: found.orphans,

@@ -74,10 +74,10 @@ pub(crate) fn status_lines(status: &v1::GetStatusResponse) -> String {
 
 fn open_line(status: &v1::GetStatusResponse) -> String {
     let (used, stored) = (human_bytes(status.used_bytes), human_bytes(status.stored_bytes));
+    let volumes = counted(status.volumes_open, "volume");
     match status.volumes_open {
-        0 => "0 volumes".to_owned(),
-        1 => format!("1 volume: {used} used, {stored} in the bucket"),
-        count => format!("{count} volumes: {used} used, {stored} in the bucket"),
+        0 => volumes,
+        _ => format!("{volumes}: {used} used, {stored} in the bucket"),
     }
 }
 
@@ -93,6 +93,7 @@ fn undestaged_line(status: &v1::GetStatusResponse) -> String {
 pub(crate) struct ReportDocument<'a> {
     volumes: u64,
     refs: u64,
+    snapshots: u64,
     segments: u64,
     blocks: u64,
     orphans: u64,
@@ -105,6 +106,7 @@ impl<'a> From<&'a v1::FsckResponse> for ReportDocument<'a> {
         Self {
             volumes: report.volumes,
             refs: report.refs,
+            snapshots: report.snapshots,
             segments: report.segments,
             blocks: report.blocks,
             orphans: report.orphans,
@@ -122,9 +124,66 @@ pub(crate) fn report_lines(report: &v1::FsckResponse) -> String {
     if left_out > 0 {
         text.push_str(&format!("… and {left_out} more\n"));
     }
-    text.push_str(&format!(
-        "checked {} volumes, {} refs, {} segments and {} blocks; {} segments are held by nothing\n",
-        report.volumes, report.refs, report.segments, report.blocks, report.orphans
-    ));
-    text
+    if report.orphans > 0 {
+        let segments = counted(report.orphans, "segment");
+        text.push_str(&format!("nothing holds {segments}: they only take space\n"));
+    }
+    let checked = [
+        counted(report.volumes, "volume"),
+        counted(report.snapshots, "snapshot"),
+        counted(report.segments, "segment"),
+        counted(report.blocks, "block"),
+    ]
+    .join(", ");
+    text + &match report.problems_total {
+        0 => format!("The bucket is sound: {checked}.\n"),
+        count => format!(
+            "{} in {checked}. Put the objects that are named back from a copy of the bucket, or \
+             delete the volumes that need them.\n",
+            counted(count, "problem")
+        ),
+    }
+}
+
+/// A number of things, for people.
+fn counted(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_ends_with_a_plain_sentence() {
+        let mut report = v1::FsckResponse {
+            volumes: 12,
+            snapshots: 34,
+            segments: 1,
+            blocks: 5,
+            ..v1::FsckResponse::default()
+        };
+        let sound = "The bucket is sound: 12 volumes, 34 snapshots, 1 segment, 5 blocks.\n";
+        assert_eq!(report_lines(&report), sound);
+        report.orphans = 2;
+        let orphans = "nothing holds 2 segments: they only take space\n";
+        assert_eq!(report_lines(&report), format!("{orphans}{sound}"));
+        report.problems = vec!["streams/a is gone".to_owned()];
+        report.problems_total = 3;
+        let text = report_lines(&report);
+        assert!(text.starts_with("problem: streams/a is gone\n… and 2 more\n"), "{text}");
+        assert!(text.lines().last().is_some_and(|last| last.starts_with("3 problems in 12")));
+    }
+
+    #[test]
+    fn whatever_needs_attention_has_a_row() {
+        let parked = vec!["volume a failed".to_owned(), "volume b failed".to_owned()];
+        let status = v1::GetStatusResponse { parked, ..v1::GetStatusResponse::default() };
+        let rows: Vec<_> = status_lines(&status)
+            .lines()
+            .filter_map(|line| line.strip_prefix("attention").map(|row| row.trim().to_owned()))
+            .collect();
+        assert_eq!(rows, status.parked);
+        assert!(!status_lines(&v1::GetStatusResponse::default()).contains("attention"));
+    }
 }

@@ -103,6 +103,7 @@ pub(super) fn fsck_report(report: FsckReport) -> v1::FsckResponse {
     v1::FsckResponse {
         volumes: report.volumes,
         refs: report.refs,
+        snapshots: report.snapshots,
         segments: report.segments,
         blocks: report.blocks,
         orphans: report.orphans,
@@ -114,4 +115,44 @@ pub(super) fn fsck_report(report: FsckReport) -> v1::FsckResponse {
 /// The error for a message of an import at the wrong place.
 pub(super) fn out_of_order(what: &str) -> Error {
     invalid(format!("the import's messages are out of order: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    /// The most bytes of a message that a client takes.
+    const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+    fn converted(problems: usize, length: usize) -> v1::FsckResponse {
+        let problems = (0..problems).map(|number| format!("{number:0length$}")).collect();
+        fsck_report(FsckReport { problems, ..FsckReport::default() })
+    }
+
+    #[test]
+    fn a_report_has_problems_up_to_a_limit_and_counts_all() {
+        for (count, kept) in [
+            (0, 0),
+            (PROBLEMS_MAX, PROBLEMS_MAX),
+            (PROBLEMS_MAX + 1, PROBLEMS_MAX),
+            (3 * PROBLEMS_MAX, PROBLEMS_MAX),
+        ] {
+            let report = converted(count, 6);
+            assert_eq!((report.problems.len(), report.problems_total), (kept, count as u64));
+            let last = kept.checked_sub(1).map(|last| format!("{last:06}"));
+            assert_eq!(report.problems.last(), last.as_ref(), "the first ones are kept");
+        }
+    }
+
+    #[test]
+    fn a_report_of_long_problems_fits_a_message() {
+        let report = converted(5_000, 1_000);
+        assert_eq!(report.problems.len(), PROBLEM_BYTES_MAX / 1_000);
+        assert_eq!(report.problems_total, 5_000);
+        assert!(report.encoded_len() < MESSAGE_BYTES_MAX);
+        // Many short ones have the most overhead.
+        assert!(converted(PROBLEMS_MAX, 200).encoded_len() < MESSAGE_BYTES_MAX);
+    }
 }
