@@ -174,6 +174,24 @@ pub async fn open(parts: DatabaseParts) -> Result<Database> {
     Ok(Database { db, opening })
 }
 
+/// Reads with which log a database was opened last; nothing if there is no database. Fences no
+/// process, and writes nothing.
+///
+/// # Errors
+/// `Unavailable` if the store does not answer, `Corrupt` for unreadable data.
+pub async fn named_log(parts: &DatabaseParts) -> Result<Option<LogName>> {
+    let mut seed = [0; 8];
+    parts.entropy.fill(&mut seed);
+    let admin = Admin::builder(parts.path.clone(), parts.store.clone());
+    let admin = admin.with_seed(u64::from_le_bytes(seed)).build();
+    let Some(manifest) = admin.read_manifest(None).await.map_err(failed)? else {
+        return Ok(None);
+    };
+    check_layout(&manifest, &parts.path)?;
+    let descriptor = read_descriptor(parts, seed).await?;
+    Ok(Some(descriptor.map_or(LogName::Unknown, |found| found.log)))
+}
+
 async fn build(parts: DatabaseParts, seed: [u8; 8], last_ms: u64) -> Result<Db> {
     let seldom = parts.settings.manifest_poll_interval;
     let clock = Arc::new(DbClock::new(parts.clock, last_ms, seldom));
@@ -270,8 +288,9 @@ fn check_layout(manifest: &VersionedManifest, path: &str) -> Result<()> {
         return Ok(());
     }
     let detail = format!(
-        "the jobs' database at {path} was made by another version of Skerry, in a layout that this one does not read \
-         ({}): let that version finish its jobs, then delete the database, or name another path in [database]",
+        "the jobs' database at {path} was made by another version of Skerry, in a layout that this \
+         one does not read ({}): let that version finish its jobs, then delete the database, or \
+         name another path in [database]",
         layout.unwrap_or("without segments")
     );
     Err(Error::new(ErrorKind::Corrupt, detail))

@@ -4,6 +4,7 @@
 //! callers get the reason, and the node opens it again.
 
 pub(crate) mod host;
+mod local_logs;
 mod log_note;
 mod metrics;
 mod opener;

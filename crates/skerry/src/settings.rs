@@ -79,6 +79,22 @@ pub(crate) struct JobsSettings {
     pub(crate) failed_retention_s: Seconds,
     /// Bytes of jobs on their way to all workers at once, for the whole node; more wait.
     pub(crate) handed_out_bytes: ByteSize,
+    /// Place of the log of a new database. A database keeps the log that it was made with.
+    pub(crate) log: JobsLog,
+    /// True to give up what only a local log has that is lost.
+    #[serde(deserialize_with = "scalar::flag")]
+    pub(crate) give_up_wal: bool,
+}
+
+/// Place of the log of a jobs database, if `[database.wal]` names none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum JobsLog {
+    /// The database's own store.
+    #[default]
+    Database,
+    /// The disk of the node's log.
+    Local,
 }
 
 /// The mark for a shard's number in a path.
@@ -158,6 +174,8 @@ impl Default for JobsSettings {
             done_retention_s: Seconds(7 * DAY_S),
             failed_retention_s: Seconds(30 * DAY_S),
             handed_out_bytes: ByteSize(skerry_jobs::shard::BUDGET_BYTES),
+            log: JobsLog::default(),
+            give_up_wal: false,
         }
     }
 }
@@ -345,6 +363,17 @@ impl Settings {
             return Err(invalid(format!(
                 "the node's name has {bytes} bytes; at most {HOST_BYTES_MAX}"
             )));
+        }
+        if self.jobs.log == JobsLog::Local {
+            let wal = self.database.as_ref().and_then(|database| database.wal.as_ref());
+            let reason = match wal {
+                Some(_) => "[database.wal] says already where it is",
+                None if !self.log.enabled => "this node has no log ([log] enabled, --no-log)",
+                None => "",
+            };
+            if !reason.is_empty() {
+                return Err(invalid(format!("[jobs] log = \"local\": {reason}")));
+            }
         }
         match &self.metrics.listen {
             Some(Listen(address @ Address::Unix(_))) => {

@@ -61,6 +61,11 @@ impl Layout {
         self.log(settings).join("log.lock")
     }
 
+    /// The logs of jobs, beside the node's own.
+    pub(crate) fn jobs_logs(&self, settings: &Settings) -> PathBuf {
+        self.log(settings).join("jobs")
+    }
+
     /// The parked tails of volumes that other nodes took over.
     pub(crate) fn parked(&self) -> PathBuf {
         self.data.join("parked")

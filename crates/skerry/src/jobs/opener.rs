@@ -25,6 +25,7 @@ use skerry_store::objects::url;
 use tokio::sync::watch;
 
 use super::host::CLOSE_TIME_MAX;
+use super::local_logs::LocalLogs;
 use super::log_note::DirNote;
 use super::owners::Owners;
 use crate::api_error::{of_engine, of_jobs};
@@ -48,6 +49,7 @@ pub(crate) struct Opener {
     /// Owners of the databases in the node's bucket; nothing if the settings name another place.
     owners: Option<Owners>,
     log: Option<WalPlace>,
+    local_logs: Option<LocalLogs>,
     apply_log_on_close: bool,
     give_up_log: bool,
     /// True if a person says that this node is in its own place, though it was moved.
@@ -79,7 +81,8 @@ pub(crate) struct Opened {
 
 fn elsewhere() -> Error {
     invalid(
-        "the settings say where this node's jobs are ([database]): a node that is started with this place has them",
+        "the settings say where this node's jobs are ([database]): a node that is started with \
+         this place has them",
     )
 }
 
@@ -137,6 +140,7 @@ impl Opener {
         let log = settings.database.as_ref().and_then(|database| database.wal.as_ref());
         let apply_log_on_close = log.is_none_or(|log| log.apply_wal_on_close);
         let give_up_log = settings.database.as_ref().is_some_and(|database| database.give_up_wal);
+        let give_up_log = give_up_log || jobs.give_up_wal;
         let log = log.map(|to| WalPlace::of(to, jobs.shards));
         let retention = Retention {
             done_ms: jobs.done_retention_s.0.saturating_mul(1000),
@@ -147,6 +151,7 @@ impl Opener {
             retention,
             handed_out_bytes: jobs.handed_out_bytes.0,
             settings: slatedb_settings(settings.database.as_ref(), data.is_local())?,
+            local_logs: LocalLogs::new(settings, layout, &data.url),
             data,
             owners,
             log: log.transpose()?,
@@ -234,7 +239,8 @@ impl Opener {
             return Ok(());
         }
         let message = format!(
-            "shard {number} is not there yet, and is made only when shard 0 is open, which says how many there are"
+            "shard {number} is not there yet, and is made only when shard 0 is open, which says \
+             how many there are"
         );
         Err(Error::new(ErrorKind::Unavailable, message))
     }
@@ -292,6 +298,26 @@ impl Opener {
         }
     }
 
+    /// The log of a shard's database: where the settings say, or the one with which the database
+    /// was made.
+    async fn log_of(
+        &self,
+        parts: &DatabaseParts,
+        number: u32,
+    ) -> std::result::Result<DatabaseLog, NotOpen> {
+        if let Some(place) = &self.log {
+            return Ok(place.open(number, &self.calls).await?);
+        }
+        let dir = match &self.local_logs {
+            Some(local) => local.choose(parts).await?,
+            None => None,
+        };
+        match dir {
+            Some(dir) => Ok(open_log(dir).await?),
+            None => Ok(DatabaseLog::Same),
+        }
+    }
+
     async fn open_shard(
         &self,
         store: &Arc<dyn ObjectStore>,
@@ -303,15 +329,11 @@ impl Opener {
         {
             clear_litter(dir).await;
         }
-        let log = match &self.log {
-            Some(place) => place.open(number, &self.calls).await?,
-            None => DatabaseLog::Same,
-        };
-        let parts = DatabaseParts {
+        let mut parts = DatabaseParts {
             store: store.clone(),
             path: path.to_owned(),
             hashes: HashRange::part(number, self.shards),
-            log,
+            log: DatabaseLog::Same,
             give_up_log: self.give_up_log,
             is_log_moved: self.in_its_place,
             settings: self.settings.clone(),
@@ -325,6 +347,7 @@ impl Opener {
             // them.
             merging: self.background.handle().filter(|_| self.data.is_local()),
         };
+        parts.log = self.log_of(&parts, number).await?;
         let Database { db, opening } = database::open(parts).await?;
         let parts = ShardParts {
             db,
@@ -380,10 +403,14 @@ impl WalPlace {
             }
             Self::Dir(path) => PathBuf::from(path.replace(SHARD_MARK, &shard.to_string())),
         };
-        // Reads gigabytes at worst, so it has a thread of its own.
-        let opened = tokio::task::spawn_blocking(move || open_dir(&dir)).await;
-        opened.unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, error.to_string())))
+        open_log(dir).await
     }
+}
+
+/// Opens the log of a shard in a thread of its own: it reads gigabytes at worst.
+async fn open_log(dir: PathBuf) -> Result<DatabaseLog> {
+    let opened = tokio::task::spawn_blocking(move || open_dir(&dir)).await;
+    opened.unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, error.to_string())))
 }
 
 /// Opens the log of a shard in a directory that no other process uses.

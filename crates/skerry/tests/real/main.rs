@@ -7,6 +7,7 @@ mod fence;
 mod fs;
 mod full_disk;
 mod guest;
+mod job_log;
 mod job_nodes;
 mod jobs;
 mod jobs_bad_input;
