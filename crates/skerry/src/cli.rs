@@ -2,6 +2,7 @@
 
 pub(crate) mod args;
 pub(crate) mod commands;
+pub(crate) mod completion;
 pub(crate) mod duration;
 pub(crate) mod image_format;
 pub(crate) mod job_filter;

@@ -32,7 +32,12 @@ pub(crate) fn target(text: &str) -> Result<Target> {
 /// `VOLUME@SNAPSHOT`.
 pub(crate) fn snapshot(text: &str) -> Result<(Name, Name)> {
     let Target { volume, snapshot } = target(text)?;
-    let missing = || invalid(format!("{text:?} names no snapshot: write {text}@SNAPSHOT"));
+    let missing = || {
+        invalid(format!(
+            "{text:?} names a volume and no snapshot: write {text}@SNAPSHOT, or VOLUME@{text} if \
+             that is the snapshot's name"
+        ))
+    };
     Ok((volume, snapshot.ok_or_else(missing)?))
 }
 

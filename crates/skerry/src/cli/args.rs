@@ -102,6 +102,13 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
+    /// Print names that complete the last word, for the scripts of `completions`
+    #[command(hide = true)]
+    CompleteNames {
+        /// The words that were typed, without the program
+        #[arg(last = true)]
+        words: Vec<String>,
+    },
     /// Write the manual pages of all commands, for packages
     #[command(hide = true)]
     Man {

@@ -3,6 +3,7 @@
 mod export;
 mod import;
 mod jobs;
+mod names;
 mod node;
 mod schedule;
 mod snapshot;
@@ -18,6 +19,7 @@ use skerry_api::{Address, Client, Error, ErrorKind, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::args::{Cli, Command, Global, ServeArgs};
+use crate::cli::completion;
 use crate::cli::output::Output;
 use crate::cli::overrides::settings_of;
 use crate::daemon::announcer::Announcer;
@@ -56,20 +58,46 @@ fn run(cli: Cli, variable: Variable<'_>, out: &mut dyn Write) -> Result<u8> {
         Command::Serve(flags) => return serve(&flags, global, variable, out),
         Command::Completions { shell } => completions(shell, out),
         Command::Man { dir } => man(&dir),
+        Command::CompleteNames { words } => {
+            // A shell shows nothing of what goes wrong here.
+            let _ = complete_names(&words, global, variable, out);
+            Ok(())
+        }
         command => {
             let output = Output { json: global.json, out };
             let context = Context { address: address(&global, variable)?, output };
-            // The command may wait for the reader of its output. The connection goes on meanwhile.
-            let mut runtime = tokio::runtime::Builder::new_multi_thread();
-            let runtime = runtime.worker_threads(1).enable_all().build();
-            let runtime = runtime.map_err(no_runtime)?;
-            let asked = runtime.block_on(ask(context, command));
-            // A thread may wait for a reader that stalls.
-            runtime.shutdown_background();
-            asked
+            with_runtime(ask(context, command))
         }
     };
     done.map(|()| exit::DONE)
+}
+
+/// Carries out what asks a node.
+fn with_runtime(asking: impl Future<Output = Result<()>>) -> Result<()> {
+    // The command may wait for the reader of its output. The connection goes on meanwhile.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().map_err(no_runtime)?;
+    let asked = runtime.block_on(asking);
+    // A thread may wait for a reader that stalls.
+    runtime.shutdown_background();
+    asked
+}
+
+/// Prints names for a shell, of the node that the typed words mean.
+fn complete_names(
+    words: &[String],
+    mut global: Global,
+    variable: Variable<'_>,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let Some(mut wanted) = completion::wanted(words) else { return Ok(()) };
+    global.data = wanted.data.take().or(global.data);
+    if let Some(api) = wanted.api.take() {
+        global.api = vec![api.parse().map_err(invalid)?];
+    }
+    let output = Output { json: global.json, out };
+    let mut context = Context { address: address(&global, variable)?, output };
+    with_runtime(names::complete(&mut context, &wanted))
 }
 
 /// Runs a node. Its last error is its last log line, so that a stalled reader keeps no node alive.
@@ -116,9 +144,10 @@ pub(crate) async fn ask(mut context: Context<'_>, command: Command) -> Result<()
         Command::Jobs(command) => jobs::run(context, command).await,
         Command::Status => node::status(context).await,
         Command::Fsck => node::fsck(context).await,
-        Command::Serve(_) | Command::Completions { .. } | Command::Man { .. } => {
-            Err(invalid("no node is asked for this"))
-        }
+        Command::Serve(_)
+        | Command::Completions { .. }
+        | Command::CompleteNames { .. }
+        | Command::Man { .. } => Err(invalid("no node is asked for this")),
     }
 }
 
@@ -152,10 +181,8 @@ async fn interruption() {
 }
 
 fn completions(shell: clap_complete::Shell, out: &mut dyn Write) -> Result<()> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "skerry", &mut script);
     // A reader that has gone needs no completions.
-    let _ = out.write_all(&script);
+    let _ = out.write_all(completion::script(shell).as_bytes());
     Ok(())
 }
 

@@ -253,6 +253,57 @@ fn listings_may_be_long() {
     assert_eq!(node.json(&["volume", "list"]).as_array().map(Vec::len), Some(LISTED));
 }
 
+/// A name without `@` is a volume, or a snapshot whose volume was left out.
+#[test]
+fn a_name_without_its_volume_is_answered_with_the_right_form() {
+    let node = Node::start();
+    node.ok(&["volume", "create", "db", "--size", "1M"]);
+    node.ok(&["snapshot", "create", "db@good"]);
+    node.ok(&["snapshot", "create", "db@better"]);
+    for args in [
+        &["snapshot", "delete", "good"][..],
+        &["snapshot", "diff", "good", "db@better"],
+        &["snapshot", "diff", "db@better", "good"],
+        &["volume", "clone", "good", "new"],
+        &["volume", "rollback", "good"],
+    ] {
+        node.fails(args, 6, "good@SNAPSHOT");
+        node.fails(args, 6, "there is db@good\n");
+    }
+    node.fails(&["snapshot", "delete", "db"], 6, "there is db@good, db@better\n");
+    node.fails(&["snapshot", "delete", "none"], 6, "if that is the snapshot's name\n");
+    let data = node.file("none");
+    node.fails(&["--data", &data, "snapshot", "delete", "good"], 6, "good@SNAPSHOT");
+}
+
+#[test]
+fn names_are_completed_from_the_node() {
+    let node = Node::start();
+    for name in ["db", "dc", "x"] {
+        node.ok(&["volume", "create", name, "--size", "1M"]);
+    }
+    node.ok(&["snapshot", "create", "db@a"]);
+    node.ok(&["snapshot", "create", "dc@b"]);
+    let complete = |words: &[&str]| node.ok(&[&["complete-names", "--"], words].concat());
+    assert_eq!(complete(&["volume", "show", ""]), "db\ndc\nx\n");
+    assert_eq!(complete(&["volume", "show", "d"]), "db\ndc\n");
+    assert_eq!(complete(&["volume", "show", "d@"]), "");
+    assert_eq!(complete(&["snapshot", "delete", ""]), "db@a\ndc@b\n");
+    assert_eq!(complete(&["snapshot", "delete", "dc@"]), "dc@b\n");
+    assert_eq!(complete(&["export", "db"]), "db\ndb@a\n");
+    // No node, no word: nothing, and no error.
+    assert_eq!(complete(&["--data", "/nowhere", "volume", "show", ""]), "");
+    assert_eq!(complete(&["volume", "show", "--api", "nowhere", ""]), "");
+    assert_eq!(complete(&[]), "");
+    for number in 0..17 {
+        let name = format!("many-{number}");
+        node.ok(&["volume", "create", &name, "--size", "1M"]);
+        node.ok(&["snapshot", "create", &format!("{name}@s")]);
+    }
+    assert!(complete(&["snapshot", "delete", ""]).contains("many-3@\n"));
+    assert_eq!(complete(&["snapshot", "delete", "many-3"]), "many-3@s\n");
+}
+
 #[test]
 fn completions_name_the_commands() {
     for shell in ["bash", "zsh", "fish"] {

@@ -4,7 +4,7 @@ use serde_json::json;
 use skerry_api::{Result, v1};
 use skerry_core::name::Target;
 
-use super::{Context, schedule};
+use super::{Context, names, schedule};
 use crate::cli::args::SnapshotCommand;
 use crate::cli::output::{DiffDocument, SnapshotDocument, diff_table, documents, snapshot_table};
 use crate::values::{self, invalid};
@@ -37,7 +37,7 @@ async fn list(context: &mut Context<'_>, name: &str) -> Result<()> {
 }
 
 async fn delete(context: &mut Context<'_>, target: &str) -> Result<()> {
-    let (volume, snapshot) = values::snapshot(target)?;
+    let (volume, snapshot) = names::snapshot(context, target).await?;
     let (volume, snapshot) = (volume.to_string(), snapshot.to_string());
     let request = v1::DeleteSnapshotRequest { volume, snapshot };
     context.client().await?.delete_snapshot(request).await?;
@@ -45,8 +45,8 @@ async fn delete(context: &mut Context<'_>, target: &str) -> Result<()> {
 }
 
 async fn diff(context: &mut Context<'_>, from: &str, to: &str) -> Result<()> {
-    let (volume, from) = values::snapshot(from)?;
-    let (other, to) = values::snapshot(to)?;
+    let (volume, from) = names::snapshot(context, from).await?;
+    let (other, to) = names::snapshot(context, to).await?;
     if volume != other {
         let message =
             format!("{volume} and {other} differ: two snapshots of one volume are needed");

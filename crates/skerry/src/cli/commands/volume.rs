@@ -3,7 +3,7 @@
 use serde_json::json;
 use skerry_api::{Client, ErrorKind, Result, v1};
 
-use super::Context;
+use super::{Context, names};
 use crate::cli::args::{Flush, VolumeCommand};
 use crate::cli::output::volumes::{VolumeDocument, volume_lines, volume_table};
 use crate::cli::output::{SnapshotDocument, documents};
@@ -141,7 +141,7 @@ async fn clone(
     new: &str,
     size: Option<&str>,
 ) -> Result<()> {
-    let (volume, snapshot) = values::snapshot(snapshot)?;
+    let (volume, snapshot) = names::snapshot(context, snapshot).await?;
     let request = v1::CloneVolumeRequest {
         volume: volume.to_string(),
         snapshot: snapshot.to_string(),
@@ -153,7 +153,7 @@ async fn clone(
 }
 
 async fn rollback(context: &mut Context<'_>, snapshot: &str, force: bool) -> Result<()> {
-    let (volume, snapshot) = values::snapshot(snapshot)?;
+    let (volume, snapshot) = names::snapshot(context, snapshot).await?;
     let (volume, snapshot) = (volume.to_string(), snapshot.to_string());
     let request =
         v1::RollbackVolumeRequest { volume: volume.clone(), snapshot: snapshot.clone(), force };
