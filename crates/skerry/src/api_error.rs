@@ -21,7 +21,7 @@ pub(crate) fn of_engine(error: impl Into<skerry_volume::Error>) -> Error {
         // The caller can do nothing about it.
         tracing::error!(%error, "internal error");
     }
-    Error::new(kind, error.message())
+    Error::new(kind, error.to_string())
 }
 
 /// Turns an error of the broker into the API's.
@@ -36,5 +36,5 @@ pub(crate) fn of_jobs(error: skerry_jobs::Error) -> Error {
         Broker::Corrupt => ErrorKind::Corrupt,
         Broker::Internal => ErrorKind::Internal,
     };
-    Error::new(kind, error.message())
+    Error::new(kind, error.to_string())
 }

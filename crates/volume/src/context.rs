@@ -1,6 +1,6 @@
 //! Everything that the volumes of a node share: the bucket, the caches, the log, the settings.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::settings::EngineSettings;
 use crate::streams::budget::{Buffers, OverlayBudget};
 use crate::streams::heavy;
@@ -191,6 +191,6 @@ impl Context {
         background
             .spawn_blocking(work)
             .await
-            .map_err(|e| Error::new(ErrorKind::Internal, format!("a computing task failed: {e}")))
+            .map_err(|error| Error::lost_task("a computing task", error))
     }
 }

@@ -21,7 +21,7 @@ mod streams;
 pub use context::EngineParts;
 pub use disk::attach::device::{self, Device};
 pub use disk::{Disk, Engine};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Cause, Error, ErrorKind, Result};
 pub use info::{
     CreateVolume, DiffRange, FsckReport, NodeStatus, Released, SnapshotState, SnapshotView, Space,
     Unreadable, VolumeInfo,

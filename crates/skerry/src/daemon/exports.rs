@@ -7,7 +7,7 @@ use skerry_core::name::Target;
 use skerry_core::size::SECTOR_BYTES;
 use skerry_device::Geometry;
 use skerry_serve::{ClientInfo, Export, ExportInfo, Exports, OpenError};
-use skerry_volume::{Engine, Error, ErrorKind};
+use skerry_volume::{Cause, Engine, Error, ErrorKind};
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -53,7 +53,7 @@ impl NodeExports {
 #[async_trait]
 impl Exports for NodeExports {
     async fn list(&self) -> Result<Vec<String>, OpenError> {
-        let unavailable = |error: Error| OpenError::Unavailable(error.message().to_owned());
+        let unavailable = |error: Error| OpenError::Unavailable(error.to_string());
         let _turn = self.listing.lock().await;
         let mut names = Vec::new();
         for volume in self.engine.list_volumes().await.map_err(unavailable)? {
@@ -90,15 +90,17 @@ impl NodeExports {
 
     async fn look_at(&self, target: &Target) -> Result<ExportInfo, Error> {
         let found = self.engine.show_volume(&target.volume).await?;
+        let volume = target.volume.to_string();
         if let Some(snapshot) = &target.snapshot {
             let all = self.engine.list_snapshots(&target.volume).await?;
             let view = all.into_iter().find(|view| view.name == snapshot.as_str());
-            let view = view.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is none"))?;
+            let missing = Cause::NoSnapshot { volume, snapshot: snapshot.to_string() };
+            let view = view.ok_or(missing)?;
             let geometry = geometry(view.size_bytes, found.block_size_bytes, true);
             return Ok(ExportInfo::new(target.to_string(), geometry));
         }
         if found.deleted {
-            return Err(Error::new(ErrorKind::NotFound, "only its snapshots remain"));
+            return Err(Cause::NoVolume { name: volume }.into());
         }
         let read_only = found.owner.is_some() && !found.owned_here;
         let geometry = geometry(found.size_bytes, found.block_size_bytes, read_only);
@@ -115,15 +117,13 @@ fn geometry(size_bytes: u64, block_bytes: u64, read_only: bool) -> Geometry {
 fn open_error(name: &str, error: Error) -> OpenError {
     match error.kind() {
         ErrorKind::NotFound => OpenError::NotFound { name: name.to_owned() },
-        ErrorKind::Detached | ErrorKind::Unavailable => {
-            OpenError::Unavailable(error.message().to_owned())
-        }
+        ErrorKind::Detached | ErrorKind::Unavailable => OpenError::Unavailable(error.to_string()),
         ErrorKind::Invalid
         | ErrorKind::Exists
         | ErrorKind::Busy
         | ErrorKind::Fenced
         | ErrorKind::Corrupt
-        | ErrorKind::Internal => OpenError::Denied(error.message().to_owned()),
+        | ErrorKind::Internal => OpenError::Denied(error.to_string()),
     }
 }
 
@@ -133,16 +133,17 @@ mod tests {
 
     #[test]
     fn each_kind_has_one_meaning_for_a_client() {
-        for (kind, open) in [
-            (ErrorKind::Detached, "Unavailable"),
-            (ErrorKind::Unavailable, "Unavailable"),
-            (ErrorKind::Fenced, "Denied"),
-            (ErrorKind::Busy, "Denied"),
-            (ErrorKind::NotFound, "NotFound"),
-            (ErrorKind::Invalid, "Denied"),
+        let (object, volume, why) = ("x".to_owned(), "x".to_owned(), "y".to_owned());
+        for (cause, open) in [
+            (Cause::Detached { volume: volume.clone(), why: why.clone() }, "Unavailable"),
+            (Cause::Unavailable { object: object.clone(), why: why.clone() }, "Unavailable"),
+            (Cause::Fenced { volume: volume.clone(), why: why.clone() }, "Denied"),
+            (Cause::Busy { volume: volume.clone(), why: why.clone() }, "Denied"),
+            (Cause::NoVolume { name: volume }, "NotFound"),
+            (Cause::Invalid { object, why }, "Denied"),
         ] {
-            let opened = format!("{:?}", open_error("disk", Error::new(kind, "x")));
-            assert!(opened.starts_with(open), "{kind:?}: {opened}");
+            let opened = format!("{:?}", open_error("disk", cause.clone().into()));
+            assert!(opened.starts_with(open), "{cause:?}: {opened}");
         }
     }
 }

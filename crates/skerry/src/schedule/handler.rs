@@ -110,8 +110,7 @@ impl Handler {
 
 /// Reports that the snapshot was taken, but an old one can't be deleted.
 fn undeleted(volume: &Name, taken: &Name, old: &Name, error: &skerry_volume::Error) -> Failure {
-    let message = error.message();
-    let text = format!("{volume}@{taken} was taken; {volume}@{old} can't be deleted: {message}");
+    let text = format!("{volume}@{taken} was taken; {volume}@{old} can't be deleted: {error}");
     Failure::retry(code(error.kind()), text)
 }
 
@@ -159,7 +158,7 @@ fn asked(error: Error) -> Failure {
 
 /// The failure of a call to the engine.
 fn engine(error: skerry_volume::Error) -> Failure {
-    Failure::retry(code(error.kind()), error.message())
+    Failure::retry(code(error.kind()), error.to_string())
 }
 
 fn code(kind: EngineErrorKind) -> &'static str {

@@ -8,7 +8,7 @@ use crate::disk::Engine;
 use crate::disk::attach::device::Device;
 use crate::disk::reading::Reading;
 use crate::error::{Error, ErrorKind, Result};
-use crate::streams::snapshots::cut::{REPLACED_MAX, missing};
+use crate::streams::snapshots::cut::REPLACED_MAX;
 use crate::streams::snapshots::pins::Pinned;
 use skerry_core::id::VolumeId;
 use skerry_core::name::{Name, Target};
@@ -68,8 +68,8 @@ impl Engine {
                 return Ok(self.attach_reading(reading, target));
             }
         }
-        let detail = format!("{target} changes too quickly to be read here now; try again");
-        Err(Error::new(ErrorKind::Unavailable, detail))
+        let why = "changes too quickly to be read here now; try again";
+        Err(Error::unavailable(target.to_string(), why))
     }
 
     /// Pins a state before it is read. Without write access to the bucket, the reader reads
@@ -97,7 +97,10 @@ impl Engine {
     ) -> Result<Arc<Device>> {
         for _ in 0..REPLACED_MAX {
             let found = self.published(id, &target.volume, snapshot).await?;
-            let info = found.snapshot.as_ref().ok_or_else(|| missing(&target.volume, snapshot))?;
+            let info = found
+                .snapshot
+                .as_ref()
+                .ok_or_else(|| Error::no_snapshot(&target.volume, snapshot))?;
             let number = (info.id, info.number);
             let _turn = self.shared.turn(number).await;
             let shared = self.shared.find(number);
@@ -117,7 +120,6 @@ impl Engine {
             self.shared.add(number, &reading);
             return Ok(self.attach_reading(reading, target));
         }
-        let detail = format!("{target} changes all the time; attach it again");
-        Err(Error::new(ErrorKind::Unavailable, detail))
+        Err(Error::unavailable(target.to_string(), "changes all the time; attach it again"))
     }
 }

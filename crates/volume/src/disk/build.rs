@@ -139,17 +139,11 @@ impl Volume {
                 continue;
             }
             let payload = window.read(LogPosition::from_u64(at))?.ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Internal,
-                    format!("log record {at} was let go before it was destaged"),
-                )
+                Error::internal(format!("log record {at}"), "was let go before it was destaged")
             })?;
             let from = RECORD_HEAD + piece.source.skip as usize * SECTOR_BYTES as usize;
             let data = payload.get(from..from + out.len()).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Corrupt,
-                    format!("log record {at} is shorter than was written"),
-                )
+                Error::corrupt(format!("log record {at}"), "is shorter than was written")
             })?;
             out.copy_from_slice(data);
         }

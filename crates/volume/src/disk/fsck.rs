@@ -25,7 +25,7 @@ impl Engine {
             let failure = volume.state.lock().failure.clone();
             // Another owner vouches for a volume that left this node.
             if let Some(failure) = failure.filter(|_| !volume.has_left()) {
-                report.problems.push(failure.message().to_owned());
+                report.problems.push(failure.to_string());
             }
         }
         Ok(report)

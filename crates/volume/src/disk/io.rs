@@ -39,19 +39,12 @@ fn range_of(offset: u64, len: usize) -> Range<u64> {
 /// Fails unless a range is whole sectors of the volume.
 fn check_range(state: &State<Disk>, range: &Range<u64>) -> Result<()> {
     if range.end > state.size_bytes || range.start > range.end {
-        return Err(Error::new(
-            ErrorKind::Invalid,
-            format!(
-                "volume {} ends at byte {}, and this goes to {}",
-                state.name, state.size_bytes, range.end
-            ),
-        ));
+        let why = format!("ends at byte {}, and this goes to {}", state.size_bytes, range.end);
+        return Err(Error::invalid(format!("volume {}", state.name), why));
     }
     if !range.start.is_multiple_of(SECTOR_BYTES) || !range.end.is_multiple_of(SECTOR_BYTES) {
-        return Err(Error::new(
-            ErrorKind::Invalid,
-            format!("volume {} is read and written in whole sectors of 512 bytes", state.name),
-        ));
+        let why = "is read and written in whole sectors of 512 bytes";
+        return Err(Error::invalid(format!("volume {}", state.name), why));
     }
     Ok(())
 }
@@ -148,8 +141,8 @@ impl Volume {
         Err(match last {
             Some(missing) => self.if_missing(missing).await,
             None => {
-                let text = format!("volume {}: a read was overtaken too often", self.name());
-                Error::new(ErrorKind::Unavailable, text)
+                let why = "was overtaken too often by changes; try again";
+                Error::unavailable(format!("a read of volume {}", self.name()), why)
             }
         })
     }

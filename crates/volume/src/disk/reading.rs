@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::disk::parts::PartsReader;
 use crate::disk::payload::{Disk, Part};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::streams::budget::ReadShare;
 use crate::streams::snapshots::pins::Pinned;
 use crate::streams::stream::state::State;
@@ -75,8 +75,8 @@ impl Reading {
         let end = offset.saturating_add(len as u64);
         if end > self.state.size_bytes {
             let size = self.state.size_bytes;
-            let detail = format!("{} ends at byte {size}, and this goes to {end}", self.state.name);
-            return Err(Error::new(ErrorKind::Invalid, detail));
+            let why = format!("ends at byte {size}, and this goes to {end}");
+            return Err(Error::invalid(&self.state.name, why));
         }
         let mut parts = Vec::new();
         self.state.resolve(offset..end, &mut parts);

@@ -4,11 +4,11 @@ use crate::disk::Engine;
 use crate::disk::Volume;
 use crate::error::{Error, ErrorKind, Result};
 use crate::info::{CreateVolume, Space, Unreadable, VolumeInfo};
-use crate::streams::snapshots::cut::{REPLACED_MAX, missing};
+use crate::streams::snapshots::cut::REPLACED_MAX;
 use crate::streams::stream::Behalf;
 use skerry_core::descriptor::{FlushLevel, VolumeDesc, VolumeKind, VolumeState};
 use skerry_core::id::{StreamId, VolumeId};
-use skerry_core::name::Name;
+use skerry_core::name::{Name, NameError};
 use skerry_core::overlay::Overlay;
 use skerry_core::position::Position;
 use skerry_core::record::Action;
@@ -18,15 +18,16 @@ use skerry_core::size::{BlockSize, check_volume};
 use skerry_store::refs::claim;
 use std::sync::atomic::Ordering;
 
-fn invalid(e: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Invalid, e.to_string())
+fn invalid(name: &Name, error: impl std::fmt::Display) -> Error {
+    Error::invalid(format!("volume {name}:"), error.to_string())
 }
 
 impl Engine {
     /// Creates a volume.
     pub async fn create_volume(&self, new: CreateVolume) -> Result<VolumeInfo> {
-        let size_bytes = check_volume(new.size_bytes).map_err(invalid)?;
-        let block = BlockSize::from_bytes(new.block_size_bytes).map_err(invalid)?;
+        let size_bytes = check_volume(new.size_bytes).map_err(|e| invalid(&new.name, e))?;
+        let block =
+            BlockSize::from_bytes(new.block_size_bytes).map_err(|e| invalid(&new.name, e))?;
         let entropy = self.ctx.bucket.entropy();
         let genesis = StreamId::random(entropy.as_ref());
         let root = Root::empty(size_bytes, block, new.name.as_str());
@@ -76,8 +77,8 @@ impl Engine {
                 done => return done,
             }
         }
-        let detail = format!("{volume}@{snapshot} changes all the time; try again");
-        Err(Error::new(ErrorKind::Unavailable, detail))
+        let object = format!("{volume}@{snapshot}");
+        Err(Error::unavailable(object, "changes all the time; try again"))
     }
 
     async fn clone_ref(
@@ -89,15 +90,16 @@ impl Engine {
         size_bytes: Option<u64>,
     ) -> Result<VolumeInfo> {
         let parent = found.volume;
-        let info = found.snapshot.as_ref().ok_or_else(|| missing(volume, snapshot))?;
+        let info = found.snapshot.as_ref().ok_or_else(|| Error::no_snapshot(volume, snapshot))?;
         let size_bytes = size_bytes.unwrap_or(info.size_bytes);
-        check_volume(size_bytes).map_err(|e| Error::new(ErrorKind::Invalid, e.to_string()))?;
+        check_volume(size_bytes).map_err(|e| invalid(new, e))?;
         if size_bytes < info.size_bytes {
-            let detail = format!(
-                "a clone can't be smaller than its parent: {volume}@{snapshot} has {} bytes; clone it, then shrink",
+            let why = format!(
+                "can't be smaller than its parent: {volume}@{snapshot} has {} bytes; clone it, \
+                 then shrink",
                 info.size_bytes
             );
-            return Err(Error::new(ErrorKind::Invalid, detail));
+            return Err(Error::invalid("a clone", why));
         }
         let entropy = self.ctx.bucket.entropy();
         let desc = VolumeDesc {
@@ -144,7 +146,13 @@ impl Engine {
         if self.ctx.catalog.state(id).await? != Some(VolumeState::Ready) {
             return Ok(Listed::Nothing);
         }
-        if self.is_left_over(&name.parse().map_err(invalid)?, id).await? {
+        if self
+            .is_left_over(
+                &name.parse().map_err(|e: NameError| Error::invalid(name, e.to_string()))?,
+                id,
+            )
+            .await?
+        {
             return Ok(Listed::LeftOver);
         }
         Ok(Listed::Volume(Box::new(self.info(name, id).await?)))
@@ -194,7 +202,7 @@ impl Engine {
             },
             Err(_) => unknown(name, id),
         };
-        info.failure = Some(why.message().to_owned());
+        info.failure = Some(why.to_string());
         info
     }
 
@@ -217,7 +225,7 @@ impl Engine {
             owner: Some(self.ctx.host.clone()),
             owned_here: true,
             deleted: false,
-            failure: state.failure.as_ref().map(|e| e.message().to_owned()),
+            failure: state.failure.as_ref().map(ToString::to_string),
             unreadable: Unreadable::Nothing,
             space: Some(Space::of(&state.root)),
         }
@@ -230,15 +238,16 @@ impl Engine {
         size_bytes: u64,
         shrink: bool,
     ) -> Result<VolumeInfo> {
-        check_volume(size_bytes).map_err(invalid)?;
+        check_volume(size_bytes).map_err(|e| invalid(name, e))?;
         let volume = self.writable(name).await?;
         let admin = volume.admin.clone().lock_owned().await;
         let now = volume.size_bytes();
         if size_bytes < now && !shrink {
-            let detail = format!(
-                "volume {name} has {now} bytes: making it smaller destroys what lies beyond; say --shrink if that is meant"
+            let why = format!(
+                "has {now} bytes: making it smaller destroys what lies beyond; say --shrink if \
+                 that is meant"
             );
-            return Err(Error::new(ErrorKind::Invalid, detail));
+            return Err(Error::invalid(format!("volume {name}"), why));
         }
         let resizing = volume.clone();
         // To its end, even if the caller goes away: half of it would be a tail of zeros.
@@ -247,8 +256,7 @@ impl Engine {
             resizing.resize(size_bytes).await?;
             resizing.flush().await
         });
-        done.await
-            .map_err(|e| Error::new(ErrorKind::Internal, format!("a resize failed: {e}")))??;
+        done.await.map_err(|error| Error::lost_task("a resize", error))??;
         Ok(self.info_here(name.as_str(), &volume))
     }
 }

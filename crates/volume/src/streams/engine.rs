@@ -173,19 +173,19 @@ impl<P: Payload> Engine<P> {
         }
     }
 
-    /// Closes a volume; its destager ends.
-    pub(crate) async fn close_volume(&self, id: VolumeId, kind: ErrorKind, why: &str) {
+    /// Closes a deleted volume; its destager ends.
+    pub(crate) async fn close_deleted(&self, id: VolumeId) {
         let _turn = self.opening.take(id).await;
         let removed = self.open_now.lock().remove(&id);
         if let Some(volume) = removed {
-            let name = volume.name();
-            volume.retire(Error::new(kind, format!("volume {name} {why}")));
+            let object = format!("volume {}", volume.name());
+            volume.retire(Error::gone(object, "was deleted"));
         }
     }
 
     /// Finds the volume of this name.
     pub(crate) async fn resolve(&self, name: &Name) -> Result<VolumeId> {
-        let missing = || Error::new(ErrorKind::NotFound, format!("there is no volume {name}"));
+        let missing = || Error::no_volume(name);
         let id = self.ctx.catalog.resolve(name).await?.ok_or_else(missing)?;
         if self.ctx.catalog.state(id).await? != Some(VolumeState::Ready) {
             return Err(missing());
@@ -222,8 +222,8 @@ impl<P: Payload> Engine<P> {
     /// Fails for a volume of which only snapshots are left.
     pub(crate) async fn refuse_deleted(&self, id: VolumeId, name: &Name) -> Result<()> {
         if self.ctx.catalog.entry(id).await?.gone {
-            let detail = format!("volume {name} is deleted; only its snapshots are left");
-            return Err(Error::new(ErrorKind::NotFound, detail));
+            let why = "is deleted; only its snapshots are left";
+            return Err(Error::gone(format!("volume {name}"), why));
         }
         Ok(())
     }

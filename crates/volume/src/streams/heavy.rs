@@ -3,7 +3,7 @@
 //! A low-priority thread polls it, while its timers and connections stay with the caller's runtime.
 //! A client's read may share a connection with it, and must not wait behind its computing.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use std::future::Future;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -20,8 +20,7 @@ pub(crate) async fn run<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T> {
     let Some(background) = background else { return Ok(work.await) };
-    let internal =
-        |e: String| Error::new(ErrorKind::Internal, format!("a computing task failed: {e}"));
+    let internal = |error: String| Error::lost_task("a computing task", error);
     let one = at_once.clone().acquire_owned().await.map_err(|e| internal(e.to_string()))?;
     let here = Handle::current();
     let done = background.spawn_blocking(move || {

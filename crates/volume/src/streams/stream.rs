@@ -208,13 +208,8 @@ impl<P: Payload> Stream<P> {
             return Err(failure.clone());
         }
         if state.generation != generation {
-            return Err(Error::new(
-                ErrorKind::Detached,
-                format!(
-                    "volume {} was rolled back under this connection; attach again",
-                    state.name
-                ),
-            ));
+            let why = "was rolled back under this connection; attach again";
+            return Err(Error::detached(&state.name, why));
         }
         Ok(state)
     }

@@ -689,7 +689,7 @@ async fn a_snapshot_that_has_only_its_label_is_on_its_way() {
     for refused in [clone("one").await, opened] {
         let error = refused.expect_err("there is no ref");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        assert!(error.message().contains("disk@one is not in the bucket yet"), "{error}");
+        assert!(error.to_string().contains("disk@one is not in the bucket yet"), "{error}");
     }
     let error = clone("two").await.expect_err("there is no label either");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");

@@ -132,7 +132,7 @@ async fn a_damaged_snapshot_costs_that_snapshot() {
         };
         assert_eq!(names_of(&run).await, BTreeSet::from(labels.map(str::to_owned)));
         let refused = run.engine.open_device(&target("disk@two")).await.err().expect("damaged");
-        assert!(refused.message().contains(&format!("/snap/{two}/ref")), "{refused}");
+        assert!(refused.to_string().contains(&format!("/snap/{two}/ref")), "{refused}");
         run.engine.delete_snapshot(&disk, &name("one")).await.expect("deletes a neighbour");
         for byte in 4..6 {
             write(&run, "disk", byte).await;
@@ -211,7 +211,7 @@ async fn a_damaged_volume_of_another_host_is_deleted_by_force() {
     let refused = other.engine.delete_volume(&name("bad"), true, false).await;
     let refused = refused.expect_err("another host wrote it");
     assert_eq!(refused.kind(), ErrorKind::Fenced, "{refused}");
-    assert!(refused.message().contains("host a"), "{refused}");
+    assert!(refused.to_string().contains("host a"), "{refused}");
     other.engine.delete_volume(&name("bad"), true, true).await.expect("deletes by force");
     assert_eq!(other.engine.list_volumes().await.expect("lists").len(), 1);
 }

@@ -111,7 +111,7 @@ async fn who_was_taken_over_is_fenced() {
     let on_b = b.engine.open_device(&target("disk")).await.expect("attaches read-only");
     assert!(on_b.is_read_only());
     let refused = b.engine.release_volume(&name("disk"), false).await.expect_err("held by a");
-    assert!(refused.message().contains("host a"), "{refused}");
+    assert!(refused.to_string().contains("host a"), "{refused}");
     assert!(b.engine.release_volume(&name("disk"), true).await.expect("by force").may_lose);
     let on_b = b.engine.open_device(&target("disk")).await.expect("attaches");
     on_b.write(0, vec![2; 4096].into()).await.expect("writes");

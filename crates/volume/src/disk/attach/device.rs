@@ -9,7 +9,7 @@ use crate::disk::attach::readahead::Readahead;
 use crate::disk::edges::{Piece, is_whole, outward, pieces};
 use crate::disk::extents::{self, Window};
 use crate::disk::reading::Reading;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::streams::stream::Attempt;
 use bytes::Bytes;
 use skerry_core::size::SECTOR_BYTES;
@@ -85,9 +85,7 @@ impl Device {
     fn head_of(&self) -> Result<(&Arc<Volume>, u64)> {
         match &self.kind {
             Kind::Head { volume, generation } => Ok((volume, *generation)),
-            Kind::Reading(_) => {
-                Err(Error::new(ErrorKind::Invalid, format!("{} is read-only here", self.name)))
-            }
+            Kind::Reading(_) => Err(Error::invalid(self.name.to_string(), "is read-only here")),
         }
     }
 

@@ -99,7 +99,7 @@ impl From<Error> for front::Error {
             ErrorKind::Invalid => front::ErrorKind::Invalid,
             _ => front::ErrorKind::Failed,
         };
-        Self::new(kind, error.message().to_owned())
+        Self::new(kind, error.to_string())
     }
 }
 
@@ -109,18 +109,18 @@ mod tests {
 
     #[test]
     fn each_kind_has_one_meaning_for_a_client() {
-        for (kind, meaning) in [
-            (ErrorKind::Detached, front::ErrorKind::Failed),
-            (ErrorKind::Unavailable, front::ErrorKind::Failed),
-            (ErrorKind::Fenced, front::ErrorKind::Failed),
-            (ErrorKind::Corrupt, front::ErrorKind::Failed),
-            (ErrorKind::Invalid, front::ErrorKind::Invalid),
+        for (error, meaning) in [
+            (Error::detached("x", "y"), front::ErrorKind::Failed),
+            (Error::unavailable("x", "y"), front::ErrorKind::Failed),
+            (Error::fenced("x", "y"), front::ErrorKind::Failed),
+            (Error::corrupt("x", "y"), front::ErrorKind::Failed),
+            (Error::invalid("x", "y"), front::ErrorKind::Invalid),
         ] {
-            assert_eq!(front::Error::from(Error::new(kind, "x")).kind, meaning, "{kind:?}");
+            assert_eq!(front::Error::from(error.clone()).kind, meaning, "{error:?}");
         }
-        let ended = Error::new(ErrorKind::Unavailable, "x").of_volume(true);
+        let ended = Error::unavailable("x", "y").of_volume(true);
         assert_eq!(front::Error::from(ended).kind, front::ErrorKind::Reattach);
-        let released = Error::new(ErrorKind::Detached, "x").of_volume(true);
+        let released = Error::detached("x", "y").of_volume(true);
         assert_eq!(front::Error::from(released).kind, front::ErrorKind::Failed);
     }
 }

@@ -1,7 +1,7 @@
 //! Creation of a volume of any kind: propose, check that its base is still there, take the name,
 //! settle.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::streams::engine::Engine;
 use crate::streams::stream::payload::Payload;
 use skerry_core::descriptor::{VolumeDesc, VolumeState};
@@ -24,10 +24,7 @@ impl<P: Payload> Engine<P> {
         let catalog = &self.ctx.catalog;
         self.free_left_over(name).await?;
         if catalog.resolve(name).await?.is_some() {
-            return Err(Error::new(
-                ErrorKind::Exists,
-                format!("volume {name} exists already; choose another name"),
-            ));
+            return Err(Error::volume_exists(name));
         }
         let id = desc.id;
         if let Some(((of, snapshot), parent)) = desc.parent.zip(parent) {
@@ -41,16 +38,11 @@ impl<P: Payload> Engine<P> {
                 && let Some(info) = &parent.snapshot
                 && !catalog.is_newest(parent.volume, info).await?
             {
-                let detail = format!(
-                    "the snapshot that {name} was to be cloned from was deleted or replaced meanwhile"
-                );
-                return Err(Error::new(ErrorKind::NotFound, detail));
+                let object = format!("the snapshot that {name} was to be cloned from");
+                return Err(Error::gone(object, "was deleted or replaced meanwhile"));
             }
             catalog.claim(name, id).await.map_err(|e| match e.kind() {
-                skerry_store::ErrorKind::Exists => Error::new(
-                    ErrorKind::Exists,
-                    format!("volume {name} exists already; choose another name"),
-                ),
+                skerry_store::ErrorKind::Exists => Error::volume_exists(name),
                 _ => Error::from(e),
             })
         };
@@ -65,10 +57,8 @@ impl<P: Payload> Engine<P> {
             catalog.settle(id, VolumeState::Ready).await?
         };
         if state != VolumeState::Ready {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("another client was creating {name}; try again"),
-            ));
+            let why = format!("was creating {name}; try again");
+            return Err(Error::unavailable("another client", why));
         }
         Ok(())
     }

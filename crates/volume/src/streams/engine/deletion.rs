@@ -49,7 +49,7 @@ impl<P: Payload> Engine<P> {
 
     /// Finds the volume of this name. One with an unreadable state counts as a volume.
     async fn resolve_even_damaged(&self, name: &Name) -> Result<VolumeId> {
-        let missing = || Error::new(ErrorKind::NotFound, format!("there is no volume {name}"));
+        let missing = || Error::no_volume(name);
         let id = self.ctx.catalog.resolve(name).await?.ok_or_else(missing)?;
         match self.ctx.catalog.state(id).await.map_err(Error::from) {
             Ok(Some(VolumeState::Ready)) => Ok(id),
@@ -79,7 +79,7 @@ impl<P: Payload> Engine<P> {
         }
         let _given_up = GivenUp(volume);
         self.ctx.catalog.bury(&names::volume_gone(id)).await?;
-        self.close_volume(id, ErrorKind::NotFound, "was deleted").await;
+        self.close_deleted(id).await;
         // A snapshot that is being published now is published before its ref is looked for.
         drop(volume.refs.lock().await);
         self.ctx.log.trim(volume.group, skerry_log::LogPosition::MAX);
@@ -100,15 +100,15 @@ impl<P: Payload> Engine<P> {
             let has_rest = self.tails.lock().by_volume.contains_key(&id)
                 || !self.ctx.waiting_tails(Some(id))?.is_empty();
             if has_rest && !snapshots {
-                let detail = format!(
-                    "volume {name} can't be opened ({why}), and has records here that are not in the bucket, of snapshots \
-                     perhaps: delete it with --snapshots, or with --force"
+                let why = format!(
+                    "can't be opened ({why}), and has records here that are not in the bucket, of \
+                     snapshots perhaps: delete it with --snapshots, or with --force"
                 );
-                return Err(Error::new(ErrorKind::Busy, detail));
+                return Err(Error::busy(name, why));
             }
         }
         self.ctx.catalog.bury(&names::volume_gone(id)).await?;
-        self.close_volume(id, ErrorKind::NotFound, "was deleted").await;
+        self.close_deleted(id).await;
         self.drop_tail(id);
         self.drop_parked(id)?;
         self.ctx.unnote(id);
@@ -125,10 +125,10 @@ impl<P: Payload> Engine<P> {
             Err(e) if e.is_unavailable() => return Err(e.into()),
             Err(e) => format!("a host that can't be read ({e})"),
         };
-        let detail = format!(
-            "volume {name} can't be opened ({why}), and was written by {host}: delete it there, or say --force"
+        let why = format!(
+            "can't be opened ({why}), and was written by {host}: delete it there, or say --force"
         );
-        Err(Error::new(ErrorKind::Fenced, detail))
+        Err(Error::fenced(name, why))
     }
 
     /// Frees the name of a deleted volume without snapshots, and deletes its free segments.

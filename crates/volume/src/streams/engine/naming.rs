@@ -58,7 +58,7 @@ impl<P: Payload> Engine<P> {
         let old = parsed(&volume.name())?;
         if old != *new {
             if self.ctx.catalog.resolve(new).await?.is_some() {
-                return Err(taken(new));
+                return Err(Error::volume_exists(new));
             }
             volume.named.store(false, Ordering::Release);
             volume.call(new).await?;
@@ -76,7 +76,7 @@ impl<P: Payload> Engine<P> {
             Err(e) if e.kind() == skerry_store::ErrorKind::Exists => {
                 volume.call(old).await?;
                 volume.named.store(true, Ordering::Release);
-                return Err(taken(new));
+                return Err(Error::volume_exists(new));
             }
             Err(e) => return Err(e.into()),
         }
@@ -161,11 +161,7 @@ impl<P: Payload> Engine<P> {
 
 /// Parses a name from a volume's stream.
 fn parsed(name: &str) -> Result<Name> {
-    name.parse()
-        .map_err(|e: skerry_core::name::NameError| Error::new(ErrorKind::Corrupt, e.to_string()))
-}
-
-fn taken(name: &Name) -> Error {
-    let detail = format!("volume {name} exists already; choose another name");
-    Error::new(ErrorKind::Exists, detail)
+    name.parse().map_err(|e: skerry_core::name::NameError| {
+        Error::corrupt("a name in the volume's stream:", e.to_string())
+    })
 }

@@ -1,7 +1,7 @@
 //! Opening a volume for writing: claim its stream, replay the log's tail, start its destager.
 
 use crate::context::Context;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::streams::engine::idle::tidy_when_idle;
 use crate::streams::order::{First, Second};
 use crate::streams::stream::fence::{Fence, watch_fence};
@@ -101,7 +101,7 @@ pub(crate) async fn park(
     let is_known =
         |r: &TailRecord| incarnations.iter().any(|incarnation| incarnation.stream == r.stream);
     let moved = if verdict.parked.iter().all(is_known) {
-        ctx.park(Fate::Fenced, id, verdict.parked.clone()).await.map_err(|e| e.message().to_owned())
+        ctx.park(Fate::Fenced, id, verdict.parked.clone()).await.map_err(|e| e.to_string())
     } else {
         Err("the bucket may lack some of its objects".to_owned())
     };
@@ -133,15 +133,14 @@ fn refuse_mixed(desc: &VolumeDesc, tail: &Tail, verdict: &Verdict) -> Result<()>
     if !verdict.parked.iter().any(|record| Some(record.group) == goes_on) {
         return Ok(());
     }
-    let detail = format!(
-        "volume {} has {} log records that must not be merged and can't be parked ({}): see to that, and attach it \
-         again",
-        desc.name,
+    let why = format!(
+        "has {} log records that must not be merged and can't be parked ({}): see to that, and \
+         attach it again",
         verdict.parked.len(),
         verdict.why
     );
     // Not `Unavailable`: this volume's trouble keeps no node from starting.
-    Err(Error::new(ErrorKind::Invalid, detail))
+    Err(Error::invalid(format!("volume {}", desc.name), why))
 }
 
 /// Creates the missing refs of snapshots whose barriers were passed on the way. Buries the
@@ -179,12 +178,12 @@ async fn settle_passed<C>(
             continue;
         }
         if claimed.unsettled {
-            let detail = format!(
-                "volume {} has a snapshot {:?} in its stream, and no head that was written before it; \
-                 put the newest object of the volume's heads back",
-                desc.name, passed.barrier.name
+            let why = format!(
+                "has a snapshot {:?} in its stream, and no head that was written before it; put \
+                 the newest object of the volume's heads back",
+                passed.barrier.name
             );
-            return Err(Error::new(ErrorKind::Corrupt, detail));
+            return Err(Error::corrupt(format!("volume {}", desc.name), why));
         }
         let made = Ref {
             volume: desc.id,
@@ -282,9 +281,8 @@ impl<P: Payload> Stream<P> {
         for record in verdict.replay(tail) {
             let mut state = self.state.lock();
             if record.vseq != state.vseq {
-                let detail =
-                    format!("record {} of volume {} is out of order", record.vseq, state.name);
-                return Err(Error::new(ErrorKind::Corrupt, detail));
+                let object = format!("record {} of volume {}", record.vseq, state.name);
+                return Err(Error::corrupt(object, "is out of order"));
             }
             self.apply(&mut state, &record.action(), record.at, now);
             if state.open.is_full(&self.ctx.settings) {

@@ -50,7 +50,7 @@ impl<P: Payload> Engine<P> {
             return Err(self.wrong_bucket(&in_log));
         }
         for id in unknown {
-            let lost = Error::new(ErrorKind::Corrupt, "its descriptor is not in the bucket");
+            let lost = Error::corrupt("its descriptor", "is not in the bucket");
             if let Err(e) = self.park_closed(id).await {
                 tracing::error!(volume = %id, error = %e, "its records stay in the log");
             }
@@ -103,7 +103,7 @@ impl<P: Payload> Engine<P> {
     }
 
     fn note_unopened(&self, id: VolumeId, why: &Error) {
-        self.ctx.note(id, format!("volume {id} can't be opened: {}", why.message()));
+        self.ctx.note(id, format!("volume {id} can't be opened: {}", why));
     }
 
     fn wrong_bucket(&self, ids: &BTreeSet<VolumeId>) -> Error {
@@ -114,15 +114,15 @@ impl<P: Payload> Engine<P> {
             false => "the log belongs to another bucket; start the node with that one",
         };
         let named: Vec<String> = ids.iter().take(3).map(ToString::to_string).collect();
-        let detail = format!(
-            "the log has records of volume {}, of which the bucket at {} knows nothing: {advice}",
+        let why = format!(
+            "has records of volume {}, of which the bucket at {} knows nothing: {advice}",
             named.join(", "),
             self.ctx.bucket_url
         );
-        Error::new(ErrorKind::Invalid, detail)
+        Error::invalid("the log", why)
     }
 }
 
 fn no_answer(_: Elapsed) -> Result<Outcome> {
-    Err(Error::new(ErrorKind::Unavailable, "the bucket does not answer; it is tried again"))
+    Err(Error::unavailable("the bucket", "does not answer; it is tried again"))
 }

@@ -1,6 +1,6 @@
 //! Releasing a volume, so that another node may write it.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::info::Released;
 use crate::streams::engine::Engine;
 use crate::streams::stream::Stream;
@@ -33,8 +33,8 @@ impl<P: Payload> Engine<P> {
         // Out of service before the seal is there: its own seal must not look like a take-over. No
         // caller opens it meanwhile.
         let _turn = self.opening.take(id).await;
-        let text = format!("volume {name} was released here; attach again to claim it");
-        volume.retire(Error::new(ErrorKind::Detached, text));
+        let why = "was released here; attach again to claim it";
+        volume.retire(Error::detached(name, why));
         self.seal_for_nobody(&desc, true).await?;
         self.open_now.lock().remove(&id);
         Ok(Released { held_by: Some(self.ctx.host.clone()), may_lose: false })
@@ -51,21 +51,19 @@ impl<P: Payload> Engine<P> {
             return Ok(Released { held_by: None, may_lose: false });
         };
         if owner.node != self.ctx.node && !force {
-            let detail = format!(
-                "volume {name} is held by host {}; release it there, or say --force: what that host has not \
+            let why = format!(
+                "is held by host {}; release it there, or say --force: what that host has not \
                  destaged is lost then",
                 owner.host
             );
-            return Err(Error::new(ErrorKind::Fenced, detail));
+            return Err(Error::fenced(name, why));
         }
         let has_rest = self.tails.lock().by_volume.contains_key(&desc.id)
             || !self.ctx.waiting_tails(Some(desc.id))?.is_empty();
         if has_rest && !force {
-            let detail = format!(
-                "volume {name} has records here that are not in the bucket: attach it, so that they get there, and \
-                 release it then; or say --force: they are never merged then"
-            );
-            return Err(Error::new(ErrorKind::Busy, detail));
+            let why = "has records here that are not in the bucket: attach it, so that they get \
+                       there, and release it then; or say --force: they are never merged then";
+            return Err(Error::busy(name, why));
         }
         self.seal_for_nobody(desc, true).await?;
         // Undestaged records of this node are in its log, if it is still the same log.
@@ -89,8 +87,7 @@ pub(crate) struct GivenUp<'a, P: Payload>(pub(crate) &'a Stream<P>);
 
 impl<P: Payload> Drop for GivenUp<'_, P> {
     fn drop(&mut self) {
-        let name = self.0.name();
-        let text = format!("volume {name} was being released; attach again to find its owner");
-        self.0.retire(Error::new(ErrorKind::Detached, text));
+        let why = "was being released; attach again to find its owner";
+        self.0.retire(Error::detached(self.0.name(), why));
     }
 }

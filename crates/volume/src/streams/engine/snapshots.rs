@@ -1,9 +1,9 @@
 //! Operations on snapshots, by names: take, list, delete, roll back.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::info::SnapshotView;
 use crate::streams::engine::Engine;
-use crate::streams::snapshots::cut::{free_name, missing, timestamp_name};
+use crate::streams::snapshots::cut::{free_name, timestamp_name};
 use crate::streams::stream::Behalf;
 use crate::streams::stream::payload::Payload;
 use skerry_core::descriptor::FlushLevel;
@@ -55,12 +55,10 @@ impl<P: Payload> Engine<P> {
         // A label comes before its ref: a listing in between shows this snapshot already.
         let labels = self.ctx.catalog.labels(id).await?;
         if !labels.iter().any(|(name, _)| name == snapshot.as_str()) {
-            return Err(missing(volume, snapshot));
+            return Err(Error::no_snapshot(volume, snapshot));
         }
-        let detail = format!(
-            "snapshot {volume}@{snapshot} is not in the bucket yet: try again, and run fsck if that lasts"
-        );
-        Err(Error::new(ErrorKind::Unavailable, detail))
+        let why = "is not in the bucket yet: try again, and run fsck if that lasts";
+        Err(Error::unavailable(format!("snapshot {volume}@{snapshot}"), why))
     }
 
     /// Deletes a snapshot. Nothing depends on it.
@@ -72,7 +70,7 @@ impl<P: Payload> Engine<P> {
         // By its label: its ref may be damaged.
         let labels = self.ctx.catalog.labels(id).await?;
         let found = labels.iter().find(|(name, _)| name == snapshot.as_str());
-        let (name, label) = found.ok_or_else(|| missing(volume, snapshot))?;
+        let (name, label) = found.ok_or_else(|| Error::no_snapshot(volume, snapshot))?;
         self.ctx.catalog.delete_snapshot(id, name, label.id).await?;
         self.finish_deletion(id, volume).await
     }
@@ -88,7 +86,7 @@ impl<P: Payload> Engine<P> {
         let volume = self.writable(name).await?;
         let admin = volume.admin.clone().lock_owned().await;
         let found = self.published(volume.desc.id, name, snapshot).await?;
-        let info = found.snapshot.as_ref().ok_or_else(|| missing(name, snapshot))?;
+        let info = found.snapshot.as_ref().ok_or_else(|| Error::no_snapshot(name, snapshot))?;
         let to = (info.id, found.base.clone());
         let kept: Name = {
             let snapshots = volume.snapshots.lock();
@@ -96,7 +94,7 @@ impl<P: Payload> Engine<P> {
             let free =
                 free_name(&format!("before-rollback-{stamp}"), |n| snapshots.get(n).is_some());
             free.parse().map_err(|e: skerry_core::name::NameError| {
-                Error::new(ErrorKind::Internal, e.to_string())
+                Error::internal("the snapshot before a rollback:", e.to_string())
             })?
         };
         volume.roll_back(to, kept, force, admin).await

@@ -1,6 +1,6 @@
 //! Snapshots of a stream that this node writes: take, delete, roll back.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Cause, Error, Result};
 use crate::info::{SnapshotState, SnapshotView};
 use crate::streams::stream::payload::Payload;
 use crate::streams::stream::state::State;
@@ -24,10 +24,6 @@ use tokio::sync::OwnedMutexGuard;
 /// Number of new reads of a snapshot whose ref is replaced by a higher number meanwhile.
 pub(crate) const REPLACED_MAX: usize = 5;
 
-pub(crate) fn missing(volume: &Name, snapshot: &Name) -> Error {
-    Error::new(ErrorKind::NotFound, format!("there is no snapshot {volume}@{snapshot}"))
-}
-
 /// Makes `YYYYMMDDThhmmssZ`.
 pub(crate) fn timestamp_name(wall_ms: u64) -> String {
     jiff::Timestamp::from_millisecond(wall_ms as i64)
@@ -49,9 +45,8 @@ impl<P: Payload> Stream<P> {
         let exists = |name: &str| self.snapshots.lock().get(name).is_some();
         if let Some(name) = name.filter(|name| exists(name.as_str())) {
             self.flush().await?;
-            let volume = self.name();
-            let detail = format!("snapshot {volume}@{name} exists already; choose another name");
-            return Err(Error::new(ErrorKind::Exists, detail));
+            let object = format!("snapshot {}@{name}", self.name());
+            return Err(Cause::Exists { object }.into());
         }
         let barrier = {
             let name = match name {
@@ -72,10 +67,7 @@ impl<P: Payload> Stream<P> {
         let volume = self.name();
         let views = self.snapshots.lock().views(&volume);
         views.into_iter().find(|v| v.id == barrier.id).ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound,
-                format!("snapshot {} was deleted at once", barrier.name),
-            )
+            Error::gone(format!("snapshot {volume}@{}", barrier.name), "was deleted at once")
         })
     }
 
@@ -96,8 +88,7 @@ impl<P: Payload> Stream<P> {
     pub(crate) async fn delete_snapshot(self: &Arc<Self>, name: &Name) -> Result<()> {
         let (volume, name) = (self.clone(), name.clone());
         let done = tokio::spawn(async move { volume.delete_snapshot_to_the_end(&name).await });
-        done.await
-            .map_err(|e| Error::new(ErrorKind::Internal, format!("a deletion failed: {e}")))?
+        done.await.map_err(|error| Error::lost_task("a deletion", error))?
     }
 
     async fn delete_snapshot_to_the_end(self: &Arc<Self>, name: &Name) -> Result<()> {
@@ -118,9 +109,7 @@ impl<P: Payload> Stream<P> {
     async fn bury_snapshot(&self, name: &Name) -> Result<Result<Option<Ref>>> {
         let _admin = self.admin.lock().await;
         let known = self.snapshots.lock().get(name.as_str()).cloned();
-        let known = known.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("there is no snapshot {}@{name}", self.name()))
-        })?;
+        let known = known.ok_or_else(|| Error::no_snapshot(self.name(), name))?;
         if known.state == SnapshotState::Pending {
             let generation = self.state.lock().generation;
             let action = Action::Cancel(known.id);
@@ -176,8 +165,7 @@ impl<P: Payload> Stream<P> {
             volume.roll_back_paused(to.0, &to.1).await?;
             Ok(view)
         });
-        done.await
-            .map_err(|e| Error::new(ErrorKind::Internal, format!("a rollback failed: {e}")))?
+        done.await.map_err(|error| Error::lost_task("a rollback", error))?
     }
 
     /// Refuses while clients are attached, unless forced. Pause first: then no client attaches.
@@ -186,12 +174,11 @@ impl<P: Payload> Stream<P> {
         if clients == 0 || force {
             return Ok(());
         }
-        let detail = format!(
-            "volume {} has {clients} client(s) attached; detach them first{}",
-            self.name(),
+        let why = format!(
+            "has {clients} client(s) attached; detach them first{}",
             if may_force { ", or say --force: they get errors then" } else { "" }
         );
-        Err(Error::new(ErrorKind::Busy, detail))
+        Err(Error::busy(self.name(), why))
     }
 
     /// Keeps writers, and clients that attach, waiting until the result is dropped.

@@ -2,7 +2,7 @@
 //! pin could not be renewed in time, the reading ends: by then the state may be gone.
 
 use crate::context::Context;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use skerry_core::env::Clock;
 use skerry_core::id::VolumeId;
 use skerry_core::pins::{may_read, renewed};
@@ -46,10 +46,9 @@ impl Pinned {
         if may_read(renewed, self.clock.boot(), self.ttl) {
             return Ok(());
         }
-        let detail = format!(
-            "{name} could not be kept from collection, for the bucket did not answer for long: attach again"
-        );
-        Err(Error::new(ErrorKind::Unavailable, detail))
+        let why = "could not be kept from collection, for the bucket did not answer for long: \
+                   attach again";
+        Err(Error::unavailable(name.to_string(), why))
     }
 }
 

@@ -237,10 +237,9 @@ impl<P: Payload> Stream<P> {
         match self.look_for_seal().await {
             Err(left) if self.has_left() => left,
             // Not `NotFound`: the volume is there, and lacks a part.
-            _ => Error::new(
-                ErrorKind::Corrupt,
-                format!("volume {}: {error}; put it back", self.name()),
-            ),
+            _ => {
+                Error::corrupt(format!("volume {}:", self.name()), format!("{error}; put it back"))
+            }
         }
     }
 
@@ -292,14 +291,11 @@ impl<P: Payload> Stream<P> {
     /// Takes the volume out of service because another owner took it. Gives the reason why it is
     /// out of service.
     pub(crate) fn fenced(&self, by: &str) -> Error {
-        let error = Error::new(
-            ErrorKind::Fenced,
-            format!(
-                "volume {} was taken over by {by}; this node's undestaged tail is \
-                 never merged (`skerry status` shows its place, if it was on a disk)",
-                self.name()
-            ),
+        let why = format!(
+            "was taken over by {by}; this node's undestaged tail is never merged (`skerry status` \
+             shows its place, if it was on a disk)"
         );
+        let error = Error::fenced(self.name(), why);
         self.fail(error.clone());
         // A volume that was released here before, or had failed, keeps that reason.
         self.state.lock().failure.clone().unwrap_or(error)

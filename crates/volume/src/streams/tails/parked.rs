@@ -9,7 +9,7 @@
 //! (`Tail::keep_last_copies`).
 
 use crate::context::Context;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::streams::tails::parking::{Fate, ParkedName};
 use crate::streams::tails::tail::{self, Tail, TailRecord};
 use skerry_core::id::VolumeId;
@@ -59,8 +59,7 @@ impl Waiting {
         {
             let payload = self.windows[source].read(LogPosition::from_u64(record.at))?;
             let payload = payload.ok_or_else(|| {
-                let detail = format!("record {} is not where it waited", record.vseq);
-                Error::new(ErrorKind::Internal, detail)
+                Error::internal(format!("record {}", record.vseq), "is not where it waited")
             })?;
             bytes += payload.len();
             batch.push((record, payload.to_vec()));
@@ -73,7 +72,7 @@ impl Context {
     /// The tails that wait for the volume, or for any volume.
     pub(crate) fn waiting_tails(&self, volume: Option<VolumeId>) -> Result<Vec<ParkedName>> {
         let Some(parking) = &self.parking else { return Ok(Vec::new()) };
-        let names = parking.list().map_err(|e| failed("parked tails can't be listed", &e))?;
+        let names = parking.list().map_err(|e| Error::file("parked tails can't be listed", e))?;
         let parsed = names.iter().filter_map(|name| name.parse().ok());
         let waiting = parsed.filter(|name: &ParkedName| name.fate == Fate::Waiting);
         Ok(waiting.filter(|name| volume.is_none_or(|id| name.volume == id)).collect())
@@ -84,18 +83,20 @@ impl Context {
         let Some(parking) = &self.parking else { return Ok(()) };
         names.iter().try_for_each(|name| {
             let text = name.to_string();
-            parking.remove(&text).map_err(|e| failed(&parking.place(&text), &e))
+            parking.remove(&text).map_err(|e| Error::file(parking.place(&text), e))
         })
     }
 
     fn open_parked(&self, name: &ParkedName) -> Result<Source> {
         let text = name.to_string();
-        let parking =
-            self.parking.as_ref().ok_or_else(|| failed(&text, &io::ErrorKind::NotFound.into()))?;
-        let disk = parking.open(&text).map_err(|e| failed(&parking.place(&text), &e))?;
+        let parking = self
+            .parking
+            .as_ref()
+            .ok_or_else(|| Error::file(&text, io::ErrorKind::NotFound.into()))?;
+        let disk = parking.open(&text).map_err(|e| Error::file(parking.place(&text), e))?;
         let unreadable = |e: Error| {
             let place = parking.place(&text);
-            Error::new(e.kind(), format!("the records that wait in {place} can't be read: {e}"))
+            e.in_step(format!("the records that wait in {place} can't be read"))
         };
         let settings = Settings {
             file_bytes: READ_FILE_BYTES,
@@ -145,8 +146,7 @@ impl Context {
         let parts = [payload];
         let append = self.log.append_waiting(group, RECORD_KIND, &parts);
         let appended = tokio::time::timeout(ROOM_WAIT, append).await.map_err(|_| {
-            let detail = "the log has no room for the volume's records; try again later";
-            Error::new(ErrorKind::Unavailable, detail)
+            Error::unavailable("the log", "has no room for the volume's records; try again later")
         })??;
         Ok(appended.position)
     }
@@ -181,8 +181,4 @@ fn in_order(sources: &[Source]) -> Vec<(usize, &TailRecord)> {
     let mut once: Vec<_> = all.filter(|(_, r)| seen.insert((r.stream, r.vseq))).collect();
     once.sort_by_key(|(_, record)| record.vseq);
     once
-}
-
-fn failed(what: &str, error: &io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("{what}: {error}"))
 }

@@ -5,7 +5,7 @@
 //! all of it is durable. The next start repeats work that a crash interrupts, from the node's log.
 
 use crate::context::Context;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::streams::tails::tail::TailRecord;
 use skerry_core::id::{StreamId, VolumeId};
 use skerry_core::record::{Action, RECORD_KIND};
@@ -176,7 +176,7 @@ impl Context {
         let Some(name) = ParkedName::of(fate, volume, records) else { return Ok(()) };
         let failed = |e: io::Error| {
             let place = parking.place(&name.to_string());
-            Error::new(ErrorKind::Unavailable, format!("a tail can't be moved to {place}: {e}"))
+            Error::file(format!("a tail can't be moved to {place}"), e)
         };
         let there = parking.list().map_err(failed)?;
         if there
@@ -193,7 +193,7 @@ impl Context {
             .and_then(|disk| {
                 self.copy_records(disk, records).map_err(|e| {
                     let place = parking.place(&text);
-                    Error::new(e.kind(), format!("a tail can't be moved to {place}: {e}"))
+                    e.in_step(format!("a tail can't be moved to {place}"))
                 })
             })
             .and_then(|()| parking.finish(&text).map_err(failed));
@@ -212,7 +212,7 @@ impl Context {
         let mut window = self.log.window();
         for record in records {
             let payload = window.read(LogPosition::from_u64(record.at))?.ok_or_else(|| {
-                Error::new(ErrorKind::Internal, format!("log record {} was let go", record.at))
+                Error::internal(format!("log record {}", record.at), "was let go")
             })?;
             while let Err(error) = copy.append(0, RECORD_KIND, &[payload]) {
                 // A full buffer empties as it is written out.

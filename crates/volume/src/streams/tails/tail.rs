@@ -1,6 +1,6 @@
 //! Tails: the records of each volume in the node's log at its start.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use skerry_core::descriptor::IncarnationRecord;
 use skerry_core::id::{LogId, StreamId, VolumeId};
 use skerry_core::position::Position;
@@ -136,9 +136,8 @@ fn decode(found: &Recovered<'_>) -> Result<Option<(VolumeId, TailRecord)>> {
     if found.kind != RECORD_KIND {
         return Ok(None);
     }
-    let record = Record::decode(found.payload).map_err(|e| {
-        Error::new(ErrorKind::Corrupt, format!("the log record at {}: {e}", found.position))
-    })?;
+    let record = Record::decode(found.payload)
+        .map_err(|e| Error::from(e).in_step(format!("the log record at {}", found.position)))?;
     let tail = TailRecord {
         at: found.position.as_u64(),
         group: found.group,
@@ -209,14 +208,12 @@ pub fn judge(
     for (i, record) in verdict.replay(tail).enumerate() {
         let wanted = at.vseq + i as u64;
         if record.vseq != wanted {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                format!(
-                    "the log lacks record {wanted} of the volume and goes on with {}; it was damaged or \
-                     taken from another node",
-                    record.vseq
-                ),
-            ));
+            let why = format!(
+                "lacks record {wanted} of the volume and goes on with {}; it was damaged or taken \
+                 from another node",
+                record.vseq
+            );
+            return Err(Error::corrupt("the log", why));
         }
     }
     Ok(verdict)

@@ -3,7 +3,7 @@
 //! It has no index of sectors, no overlay, no partial writes and no zeros. A line is one slot of a
 //! segment; its tree is one leaf.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::settings::EngineSettings;
 use crate::streams::stream::payload::{Payload, Planned};
 use crate::streams::stream::state::{Batch, State};
@@ -251,7 +251,7 @@ impl Stream<Lines> {
         let mut window = self.ctx.log.window();
         let payload = window.read(LogPosition::from_u64(at))?;
         let text = payload.map(|payload| payload.get(RECORD_HEAD..).map(<[u8]>::to_vec));
-        let cut = || Error::new(ErrorKind::Corrupt, "a record is cut short");
+        let cut = || Error::corrupt("a record", "is cut short");
         text.map(|text| text.ok_or_else(cut)).transpose()
     }
 }

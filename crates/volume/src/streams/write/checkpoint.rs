@@ -9,7 +9,7 @@
 //! root stands among the volume's heads like any other. So a snapshot's neighbours still tell what
 //! it alone holds.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::streams::heavy;
 use crate::streams::stream::Stream;
 use crate::streams::stream::payload::Payload;
@@ -182,13 +182,13 @@ impl<P: Payload> Stream<P> {
         tokio::select! {
             reached = done.wait_for(|done| *done >= ticket) => match reached {
                 Ok(_) => Ok(()),
-                Err(_) => Err(Error::new(ErrorKind::Unavailable, "the node is shutting down")),
+                Err(_) => Err(Error::shutting_down()),
             },
             failed = progress.wait_for(|p| p.failure.is_some()) => match failed {
                 Ok(p) => Err(p.failure.clone().unwrap_or_else(|| {
-                    Error::new(ErrorKind::Internal, "a volume failed without a reason")
+                    Error::internal("a volume", "failed without a reason")
                 })),
-                Err(_) => Err(Error::new(ErrorKind::Unavailable, "the node is shutting down")),
+                Err(_) => Err(Error::shutting_down()),
             },
         }
     }

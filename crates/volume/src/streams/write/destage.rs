@@ -3,7 +3,7 @@
 //! Each volume has one task. It builds a batch only from the log and from the state at the end of
 //! the batch before. A segment counts when every lower number of its stream is durable.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::streams::budget::Held;
 use crate::streams::stream::Stream;
 use crate::streams::stream::payload::{Payload, Planned};
@@ -82,7 +82,7 @@ impl<P: Payload> Destager<P> {
         let done = AssertUnwindSafe(work).catch_unwind().await;
         let done = done.unwrap_or_else(|_| {
             // The panic printed itself. Without this, writers would wait for room for ever.
-            Err(Error::new(ErrorKind::Internal, "destaging panicked; report it"))
+            Err(Error::internal("destaging", "panicked; report it"))
         });
         if let Err(error) = done {
             let error = self.volume.if_missing(error).await;
@@ -189,7 +189,7 @@ impl<P: Payload> Destager<P> {
             Some(done) = self.flight.next() => return self.apply(done?).await,
             done = checkpoint => {
                 self.checkpoint = None;
-                return done.map_err(|e| Error::new(ErrorKind::Internal, format!("a checkpoint failed: {e}")))?;
+                return done.map_err(|error| Error::lost_task("a checkpoint", error))?;
             }
             () = volume.work.notified() => {}
             () = sleep => {}
@@ -273,9 +273,7 @@ impl<P: Payload> Destager<P> {
         if self.checkpoint.as_ref().is_some_and(Task::is_finished)
             && let Some(task) = self.checkpoint.take()
         {
-            task.await.map_err(|e| {
-                Error::new(ErrorKind::Internal, format!("a checkpoint failed: {e}"))
-            })??;
+            task.await.map_err(|error| Error::lost_task("a checkpoint", error))??;
         }
         Ok(())
     }
@@ -390,10 +388,9 @@ impl<P: Payload> Stream<P> {
                     // This node's, nonce and all, but not the bytes that were put: the log still
                     // has them.
                     Ok(Found::Segment(head)) if head.hash == built.hash => {
-                        let detail = format!(
-                            "{name} differs from this node's segment; remove it and start the node again"
-                        );
-                        return Err(Error::new(ErrorKind::Corrupt, detail));
+                        let why = "differs from this node's segment; remove it and start the \
+                                   node again";
+                        return Err(Error::corrupt(name, why));
                     }
                     Ok(Found::Seal(seal)) => return Err(self.sealed_by(&seal)),
                     Ok(_) => return Err(self.fenced("an unknown writer")),

@@ -1,6 +1,6 @@
 //! Flushing: makes records durable before a flush is answered.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::streams::stream::payload::Payload;
 use crate::streams::stream::{Attempt, Stream};
 use skerry_core::descriptor::FlushLevel;
@@ -82,7 +82,7 @@ impl<P: Payload> Stream<P> {
         let reached = progress
             .wait_for(|p| p.vseq >= vseq || p.failure.is_some())
             .await
-            .map_err(|_| Error::new(ErrorKind::Unavailable, "the node is shutting down"))?;
+            .map_err(|_| Error::shutting_down())?;
         match &reached.failure {
             Some(failure) if reached.vseq < vseq => Err(failure.clone()),
             _ => Ok(()),
@@ -98,7 +98,7 @@ impl<P: Payload> Stream<P> {
         let reached = progress
             .wait_for(|p| p.failure.is_some() || !is_pending())
             .await
-            .map_err(|_| Error::new(ErrorKind::Unavailable, "the node is shutting down"))?;
+            .map_err(|_| Error::shutting_down())?;
         match &reached.failure {
             Some(failure) if is_pending() => Err(failure.clone()),
             _ => Ok(()),

@@ -6,7 +6,7 @@ use crate::rig::{name, target};
 use rand::RngExt;
 use skerry_core::descriptor::FlushLevel;
 use skerry_core::id::VolumeId;
-use skerry_volume::{CreateVolume, Device, ErrorKind};
+use skerry_volume::{Cause, CreateVolume, Device, ErrorKind};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -175,7 +175,8 @@ impl Model {
         }
         let ended = async {
             (&mut busy.task).await.map_err(|e| {
-                skerry_volume::Error::new(ErrorKind::Unavailable, format!("given up: {e}"))
+                let (object, why) = ("the task".to_owned(), format!("was given up: {e}"));
+                skerry_volume::Error::from(Cause::Unavailable { object, why })
             })?
         };
         self.on(host, ended).await
