@@ -1,4 +1,4 @@
-//! What the committer knows and nobody else: the file that it writes, and unfinished steps.
+//! State of the committer alone: the file that it writes, and unfinished steps.
 
 use std::{collections::VecDeque, sync::Arc};
 

@@ -55,7 +55,7 @@ pub enum Cause {
     Gone {
         /// The object.
         object: String,
-        /// What became of it.
+        /// Its fate.
         why: String,
     },
     /// The name is taken.
@@ -69,7 +69,7 @@ pub enum Cause {
     Busy {
         /// The volume's name.
         volume: String,
-        /// What is in the way, and what to do about it.
+        /// The obstacle, and the remedy.
         why: String,
     },
     /// Another owner writes the volume.
@@ -91,7 +91,7 @@ pub enum Cause {
     /// The request can't be carried out as written.
     #[error("{object} {why}")]
     Invalid {
-        /// What the request is about.
+        /// The subject of the request.
         object: String,
         /// The fault, and what to write instead.
         why: String,
@@ -99,7 +99,7 @@ pub enum Cause {
     /// Something can't be served now.
     #[error("{object} {why}")]
     Unavailable {
-        /// What can't be served.
+        /// The object that can't be served.
         object: String,
         /// The reason, and what to do.
         why: String,
@@ -264,7 +264,7 @@ impl Error {
         Cause::File { step: step.into(), source: Arc::new(error) }.into()
     }
 
-    /// The same error, of this step.
+    /// Makes this the reason why a step failed.
     pub(crate) fn in_step(self, step: impl Into<String>) -> Self {
         Cause::Step { step: step.into(), source: Box::new(self) }.into()
     }

@@ -25,7 +25,7 @@ pub(super) async fn complete(context: &mut Context<'_>, wanted: &Wanted) -> Resu
     context.output.print(&names, &lines)
 }
 
-/// `VOLUME@SNAPSHOT`. If `text` lacks the snapshot, the error names those that it may mean.
+/// `VOLUME@SNAPSHOT`. If `text` lacks the snapshot, the error names the snapshots that it may mean.
 pub(super) async fn snapshot(context: &Context<'_>, text: &str) -> Result<(Name, Name)> {
     let refused = match values::snapshot(text) {
         Ok(found) => return Ok(found),
