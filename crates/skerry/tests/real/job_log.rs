@@ -61,12 +61,13 @@ fn a_new_database_has_a_local_log_and_keeps_it() -> Outcome {
     std::fs::rename(&away, host.logs())?;
     let node = host.start("")?;
     assert_eq!(state(&node, "b")?, "scheduled", "the refused starts changed nothing");
+    node.cli(&["jobs", "enqueue", "--id", "c"])?;
     node.kill()?;
 
     std::fs::rename(host.logs(), &away)?;
     let node = host.start("give_up_wal = true")?;
     assert_eq!(state(&node, "a")?, "scheduled", "a clean stop had brought it into the database");
-    node.settings().cli(&["jobs", "show", "b"])?.refused(3)?;
+    node.settings().cli(&["jobs", "show", "c"])?.refused(3)?;
     node.stop()?;
     Ok(())
 }
@@ -86,6 +87,24 @@ fn a_database_that_was_made_without_a_local_log_keeps_none() -> Outcome {
     let node = host.start("log = 'local'")?;
     assert_eq!(state(&node, "a")?, "scheduled");
     assert!(!host.logs().exists());
+    node.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_local_log_ends_when_its_directory_is_deleted_after_a_clean_stop() -> Outcome {
+    let host = Host::new()?;
+    let node = host.start("log = 'local'")?;
+    node.cli(&["jobs", "enqueue", "--id", "a"])?;
+    node.stop()?;
+    std::fs::remove_dir_all(host.logs())?;
+    let node = host.start("")?;
+    assert_eq!(state(&node, "a")?, "scheduled");
+    node.cli(&["jobs", "enqueue", "--id", "b"])?;
+    assert!(!host.logs().exists());
+    node.kill()?;
+    let node = host.start("log = 'local'")?;
+    assert_eq!(state(&node, "b")?, "scheduled", "the store's log has it");
     node.stop()?;
     Ok(())
 }
