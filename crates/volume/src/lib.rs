@@ -35,5 +35,5 @@ pub use streams::tails::tail;
 /// Volumes that this node writes.
 pub mod volume {
     pub use crate::disk::Volume;
-    pub use crate::streams::stream::{Attempt, IoCounts, Progress, Stream};
+    pub use crate::streams::stream::{Attempt, IoCounts, Stream};
 }

@@ -337,9 +337,7 @@ impl<P: Payload> Engine<P> {
     async fn wait_parked(&self, deadline: Instant) {
         let ending = self.open_volumes().into_iter().filter(|v| v.check_in_service().is_err());
         let ended = futures::future::join_all(ending.map(|volume| async move {
-            let mut has_ended = volume.has_ended.subscribe();
-            // The sender is the volume's, which is held here.
-            let _ = has_ended.wait_for(|has_ended| *has_ended).await;
+            volume.destaging.ended().await;
         }));
         if tokio::time::timeout_at(deadline, ended).await.is_err() {
             tracing::warn!(

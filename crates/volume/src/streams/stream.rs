@@ -4,6 +4,7 @@
 //! the log has it, or, at level `bucket`, the bucket. The vseq, the log position and the payload's
 //! effect of a record move in one critical section. So a replay gives the data that was read.
 
+pub(crate) mod destaging;
 pub(crate) mod fence;
 pub mod payload;
 pub(crate) mod refs;
@@ -15,6 +16,7 @@ use crate::context::Context;
 use crate::error::{Error, ErrorKind, Result};
 use crate::streams::budget::OverlayShare;
 use crate::streams::order::{First, Second};
+use crate::streams::stream::destaging::Destaging;
 use crate::streams::stream::fence::Fence;
 use crate::streams::stream::payload::Payload;
 use crate::streams::stream::refs::RefKeeper;
@@ -30,16 +32,7 @@ use skerry_core::wire::Hash16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
-
-/// Progress of destage.
-#[derive(Debug, Clone)]
-pub struct Progress {
-    /// All records below this vseq are in the bucket, contiguous, and applied.
-    pub vseq: u64,
-    /// The reason why it goes no further, if it does not.
-    pub failure: Option<Error>,
-}
+use tokio::sync::Notify;
 
 /// I/O counts of a volume, for metrics.
 #[derive(Debug, Default)]
@@ -78,17 +71,10 @@ pub struct Stream<P: Payload> {
     pub(crate) index_share: OverlayShare,
     /// Locked after `state`, where both are held; its holder locks no state.
     pub(crate) snapshots: Second<Snapshots>,
-    /// Wakes the destager.
-    pub(crate) work: Notify,
+    /// Orders to its destager, and the answers.
+    pub(crate) destaging: Destaging,
     /// Wakes writers that wait for room or for a rollback to end.
     pub(crate) room: Notify,
-    pub(crate) progress: watch::Sender<Progress>,
-    /// The vseq up to which callers wait for the bucket.
-    pub(crate) wanted_vseq: AtomicU64,
-    /// Number of requested checkpoints.
-    pub(crate) checkpoints_wanted: AtomicU64,
-    /// Number of requests that are done.
-    pub(crate) checkpoints_done: watch::Sender<u64>,
     /// Held while refs are written or deleted, so that a root in use never loses its last ref.
     pub(crate) refs: tokio::sync::Mutex<RefKeeper>,
     /// Held by a pass of collection: one at a time.
@@ -110,8 +96,6 @@ pub struct Stream<P: Payload> {
     pub clients: AtomicU64,
     /// True once it is out of service and its undestaged records are parked.
     pub(crate) is_parked: AtomicBool,
-    /// True once its destager has ended, and all its records have reached their end.
-    pub(crate) has_ended: watch::Sender<bool>,
 }
 
 /// Outcome of an attempt that may not wait.
@@ -193,11 +177,9 @@ impl<P: Payload> Stream<P> {
         let is_first = state.failure.is_none();
         state.failure.get_or_insert_with(|| error.clone());
         drop(state);
-        self.progress.send_modify(|progress| {
-            progress.failure.get_or_insert(error);
-        });
+        self.destaging.failed(error);
         self.room.notify_waiters();
-        self.work.notify_one();
+        self.destaging.wake();
         is_first
     }
 
@@ -266,7 +248,7 @@ impl<P: Payload> Stream<P> {
         }
         drop(state);
         if full || first {
-            self.work.notify_one();
+            self.destaging.wake();
         }
     }
 
@@ -303,7 +285,7 @@ impl<P: Payload> Stream<P> {
             }
             self.is_held_back(&state, on_behalf)
         };
-        self.work.notify_one();
+        self.destaging.wake();
         if is_held_back {
             room.await;
             return Ok(());

@@ -4,12 +4,13 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::streams::engine::idle::tidy_when_idle;
 use crate::streams::order::{First, Second};
+use crate::streams::stream::destaging::Destaging;
 use crate::streams::stream::fence::{Fence, watch_fence};
 use crate::streams::stream::payload::Payload;
 use crate::streams::stream::refs::RefKeeper;
 use crate::streams::stream::snapshot_list::Snapshots;
 use crate::streams::stream::state::State;
-use crate::streams::stream::{IoCounts, Progress, Stream};
+use crate::streams::stream::{IoCounts, Stream};
 use crate::streams::tails::parking::Fate;
 use crate::streams::tails::tail::{self, Tail, TailRecord, Verdict};
 use crate::streams::task::Task;
@@ -30,7 +31,7 @@ use skerry_store::refs::view::PassedBarrier;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// Claims a volume and brings it into service. `fresh` is a group of the log that no record has.
 pub(crate) async fn open<P: Payload>(
@@ -247,12 +248,8 @@ fn build<P: Payload>(
         group,
         state: First::new(state),
         snapshots: Second::new(snapshots),
-        work: Notify::new(),
+        destaging: Destaging::new(vseq),
         room: Notify::new(),
-        progress: watch::Sender::new(Progress { vseq, failure: None }),
-        wanted_vseq: AtomicU64::new(0),
-        checkpoints_wanted: AtomicU64::new(0),
-        checkpoints_done: watch::Sender::new(0),
         refs: tokio::sync::Mutex::new(keeper),
         collecting: tokio::sync::Mutex::default(),
         collection_lines: Throttle::default(),
@@ -264,7 +261,6 @@ fn build<P: Payload>(
         io: IoCounts::default(),
         clients: AtomicU64::new(0),
         is_parked: AtomicBool::new(false),
-        has_ended: watch::Sender::new(false),
     }
 }
 

@@ -9,7 +9,6 @@ use crate::streams::engine::Engine;
 use crate::streams::stream::Stream;
 use crate::streams::stream::payload::Payload;
 use std::sync::Weak;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Interval of looks at the log without a request.
@@ -43,14 +42,13 @@ impl<P: Payload> Stream<P> {
     /// Destages everything written so far, unless older records are on their way. Those hold the
     /// log's oldest files, and a later cut makes a better batch.
     fn destage_rest(&self) {
-        let destaged = self.progress.borrow().vseq;
+        let destaged = self.destaging.vseq();
         let (first, end) = {
             let state = self.state.lock();
             (state.open.vseq_from, state.vseq)
         };
         if first <= destaged && end > first {
-            self.wanted_vseq.fetch_max(end, Ordering::AcqRel);
-            self.work.notify_one();
+            self.destaging.order(end);
         }
     }
 }

@@ -62,7 +62,7 @@ impl<P: Payload> Stream<P> {
         let generation = self.state.lock().generation;
         let action = Action::Barrier(barrier.clone());
         self.note(generation, behalf, &action).await?;
-        self.work.notify_one();
+        self.destaging.wake();
         self.flush().await?;
         let volume = self.name();
         let views = self.snapshots.lock().views(&volume);
@@ -116,7 +116,7 @@ impl<P: Payload> Stream<P> {
             self.note(generation, Behalf::Operator, &action).await?;
             // The record removed it from the pending ones: callers that wait for its ref look
             // again.
-            self.progress.send_modify(|_| {});
+            self.destaging.look_again();
             self.flush().await?;
         }
         if known.state == SnapshotState::Pending && !self.snapshots.lock().was_sent(known.id) {
@@ -141,7 +141,7 @@ impl<P: Payload> Stream<P> {
             Err(error) => return Err(error.into()),
         }
         // Wakes the callers that wait for its ref.
-        self.progress.send_modify(|_| {});
+        self.destaging.look_again();
         Ok(found.map_err(Error::from))
     }
 
@@ -210,7 +210,7 @@ impl<P: Payload> Stream<P> {
             self.overlay_share.set(next.changes.bytes());
             *state = next;
         }
-        self.progress.send_modify(|progress| progress.vseq = at.vseq);
+        self.destaging.reached(at.vseq);
         // The root below is an old one: nothing may begin at this place before it has one of its
         // own.
         self.checkpoint().await

@@ -282,7 +282,7 @@ impl<P: Payload> Stream<P> {
             return Ok(());
         }
         self.ctx.log.wait_durable(LogPosition::from_u64(last)).await?;
-        let (ctx, group, from) = (self.ctx.clone(), self.group, self.progress.borrow().vseq);
+        let (ctx, group, from) = (self.ctx.clone(), self.group, self.destaging.vseq());
         let read = move || tail::of_group(&ctx.log, group, from);
         let records = self.ctx.compute(read).await??;
         self.ctx.park(fate, self.desc.id, records).await

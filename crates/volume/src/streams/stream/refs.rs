@@ -89,7 +89,7 @@ impl<P: Payload> Stream<P> {
         self.create_persistently(&name, made.encode(self.ctx.bucket.nonce())).await?;
         self.snapshots.lock().published(id, Span::of_snapshot(&made));
         // Wakes the callers that wait for the snapshot.
-        self.progress.send_modify(|_| {});
+        self.destaging.look_again();
         Ok(())
     }
 

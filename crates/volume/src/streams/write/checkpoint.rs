@@ -9,9 +9,10 @@
 //! root stands among the volume's heads like any other. So a snapshot's neighbours still tell what
 //! it alone holds.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::streams::heavy;
 use crate::streams::stream::Stream;
+use crate::streams::stream::destaging::Ticket;
 use crate::streams::stream::payload::Payload;
 use crate::streams::stream::state::State;
 use skerry_core::id::SnapshotId;
@@ -23,7 +24,6 @@ use skerry_store::map::node_writer::MapNodeLane;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// The most sets of frozen changes at once: the one being written, and one that a snapshot waits
 /// for.
@@ -35,13 +35,13 @@ pub(crate) struct Frozen<P: Payload> {
     at: Position,
     changes: Arc<P::Changes>,
     facts: Facts,
-    ticket: u64,
+    ticket: Ticket,
     /// The snapshot at whose barrier it was cut, if its ref will name the new root.
     snapshot: Option<SnapshotInfo>,
 }
 
 impl<P: Payload> Frozen<P> {
-    fn cut(state: &mut State<P>, ticket: u64, snapshot: Option<SnapshotInfo>) -> Self {
+    fn cut(state: &mut State<P>, ticket: Ticket, snapshot: Option<SnapshotInfo>) -> Self {
         let facts = Facts { size_bytes: state.size_at, name: state.name_at.clone() };
         Self { at: state.at, changes: state.freeze(), facts, ticket, snapshot }
     }
@@ -55,11 +55,11 @@ impl<P: Payload> Frozen<P> {
 impl<P: Payload> Stream<P> {
     /// Freezes the changes if a checkpoint is due.
     pub(crate) fn freeze(&self) -> Option<Frozen<P>> {
-        let ticket = self.checkpoints_wanted.load(Ordering::Acquire);
+        let ticket = self.destaging.newest_ticket();
         let mut state = self.state.lock();
         let due = self.overlay_share.is_due()
             || state.applied >= self.ctx.settings.checkpoint_segments_max
-            || ticket > *self.checkpoints_done.borrow();
+            || self.destaging.is_open(ticket);
         if !due || !state.frozen.is_empty() {
             return None;
         }
@@ -67,7 +67,7 @@ impl<P: Payload> Stream<P> {
         // impossible.
         if state.head_at.is_some_and(|head| head.order() == state.at.order()) {
             drop(state);
-            self.checkpoints_done.send_modify(|done| *done = (*done).max(ticket));
+            self.destaging.done(ticket);
             return None;
         }
         let frozen = Frozen::cut(&mut state, ticket, None);
@@ -86,7 +86,7 @@ impl<P: Payload> Stream<P> {
 
     /// Freezes the changes at the barrier that was just passed.
     pub(crate) fn freeze_for(&self, snapshot: SnapshotInfo) -> Frozen<P> {
-        let ticket = self.checkpoints_wanted.load(Ordering::Acquire);
+        let ticket = self.destaging.newest_ticket();
         let mut state = self.state.lock();
         let frozen = Frozen::cut(&mut state, ticket, Some(snapshot));
         self.overlay_share.set(state.changed_bytes());
@@ -116,8 +116,8 @@ impl<P: Payload> Stream<P> {
         }
         drop(keeper);
         self.delete_old_heads().await;
-        self.checkpoints_done.send_modify(|done| *done = (*done).max(job.ticket));
-        self.work.notify_one();
+        self.destaging.done(job.ticket);
+        self.destaging.wake();
         Ok(())
     }
 
@@ -175,21 +175,6 @@ impl<P: Payload> Stream<P> {
 
     /// Merges everything that is now in the bucket into the tree, and waits for it.
     pub async fn checkpoint(&self) -> Result<()> {
-        let ticket = self.checkpoints_wanted.fetch_add(1, Ordering::AcqRel) + 1;
-        self.work.notify_one();
-        let mut done = self.checkpoints_done.subscribe();
-        let mut progress = self.progress.subscribe();
-        tokio::select! {
-            reached = done.wait_for(|done| *done >= ticket) => match reached {
-                Ok(_) => Ok(()),
-                Err(_) => Err(Error::shutting_down()),
-            },
-            failed = progress.wait_for(|p| p.failure.is_some()) => match failed {
-                Ok(p) => Err(p.failure.clone().unwrap_or_else(|| {
-                    Error::internal("a volume", "failed without a reason")
-                })),
-                Err(_) => Err(Error::shutting_down()),
-            },
-        }
+        self.destaging.checkpoint().await
     }
 }

@@ -100,7 +100,7 @@ impl<P: Payload> Destager<P> {
             self.volume.park_tail(Fate::Waiting).await;
             self.volume.is_parked.store(true, Ordering::Release);
         }
-        self.volume.has_ended.send_replace(true);
+        self.volume.destaging.end();
     }
 
     async fn work(&mut self) -> Result<()> {
@@ -126,7 +126,7 @@ impl<P: Payload> Destager<P> {
         }
         let mut state = self.volume.state.lock();
         if state.cut.is_empty() {
-            let wanted = self.volume.wanted_vseq.load(Ordering::Acquire) > state.open.vseq_from;
+            let wanted = self.volume.destaging.is_wanted(state.open.vseq_from);
             let now = self.volume.ctx.clock().boot();
             let due = state.open.since.map(|since| since.saturating_add(settings.dirty_age));
             if wanted || due.is_some_and(|due| due <= now) {
@@ -154,8 +154,7 @@ impl<P: Payload> Destager<P> {
         let batch = state.cut.front()?;
         let now = self.volume.ctx.clock().boot();
         let need = Need {
-            is_wanted: self.volume.wanted_vseq.load(Ordering::Acquire) > batch.vseq_from
-                || batch.has_barrier(),
+            is_wanted: self.volume.destaging.is_wanted(batch.vseq_from) || batch.has_barrier(),
             clients_active: self.volume.ctx.clients_active.load(Ordering::Relaxed),
             filled_percent: self.volume.filled_percent(),
             age: batch.since.map_or(Duration::ZERO, |since| now.saturating_sub(since)),
@@ -191,7 +190,7 @@ impl<P: Payload> Destager<P> {
                 self.checkpoint = None;
                 return done.map_err(|error| Error::lost_task("a checkpoint", error))?;
             }
-            () = volume.work.notified() => {}
+            () = volume.destaging.woken() => {}
             () = sleep => {}
         }
         Ok(())
@@ -263,7 +262,7 @@ impl<P: Payload> Destager<P> {
         P::forget(&volume, &segment, &made, batch.last_record + 1);
         volume.count_out(&batch);
         volume.ctx.log.trim(volume.group, LogPosition::from_u64(batch.last_record + 1));
-        volume.progress.send_modify(|progress| progress.vseq = batch.vseq_to);
+        volume.destaging.reached(batch.vseq_to);
         volume.room.notify_waiters();
         volume.ctx.pressure.notify_one();
         Ok(())

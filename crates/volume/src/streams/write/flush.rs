@@ -76,33 +76,15 @@ impl<P: Payload> Stream<P> {
 
     /// Waits until all records below a vseq are in the bucket.
     pub async fn wait_bucket(&self, vseq: u64) -> Result<()> {
-        self.wanted_vseq.fetch_max(vseq, Ordering::AcqRel);
-        self.work.notify_one();
-        let mut progress = self.progress.subscribe();
-        let reached = progress
-            .wait_for(|p| p.vseq >= vseq || p.failure.is_some())
-            .await
-            .map_err(|_| Error::shutting_down())?;
-        match &reached.failure {
-            Some(failure) if reached.vseq < vseq => Err(failure.clone()),
-            _ => Ok(()),
-        }
+        self.destaging.order(vseq);
+        self.destaging.wait(vseq).await
     }
 
     /// Waits until all records below a vseq are in the bucket, and the snapshots there have their
     /// refs.
     pub(crate) async fn wait_published(&self, vseq: u64) -> Result<()> {
         self.wait_bucket(vseq).await?;
-        let mut progress = self.progress.subscribe();
-        let is_pending = || self.snapshots.lock().is_pending_below(vseq);
-        let reached = progress
-            .wait_for(|p| p.failure.is_some() || !is_pending())
-            .await
-            .map_err(|_| Error::shutting_down())?;
-        match &reached.failure {
-            Some(failure) if is_pending() => Err(failure.clone()),
-            _ => Ok(()),
-        }
+        self.destaging.wait_until(|| !self.snapshots.lock().is_pending_below(vseq)).await
     }
 
     /// Puts everything written so far into the bucket.

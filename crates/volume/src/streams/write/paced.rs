@@ -24,14 +24,13 @@ impl<P: Payload> Stream<P> {
 
     fn need(&self, began: Duration) -> Need {
         let ctx: &Context = &self.ctx;
-        let has_waiting = self.checkpoints_wanted.load(Ordering::Acquire)
-            > *self.checkpoints_done.borrow()
+        let has_waiting = self.destaging.is_open(self.destaging.newest_ticket())
             || self.snapshots.lock().has_pending();
         Need {
             // If all threads are taken, other volumes may wait for one.
             is_wanted: has_waiting
                 // Its work is lost: it only takes a thread from others.
-                || self.progress.borrow().failure.is_some()
+                || self.destaging.has_failed()
                 || ctx.stopping.load(Ordering::Acquire)
                 || ctx.heavy.available_permits() == 0,
             clients_active: ctx.clients_active.load(Ordering::Relaxed),
