@@ -33,6 +33,7 @@ mod error;
 mod geometry;
 pub mod memory;
 mod status;
+pub mod wrap;
 
 pub use device::{Attempt, Content, Device};
 pub use error::{Error, ErrorKind, Result};

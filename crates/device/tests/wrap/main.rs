@@ -1,0 +1,6 @@
+//! The wrappers: each passes the conformance suite, agrees with a naive model, and keeps the
+//! promise that is its own.
+
+mod dirty;
+mod model;
+mod stage;
