@@ -9,4 +9,7 @@
 //! - time comes from a clock that the caller passes in;
 //! - a request past the end, or a write to a read-only device, changes nothing, not even in part.
 
+mod block_set;
 pub mod dirty;
+pub mod order;
+pub mod volatility;

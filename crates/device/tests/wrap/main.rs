@@ -4,3 +4,4 @@
 mod dirty;
 mod model;
 mod stage;
+mod volatility;
