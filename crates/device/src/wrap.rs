@@ -9,7 +9,10 @@
 //! - time comes from a clock that the caller passes in;
 //! - a request past the end, or a write to a read-only device, changes nothing, not even in part.
 
+mod bell;
 mod block_set;
 pub mod dirty;
+pub mod gate;
 pub mod order;
+pub mod read_only;
 pub mod volatility;

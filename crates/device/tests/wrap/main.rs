@@ -2,6 +2,7 @@
 //! promise that is its own.
 
 mod dirty;
+mod gate;
 mod model;
 mod stage;
 mod volatility;
