@@ -14,5 +14,7 @@ mod block_set;
 pub mod dirty;
 pub mod gate;
 pub mod order;
+mod range_lock;
 pub mod read_only;
+pub mod redundant;
 pub mod volatility;

@@ -4,5 +4,6 @@
 mod dirty;
 mod gate;
 mod model;
+mod redundant;
 mod stage;
 mod volatility;
