@@ -106,8 +106,9 @@ impl Volatility {
         let blocks = first as usize..self.counters.len().min(last as usize + 1);
         let now = self.half_lives();
         for counter in self.counters.get(blocks).unwrap_or_default() {
-            let touch = |packed| Counter::unpack(packed).touched(now).pack();
-            counter.update(Ordering::Relaxed, Ordering::Relaxed, touch);
+            // No exchange, which would wait for memory: two writes at once may count as one.
+            let touched = Counter::unpack(counter.load(Ordering::Relaxed)).touched(now);
+            counter.store(touched.pack(), Ordering::Relaxed);
         }
     }
 }
