@@ -11,10 +11,13 @@
 
 mod bell;
 mod block_set;
+pub mod combine;
+pub mod count;
 pub mod dirty;
 pub mod gate;
 pub mod order;
 mod range_lock;
 pub mod read_only;
 pub mod redundant;
+pub mod split;
 pub mod volatility;

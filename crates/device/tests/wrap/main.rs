@@ -5,5 +5,6 @@ mod dirty;
 mod gate;
 mod model;
 mod redundant;
+mod requests;
 mod stage;
 mod volatility;
