@@ -15,6 +15,7 @@ pub mod combine;
 pub mod count;
 pub mod dirty;
 pub mod gate;
+pub mod mirror;
 pub mod order;
 mod range_lock;
 pub mod read_only;

@@ -38,6 +38,27 @@ impl BlockSet {
         self.words.get((block / 64) as usize).is_some_and(|word| word >> (block % 64) & 1 == 1)
     }
 
+    /// Adds a range of blocks.
+    pub(crate) fn extend(&mut self, blocks: std::ops::Range<u64>) {
+        for block in blocks {
+            self.insert(block);
+        }
+    }
+
+    /// Adds the blocks of another set of equal size.
+    pub(crate) fn unite(&mut self, other: &Self) {
+        for (word, theirs) in self.words.iter_mut().zip(&other.words) {
+            self.len += u64::from((theirs & !*word).count_ones());
+            *word |= theirs;
+        }
+    }
+
+    /// The lowest block in it.
+    pub(crate) fn first(&self) -> Option<u64> {
+        let index = self.words.iter().position(|word| *word != 0)?;
+        Some(index as u64 * 64 + u64::from(self.words.get(index)?.trailing_zeros()))
+    }
+
     /// Number of blocks in it.
     pub(crate) fn len(&self) -> u64 {
         self.len
@@ -56,5 +77,15 @@ mod tests {
         assert!(set.remove(63) && !set.remove(63) && !set.remove(1));
         assert_eq!((set.len(), set.contains(63), set.contains(69)), (2, false, true));
         assert!(!set.insert(1000) && !set.contains(1000));
+    }
+
+    #[test]
+    fn unites_and_finds_the_first() {
+        let (mut set, mut other) = (BlockSet::new(200), BlockSet::new(200));
+        assert_eq!(set.first(), None);
+        set.extend(130..133);
+        other.extend(131..140);
+        set.unite(&other);
+        assert_eq!((set.len(), set.first()), (10, Some(130)));
     }
 }

@@ -3,6 +3,7 @@
 
 mod dirty;
 mod gate;
+mod mirror;
 mod model;
 mod redundant;
 mod requests;

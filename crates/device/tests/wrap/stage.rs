@@ -60,6 +60,7 @@ pub(crate) struct Stage {
     stops: Mutex<Vec<(At, oneshot::Receiver<()>)>>,
     failing: Mutex<Vec<Call>>,
     yields: Option<Mutex<StdRng>>,
+    durable: Mutex<Vec<u8>>,
     /// Offset and length of each write and zeroing that had an effect.
     pub(crate) written: Mutex<Vec<(u64, u64)>>,
 }
@@ -77,7 +78,8 @@ impl Stage {
     fn over(memory: MemoryDevice, seed: Option<u64>) -> Arc<Self> {
         let yields = seed.map(|seed| Mutex::new(StdRng::seed_from_u64(seed)));
         let (stops, failing, written) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Self { memory, stops, failing, yields, written })
+        let durable = Mutex::new(vec![0; memory.geometry().size_bytes as usize]);
+        Arc::new(Self { memory, stops, failing, yields, durable, written })
     }
 
     /// Stops the next write or zeroing, until the sender is used or dropped.
@@ -90,6 +92,17 @@ impl Stage {
     /// Lets such calls fail from now on; writes without an effect.
     pub(crate) fn fail(&self, calls: &[Call]) {
         *self.failing.lock() = calls.to_vec();
+    }
+
+    /// The device as it is after a crash: as it was when the last flush ended. This attachment
+    /// fails from now on.
+    pub(crate) fn crash(&self, seed: u64) -> Arc<Self> {
+        self.fail(&[Call::Read, Call::Write, Call::Flush]);
+        let durable = self.durable.lock().clone();
+        let back = Self::yielding(durable.len() as u64, seed);
+        assert!(matches!(back.memory.try_write(0, &durable), skerry_device::Attempt::Done(())));
+        *back.durable.lock() = durable;
+        back
     }
 
     /// All bytes of the device.
@@ -164,7 +177,9 @@ impl Device for Stage {
     }
 
     async fn flush(&self) -> Result<()> {
-        self.reach(At::Begin, Call::Flush).await
+        self.reach(At::Begin, Call::Flush).await?;
+        *self.durable.lock() = self.bytes();
+        self.reach(At::End, Call::Flush).await
     }
 
     async fn status(&self, offset: u64, len: u64, ranges_max: usize) -> Result<Vec<StatusRange>> {
