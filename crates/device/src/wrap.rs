@@ -17,6 +17,7 @@ pub mod dirty;
 pub mod gate;
 pub mod mirror;
 pub mod order;
+pub mod overlay;
 mod range_lock;
 pub mod read_only;
 pub mod redundant;

@@ -66,7 +66,6 @@ impl RangeLock {
     }
 
     /// Waits for a range, and shares it with others that share.
-    #[cfg(test)]
     pub(crate) async fn shared(&self, range: Range<u64>) -> Turn {
         self.ask(range, false).come().await
     }

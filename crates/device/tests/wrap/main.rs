@@ -5,6 +5,7 @@ mod dirty;
 mod gate;
 mod mirror;
 mod model;
+mod overlay;
 mod redundant;
 mod requests;
 mod stage;
