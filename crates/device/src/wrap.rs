@@ -18,6 +18,7 @@ pub mod gate;
 pub mod mirror;
 pub mod order;
 pub mod overlay;
+pub mod paged;
 mod range_lock;
 pub mod read_only;
 pub mod redundant;

@@ -6,6 +6,7 @@ mod gate;
 mod mirror;
 mod model;
 mod overlay;
+mod paged;
 mod redundant;
 mod requests;
 mod stage;
