@@ -24,3 +24,4 @@ pub mod read_only;
 pub mod redundant;
 pub mod split;
 pub mod volatility;
+pub mod write_cache;

@@ -11,3 +11,4 @@ mod redundant;
 mod requests;
 mod stage;
 mod volatility;
+mod write_cache;

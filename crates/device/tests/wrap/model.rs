@@ -18,7 +18,7 @@ const LEN_MAX: u64 = 20_000;
 /// Checks a wrapper that starts out as zeros: the suite, then random operations.
 pub(crate) fn check<D: Device>(name: &'static str, make: impl Fn(u64) -> D) {
     block_on(conformance::writable(&make(0)));
-    let search = Search { name, percent: 0, least: 60 };
+    let search = Search { name, percent: 0, least: 30 };
     search.run(|seed| {
         block_on(one_by_one(&make(seed), seed, 150));
         block_on(many_at_once(&make(seed), seed, 8, 30));
