@@ -22,6 +22,8 @@ pub mod paged;
 mod range_lock;
 pub mod read_only;
 pub mod redundant;
+pub mod shape;
+pub mod sleep;
 pub mod split;
 pub mod volatility;
 pub mod write_cache;

@@ -9,6 +9,7 @@ mod overlay;
 mod paged;
 mod redundant;
 mod requests;
+mod shape;
 mod stage;
 mod volatility;
 mod write_cache;

@@ -145,6 +145,23 @@ fn a_side_that_fails_a_write_lacks_what_was_not_durable() {
     });
 }
 
+/// The flush that would make a write durable on both sides is still under way when one is lost.
+#[test]
+fn a_flush_under_way_makes_nothing_durable_yet() {
+    let (first, second, mirror) = pair();
+    block_on(async {
+        mirror.write(0, data(1, 4096)).await.expect("writes");
+        let _go_on = second.stop_call(Call::Flush, At::Begin);
+        let mut flush = pin!(mirror.flush());
+        assert!(poll!(&mut flush).is_pending());
+        second.fail(&[Call::Write]);
+        mirror.write(8192, data(2, 100)).await.expect("goes on");
+        let back = second.crash(1);
+        mirror.heal(back.clone(), Scope::Stale).await.expect("heals");
+        assert!(first.bytes() == back.bytes());
+    });
+}
+
 #[test]
 fn a_read_that_fails_is_answered_by_the_other_side() {
     let (first, _second, mirror) = pair();

@@ -15,15 +15,45 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use skerry_core::env::Clock;
 use skerry_device::memory::MemoryDevice;
+use skerry_device::wrap::sleep::Sleep;
 use skerry_device::{Content, Device, Error, ErrorKind, Geometry, Result, StatusRange};
 
-/// A clock that moves when a test moves it.
+/// A clock that moves when a test moves it, or to the end of the next sleep.
 #[derive(Default)]
-pub(crate) struct TestClock(AtomicU64);
+pub(crate) struct TestClock(AtomicU64, Mutex<Vec<(Duration, oneshot::Sender<()>)>>);
 
 impl TestClock {
     pub(crate) fn forward(&self, time: Duration) {
         self.0.fetch_add(time.as_nanos() as u64, Ordering::SeqCst);
+    }
+
+    /// Runs a future to its end. When it waits, time goes on to the end of the shortest sleep.
+    pub(crate) async fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        poll_fn(|context| {
+            if let Poll::Ready(done) = future.as_mut().poll(context) {
+                return Poll::Ready(done);
+            }
+            let mut sleeps = self.1.lock();
+            sleeps.retain(|(_, sleeper)| !sleeper.is_canceled());
+            sleeps.sort_by_key(|(end, _)| *end);
+            if !sleeps.is_empty() {
+                let (end, sleeper) = sleeps.remove(0);
+                self.0.fetch_max(end.as_nanos() as u64, Ordering::SeqCst);
+                let _ = sleeper.send(());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Sleep for TestClock {
+    async fn sleep(&self, time: Duration) {
+        let (sender, ended) = oneshot::channel();
+        self.1.lock().push((self.boot() + time, sender));
+        let _ = ended.await;
     }
 }
 
@@ -57,7 +87,7 @@ pub(crate) enum Call {
 /// A device in memory whose calls stop, fail and yield as told. Its fast path declines.
 pub(crate) struct Stage {
     pub(crate) memory: MemoryDevice,
-    stops: Mutex<Vec<(At, oneshot::Receiver<()>)>>,
+    stops: Mutex<Vec<(Call, At, oneshot::Receiver<()>)>>,
     failing: Mutex<Vec<Call>>,
     yields: Option<Mutex<StdRng>>,
     durable: Mutex<Vec<u8>>,
@@ -84,8 +114,13 @@ impl Stage {
 
     /// Stops the next write or zeroing, until the sender is used or dropped.
     pub(crate) fn stop(&self, at: At) -> oneshot::Sender<()> {
+        self.stop_call(Call::Write, at)
+    }
+
+    /// Stops the next such call.
+    pub(crate) fn stop_call(&self, call: Call, at: At) -> oneshot::Sender<()> {
         let (sender, receiver) = oneshot::channel();
-        self.stops.lock().push((at, receiver));
+        self.stops.lock().push((call, at, receiver));
         sender
     }
 
@@ -120,14 +155,13 @@ impl Stage {
         for _ in 0..times {
             yield_once().await;
         }
-        if call == Call::Write {
-            let stop = {
-                let mut stops = self.stops.lock();
-                stops.iter().position(|(stop, _)| *stop == at).map(|index| stops.remove(index).1)
-            };
-            if let Some(stop) = stop {
-                let _ = stop.await;
-            }
+        let stop = {
+            let mut stops = self.stops.lock();
+            let index = stops.iter().position(|stop| (stop.0, stop.1) == (call, at));
+            index.map(|index| stops.remove(index).2)
+        };
+        if let Some(stop) = stop {
+            let _ = stop.await;
         }
         if at == At::Begin && self.failing.lock().contains(&call) {
             return Err(Error::new(ErrorKind::Failed, format!("the stage fails: {call:?}")));
