@@ -21,6 +21,7 @@ pub mod overlay;
 pub mod paged;
 mod range_lock;
 pub mod read_only;
+pub mod record;
 pub mod redundant;
 pub mod shape;
 pub mod sleep;

@@ -7,6 +7,7 @@ mod mirror;
 mod model;
 mod overlay;
 mod paged;
+mod record;
 mod redundant;
 mod requests;
 mod shape;
