@@ -1,6 +1,7 @@
-//! Orders of callers to a stream's destager, and its answers. One place for both, so that no answer
-//! is missed: an order is noted before the destager is woken, and a caller waits on a channel that
-//! keeps the last answer.
+//! Orders of callers to a stream's destager, and its answers.
+//!
+//! No order and no answer is missed. An order is noted before the destager is woken, and a caller
+//! waits on a channel that keeps the last answer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
