@@ -7,6 +7,7 @@ pub(crate) mod host;
 mod local_logs;
 mod log_note;
 mod metrics;
+mod not_open;
 mod opener;
 mod owners;
 

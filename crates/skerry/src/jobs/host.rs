@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::opener::{NotOpen, Opened, Opener};
+use super::not_open::NotOpen;
+use super::opener::{CLOSE_TIME_MAX, Opened, Opener};
 use crate::env::SystemClock;
 use crate::metric::Metric;
 
@@ -24,8 +25,6 @@ use crate::metric::Metric;
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest interval between two attempts; a shard that was open for as long counts as sound.
 const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(60);
-/// Longest time of a database's close: everything that was answered is durable already.
-pub(super) const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest time that a start waits for the broker: volumes are served without it.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 

@@ -24,9 +24,9 @@ use skerry_store::objects::meter::{Counters, Meter};
 use skerry_store::objects::url;
 use tokio::sync::watch;
 
-use super::host::CLOSE_TIME_MAX;
 use super::local_logs::LocalLogs;
 use super::log_note::DirNote;
+use super::not_open::NotOpen;
 use super::owners::Owners;
 use crate::api_error::{of_engine, of_jobs};
 use crate::background::Background;
@@ -37,6 +37,9 @@ use crate::home::log_room::warn_of_copies;
 use crate::home::machine;
 use crate::settings::{DatabaseSettings, SHARD_MARK, Settings, WalSettings};
 use crate::values::invalid;
+
+/// Longest time of a database's close: everything that was answered is durable already.
+pub(super) const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Everything that is needed to open the shards, again and again.
 pub(crate) struct Opener {
@@ -84,26 +87,6 @@ fn elsewhere() -> Error {
         "the settings say where this node's jobs are ([database]): a node that is started with \
          this place has them",
     )
-}
-
-/// The reason why a shard is not open.
-pub(crate) struct NotOpen {
-    pub(crate) error: Error,
-    /// True if another process has opened its database since.
-    pub(crate) is_fenced: bool,
-}
-
-impl From<Error> for NotOpen {
-    fn from(error: Error) -> Self {
-        Self { error, is_fenced: false }
-    }
-}
-
-impl From<skerry_jobs::Error> for NotOpen {
-    fn from(error: skerry_jobs::Error) -> Self {
-        let is_fenced = error.is_fenced();
-        Self { error: of_jobs(error), is_fenced }
-    }
 }
 
 /// Place of the database's log, if it is not the database's own.

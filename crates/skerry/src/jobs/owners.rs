@@ -15,7 +15,7 @@ use skerry_jobs::owner::{self, DatabaseId, Owner};
 use skerry_store::objects::bucket::{Bucket, Created, Env};
 use tokio::sync::OnceCell;
 
-use super::opener::NotOpen;
+use super::not_open::NotOpen;
 use crate::api_error::{of_engine, of_jobs};
 use crate::env::{SystemClock, SystemEntropy};
 use crate::home::identity::Identity;

@@ -1,5 +1,6 @@
 //! The service of the jobs API.
 
+mod attempts;
 mod convert;
 mod in_time;
 mod service;

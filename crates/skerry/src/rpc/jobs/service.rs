@@ -18,6 +18,7 @@ use skerry_jobs::shard::{Cursor, Enqueued, Leased, Shard};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::attempts::{Messages, check_items, heartbeat, report, stopping};
 use super::work::READ_TIME_MAX;
 use super::{convert, in_time, work};
 use crate::api_error::of_jobs;
@@ -28,9 +29,6 @@ use crate::values::invalid;
 const WAIT_MS_MAX: u32 = 60_000;
 /// The most jobs that one unary call leases.
 const LEASE_MAX: u32 = 1000;
-/// The most items of one message.
-pub(super) const ITEMS_MAX: usize = 10_000;
-
 /// The service, over a broker.
 pub(crate) struct JobsService {
     host: Arc<JobsHost>,
@@ -85,20 +83,6 @@ impl Drop for LeasedJobs {
     }
 }
 
-/// The error of waiting calls when the node is told to stop.
-pub(super) fn stopping() -> Status {
-    Error::new(ErrorKind::Unavailable, "the node stops; try again").into()
-}
-
-/// Checks a message's number of items.
-pub(super) fn check_items(what: &str, count: usize) -> Result<(), Status> {
-    if count > ITEMS_MAX {
-        let message = format!("{count} {what} in one message: {ITEMS_MAX} at most");
-        return Err(invalid(message).into());
-    }
-    Ok(())
-}
-
 /// Awaits futures concurrently, without giving way to other tasks: with tokio's budget spent, each
 /// would be polled in vain again and again.
 async fn all<T>(asked: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
@@ -106,7 +90,6 @@ async fn all<T>(asked: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> 
 }
 
 type Answer<T> = Result<Response<T>, Status>;
-pub(super) type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn status(error: skerry_jobs::Error) -> Status {
     of_jobs(error).into()
@@ -142,28 +125,6 @@ async fn import(broker: &Broker, job: v1::Job) -> v1::EnqueuedJob {
         },
         Err(error) => Err(error),
     })
-}
-
-/// Reports outcomes.
-pub(super) async fn report(broker: Broker, outcomes: Vec<v1::Outcome>) -> Vec<v1::Reported> {
-    let outcomes = outcomes.into_iter().map(convert::outcome);
-    let (leases, said): (Vec<_>, Vec<_>) = outcomes.unzip();
-    let right = said.iter().filter_map(|said| said.as_ref().ok().cloned()).collect();
-    let mut nexts = broker.report_all(right).await.into_iter();
-    let answers = leases.into_iter().zip(said).filter_map(|(lease, said)| {
-        let next = match said {
-            Ok(_) => nexts.next()?,
-            Err(error) => Err(error),
-        };
-        Some(convert::reported(lease, next))
-    });
-    answers.collect()
-}
-
-/// Passes a heartbeat on.
-pub(super) fn heartbeat(broker: &Broker, lease: bytes::Bytes) -> v1::Beat {
-    let beat = Ticket::decode(&lease).and_then(|ticket| broker.heartbeat(&ticket));
-    convert::beat(lease, beat)
 }
 
 /// The request of a worker without a connection.

@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use super::attempts::{ITEMS_MAX, Messages, check_items, heartbeat, report, stopping};
 use super::convert;
-use super::service::{ITEMS_MAX, Messages, check_items, heartbeat, report, stopping};
 use crate::api_error::of_jobs;
 use crate::values::invalid;
 
