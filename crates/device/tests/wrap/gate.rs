@@ -63,6 +63,7 @@ fn the_fast_path_declines_while_it_is_closed() {
     assert!(matches!(gate.try_write(0, &[1]), Attempt::WouldBlock));
     assert!(matches!(gate.try_read(0, &mut [1]), Attempt::WouldBlock));
     assert!(matches!(gate.try_flush(), Attempt::WouldBlock));
+    block_on(gate.prefetch(0, 4096));
     drop(pause);
     assert!(matches!(gate.try_write(0, &[1]), Attempt::Done(())));
 }
