@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use skerry_device::memory::MemoryDevice;
 use skerry_device::wrap::dirty::{Changed, Dirty, Sizes, Wanted};
+use skerry_device::wrap::gate::Gate;
 use skerry_device::{Attempt, Device};
 use skerry_testkit::seeds::Search;
 
@@ -190,6 +191,47 @@ async fn copy_beside_writers(seed: u64) {
         round().await;
     }
     assert!(copy.into_inner() == stage.bytes(), "the copy differs");
+}
+
+/// In a pause, one take has all that the copy lacks: no write is between its bytes and its mark.
+#[test]
+fn the_final_set_is_complete_when_a_gate_has_drained() {
+    let search = Search { name: "dirty: final set", percent: 0, least: 100 };
+    search.run(|seed| block_on(copy_in_a_pause(seed)));
+}
+
+async fn copy_in_a_pause(seed: u64) {
+    let stage = Stage::yielding(SIZE_BYTES, seed);
+    let dirty = Arc::new(over(stage.clone()));
+    let gate = Gate::new(dirty.clone());
+    let writers = (0..4).map(|own| {
+        let gate = &gate;
+        async move {
+            let mut rng = StdRng::seed_from_u64(seed * 10 + own);
+            for _ in 0..30 {
+                let offset = rng.random_range(0..SIZE_BYTES - 5000);
+                let data = vec![rng.random_range(1..=255); rng.random_range(1..5000)];
+                gate.write(offset, data.into()).await.expect("held at most");
+            }
+        }
+    });
+    let mover = async {
+        let mut copy = vec![0; SIZE_BYTES as usize];
+        for turn in 0..2 {
+            let _pause = if turn == 1 { Some(gate.close().await) } else { None };
+            for changed in dirty.take(&Wanted::ALL) {
+                for run in SIZES.runs(&changed, SIZE_BYTES) {
+                    let bytes = model::read(&*dirty, run.start, run.end - run.start).await;
+                    copy[run.start as usize..run.end as usize].copy_from_slice(&bytes);
+                }
+            }
+            assert!(turn == 0 || copy == stage.bytes(), "the final set lacks a block");
+            for _ in 0..5 {
+                model::read(&*dirty, 0, 1).await;
+            }
+        }
+    };
+    futures::join!(join_all(writers), mover);
 }
 
 /// The marks agree with a list of all changes.

@@ -143,6 +143,21 @@ async fn crash(seed: u64) {
     }
 }
 
+#[test]
+fn a_block_is_copied_once() {
+    let (base, copies) = (base(), Stage::new(room()));
+    let overlay = block_on(create(base, copies.clone()));
+    let data = Overlay::copies_bytes(0, BLOCK_BYTES).max(4096);
+    copies.written.lock().clear();
+    block_on(async {
+        overlay.write(100, vec![1; 10].into()).await.expect("writes");
+        overlay.write(200, vec![1; 10].into()).await.expect("writes");
+        overlay.write(4096, vec![1; 4096].into()).await.expect("writes");
+    });
+    let written = [(data, 4096), (data + 100, 10), (data + 200, 10), (data + 4096, 4096)];
+    assert_eq!(*copies.written.lock(), written);
+}
+
 /// The map must not be durable before the bytes that it speaks of.
 #[test]
 fn the_map_follows_the_bytes() {
