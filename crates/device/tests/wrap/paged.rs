@@ -1,15 +1,17 @@
 //! A large device on a small one: pages take room when they are written, and give it up.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::executor::block_on;
+use futures::poll;
 use skerry_device::memory::MemoryDevice;
 use skerry_device::wrap::paged::Paged;
 use skerry_device::{Attempt, Device, ErrorKind};
 
 use crate::model::{self, SIZE_BYTES};
-use crate::stage::{Call, Stage};
+use crate::stage::{At, Call, Stage};
 
 const PAGE_BYTES: u64 = 8192;
 
@@ -48,6 +50,40 @@ fn pages_take_slots_in_order_of_first_use() {
         let page = model::read(&paged, 3 * PAGE_BYTES, PAGE_BYTES).await;
         assert!(page[..5000].iter().all(|byte| *byte == 0), "nothing of page 2");
         assert_eq!(model::read(&paged, 9 * PAGE_BYTES + 10, 1000).await, data(9));
+    });
+}
+
+/// The small device may hold anything where no page has been.
+#[test]
+fn what_a_slot_held_before_is_not_read() {
+    let stage = Stage::new(3 * PAGE_BYTES);
+    let paged = over(stage.clone());
+    block_on(async {
+        stage.memory.write(0, vec![0xee; 3 * PAGE_BYTES as usize].into()).await.expect("writes");
+        paged.write(100, data(1)).await.expect("writes");
+        let expected = [vec![0; 100], vec![1; 1000], vec![0; PAGE_BYTES as usize - 1100]].concat();
+        assert!(model::read(&paged, 0, PAGE_BYTES).await == expected);
+    });
+}
+
+/// A read knows its slot; then its page is zeroed, and another page takes the slot.
+#[test]
+fn a_read_gets_nothing_of_another_page() {
+    let stage = Stage::new(PAGE_BYTES);
+    let paged = over(stage.clone());
+    block_on(async {
+        paged.write(0, data(1)).await.expect("writes");
+        let go_on = stage.stop_call(Call::Read, At::Begin);
+        let mut read = pin!(model::read(&paged, 0, 1000));
+        assert!(poll!(&mut read).is_pending());
+        let mut other = pin!(async {
+            paged.zero(0, PAGE_BYTES).await.expect("zeros");
+            paged.write(PAGE_BYTES, data(2)).await.expect("writes");
+        });
+        let _ = poll!(&mut other);
+        drop(go_on);
+        let (bytes, ()) = futures::join!(read, other);
+        assert!(bytes.iter().all(|byte| *byte != 2), "the other page's bytes");
     });
 }
 
