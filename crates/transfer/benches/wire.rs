@@ -1,0 +1,3 @@
+//! Measures the wire.
+
+fn main() {}
