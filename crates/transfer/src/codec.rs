@@ -22,7 +22,10 @@ pub use block::{
     Compression, EXTENT_BYTES_MAX, EXTENTS_MAX, Extent, HASH_BYTES, Hash, Named, Range, Stamped,
 };
 pub use error::{Error, Result};
-pub use head::{CONTROL_PAYLOAD_BYTES_MAX, DeviceNumber, HEAD_BYTES, Head, PAYLOAD_BYTES_MAX};
+pub use head::{
+    CONTROL_PAYLOAD_BYTES_MAX, DEVICE_NUMBERS_MAX, DeviceNumber, HEAD_BYTES, Head,
+    PAYLOAD_BYTES_MAX,
+};
 pub use hello::{CONNECTIONS_MAX, Hello, Id, VERSION};
 pub use kind::Kind;
 pub use lane::Lane;

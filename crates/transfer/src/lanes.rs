@@ -17,7 +17,7 @@ mod turns;
 mod windows;
 
 use turns::Turns;
-use windows::Windows;
+pub(crate) use windows::Windows;
 
 /// Most bytes that wait for one device on one lane: the writer always finds the next frame, and one
 /// device can't take all room.

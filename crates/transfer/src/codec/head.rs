@@ -9,6 +9,9 @@ pub const PAYLOAD_BYTES_MAX: usize = (1 << 20) + (64 << 10);
 /// Longest payload on the control lane, in bytes.
 pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 64 << 10;
 
+/// Most numbers of devices of a session: a connection keeps two windows for each that it sees.
+pub const DEVICE_NUMBERS_MAX: u16 = 4096;
+
 /// A device within a session, as the receiver numbered it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceNumber(pub u16);

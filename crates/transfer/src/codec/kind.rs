@@ -1,6 +1,6 @@
 //! Kinds of messages, with the lanes and devices that each permits.
 
-use super::{DeviceNumber, Error, Lane, Result};
+use super::{DEVICE_NUMBERS_MAX, DeviceNumber, Error, Lane, Result};
 
 macro_rules! kinds {
     ($($name:ident = $number:literal, $doc:literal;)*) => {
@@ -81,9 +81,9 @@ impl Kind {
     pub fn concerns(self, device: DeviceNumber) -> bool {
         match self.number() {
             0..32 => device == DeviceNumber::NONE,
-            32..48 => device != DeviceNumber::NONE,
+            32..48 => device.0 < DEVICE_NUMBERS_MAX,
             // A hand-over is of a group, or of one device.
-            _ => true,
+            _ => device == DeviceNumber::NONE || device.0 < DEVICE_NUMBERS_MAX,
         }
     }
 

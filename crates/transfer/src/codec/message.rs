@@ -48,9 +48,9 @@ pub enum Message {
     /// See [`Kind::Wanted`].
     Wanted(Vec<Range>),
     /// See [`Kind::Have`].
-    Have(Vec<Named>),
+    Have { question: u64, extents: Vec<Named> },
     /// See [`Kind::Lacking`]. Bit `i % 8` of byte `i / 8` is that of the `i`-th extent.
-    Lacking { sequence: u64, bits: Bytes },
+    Lacking { question: u64, bits: Bytes },
     /// See [`Kind::Window`]. `urgent` means the window of the demand lane.
     Window { bytes: u64, urgent: bool },
     /// See [`Kind::Got`].
@@ -94,7 +94,7 @@ impl Message {
             Self::Zeros(_) => Kind::Zeros,
             Self::Stale(_) => Kind::Stale,
             Self::Wanted(_) => Kind::Wanted,
-            Self::Have(_) => Kind::Have,
+            Self::Have { .. } => Kind::Have,
             Self::Lacking { .. } => Kind::Lacking,
             Self::Window { .. } => Kind::Window,
             Self::Got(_) => Kind::Got,
@@ -128,7 +128,7 @@ impl Message {
             }
             Self::Zeros(list) | Self::Stale(list) => list.len() * Stamped::BYTES,
             Self::Wanted(list) => list.len() * Range::BYTES,
-            Self::Have(list) => list.len() * Named::BYTES,
+            Self::Have { extents, .. } => 8 + extents.len() * Named::BYTES,
             Self::Lacking { bits, .. } => 8 + bits.len(),
             Self::Final { .. } => 24,
             Self::Window { .. } => 9,
@@ -186,13 +186,16 @@ impl Message {
             Kind::Zeros => Self::Zeros(fields.list(Stamped::BYTES, EXTENTS_MAX, Stamped::read)?),
             Kind::Stale => Self::Stale(fields.list(Stamped::BYTES, EXTENTS_MAX, Stamped::read)?),
             Kind::Wanted => Self::Wanted(fields.list(Range::BYTES, EXTENTS_MAX, Range::read)?),
-            Kind::Have => Self::Have(fields.list(Named::BYTES, EXTENTS_MAX, Named::read)?),
+            Kind::Have => Self::Have {
+                question: fields.u64()?,
+                extents: fields.list(Named::BYTES, EXTENTS_MAX, Named::read)?,
+            },
             Kind::Lacking => {
-                let (sequence, bits) = (fields.u64()?, fields.rest());
+                let (question, bits) = (fields.u64()?, fields.rest());
                 if bits.is_empty() || bits.len() > EXTENTS_MAX / 8 {
                     return Err(fields.wrong_count(bits.len() * 8, EXTENTS_MAX));
                 }
-                Self::Lacking { sequence, bits }
+                Self::Lacking { question, bits }
             }
             Kind::Window => Self::Window { bytes: fields.u64()?, urgent: fields.flag("urgent")? },
             _ => Self::Got(Generation(fields.u64()?)),
@@ -245,7 +248,7 @@ impl Message {
             Self::Data(list) => counted(list.len(), EXTENTS_MAX),
             Self::Zeros(list) | Self::Stale(list) => counted(list.len(), EXTENTS_MAX),
             Self::Wanted(list) => counted(list.len(), EXTENTS_MAX),
-            Self::Have(list) => counted(list.len(), EXTENTS_MAX),
+            Self::Have { extents, .. } => counted(extents.len(), EXTENTS_MAX),
             Self::Lacking { bits, .. } => counted(bits.len(), EXTENTS_MAX / 8),
             _ => Ok(()),
         }
@@ -291,9 +294,12 @@ impl Message {
                 list.iter().for_each(|range| range.write(pieces));
             }
             Self::Wanted(list) => list.iter().for_each(|range| range.write(pieces)),
-            Self::Have(list) => list.iter().for_each(|named| named.write(pieces)),
-            Self::Lacking { sequence, bits } => {
-                pieces.u64(*sequence);
+            Self::Have { question, extents } => {
+                pieces.u64(*question);
+                extents.iter().for_each(|named| named.write(pieces));
+            }
+            Self::Lacking { question, bits } => {
+                pieces.u64(*question);
                 pieces.bytes(bits);
             }
             Self::Window { bytes, urgent } => {

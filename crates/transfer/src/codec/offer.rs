@@ -1,6 +1,8 @@
 //! Devices that the sender offers, and devices that the receiver takes.
 
-use super::{DeviceNumber, Epoch, Generation, Id, Pieces, Result, fields::Fields};
+use super::{
+    DEVICE_NUMBERS_MAX, DeviceNumber, Epoch, Generation, Id, Pieces, Result, fields::Fields,
+};
 
 /// Most devices of an offer.
 pub const DEVICES_MAX: usize = 256;
@@ -102,7 +104,7 @@ impl Accepted {
 
     pub(super) fn read(fields: &mut Fields) -> Result<Self> {
         let number = DeviceNumber(fields.u16()?);
-        if number == DeviceNumber::NONE {
+        if number.0 >= DEVICE_NUMBERS_MAX {
             return Err(fields.wrong_field("number"));
         }
         Ok(Self { number, generation: Generation(fields.u64()?) })

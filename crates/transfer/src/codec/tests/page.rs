@@ -68,6 +68,7 @@ fn the_page_has_the_limits_of_the_code() {
         ("payload of a frame", "1 MiB + 64 KiB", PAYLOAD_BYTES_MAX == (1 << 20) + (64 << 10)),
         ("payload of a control frame", "64 KiB", CONTROL_PAYLOAD_BYTES_MAX == 64 << 10),
         ("devices of an offer", "256", DEVICES_MAX == 256),
+        ("devices of a session", "4,096", DEVICE_NUMBERS_MAX == 4096),
         ("connections of a session", "16", CONNECTIONS_MAX == 16),
         ("ranges or extents of a message", "4,096", EXTENTS_MAX == 4096),
     ];
