@@ -14,6 +14,7 @@
 //! Must hold: nothing here reads or writes a device, a file or a setting.
 #![forbid(unsafe_code)]
 
+pub mod blocks;
 pub mod codec;
 pub mod connection;
 pub mod lanes;
