@@ -13,7 +13,11 @@
 //! - the first error of either task is the connection's end, and all later calls return it;
 //! - time without a byte counts only while the reader waits for bytes. So a slow caller does not
 //!   make a live peer a lost one.
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -144,6 +148,11 @@ impl Connection {
             Some(received) => Ok(received),
             None => Err(self.sender.end.wait().await),
         }
+    }
+
+    /// Polls for the next message. Nothing after the end.
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Received>> {
+        self.received.poll_recv(context)
     }
 
     /// Sends what waits, and closes.

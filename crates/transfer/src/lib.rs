@@ -18,3 +18,4 @@ pub mod blocks;
 pub mod codec;
 pub mod connection;
 pub mod lanes;
+pub mod session;

@@ -31,6 +31,8 @@ pub struct Offered {
     pub block_bytes: u32,
     /// Identity of the content that it began with, or zeros.
     pub content: Id,
+    /// Number of the first read that is sent in this session.
+    pub first: Generation,
 }
 
 /// A device that the receiver takes, in the order of the offer.
@@ -73,7 +75,7 @@ impl Offer {
 }
 
 impl Offered {
-    const FIXED_BYTES: usize = 1 + 8 + 4 + 16;
+    const FIXED_BYTES: usize = 1 + 8 + 4 + 16 + 8;
 
     fn bytes(&self) -> usize {
         Self::FIXED_BYTES + self.label.len()
@@ -87,7 +89,8 @@ impl Offered {
         if !block_bytes.is_power_of_two() {
             return Err(fields.wrong_field("block size"));
         }
-        Ok(Self { label, size_bytes, block_bytes, content: fields.array()? })
+        let (content, first) = (fields.array()?, Generation(fields.u64()?));
+        Ok(Self { label, size_bytes, block_bytes, content, first })
     }
 
     fn write(&self, pieces: &mut Pieces) {
@@ -96,6 +99,7 @@ impl Offered {
         pieces.u64(self.size_bytes);
         pieces.u32(self.block_bytes);
         pieces.slice(&self.content);
+        pieces.u64(self.first.0);
     }
 }
 

@@ -41,6 +41,7 @@ fn offer() -> Offer {
         size_bytes: 1_234_567,
         block_bytes: 4096,
         content: [4; 16],
+        first: Generation(1),
     };
     let devices = vec![device("root"), device("")];
     Offer { move_id: [3; 16], epoch: Epoch(5), priority: 2, devices }
