@@ -5,6 +5,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use super::*;
 
+mod corpus;
 mod page;
 mod samples;
 
