@@ -47,13 +47,19 @@ async fn run(rounds: usize, total: usize) {
     zeros.fill(0);
     let zeros = Bytes::from(zeros);
     let identity = identity();
-    let mut figures: Vec<(String, Vec<f64>)> = Vec::new();
+    let mut figures: Vec<(String, Vec<f64>, f64)> = Vec::new();
+    let mut cpu_before = 0.0;
     let mut note = |name: &str, took: Duration| {
         let rate = total as f64 / took.as_secs_f64() / 1e6;
-        match figures.iter_mut().find(|(known, _)| known == name) {
-            Some((_, rates)) => rates.push(rate),
-            None => figures.push((name.to_owned(), vec![rate])),
+        let cpu = cpu_seconds() - cpu_before;
+        match figures.iter_mut().find(|(known, ..)| known == name) {
+            Some((_, rates, all)) => {
+                rates.push(rate);
+                *all += cpu;
+            }
+            None => figures.push((name.to_owned(), vec![rate], cpu)),
         }
+        cpu_before = cpu_seconds();
     };
     let mut target = vec![1_u8; total];
     for _ in 0..rounds {
@@ -72,12 +78,25 @@ async fn run(rounds: usize, total: usize) {
         note("1 MiB, compression tried", moved(&identity, &source, MIB, true, &mut target).await);
         note("zeros of 1 MiB", moved(&identity, &zeros, MIB, false, &mut target).await);
     }
-    println!("{rounds} rounds in turn, {} MiB each; MB/s, median (lowest, highest)", total / MIB);
-    for (name, mut rates) in figures {
+    println!("{rounds} rounds in turn, {} MiB each; MB/s, median (lowest, highest);", total / MIB);
+    println!("seconds of CPU for each GB, both sides, filling and comparing included");
+    for (name, mut rates, cpu) in figures {
         rates.sort_by(f64::total_cmp);
         let (low, high) = (rates[0], rates[rates.len() - 1]);
-        println!("{name:26} {:8.0} ({low:.0}, {high:.0})", rates[rates.len() / 2]);
+        let spread = format!("({low:.0}, {high:.0})");
+        let cpu = cpu * 1e9 / (total * rounds) as f64;
+        println!("{name:26} {:8.0} {spread:18} {cpu:6.2}", rates[rates.len() / 2]);
     }
+}
+
+/// Time that the process has used on all processors.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    let ticks: f64 =
+        after_name.split_whitespace().skip(11).take(2).map(|n| n.parse::<f64>().unwrap()).sum();
+    // Linux counts a hundredth of a second for a tick, whatever the processor.
+    ticks / 100.0
 }
 
 /// Bytes that don't compress.

@@ -143,3 +143,21 @@ fn a_lower_priority_number_goes_first() {
     let order: Vec<u16> = std::iter::from_fn(|| lanes.pop()).map(|entry| entry.device.0).collect();
     assert_eq!(order, [2, 2, 1, 1]);
 }
+
+#[test]
+fn a_device_that_waited_gets_its_share_and_no_more() {
+    let mut lanes = Lanes::new(WINDOW_BYTES);
+    grant_all(&mut lanes, 0..2);
+    for _ in 0..100 {
+        lanes.push(entry(Lane::Bulk, 0, MIB, 0)).expect("room");
+        lanes.pop();
+    }
+    for device in [0, 1] {
+        for _ in 0..4 {
+            lanes.push(entry(Lane::Bulk, device, MIB, 0)).expect("room");
+        }
+    }
+    let order: Vec<u16> = std::iter::from_fn(|| lanes.pop()).map(|entry| entry.device.0).collect();
+    let first = order[..4].iter().filter(|device| **device == 1).count();
+    assert!((2..=3).contains(&first), "{order:?}");
+}
