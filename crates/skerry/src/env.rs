@@ -52,13 +52,14 @@ fn say(step: Step) {
         Step::Seen { by_ms } => tracing::warn!(
             by_ms,
             held_s,
-            "the system's clock was set: jobs and schedules go on by the old time, and follow if the new one stays"
+            "the system's clock was set: jobs and schedules go on by the old time, and follow if \
+             the new one stays"
         ),
         Step::Gone => tracing::info!("the system's clock was set right again"),
         Step::Believed { by_ms } if by_ms < 0 => tracing::warn!(
             by_ms,
-            "the system's clock was set back: jobs and schedules run ahead of it, and slow down until they agree; a \
-             restart lets them agree at once"
+            "the system's clock was set back: jobs and schedules run ahead of it, and slow down \
+             until they agree; a restart lets them agree at once"
         ),
         Step::Believed { by_ms } => {
             tracing::warn!(
@@ -99,10 +100,11 @@ pub(crate) fn log_env() -> skerry_log::Env {
     skerry_log::Env::new(random, clock)
 }
 
-/// The part of the environment that stores may use.
+/// The part of the environment that stores may use. `HOME` leads to the files of AWS's tools.
 pub(crate) fn cloud_environment() -> BTreeMap<String, String> {
     const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
-    std::env::vars().filter(|(name, _)| PREFIXES.iter().any(|p| name.starts_with(p))).collect()
+    let is_of_store = |name: &str| name == "HOME" || PREFIXES.iter().any(|p| name.starts_with(p));
+    std::env::vars().filter(|(name, _)| is_of_store(name)).collect()
 }
 
 #[cfg(test)]

@@ -231,6 +231,9 @@ impl Error {
     pub fn from_store(action: &'static str, object: &str, error: &object_store::Error) -> Self {
         use object_store::Error as E;
         let (object, detail) = (object.to_owned(), error.to_string());
+        if let Some(detail) = without_credential(&detail) {
+            return Self::Unavailable { action, object, detail };
+        }
         match error {
             E::NotFound { .. } if Self::is_vague_404(error) => {
                 Self::Away { action, object, detail }
@@ -319,6 +322,22 @@ const OBJECT_MISSING: [&str; 3] = ["NoSuchKey", "BlobNotFound", "No such object"
 const KEYS_STALE: [&str; 4] =
     ["ExpiredToken", "InvalidToken", "TokenRefreshRequired", "RequestTimeTooSkewed"];
 
+/// Paths of a machine's metadata service, which the S3 client asks last for a key.
+const METADATA_PATHS: [&str; 2] = ["/latest/api/token", "/latest/meta-data/iam/"];
+
+/// Names the missing credential, if the error is of the metadata service. Its address would mislead:
+/// most machines have no such service, and lack a key.
+fn without_credential(detail: &str) -> Option<String> {
+    if !METADATA_PATHS.iter().any(|path| detail.contains(path)) {
+        return None;
+    }
+    let cause = detail.rsplit_once(" - ").map_or("it failed", |(_, cause)| cause);
+    Some(format!(
+        "no credential: set access_key_id and secret_access_key, or a profile of \
+         ~/.aws/credentials; or give this machine a role (its metadata service: {cause})"
+    ))
+}
+
 fn says_keys_are_stale(detail: &str) -> bool {
     KEYS_STALE.iter().any(|words| detail.contains(words))
 }
@@ -390,6 +409,19 @@ mod tests {
         let said = "status code: 400 Bad Request: <Error><Code>ExpiredToken</Code></Error>";
         let error = object_store::Error::Generic { store: "S3", source: said.into() };
         assert_eq!(Error::from_store("reading", "x", &error).trouble(), Trouble::Denied);
+    }
+
+    #[test]
+    fn a_missing_key_is_named_and_not_the_metadata_service() {
+        let said = "Error performing PUT http://169.254.169.254/latest/api/token in 1.0s - \
+                    HTTP error: error sending request";
+        let error = object_store::Error::Generic { store: "S3", source: said.into() };
+        let error = Error::from_store("reading", "x", &error);
+        let text = error.to_string();
+        assert!(text.contains("no credential: set access_key_id"), "{text}");
+        assert!(text.contains("error sending request"), "{text}");
+        assert!(!text.contains("169.254"), "{text}");
+        assert!(error.is_transient(), "a role may come back");
     }
 
     #[test]

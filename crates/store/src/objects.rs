@@ -1,5 +1,7 @@
 //! The objects of a bucket: creating, reading and deleting them, in any store.
 
+#[cfg(feature = "s3")]
+pub(crate) mod aws_profile;
 pub mod bucket;
 pub(crate) mod direct;
 pub mod faulty;

@@ -74,6 +74,35 @@ async fn a_bucket_on_s3_keeps_its_promises() {
 }
 
 #[tokio::test]
+async fn a_profile_is_a_key() {
+    let moto = match S3Server::start() {
+        Ok(moto) => moto,
+        Err(reason) => return skip::announce("a_profile_is_a_key", &reason),
+    };
+    let home = tempfile::tempdir().expect("a directory");
+    let file = home.path().join("keys");
+    let mut options = options(&moto);
+    options.settings.remove("access_key_id").expect("moto has one");
+    options.settings.remove("secret_access_key").expect("moto has one");
+    let file_name = file.to_str().expect("UTF-8").to_owned();
+    options.environment.insert("AWS_SHARED_CREDENTIALS_FILE".to_owned(), file_name);
+    // A metadata service that isn't there.
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it").port();
+    let nowhere = format!("http://127.0.0.1:{port}");
+    options.settings.insert("metadata_endpoint".to_owned(), nowhere);
+
+    let opened = open("s3://things/profile", &options).expect("opens");
+    let error = Bucket::open_with(opened.store, env(4), true, Patience::LOOK).await;
+    let text = error.expect_err("there is no key").to_string();
+    assert!(text.contains("no credential: set access_key_id"), "{text}");
+
+    let keys = "[default]\naws_access_key_id = x\naws_secret_access_key = x\n";
+    std::fs::write(&file, keys).expect("written");
+    let opened = open("s3://things/profile", &options).expect("opens");
+    Bucket::open(opened.store, env(5), true).await.expect("a bucket");
+}
+
+#[tokio::test]
 async fn an_unreachable_bucket_is_unavailable() {
     let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it").port();
     let mut options = StoreOptions::default();

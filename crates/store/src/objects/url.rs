@@ -1,6 +1,7 @@
 //! Opens a store by its URL: a local directory, memory, S3, Google Cloud Storage or Azure.
 //!
-//! Settings come in as plain maps: nothing here reads the environment. Retries inside the store's
+//! Settings come in as plain maps: nothing here reads the environment. Keys of S3 may also come
+//! from the files of AWS's tools, by [`crate::objects::aws_profile`]. Retries inside the store's
 //! client are off, since [`crate::objects::bucket`] has the one policy. A client that is denied
 //! access is replaced by one with fresh keys. Cargo features (`s3`, `gcs`, `azure`) decide which
 //! clouds there are.
@@ -23,10 +24,10 @@ use url::Url;
 pub struct StoreOptions {
     /// Settings by the names of `object_store`: `endpoint`, `region`, `access_key_id`,
     /// `secret_access_key`, `allow_http`, `service_account_path`, `account_name`, … An unknown one
-    /// is an error.
+    /// is an error. For S3, `profile` names a profile of `~/.aws/credentials`.
     pub settings: BTreeMap<String, String>,
     /// The process's environment, or its usable part. Known names that begin with `AWS_`, `GOOGLE_`
-    /// or `AZURE_` apply where `settings` lack them.
+    /// or `AZURE_` apply where `settings` lack them. `HOME` leads to the files of AWS's tools.
     pub environment: BTreeMap<String, String>,
     /// The longest time for a call. A [`crate::objects::bucket::Bucket`] times its calls itself,
     /// and needs [`crate::objects::line::SEND_TIMEOUT_MAX`]. The default, for callers that do not,
@@ -124,8 +125,9 @@ fn require_links(
     match linked {
         Err(error) if NO_LINKS.contains(&error.raw_os_error().unwrap_or(0)) => Err(Error::Unfit {
             place: shown.to_owned(),
-            detail: "its file system has no hard links (such as exFAT, and some that are shared over a network), by \
-                     which objects are created: choose a directory on another one"
+            detail: "its file system has no hard links (such as exFAT, and some that are shared \
+                     over a network), by which objects are created: choose a directory on \
+                     another one"
                 .to_owned(),
         }),
         // Another process may be doing the same.
@@ -274,7 +276,8 @@ mod cloud {
             Some((name, _, value)) if !is_allowed => Err(invalid(
                 display,
                 format!(
-                    "{name} is {value}, which is not encrypted: set allow_http = true beside it if that is meant"
+                    "{name} is {value}, which is not encrypted: set allow_http = true beside it \
+                     if that is meant"
                 ),
             )),
             _ => Ok(()),
@@ -328,7 +331,10 @@ mod cloud {
     ) -> Result<Arc<dyn ObjectStore>> {
         match scheme {
             #[cfg(feature = "s3")]
-            "s3" => build!(object_store::aws::AmazonS3Builder, "AWS_", url, display, options),
+            "s3" => {
+                let options = &crate::objects::aws_profile::apply(options)?;
+                build!(object_store::aws::AmazonS3Builder, "AWS_", url, display, options)
+            }
             #[cfg(feature = "gcs")]
             "gs" => {
                 build!(
