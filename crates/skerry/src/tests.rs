@@ -6,6 +6,7 @@ mod images;
 mod job_import;
 mod job_schema;
 mod jobs;
+mod metrics;
 mod node;
 mod schedules;
 mod schema;

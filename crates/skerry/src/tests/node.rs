@@ -12,7 +12,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::*;
 use crate::daemon::exports::NodeExports;
 
-fn get(address: &str, path: &str) -> String {
+pub(super) fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("connected");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
     let mut answer = String::new();
