@@ -170,7 +170,7 @@ _skerry_and_names() {
     [[ $COMP_WORDBREAKS == *@* && $word == *@* ]] && COMPREPLY=("${names[@]#*@}")
     return 0
 }
-if [[ "${BASH_VERSINFO[0]}" -gt 4 || "${BASH_VERSINFO[0]}" -eq 4 && "${BASH_VERSINFO[1]}" -ge 4 ]]; then
+if ((BASH_VERSINFO[0] > 4 || BASH_VERSINFO[0] == 4 && BASH_VERSINFO[1] >= 4)); then
     complete -F _skerry_and_names -o nosort -o bashdefault -o default skerry
 fi
 "#;

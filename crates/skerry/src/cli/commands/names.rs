@@ -1,5 +1,5 @@
-//! Asks the node for names of volumes and snapshots: to complete a word, or to name what a command
-//! may have meant. Both are help that may fail, so neither waits long.
+//! Asks the node for names of volumes and snapshots, to complete a word or to correct one. Both are
+//! help that may fail, so neither waits long.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::Context;
 use crate::cli::completion::{Names, Wanted};
 use crate::values::{self, invalid};
 
-/// Time that a person at a shell waits for help.
+/// Time for which a person at a shell waits for help.
 const ASK_TIME_MAX: Duration = Duration::from_millis(1500);
 /// Number of volumes whose snapshots are asked for at once.
 const VOLUMES_MAX: usize = 16;
@@ -25,7 +25,7 @@ pub(super) async fn complete(context: &mut Context<'_>, wanted: &Wanted) -> Resu
     context.output.print(&names, &lines)
 }
 
-/// `VOLUME@SNAPSHOT`. If `text` lacks the snapshot, the error names the snapshots that it may mean.
+/// `VOLUME@SNAPSHOT`. If `text` lacks one of them, the error names snapshots that it may mean.
 pub(super) async fn snapshot(context: &Context<'_>, text: &str) -> Result<(Name, Name)> {
     let refused = match values::snapshot(text) {
         Ok(found) => return Ok(found),
@@ -74,7 +74,7 @@ async fn find(context: &Context<'_>, wanted: &Wanted) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The snapshots of these volumes; of many volumes only the beginnings, `VOLUME@`.
+/// The snapshots of these volumes. Of many volumes it gives the beginnings alone, `VOLUME@`.
 async fn snapshots_of(client: &Client, mut volumes: Vec<v1::Volume>) -> Result<Vec<String>> {
     volumes.retain(|volume| volume.snapshots > 0);
     if volumes.len() > VOLUMES_MAX {
