@@ -15,7 +15,7 @@ use skerry_transfer::{
     connection::{Connection, tls},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::{
@@ -29,7 +29,7 @@ const MIB: usize = 1 << 20;
 const MESSAGE_BYTES: usize = 1 << 20;
 const DEVICE: DeviceNumber = DeviceNumber(0);
 
-type Streams = (client::TlsStream<TcpStream>, server::TlsStream<TcpStream>);
+type Streams = (client::TlsStream<BufReader<TcpStream>>, server::TlsStream<BufReader<TcpStream>>);
 
 fn main() {
     let mut arguments =

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, BufReader},
     time::timeout,
 };
 use tokio_rustls::{
@@ -21,6 +21,11 @@ use tokio_rustls::{
 };
 
 use super::{Error, GREETING_MAX, Result};
+
+/// Bytes that one read takes from the socket. TLS itself asks for a few KiB at a time.
+const READ_BYTES: usize = 128 << 10;
+/// Bytes that TLS encrypts before it writes them.
+const WRITE_BYTES: usize = 256 << 10;
 
 /// Certificate and key of this node, and the CAs whose certificates it believes.
 #[derive(Debug)]
@@ -82,12 +87,15 @@ impl Identity {
 /// # Errors
 ///
 /// [`Error::Tls`] if the peer is refused, [`Error::Late`] if it takes longer than a greeting may.
-pub async fn accept<S>(acceptor: &TlsAcceptor, stream: S) -> Result<server::TlsStream<S>>
+pub async fn accept<S>(acceptor: &TlsAcceptor, stream: S) -> Result<server::TlsStream<BufReader<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let stream = BufReader::with_capacity(READ_BYTES, stream);
     let shaken = timeout(GREETING_MAX, acceptor.accept(stream)).await;
-    shaken.map_err(|_| Error::Late)?.map_err(refused)
+    let mut stream = shaken.map_err(|_| Error::Late)?.map_err(refused)?;
+    stream.get_mut().1.set_buffer_limit(Some(WRITE_BYTES));
+    Ok(stream)
 }
 
 /// Shakes hands as the side that connects. The peer's certificate must have this name.
@@ -99,13 +107,16 @@ pub async fn connect<S>(
     connector: &TlsConnector,
     name: &str,
     stream: S,
-) -> Result<client::TlsStream<S>>
+) -> Result<client::TlsStream<BufReader<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let name = ServerName::try_from(name.to_owned()).map_err(refused)?;
+    let stream = BufReader::with_capacity(READ_BYTES, stream);
     let shaken = timeout(GREETING_MAX, connector.connect(name, stream)).await;
-    shaken.map_err(|_| Error::Late)?.map_err(refused)
+    let mut stream = shaken.map_err(|_| Error::Late)?.map_err(refused)?;
+    stream.get_mut().1.set_buffer_limit(Some(WRITE_BYTES));
+    Ok(stream)
 }
 
 /// DNS names of the peer's certificate.
