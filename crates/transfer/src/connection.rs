@@ -1,7 +1,7 @@
 //! One connection between two nodes: frames in both directions over any stream of bytes.
 //!
 //! Participants: this side and its *peer*, each with a reader and a writer that run as tasks. The
-//! caller sends through [`Connection::send`], and takes what came by [`Connection::next`].
+//! caller sends through [`Sender::send`], and takes what came by [`Connection::next`].
 //!
 //! Goals: the memory of a connection is bounded whatever the peer sends. A silent peer becomes
 //! [`Error::Lost`] after [`SILENCE_MAX`]. A broken rule ends the connection and names the rule.
