@@ -235,7 +235,11 @@ impl Server {
                 Ok(accepted) => welcome(accepted),
                 Err(error) => {
                     if let Some(times) = self.shared.unserved.happened() {
-                        tracing::warn!(%error, times, "a connection can't be accepted; trying again");
+                        tracing::warn!(
+                            %error,
+                            times,
+                            "a connection can't be accepted; trying again"
+                        );
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }

@@ -17,8 +17,8 @@ use crate::exit;
 /// Disks in a bucket: volumes for virtual machines, kept in object storage, served over NBD.
 ///
 /// `skerry serve` starts a node; every other command asks a running node. A node keeps its volumes
-/// in a bucket: a directory, S3, GCS or Azure. Writes that are not in the bucket yet are in a log on
-/// the node's own disk.
+/// in a bucket: a directory, S3, GCS or Azure. Writes that are not in the bucket yet are in a log
+/// on the node's own disk.
 #[derive(Debug, Parser)]
 #[command(
     name = "skerry",
@@ -126,7 +126,10 @@ Examples:
 #[derive(Debug, Args)]
 #[command(
     after_help = SERVE_EXAMPLES,
-    after_long_help = format!("{SERVE_EXAMPLES}\n\nThe settings file:\n\n{}", indented(crate::settings::EXAMPLE))
+    after_long_help = format!(
+        "{SERVE_EXAMPLES}\n\nThe settings file:\n\n{}",
+        indented(crate::settings::EXAMPLE)
+    )
 )]
 pub(crate) struct ServeArgs {
     /// The bucket: file:///…, s3://…, gs://…, az://… or memory:// [default: bucket/ in the data

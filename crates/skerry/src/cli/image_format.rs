@@ -55,11 +55,13 @@ const FORMATS: [Format; 21] = formats! {
     "qcow2": At::Start(0) => b"QFI\xfb"; "qemu-img convert -f qcow2 -O raw {} disk.raw"
     "VMDK": At::Start(0) => b"KDMV"; "qemu-img convert -f vmdk -O raw {} disk.raw"
     "VMDK": At::Start(0) => b"COWD"; "qemu-img convert -f vmdk -O raw {} disk.raw"
-    "VMDK descriptor": At::Start(0) => b"# Disk DescriptorFile"; "qemu-img convert -f vmdk -O raw {} disk.raw"
+    "VMDK descriptor": At::Start(0) => b"# Disk DescriptorFile";
+        "qemu-img convert -f vmdk -O raw {} disk.raw"
     "VHDX": At::Start(0) => b"vhdxfile"; "qemu-img convert -f vhdx -O raw {} disk.raw"
     "VHD": At::Start(0) => b"conectix"; "qemu-img convert -f vpc -O raw {} disk.raw"
     // The cookie of the footer, and the version of its format.
-    "fixed VHD": At::Trailer(0) => b"conectix", At::Trailer(12) => b"\0\x01\0\0"; "qemu-img convert -f vpc -O raw {} disk.raw"
+    "fixed VHD": At::Trailer(0) => b"conectix", At::Trailer(12) => b"\0\x01\0\0";
+        "qemu-img convert -f vpc -O raw {} disk.raw"
     "VDI": At::Start(0) => b"<<< "; "qemu-img convert -f vdi -O raw {} disk.raw"
     "VDI": At::Start(64) => b"\x7f\x10\xda\xbe"; "qemu-img convert -f vdi -O raw {} disk.raw"
     "QED": At::Start(0) => b"QED\0"; "qemu-img convert -f qed -O raw {} disk.raw"
@@ -69,7 +71,8 @@ const FORMATS: [Format; 21] = formats! {
     "zstd": At::Start(0) => b"\x28\xb5\x2f\xfd"; "zstd -dc {} > disk.raw"
     // The header, and the magic number of the first block or of an empty stream's end.
     "bzip2": At::Start(0) => b"BZh", At::Start(4) => b"1AY&SY"; "bzip2 -dc {} > disk.raw"
-    "bzip2": At::Start(0) => b"BZh", At::Start(4) => b"\x17\x72\x45\x38\x50\x90"; "bzip2 -dc {} > disk.raw"
+    "bzip2": At::Start(0) => b"BZh", At::Start(4) => b"\x17\x72\x45\x38\x50\x90";
+        "bzip2 -dc {} > disk.raw"
     "LZ4": At::Start(0) => b"\x04\x22\x4d\x18"; "lz4 -dc {} > disk.raw"
     "ZIP": At::Start(0) => b"PK\x03\x04"; "unzip {}"
     "7z": At::Start(0) => b"7z\xbc\xaf\x27\x1c"; "7z x {}"

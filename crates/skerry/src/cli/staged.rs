@@ -203,7 +203,8 @@ pub(crate) fn unwritable(path: &Path, error: &io::Error) -> Error {
 /// The error if another file has the staged file's name.
 fn foreign(part: &Path) -> Error {
     let message = format!(
-        "{} is in the way, and no unfinished export of this user: remove it, or choose another file",
+        "{} is in the way, and no unfinished export of this user: remove it, or choose another \
+         file",
         part.display()
     );
     Error::new(ErrorKind::Exists, message)
@@ -211,7 +212,8 @@ fn foreign(part: &Path) -> Error {
 
 fn unlockable(part: &Path) -> Error {
     let message = format!(
-        "another process may write {}, and this file system has no locks to tell: remove it if no export runs",
+        "another process may write {}, and this file system has no locks to tell: remove it if no \
+         export runs",
         part.display()
     );
     Error::new(ErrorKind::InUse, message)

@@ -170,7 +170,8 @@ impl Listeners {
         let access = Access::of_nbd(&settings.nbd)?;
         if says_whose_sockets_without_any(&settings.nbd) {
             tracing::warn!(
-                "nbd.socket_mode and nbd.socket_group do nothing: NBD listens on TCP alone, which has no such rights"
+                "nbd.socket_mode and nbd.socket_group do nothing: NBD listens on TCP alone, which \
+                 has no such rights"
             );
         }
         let nbd = match &settings.nbd.listen {

@@ -88,7 +88,13 @@ pub(crate) async fn start_engine_over(
     let committer = log.spawn_committer().map_err(|error| {
         Error::new(ErrorKind::Unavailable, format!("the log's thread can't be started: {error}"))
     })?;
-    tracing::info!(node = %identity.node, host = %identity.host, bucket = bucket_url, log_cap_bytes = log.cap_bytes(), "starting");
+    tracing::info!(
+        node = %identity.node,
+        host = %identity.host,
+        bucket = bucket_url,
+        log_cap_bytes = log.cap_bytes(),
+        "starting"
+    );
     let background = Background::start()?;
     let parts = EngineParts {
         map_nodes: MapNodes::new(bucket.clone(), MAP_NODES_RAM_BYTES),

@@ -53,8 +53,8 @@ fn read(layout: &Layout) -> Result<Option<Noted>> {
 
 fn refusal(url: &str, before: &str, file: PathBuf) -> Error {
     let message = format!(
-        "the bucket at {url} is not the one that this node used there ({before}): is its disk mounted? Put it back, \
-         or remove {} to go on with the one that is there",
+        "the bucket at {url} is not the one that this node used there ({before}): is its disk \
+         mounted? Put it back, or remove {} to go on with the one that is there",
         file.display()
     );
     Error::new(ErrorKind::Invalid, message)

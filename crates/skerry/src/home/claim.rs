@@ -295,8 +295,8 @@ impl Context {
             .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
         let when = when.map(|time| format!(" at {time:.0}")).unwrap_or_default();
         let message = format!(
-            "node {} was started {how}, on host {}{when}; two nodes with one identity would lose each other's writes. \
-             {}",
+            "node {} was started {how}, on host {}{when}; two nodes with one identity would lose \
+             each other's writes. {}",
             self.node,
             found.host,
             self.advice(),

@@ -101,9 +101,9 @@ impl LogPlace {
 
     fn refusal(&self, before: &Path) -> Error {
         let message = format!(
-            "the node last used the log at {}, which may hold writes that are not in the bucket; what it is \
-             started with now is another or empty: start it once with that log (is its disk mounted?) and stop it cleanly, or remove {} to give \
-             those writes up",
+            "the node last used the log at {}, which may hold writes that are not in the bucket; \
+             what it is started with now is another or empty: start it once with that log (is its \
+             disk mounted?) and stop it cleanly, or remove {} to give those writes up",
             before.display(),
             self.file.display()
         );

@@ -16,8 +16,8 @@ pub(crate) fn warn_of_copies(dir: &Path) {
     if let Some(kind) = FileDisk::new(dir).copies_on_write() {
         tracing::warn!(
             log = %dir.display(),
-            "the log is on {kind}, where no room can be kept for it: when the disk is full, writes wait until it has room \
-             again; on ext4 or xfs they go on within the log's own files"
+            "the log is on {kind}, where no room can be kept for it: when the disk is full, writes \
+             wait until it has room again; on ext4 or xfs they go on within the log's own files"
         );
     }
 }

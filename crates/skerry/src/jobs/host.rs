@@ -194,8 +194,8 @@ fn check_idle(active: usize) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "this node has {active} jobs of its own that have not ended (`skerry jobs list`): take over on a node \
-         that has none, such as a second one with a data directory of its own"
+        "this node has {active} jobs of its own that have not ended (`skerry jobs list`): take \
+         over on a node that has none, such as a second one with a data directory of its own"
     );
     Err(Error::new(ErrorKind::InUse, message))
 }
@@ -324,7 +324,10 @@ impl Keeper {
         match tokio::time::timeout(CLOSE_TIME_MAX, open.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the jobs' database was not closed; the next start mends it");
+                tracing::warn!(
+                    %error,
+                    "the jobs' database was not closed; the next start mends it"
+                );
             }
             Err(_) => {
                 tracing::warn!("the jobs' database did not close in time; the next start mends it")

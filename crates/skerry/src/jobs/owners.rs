@@ -107,8 +107,9 @@ impl Owners {
             let hosts: Vec<&str> = others.iter().map(|owner| owner.host.as_str()).collect();
             tracing::warn!(
                 hosts = hosts.join(", "),
-                "this node begins without jobs, and other nodes have some in this bucket: `skerry jobs nodes` shows them; \
-                 `skerry jobs take-over` opens a lost node's here, schedules included"
+                "this node begins without jobs, and other nodes have some in this bucket: `skerry \
+                 jobs nodes` shows them; `skerry jobs take-over` opens a lost node's here, \
+                 schedules included"
             );
         }
         Ok(database)
@@ -273,8 +274,8 @@ async fn refuse_older(bucket: &Bucket, node: NodeId) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "this node's jobs are below {older} in the bucket, in the layout of an older Skerry: let that version finish \
-         them, then delete everything below {older}"
+        "this node's jobs are below {older} in the bucket, in the layout of an older Skerry: let \
+         that version finish them, then delete everything below {older}"
     );
     Err(Error::new(ErrorKind::Corrupt, message))
 }

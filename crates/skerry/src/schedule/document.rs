@@ -157,7 +157,10 @@ fn corrupt(why: &str) -> Error {
 mod tests {
     use super::*;
 
-    const SAMPLE: &str = r#"{"due_ms":1700002800000,"every_ms":3600000,"keep":24,"since_ms":1700000000123,"version":1,"volume":"30313233343536373839616263646566"}"#;
+    const SAMPLE: &str = concat!(
+        r#"{"due_ms":1700002800000,"every_ms":3600000,"keep":24,"since_ms":1700000000123,"#,
+        r#""version":1,"volume":"30313233343536373839616263646566"}"#,
+    );
 
     fn schedule() -> Schedule {
         Schedule {

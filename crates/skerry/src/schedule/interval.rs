@@ -38,7 +38,8 @@ impl Interval {
         });
         read.ok_or_else(|| {
             let message = format!(
-                "{text:?} is no interval: write a number with s, m, h or d, from 1s to 365d, such as 15m"
+                "{text:?} is no interval: write a number with s, m, h or d, from 1s to 365d, such \
+                 as 15m"
             );
             invalid(message)
         })

@@ -130,8 +130,10 @@ impl Schedules {
     async fn call_off(&self, volume: VolumeId, since_ms: u64) -> Result<bool> {
         let all = self.call_off_all(volume, since_ms);
         tokio::time::timeout(CALL_OFF_TIME_MAX, all).await.unwrap_or_else(|_| {
-            let message =
-                format!("the schedule of volume {volume} has too long a history, or a snapshot is being taken: ask again");
+            let message = format!(
+                "the schedule of volume {volume} has too long a history, or a snapshot is \
+                 being taken: ask again"
+            );
             Err(Error::new(ErrorKind::Unavailable, message))
         })
     }

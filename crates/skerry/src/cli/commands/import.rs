@@ -39,8 +39,8 @@ pub(super) async fn run(context: &mut Context<'_>, args: ImportArgs) -> Result<(
     let (file, looks_like) = open(&args.file).map_err(|error| unreadable(&args.file, &error))?;
     if let Some(format) = looks_like.filter(|_| !args.raw) {
         return Err(values::invalid(format!(
-            "{} is a file of the format {}, and an import takes raw images: unpack it first (`{}`), or say --raw to \
-             take it as it is",
+            "{} is a file of the format {}, and an import takes raw images: unpack it first \
+             (`{}`), or say --raw to take it as it is",
             args.file.display(),
             format.name,
             format.command(&args.file)

@@ -72,7 +72,8 @@ async fn find(context: &Context<'_>, name: &str) -> Result<(String, VolumeId)> {
 
 fn none(name: &str) -> Error {
     let message = format!(
-        "volume {name} has no schedule: make one with `skerry snapshot schedule {name} --every 1h --keep 24`"
+        "volume {name} has no schedule: make one with `skerry snapshot schedule {name} --every 1h \
+         --keep 24`"
     );
     Error::new(ErrorKind::NotFound, message)
 }

@@ -123,8 +123,8 @@ async fn release(context: &mut Context<'_>, name: &str, force: bool) -> Result<(
     let holder = released.held_by.as_deref();
     let loss = match (released.may_lose, holder) {
         (true, Some(host)) => format!(
-            "; what {host} had acknowledged but not brought to the bucket is lost, if there was any; if it still \
-             runs, it may go on for up to ten seconds in vain: stop its guests"
+            "; what {host} had acknowledged but not brought to the bucket is lost, if there was \
+             any; if it still runs, it may go on for up to ten seconds in vain: stop its guests"
         ),
         (true, None) => "; what its last holder had not brought to the bucket is lost".to_owned(),
         (false, _) => "; nothing is lost".to_owned(),
