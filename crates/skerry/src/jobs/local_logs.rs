@@ -72,7 +72,11 @@ impl LocalLogs {
         let choice = choice(named, is_there, self.is_wanted);
         if choice == Choice::OwnAsBefore {
             let path = &parts.path;
-            tracing::info!(path, "this jobs database was made without a local log, and keeps none");
+            tracing::info!(
+                path,
+                "this jobs database has its log in its own store, and keeps it; [jobs] log is \
+                 about new ones"
+            );
         }
         Ok((choice == Choice::Local).then_some(dir))
     }
@@ -82,6 +86,8 @@ impl LocalLogs {
 /// there.
 fn choice(named: Option<LogName>, is_there: bool, is_wanted: bool) -> Choice {
     let is_local = match named {
+        // It is lost: the opening refuses another log, and says so.
+        Some(LogName::Local(_)) if !is_there => return Choice::Own,
         None => is_wanted,
         // Nothing is in a log alone: the directory says with which log the database was made.
         Some(LogName::Local(_) | LogName::Applied) => is_there,
@@ -108,8 +114,7 @@ mod tests {
             (None, true, false, Own),
             (local, true, false, Local),
             (local, true, true, Local),
-            // It is lost: the opening refuses another log.
-            (local, false, true, OwnAsBefore),
+            (local, false, true, Own),
             (Some(LogName::Applied), true, false, Local),
             (Some(LogName::Applied), false, true, OwnAsBefore),
             (Some(LogName::Own), true, true, OwnAsBefore),

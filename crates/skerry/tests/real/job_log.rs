@@ -81,7 +81,7 @@ fn a_database_that_was_made_without_a_local_log_keeps_none() -> Outcome {
     let node = host.start("log = 'local'")?;
     assert_eq!(state(&node, "a")?, "scheduled");
     let said = node.process().stderr_tail();
-    assert!(said.contains("was made without a local log"), "{said}");
+    assert!(said.contains("has its log in its own store"), "{said}");
     node.stop()?;
     // After a clean stop no log has anything alone.
     let node = host.start("log = 'local'")?;
