@@ -1,13 +1,12 @@
 //! `skerry.v1.Jobs`, served: each handler checks a request, asks the broker, and converts its
 //! answer.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::future::ready;
 use futures::stream;
-use futures::{Stream, StreamExt as _};
 use skerry_api::v1::jobs_server::Jobs;
 use skerry_api::{Error, ErrorKind, v1};
 use skerry_jobs::broker::{Broker, Ticket};
