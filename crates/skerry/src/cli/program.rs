@@ -5,6 +5,7 @@
 //! reaches no program, and the end of an attempt leaves none of its processes behind.
 
 mod attempt;
+mod groups;
 mod start;
 
 use std::ffi::{OsStr, OsString};
@@ -13,12 +14,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use skerry_client::{Failure, Task};
 use tokio::process::Command;
 
 use attempt::{Attempt, Ended};
+use groups::Groups;
 use start::Starts;
 
 /// Says a line for people.
@@ -31,6 +34,7 @@ pub(crate) struct Program {
     /// Exit codes after which no other try would help.
     give_up: Vec<u8>,
     starts: Starts,
+    groups: Arc<Groups>,
 }
 
 impl Program {
@@ -52,7 +56,13 @@ impl Program {
             std::env::split_paths(path).any(|dir| is_program(&dir.join(&name)))
         };
         let starts = Starts::new(say);
-        if is_there { Ok(Self { words, give_up, starts }) } else { Err(not_there(&name)) }
+        let groups = Arc::default();
+        if is_there { Ok(Self { words, give_up, starts, groups }) } else { Err(not_there(&name)) }
+    }
+
+    /// Kills what runs, before it returns. Nothing begins afterwards.
+    pub(crate) fn end_all(&self) {
+        self.groups.end_all();
     }
 
     /// Does a job. When this is dropped, the processes are killed.
@@ -61,14 +71,14 @@ impl Program {
             return Err(Failure::Cancelled);
         }
         let spawn = || self.command(&task).and_then(|mut command| command.spawn());
-        let child = tokio::select! {
-            child = self.starts.start(spawn) => child,
+        let attempt = tokio::select! {
+            attempt = self.starts.start(|| Attempt::start(&self.groups, spawn)) => attempt,
             () = task.stop.cancelled() => return Err(Failure::Cancelled),
         };
-        let child = child.map_err(|error| {
+        let mut attempt = attempt.map_err(|error| {
             Failure::retry("CannotStart", format!("the program can't be started: {error}"))
         })?;
-        let ended = Attempt::new(child).done(task.payload, &task.stop).await;
+        let ended = attempt.done(task.payload, &task.stop).await;
         match self.outcome(ended) {
             // A program may have done its work before it heard.
             Err(_) if task.stop.is_cancelled() => Err(Failure::Cancelled),

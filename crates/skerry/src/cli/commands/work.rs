@@ -39,6 +39,7 @@ pub(super) async fn run(context: &Context<'_>, args: WorkArgs) -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| PATH_DEFAULT.into());
     let program = Program::new(args.command, args.give_up, &path, Box::new(say));
     let program = Arc::new(program.map_err(|error| invalid(error.to_string()))?);
+    let _end = EndAll(program.clone());
     let stop = CancellationToken::new();
     let teller = Teller::new(format!("jobs of {:?} at {}", args.group, context.address));
     let mut worker = Worker::new(context.address.clone(), args.group)
@@ -66,6 +67,15 @@ pub(super) async fn run(context: &Context<'_>, args: WorkArgs) -> Result<()> {
             let message = "told twice to stop: killed the programs; other workers get their jobs";
             Err(Error::new(ErrorKind::Unavailable, message))
         }
+    }
+}
+
+/// Kills what runs when the command ends, however it ends: a program must not outlive its worker.
+struct EndAll(Arc<Program>);
+
+impl Drop for EndAll {
+    fn drop(&mut self) {
+        self.0.end_all();
     }
 }
 

@@ -2,13 +2,16 @@
 
 use std::io;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Child;
 use tokio_util::sync::CancellationToken;
+
+use super::groups::Groups;
 
 /// Time between SIGTERM and SIGKILL for a program whose job was cancelled.
 const END_TIME_MAX: Duration = Duration::from_secs(10);
@@ -34,13 +37,20 @@ pub(super) struct Ended {
 pub(super) struct Attempt {
     child: Child,
     group: Option<Pid>,
+    groups: Arc<Groups>,
 }
 
 impl Attempt {
-    /// Takes a child that leads a process group of its own.
-    pub(super) fn new(child: Child) -> Self {
-        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Self { child, group }
+    /// Starts a child that leads a process group of its own.
+    ///
+    /// # Errors
+    /// Those of `spawn`, or another if all groups were ended.
+    pub(super) fn start(
+        groups: &Arc<Groups>,
+        spawn: impl FnOnce() -> io::Result<Child>,
+    ) -> io::Result<Self> {
+        let (child, group) = groups.start(spawn)?;
+        Ok(Self { child, group, groups: groups.clone() })
     }
 
     /// Waits for the program's end, and has no process of its group left. Asks the program to end
@@ -62,7 +72,7 @@ impl Attempt {
         let status = {
             let read = (read_first(stdout, &mut result), read_last(stderr, &mut why));
             let mut pipes = std::pin::pin!(async { tokio::join!(feed, read.0, read.1) });
-            let mut ending = std::pin::pin!(end(self.group, stop));
+            let mut ending = std::pin::pin!(end(&self.groups, self.group, stop));
             let mut is_read = false;
             let status = loop {
                 tokio::select! {
@@ -71,7 +81,9 @@ impl Attempt {
                     () = &mut ending => {}
                 }
             };
-            kill_group(self.group.take(), Signal::KILL);
+            if let Some(group) = self.group.take() {
+                self.groups.end(group);
+            }
             if !is_read {
                 // A process that left the group may keep the pipes.
                 let _ = tokio::time::timeout(OUTPUT_TIME_MAX, pipes).await;
@@ -83,24 +95,21 @@ impl Attempt {
 }
 
 /// Ends a group when it is told to; waits for ever then.
-async fn end(group: Option<Pid>, stop: &CancellationToken) {
+async fn end(groups: &Groups, group: Option<Pid>, stop: &CancellationToken) {
     stop.cancelled().await;
-    kill_group(group, Signal::TERM);
-    tokio::time::sleep(END_TIME_MAX).await;
-    kill_group(group, Signal::KILL);
+    if let Some(group) = group {
+        groups.signal(group, Signal::TERM);
+        tokio::time::sleep(END_TIME_MAX).await;
+        groups.signal(group, Signal::KILL);
+    }
     std::future::pending().await
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        kill_group(self.group, Signal::KILL);
-    }
-}
-
-fn kill_group(group: Option<Pid>, signal: Signal) {
-    if let Some(group) = group {
-        // It may have ended.
-        let _ = kill_process_group(group, signal);
+        if let Some(group) = self.group.take() {
+            self.groups.end(group);
+        }
     }
 }
 
