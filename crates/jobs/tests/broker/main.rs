@@ -9,5 +9,6 @@ mod owners;
 mod rates;
 mod reclaim;
 mod regressions;
+mod rows;
 mod shard;
 mod split;
