@@ -6,19 +6,23 @@ use bytes::Bytes;
 
 use crate::{Attempt, Content, Device, ErrorKind, Geometry, Result, SECTOR_BYTES_MIN};
 
-/// Blocks that the checks use, from the beginning.
+/// Blocks that the checks use, from the beginning. In a smaller device, parts stand for blocks.
 const BLOCKS_USED: u64 = 4;
+
+/// The smallest device that the checks can tell apart, bytes.
+const SIZE_BYTES_MIN: u64 = 256;
 
 /// Checks a device that takes writes.
 ///
 /// # Panics
-/// Panics if the device breaks a rule, or is smaller than four blocks.
+/// Panics if the device breaks a rule, or is smaller than 256 bytes.
 pub async fn writable(device: &dyn Device) {
     geometry(device);
     reads_what_was_written(device).await;
     parts_of_sectors_keep_their_neighbours(device).await;
     zeroed_ranges_read_as_zeros(device).await;
     status_is_whole_and_true(device).await;
+    a_short_last_sector_is_served(device).await;
     nothing_lies_past_the_end(device).await;
     device.prefetch(0, block_of(device)).await;
     device.flush().await.expect("flushes");
@@ -30,7 +34,7 @@ pub async fn writable(device: &dyn Device) {
 /// Checks a read-only device, whatever it holds.
 ///
 /// # Panics
-/// Panics if the device breaks a rule, or is smaller than four blocks.
+/// Panics if the device breaks a rule, or is smaller than 256 bytes.
 pub async fn read_only(device: &dyn Device) {
     geometry(device);
     assert!(device.geometry().read_only, "a read-only device says so");
@@ -45,8 +49,15 @@ pub async fn read_only(device: &dyn Device) {
     reads_end_at_the_end(device).await;
 }
 
+/// The unit of the checks: a block, or a quarter of a small device.
 fn block_of(device: &dyn Device) -> u64 {
-    u64::from(device.geometry().block_bytes)
+    let geometry = device.geometry();
+    u64::from(geometry.block_bytes).min(geometry.size_bytes / BLOCKS_USED)
+}
+
+/// A sector, or half of a small device's unit.
+fn sector_of(device: &dyn Device) -> u64 {
+    u64::from(device.geometry().sector_bytes).min(block_of(device) / 2)
 }
 
 fn geometry(device: &dyn Device) {
@@ -54,8 +65,7 @@ fn geometry(device: &dyn Device) {
     let (sector, block) = (geometry.sector_bytes, geometry.block_bytes);
     assert!(sector.is_power_of_two() && sector >= SECTOR_BYTES_MIN, "{geometry:?}");
     assert!(block.is_power_of_two() && block >= sector, "{geometry:?}");
-    assert!(geometry.size_bytes.is_multiple_of(u64::from(sector)), "{geometry:?}");
-    assert!(geometry.size_bytes >= BLOCKS_USED * u64::from(block), "too small for the checks");
+    assert!(geometry.size_bytes >= SIZE_BYTES_MIN, "too small for the checks");
     assert_eq!(geometry, device.geometry(), "it stays the same");
 }
 
@@ -110,7 +120,7 @@ async fn reads_what_was_written(device: &dyn Device) {
 }
 
 async fn parts_of_sectors_keep_their_neighbours(device: &dyn Device) {
-    let (block, sector) = (block_of(device), u64::from(device.geometry().sector_bytes));
+    let (block, sector) = (block_of(device), sector_of(device));
     let mut model = pattern(3, 2 * block);
     device.write(0, model.clone().into()).await.expect("writes");
     let ranges = [(1, 1), (sector - 1, 2), (sector + 3, 2 * sector), (block - 7, 13), (5, block)];
@@ -157,7 +167,7 @@ async fn status_is_whole_and_true(device: &dyn Device) {
                 assert_eq!(range.offset, at, "no gap");
                 assert!(range.length > 0, "an empty range at {at}");
                 if range.hole && at < size_bytes {
-                    let len = range.length.min(u64::from(sector_bytes));
+                    let len = range.length.min(u64::from(sector_bytes)).min(size_bytes - at);
                     let bytes = read(device, at, len).await;
                     assert!(bytes.iter().all(|byte| *byte == 0), "a hole with data at {at}");
                 }
@@ -169,12 +179,27 @@ async fn status_is_whole_and_true(device: &dyn Device) {
     assert_eq!((inside.len(), inside[0].offset), (1, 1), "it begins where it was asked to");
 }
 
+/// Writes and zeros the last sector alone, which may be short, and reads what is before it, too.
+async fn a_short_last_sector_is_served(device: &dyn Device) {
+    let Geometry { size_bytes: size, sector_bytes, .. } = device.geometry();
+    let start = (size - 1) / u64::from(sector_bytes) * u64::from(sector_bytes);
+    let (len, before) = (size - start, start.min(1));
+    device.write(start - before, pattern(13, before + len).into()).await.expect("writes the end");
+    device.write(start, pattern(14, len).into()).await.expect("writes a short sector");
+    let kept = &pattern(13, before)[..];
+    let expected = [kept, &pattern(14, len)].concat();
+    assert!(read(device, start - before, before + len).await == expected, "reads a short sector");
+    device.zero(start, len).await.expect("zeros a short sector");
+    let expected = [kept, &vec![0; len as usize]].concat();
+    assert!(read(device, start - before, before + len).await == expected, "zeros a short sector");
+}
+
 async fn nothing_lies_past_the_end(device: &dyn Device) {
     reads_end_at_the_end(device).await;
-    let Geometry { size_bytes: size, sector_bytes: sector, .. } = device.geometry();
-    let len = 2 * u64::from(sector);
-    let last = pattern(11, u64::from(sector));
-    let start = size - u64::from(sector);
+    let (size, sector) = (device.geometry().size_bytes, sector_of(device));
+    let len = 2 * sector;
+    let last = pattern(11, sector);
+    let start = size - sector;
     device.write(start, last.clone().into()).await.expect("writes the last sector");
     let data = Bytes::from(pattern(12, len));
     for offset in [start, size - 1, size, u64::MAX - 1, u64::MAX - 511] {
@@ -182,13 +207,13 @@ async fn nothing_lies_past_the_end(device: &dyn Device) {
         refused(device.write(offset, data.clone()).await, ErrorKind::Invalid);
         refused(device.zero(offset, len).await, ErrorKind::Invalid);
     }
-    assert!(read(device, start, u64::from(sector)).await == last, "nothing was written in part");
+    assert!(read(device, start, sector).await == last, "nothing was written in part");
 }
 
 async fn reads_end_at_the_end(device: &dyn Device) {
-    let Geometry { size_bytes: size, sector_bytes: sector, .. } = device.geometry();
+    let (size, sector) = (device.geometry().size_bytes, sector_of(device));
     let mut buf = vec![0; 2 * sector as usize];
-    for offset in [size - u64::from(sector), size - 1, size, u64::MAX - 1, u64::MAX - 511] {
+    for offset in [size - sector, size - 1, size, u64::MAX - 1, u64::MAX - 511] {
         assert_no(device.try_read(offset, &mut buf), ErrorKind::Invalid);
         refused(device.read(offset, &mut buf).await, ErrorKind::Invalid);
         let status = device.status(offset, buf.len() as u64, 10).await;

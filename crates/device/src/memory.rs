@@ -26,7 +26,8 @@ pub struct MemoryDevice {
 }
 
 impl MemoryDevice {
-    /// Makes an empty disk of `size_bytes`, with 512-byte sectors.
+    /// Makes an empty disk of `size_bytes`, with 512-byte sectors. The last one may be
+    /// short.
     #[must_use]
     pub fn new(size_bytes: u64) -> Self {
         let geometry = Geometry {

@@ -8,10 +8,28 @@ use skerry_device::{Attempt, Content, Device, Geometry, Result, StatusRange, con
 
 const SIZE_BYTES: u64 = (1 << 20) + 512;
 
+/// A size whose last sector is short.
+const SHORT_BYTES: u64 = (1 << 20) + 78;
+
 #[test]
 fn memory_keeps_the_rules() {
     block_on(conformance::writable(&MemoryDevice::new(SIZE_BYTES)));
     block_on(conformance::read_only(&MemoryDevice::new(SIZE_BYTES).read_only()));
+}
+
+#[test]
+fn sizes_need_be_no_multiples_of_a_sector() {
+    for size_bytes in [900, (1 << 20) + 78, 1_234_567] {
+        block_on(conformance::writable(&MemoryDevice::new(size_bytes)));
+        block_on(conformance::read_only(&MemoryDevice::new(size_bytes).read_only()));
+    }
+}
+
+#[test]
+fn a_short_last_sector_is_whole() {
+    let geometry = MemoryDevice::new(900).geometry();
+    assert!(geometry.is_whole(0, 900) && geometry.is_whole(512, 388) && geometry.is_whole(0, 512));
+    assert!(!geometry.is_whole(0, 388) && !geometry.is_whole(388, 512));
 }
 
 /// A rule to break.
@@ -23,6 +41,7 @@ enum Breaks {
     End,
     Status,
     FastReads,
+    ShortSector,
 }
 
 /// A device in memory that breaks a rule.
@@ -55,6 +74,7 @@ impl Device for Broken {
                 let room = SIZE_BYTES.saturating_sub(offset).min(data.len() as u64);
                 self.0.write(offset.min(SIZE_BYTES), data.slice(..room as usize)).await
             }
+            Breaks::ShortSector if offset == SHORT_BYTES / 512 * 512 => Ok(()),
             _ => self.0.write(offset, data).await,
         }
     }
@@ -77,10 +97,11 @@ impl Device for Broken {
 
 #[test]
 fn a_broken_rule_is_seen() {
-    use Breaks::{End, FastReads, Parts, Status, Writes, Zeros};
-    for breaks in [Writes, Parts, Zeros, End, Status, FastReads] {
+    use Breaks::{End, FastReads, Parts, ShortSector, Status, Writes, Zeros};
+    for breaks in [Writes, Parts, Zeros, End, Status, FastReads, ShortSector] {
+        let size_bytes = if breaks == ShortSector { SHORT_BYTES } else { SIZE_BYTES };
         let checked = std::panic::catch_unwind(|| {
-            block_on(conformance::writable(&Broken(MemoryDevice::new(SIZE_BYTES), breaks)));
+            block_on(conformance::writable(&Broken(MemoryDevice::new(size_bytes), breaks)));
         });
         assert!(checked.is_err(), "{breaks:?}");
     }

@@ -67,8 +67,8 @@ impl Paged {
     /// earlier [`Paged::pages`].
     ///
     /// # Errors
-    /// `Invalid` if a page is not a power of two, or less than a block of `below`. `Invalid` if the
-    /// size is not whole sectors, or if `pages` don't fit: two have one slot, or it is not there.
+    /// `Invalid` if a page is not a power of two, or less than a block of `below`. `Invalid` if
+    /// `pages` don't fit: two have one slot, or it is not there.
     pub fn new(
         below: Arc<dyn Device>,
         size_bytes: u64,
@@ -79,9 +79,6 @@ impl Paged {
         let geometry = Geometry { size_bytes, ..below.geometry() };
         if !page_bytes.is_power_of_two() || page_bytes < u64::from(geometry.block_bytes) {
             return Err(invalid("a page is a power of two, and at least a block"));
-        }
-        if !geometry.is_whole(0, size_bytes) {
-            return Err(invalid("the size is not whole sectors"));
         }
         let count = below.geometry().size_bytes / page_bytes;
         let slots: BTreeMap<u64, u64> = pages.into_iter().collect();
