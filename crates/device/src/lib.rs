@@ -23,7 +23,8 @@
 //!
 //! Must hold:
 //!
-//! - the crate knows no bucket, volume or protocol, does no IO, and needs no runtime;
+//! - the crate knows no bucket, volume or protocol. Without the feature `stores` it does no IO, and
+//!   needs no runtime;
 //! - every implementation passes [`conformance`].
 #![forbid(unsafe_code)]
 
@@ -33,6 +34,8 @@ mod error;
 mod geometry;
 pub mod memory;
 mod status;
+#[cfg(feature = "stores")]
+pub mod store;
 pub mod wrap;
 
 pub use device::{Attempt, Content, Device};

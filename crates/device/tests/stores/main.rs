@@ -1,0 +1,3 @@
+//! The stores: each passes the conformance suite and keeps what it acknowledged.
+
+mod file;
