@@ -5,6 +5,7 @@
 //! A caller bounds those threads by the number of its requests under way.
 
 pub mod file;
+pub mod shards;
 
 use std::io;
 use std::path::Path;

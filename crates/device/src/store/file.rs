@@ -1,4 +1,4 @@
-//! A raw file, or a block device of the kernel, as a device.
+//! A raw file, or a block device of the kernel, as a device. Or several files in a row.
 //!
 //! The file has exactly the bytes of the device, so every other tool can read it. Zeroing punches
 //! holes, and the file system says what is stored.
@@ -8,17 +8,18 @@
 
 mod aligned;
 mod raw;
+mod row;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use self::aligned::Aligned;
 pub use self::raw::Mode;
-pub(crate) use self::raw::Raw;
+pub(crate) use self::raw::{Raw, sync_directory_of};
+use self::row::Row;
 use super::blocking;
 use crate::{Content, Device, Error, ErrorKind, Geometry, Result, SECTOR_BYTES_MIN, StatusRange};
 
@@ -36,12 +37,10 @@ pub struct Options {
     pub buffered: bool,
 }
 
-/// A raw file as a device.
+/// A raw file as a device, or several of one size.
 pub struct FileDevice {
-    raw: Arc<Raw>,
+    row: Arc<Row>,
     geometry: Geometry,
-    /// A sync failed: the kernel may have dropped what it could not write.
-    lost: Arc<AtomicBool>,
 }
 
 impl FileDevice {
@@ -51,7 +50,7 @@ impl FileDevice {
     /// `Invalid` if the file exists or the size is 0, `NoSpace`, `Failed`.
     pub async fn create(path: impl Into<PathBuf>, size_bytes: u64) -> Result<Self> {
         let path = path.into();
-        blocking(move || Raw::create(&path, size_bytes).map(|raw| Self::over(raw, false))).await
+        blocking(move || Raw::create(&path, size_bytes).map(|raw| Self::of_one(raw, false))).await
     }
 
     /// Opens a file or a block device.
@@ -62,30 +61,30 @@ impl FileDevice {
     pub async fn open(path: impl Into<PathBuf>, options: Options) -> Result<Self> {
         let path = path.into();
         let opened =
-            move || Raw::open(&path, options).map(|raw| Self::over(raw, options.read_only));
+            move || Raw::open(&path, options).map(|raw| Self::of_one(raw, options.read_only));
         blocking(opened).await
     }
 
-    fn over(raw: Raw, read_only: bool) -> Self {
+    fn of_one(raw: Raw, read_only: bool) -> Self {
+        let size_bytes = raw.size_bytes();
+        Self::over(vec![raw], size_bytes, read_only)
+    }
+
+    /// Puts files in a row. All but the last have `file_bytes`, and none is missing.
+    pub(crate) fn over(files: Vec<Raw>, file_bytes: u64, read_only: bool) -> Self {
+        let row = Row::new(files, file_bytes);
         let geometry = Geometry {
-            size_bytes: raw.size_bytes(),
+            size_bytes: row.size_bytes(),
             sector_bytes: SECTOR_BYTES_MIN,
             block_bytes: BLOCK_BYTES,
             read_only,
         };
-        Self { raw: Arc::new(raw), geometry, lost: Arc::default() }
+        Self { row: Arc::new(row), geometry }
     }
 
-    /// Says how the file is read and written. Direct IO is used wherever it is possible.
-    #[must_use]
-    pub fn mode(&self) -> Mode {
-        self.raw.mode()
-    }
-
-    /// The file's path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        self.raw.path()
+    /// Says how each file is read and written. Direct IO is used wherever it is possible.
+    pub fn modes(&self) -> impl Iterator<Item = Mode> {
+        self.row.files().iter().map(Raw::mode)
     }
 
     fn check_write(&self, offset: u64, len: u64) -> Result<()> {
@@ -104,10 +103,10 @@ impl Device for FileDevice {
 
     async fn read(&self, offset: u64, buf: &mut [u8]) -> Result<Content> {
         self.geometry.check(offset, buf.len() as u64)?;
-        let (raw, len) = (self.raw.clone(), buf.len());
+        let (row, len) = (self.row.clone(), buf.len());
         let read = move || {
             let mut bytes = Aligned::zeroed(len);
-            raw.read(offset, bytes.as_mut()).map(|()| bytes)
+            row.read(offset, bytes.as_mut()).map(|()| bytes)
         };
         buf.copy_from_slice(blocking(read).await?.as_ref());
         Ok(Content::Data)
@@ -115,34 +114,27 @@ impl Device for FileDevice {
 
     async fn write(&self, offset: u64, data: Bytes) -> Result<()> {
         self.check_write(offset, data.len() as u64)?;
-        let raw = self.raw.clone();
-        blocking(move || raw.write(offset, &data)).await
+        let row = self.row.clone();
+        blocking(move || row.write(offset, &data)).await
     }
 
     async fn zero(&self, offset: u64, len: u64) -> Result<()> {
         self.check_write(offset, len)?;
-        let raw = self.raw.clone();
-        blocking(move || raw.zero(offset, len)).await
+        let row = self.row.clone();
+        blocking(move || row.zero(offset, len)).await
     }
 
     async fn flush(&self) -> Result<()> {
-        let (raw, lost) = (self.raw.clone(), self.lost.clone());
         if self.geometry.read_only {
             return Ok(());
         }
-        blocking(move || {
-            if lost.load(Ordering::Acquire) {
-                return Err(Error::new(ErrorKind::Failed, "an earlier sync of the file failed"));
-            }
-            // A later sync of the kernel may succeed without those bytes.
-            raw.sync().inspect_err(|_| lost.store(true, Ordering::Release))
-        })
-        .await
+        let row = self.row.clone();
+        blocking(move || row.sync()).await
     }
 
     async fn status(&self, offset: u64, len: u64, ranges_max: usize) -> Result<Vec<StatusRange>> {
         self.geometry.check(offset, len)?;
-        let raw = self.raw.clone();
-        blocking(move || raw.status(offset, len, ranges_max)).await
+        let row = self.row.clone();
+        blocking(move || row.status(offset, len, ranges_max)).await
     }
 }

@@ -1,3 +1,4 @@
 //! The stores: each passes the conformance suite and keeps what it acknowledged.
 
 mod file;
+mod shards;

@@ -97,10 +97,6 @@ impl Raw {
         self.mode
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Fills `buf` from `offset`.
     pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let read = if self.mode != Mode::Direct || is_aligned(offset, buf) {
