@@ -6,6 +6,7 @@
 
 pub mod file;
 pub mod shards;
+pub mod sparse;
 
 use std::io;
 use std::path::Path;

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use self::aligned::Aligned;
 pub use self::raw::Mode;
-pub(crate) use self::raw::{Raw, sync_directory_of};
+pub(crate) use self::raw::{Raw, lock, sync_directory_of};
 use self::row::Row;
 use super::blocking;
 use crate::{Content, Device, Error, ErrorKind, Geometry, Result, SECTOR_BYTES_MIN, StatusRange};

@@ -238,7 +238,7 @@ fn open_direct(how: &OpenOptions, path: &Path) -> io::Result<File> {
 }
 
 /// Keeps other devices off. A file system without locks keeps none off.
-fn lock(file: &File, path: &Path, shared: bool) -> Result<()> {
+pub(crate) fn lock(file: &File, path: &Path, shared: bool) -> Result<()> {
     let locked = if shared { file.try_lock_shared() } else { file.try_lock() };
     match locked {
         Err(TryLockError::WouldBlock) => Err(invalid(path, "is in use by another device")),
