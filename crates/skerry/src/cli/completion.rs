@@ -257,8 +257,8 @@ mod tests {
         for (path, place, _) in PLACES {
             let mut root = Cli::command();
             root.build();
-            let words = path.split(' ');
-            let command = words.fold(Some(&root), |at, word| at?.find_subcommand(word));
+            let mut words = path.split(' ');
+            let command = words.try_fold(&root, |at, word| at.find_subcommand(word));
             let places = command.map(|command| command.get_positionals().count());
             assert!(places.is_some_and(|places| places > place), "{path}");
         }
