@@ -1,7 +1,7 @@
 //! Opens a store by its URL: a local directory, memory, S3, Google Cloud Storage or Azure.
 //!
 //! Settings come in as plain maps: nothing here reads the environment. Keys of S3 may also come
-//! from the files of AWS's tools, by [`crate::objects::aws_profile`]. Retries inside the store's
+//! from the files of AWS's tools, by `objects::aws_profile`. Retries inside the store's
 //! client are off, since [`crate::objects::bucket`] has the one policy. A client that is denied
 //! access is replaced by one with fresh keys. Cargo features (`s3`, `gcs`, `azure`) decide which
 //! clouds there are.
